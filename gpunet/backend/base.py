@@ -1,0 +1,147 @@
+"""The contract of the array layer: every operation that a device must offer.
+
+Two kinds of code use a device. *Cold* code (initial weights, decompositions, metrics) goes through `xp`, the plain
+array namespace. *Hot* code, the training step, uses only the operations below: each writes into arrays its caller
+owns, and none allocates after its first call, waits for the device, or reads a value back to the host. That makes
+NumPy fast, since there are no temporaries, and it lets a whole step be captured as one CUDA graph. What changes from
+step to step (learning rate, step count, place in the epoch) therefore lives in small device arrays.
+
+Parameters marked `In` are only read, those marked `Out` are written (and read where the text says so). `StrictBackend`
+enforces both.
+
+Shapes: n samples, d inputs, u units, k outputs, p parameters. Floats are all of one dtype, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: neither library types the other's arrays
+In: TypeAlias = Annotated[Any, "in"]
+Out: TypeAlias = Annotated[Any, "out"]
+Activation: TypeAlias = Literal["identity", "relu", "sigmoid"]
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+
+# The optimisers' scalars, one float64 device array of this length, by place.
+LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP = range(6)
+N_SCALARS = 6
+
+# The losses' totals, one float64 device array, by place. FIRST_BAD is the index of the first sample of the first
+# batch whose loss was not finite, or -1: one number to read at the end of an epoch instead of one a step.
+LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD = range(4)
+N_TOTALS = 4
+
+
+class Backend(ABC):
+    """One device and its operations. An instance serves one thread: it keeps scratch memory between calls."""
+
+    name: str  # "cpu" or "cuda:0"
+    kernels: str  # what runs the element-wise passes: "numpy", "numba", "cupy"
+    xp: Any  # the plain namespace for cold paths
+
+    @abstractmethod
+    def session(self) -> AbstractContextManager[Any]:
+        """Context in which hot code runs: the device made current, floating-point warnings off (losses are checked)."""
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+        """A new C-contiguous array, aligned to 64 bytes, contents undefined."""
+
+    @abstractmethod
+    def asarray(self, host: Any, dtype: Any = None) -> Array:
+        """Copy of an array (or the array itself where it already lies on this device), C-contiguous."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> Any:
+        """The array as numpy.ndarray; waits for the device. Cold paths only."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until every operation that was issued has finished."""
+
+    @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes: `peak` of this process on the device, and `total` of the device (0 where unknown)."""
+
+    @abstractmethod
+    def copy(self, source: In, out: Out) -> None:
+        """out[...] = source, cast to out's dtype; `source` may be a host array or a scalar. Cold on CUDA."""
+
+    def zeros(self, shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+        """A new array of zeros, aligned as `empty` is."""
+        out = self.empty(shape, dtype)
+        self.copy(0, out)
+        return out
+
+    # -- products -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
+        """out = op(a) op(b), op transposing where asked; all two-dimensional."""
+
+    @abstractmethod
+    def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
+        """out = f(x Wᵀ + b): x (n, d), weight (u, d), bias (u,) or None, out (n, u)."""
+
+    # -- element-wise ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def activate(self, activation: str, z: In, out: Out) -> None:
+        """out = f(z), any shape; out may be z."""
+
+    @abstractmethod
+    def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
+        """dz = dy ∘ f'(z), written with y = f(z); bias_grad = Σ over rows of dz, or None. dz may be dy; all (n, u)."""
+
+    @abstractmethod
+    def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
+        """out = scale · dataset[order[c : c + n]], c = cursor[0], cast to out's dtype.
+
+        dataset (N, …) of any real dtype, order (N,) int64, cursor (1,) int64, out (n, …).
+        """
+
+    @abstractmethod
+    def advance(self, cursor: Out, by: int) -> None:
+        """cursor += by."""
+
+    # -- losses: integer labels (n,), outputs z (n, k) before the last activation ----------------------------------
+
+    @abstractmethod
+    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        """L = Σ over samples of −log softmax(z)[label]; dz = scale · ∂L/∂z; totals += (L, correct, n, …)."""
+
+    @abstractmethod
+    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        """L = Σ over samples and outputs of −t log σ(z) − (1−t) log(1−σ(z)); dz = scale · ∂L/∂z.
+
+        t is the one-hot label, or the label itself (0 or 1) when k = 1.
+        """
+
+    @abstractmethod
+    def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        """L = Σ over samples and outputs of ½(f(z) − t)²; dz = scale · ∂L/∂z; t as above."""
+
+    # -- optimisers: flat arrays (p,); the first `decayed` parameters carry the L2 term λ‖w‖², gradient 2λw ----------
+
+    @abstractmethod
+    def tick(self, scalars: Out) -> None:
+        """Count one step: scalars[STEP] += 1."""
+
+    @abstractmethod
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+        """params −= η g."""
+
+    @abstractmethod
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+        """v = β₁ v + g; params −= η v."""
+
+    @abstractmethod
+    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
+        """Adam (Kingma & Ba 2015, algorithm 1) with its state kept as M = m/(1−β₁), V = v/(1−β₂).
+
+        M = β₁M + g, V = β₂V + g², params −= η·m̂/(√v̂ + ε): the two factors move into scalars and save two passes.
+        """

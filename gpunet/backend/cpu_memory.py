@@ -1,0 +1,73 @@
+"""Memory on the CPU: aligned arrays, and scratch that is allocated once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend.base import Array, Backend, In, Out
+
+# Without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs against 16.3).
+ALIGNMENT = 64
+
+
+class CpuMemory(Backend):
+    """The part of NumpyBackend that owns memory."""
+
+    xp: Any = np
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Array] = {}
+
+    def session(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dtype = np.dtype(dtype)
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+    def asarray(self, host: Any, dtype: Any = None) -> Array:
+        return np.ascontiguousarray(host, dtype=dtype)
+
+    def to_host(self, array: Array) -> Any:
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """NumPy has finished whatever it was asked by the time it returns."""
+
+    def memory(self) -> dict[str, int]:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return {"peak": 0, "total": 0}
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, kilobytes elsewhere
+        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "total": 0}
+
+    def copy(self, source: In, out: Out) -> None:
+        np.copyto(out, source, casting="unsafe")
+
+    # -- kept between calls: a step allocates at its first call only -------------------------------------------------
+
+    def scratch(self, purpose: str, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """One uninitialised array for each purpose, shape and dtype."""
+        key = (purpose, shape, dtype)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self.empty(shape, dtype)
+        return found
+
+    def constant(self, purpose: str, key: tuple[Any, ...], make: Callable[[], Array]) -> Array:
+        """An array that never changes, made by `make` at the first call."""
+        full = (purpose, key)
+        found = self._kept.get(full)
+        if found is None:
+            found = self._kept[full] = make()
+        return found

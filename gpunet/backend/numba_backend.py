@@ -1,0 +1,66 @@
+"""The CPU backend with its element-wise passes in numba; products and losses stay NumPy's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpunet.backend import numba_kernels as kernels
+from gpunet.backend.base import In, Out
+from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.backend.numpy_optimisers import adam_factors
+
+
+class NumbaBackend(NumpyBackend):
+    """NumpyBackend, faster: what is not overridden here is inherited. Compiled once per dtype, cached on disk."""
+
+    kernels = "numba"
+
+    def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
+        if bias is None or activation == "sigmoid":  # exp and tanh: NumPy's are vectorised, numba's are not
+            super().affine(x, weight, bias, activation, out)
+            return
+        np.matmul(x, weight.T, out=out)
+        (kernels.bias_relu if activation == "relu" else kernels.bias_identity)(out, bias)
+
+    def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
+        if bias_grad is None or activation == "identity":
+            super().activation_backward(activation, y, dy, dz, bias_grad)
+            return
+        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(y, dy, dz, bias_grad)
+
+    def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
+        if dataset.ndim != 2 or dataset.dtype == out.dtype:  # a plain copy of rows: memcpy wins
+            super().gather(dataset, order, cursor, scale, out)
+            return
+        kernels.gather(dataset, order, int(cursor[0]), out.dtype.type(scale), out)
+
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+        rate, _, _, _, l2, _ = scalars.tolist()
+        real = params.dtype.type
+        for low, high, penalty in self._parts(params, decayed, l2):
+            kernels.sgd(params, grads, low, high, real(rate), real(penalty))
+
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+        rate, beta, _, _, l2, _ = scalars.tolist()
+        real = params.dtype.type
+        for low, high, penalty in self._parts(params, decayed, l2):
+            kernels.momentum(
+                params, grads, velocity, low, high, real(rate), real(beta), real(penalty), np.finfo(real).tiny
+            )
+
+    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
+        _, beta1, beta2, _, l2, _ = scalars.tolist()
+        scale, epsilon = adam_factors(scalars)
+        real = params.dtype.type
+        for low, high, penalty in self._parts(params, decayed, l2):
+            kernels.adam(
+                params, grads, first, second, low, high, real(beta1), real(beta2), real(scale), real(epsilon),
+                real(penalty), np.finfo(real).tiny,
+            )
+
+    @staticmethod
+    def _parts(params: In, decayed: int, l2: float) -> tuple[tuple[int, int, float], ...]:
+        """(low, high, 2λ): one range when there is no L2 term, else the decayed parameters and the others."""
+        if l2 == 0 or decayed == len(params):
+            return ((0, len(params), 2 * l2),)
+        return ((0, decayed, 2 * l2), (decayed, len(params), 0.0))

@@ -1,0 +1,107 @@
+"""The losses in NumPy: value, gradient and count of correct answers in one operation each.
+
+A loss starts from z, the outputs before the last activation: softmax and sigmoid can then be joined with their
+logarithms, which neither overflow nor lose the small probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+import numpy as np
+
+from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES, Array, In, Out
+from gpunet.backend.cpu_memory import CpuMemory
+
+
+class NumpyLosses(CpuMemory):
+    """The part of NumpyBackend that computes losses."""
+
+    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        n = len(z)
+        column = self.scratch("column", (n, 1), z.dtype)
+        np.maximum.reduce(z, axis=1, keepdims=True, out=column)
+        np.subtract(z, column, out=dz)
+        at_label = float(np.add.reduce(self._take_labels(dz, labels)))
+        np.exp(dz, out=dz)
+        np.add.reduce(dz, axis=1, keepdims=True, out=column)
+        np.divide(dz, column, out=dz)
+        np.log(column, out=column)
+        loss = float(np.add.reduce(column, axis=None)) - at_label
+        self._subtract_targets(dz, labels)  # ∂L/∂z = softmax(z) − onehot(label)
+        if scale != 1:
+            np.multiply(dz, scale, out=dz)
+        self._count(totals, loss, z, labels, threshold=0.0)
+
+    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        # −t log σ(z) − (1−t) log(1−σ(z)) = max(z, 0) + log(1 + e^−|z|) − t z
+        np.abs(z, out=dz)
+        np.negative(dz, out=dz)
+        np.exp(dz, out=dz)
+        np.add(dz, 1, out=dz)
+        np.log(dz, out=dz)
+        loss = float(np.add.reduce(dz, axis=None))
+        np.maximum(z, 0, out=dz)
+        loss += float(np.add.reduce(dz, axis=None)) - self._target_dot(z, labels)
+        self.activate("sigmoid", z, dz)
+        self._subtract_targets(dz, labels)  # equation (4) of document 000: ∂L/∂z = x² − y
+        if scale != 1:
+            np.multiply(dz, scale, out=dz)
+        self._count(totals, loss, z, labels, threshold=0.0)
+
+    def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        y = self.scratch("outputs", z.shape, z.dtype)
+        self.activate(activation, z, y)
+        difference = self.scratch("difference", z.shape, z.dtype)
+        np.copyto(difference, y)
+        self._subtract_targets(difference, labels)
+        flat = difference.reshape(-1)
+        loss = 0.5 * float(np.dot(flat, flat))
+        self.activation_backward(activation, y, difference, dz, None)
+        if scale != 1:
+            np.multiply(dz, scale, out=dz)
+        self._count(totals, loss, y, labels, threshold=0.5)
+
+    # -- targets: one-hot labels, or the label itself when there is one output ---------------------------------------
+
+    def _label_places(self, a: Array, labels: Array) -> Array:
+        """Places of a[i, labels[i]] in a.ravel()."""
+        n, k = a.shape
+        starts = self.constant("row starts", (n, k), lambda: np.arange(0, n * k, k, dtype=np.int64))
+        return np.add(starts, labels, out=self.scratch("places", n, np.int64))
+
+    def _take_labels(self, a: Array, labels: Array) -> Array:
+        """a[i, labels[i]] for every row, in scratch memory."""
+        places = self._label_places(a, labels)
+        return np.take(a.reshape(-1), places, out=self.scratch("picked", len(a), a.dtype), mode="clip")
+
+    def _subtract_targets(self, a: Array, labels: Array) -> None:
+        """a −= t."""
+        if a.shape[1] == 1:
+            np.subtract(a[:, 0], labels, out=a[:, 0], casting="same_kind")
+            return
+        picked = self._take_labels(a, labels)
+        np.subtract(picked, 1, out=picked)
+        np.put(a, self._label_places(a, labels), picked, mode="clip")
+
+    def _target_dot(self, z: Array, labels: Array) -> float:
+        """Σ t z."""
+        if z.shape[1] > 1:
+            return float(np.add.reduce(self._take_labels(z, labels)))
+        weighted = self.scratch("picked", len(z), z.dtype)
+        np.multiply(z[:, 0], labels, out=weighted, casting="same_kind")
+        return float(np.add.reduce(weighted))
+
+    def _count(self, totals: Array, loss: float, scores: Array, labels: Array, threshold: float) -> None:
+        """Add one batch to the totals; a lone output answers 1 above `threshold`."""
+        n, k = scores.shape
+        answers = self.scratch("answers", n, np.int64)
+        if k > 1:
+            np.argmax(scores, axis=1, out=answers)
+        else:
+            np.greater(scores[:, 0], threshold, out=answers, casting="unsafe")
+        right = np.equal(answers, labels, out=self.scratch("right", n, np.bool_))
+        if not math.isfinite(loss) and totals[FIRST_BAD] < 0:
+            totals[FIRST_BAD] = totals[SAMPLES]
+        totals[LOSS_SUM] += loss
+        totals[CORRECT] += np.count_nonzero(right)
+        totals[SAMPLES] += n

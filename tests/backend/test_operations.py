@@ -1,0 +1,285 @@
+"""Every operation of every backend against a plain formula, on friendly and unfriendly inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES
+from gpunet.backend.cupy_backend import CupyBackend
+
+from ..conftest import RTOL
+
+DTYPES = ["float32", "float64"]
+SHAPES = [(1, 1), (3, 5), (64, 33), (300, 257)]  # the last takes several blocks
+
+
+def sigmoid(z):
+    return np.where(z >= 0, 1 / (1 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z))))
+
+
+APPLY = {"identity": lambda z: z, "relu": lambda z: np.maximum(z, 0), "sigmoid": sigmoid}
+SLOPE = {"identity": lambda y: np.ones_like(y), "relu": lambda y: (y > 0) * 1.0, "sigmoid": lambda y: y * (1 - y)}
+
+
+def close(got, want, dtype, terms=1):
+    want = np.asarray(want, np.float64)
+    scale = max(1.0, np.abs(want).max(initial=0))
+    np.testing.assert_allclose(np.asarray(got, np.float64), want, rtol=0, atol=RTOL[dtype] * scale * np.sqrt(terms) * 4)
+
+
+def device(backend, *arrays):
+    """Copies on the device, so that the test keeps what it gave."""
+    return [backend.asarray(np.array(a, order="C")) for a in arrays]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", APPLY)
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_affine(backend, rng, dtype, shape, activation, with_bias):
+    n, d = shape
+    x, w, b = (rng.normal(size=s).astype(dtype) for s in ((n, d), (7, d), (7,)))
+    out = backend.empty((n, 7), dtype)
+    dx, dw, db = device(backend, x, w, b)
+    backend.affine(dx, dw, db if with_bias else None, activation, out)
+    want = APPLY[activation](x.astype(float) @ w.T.astype(float) + (b if with_bias else 0))
+    close(backend.to_host(out), want, dtype, terms=d)
+    np.testing.assert_array_equal(backend.to_host(dx), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_gemm(backend, rng, dtype, transpose_a, transpose_b):
+    a, b = rng.normal(size=(17, 9)).astype(dtype), rng.normal(size=(9, 23)).astype(dtype)
+    out = backend.empty((17, 23), dtype)
+    da, db = device(backend, a.T if transpose_a else a, b.T if transpose_b else b)
+    backend.gemm(da, db, out, transpose_a=transpose_a, transpose_b=transpose_b)
+    close(backend.to_host(out), a.astype(float) @ b.astype(float), dtype, terms=9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", APPLY)
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_activation_backward(backend, rng, dtype, shape, activation, in_place, with_bias):
+    y = APPLY[activation](rng.normal(size=shape)).astype(dtype)
+    dy = rng.normal(size=shape).astype(dtype)
+    d_y, d_dy = device(backend, y, dy)
+    dz = d_dy if in_place else backend.empty(shape, dtype)
+    grad = backend.empty(shape[1], dtype) if with_bias else None
+    backend.activation_backward(activation, d_y, d_dy, dz, grad)
+    want = dy.astype(float) * SLOPE[activation](y.astype(float))
+    close(backend.to_host(dz), want, dtype)
+    if with_bias:
+        close(backend.to_host(grad), want.sum(axis=0), dtype, terms=shape[0])
+    if not in_place:
+        np.testing.assert_array_equal(backend.to_host(d_dy), dy)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_at_the_extremes(backend, dtype):
+    z = np.array([[-np.inf, -1e30, -800, -89, -0.0, 0.0, 89, 800, 1e30, np.inf]], dtype)
+    (dz,) = device(backend, z)
+    for name, apply in APPLY.items():
+        out = backend.empty(z.shape, dtype)
+        with backend.session():
+            backend.activate(name, dz, out)
+        with np.errstate(over="ignore"):
+            close(backend.to_host(out)[0, 1:-1], apply(z[0, 1:-1].astype(float)), dtype)
+    assert backend.to_host(out).min() >= 0
+    assert backend.to_host(out).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_activations_keep_nan(backend, name):
+    (z,) = device(backend, np.array([[np.nan, 1.0]], "float32"))
+    zero = backend.zeros(2, "float32")
+    out = backend.empty((1, 2), "float32")
+    backend.activate(name, z, out)
+    assert np.isnan(backend.to_host(out)[0, 0])
+    backend.affine(z, backend.asarray(np.eye(2, dtype="float32")), zero, name, out)
+    assert np.isnan(backend.to_host(out)[0, 0])
+
+
+@pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int16"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(40, 3), (200, 700), (30, 4, 5)])
+def test_gather(backend, rng, source, dtype, shape):
+    data = rng.integers(0, 200, shape).astype(source)
+    order = rng.permutation(len(data))
+    out = backend.empty((11, *shape[1:]), dtype)
+    d_data, d_order, cursor = device(backend, data, order, np.array([7]))
+    backend.gather(d_data, d_order, cursor, 1 / 255, out)
+    close(backend.to_host(out), data[order[7:18]].astype(float) / 255, dtype)
+    backend.advance(cursor, 11)
+    backend.gather(d_data, d_order, cursor, 1, out)
+    np.testing.assert_array_equal(backend.to_host(out), data[order[18:29]].astype(dtype))
+
+
+def reference_loss(name, z, labels):
+    """Value and ∂L/∂z in float64, by the textbook formulas."""
+    k = z.shape[1]
+    t = labels[:, None].astype(float) if k == 1 else np.eye(k)[labels]
+    if name == "softmax":
+        shifted = z - z.max(axis=1, keepdims=True)
+        p = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+        return -np.log(p[np.arange(len(z)), labels]).sum(), p - t
+    if name == "binary":
+        return (np.logaddexp(0, z) - t * z).sum(), sigmoid(z) - t
+    y = APPLY[name](z)
+    return 0.5 * ((y - t) ** 2).sum(), (y - t) * SLOPE[name](y)
+
+
+def run_loss(backend, name, z, labels, scale, dz, totals):
+    if name == "softmax":
+        backend.softmax_cross_entropy(z, labels, scale, dz, totals)
+    elif name == "binary":
+        backend.binary_cross_entropy(z, labels, scale, dz, totals)
+    else:
+        backend.squared_error(name, z, labels, scale, dz, totals)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "binary", "identity", "relu", "sigmoid"])
+@pytest.mark.parametrize("shape", [(1, 2), (5, 3), (64, 10), (7, 1)])
+def test_losses(backend, rng, dtype, name, shape):
+    if name == "softmax" and shape[1] == 1:
+        pytest.skip("softmax over one output is constant")
+    z = rng.normal(size=shape).astype(dtype) * 3
+    labels = rng.integers(0, max(2, shape[1]), shape[0])
+    d_z, d_labels = device(backend, z, labels)
+    dz, totals = backend.empty(shape, dtype), backend.asarray(np.array([0.0, 0, 0, -1]))
+    for _ in range(2):
+        run_loss(backend, name, d_z, d_labels, 0.25, dz, totals)
+    loss, gradient = reference_loss(name, z.astype(float), labels)
+    close(backend.to_host(dz), 0.25 * gradient, dtype)
+    got = backend.to_host(totals)
+    close(got[LOSS_SUM], 2 * loss, dtype, terms=z.size)
+    y = z if name in ("softmax", "binary") else APPLY[name](z)
+    threshold = 0 if name in ("softmax", "binary") else 0.5
+    answers = y.argmax(axis=1) if shape[1] > 1 else y[:, 0] > threshold
+    assert got[CORRECT] == 2 * (answers == labels).sum()
+    assert got[SAMPLES] == 2 * len(z)
+    assert got[FIRST_BAD] == -1
+    assert len(got) == N_TOTALS
+
+
+@pytest.mark.parametrize("name", ["softmax", "binary"])
+def test_losses_stay_finite_where_the_textbook_formula_does_not(backend, name):
+    z = np.array([[1e4, -1e4, 0], [-300, 300, 300], [88, -88, 1e-30]], "float32")
+    labels = np.array([0, 0, 1])
+    d_z, d_labels = device(backend, z, labels)
+    dz, totals = backend.empty(z.shape, "float32"), backend.asarray(np.array([0.0, 0, 0, -1]))
+    with backend.session():
+        run_loss(backend, name, d_z, d_labels, 1, dz, totals)
+    loss, gradient = reference_loss(name, z.astype(float), labels) if name == "binary" else (0 + 600 + np.log(2) + 176, None)
+    np.testing.assert_allclose(backend.to_host(totals)[LOSS_SUM], loss, rtol=1e-5)
+    assert np.isfinite(backend.to_host(dz)).all()
+    if gradient is not None:
+        close(backend.to_host(dz), gradient, "float32")
+
+
+@pytest.mark.parametrize("name", ["softmax", "binary", "identity"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_marked_with_its_first_sample(backend, name, bad):
+    z = np.zeros((4, 3), "float32")
+    labels = np.zeros(4, np.int64)
+    d_z, d_labels = device(backend, z, labels)
+    dz, totals = backend.empty(z.shape, "float32"), backend.asarray(np.array([0.0, 0, 0, -1]))
+    run_loss(backend, name, d_z, d_labels, 1, dz, totals)
+    z[2, 1] = bad
+    (d_z,) = device(backend, z)
+    with backend.session():
+        run_loss(backend, name, d_z, d_labels, 1, dz, totals)
+        run_loss(backend, name, d_z, d_labels, 1, dz, totals)
+    assert backend.to_host(totals)[FIRST_BAD] == 4
+
+
+def reference_step(name, p, g, state, rate, l2, decayed, step, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    g = g.copy()
+    g[:decayed] += 2 * l2 * p[:decayed]
+    if name == "sgd":
+        return p - rate * g
+    if name == "momentum":
+        state["velocity"] = beta1 * state.get("velocity", 0) + g
+        return p - rate * state["velocity"]
+    state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * g
+    state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * g * g
+    m, v = state["m"] / (1 - beta1**step), state["v"] / (1 - beta2**step)
+    return p - rate * m / (np.sqrt(v) + epsilon)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("l2", [0.0, 0.01])
+@pytest.mark.parametrize(("size", "decayed"), [(5, 5), (1000, 640), (150_000, 70_000), (64, 0)])
+def test_optimisers(backend, rng, dtype, name, l2, size, decayed):
+    p = rng.normal(size=size).astype(dtype)
+    scalars = np.array([0.01, 0.9, 0.999, 1e-8, l2, 0])
+    assert len(scalars) == N_SCALARS
+    d_p, d_scalars = device(backend, p, scalars)
+    first, second = backend.zeros(size, dtype), backend.zeros(size, dtype)
+    want, state = p.astype(float), {}
+    for step in range(1, 6):
+        g = (rng.normal(size=size) * 10.0 ** rng.integers(-6, 2, size)).astype(dtype)
+        (d_g,) = device(backend, g)
+        backend.tick(d_scalars)
+        if name == "sgd":
+            backend.sgd(d_p, d_g, d_scalars, decayed)
+        elif name == "momentum":
+            backend.momentum(d_p, d_g, first, d_scalars, decayed)
+        else:
+            backend.adam(d_p, d_g, first, second, d_scalars, decayed)
+        want = reference_step(name, want, g.astype(float), state, 0.01, l2, decayed, step)
+        np.testing.assert_array_equal(backend.to_host(d_g), g)
+    close(backend.to_host(d_p), want, dtype, terms=25)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_optimiser_state_stays_out_of_the_denormals(backend, rng, name):
+    if isinstance(backend, CupyBackend):
+        pytest.skip("GPUs run denormals at full speed")
+    p, g = rng.normal(size=100).astype("float32"), np.full(100, 1e-3, "float32")
+    d_p, d_g, scalars = device(backend, p, g, np.array([0.01, 0.9, 0.999, 1e-8, 0, 0]))
+    first, second = backend.zeros(100, "float32"), backend.zeros(100, "float32")
+    zero, tiny, seen = backend.zeros(100, "float32"), np.finfo("float32").tiny, 0
+    for step in range(1200):
+        backend.tick(scalars)
+        gradient = d_g if step == 0 else zero
+        if name == "momentum":
+            backend.momentum(d_p, gradient, first, scalars, 0)
+        else:
+            backend.adam(d_p, gradient, first, second, scalars, 0)
+        seen += int(((first != 0) & (abs(first) < tiny)).any())
+    assert seen == 0
+    assert not first.any()
+
+
+def test_memory_is_aligned_and_copies_are_casts(backend):
+    for shape in (1, 3, (5, 7), (300, 400)):
+        array = backend.empty(shape, "float32")
+        if not isinstance(backend, CupyBackend):
+            assert array.ctypes.data % 64 == 0
+        assert array.flags.c_contiguous
+    out = backend.zeros((2, 3), "float32")
+    assert not backend.to_host(out).any()
+    backend.copy(np.arange(6.0).reshape(2, 3), out)
+    np.testing.assert_array_equal(backend.to_host(out), np.arange(6, dtype="float32").reshape(2, 3))
+    backend.copy(4, out)
+    assert (backend.to_host(out) == 4).all()
+
+
+def test_non_contiguous_inputs_become_contiguous(backend, rng):
+    wide = rng.normal(size=(20, 6)).astype("float32")
+    for view in (wide[::2], wide[:, ::3], wide.T, np.asfortranarray(wide)):
+        array = backend.asarray(view)
+        assert array.flags.c_contiguous
+        np.testing.assert_array_equal(backend.to_host(array), view)
+
+
+def test_memory_report(backend):
+    assert backend.memory()["peak"] > 1 << 20
+    assert set(backend.memory()) == {"peak", "total"}
