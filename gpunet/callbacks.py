@@ -1,0 +1,29 @@
+"""What may happen between the steps of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpunet.train import Trainer
+
+
+class Callback:
+    """Base of all callbacks: override what you need. Time spent here is not counted as training time."""
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Parameters are drawn, nothing has been trained."""
+
+    def steps(self, total: int) -> Iterable[int]:
+        """Steps (0 … total − 1 of this fit) before which `on_step` is to be called; `total` steps are planned."""
+        return ()
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        """Called before each step that `steps` named."""
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+        """The epoch's entry of the history, which may be added to."""
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """All epochs are done."""

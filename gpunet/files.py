@@ -1,0 +1,37 @@
+"""Writing files so that nothing half-written is ever left behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from gpunet.errors import OutputError
+
+
+def writable_folder(path: str | Path) -> Path:
+    """The folder, made if need be; OutputError where it cannot be made or written to."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to '{folder}': {error.strerror or error}; choose another folder with --out"
+        ) from error
+    return folder
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write to a neighbour first, then rename: after an interruption the old file or the new one stands there."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

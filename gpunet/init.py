@@ -1,0 +1,81 @@
+"""Random initial weights: functions of (shape, generator), float64, cast to the model's dtype when bound."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpunet.errors import InputError, ShapeError
+
+Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
+Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"
+
+
+def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """All zeros."""
+    return np.zeros(shape)
+
+
+def normal(std: float = 1.0) -> Initializer:
+    """N(0, std²)."""
+    return lambda shape, rng: rng.normal(0.0, std, shape)
+
+
+def uniform_sigmoid(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Uniform in ±4·√(6/(in+out)): Glorot's interval for sigmoid units, used by document 003."""
+    return _uniform(4 * math.sqrt(6 / _fans(shape)), shape, rng)
+
+
+def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Uniform in ±√(6/(in+out)) (Glorot & Bengio 2010, equation 16)."""
+    return _uniform(math.sqrt(6 / _fans(shape)), shape, rng)
+
+
+def glorot_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """N(0, 2/(in+out)) (Glorot & Bengio 2010)."""
+    return rng.normal(0.0, math.sqrt(2 / _fans(shape)), shape)
+
+
+def he_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """N(0, 2/in), for ReLU units (He et al. 2015, equation 10)."""
+    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
+
+
+NAMED: dict[str, Initializer] = {
+    "zeros": zeros,
+    "normal": normal(),
+    "uniform_sigmoid": uniform_sigmoid,
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_normal": he_normal,
+}
+
+
+def resolve(drawing: Drawing) -> Initializer:
+    """A function of (shape, generator) for a name, such a function, or an array of the right shape."""
+    if isinstance(drawing, str):
+        if drawing not in NAMED:
+            raise InputError(f"unknown initial weights '{drawing}': expected one of {', '.join(NAMED)}")
+        return NAMED[drawing]
+    if callable(drawing):
+        return drawing
+    given = np.asarray(drawing)
+
+    def fixed(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+        if given.shape != shape:
+            raise ShapeError(f"initial weights have shape {given.shape}, the layer needs {shape}")
+        return given
+
+    return fixed
+
+
+def _fans(shape: tuple[int, ...]) -> int:
+    """in + out of a weight (out, in), or of a filter bank (out, …) with its receptive field."""
+    return math.prod(shape[1:]) + shape[0] * math.prod(shape[2:])
+
+
+def _uniform(bound: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    return rng.uniform(-bound, bound, shape)

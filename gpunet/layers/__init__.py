@@ -1,0 +1,7 @@
+"""Layers: one small file each, forward beside backward."""
+
+from gpunet.layers.activation import Activation
+from gpunet.layers.base import Layer, Parameter, Spec
+from gpunet.layers.dense import Dense
+
+__all__ = ["Activation", "Dense", "Layer", "Parameter", "Spec"]

@@ -1,0 +1,37 @@
+"""An activation as a layer of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunet.backend.base import ACTIVATIONS, Array
+from gpunet.errors import InputError
+from gpunet.layers.base import Layer, Shape, Spec
+
+
+class Activation(Layer):
+    """y = f(x), element by element; x and y of any one shape (batch, …)."""
+
+    def __init__(self, activation: str) -> None:
+        if activation not in ACTIVATIONS:
+            raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        self.activation = activation
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    def spec(self, input_shape: Shape) -> Spec:
+        return Spec(output=input_shape)
+
+    def config(self) -> dict[str, Any]:
+        return {"activation": self.activation}
+
+    def forward(self, x: Array) -> Array:
+        self.ops.activate(self.applied, x, self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:  # dx = dy ∘ f'(x)
+        if self.dx is not None:
+            self.ops.activation_backward(self.applied, self.y, dy, self.dx, None)
+        return self.dx

@@ -1,0 +1,95 @@
+"""What a layer is: it declares sizes, is handed memory, and then only runs operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpunet.backend.base import Array, Backend
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Declaration of one parameter: its shape, how to draw it, and whether the L2 term applies to it."""
+
+    shape: Shape
+    draw: Callable[[Shape, np.random.Generator], Any]
+    decay: bool = True
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Declaration of a layer for one input shape (without the batch axis)."""
+
+    output: Shape
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+class Layer:
+    """Base of all layers.
+
+    Life: `spec(input_shape)` declares; `attach` hands over views of the parameter and gradient arenas; `bind` hands
+    over the workspace; `use(n)` points at its first n samples; then `forward` and `backward` run operations only.
+
+    `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
+    returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
+    """
+
+    kinds: ClassVar[dict[str, type[Layer]]] = {}  # by class name, for loading saved models
+
+    activation: str = "identity"
+    trainable: bool = True
+    head: bool = False
+    name: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Layer.kinds[cls.__name__] = cls
+
+    def spec(self, input_shape: Shape) -> Spec:
+        """Output shape and parameters for an input shape; raises ShapeError where they do not fit."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """Keyword arguments that make this layer again, JSON-ready, without its weights."""
+        raise NotImplementedError
+
+    @property
+    def slots(self) -> int:
+        """How many places this layer takes in the `torch.nn.Sequential` that equals the model."""
+        return 1 if self.activation == "identity" else 2
+
+    def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
+        """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""
+        self.ops = backend
+        for parameter, view in parameters.items():
+            setattr(self, parameter, view)
+            setattr(self, "d_" + parameter, gradients.get(parameter))
+
+    def bind(self, y: Array, dx: Array | None) -> None:
+        """Receive the workspace: y (batch, …) to write outputs to, dx (batch, …) for the input's gradient."""
+        self._y, self._dx = y, dx
+        self.use(len(y))
+
+    def use(self, n: int) -> None:
+        """Work on the first n samples of the workspace from now on."""
+        self.y = self._y[:n]
+        self.dx = None if self._dx is None else self._dx[:n]
+
+    def forward(self, x: Array) -> Array:
+        """Outputs for x, in this layer's workspace."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array | None:
+        """Write parameter gradients; return ∂L/∂x or None. Overwrites dy."""
+        raise NotImplementedError
+
+    @property
+    def applied(self) -> str:
+        """The activation that this layer itself applies."""
+        return "identity" if self.head else self.activation

@@ -1,0 +1,98 @@
+"""Saving and loading models as safetensors: no pickle, and names and shapes that PyTorch reads.
+
+A model saved here loads into the equal `torch.nn.Sequential` with
+`load_state_dict(safetensors.torch.load_file(path))`, and such a network's state, saved there, loads here with
+`load_weights`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend import Backend, get_backend
+from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.files import write_atomically
+from gpunet.model import Sequential
+
+KEY, FORMAT = "gpunet", 1
+
+
+def save(model: Sequential, path: str | Path) -> None:
+    """Write the model's parameters and the description of its layers, in one piece."""
+    from safetensors.numpy import save as to_bytes
+
+    if not model.built:
+        raise InputError("the model has no weights yet: fit it, or build it, before saving")
+    description = {
+        "format": FORMAT, "layers": model.config(), "input_shape": list(model.input_shape), "dtype": model.dtype
+    }  # fmt: skip
+    arrays = {name: np.ascontiguousarray(model.backend.to_host(p)) for name, p in model.parameters.items()}
+    write_atomically(Path(path), to_bytes(arrays, metadata={KEY: json.dumps(description)}))
+
+
+def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
+    """The model saved at `path`, on `device`.
+
+    Raises DataError where the file is missing, damaged, or was not written by `save`.
+    """
+    arrays, metadata = _read(Path(path))
+    if KEY not in metadata:
+        raise DataError(
+            f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
+        )
+    try:
+        description = json.loads(metadata[KEY])
+        if description["format"] != FORMAT:
+            raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
+        model = Sequential.from_config(description["layers"])
+        shape, dtype = tuple(int(n) for n in description["input_shape"]), str(description["dtype"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, (DataError, InputError)):
+            raise
+        raise DataError(f"'{path}': its description of the model is damaged ({error})") from error
+    model.build(shape, get_backend(device), dtype=dtype)
+    _assign(model, arrays, str(path))
+    return model
+
+
+def load_weights(model: Sequential, path: str | Path) -> None:
+    """Read parameters into a built model, from a file of `save` or of PyTorch; names and shapes must be the model's.
+
+    Raises DataError naming what is missing, unknown or of another shape; the model is then left as it was.
+    """
+    if not model.built:
+        raise InputError("the model has no weights yet: build it before loading")
+    _assign(model, _read(Path(path))[0], str(path))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise DataError(f"'{path}' is not a readable safetensors file: {error}") from error
+
+
+def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
+    parameters = model.parameters
+    missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
+    if missing or unknown:
+        raise DataError(
+            f"'{path}' does not fit this model: missing {', '.join(missing) or 'nothing'}; "
+            f"unknown {', '.join(unknown) or 'nothing'}"
+        )
+    for name, parameter in parameters.items():
+        if arrays[name].shape != parameter.shape:
+            raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {parameter.shape}")
+        if not np.isfinite(arrays[name]).all():
+            raise DataError(f"'{path}': {name} holds NaN or infinity")
+    for name, parameter in parameters.items():
+        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
