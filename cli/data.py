@@ -1,0 +1,130 @@
+"""`gpunet data`: what data there is, fetching it, checking it, and where it lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+# One sentence a line: with rich, Typer keeps the line breaks of a help text.
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""List, fetch and check the data sets.
+
+    They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
+    `digits` is part of scikit-learn and needs no file.
+
+    Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
+    a folder of IDX files (*train*images*, *train*labels*, and the same with t10k or test),
+    or an .npz with x_train, y_train, x_test and y_test.
+    """,
+)
+
+Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all of them by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command("list")
+def list_(
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Hold every file against its checksum; takes a moment.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Show every data set with its state, its size unpacked, and where it lies.
+
+    embedded: always there; verified: complete, checksums right; present: complete, not checked;
+    damaged; incomplete: some files are missing; missing.
+    """
+    from gpunet.datasets import data_dir, names, status
+
+    found = [status(name, check=check) for name in names()]
+    if as_json:
+        _print_json({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]})
+        return
+    rows = [(each.name, each.state, _size(each.size), each.folder or "scikit-learn") for each in found]
+    _table(("name", "state", "size", "where"), rows)
+
+
+@app.command()
+def fetch(
+    names: Names = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="Fetch from here instead of the known mirrors; may be given several times."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without an answer before the next mirror is tried.")
+    ] = 20.0,
+) -> None:
+    """Download data sets into the data folder.
+
+    Mirrors are tried in turn. A file gets its name only when its unpacked content has the right checksum.
+    An interrupted download is taken up again by the next `fetch`.
+    Files that are there and sound are left alone.
+
+    Example: gpunet data fetch mnist
+    """
+    from gpunet import datasets
+
+    chosen = [datasets.entry(name) for name in names or datasets.names()]
+    for entry in chosen:
+        if entry.embedded:
+            typer.echo(f"{entry.name}: embedded, nothing to fetch")
+            continue
+        paths = datasets.fetch(entry.name, mirrors=mirror, timeout=timeout, progress=True)
+        typer.echo(f"{entry.name}: complete and verified in {paths[0].parent}")
+
+
+@app.command()
+def verify(names: Names = None, as_json: Json = False) -> None:
+    """Check the files of data sets against their SHA-256.
+
+    Exit code 1 when a file is damaged, when a data set is incomplete, or when one that was named is missing.
+
+    Example: gpunet data verify mnist
+    """
+    from gpunet.datasets import names as all_names
+    from gpunet.datasets import status
+    from gpunet.datasets.verify import require_sound
+
+    found = [status(name) for name in names or all_names()]
+    if as_json:
+        _print_json({"datasets": [each.as_dict() for each in found]})
+    else:
+        files = [(each.name, file) for each in found for file in each.files]
+        rows = [(file.state, f"{name}/{file.file}", file.detail or "") for name, file in files]
+        rows += [(each.state, each.name, "") for each in found if not each.files]
+        _table(("state", "file", ""), rows)
+    require_sound(found, named=bool(names))
+
+
+@app.command()
+def path(
+    name: Annotated[str | None, typer.Argument(help="A data set; without it, the data folder.")] = None,
+) -> None:
+    """Print the folder of a data set, or the data folder; it need not exist yet.
+
+    Example: ls "$(gpunet data path mnist)"
+    """
+    from gpunet.datasets import data_dir, dataset_dir
+
+    typer.echo(str(data_dir() if name is None else dataset_dir(name)))
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size else "-"
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, *rows]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,114 @@
+"""A data set in one .npz file, as `numpy.savez` writes it."""
+
+from __future__ import annotations
+
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from gpunet.errors import DataError
+
+from .base import Dataset
+from .convert import from_arrays
+from .memory import check_fits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+# Everything that zipfile and NumPy's reader have been seen to raise on damaged files.
+_BAD_FILE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+)
+
+
+def load_npz(path: str | Path) -> Dataset:
+    """Load an .npz with x_train, y_train, x_test, y_test; other keys are ignored.
+
+    x: (n, …), flattened to (n, features) with the sample's shape kept. uint8 stays uint8 and is read as 0 …
+    255; bool becomes uint8 with True = 255; everything else, float64 and other integers too, becomes float32
+    and is taken as it is, unscaled. y: (n,) or (n, 1) integers 0 … classes − 1.
+
+    Pickled objects are never loaded. Raises DataError for missing keys, object arrays and damaged files.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _members(archive, path)
+            check_fits(sum(member.file_size for member in members.values()), f"{path}: the content")
+            arrays = {key: _read(archive, member, path, key) for key, member in members.items()}
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except _BAD_FILE as error:
+        raise _damaged(path, error) from None
+    return from_arrays(path.stem, **arrays, source=str(path))
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    missing = [key for key in KEYS if key not in there]
+    if missing:
+        here = ", ".join(list(there)[:8]) + (", …" if len(there) > 8 else "")
+        raise DataError(
+            f"{path}: missing {', '.join(missing)}; found {here or 'nothing'}. Write it with "
+            "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
+        )
+    return {key: there[key] for key in KEYS}
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, key: str) -> NDArray[Any]:
+    """One array, its header held against the member's size before NumPy allocates what the header says."""
+    with archive.open(member) as stream:
+        shape, dtype = _header(stream, path, key)
+        payload = member.file_size - stream.tell()
+    expected = math.prod(shape) * dtype.itemsize
+    if payload != expected:
+        raise DataError(
+            f"{path}: {key} is damaged: its header says {shape} of {dtype}, {expected:,} bytes, but "
+            f"{payload:,} bytes follow; write the file again"
+        )
+    with archive.open(member) as stream:
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    return array
+
+
+def _header(stream: IO[bytes], path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise DataError(
+            f"{path}: {key} is in .npy format {version}; expected plain numbers, format (1, 0) or (2, 0)"
+        )
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: {key} holds Python objects, which are never loaded; write it as one array of numbers, "
+            "all samples of one shape"
+        )
+    return shape, dtype
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path}: not a sound .npz file ({reason[:120]}); write it again with numpy.savez")

@@ -1,0 +1,60 @@
+"""Files that may be packed with gzip or not, told apart by their first bytes and not by their names."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+# Deflate cannot do better than about 1032 to 1 (zlib's technical details), which bounds what a file may
+# unpack to.
+MAX_RATIO = 1032
+BAD_GZIP = (gzip.BadGzipFile, zlib.error, EOFError)
+_CHUNK = 1 << 20
+
+
+def is_packed(path: Path) -> bool:
+    """Whether the file begins as a gzip file does."""
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+@contextmanager
+def open_unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The unpacked content as a stream; reading may raise one of BAD_GZIP."""
+    if is_packed(path):
+        with gzip.open(path, "rb") as packed:
+            yield cast(BinaryIO, packed)
+    else:
+        with path.open("rb") as plain:
+            yield plain
+
+
+def damage(path: Path, size: int, sha256: str) -> str | None:
+    """What is wrong with a file that should unpack to `size` bytes of this SHA-256; None if nothing.
+
+    Never unpacks more than one chunk beyond `size`.
+    """
+    digest = hashlib.sha256(usedforsecurity=False)
+    count = 0
+    try:
+        with open_unpacked(path) as stream:
+            while count <= size and (chunk := stream.read(_CHUNK)):
+                digest.update(chunk)
+                count += len(chunk)
+    except EOFError:
+        return f"truncated: unpacks to {count:,} bytes or little more, expected {size:,}"
+    except BAD_GZIP as error:
+        return f"not a sound gzip file: {error}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    if count != size:
+        return (
+            f"unpacks to {'more than ' if count > size else ''}{min(count, size):,} bytes, expected {size:,}"
+        )
+    found = digest.hexdigest()
+    return None if found == sha256 else f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"

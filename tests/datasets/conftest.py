@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gpunet.datasets import registry
+from mirror import Mirror
+
+GIVEN = os.environ.get("GPUNET_DATA")  # before `_no_surroundings` replaces it
+
+
+@pytest.fixture(autouse=True)
+def _no_surroundings(monkeypatch, tmp_path):
+    """No proxy between us and loopback, and nobody's real data folder."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("GPUNET_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with the real MNIST: $GPUNET_DATA, or ../shared/data beside the repository."""
+    shared = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    for folder in (GIVEN, shared):
+        if folder and (Path(folder) / "mnist" / "train-images-idx3-ubyte.gz").is_file():
+            return Path(folder)
+    pytest.skip(f"no MNIST in $GPUNET_DATA or {shared}")
+
+
+@pytest.fixture
+def serve():
+    """Start mirrors, and close them all at the end."""
+    mirrors = []
+
+    def start(*args, **kwargs) -> Mirror:
+        mirrors.append(Mirror(*args, **kwargs))
+        return mirrors[-1]
+
+    yield start
+    for mirror in mirrors:
+        mirror.close()
+
+
+class Tiny:
+    """A registered data set of two small files: their content, packed and not, and where they will lie."""
+
+    def __init__(self, folder: Path) -> None:
+        rng = np.random.Generator(np.random.Philox(1))
+        # Random bytes do not compress, so the packed file is long enough to be interrupted.
+        self.plain = {"a-images.gz": rng.bytes(200_000), "b-labels.gz": rng.bytes(300)}
+        self.packed = {name: gzip.compress(content, 1, mtime=0) for name, content in self.plain.items()}
+        self.folder = folder
+        self.a, self.b = folder / "a-images.gz", folder / "b-labels.gz"
+        self.part = folder / "a-images.gz.part"
+
+    def there(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
+
+    def entry(self) -> registry.Entry:
+        files = tuple(
+            registry.RemoteFile(
+                name, len(text), hashlib.sha256(text).hexdigest(), hashlib.md5(text).hexdigest()
+            )
+            for name, text in self.plain.items()
+        )
+        return registry.Entry("tiny", "for tests", lambda folder: pytest.fail("not loaded"), files)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path) -> Tiny:
+    made = Tiny(tmp_path / "data" / "tiny")
+    monkeypatch.setitem(registry.REGISTRY, "tiny", made.entry())
+    return made
