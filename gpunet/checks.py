@@ -35,9 +35,8 @@ def check_labels(labels: Any, classes: int, what: str) -> np.ndarray[Any, Any]:
     given = np.asarray(labels)
     if given.ndim != 1:
         raise DataError(f"{what}: labels have shape {given.shape}, expected one class number a sample, shape (n,)")
-    if given.dtype.kind not in "iub":
-        if given.dtype.kind != "f" or not np.all(given == np.floor(given)):
-            raise DataError(f"{what}: labels are {given.dtype}, expected integer class numbers")
+    if given.dtype.kind not in "iub" and (given.dtype.kind != "f" or not np.all(given == np.floor(given))):
+        raise DataError(f"{what}: labels are {given.dtype}, expected integer class numbers")
     out = given.astype(np.int64)
     bad = (out < 0) | (out >= classes)
     if bad.any():
@@ -55,12 +54,21 @@ def check_lengths(x: Any, labels: Any, what: str) -> None:
 
 
 def check_range(
-    name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf,
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
     most: float = math.inf,
 ) -> None:
     """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if number and math.isfinite(value) and least <= value <= most and above < value < below:
         return
-    wanted = [f"{sign} {bound:g}" for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below)) if math.isfinite(bound)]
+    wanted = [
+        f"{sign} {bound:g}"
+        for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below))
+        if math.isfinite(bound)
+    ]
     raise InputError(f"{name} cannot be {value!r}: expected a finite number {' and '.join(wanted)}")

@@ -50,7 +50,9 @@ class Bar(Progress):
         self._task = self._rich.add_task(what, total=total, note="")
 
     def advance(self, parts: int = 1, note: str = "") -> None:
-        self._rich.update(self._task, advance=parts, **({"note": note} if note else {}))
+        self._rich.advance(self._task, parts)
+        if note:
+            self._rich.update(self._task, note=note)
 
     def close(self) -> None:
         self._rich.stop()
@@ -65,7 +67,7 @@ class Lines(Progress):
     def advance(self, parts: int = 1, note: str = "") -> None:
         self._done += parts
         now = time.monotonic()
-        if self._done >= self._total or now - self._said > EVERY:
+        if (parts and self._done >= self._total) or now - self._said > EVERY:
             self._said = now
             print(f"{self._what}: {self._done}/{self._total} {note}".rstrip(), file=sys.stderr, flush=True)
 

@@ -12,6 +12,13 @@ from gpunet.checks import check_finite, check_labels, check_lengths
 from gpunet.errors import InputError, ShapeError
 
 
+def sample_shape(x: Any, what: str) -> tuple[int, ...]:
+    """Shape of one sample of x (samples, …); ShapeError where x has no second axis."""
+    if np.ndim(x) < 2:
+        raise ShapeError(f"{what}: x has shape {np.shape(x)}, expected (samples, features)")
+    return tuple(np.shape(x)[1:])
+
+
 @dataclass(frozen=True)
 class Samples:
     """x (N, …) in its own dtype, labels (N,) int64, and the factor that the gather applies to x."""
@@ -37,8 +44,7 @@ class Samples:
         """
         if not hasattr(x, "dtype"):
             x = np.asarray(x)
-        if x.ndim < 2:
-            raise ShapeError(f"{what}: x has shape {x.shape}, expected (samples, features)")
+        sample_shape(x, what)
         if x.dtype.kind not in "uif":
             raise InputError(f"{what}: x is {x.dtype}, expected uint8 or floats")
         labels = np.asarray(backend.to_host(labels))

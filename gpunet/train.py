@@ -18,7 +18,7 @@ from gpunet.model import Sequential
 from gpunet.optim import Adam, Optimizer
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
-from gpunet.samples import Samples
+from gpunet.samples import Samples, sample_shape
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
@@ -60,6 +60,7 @@ class Trainer:
         self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self._ready: tuple[int, ...] | None = None
+        self._room = 0  # samples that the workspace holds
 
     # -- preparation ------------------------------------------------------------------------------------------------
 
@@ -68,6 +69,11 @@ class Trainer:
         if self._ready is None:
             if not self.model.built:
                 self.model.build(input_shape, self.backend, dtype=self.dtype, seed=self.seed)
+            if (self.model.dtype, self.model.backend.name) != (self.dtype, self.backend.name):
+                raise InputError(
+                    f"the model holds {self.model.dtype} weights on {self.model.backend.name}, the trainer was asked "
+                    f"for {self.dtype} on {self.backend.name}: give both the same dtype and device"
+                )
             self.loss.attach(self.backend, self.model.layers[-1].activation)
             params, grads, decayed = self.model.flat
             self.optimizer.attach(self.backend, params, grads, decayed)
@@ -79,20 +85,20 @@ class Trainer:
 
     def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
         """Check a data set against the model and put it on the device; without labels all are taken to be 0."""
-        given = x if isinstance(x, Samples) else None
-        shape = given.shape if given else tuple(np.shape(x)[1:])
-        self.prepare(shape)
-        if given is not None:
-            return given
+        if isinstance(x, Samples):
+            self.prepare(x.shape)
+            return x
+        self.prepare(sample_shape(x, what))
         (outputs,) = self.model.output_shape
         labels = np.zeros(len(x), np.int64) if labels is None else labels
         return Samples.of(self.backend, x, labels, max(2, outputs), what)
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
-        if batch <= self.model.capacity:
+        if batch <= self._room:
             return
         self.model.bind(batch)
+        self._room = batch
         self._x = self.backend.empty((batch, *self.model.input_shape), self.dtype)
         self._labels = self.backend.empty(batch, "int64")
 
@@ -218,7 +224,7 @@ class Trainer:
         """The class of each sample, int64 (samples,): the largest output, or a lone output rounded."""
         outputs = self.outputs(x)
         if outputs.shape[1] > 1:
-            return outputs.argmax(axis=1)
+            return np.asarray(outputs.argmax(axis=1))
         return (outputs[:, 0] > 0.5).astype(np.int64)
 
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:

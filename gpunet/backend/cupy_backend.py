@@ -12,8 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES, STEP, Array, Backend, In, Out
-from gpunet.backend.base import BETA1, BETA2, EPSILON, L2, LEARNING_RATE
+from gpunet.backend.base import (
+    BETA1,
+    BETA2,
+    CORRECT,
+    EPSILON,
+    FIRST_BAD,
+    L2,
+    LEARNING_RATE,
+    LOSS_SUM,
+    SAMPLES,
+    STEP,
+    Array,
+    Backend,
+    In,
+    Out,
+)
 
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] *= 2.0f; }'
 
@@ -46,7 +60,9 @@ class CupyBackend(Backend):
 
     def __init__(self, index: int = 0, module: Any = None) -> None:
         if module is None:
-            import cupy as module
+            import cupy
+
+            module = cupy
         self.cp = self.xp = module
         self.index = index
         self.name = f"cuda:{index}"

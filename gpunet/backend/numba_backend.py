@@ -54,8 +54,18 @@ class NumbaBackend(NumpyBackend):
         real = params.dtype.type
         for low, high, penalty in self._parts(params, decayed, l2):
             kernels.adam(
-                params, grads, first, second, low, high, real(beta1), real(beta2), real(scale), real(epsilon),
-                real(penalty), np.finfo(real).tiny,
+                params,
+                grads,
+                first,
+                second,
+                low,
+                high,
+                real(beta1),
+                real(beta2),
+                real(scale),
+                real(epsilon),
+                real(penalty),
+                np.finfo(real).tiny,
             )
 
     @staticmethod

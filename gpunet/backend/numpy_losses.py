@@ -7,6 +7,7 @@ logarithms, which neither overflow nor lose the small probabilities.
 from __future__ import annotations
 
 import math
+
 import numpy as np
 
 from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES, Array, In, Out

@@ -1,9 +1,10 @@
-"""The optimisers in NumPy: one loop over flat arrays, block by block, so that all passes but the first hit the cache."""
+"""The optimisers in NumPy: one loop over flat arrays, block by block: all passes but the first hit the cache."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+
 import numpy as np
 
 from gpunet.backend.base import STEP, Array, In, Out
@@ -42,7 +43,7 @@ class NumpyOptimisers(CpuMemory):
         self._flush_denormals(velocity, beta, flush_period(beta), step)
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        rate, beta1, beta2, _, l2, step = scalars.tolist()
+        _, beta1, beta2, _, l2, step = scalars.tolist()
         scale, epsilon = adam_factors(scalars)
         for part in self._blocks(len(params), decayed):
             p, m, v, work = params[part], first[part], second[part], self._work(params, part)
@@ -103,4 +104,3 @@ def adam_factors(scalars: Array) -> tuple[float, float]:
     rate, beta1, beta2, epsilon, _, step = scalars.tolist()
     spread = math.sqrt((1 - beta2) / (1 - beta2**step))
     return rate * (1 - beta1) / ((1 - beta1**step) * spread), epsilon / spread
-

@@ -52,7 +52,11 @@ def imported_modules(path):
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("import_module", "find_spec", "__import__"):
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in (
+            "import_module",
+            "find_spec",
+            "__import__",
+        ):
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
@@ -93,7 +97,12 @@ def test_imports_run_one_way():
             known = {"datasets", *rank}
             assert name in known, f"{path} belongs to no rank: give {name!r} a place in RANKS"
             body = ast.parse(path.read_text())
-            hidden = {id(n) for i in ast.walk(body) if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test) for n in ast.walk(i)}
+            hidden = {
+                id(n)
+                for i in ast.walk(body)
+                if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
+                for n in ast.walk(i)
+            }
             for node in ast.walk(body):
                 if id(node) in hidden or not isinstance(node, (ast.Import, ast.ImportFrom)):
                     continue

@@ -175,7 +175,9 @@ def test_losses_stay_finite_where_the_textbook_formula_does_not(backend, name):
     dz, totals = backend.empty(z.shape, "float32"), backend.asarray(np.array([0.0, 0, 0, -1]))
     with backend.session():
         run_loss(backend, name, d_z, d_labels, 1, dz, totals)
-    loss, gradient = reference_loss(name, z.astype(float), labels) if name == "binary" else (0 + 600 + np.log(2) + 176, None)
+    loss, gradient = (
+        reference_loss(name, z.astype(float), labels) if name == "binary" else (0 + 600 + np.log(2) + 176, None)
+    )
     np.testing.assert_allclose(backend.to_host(totals)[LOSS_SUM], loss, rtol=1e-5)
     assert np.isfinite(backend.to_host(dz)).all()
     if gradient is not None:

@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gpunet.datasets import registry
-from mirror import Mirror
-
-GIVEN = os.environ.get("GPUNET_DATA")  # before `_no_surroundings` replaces it
+from .mirror import Mirror
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +17,6 @@ def _no_surroundings(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("GPUNET_DATA", str(tmp_path / "data"))
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder with the real MNIST: $GPUNET_DATA, or ../shared/data beside the repository."""
-    shared = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    for folder in (GIVEN, shared):
-        if folder and (Path(folder) / "mnist" / "train-images-idx3-ubyte.gz").is_file():
-            return Path(folder)
-    pytest.skip(f"no MNIST in $GPUNET_DATA or {shared}")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpunet.datasets import data_dir, load
-from idx_writer import small_arrays, write_folder, write_idx
+from .idx_writer import small_arrays, write_folder, write_idx
 
 from gpunet import datasets
 from gpunet.errors import DataError

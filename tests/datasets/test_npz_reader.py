@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpunet.datasets import load, memory
-from idx_writer import small_arrays
+from .idx_writer import small_arrays
 
 from gpunet.errors import DataError
 

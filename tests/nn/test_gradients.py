@@ -122,7 +122,9 @@ def test_a_training_step_agrees_with_pytorch(rng, head, optimizer):
             value = 0.5 * ((out - target) ** 2).sum() / 32
         value.backward()
         theirs.step()
-    for (name, parameter), (other_name, other) in zip(model.parameters.items(), network.state_dict().items(), strict=True):
+    for (name, parameter), (other_name, other) in zip(
+        model.parameters.items(), network.state_dict().items(), strict=True
+    ):
         assert name == other_name
         np.testing.assert_allclose(parameter, other.numpy(), rtol=1e-5, atol=1e-5)
 
@@ -139,7 +141,9 @@ def test_a_training_step_agrees_with_scikit_learn(rng, solver):
     ours = gn.SGD(0.05) if solver == "sgd" else gn.Adam(0.05, epsilon=1e-15)  # its ε stands elsewhere
     trainer = gn.Trainer(model, optimizer=ours, device="numpy", dtype="float64")
     trainer.prepare((6,))
-    network = MLPClassifier((5,), solver=solver, learning_rate_init=0.05, momentum=0, alpha=0, batch_size=30, max_iter=1, epsilon=1e-15)
+    network = MLPClassifier(
+        (5,), solver=solver, learning_rate_init=0.05, momentum=0, alpha=0, batch_size=30, max_iter=1, epsilon=1e-15
+    )
     network.nesterovs_momentum = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

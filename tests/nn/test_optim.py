@@ -49,7 +49,11 @@ def test_rosenbrocks_valley(backend, name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_l2_pulls_only_the_decayed_parameters(backend, name):
-    optimizer = {"sgd": gn.SGD(0.1, l2=0.5), "momentum": gn.SGD(0.05, momentum=0.5, l2=0.5), "adam": gn.Adam(0.05, l2=0.5)}[name]
+    optimizer = {
+        "sgd": gn.SGD(0.1, l2=0.5),
+        "momentum": gn.SGD(0.05, momentum=0.5, l2=0.5),
+        "adam": gn.Adam(0.05, l2=0.5),
+    }[name]
     params, _ = attached(optimizer, backend, np.ones(8), decayed=5)
     for _ in range(400):
         optimizer.step()
@@ -72,7 +76,7 @@ def test_learning_rate_can_be_changed_between_steps(backend):
 def test_a_second_step_allocates_nothing_that_stays(name, device, rng):
     backend = gn.get_backend(device)
     optimizer = MAKERS[name]()
-    params, grads = attached(optimizer, backend, rng.normal(size=200_000))
+    _, grads = attached(optimizer, backend, rng.normal(size=200_000))
     backend.copy(rng.normal(size=200_000), grads)
     optimizer.step()
     tracemalloc.start()
@@ -86,11 +90,18 @@ def test_a_second_step_allocates_nothing_that_stays(name, device, rng):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: gn.SGD(0), lambda: gn.SGD(-1), lambda: gn.SGD(float("nan")), lambda: gn.SGD("fast"),
-        lambda: gn.SGD(0.1, momentum=1), lambda: gn.SGD(0.1, l2=-1), lambda: gn.Adam(beta1=1), lambda: gn.Adam(beta2=-0.1),
-        lambda: gn.Adam(epsilon=0), lambda: gn.Adam(float("inf")),
+        lambda: gn.SGD(0),
+        lambda: gn.SGD(-1),
+        lambda: gn.SGD(float("nan")),
+        lambda: gn.SGD("fast"),
+        lambda: gn.SGD(0.1, momentum=1),
+        lambda: gn.SGD(0.1, l2=-1),
+        lambda: gn.Adam(beta1=1),
+        lambda: gn.Adam(beta2=-0.1),
+        lambda: gn.Adam(epsilon=0),
+        lambda: gn.Adam(float("inf")),
     ],
-)  # fmt: skip
+)
 def test_bad_settings(make):
     with pytest.raises(InputError, match="cannot be"):
         make()

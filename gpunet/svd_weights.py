@@ -1,0 +1,93 @@
+"""First-layer weights from the singular vectors of the data: the four kinds of document 000.
+
+Its X has samples as columns, X = UΣVᵀ; ours has them as rows, so its U are our right singular vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from gpunet.errors import InputError
+from gpunet.linalg import svd
+
+Kind = Literal["orth-whole", "orth-each", "scale-whole", "scale-each"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def singular_rows(x: Any, units: int, labels: Any = None) -> tuple[FloatArray, FloatArray]:
+    """Leading singular vectors of the data as rows (units, features), and their singular values (units,).
+
+    x: (samples, features), not centred. Without labels they are those of all of x; with labels each class gives
+    its own, as many as any other, the first classes one more where units do not divide evenly.
+    Raises InputError where the data, or one class, cannot give as many as asked.
+    """
+    if labels is None:
+        _check_supply(x, units, "the data")
+        found = svd(x, units)
+        return np.asarray(found.vt, np.float64), np.asarray(found.s, np.float64)
+    classes = int(labels.max()) + 1
+    share, extra = divmod(units, classes)
+    parts = []
+    for c in range(classes):
+        count = share + (c < extra)
+        own = x[labels == c]
+        _check_supply(own, count, f"class {c}")
+        if count:
+            found = svd(own, count)
+            parts.append((found.vt, found.s))
+    return tuple(np.concatenate([np.asarray(p[i], np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
+
+
+def svd_weights(
+    rows: tuple[FloatArray, FloatArray], kind: Kind, second_moment: FloatArray, *, variance: float, dependency: float
+) -> FloatArray:
+    """Weights (units, features) of document 000, equations 8 and 9, from `singular_rows`.
+
+    orth: W = d·Uᵀ; scale: W = d·Σ̂⁻¹Uᵀ. d is chosen so that over the data of `second_moment` = XᵀX/N (features,
+    features) the mean of ‖Wx‖² is s₁(1 + s₀·dep)·Var·mean‖x‖², s₁ units and s₀ features; the document's x have norm 1.
+    For whole sets that is its closed form, for each class apart the same equation with the measured ‖Wx‖².
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of weights {kind!r}: expected one of {', '.join(KINDS)}")
+    if not (variance > 0 and dependency >= 0 and math.isfinite(variance * dependency)):
+        raise InputError(f"expected variance > 0 and dependency ≥ 0, got {variance} and {dependency}")
+    vectors, values = rows
+    if kind.startswith("scale"):
+        if values.min() <= 1e-7 * values.max():
+            raise InputError(
+                f"{kind}: singular value {int(values.argmin()) + 1} of {len(values)} is zero, the data has a lower "
+                "rank: ask for fewer units"
+            )
+        vectors = vectors / values[:, None]
+    units, features = vectors.shape
+    target = units * (1 + features * dependency) * variance * np.trace(second_moment)
+    result: FloatArray = vectors * math.sqrt(target / mean_square(vectors, second_moment))
+    return result
+
+
+def mean_square(weight: FloatArray, second_moment: FloatArray) -> float:
+    """Mean of ‖Wx‖² over the data whose second moment XᵀX/N is given: tr(W (XᵀX/N) Wᵀ)."""
+    return float(np.vdot(weight @ second_moment, weight))
+
+
+def dependency_ratio(z_square: float, weight: FloatArray, x_square: float = 1.0) -> float:
+    """How far W and x depend on each other, document 000, equation 7.
+
+    (mean‖z‖² − ‖W‖²_F·mean‖x‖²/s₀) / (‖W‖²_F·mean‖x‖²): 0 when independent, near 1 when the rows of W lie along x.
+    """
+    energy = float(np.vdot(weight, weight)) * x_square
+    return float((z_square - energy / weight.shape[1]) / energy)
+
+
+def _check_supply(x: Any, count: int, whose: str) -> None:
+    samples, features = x.shape
+    if count > min(samples, features):
+        raise InputError(
+            f"{whose} has {samples} samples of {features} features, which give at most {min(samples, features)} "
+            f"singular vectors: {count} are asked for; use fewer hidden units"
+        )
