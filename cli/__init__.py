@@ -1,0 +1,46 @@
+"""The command line: options and printing only, nothing is computed here."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of `gpunet`. A mistake of the user is one line and exit code 2, a failure while running 1."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    sys.exit(execute([a for a in arguments if a != "--debug"], debug))
+
+
+def execute(arguments: list[str], debug: bool = False) -> int:
+    """Run one command line; returns the exit code."""
+    from gpunet.cli.app import app
+
+    from gpunet.errors import GpunetError, InputError
+
+    try:
+        code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing half-written was left behind", 130)
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, InputError):
+            return _fail(str(error), 2)
+        if isinstance(error, GpunetError):
+            return _fail(str(error), 1)
+        if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
+            message = error.format_message() if hasattr(error, "format_message") else "interrupted"
+            return _fail(message, 130 if type(error).__name__ == "Abort" else int(error.exit_code))
+        if isinstance(error, MemoryError):
+            return _fail(f"out of memory: {error}", 1)
+        return _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    if line := " ".join(message.split()):  # empty after a command group alone, which has printed its help
+        print(f"gpunet: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,20 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+import typer
+from gpunet.cli import data, info, run
+
+app = typer.Typer(
+    name="gpunet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="SVD-shaped neural networks: five published experiments, on NumPy or on your GPU.\n\n"
+    "Start with `gpunet run svd-init --dataset digits`: it needs no download. Add `--debug` to any command "
+    "for a traceback.",
+)
+app.add_typer(run.app, name="run", help="Run one experiment and write its results, claims and figures.")
+app.add_typer(data.app, name="data", help="List, fetch and verify data sets.")
+app.command("info")(info.info)

@@ -1,0 +1,33 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset", "-d", metavar="NAME|PATH", show_default=False,
+        help="A data set of `gpunet data list`, or your own: a folder of IDX files, or an `.npz` with "
+        "x_train, y_train, x_test, y_test.",
+    ),
+]  # fmt: skip
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, numpy (the CPU without numba), cuda or cuda:N.", metavar="DEVICE")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", "-n", min=1, help="How many seeds to run; results are mean ± deviation.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="DIR", show_default="runs/EXPERIMENT-DATASET", help="Folder for result.json and figures."
+    ),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="The embedded digits and one seed: seconds instead of minutes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]

@@ -1,0 +1,1 @@
+"""The experiments: one file a document, with its settings, claims and run; registry and result schema beside them."""

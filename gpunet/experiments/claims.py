@@ -1,0 +1,75 @@
+"""Claims and verdicts: the rules by which a document's numbers and orderings are judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gpunet.experiments.schema import ClaimResult, Result, Verdict
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a claim's test found."""
+
+    measured: float | str
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number, ordering or shape that a document states.
+
+    `test` returns None where the run did not measure what it needs; `dataset` is what the document speaks of, and on
+    other data the claim is not tested.
+    """
+
+    id: str
+    statement: str
+    where: str
+    claimed: float | str
+    dataset: str
+    test: Callable[[Result], Finding | None]
+
+
+def judge(claims: Sequence[Claim], result: Result) -> list[ClaimResult]:
+    """Every claim with its verdict. On other data the measured value is still shown, without a verdict."""
+    return [_judge_one(claim, result) for claim in claims]
+
+
+def _judge_one(claim: Claim, result: Result) -> ClaimResult:
+    finding = claim.test(result)
+    if finding is None:
+        finding = Finding("", "not tested", "this run did not measure it")
+    elif result.dataset != claim.dataset:
+        finding = Finding(
+            finding.measured, "not tested", f"the document speaks of {claim.dataset}, this run used {result.dataset}"
+        )
+    return ClaimResult(
+        claim.id, claim.statement, claim.where, claim.claimed,
+        finding.measured if finding.measured != "" else None, finding.verdict, finding.note,
+    )  # fmt: skip
+
+
+def compare(values: Sequence[float], claimed: float, tolerance: float, *, lower_is_better: bool = False) -> Finding:
+    """Mean over seeds against one claimed number.
+
+    Reproduced within the tolerance or two standard errors of our mean, whichever is more; beyond it, exceeded on the
+    better side and not reproduced on the worse.
+    """
+    n = len(values)
+    mean = sum(values) / n
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else 0.0
+    margin = max(tolerance, 2 * spread)
+    gain = (claimed - mean) if lower_is_better else (mean - claimed)
+    verdict: Verdict = "exceeded" if gain > margin else "not reproduced" if gain < -margin else "reproduced"
+    return Finding(mean, verdict, f"within ±{margin:.2g} counts as reproduced")
+
+
+def ordering(holds: Sequence[bool], measured: str) -> Finding:
+    """A statement that is true or false for each seed: reproduced when it holds for more than two thirds of them."""
+    share = sum(holds) / len(holds)
+    verdict: Verdict = "reproduced" if share > 2 / 3 else "not reproduced"
+    return Finding(measured, verdict, f"holds for {sum(holds)} of {len(holds)} seeds")

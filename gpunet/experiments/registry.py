@@ -1,0 +1,45 @@
+"""The experiments by name; their modules are imported when they run, so that listing them costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from gpunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One experiment: where it comes from, and the module that holds Settings, CLAIMS, run and figures."""
+
+    name: str
+    document: str
+    summary: str
+    datasets: tuple[str, ...]
+    module: str
+
+    def load(self) -> Any:
+        """The experiment's module."""
+        return importlib.import_module(self.module)
+
+
+EXPERIMENTS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in [
+        Entry(
+            "svd-init",
+            "000: H. Gu, Training a 2 layer neural network using SVD-generated weights (poster)",
+            "first-layer weights made from the singular vectors of the data",
+            ("mnist", "digits"),
+            "gpunet.experiments.svd_init",
+        ),
+    ]
+}
+
+
+def experiment(name: str) -> Entry:
+    """The entry of that name; InputError naming those that exist."""
+    if name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment '{name}': expected one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]

@@ -1,0 +1,312 @@
+"""svd-init, document 000: first-layer weights made from the singular vectors of the data.
+
+784-100-10, sigmoid twice, binary cross-entropy summed over the outputs. Five kinds of W¹ (Table 1), each also with the
+first layer frozen (the poster's "further studies") and with ‖W¹‖ held (its condition (*)); the dependency between W¹
+and the data while training (Figure 2, equation 7); and E‖x¹‖² by the linearised sigmoid against the measured one.
+
+Not stated in the document, our choice: learning rate, batch size, the initial dependency, and that the norm of W¹ is
+free. `benchmarks/svd_init_settings.py` looks at them on a validation split of the training data.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+import gpunet as gn
+from gpunet.backend import Backend, get_backend
+from gpunet.callbacks import Callback
+from gpunet.errors import DataError, DivergedError, InputError
+from gpunet.experiments.claims import judge
+from gpunet.experiments.provenance import Stopwatch
+from gpunet.experiments.schema import Result
+from gpunet.experiments.svd_init_claims import CLAIMS
+from gpunet.progress import Progress
+from gpunet.rng import WEIGHTS, stream
+from gpunet.samples import Samples
+from gpunet.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, singular_rows, svd_weights
+from gpunet.train import Trainer
+
+ALL_KINDS = ("random", *KINDS)
+MARKS = 10  # looks at the dependency in an epoch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; those that the document states come first."""
+
+    hidden: int | None = None  # None: 100 as in the document, or as many as smaller data can give
+    variance: float = 0.09
+    epochs: int | None = None  # None: 5 as in the document, or on smaller data more, towards its 3,000 steps
+    learning_rate: float = 0.6
+    batch_size: int = 100
+    dependency: float = 0.05
+    dependencies: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1)  # of the sweep over the initial dependency
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is a whole number ≥ 1, got {value}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The data on the device, and what the weights are made from."""
+
+    train: Samples
+    test: Samples
+    classes: int
+    units: int
+    second_moment: FloatArray
+    mean: FloatArray
+    x_square: float
+    rows: dict[str, tuple[FloatArray, FloatArray]]
+    seconds: dict[str, float]
+
+
+def normalise(x: Any, chunk: int = 4096) -> Any:
+    """Each sample minus its own mean, divided by its own l2 norm: float32 (samples, features).
+
+    A sample whose features are all equal has no direction and becomes zero.
+    """
+    out = np.empty(x.shape, np.float32)
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk].astype(np.float64)
+        exponent = np.frexp(np.abs(part).max(axis=1, keepdims=True))[1]
+        np.ldexp(part, -exponent, out=part)  # exact; each row's largest is now in [½, 1), so that no square overflows
+        part -= part.mean(axis=1, keepdims=True)
+        norm = np.sqrt(np.einsum("ij,ij->i", part, part))[:, None]
+        direction = norm > 1e-12  # less is the rounding of the mean
+        np.divide(part, norm, out=part, where=direction)
+        out[start : start + chunk] = np.where(direction, part, 0)
+    return out
+
+
+def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:
+    """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
+    train, test = normalise(data.x_train), normalise(data.x_test)
+    moment = second_moment(train)
+    if not moment.any():
+        raise DataError(f"{data.name}: in every training sample all features are equal; without their mean nothing is left")
+    units = settings.hidden or default_units(moment, np.bincount(data.y_train))
+    rows, seconds = {}, {}
+    for which, labels in (("whole", None), ("each", data.y_train)):
+        began = time.perf_counter()
+        rows[which] = singular_rows(train, units, labels)
+        seconds[f"svd-{which}"] = time.perf_counter() - began
+    return Problem(
+        train=Samples.of(backend, train, data.y_train, data.classes, "training data"),
+        test=Samples.of(backend, test, data.y_test, data.classes, "test data"),
+        classes=data.classes,
+        units=units,
+        second_moment=moment,
+        mean=train.mean(axis=0, dtype=np.float64),
+        x_square=float(np.trace(moment)),
+        rows=rows,
+        seconds=seconds,
+    )
+
+
+def second_moment(x: Any, chunk: int = 4096) -> FloatArray:
+    """XᵀX/N in float64 (features, features), a chunk of rows at a time."""
+    moment = np.zeros((x.shape[1],) * 2)
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk].astype(np.float64)
+        moment += part.T @ part
+    return moment / len(x)
+
+
+def default_epochs(samples: int, batch_size: int) -> int:
+    """The document's 5 epochs; on fewer samples as many as make its 3,000 steps, at most 100."""
+    return max(5, min(100, 3000 // -(-samples // batch_size)))
+
+
+def default_units(moment: FloatArray, counts: Any, wanted: int = 100) -> int:
+    """The document's 100 hidden units, or fewer where the data's rank or its smallest class cannot give them."""
+    values = np.linalg.eigvalsh(moment)
+    rank = int((values > 1e-10 * values[-1]).sum())
+    return max(1, min(wanted, rank, len(counts) * int(min(counts.min(), len(moment)))))
+
+
+def first_weights(problem: Problem, settings: Settings, kind: str, seed: int) -> FloatArray:
+    """W¹ (hidden, features) of one kind."""
+    if kind == "random":
+        shape = (problem.units, len(problem.mean))
+        return stream(seed, WEIGHTS, 100).normal(0.0, math.sqrt(settings.variance), shape)
+    return svd_weights(
+        problem.rows[kind.partition("-")[2]], kind, problem.second_moment,  # type: ignore[arg-type]
+        variance=settings.variance, dependency=settings.dependency,
+    )  # fmt: skip
+
+
+def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, frozen: bool) -> gn.Sequential:
+    """s₀-s₁-classes with sigmoid twice; W² ~ N(0, Var), b¹ = 0, b² = −½ Σⱼ W²_kj."""
+    w2 = stream(seed, WEIGHTS, 101).normal(0.0, math.sqrt(settings.variance), (problem.classes, len(w1)))
+    return gn.Sequential(
+        [
+            gn.Dense(len(w1), "sigmoid", weight=w1, trainable=not frozen),
+            gn.Dense(problem.classes, "sigmoid", weight=w2, bias=-0.5 * w2.sum(axis=1)),
+        ]
+    )
+
+
+class Course(Callback):
+    """Records the dependency ratio (equation 7) over all training data, MARKS times an epoch and at the end."""
+
+    def __init__(self, problem: Problem, per_epoch: int) -> None:
+        self.problem, self.per_epoch = problem, per_epoch
+        self.epochs: list[float] = []
+        self.ratios: list[float] = []
+
+    def steps(self, total: int) -> Iterator[int]:
+        return iter(range(0, total, max(1, self.per_epoch // MARKS)))
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        self.epochs.append(step / self.per_epoch)
+        try:
+            self.ratios.append(self.measure(trainer)[0])
+        except ZeroDivisionError:  # the norm that HoldNorm divides by overflowed
+            epoch, place = divmod(max(step - 1, 0), self.per_epoch)
+            raise DivergedError(
+                f"W¹ overflowed by epoch {epoch + 1}, step {place + 1}, at learning rate "
+                f"{trainer.optimizer.learning_rate:g}: lower the learning rate"
+            ) from None
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self.on_step(trainer, trainer.epoch * self.per_epoch)
+
+    def measure(self, trainer: Trainer) -> tuple[float, float]:
+        """(dep, mean‖z¹‖²), z¹ with its bias."""
+        w, b = (trainer.backend.to_host(trainer.model.parameters[n]).astype(np.float64) for n in ("0.weight", "0.bias"))
+        square = mean_square(w, self.problem.second_moment) + float(2 * b @ (w @ self.problem.mean) + b @ b)
+        return dependency_ratio(square, w, self.problem.x_square), square
+
+
+class HoldNorm(Callback):
+    """Scales every weight back to its initial Frobenius norm before each step: the document's condition (*)."""
+
+    def steps(self, total: int) -> Iterator[int]:
+        return iter(range(total))
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self.norm = trainer.backend.xp.linalg.norm
+        weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")]
+        self.held = [(weight, self.norm(weight)) for weight in weights]
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        for weight, norm in self.held:
+            weight *= norm / self.norm(weight)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self.on_step(trainer, 0)
+
+
+@dataclass
+class Outcome:
+    """One training run: its metrics by name, its curves by name."""
+
+    metrics: dict[str, float]
+    curves: dict[str, list[float]]
+
+
+def train_once(
+    problem: Problem, settings: Settings, kind: str, seed: int, backend: Backend, bar: Progress, variant: str = ""
+) -> Outcome:
+    """Train one kind with one seed; variant "", "frozen" or "norm held"."""
+    w1 = first_weights(problem, settings, kind, seed)
+    model = network(w1, problem, settings, seed, frozen=variant == "frozen")
+    loss = gn.BinaryCrossEntropy()
+    trainer = Trainer(model, loss, gn.SGD(settings.learning_rate), device=backend, seed=seed)
+    course = Course(problem, -(-len(problem.train) // settings.batch_size))
+    callbacks: list[Callback] = [course] if variant != "norm held" else [HoldNorm(), course]
+    trainer.prepare(problem.train.shape)
+    metrics = _at_start(course, trainer, problem)
+    history = trainer.fit(
+        problem.train, epochs=settings.epochs or 1, batch_size=settings.batch_size, callbacks=callbacks,
+        validation_data=problem.test, progress=bar,
+    )  # fmt: skip
+    train = trainer.evaluate(problem.train)
+    metrics |= {
+        "train_loss": train["loss"],
+        "train_accuracy": train["accuracy"],
+        "test_loss": history["validation_loss"][-1],
+        "test_accuracy": history["validation_accuracy"][-1],
+        "dependency_initial": course.ratios[0],
+        "dependency_final": course.ratios[-1],
+        "weight_mean_over_std": _mean_over_std(trainer),
+        "seconds_per_epoch": float(np.median(history["seconds"])),
+    }
+    curves = {
+        "train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"],
+        "dependency_epoch": course.epochs, "dependency": course.ratios,
+    }  # fmt: skip
+    return Outcome(metrics, curves)
+
+
+def _at_start(course: Course, trainer: Trainer, problem: Problem) -> dict[str, float]:
+    """E‖x¹‖² before training: by x ≈ ¼z + ½ (further study 1) from equation 5 alone, from the measured z, and measured.
+
+    E‖x¹‖² ≈ s₁/4 + ¼ Σ E z + E‖z‖²/16, and E z = 0 as far as W¹ has mean 0.
+    """
+    _, z_square = course.measure(trainer)
+    weight = trainer.backend.to_host(trainer.model.parameters["0.weight"]).astype(np.float64)
+    units = len(weight)
+    independent = float(np.vdot(weight, weight)) / weight.shape[1] * problem.x_square
+    return {
+        "hidden_square_independent": units / 4 + independent / 16,
+        "hidden_square_linear": units / 4 + 0.25 * float((weight @ problem.mean).sum()) + z_square / 16,
+        "hidden_square_measured": _hidden_square(trainer, problem.train),
+    }
+
+
+def _mean_over_std(trainer: Trainer) -> float:
+    weight = trainer.backend.to_host(trainer.model.parameters["0.weight"]).astype(np.float64)
+    return float(weight.mean() / weight.std())
+
+
+def _hidden_square(trainer: Trainer, data: Samples, samples: int = 10_000) -> float:
+    """Mean of ‖x¹‖² over the first samples of the data."""
+    xp, parameters = trainer.backend.xp, trainer.model.parameters
+    total, count = 0.0, min(samples, len(data))
+    for start in range(0, count, 1000):
+        z = data.x[start : min(start + 1000, count)] @ parameters["0.weight"].T + parameters["0.bias"]
+        hidden = 0.5 * xp.tanh(0.5 * z) + 0.5
+        total += float((hidden * hidden).sum())
+    return total / count
+
+
+def run(
+    data: Any, settings: Settings, seeds: list[int], *, device: str | Backend = "auto", progress: Progress | None = None
+) -> Result:
+    """The whole experiment on one data set; rows, claims, curves and timings as `Result` describes."""
+    watch, backend, bar = Stopwatch(), get_backend(device), progress or Progress()
+    problem = prepare(data, settings, backend)
+    epochs = settings.epochs or default_epochs(len(problem.train), settings.batch_size)
+    settings = replace(settings, hidden=problem.units, epochs=epochs)
+    result = Result("svd-init", data.name, backend.name, asdict(settings), list(seeds))
+    result.timings |= problem.seconds
+    for kind in ALL_KINDS:  # weights that cannot be made are named before an hour's training, not after
+        first_weights(problem, settings, kind, 0)
+    plan = [(kind, variant, settings) for variant in ("", "frozen", "norm held") for kind in ALL_KINDS]
+    plan += [("orth-each", f"dep={d:g}", replace(settings, dependency=d)) for d in settings.dependencies]
+    steps = -(-len(problem.train) // settings.batch_size) * epochs
+    per_epoch: dict[str, list[float]] = {}
+    for index, (kind, variant, own) in enumerate(plan):
+        name = f"{kind} {variant}".strip()
+        bar.start(f"svd-init {index + 1}/{len(plan)} {name}", steps * len(seeds))
+        outcomes = [train_once(problem, own, kind, seed, backend, bar, variant) for seed in seeds]
+        for outcome in outcomes:
+            result.row(name).add(**outcome.metrics)
+        result.curves[name] = {key: [outcome.curves[key] for outcome in outcomes] for key in outcomes[0].curves}
+        # Out of the rows: whatever stands there is the same, bit for bit, when a seed is run again.
+        per_epoch[name] = result.row(name).metrics.pop("seconds_per_epoch").values
+    result.timings["seconds_per_epoch"] = per_epoch
+    result.claims = judge(CLAIMS, result)
+    result.provenance = watch.provenance(backend)
+    return result
