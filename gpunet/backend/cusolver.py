@@ -17,7 +17,7 @@ def gesvdj(a: Any) -> tuple[Any, Any, Any]:
     """u (B, m, r), s (B, r), v (B, n, r) of a stack (B, m, n), m, n ≤ 32, r = min(m, n), by Jacobi's method."""
     if max(a.shape[1:]) > GESVDJ_LIMIT:
         raise InputError(f"gesvdjBatched takes matrices up to 32×32, got {a.shape[1]}×{a.shape[2]}: use method='gram'")
-    from cupyx import cusolver
+    from cupyx import cusolver  # type: ignore[import-not-found, unused-ignore]
 
     u, s, v = cusolver.gesvdj(a, full_matrices=False, compute_uv=True)
     return u, s, v
@@ -34,7 +34,7 @@ def gesvda(a: Any, rank: int) -> tuple[Any, Any, Any]:
     import cupy
     import numpy as np
     from cupy.cuda import device
-    from cupy_backends.cuda.libs import cusolver
+    from cupy_backends.cuda.libs import cusolver  # type: ignore[import-not-found, unused-ignore]
 
     letter = {"float32": "s", "float64": "d"}[a.dtype.name]
     solver = getattr(cusolver, f"{letter}gesvdaStridedBatched")

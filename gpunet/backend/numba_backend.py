@@ -1,4 +1,4 @@
-"""The CPU backend with its element-wise passes in numba; products and losses stay NumPy's."""
+"""The CPU backend with its element-wise passes in numba; products stay NumPy's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class NumbaBackend(NumpyBackend):
         if bias_grad is None or activation == "identity":
             super().activation_backward(activation, y, dy, dz, bias_grad)
             return
-        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(y, dy, dz, bias_grad)
+        if dz is not dy:
+            np.copyto(dz, dy)
+        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(y, dz, bias_grad)
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         if dataset.ndim != 2 or dataset.dtype == out.dtype:  # a plain copy of rows: memcpy wins
@@ -34,43 +36,35 @@ class NumbaBackend(NumpyBackend):
             return
         kernels.gather(dataset, order, int(cursor[0]), out.dtype.type(scale), out)
 
+    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._add(totals, len(z), *kernels.softmax_cross_entropy(z, labels, z.dtype.type(scale), dz))
+
+    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._add(totals, len(z), *kernels.binary_cross_entropy(z, labels, z.dtype.type(scale), dz))
+
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         rate, _, _, _, l2, _ = scalars.tolist()
         real = params.dtype.type
-        for low, high, penalty in self._parts(params, decayed, l2):
-            kernels.sgd(params, grads, low, high, real(rate), real(penalty))
+        for part, penalty in self._parts(params, decayed, l2):
+            kernels.sgd(params[part], grads[part], real(rate), real(penalty))
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
         rate, beta, _, _, l2, _ = scalars.tolist()
-        real = params.dtype.type
-        for low, high, penalty in self._parts(params, decayed, l2):
-            kernels.momentum(
-                params, grads, velocity, low, high, real(rate), real(beta), real(penalty), np.finfo(real).tiny
-            )
+        real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
+        for part, penalty in self._parts(params, decayed, l2):
+            kernels.momentum(params[part], grads[part], velocity[part], real(rate), real(beta), real(penalty), tiny)
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
         _, beta1, beta2, _, l2, _ = scalars.tolist()
+        real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         scale, epsilon = adam_factors(scalars)
-        real = params.dtype.type
-        for low, high, penalty in self._parts(params, decayed, l2):
-            kernels.adam(
-                params,
-                grads,
-                first,
-                second,
-                low,
-                high,
-                real(beta1),
-                real(beta2),
-                real(scale),
-                real(epsilon),
-                real(penalty),
-                np.finfo(real).tiny,
-            )
+        factors = real(beta1), real(beta2), real(scale), real(epsilon)
+        for part, penalty in self._parts(params, decayed, l2):
+            kernels.adam(params[part], grads[part], first[part], second[part], *factors, real(penalty), tiny)
 
     @staticmethod
-    def _parts(params: In, decayed: int, l2: float) -> tuple[tuple[int, int, float], ...]:
-        """(low, high, 2λ): one range when there is no L2 term, else the decayed parameters and the others."""
+    def _parts(params: In, decayed: int, l2: float) -> tuple[tuple[slice, float], ...]:
+        """(range, 2λ): one range when there is no L2 term, else the decayed parameters and the others."""
         if l2 == 0 or decayed == len(params):
-            return ((0, len(params), 2 * l2),)
-        return ((0, decayed, 2 * l2), (decayed, len(params), 0.0))
+            return ((slice(None), 2 * l2),)
+        return ((slice(0, decayed), 2 * l2), (slice(decayed, None), 0.0))

@@ -101,8 +101,13 @@ class NumpyLosses(CpuMemory):
         else:
             np.greater(scores[:, 0], threshold, out=answers, casting="unsafe")
         right = np.equal(answers, labels, out=self.scratch("right", n, np.bool_))
+        self._add(totals, n, loss, np.count_nonzero(right))
+
+    @staticmethod
+    def _add(totals: Array, n: int, loss: float, correct: int) -> None:
+        """Add a batch of n to the totals, and mark it if it is the first whose loss is not finite."""
         if not math.isfinite(loss) and totals[FIRST_BAD] < 0:
             totals[FIRST_BAD] = totals[SAMPLES]
         totals[LOSS_SUM] += loss
-        totals[CORRECT] += np.count_nonzero(right)
+        totals[CORRECT] += correct
         totals[SAMPLES] += n

@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside the rivals that are installed, in one process, results checked."""

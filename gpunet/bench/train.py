@@ -1,0 +1,161 @@
+"""Training speed: the same network, batches and optimiser in plain NumPy, with numba, in PyTorch, and its products alone.
+
+PyTorch runs as its users would run it: eager, fused Adam, float32 data resident and scaled beforehand (ours stays
+uint8 and is scaled in the gather), gradients set to None. "products" are the eight matrix products of a step with
+nothing between them: the floor for any code on the same BLAS.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import gpunet as gn
+from gpunet.backend import Backend, get_backend, why_no_numba
+from gpunet.bench.timing import Times, interleave
+from gpunet.train import Trainer
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and batch size; `steps` are timed at a time."""
+
+    name: str
+    widths: tuple[int, ...]
+    batch: int
+    steps: int
+    samples: int
+
+
+CASES = {
+    case.name: case
+    for case in [
+        Case("mnist-2048", (784, 512, 256, 10), 2048, 30, 60_000),
+        Case("mnist-64", (784, 512, 256, 10), 64, 300, 60_000),
+        Case("digits-32", (64, 64, 10), 32, 500, 1440),
+        Case("digits-32-deep", (64, 64, 64, 10), 32, 500, 1440),
+        Case("toy-21", (2, 3, 3, 2), 21, 500, 21),
+    ]
+}
+
+
+def data_for(case: Case) -> tuple[Any, Any]:
+    """x uint8 (samples, features) and labels: MNIST where it is at hand and fits, else images as sparse as MNIST's."""
+    from gpunet.datasets import load
+    from gpunet.errors import DataError
+
+    if case.samples == 60_000:
+        try:
+            mnist = load("mnist")
+            return mnist.x_train, mnist.y_train
+        except DataError:
+            pass
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, case.widths[-1], case.samples)
+    x = rng.integers(0, 256, (case.samples, case.widths[0]), dtype=np.uint8)
+    x[rng.random(x.shape) < 0.8] = 0
+    x[:, rng.random(case.widths[0]) < 0.2] = 0  # columns that are never lit
+    return x, labels
+
+
+def ours(case: Case, device: str, x: Any, y: Any) -> tuple[Callable[[], None], Callable[[], float]]:
+    """(run `case.steps` steps, loss so far), through the same `Trainer.step` that `fit` runs."""
+    layers = [gn.Dense(width, "relu") for width in case.widths[1:-1]] + [gn.Dense(case.widths[-1])]
+    trainer = Trainer(gn.Sequential(layers), optimizer=gn.Adam(3e-4), device=device)
+    data = trainer.samples(x, y)
+    batch = min(case.batch, len(x))
+    trainer._workspace(batch)
+    backend, rng = trainer.backend, np.random.default_rng(1)
+    per_epoch = -(-len(x) // batch)
+
+    def run() -> None:
+        with backend.session():
+            for step in range(case.steps):
+                place = step % per_epoch
+                if place == 0:
+                    order = backend.asarray(rng.permutation(len(x)))
+                    trainer._reset()
+                trainer.step(data, order, min(batch, len(x) - place * batch))
+            backend.synchronize()
+
+    return run, lambda: trainer.evaluate(data)["loss"]
+
+
+def torch_eager(case: Case, x: Any, y: Any) -> tuple[Callable[[], None], Callable[[], float]]:
+    """The same in PyTorch."""
+    import torch
+
+    modules: list[Any] = []
+    for wide, narrow in zip(case.widths, case.widths[1:], strict=False):
+        modules += [torch.nn.Linear(wide, narrow), torch.nn.ReLU()]
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(*modules[:-1])
+    for layer in network[::2]:  # our initial weights' distribution, so that the losses can be compared
+        torch.nn.init.xavier_uniform_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-4, fused=True)
+    xs, ys = torch.tensor(x).float() / 255, torch.tensor(y)
+    batch, entropy = min(case.batch, len(x)), torch.nn.functional.cross_entropy
+    per_epoch = -(-len(x) // batch)
+
+    def run() -> None:
+        for step in range(case.steps):
+            place = step % per_epoch
+            if place == 0:
+                order = torch.randperm(len(x))
+            rows = order[place * batch : (place + 1) * batch]
+            optimiser.zero_grad(set_to_none=True)
+            entropy(network(xs[rows]), ys[rows]).backward()
+            optimiser.step()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(entropy(network(xs), ys))
+
+    return run, loss
+
+
+def products(case: Case, backend: Backend) -> Callable[[], None]:
+    """The matrix products of `case.steps` steps alone, on random numbers."""
+    rng = np.random.default_rng(2)
+
+    def array(*shape: int) -> Any:
+        out = backend.empty(shape)
+        out[...] = rng.normal(size=shape)
+        return out
+
+    n = min(case.batch, case.samples)
+    x = [array(n, width) for width in case.widths]
+    d = [array(n, width) for width in case.widths]
+    w = [array(b, a) for a, b in zip(case.widths, case.widths[1:], strict=False)]
+    g = [array(b, a) for a, b in zip(case.widths, case.widths[1:], strict=False)]
+    out = [backend.empty(a.shape) for a in x]
+
+    def run() -> None:
+        for _ in range(case.steps):
+            for i in range(len(w)):
+                backend.gemm(x[i], w[i], out[i + 1], transpose_b=True)
+            for i in reversed(range(len(w))):
+                backend.gemm(d[i + 1], x[i], g[i], transpose_a=True)
+                if i:
+                    backend.gemm(d[i + 1], w[i], out[i])
+
+    return run
+
+
+def compare(case: Case, rounds: int = 9) -> tuple[Times, dict[str, float]]:
+    """Times of all contestants, and the loss that each reached: all must have learned the same task."""
+    x, y = data_for(case)
+    runs: dict[str, Callable[[], None]] = {"products": products(case, get_backend("numpy"))}
+    losses: dict[str, Callable[[], float]] = {}
+    runs["numpy"], losses["numpy"] = ours(case, "numpy", x, y)
+    if why_no_numba() is None:
+        runs["numba"], losses["numba"] = ours(case, "cpu", x, y)
+    if importlib.util.find_spec("torch"):
+        runs["torch"], losses["torch"] = torch_eager(case, x, y)
+    times = interleave(runs, rounds)
+    return times, {name: loss() for name, loss in losses.items()}
