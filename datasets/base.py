@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet.checks import check_finite
 from gpunet.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEATURE_DTYPES = ("uint8", "float32", "float64")
-_CHUNK_BYTES = 8 << 20  # the finite check looks at this much at a time instead of making a mask of the whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def validate(dataset: Dataset) -> Dataset:
         )
     _check_labels(dataset)
     for split in ("train", "test"):
-        _check_finite(dataset, split)
+        check_finite(_arrays(dataset, split)[0], f"{_where(dataset)}: x_{split}")
     return dataset
 
 
@@ -120,27 +120,13 @@ def _check_labels(dataset: Dataset) -> None:
         raise _error(dataset, "all training labels are 0; at least two classes are needed")
 
 
-def _check_finite(dataset: Dataset, split: str) -> None:
-    x = _arrays(dataset, split)[0]
-    if x.dtype.kind != "f":
-        return
-    rows = max(1, _CHUNK_BYTES // (x.itemsize * x.shape[1]))
-    for start in range(0, len(x), rows):
-        chunk = x[start : start + rows]
-        finite = np.isfinite(chunk)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            raise _error(
-                dataset,
-                f"x_{split} row {start + row}, feature {column}, is {chunk[row, column]} "
-                f"in {x.dtype}; remove or replace such samples",
-            )
-
-
 def _arrays(dataset: Dataset, split: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return (dataset.x_train, dataset.y_train) if split == "train" else (dataset.x_test, dataset.y_test)
 
 
 def _error(dataset: Dataset, text: str) -> DataError:
-    where = dataset.name if dataset.source == "embedded" else dataset.source
-    return DataError(f"{where}: {text}")
+    return DataError(f"{_where(dataset)}: {text}")
+
+
+def _where(dataset: Dataset) -> str:
+    return dataset.name if dataset.source == "embedded" else dataset.source

@@ -9,24 +9,22 @@ import numpy as np
 
 from gpunet.errors import DataError, InputError
 
-CHUNK = 1 << 22  # elements looked at in one go: the check of a large array needs little memory
+CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
 
 def check_finite(x: Any, what: str) -> None:
-    """DataError naming the first row of x (rows, …) that holds NaN or infinity; any array namespace."""
-    if x.dtype.kind != "f" or not len(x):
+    """DataError naming the first row of x (rows, …) that holds NaN or infinity; NumPy's or CuPy's x, any real dtype."""
+    if x.dtype.kind != "f" or x.size == 0:
         return
     flat = x.reshape(len(x), -1)
-    rows = max(1, CHUNK // max(1, flat.shape[1]))
+    rows = max(1, CHUNK_BYTES // (flat.itemsize * flat.shape[1]))
     for start in range(0, len(flat), rows):
-        part = flat[start : start + rows]
-        good = abs(part).max(axis=1) < float("inf")  # False for NaN too, and no array of the part's size but |x|
-        if not bool(good.all()):
-            row = start + int(good.argmin())
-            values = flat[row]
-            column = int((~(abs(values) < float("inf"))).argmax())
+        finite = np.isfinite(flat[start : start + rows])
+        if not bool(finite.all()):
+            row, column = divmod(int(finite.argmin()), flat.shape[1])
             raise DataError(
-                f"{what}: row {row} holds {float(values[column])} (feature {column}): remove or replace such values"
+                f"{what} row {start + row}, feature {column}, is {flat[start + row, column]} in {x.dtype}; "
+                "remove or replace such samples"
             )
 
 
