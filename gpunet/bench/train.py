@@ -1,4 +1,4 @@
-"""Training speed: the same network, batches and optimiser in plain NumPy, with numba, in PyTorch, and its products alone.
+"""Training speed: one network, batches and optimiser in plain NumPy, with numba, in PyTorch, and its products alone.
 
 PyTorch runs as its users would run it: eager, fused Adam, float32 data resident and scaled beforehand (ours stays
 uint8 and is scaled in the gather), gradients set to None. "products" are the eight matrix products of a step with

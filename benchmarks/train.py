@@ -1,0 +1,54 @@
+"""Training speed beside PyTorch: python benchmarks/train.py [CASE …] [--rounds N] [--json FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from gpunet.bench.train import CASES, compare
+from gpunet.experiments.provenance import versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = {}
+    for name in options.cases:
+        case = CASES[name]
+        times, losses = compare(case, options.rounds)
+        results[name] = {
+            contestant: {
+                "microseconds_per_step": 1e6 * times.median(contestant) / case.steps,
+                "over_products": times.ratio(contestant, "products"),
+                "over_torch": times.ratio(contestant, "torch") if "torch" in times.seconds else None,
+                "over_torch_quartiles": times.spread(contestant, "torch") if "torch" in times.seconds else None,
+                "loss": losses.get(contestant),
+            }
+            for contestant in times.seconds
+        }
+        for contestant, figures in results[name].items():
+            torch = figures["over_torch"]
+            print(
+                f"{name:15} {contestant:9} {figures['microseconds_per_step']:9.1f} µs/step  "
+                f"{figures['over_products']:6.2f}× products  " + (f"{torch:6.3f}× torch" if torch else "no torch here"),
+                flush=True,
+            )
+    if options.json:
+        import importlib.util
+
+        torch_version = None
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            torch_version = torch.__version__
+        document = {"rounds": options.rounds, "cases": results, "provenance": versions() | {"torch": torch_version}}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
