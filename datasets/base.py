@@ -59,9 +59,7 @@ def validate(dataset: Dataset) -> Dataset:
             "floats as they are: give both in one dtype",
         )
     if dataset.features != train.shape[1]:
-        raise _error(
-            dataset, f"shape {dataset.shape} does not hold the {train.shape[1]:,} features of x_train"
-        )
+        raise _error(dataset, f"shape {dataset.shape} does not hold the {train.shape[1]:,} features of x_train")
     _check_labels(dataset)
     for split in ("train", "test"):
         check_finite(_arrays(dataset, split)[0], f"{_where(dataset)}: x_{split}")
@@ -73,23 +71,16 @@ def _check_split(dataset: Dataset, split: str) -> None:
     if x.ndim != 2:
         raise _error(dataset, f"x_{split} has shape {x.shape}; expected (samples, features)")
     if x.dtype.name not in FEATURE_DTYPES or not x.dtype.isnative:
-        raise _error(
-            dataset, f"x_{split} is {x.dtype}; expected {', '.join(FEATURE_DTYPES)} in native byte order"
-        )
+        raise _error(dataset, f"x_{split} is {x.dtype}; expected {', '.join(FEATURE_DTYPES)} in native byte order")
     if y.ndim != 1 or y.dtype != np.int64:
-        raise _error(
-            dataset, f"y_{split} is {y.dtype} of shape {y.shape}; expected integer classes, int64, (samples,)"
-        )
+        raise _error(dataset, f"y_{split} is {y.dtype} of shape {y.shape}; expected integer classes, int64, (samples,)")
     if len(x) != len(y):
         raise _error(
             dataset,
-            f"x_{split} has {len(x):,} samples but y_{split} has {len(y):,} labels; give one label "
-            "for each sample",
+            f"x_{split} has {len(x):,} samples but y_{split} has {len(y):,} labels; give one label for each sample",
         )
     if x.size == 0:
-        raise _error(
-            dataset, f"x_{split} is empty, shape {x.shape}; at least one sample and one feature are needed"
-        )
+        raise _error(dataset, f"x_{split} is empty, shape {x.shape}; at least one sample and one feature are needed")
 
 
 def _check_labels(dataset: Dataset) -> None:

@@ -59,9 +59,7 @@ def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, .
     if x.dtype == np.bool_:
         flat = flat.view(np.uint8) * np.uint8(255)
     elif x.dtype != np.uint8:
-        with np.errstate(
-            over="ignore"
-        ):  # what float32 cannot hold becomes infinite, and validate names its row
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and validate names its row
             flat = flat.astype(np.float32, copy=False)
     return np.ascontiguousarray(flat), shape
 

@@ -27,6 +27,4 @@ def load_digits() -> Dataset:
     is_test = np.zeros(len(y), bool)
     for label in range(10):
         is_test[np.flatnonzero(y == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
-    return validate(
-        Dataset("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], (8, 8), 10, "embedded")
-    )
+    return validate(Dataset("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], (8, 8), 10, "embedded"))

@@ -44,10 +44,7 @@ def fetch(
     addresses = [_checked(mirror) for mirror in (mirrors or entry.mirrors)]
     folder = data_folder(data_dir) / entry.name
     report = reporter(progress)
-    return [
-        _Job(f"{entry.name}/{file.path}", file, folder, addresses, timeout, report).run()
-        for file in entry.files
-    ]
+    return [_Job(f"{entry.name}/{file.path}", file, folder, addresses, timeout, report).run() for file in entry.files]
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,5 @@ def _lock(stream: BinaryIO, part: Path) -> None:
 def _checked(mirror: str) -> str:
     address = urlsplit(mirror)
     if address.scheme not in ("http", "https") or not address.netloc:
-        raise DataError(
-            f"mirror {mirror!r} is not an address; expected http://… or https://…, the folder of the files"
-        )
+        raise DataError(f"mirror {mirror!r} is not an address; expected http://… or https://…, the folder of the files")
     return mirror.rstrip("/") + "/"

@@ -52,8 +52,7 @@ def find_parts(folder: Path) -> dict[str, Path]:
     if missing:
         here = ", ".join(path.name for path in files[:8]) + (", …" if len(files) > 8 else "")
         raise DataError(
-            f"{folder}: not a complete set of IDX files: missing {', '.join(missing)}; "
-            f"found {here or 'no files'}"
+            f"{folder}: not a complete set of IDX files: missing {', '.join(missing)}; found {here or 'no files'}"
         )
     return {part: _one(part, paths, folder) for part, paths in found.items()}
 

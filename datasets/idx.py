@@ -64,13 +64,10 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int
     if code not in DTYPES:
         known = ", ".join(f"0x{known:02x}" for known in DTYPES)
         raise DataError(
-            f"{path}: unknown IDX type code 0x{code:02x} in the magic number {magic.hex(' ')}; "
-            f"expected one of {known}"
+            f"{path}: unknown IDX type code 0x{code:02x} in the magic number {magic.hex(' ')}; expected one of {known}"
         )
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
-        raise DataError(
-            f"{path}: the IDX header says {dimensions} dimensions; expected 1 to {_MAX_DIMENSIONS}"
-        )
+        raise DataError(f"{path}: the IDX header says {dimensions} dimensions; expected 1 to {_MAX_DIMENSIONS}")
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
         raise DataError(
@@ -107,9 +104,7 @@ def _read_payload(stream: BinaryIO, path: Path, size: int) -> bytearray:
 
 
 def _wrong_length(path: Path, kind: str, found: str, size: int) -> DataError:
-    return DataError(
-        f"{path}: {kind}: {found} bytes after the IDX header, expected {size:,}; fetch or copy it again"
-    )
+    return DataError(f"{path}: {kind}: {found} bytes after the IDX header, expected {size:,}; fetch or copy it again")
 
 
 def _times(shape: tuple[int, ...]) -> str:

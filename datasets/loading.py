@@ -35,9 +35,7 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
         return load_folder(path)
     if path.is_file():
         if path.suffix.lower() != ".npz":
-            raise DataError(
-                f"{path}: expected an .npz file or a folder of IDX files, not a file of this kind"
-            )
+            raise DataError(f"{path}: expected an .npz file or a folder of IDX files, not a file of this kind")
         from .npz import load_npz
 
         return load_npz(path)

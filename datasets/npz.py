@@ -96,9 +96,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, key: st
 def _header(stream: IO[bytes], path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
-        raise DataError(
-            f"{path}: {key} is in .npy format {version}; expected plain numbers, format (1, 0) or (2, 0)"
-        )
+        raise DataError(f"{path}: {key} is in .npy format {version}; expected plain numbers, format (1, 0) or (2, 0)")
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(stream)
     if dtype.hasobject:

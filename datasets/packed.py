@@ -53,8 +53,6 @@ def damage(path: Path, size: int, sha256: str) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     if count != size:
-        return (
-            f"unpacks to {'more than ' if count > size else ''}{min(count, size):,} bytes, expected {size:,}"
-        )
+        return f"unpacks to {'more than ' if count > size else ''}{min(count, size):,} bytes, expected {size:,}"
     found = digest.hexdigest()
     return None if found == sha256 else f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"

@@ -48,10 +48,7 @@ class Lines(Quiet):
         """Say how far it is, if the last line is old."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
-            self.say(
-                f"  {self._label}: {megabytes(done)}"
-                + (f" of {megabytes(self._total)}" if self._total else "")
-            )
+            self.say(f"  {self._label}: {megabytes(done)}" + (f" of {megabytes(self._total)}" if self._total else ""))
 
 
 class Bar(Quiet):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpunet.datasets import registry
+
 from .mirror import Mirror
 
 
@@ -50,9 +51,7 @@ class Tiny:
 
     def entry(self) -> registry.Entry:
         files = tuple(
-            registry.RemoteFile(
-                name, len(text), hashlib.sha256(text).hexdigest(), hashlib.md5(text).hexdigest()
-            )
+            registry.RemoteFile(name, len(text), hashlib.sha256(text).hexdigest(), hashlib.md5(text).hexdigest())
             for name, text in self.plain.items()
         )
         return registry.Entry("tiny", "for tests", lambda folder: pytest.fail("not loaded"), files)

@@ -71,11 +71,7 @@ class Mirror:
         request = Request(handler.path.rsplit("/", 1)[-1], handler.headers.get("Range"))
         self.requests.append(request)
         body = self.files.get(request.name)
-        start = (
-            int(request.range.removeprefix("bytes=").removesuffix("-"))
-            if request.range and self.ranges
-            else 0
-        )
+        start = int(request.range.removeprefix("bytes=").removesuffix("-")) if request.range and self.ranges else 0
         headers = {}
         if self.redirect:
             request.status, body, headers["Location"] = 302, b"", self.redirect + request.name

@@ -198,9 +198,7 @@ def test_truncated_without_an_announced_length(tiny, serve):
     assert tiny.there() == ["b-labels.gz"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"<html>sign in</html>", gzip.compress(b"other"), b"\x1f\x8bnonsense"]
-)
+@pytest.mark.parametrize("content", [b"", b"<html>sign in</html>", gzip.compress(b"other"), b"\x1f\x8bnonsense"])
 def test_wrong_content(tiny, serve, content):
     wrong, good = serve({"a-images.gz": content}), serve(tiny.packed)
     assert "wrong content" in fails(wrong)
@@ -298,9 +296,7 @@ def test_no_server_at_all(tiny, closed_port):
 
 
 def test_every_mirrors_answer_is_told(tiny, serve, closed_port):
-    text = fails(
-        closed_port, serve({}), serve({"a-images.gz": b"wrong"}), serve(tiny.packed, break_after=5000)
-    )
+    text = fails(closed_port, serve({}), serve({"a-images.gz": b"wrong"}), serve(tiny.packed, break_after=5000))
     for clause in ("connection refused", "404", "wrong content", "broke off after"):
         assert clause in text
 

@@ -14,9 +14,10 @@ from gpunet.datasets.idx import read_idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from .idx_writer import CODES, idx_bytes, write_idx
 
 from gpunet.errors import DataError
+
+from .idx_writer import CODES, idx_bytes, write_idx
 
 SAMPLE = np.arange(6, dtype=np.int16).reshape(2, 3) - 3
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpunet.datasets import data_dir, load
-from .idx_writer import small_arrays, write_folder, write_idx
 
 from gpunet import datasets
 from gpunet.errors import DataError
+
+from .idx_writer import small_arrays, write_folder, write_idx
 
 
 def fails(given, *words: str) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gpunet.datasets import load, memory
-from .idx_writer import small_arrays
 
 from gpunet.errors import DataError
+
+from .idx_writer import small_arrays
 
 
 def write(path: Path, **changes) -> Path:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from gpunet.datasets import Dataset, validate
 from gpunet.datasets.convert import as_features, as_labels, from_arrays
-from .idx_writer import small_arrays
 
 from gpunet.errors import DataError
+
+from .idx_writer import small_arrays
 
 
 def make(**changes) -> Dataset:
@@ -61,9 +62,9 @@ def test_not_finite_names_split_row_and_feature(bad, split):
 
 
 def test_not_finite_beyond_the_first_chunk(monkeypatch):
-    from gpunet.datasets import base
+    from gpunet import checks
 
-    monkeypatch.setattr(base, "_CHUNK_BYTES", 48)  # two rows of six float32
+    monkeypatch.setattr(checks, "CHUNK_BYTES", 48)  # two rows of six float32
     x = floats()
     x[13, 0, 1] = np.nan
     fails("x_train row 13, feature 1", x_train=x, x_test=floats("x_test"))
