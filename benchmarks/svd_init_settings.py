@@ -2,9 +2,10 @@
 
     python benchmarks/svd_init_settings.py [--json FILE]
 
-The last 10,000 of a seeded shuffle of the training images are held out; each setting trains all five kinds once on the
-others, and is judged by the mean distance between validation accuracy and the document's test accuracy, and between
-training loss and the document's loss (one point of accuracy weighs as much as 0.05 of loss).
+The last 10,000 of a seeded shuffle of the training images are held out; each setting trains all five kinds once on
+the others. Settings are ranked by the mean distance of their training loss from the document's. Their validation
+accuracy is shown beside it and does not rank them: MNIST's training images, so also those held out, are harder than
+its test images (the random net of the default run answers 90.2 % of the former and 90.8 % of the latter).
 """
 
 from __future__ import annotations
@@ -54,12 +55,11 @@ def main() -> None:
             "dependency": dependency,
             "accuracy_distance": float(np.abs(accuracy).mean()),
             "loss_distance": float(np.abs(loss).mean()),
-            "score": float(100 * np.abs(accuracy).mean() + 20 * np.abs(loss).mean()),
             "validation_accuracy": {kind: runs[kind]["test_accuracy"] for kind in TABLE_1},
         }
         rows.append(row)
         print({key: round(value, 4) for key, value in row.items() if isinstance(value, (int, float))}, flush=True)
-    rows.sort(key=lambda row: row["score"])
+    rows.sort(key=lambda row: row["loss_distance"])
     print("closest to the document:", rows[0])
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
