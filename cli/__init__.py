@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+INTERRUPTED = 130  # the exit code that shells give Ctrl-C
+
 
 def main() -> None:
     """Entry point of `gpunet`. A mistake of the user is one line and exit code 2, a failure while running 1."""
@@ -14,15 +16,17 @@ def main() -> None:
 
 def execute(arguments: list[str], debug: bool = False) -> int:
     """Run one command line; returns the exit code."""
-    from gpunet.cli.app import app
-
     from gpunet.errors import GpunetError, InputError
 
     try:
+        from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
+
         code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
+        if code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left behind", 130)
+        return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -34,7 +38,7 @@ def execute(arguments: list[str], debug: bool = False) -> int:
             return _fail(str(error), 1)
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
-            return _fail(message, 130 if type(error).__name__ == "Abort" else int(error.exit_code))
+            return _fail(message, INTERRUPTED if type(error).__name__ == "Abort" else int(error.exit_code))
         if isinstance(error, MemoryError):
             return _fail(f"out of memory: {error}", 1)
         return _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)

@@ -16,5 +16,5 @@ app = typer.Typer(
     "for a traceback.",
 )
 app.add_typer(run.app, name="run", help="Run one experiment and write its results, claims and figures.")
-app.add_typer(data.app, name="data", help="List, fetch and verify data sets.")
+app.add_typer(data.app, name="data")
 app.command("info")(info.info)

@@ -17,7 +17,7 @@ app = typer.Typer(
     `digits` is part of scikit-learn and needs no file.
 
     Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
-    a folder of IDX files (*train*images*, *train*labels*, and the same with t10k or test),
+    a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test),
     or an .npz with x_train, y_train, x_test and y_test.
     """,
 )
@@ -53,9 +53,7 @@ def fetch(
     names: Names = None,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="URL", help="Fetch from here instead of the known mirrors; may be given several times."
-        ),
+        typer.Option(metavar="URL", help="Fetch from here instead of the known mirrors; may be given several times."),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds without an answer before the next mirror is tried.")

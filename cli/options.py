@@ -19,7 +19,10 @@ Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, numpy (the CPU without numba), cuda or cuda:N.", metavar="DEVICE")
 ]
 Seeds = Annotated[
-    int, typer.Option("--seeds", "-n", min=1, help="How many seeds to run; results are mean ± deviation.")
+    int | None,
+    typer.Option(
+        "--seeds", "-n", min=1, show_default="5; 1 with --quick", help="How many seeds; results are mean ± deviation."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.", show_default=False)]
@@ -29,5 +32,7 @@ Out = Annotated[
         "--out", "-o", metavar="DIR", show_default="runs/EXPERIMENT-DATASET", help="Folder for result.json and figures."
     ),
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="The embedded digits and one seed: seconds instead of minutes.")]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="The embedded digits and one seed, unless asked otherwise: seconds.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]

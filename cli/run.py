@@ -23,7 +23,7 @@ def experiments() -> None:
 def svd_init(
     dataset: options.Dataset = None,
     device: options.Device = "auto",
-    seeds: options.Seeds = 5,
+    seeds: options.Seeds = None,
     seed: options.Seed = 0,
     epochs: options.Epochs = None,
     hidden: Annotated[
@@ -54,7 +54,7 @@ def svd_init(
     settings = experiment.Settings(
         hidden=hidden, learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, dependency=dependency
     )
-    data, seed_list = _data(dataset, quick), list(range(seed, seed + (1 if quick else seeds)))
+    data, seed_list = _data(dataset, quick), list(range(seed, seed + (seeds or (1 if quick else 5))))
     _finish("svd-init", data, out, json, svd_init_figures.draw, tables, lambda bar: experiment.run(
         data, settings, seed_list, device=device, progress=bar,
     ))  # fmt: skip

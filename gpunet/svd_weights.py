@@ -16,6 +16,7 @@ from gpunet.linalg import svd
 Kind = Literal["orth-whole", "orth-each", "scale-whole", "scale-each"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+RANK = 1e-7  # a singular value below this share of the largest is zero: the data are float32
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -28,7 +29,7 @@ def singular_rows(x: Any, units: int, labels: Any = None) -> tuple[FloatArray, F
     """
     if labels is None:
         _check_supply(x, units, "the data")
-        found = svd(x, units)
+        found = svd(x, units, compute="right")
         return np.asarray(found.vt, np.float64), np.asarray(found.s, np.float64)
     classes = int(labels.max()) + 1
     share, extra = divmod(units, classes)
@@ -38,7 +39,7 @@ def singular_rows(x: Any, units: int, labels: Any = None) -> tuple[FloatArray, F
         own = x[labels == c]
         _check_supply(own, count, f"class {c}")
         if count:
-            found = svd(own, count)
+            found = svd(own, count, compute="right")
             parts.append((found.vt, found.s))
     return tuple(np.concatenate([np.asarray(p[i], np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
 
@@ -58,7 +59,7 @@ def svd_weights(
         raise InputError(f"expected variance > 0 and dependency ≥ 0, got {variance} and {dependency}")
     vectors, values = rows
     if kind.startswith("scale"):
-        if values.min() <= 1e-7 * values.max():
+        if values.min() <= RANK * values.max():
             raise InputError(
                 f"{kind}: singular value {int(values.argmin()) + 1} of {len(values)} is zero, the data has a lower "
                 "rank: ask for fewer units"

@@ -207,7 +207,7 @@ class Trainer:
                 f"the loss became NaN or infinite in epoch {self.epoch + 1}, step {int(bad) // batch + 1}, at learning "
                 f"rate {self.optimizer.learning_rate:g}: lower the learning rate, or look at the data's scale"
             )
-        return f"epoch {self.epoch + 1}  loss {self._means()[0]:.4f}"
+        return f"epoch {self.epoch + 1}  loss {self._means()[0]:.4g}"
 
     # -- use ----------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from gpunet.experiments.svd_init_claims import CLAIMS
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.samples import Samples
-from gpunet.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, singular_rows, svd_weights
+from gpunet.svd_weights import KINDS, RANK, FloatArray, dependency_ratio, mean_square, singular_rows, svd_weights
 from gpunet.train import Trainer
 
 ALL_KINDS = ("random", *KINDS)
@@ -93,13 +93,13 @@ def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:
     train, test = normalise(data.x_train), normalise(data.x_test)
     moment = second_moment(train)
     if not moment.any():
-        raise DataError(f"{data.name}: in every training sample all features are equal; without their mean nothing is left")
+        raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = settings.hidden or default_units(moment, np.bincount(data.y_train))
-    rows, seconds = {}, {}
-    for which, labels in (("whole", None), ("each", data.y_train)):
-        began = time.perf_counter()
-        rows[which] = singular_rows(train, units, labels)
-        seconds[f"svd-{which}"] = time.perf_counter() - began
+    rows, seconds = decompose(train, data.y_train, units)
+    supported = supported_units(rows["each"][1], data.classes)
+    if settings.hidden is None and supported < units:
+        units = supported
+        rows, seconds = decompose(train, data.y_train, units)
     return Problem(
         train=Samples.of(backend, train, data.y_train, data.classes, "training data"),
         test=Samples.of(backend, test, data.y_test, data.classes, "test data"),
@@ -111,6 +111,26 @@ def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:
         rows=rows,
         seconds=seconds,
     )
+
+
+def decompose(x: Any, labels: Any, units: int) -> tuple[dict[str, tuple[FloatArray, FloatArray]], dict[str, float]]:
+    """Singular vectors and values of x whole and class by class, and the seconds that each took."""
+    rows, seconds = {}, {}
+    for which, of in (("whole", None), ("each", labels)):
+        began = time.perf_counter()
+        rows[which] = singular_rows(x, units, of)
+        seconds[f"svd-{which}"] = time.perf_counter() - began
+    return rows, seconds
+
+
+def supported_units(values: FloatArray, classes: int) -> int:
+    """How many units every class can carry its share of: a class of repeated samples has fewer directions than rows."""
+    share, extra = divmod(len(values), classes)
+    parts = np.split(values, np.cumsum([share + (c < extra) for c in range(classes)])[:-1])
+    ranks = [int((part > RANK * values.max()).sum()) for part in parts]
+    if all(rank == len(part) for rank, part in zip(ranks, parts, strict=True)):
+        return len(values)
+    return max(1, min(ranks) * classes)
 
 
 def second_moment(x: Any, chunk: int = 4096) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from gpunet.experiments.schema import VERDICTS, Metric, Result
@@ -34,7 +35,7 @@ def rows_table(
     claimed: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Table:
     """Rows of a result beside what the document claims for them; `metrics` maps names to column headings."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for name, heading in metrics.items():
         unit = " %" if PERCENT in name else ""

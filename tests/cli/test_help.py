@@ -1,0 +1,98 @@
+"""Help answers quickly because it imports little, and teaches by example; `gpunet info`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gpunet.backend import why_no_gpu, why_no_numba
+
+from .runner import run, script
+
+HEAVY = ("numpy", "scipy", "matplotlib", "sklearn", "h5py", "numba", "cupy", "pooch", "safetensors", "torch")
+HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["data", "--help"], ["data", "fetch", "--help"],
+         ["info", "--help"], [], ["run"], ["data"], ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from gpunet.cli import execute; execute(sys.argv[1:]); "
+        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ("gpunet run svd-init --dataset digits", "run", "data", "info", "--debug")),
+        (["run", "--help"], ("svd-init", "singular vectors")),
+        (
+            ["run", "svd-init", "--help"],
+            ("--dataset", "--device", "--seeds", "--seed", "--epochs", "--out", "--quick", "--json", "--hidden",
+             "--learning-rate", "--batch-size", "--dependency", "my.npz", "x_train", "IDX", "cuda:N", "our choice",
+             "runs/EXPERIMENT-DATASET"),
+        ),
+        (["data", "--help"], ("list", "fetch", "verify", "path", "GPUNET_DATA", "*train*images*", "x_train")),
+    ],
+)  # fmt: skip
+def test_help_teaches(capsys, arguments, words):
+    done = run(capsys, *arguments)
+    assert (done.code, done.err) == (0, "")
+    for word in words:
+        assert word in done.out, word
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["data"]])
+def test_a_group_alone_shows_its_help_and_no_error(capsys, arguments):
+    alone = run(capsys, *arguments)
+    assert alone.err == ""
+    assert alone.out.strip() == run(capsys, *arguments, "--help").out.strip()
+
+
+def test_help_of_the_installed_command():
+    done = script("--help")
+    assert (done.code, done.err) == (0, "")
+    assert "gpunet run svd-init --dataset digits" in done.out
+
+
+def test_info_as_json(capsys, tmp_path):
+    done = run(capsys, "info", "--json")
+    assert (done.code, done.err) == (0, "")
+    facts = json.loads(done.out)
+    assert {
+        "device",
+        "gpunet",
+        "python",
+        "numpy",
+        "cupy",
+        "blas",
+        "cpu",
+        "gpu",
+        "git",
+        "no_gpu",
+        "no_numba",
+    } <= set(facts)
+    assert facts["data"] == str(tmp_path / "data")
+    assert (facts["no_gpu"], facts["no_numba"]) == (why_no_gpu(), why_no_numba())
+
+
+def test_info_keeps_the_brackets_of_install_lines(capsys, monkeypatch):
+    """Rich would take [cuda13] for a colour."""
+    from gpunet import backend
+
+    reason = "CuPy is not installed; install it with: pip install 'gpunet[cuda13]' (CUDA 12 drivers: 'gpunet[cuda12]')"
+    monkeypatch.setattr(backend, "why_no_gpu", lambda: reason)
+    monkeypatch.setattr(backend, "why_no_numba", lambda: "install it with: pip install 'gpunet[fast]'")
+    done = run(capsys, "info")
+    assert (done.code, done.err) == (0, "")
+    for word in ("'gpunet[cuda13]'", "'gpunet[cuda12]'", "'gpunet[fast]'", "no GPU because", "data folder"):
+        assert word in done.out
+    assert json.loads(run(capsys, "info", "--json").out)["no_gpu"] == reason

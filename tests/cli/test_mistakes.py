@@ -1,0 +1,264 @@
+"""A mistake gets one clear line and an exit code, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+
+import numpy as np
+import pytest
+from gpunet.cli import execute
+
+from gpunet.backend import why_no_gpu
+from gpunet.experiments import svd_init as experiment
+
+from ..datasets.idx_writer import small_arrays, write_folder
+from ..experiments.made import arrays, write_npz
+from .runner import TINY, files, run, script
+
+
+def svd_init(capsys, tmp_path, path, *options):
+    done = run(capsys, "run", "svd-init", "--dataset", path, "--out", tmp_path / "out", *TINY, *options)
+    assert files(tmp_path / "out") == []
+    return done
+
+
+# -- data -------------------------------------------------------------------------------------------------------------
+
+
+def mnist_like(**changes) -> dict:
+    return small_arrays() | changes
+
+
+def damage(folder, part, change):
+    path = folder / {"x_train": "train-images-idx3-ubyte", "y_train": "train-labels-idx1-ubyte"}[part]
+    path.write_bytes(change(path.read_bytes()))
+    return path.name
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("x_train", lambda b: b[:-1], ("truncated", "119 bytes", "expected 120")),
+        ("x_train", lambda b: b[:9], ("truncated", "header")),
+        ("x_train", lambda b: b + b"?", ("too long",)),
+        ("x_train", lambda b: b"\x12\x34" + b[2:], ("not an IDX file", "12 34")),
+        ("y_train", lambda b: b[:2] + b"\x07" + b[3:], ("type code 0x07",)),
+        ("y_train", lambda b: b"", ("0 bytes long",)),
+        ("y_train", lambda b: gzip.compress(b)[:-6], ("corrupt gzip",)),
+        ("y_train", lambda b: gzip.compress(b)[:-8] + b"\0" * 8, ("corrupt gzip",)),
+    ],
+)
+def test_damaged_idx(capsys, tmp_path, part, change, words):
+    folder = write_folder(tmp_path / "idx", small_arrays())
+    name = damage(folder, part, change)
+    svd_init(capsys, tmp_path, folder).one_line(2, str(folder), name, *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"y_train": np.arange(19, dtype="u1") % 4}, ("x_train has 20 samples but y_train has 19 labels",)),
+        ({"y_test": np.full(8, 4, "u1")}, ("y_test row 0 is 4", "0 … 3")),
+        (
+            {"y_train": np.full(20, 1, "u1"), "y_test": np.full(8, 1, "u1")},
+            ("class 0 without training samples",),
+        ),
+        ({"y_train": np.array([0, 1, 3, 3] * 5, "u1")}, ("class 2 without training samples",)),
+        ({"x_train": np.zeros((0, 3, 2), "u1"), "y_train": np.zeros(0, "u1")}, ("x_train is empty",)),
+        ({"x_test": np.zeros((8, 3, 3), "u1")}, ("(3, 2)", "(3, 3)")),
+    ],
+)
+def test_idx_files_that_do_not_fit_each_other(capsys, tmp_path, changes, words):
+    folder = write_folder(tmp_path / "idx", mnist_like(**changes))
+    svd_init(capsys, tmp_path, folder).one_line(2, str(folder), *words)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_which_row_is_not_finite(capsys, tmp_path, split, bad):
+    x = arrays()[f"x_{split}"]
+    x[17, 4] = bad
+    path = write_npz(tmp_path / "bad.npz", **{f"x_{split}": x})
+    svd_init(capsys, tmp_path, path).one_line(2, str(path), f"x_{split} row 17, feature 4", str(bad))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda good: good[: len(good) // 2], ("not a sound .npz",)),
+        (lambda good: b"", ("not a sound .npz",)),
+        (lambda good: good[:60] + bytes(8) + good[68:], ()),
+    ],
+)
+def test_damaged_npz(capsys, tmp_path, own, content, words):
+    own.write_bytes(content(own.read_bytes()))
+    svd_init(capsys, tmp_path, own).one_line(2, str(own), *words)
+
+
+def test_incomplete_npz_and_folder(capsys, tmp_path):
+    np.savez(tmp_path / "half.npz", x_train=np.ones((3, 3)), y_train=[0, 1, 1])
+    svd_init(capsys, tmp_path, tmp_path / "half.npz").one_line(2, "missing x_test, y_test", "numpy.savez")
+    (tmp_path / "empty").mkdir()
+    svd_init(capsys, tmp_path, tmp_path / "empty").one_line(2, "not a complete set of IDX files", "no files")
+
+
+def test_fewer_features_than_hidden_units(capsys, tmp_path, own):
+    svd_init(capsys, tmp_path, own, "--hidden", 8).one_line(2, "7 features", "8 are asked for", "fewer hidden units")
+    svd_init(capsys, tmp_path, own, "--hidden", 7).one_line(2, "singular value 7 of 7 is zero", "fewer units")
+
+
+def test_a_class_with_fewer_samples_than_its_share(capsys, tmp_path):
+    y = np.array([0] * 40 + [1] * 19 + [2])
+    path = write_npz(tmp_path / "rare.npz", y_train=y)
+    done = svd_init(capsys, tmp_path, path, "--hidden", 6)
+    done.one_line(2, "class 2 has 1 samples of 7 features", "2 are asked for")
+
+
+def test_samples_without_direction(capsys, tmp_path):
+    path = write_npz(tmp_path / "flat.npz", x_train=np.ones((60, 7), "f4"))
+    svd_init(capsys, tmp_path, path).one_line(2, "flat", "all features equal")
+
+
+# -- names and options --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], ("nonsense",)),
+        (["run", "nonsense"], ("nonsense",)),
+        (["run", "svd-init", "--nonsense"], ("No such option", "--nonsense")),
+        (["run", "svd-init", "extra"], ("extra",)),
+        (["run", "svd-init", "--dataset"], ("--dataset",)),
+        (
+            ["run", "svd-init", "--dataset", "nonsense"],
+            ("unknown data set 'nonsense'", "mnist, digits", "npz"),
+        ),
+        (["run", "svd-init", "--dataset", "no/such.npz"], ("no/such.npz", "no such file")),
+        (["run", "svd-init"], ("mnist: not in", "gpunet data fetch mnist", "--dataset digits")),
+        (
+            ["run", "svd-init", "--quick", "--device", "tpu"],
+            ("unknown device 'tpu'", "auto, cpu, numpy, cuda or cuda:N"),
+        ),
+        (["data", "fetch", "nonsense"], ("unknown data set 'nonsense'",)),
+        (["info", "--nonsense"], ("No such option",)),
+    ],
+)
+def test_unknown_names(capsys, arguments, words):
+    run(capsys, *arguments).one_line(2, *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--seeds", 0), ("--seeds", -1), ("--seeds", "two"), ("--seed", -1), ("--epochs", 0), ("--epochs", 1.5),
+        ("--hidden", 0), ("--hidden", "many"), ("--batch-size", 0), ("--batch-size", -5), ("--dependency", -0.1),
+        ("--learning-rate", "fast"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_name_the_option(capsys, own, tmp_path, option, value):
+    done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", option, value)
+    done.one_line(2, "Invalid value", option)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        *(("--learning-rate", rate, ("learning_rate", rate, "> 0")) for rate in ("0.0", "-1.0", "nan", "inf")),
+        *(("--dependency", dep, ("dependency", "0")) for dep in ("nan", "inf")),
+    ],
+)
+def test_numbers_that_are_none(capsys, own, tmp_path, option, value, words):
+    svd_init(capsys, tmp_path, own, option, value).one_line(2, *words)
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_cuda_without_a_gpu_says_why_and_what_to_install(capsys, own, tmp_path, device):
+    done = svd_init(capsys, tmp_path, own, "--device", device)
+    done.one_line(2, f"device '{device}' cannot be used", why_no_gpu(), "--device cpu")
+    if "not installed" in why_no_gpu():
+        assert "pip install 'gpunet[cuda13]'" in done.err
+
+
+# -- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("out", ["own.npz", "own.npz/below/it", "/proc/nowhere", "/dev/null"])
+def test_a_folder_that_cannot_be_written(capsys, own, out):
+    before = own.read_bytes()
+    done = run(capsys, "run", "svd-init", "-d", own, "-o", out, *TINY)
+    done.one_line(2, f"cannot write to '{out}'", "--out")
+    assert done.err.count("\n") == 1  # found before anything was trained
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["result.json", "curves.png"])
+def test_a_folder_in_the_place_of_a_file(capsys, own, tmp_path, name):
+    """Found only when all is computed: still one line, and no half of a file."""
+    (tmp_path / "out" / name).mkdir(parents=True)
+    done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY)
+    (line,) = done.said()
+    assert done.code == 1
+    assert name in line
+    assert not [found for found in files(tmp_path / "out") if found.endswith(".part")]
+    assert name == "result.json" or "result.json" not in files(tmp_path / "out")
+
+
+# -- failures while running -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("rate", ["1e30", "1e60"])
+def test_a_loss_that_becomes_nan(capsys, own, tmp_path, device, rate):
+    done = svd_init(capsys, tmp_path, own, "--learning-rate", rate, "--device", device, "--epochs", 4)
+    done.one_line(1, "epoch ", "step ", f"learning rate {float(rate):g}", "lower the learning rate")
+
+
+def test_an_unforeseen_error_is_one_line_too_and_debug_shows_it_whole(capsys, own, tmp_path, monkeypatch):
+    def broken(*args):
+        raise KeyError("a\nsurprise")
+
+    monkeypatch.setattr(experiment, "prepare", broken)
+    done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out")
+    (line,) = done.said()
+    assert done.code == 1
+    assert "unexpected KeyError" in line
+    assert "--debug" in line
+    with pytest.raises(KeyError):
+        execute(["run", "svd-init", "-d", str(own), "-o", str(tmp_path / "out")], debug=True)
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 7 TiB"), KeyboardInterrupt()])
+def test_memory_and_interrupts(capsys, own, tmp_path, monkeypatch, error):
+    def broken(*args):
+        raise error
+
+    monkeypatch.setattr(experiment, "prepare", broken)
+    code, word = (1, "out of memory") if isinstance(error, MemoryError) else (130, "interrupted")
+    svd_init(capsys, tmp_path, own).one_line(code, word)
+
+
+def test_an_interrupt_while_the_command_line_is_being_imported(capsys, monkeypatch):
+    class Interrupting:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "gpunet.cli.app", Interrupting())
+    run(capsys, "--help").one_line(130, "interrupted")
+
+
+# -- the same in a process of its own ---------------------------------------------------------------------------------
+
+
+def test_the_installed_command(own, tmp_path):
+    script("run", "svd-init", "-d", "nonsense").one_line(2, "unknown data set 'nonsense'")
+    done = script("run", "svd-init", "-d", own, "-o", tmp_path / "out", "--learning-rate", "1e60", "--epochs", 4)
+    done.one_line(1, "epoch 2", "step 1", "learning rate 1e+60")
+    assert files(tmp_path / "out") == []
+    done = script("run", "svd-init", "--debug", "-d", "nonsense")
+    assert done.code == 1
+    assert "Traceback" in done.err
+    assert "unknown data set 'nonsense'" in done.err

@@ -1,0 +1,345 @@
+"""svd-init on small data: what it measures is held against plain formulas, and the same seed gives the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from gpunet.datasets import Dataset
+
+from gpunet.backend import get_backend
+from gpunet.errors import DataError, DivergedError, InputError
+from gpunet.experiments import svd_init
+from gpunet.experiments.svd_init import (
+    ALL_KINDS,
+    Settings,
+    default_epochs,
+    default_units,
+    first_weights,
+    normalise,
+    prepare,
+    run,
+    train_once,
+)
+from gpunet.progress import Progress
+
+from .made import KINDS, check_result, dataset, repeatable
+
+SETTINGS = Settings(epochs=2, batch_size=16)
+
+
+def result(seeds, data=None, settings=SETTINGS, **kwargs):
+    made = run(data or dataset(), settings, list(seeds), device="numpy", **kwargs).to_json()
+    check_result(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def two_seeds():
+    return result([0, 1])
+
+
+# -- the same seed, the same bits -----------------------------------------------------------------------------------
+
+
+def test_the_same_seed_twice(two_seeds):
+    assert repeatable(result([0, 1])) == repeatable(two_seeds)
+
+
+def test_a_seed_does_not_know_which_others_run(two_seeds):
+    alone = result([1])
+    for row, both in zip(alone["rows"], two_seeds["rows"], strict=True):
+        for name, metric in row["metrics"].items():
+            assert metric["values"] == both["metrics"][name]["values"][1:], (row["name"], name)
+    for name, curves in alone["curves"].items():
+        assert curves == {key: runs[1:] for key, runs in two_seeds["curves"][name].items()}
+
+
+def test_another_seed_gives_other_numbers(two_seeds):
+    for row in two_seeds["rows"]:
+        first, second = row["metrics"]["train_loss"]["values"]
+        assert first != second, row["name"]
+
+
+def test_progress_changes_nothing(two_seeds):
+    class Counting(Progress):
+        started, parts = 0, 0
+
+        def start(self, what, total):
+            assert self.parts == self.started
+            self.started += total
+
+        def advance(self, parts=1, note=""):
+            self.parts += parts
+
+    bar = Counting()
+    assert repeatable(result([0, 1], progress=bar)) == repeatable(two_seeds)
+    assert bar.parts == bar.started == 19 * 2 * 2 * 4  # runs, seeds, epochs, steps
+
+
+def test_settings_are_written_as_they_were_used(two_seeds):
+    assert two_seeds["settings"]["hidden"] == 6  # seven features less the mean that was taken away
+    assert two_seeds["settings"]["epochs"] == 2
+    assert two_seeds["seeds"] == [0, 1]
+    assert (two_seeds["experiment"], two_seeds["dataset"], two_seeds["device"]) == ("svd-init", "own", "cpu")
+    other = result([0], settings=dataclasses.replace(SETTINGS, hidden=3))
+    assert other["settings"]["hidden"] == 3
+
+
+def test_nothing_about_mnist_is_judged_on_other_data(two_seeds):
+    assert {claim["verdict"] for claim in two_seeds["claims"]} == {"not tested"}
+    assert {claim["note"] for claim in two_seeds["claims"]} == {"the document speaks of mnist, this run used own"}
+
+
+def test_on_mnist_every_claim_gets_a_verdict():
+    made = result([0, 1], dataset("mnist"))
+    assert "not tested" not in {claim["verdict"] for claim in made["claims"]}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_bytes_and_floats(dtype):
+    made = result([0], dataset(dtype=dtype), dataclasses.replace(SETTINGS, epochs=60))
+    accuracy = {row["name"]: row["metrics"]["test_accuracy"]["mean"] for row in made["rows"]}
+    assert min(accuracy[kind] for kind in KINDS) > 0.8  # three clusters: chance is 1/3
+
+
+# -- normalise --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_normalised_rows_have_mean_0_and_norm_1(rng, dtype):
+    x = rng.integers(0, 256, (50, 13)).astype(dtype)
+    kept = x.copy()
+    out = normalise(x, chunk=7)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out.sum(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, rtol=1e-6)
+    centred = kept.astype(float) - kept.astype(float).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(out, centred / np.linalg.norm(centred, axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(x, kept)
+    np.testing.assert_array_equal(normalise(x), out)  # the chunks do not show
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e30, 1e-30, 255.0])
+def test_a_sample_without_direction_becomes_zero(value):
+    x = np.full((3, 784), value)
+    x[1] = np.arange(784)
+    out = normalise(x)
+    np.testing.assert_array_equal(out[[0, 2]], 0)
+    assert np.linalg.norm(out[1]) == pytest.approx(1, rel=1e-6)
+
+
+def test_rows_of_any_size_side_by_side(rng):
+    """One huge sample must not make its neighbours look like zeros."""
+    direction = rng.normal(size=9)
+    x = np.outer([1e300, 1e38, 1.0, 1e-5, 1e-38, 1e-300], direction)
+    out = normalise(x)
+    np.testing.assert_allclose(out, np.tile(normalise(direction[None]), (6, 1)), rtol=1e-6)
+
+
+# -- what is measured -------------------------------------------------------------------------------------------------
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Train one kind; returns its outcome, the first weights as drawn, and the model as it ends."""
+    made = []
+    original = svd_init.network
+    monkeypatch.setattr(svd_init, "network", lambda *args, **kwargs: made.append(original(*args, **kwargs)) or made[-1])
+
+    def train(kind, variant="", settings=SETTINGS, data=None, device="numpy"):
+        backend = get_backend(device)
+        problem = prepare(data or dataset(), settings, backend)
+        w1 = svd_init.first_weights(problem, settings, kind, 0)
+        outcome = train_once(problem, settings, kind, 0, backend, Progress(), variant)
+        return outcome, w1, {name: np.array(value) for name, value in made[-1].parameters.items()}
+
+    return train
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dependency_and_hidden_squares_by_brute_force(trained, kind):
+    outcome, w, end = trained(kind)
+    x = normalise(dataset().x_train).astype(float)
+    x_square = np.mean([sample @ sample for sample in x])
+
+    def ratio(w, b):
+        z_square = np.mean([np.sum((w @ sample + b) ** 2) for sample in x])
+        energy = np.sum(w * w) * x_square
+        return (z_square - energy / w.shape[1]) / energy
+
+    found = outcome.metrics
+    assert found["dependency_initial"] == pytest.approx(ratio(w, 0), rel=1e-5, abs=1e-6)
+    trained_weight, bias = end["0.weight"].astype(float), end["0.bias"].astype(float)
+    assert found["dependency_final"] == pytest.approx(ratio(trained_weight, bias), rel=1e-5, abs=1e-6)
+    linear = np.mean([np.sum((w @ sample / 4 + 0.5) ** 2) for sample in x])
+    assert found["hidden_square_linear"] == pytest.approx(linear, rel=1e-6)
+    measured = np.mean([np.sum(sigmoid(w @ sample) ** 2) for sample in x])
+    assert found["hidden_square_measured"] == pytest.approx(measured, rel=1e-6)
+    independent = len(w) / 4 + np.sum(w * w) / w.shape[1] * x_square / 16
+    assert found["hidden_square_independent"] == pytest.approx(independent, rel=1e-6)
+    assert found["weight_mean_over_std"] == pytest.approx(trained_weight.mean() / trained_weight.std(), rel=1e-6)
+
+
+def test_the_accuracies_and_losses_are_those_of_the_model_as_it_ends(trained):
+    outcome, _, end = trained("orth-each", settings=dataclasses.replace(SETTINGS, epochs=20))
+    data = dataset()
+    for split in ("train", "test"):
+        x, y = normalise(getattr(data, f"x_{split}")).astype(float), getattr(data, f"y_{split}")
+        w1, b1, w2, b2 = end.values()
+        out = sigmoid(sigmoid(x @ w1.T + b1) @ w2.T + b2)
+        wanted = np.eye(3)[y]
+        loss = -np.mean(np.sum(wanted * np.log(out) + (1 - wanted) * np.log(1 - out), axis=1))
+        assert outcome.metrics[f"{split}_accuracy"] == np.mean(out.argmax(axis=1) == y)
+        assert outcome.metrics[f"{split}_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_first_biases_and_second_weights_are_the_documents():
+    backend = get_backend("numpy")
+    problem = prepare(dataset(), SETTINGS, backend)
+
+    def parameters(seed):
+        model = svd_init.network(np.ones((6, 7)), problem, SETTINGS, seed, frozen=False)
+        model.build((7,), backend)
+        return [np.array(value) for value in model.parameters.values()]
+
+    w1, b1, w2, b2 = parameters(3)
+    np.testing.assert_array_equal(w1, 1)
+    np.testing.assert_array_equal(b1, 0)
+    np.testing.assert_allclose(b2, -0.5 * w2.sum(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(parameters(3)[2], w2)
+    assert not np.allclose(parameters(4)[2], w2)
+    second = np.concatenate([parameters(seed)[2].ravel() for seed in range(100)])
+    assert abs(second.mean()) < 4 * 0.3 / np.sqrt(len(second))
+    assert second.var() == pytest.approx(0.09, rel=0.15)
+    drawn = np.concatenate([svd_init.first_weights(problem, SETTINGS, "random", seed).ravel() for seed in range(100)])
+    assert abs(drawn.mean()) < 4 * 0.3 / np.sqrt(len(drawn))
+    assert drawn.var() == pytest.approx(0.09, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_means_frozen(trained, kind):
+    free, w1, end = trained(kind)
+    assert not np.array_equal(end["0.weight"], w1.astype(np.float32))
+    assert end["0.bias"].any()
+    frozen, w1, end = trained(kind, "frozen")
+    np.testing.assert_array_equal(end["0.weight"], w1.astype(np.float32))
+    np.testing.assert_array_equal(end["0.bias"], 0)
+    assert frozen.metrics["dependency_final"] == frozen.metrics["dependency_initial"]
+    assert frozen.metrics["train_loss"] != free.metrics["train_loss"]
+    assert frozen.curves["train_loss"][1] < frozen.curves["train_loss"][0]  # the second layer learns
+
+
+@pytest.mark.parametrize("kind", ["random", "scale-each"])
+def test_the_norms_are_held(trained, kind):
+    settings = dataclasses.replace(SETTINGS, epochs=10)
+
+    def norms(parameters):
+        return np.array([np.linalg.norm(value) for name, value in parameters.items() if name.endswith("weight")])
+
+    _, w1, free = trained(kind, settings=settings)
+    _, _, held = trained(kind, "norm held", settings)
+    w2 = svd_init.stream(0, svd_init.WEIGHTS, 101).normal(0.0, 0.3, (3, len(w1)))
+    start = np.array([np.linalg.norm(w1), np.linalg.norm(w2)])
+    np.testing.assert_allclose(norms(held), start, rtol=1e-6)
+    assert (np.abs(norms(free) / start - 1) > 1e-3).all()
+    assert not np.allclose(held["0.weight"], w1)
+
+
+def test_on_every_backend(backend):
+    settings = dataclasses.replace(SETTINGS, epochs=3)
+    problem = prepare(dataset(), settings, backend)
+    there = train_once(problem, settings, "orth-each", 0, backend, Progress(), "norm held").metrics
+    numpy_ = get_backend("numpy")
+    here = train_once(
+        prepare(dataset(), settings, numpy_), settings, "orth-each", 0, numpy_, Progress(), "norm held"
+    ).metrics
+    for name in there:
+        if name != "seconds_per_epoch":
+            assert there[name] == pytest.approx(here[name], rel=1e-3, abs=1e-4), name
+
+
+# -- settings and mistakes --------------------------------------------------------------------------------------------
+
+
+def test_default_epochs():
+    assert default_epochs(60_000, 100) == 5  # the document's
+    assert default_epochs(6_000, 100) == 50
+    assert default_epochs(60, 100) == 100
+    assert default_epochs(10**6, 1) == 5
+
+
+def test_default_units():
+    everywhere = np.eye(784)
+    assert default_units(everywhere, np.full(10, 6000)) == 100
+    assert default_units(everywhere, np.array([7, 50, 50])) == 21  # the smallest class gives seven
+    assert default_units(np.diag([1.0, 1, 1, 0]), np.array([50, 50])) == 3  # the rank
+    assert default_units(np.eye(2), np.array([50, 50])) == 2
+
+
+@pytest.mark.parametrize("change", [{"hidden": 0}, {"epochs": 0}, {"batch_size": 0}, {"batch_size": -3}])
+def test_settings_that_cannot_be(change):
+    with pytest.raises(InputError, match=f"{next(iter(change))} .*got {next(iter(change.values()))}"):
+        Settings(**change)
+
+
+def test_samples_that_are_all_flat():
+    data = dataset()
+    flat = dataclasses.replace(data, x_train=np.ones_like(data.x_train))
+    with pytest.raises(DataError, match="all features equal"):
+        run(flat, SETTINGS, [0], device="numpy")
+
+
+def test_weights_that_cannot_be_made_are_named_before_anything_is_trained():
+    class NothingStarts(Progress):
+        def start(self, what, total):
+            pytest.fail(f"{what} was started")
+
+    with pytest.raises(InputError, match="singular value 7 of 7 is zero"):  # seven features less their mean: rank six
+        run(dataset(), dataclasses.replace(SETTINGS, hidden=7), [0], device="numpy", progress=NothingStarts())
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e60])
+def test_a_rate_that_is_too_high_is_named(rate):
+    with pytest.raises(DivergedError, match=r"epoch \d, step \d.*learning rate 1e\+[36]0"):
+        run(dataset(), dataclasses.replace(SETTINGS, learning_rate=rate, epochs=4), [0], device="numpy")
+
+
+# -- real MNIST -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_mnist(real_data):
+    """One seed of the document's five epochs: what the issue asks of the mean of five, less what one seed may stray."""
+    from gpunet.datasets import load
+
+    data, settings = load("mnist", data_dir=real_data), Settings(epochs=5)
+    problem = prepare(data, settings, backend := get_backend("cpu"))
+    assert problem.units == 100
+    accuracy = {
+        kind: train_once(problem, settings, kind, 0, backend, Progress()).metrics["test_accuracy"]
+        for kind in ("random", "orth-each")
+    }
+    assert accuracy["orth-each"] >= 0.92
+    assert accuracy["random"] >= 0.90
+    assert accuracy["orth-each"] > accuracy["random"]
+
+
+def test_a_class_of_repeated_samples_lowers_the_default_units():
+    """Class 1 has many samples but two directions: the default takes two units a class; asked for, it is an error."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(90, 12)).astype("float32")
+    y = np.arange(90) % 3
+    x[y == 1] = x[y == 1][:2][np.arange(30) % 2]
+    data = Dataset("own", x, y, x, y, (12,), 3, "here")
+    problem = prepare(data, Settings(), get_backend("numpy"))
+    assert problem.units == 6
+    for kind in ALL_KINDS:
+        assert np.isfinite(first_weights(problem, Settings(), kind, 0)).all()
+    with pytest.raises(InputError, match="ask for fewer units"):
+        first_weights(prepare(data, Settings(hidden=9), get_backend("numpy")), Settings(), "scale-each", 0)
