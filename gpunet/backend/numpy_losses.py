@@ -18,20 +18,38 @@ class NumpyLosses(CpuMemory):
     """The part of NumpyBackend that computes losses."""
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        n = len(z)
-        column = self.scratch("column", (n, 1), z.dtype)
-        np.maximum.reduce(z, axis=1, keepdims=True, out=column)
-        np.subtract(z, column, out=dz)
-        at_label = float(np.add.reduce(self._take_labels(dz, labels)))
-        np.exp(dz, out=dz)
-        np.add.reduce(dz, axis=1, keepdims=True, out=column)
-        np.divide(dz, column, out=dz)
-        np.log(column, out=column)
-        loss = float(np.add.reduce(column, axis=None)) - at_label
-        self._subtract_targets(dz, labels)  # ∂L/∂z = softmax(z) − onehot(label)
-        if scale != 1:
-            np.multiply(dz, scale, out=dz)
-        self._count(totals, loss, z, labels, threshold=0.0)
+        # Classes as rows: over a handful of classes NumPy's loops along the last axis are too short to be fast.
+        n, k = z.shape
+        work, row = self.scratch("classes as rows", (k, n), z.dtype), self.scratch("per sample", n, z.dtype)
+        np.copyto(work, z.T)
+        np.maximum.reduce(work, axis=0, out=row)
+        np.subtract(work, row, out=work)
+        places = self.scratch("places", n, np.int64)
+        np.multiply(labels, n, out=places)
+        np.add(places, self.constant("range", (n,), lambda: np.arange(n)), out=places)
+        picked, flat = self.scratch("picked", n, z.dtype), work.reshape(-1)
+        np.take(flat, places, out=picked, mode="clip")
+        loss, correct = -float(np.add.reduce(picked)), self._count_largest(work, picked, z, labels)
+        np.exp(work, out=work)
+        np.add.reduce(work, axis=0, out=row)
+        np.log(row, out=picked)
+        loss += float(np.add.reduce(picked))
+        np.divide(scale, row, out=row)
+        np.multiply(work, row, out=work)
+        np.take(flat, places, out=picked, mode="clip")
+        np.subtract(picked, scale, out=picked)
+        np.put(flat, places, picked, mode="clip")  # ∂L/∂z = softmax(z) − onehot(label)
+        np.copyto(dz, work.T)
+        self._add(totals, n, loss, correct)
+
+    def _count_largest(self, below_top: Array, at_label: Array, z: Array, labels: Array) -> int:
+        """How many labels have the largest output, the first of several equal ones; both relative to it, so ≤ 0."""
+        mask = self.scratch("is largest", below_top.shape, np.bool_)
+        np.equal(below_top, 0, out=mask)
+        if np.count_nonzero(mask) == len(at_label):  # no ties: `argmax` would be slower
+            return len(at_label) - int(np.count_nonzero(at_label))
+        answers = np.argmax(z, axis=1, out=self.scratch("answers", len(z), np.int64))
+        return int(np.count_nonzero(np.equal(answers, labels, out=self.scratch("right", len(z), np.bool_))))
 
     def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
         # −t log σ(z) − (1−t) log(1−σ(z)) = max(z, 0) + log(1 + e^−|z|) − t z
