@@ -119,7 +119,7 @@ class NumpyLosses(CpuMemory):
         else:
             np.greater(scores[:, 0], threshold, out=answers, casting="unsafe")
         right = np.equal(answers, labels, out=self.scratch("right", n, np.bool_))
-        self._add(totals, n, loss, np.count_nonzero(right))
+        self._add(totals, n, loss, int(np.count_nonzero(right)))
 
     @staticmethod
     def _add(totals: Array, n: int, loss: float, correct: int) -> None:

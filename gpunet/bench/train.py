@@ -94,7 +94,7 @@ def torch_eager(case: Case, x: Any, y: Any) -> tuple[Callable[[], None], Callabl
         modules += [torch.nn.Linear(wide, narrow), torch.nn.ReLU()]
     torch.manual_seed(0)
     network = torch.nn.Sequential(*modules[:-1])
-    for layer in network[::2]:  # our initial weights' distribution, so that the losses can be compared
+    for layer in modules[::2]:  # our initial weights' distribution, so that the losses can be compared
         torch.nn.init.xavier_uniform_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     optimiser = torch.optim.Adam(network.parameters(), 3e-4, fused=True)
@@ -109,14 +109,15 @@ def torch_eager(case: Case, x: Any, y: Any) -> tuple[Callable[[], None], Callabl
                 order = torch.randperm(len(x))
             rows = order[place * batch : (place + 1) * batch]
             optimiser.zero_grad(set_to_none=True)
-            entropy(network(xs[rows]), ys[rows]).backward()
+            loss: Any = entropy(network(xs[rows]), ys[rows])
+            loss.backward()
             optimiser.step()
 
-    def loss() -> float:
+    def final_loss() -> float:
         with torch.no_grad():
             return float(entropy(network(xs), ys))
 
-    return run, loss
+    return run, final_loss
 
 
 def products(case: Case, backend: Backend) -> Callable[[], None]:

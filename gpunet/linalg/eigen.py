@@ -1,0 +1,106 @@
+"""Leading eigenpairs of a symmetric positive semi-definite operator: all of them, or the first k by iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gpunet.linalg.matrix import Floats
+from gpunet.rng import LINALG, stream
+
+STEPS = 8  # blocks of the Krylov space before it starts again
+RESTARTS = 10
+
+
+class NotConverged(Exception):  # noqa: N818 (a message between routes, not an error a caller sees)
+    """An iteration that will not reach its tolerance in the work it may do."""
+
+
+def leading_by_eigh(gram: Floats, k: int) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by LAPACK's divide and conquer."""
+    values, vectors = np.linalg.eigh(gram)
+    return np.maximum(values[::-1][:k], 0), vectors[:, ::-1][:, :k]
+
+
+def leading_by_lanczos(
+    apply: Callable[[Floats], Floats], n: int, k: int, tol: float, floor: float = 1e-15, dtype: type = np.float64
+) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by restarted block Lanczos iteration.
+
+    apply: q (n, b) -> G q. It stops when max_j ‖Gv_j − θ_j v_j‖ ≤ max(tol·θ_k, floor·θ_1).
+
+    G Q = Q T + Q₊ B Eᵀ with Q of orthonormal blocks (Golub & Underwood 1977; every block orthogonalised against all
+    earlier ones): Ritz vectors Q m of T m = θ m have the residual ‖B (last block of m)‖, so that convergence costs
+    next to nothing to see. The blocks are wider than k: an eigenvalue that repeats is found as often as it repeats.
+    Where STEPS blocks do not suffice it starts again from the Ritz vectors; where the pace says that this will not
+    get there, or n has no room for a few blocks, it raises NotConverged.
+    """
+    width = k + max(4, k // 8)
+    steps = min(STEPS, n // width)
+    if steps < 3:
+        raise NotConverged(f"{n} dimensions have no room for three blocks of {width} vectors")
+    rng, eps, last = stream(0, LINALG), float(np.finfo(dtype).eps), np.inf
+    q = np.linalg.qr(rng.standard_normal((n, width)).astype(dtype))[0]
+    for restart in range(RESTARTS):
+        basis: Floats = np.empty((n, steps * width), dtype, order="F")
+        t = np.zeros((steps * width, steps * width))
+        for step in range(steps):
+            old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
+            basis[:, new] = q
+            y: Floats = apply(q).astype(dtype, copy=False)
+            for _ in range(2):  # twice is enough: after once an error of ε‖y‖ is left, large beside a small y
+                overlap = basis[:, old].T @ y
+                y = y - basis[:, old] @ overlap
+                t[old, new] += overlap
+            t[new, old] = t[old, new].T
+            q, b = _next_block(y, basis[:, old], 10 * eps * np.abs(t).max(), rng)
+            if step < 3 or (step < steps - 1 and (step % 2 == 0 or width > 100)):
+                continue  # looking costs as much as a step, far more where the blocks are wide
+            theta, mix = np.linalg.eigh(t[old, old])
+            theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
+            residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
+            target = max(tol * theta[k - 1], floor * theta[0])
+            if residual <= target:
+                return theta[:k], basis[:, old] @ mix[:, :k].astype(dtype)
+        if residual * (residual / last) ** (RESTARTS - 1 - restart) > target:
+            break
+        last = residual
+        q = np.linalg.qr(basis @ mix[:, :width].astype(dtype))[0]
+    raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {restart + 1} rounds of {steps} blocks")
+
+
+def _next_block(y: Floats, basis: Floats, tiny: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """y (n, width) = q b, q orthonormal and orthogonal to the basis, as y is but for rounding.
+
+    Columns of y that nearly depend on each other leave little after QR but rounding, which points anywhere: such q
+    are made orthogonal to the basis once more. Where y has lost rank, the space holds an eigenvector in full, and
+    fresh random directions take the place of what would be rounding alone.
+    """
+    q, b = np.linalg.qr(y)
+    size = np.abs(np.diagonal(b))
+    if size.min() > max(tiny, 0.05 * size.max()):
+        return q, b
+    p, s, wt = np.linalg.svd(b)
+    q, b = q @ p, s[:, None] * wt
+    lost = s <= tiny
+    q[:, lost] = rng.standard_normal((len(q), int(lost.sum())))
+    b[lost] = 0
+    for _ in range(2):
+        q -= basis @ (basis.T @ q)
+        q, r = np.linalg.qr(q)  # the lost are last, s descends: those before are turned by rounding alone
+        b = r @ b
+    return q, b
+
+
+def leading(gram: Floats, k: int, tol: float = 1e-12) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by the way measured to be the cheaper.
+
+    Two cores, MNIST's Gram (784): k = 5, 10, 20 by iteration 9, 11, 26 ms to 1e-7; all by eigh 50 ms.
+    """
+    if len(gram) >= 200 and 30 * k <= len(gram):
+        try:
+            return leading_by_lanczos(lambda q: gram @ q, len(gram), k, tol)
+        except NotConverged:
+            pass
+    return leading_by_eigh(gram, k)

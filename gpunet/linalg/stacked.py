@@ -1,0 +1,123 @@
+"""Routes for whole stacks of matrices, through the array API: on the CPU for small ones, on a GPU for all.
+
+Nothing is read back to the host but the check for NaN. Stacks are (B, m, n); tall ones inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunet.errors import InputError
+from gpunet.linalg.verify import probes
+
+CHUNK_BYTES = 48 << 20  # of the long side, converted to float64
+
+
+def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
+    """The k leading triples u (B, m, k), s (B, k), vt (B, k, n) and what they measure, errors (B, 2).
+
+    route: "full" or "gesvd" (the namespace's own svd), "gram", and cuSOLVER's "gesvdj" and "gesvda".
+    precision: of the results. Raises InputError naming the place of a NaN or infinity.
+    """
+    dtype = getattr(xp, precision.name)
+    flipped = a.shape[1] < a.shape[2]
+    x = xp.permute_dims(a, (0, 2, 1)) if flipped else a
+    scale = _scale(xp, a, dtype)
+    if route == "gram":
+        u, s, v = _gram(xp, x, k, scale, dtype)
+    elif route in ("gesvdj", "gesvda"):
+        from gpunet.backend import cusolver
+
+        dense = xp.astype(x, dtype) * scale
+        u, s, v = cusolver.gesvdj(dense) if route == "gesvdj" else cusolver.gesvda(dense, k)
+        u, s, v = u[:, :, :k], s[:, :k], v[:, :, :k]
+    else:
+        u, s, vt = xp.linalg.svd(xp.astype(x, dtype) * scale, full_matrices=False)
+        u, s, v = u[:, :, :k], s[:, :k], xp.permute_dims(vt[:, :k, :], (0, 2, 1))
+    errors = _measure(xp, x, scale, u, s, v, dtype)
+    signs = _signs(xp, v, dtype)
+    u, v, s = u * signs, v * signs, s / scale[:, :, 0]
+    if flipped:
+        u, v = v, u
+    return u, s, xp.permute_dims(v, (0, 2, 1)), errors
+
+
+def _scale(xp: Any, a: Any, dtype: Any) -> Any:
+    """(B, 1, 1): the powers of two that bring each matrix's largest element near 1."""
+    if a.dtype not in (xp.float32, xp.float64):
+        return xp.ones((a.shape[0], 1, 1), dtype=dtype)
+    top = xp.max(xp.abs(a), axis=(1, 2), keepdims=True)
+    if not bool(xp.all(xp.isfinite(top))):
+        where = [int(i[0]) for i in xp.nonzero(~xp.isfinite(a))]
+        raise InputError(f"a holds NaN or infinity at {where} of the stack {tuple(a.shape)}: remove or replace it")
+    top = xp.astype(xp.where(top > 0, top, xp.ones_like(top)), xp.float64)
+    limit = 126.0 if dtype == xp.float32 else 1000.0
+    return xp.astype(2.0 ** -xp.clip(xp.floor(xp.log2(top)) + 1, -limit, limit), dtype)
+
+
+def _parts(xp: Any, x: Any, scale: Any, dtype: Any) -> Any:
+    """Slices of the long side and those parts of X, scaled, as `dtype`."""
+    step = max(1, CHUNK_BYTES // (8 * x.shape[0] * x.shape[2]))
+    for start in range(0, x.shape[1], step):
+        where = slice(start, min(start + step, x.shape[1]))
+        yield where, xp.astype(x[:, where, :], dtype) * xp.astype(scale, dtype)
+
+
+def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, Any]:
+    """Eigenvectors of XᵀX in float64; u = X v / s, one step nearer to orthonormal (`routes.finish`)."""
+    g = xp.zeros((x.shape[0], x.shape[2], x.shape[2]), dtype=xp.float64)
+    for _, part in _parts(xp, x, scale, xp.float64):
+        g = g + xp.matmul(xp.permute_dims(part, (0, 2, 1)), part)
+    v = xp.flip(_eigh(xp, g)[:, :, -k:], axis=2)
+    u = _times(xp, x, scale, xp.astype(v, dtype), dtype)
+    s = xp.sqrt(xp.sum(xp.astype(u, xp.float64) ** 2, axis=1))
+    s = xp.flip(xp.sort(s, axis=1), axis=1)  # swaps only what rounding swapped
+    u = u / xp.astype(xp.where(s > 0, s, xp.ones_like(s)), dtype)[:, None, :]
+    error = xp.matmul(xp.permute_dims(u, (0, 2, 1)), u) - xp.eye(k, dtype=dtype)
+    correction = xp.triu(error) - xp.eye(k, dtype=dtype) * error / 2
+    small = xp.max(xp.abs(error), axis=(1, 2), keepdims=True) < xp.finfo(dtype).eps ** 0.5
+    u = u - xp.matmul(u, xp.where(small, correction, xp.zeros_like(error)))
+    return u, xp.astype(s, dtype), xp.astype(v, dtype)
+
+
+def _eigh(xp: Any, g: Any) -> Any:
+    """Eigenvectors (B, n, n), one by one above 128: CuPy's stacked eigh is Jacobi's method, made for small ones."""
+    if g.shape[1] <= 128 and g.shape[0] > 1:
+        return xp.linalg.eigh(g)[1]
+    return xp.stack([xp.linalg.eigh(g[i, ...])[1] for i in range(g.shape[0])])
+
+
+def _times(xp: Any, x: Any, scale: Any, v: Any, dtype: Any) -> Any:
+    return xp.concat([xp.matmul(part, v) for _, part in _parts(xp, x, scale, dtype)], axis=1)
+
+
+def _measure(xp: Any, x: Any, scale: Any, u: Any, s: Any, v: Any, dtype: Any) -> Any:
+    """(B, 2) residual and orthogonality, as `verify.measure` defines them."""
+    signs, factor = probes(s.shape[1])
+    w = xp.asarray(np.ascontiguousarray(signs), dtype=dtype)[None, :, :]
+    ut, vt = xp.permute_dims(u, (0, 2, 1)), xp.permute_dims(v, (0, 2, 1))
+    sw = s[:, :, None] * w
+    uw, vw = xp.matmul(u, w), xp.matmul(v, w)
+    left = _times(xp, x, scale, vw, dtype) - xp.matmul(u, sw)
+    right = -xp.matmul(v, sw)
+    for where, part in _parts(xp, x, scale, dtype):
+        right = right + xp.matmul(xp.permute_dims(part, (0, 2, 1)), uw[:, where, :])
+    top = xp.astype(xp.where(s[:, 0] > 0, s[:, 0], xp.ones_like(s[:, 0])), xp.float64)
+    residual = xp.maximum(_norms(xp, left), _norms(xp, right)) / top
+    orthogonality = xp.maximum(_norms(xp, xp.matmul(ut, uw) - w), _norms(xp, xp.matmul(vt, vw) - w))
+    return factor * xp.stack([residual, orthogonality], axis=1)
+
+
+def _norms(xp: Any, a: Any) -> Any:
+    return xp.sqrt(xp.sum(xp.astype(a, xp.float64) ** 2, axis=(1, 2)))
+
+
+def _signs(xp: Any, v: Any, dtype: Any) -> Any:
+    """(B, 1, k) of `verify.fix_signs`: the first of the largest elements becomes positive."""
+    size = xp.abs(v)
+    first = xp.argmax(xp.astype(size >= (1 - 1e-3) * xp.max(size, axis=1, keepdims=True), xp.int8), axis=1)
+    rows = xp.reshape(xp.arange(v.shape[1]), (1, v.shape[1], 1))
+    picked = xp.sum(xp.where(rows == first[:, None, :], v, xp.zeros_like(v)), axis=1, keepdims=True)
+    return xp.where(picked < 0, -xp.ones_like(picked), xp.ones_like(picked))

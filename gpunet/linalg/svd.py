@@ -1,0 +1,216 @@
+"""Singular value decomposition: choose a route, verify what it returns, fall back, and say which it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from gpunet.backend import Backend, get_backend
+from gpunet.errors import ConvergenceError, InputError
+from gpunet.linalg import stacked
+from gpunet.linalg.choose import CUDA_METHODS, METHODS, cpu_routes, cuda_routes
+from gpunet.linalg.eigen import NotConverged
+from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, on_device, result_dtype
+from gpunet.linalg.routes import ROUTES
+from gpunet.linalg.verify import fix_signs, measure, tolerance
+
+Compute = Literal["both", "left", "right"]
+SMALL = 64 * 64  # elements: below, a stack is decomposed in one call, above matrix by matrix
+
+
+@dataclass(frozen=True)
+class SVD:
+    """The k leading singular triples of a matrix (m, n), or of each of a stack (…, m, n): a ≈ u diag(s) vt.
+
+    u: (…, m, k), orthonormal columns; s: (…, k), descending; vt: (…, k, n), orthonormal rows. After
+    compute="left" vt is None, after compute="right" u is None. float32 for float32, uint8 and integers of up to 16
+    bits, else float64.
+
+    Of each pair of vectors the sign is that which makes the largest element of the shorter one positive (u's column
+    where m ≤ n, else vt's row). Where singular values are equal, any orthonormal basis of their common subspace is
+    right: which one is returned is the same on every call, and means nothing.
+
+    route: which way it was computed; rejected: the ways tried before, and what they reached. residual:
+    max(‖a v − u s‖_F, ‖aᵀu − v s‖_F)/σ₁; orthogonality: max(‖uᵀu − 1‖_F, ‖vᵀv − 1‖_F), beyond 8 triples both
+    estimated from random signs; of a stack the worst. Both are at most `tol`.
+    """
+
+    u: Any
+    s: Any
+    vt: Any
+    route: str
+    residual: float
+    orthogonality: float
+    tol: float
+    rejected: tuple[str, ...] = ()
+
+
+def svd(
+    a: Any,
+    k: int | None = None,
+    *,
+    method: str = "auto",
+    compute: Compute = "both",
+    tol: float | None = None,
+    device: str | Backend | None = None,
+) -> SVD:
+    """The k leading singular triples of `a`, (m, n) or a stack (…, m, n); all min(m, n) when k is None.
+
+    method: "auto" takes the route that is fastest for the shape, verifies what it returns and falls back to the
+    next where that is not good enough. The others force a route: "full" (LAPACK gesdd), "gram" (eigenvectors of the
+    smaller Gram matrix), "subspace" (the same by block Lanczos), "randomized" (block Krylov on `a` itself), "qr"
+    (tall-skinny QR); on a GPU "gram", "gesvdj" (up to 32×32), "gesvda", "gesvd".
+    compute: "left" or "right" where one side's vectors suffice; it saves a product where that is the shorter side.
+    tol: the largest residual and orthogonality (see `SVD`) to accept, by default ε (128 + 3 √(k min(m, n))).
+    device: where to compute; by default where `a` lies. The results are arrays of that device.
+
+    Memory beyond the input and the results: O(min(m, n)²) and less than 64 MB, except for "full" and for matrices
+    nearly square, which are copied whole. uint8 is never converted as a whole.
+
+    Raises InputError for NaN, infinities, dtypes that are not real numbers and settings that do not exist,
+    ShapeError for empty arrays and fewer than two dimensions, ConvergenceError where no route reached `tol`.
+    """
+    a = check_matrix(a)
+    m, n = a.shape[-2:]
+    k = _check_k(k, m, n)
+    if compute not in ("both", "left", "right"):
+        raise InputError(f"compute is {compute!r}: expected 'both', 'left' or 'right'")
+    if tol is not None and not tol > 0:
+        raise InputError(f"tol is {tol!r}: expected a number > 0, or None for the default of the dtype")
+    backend = _backend_of(a, device)
+    cuda = backend is not None and backend.name.startswith("cuda")
+    known = CUDA_METHODS if cuda else METHODS
+    if method not in known:
+        where = "a GPU" if cuda else "the CPU"
+        raise InputError(f"unknown method {method!r} on {where}: expected one of {', '.join(known)}")
+    limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else float(tol)
+    if k == 0:
+        xp: Any = backend.xp if cuda and backend else np
+        return _empty(xp, a, compute, limit)
+    if cuda and backend:
+        found = _on_cuda(backend, a, k, method, limit)
+    elif a.ndim > 2:
+        found = _stack(a, k, method, compute, limit)
+    else:
+        found = _matrix(a, k, method, compute, limit, f"the matrix {m}×{n}")
+    return _one_sided(found, compute)
+
+
+def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name: str) -> SVD:
+    """One matrix on the CPU, by the first route that passes."""
+    x = TallMatrix(a)
+    long_side = compute == "both" or (compute == "right") == (x.flipped)
+    exact = a.dtype == np.uint8 or x.dtype == np.float64
+    rejected: list[str] = []
+    for route in cpu_routes(method, x.long, x.short, k, exact):
+        try:
+            u, s, v = ROUTES[route](x, k, long_side)
+        except NotConverged as error:
+            rejected.append(f"{route}: {error}")
+            continue
+        residual, orthogonality = measure(x, u, s, v)
+        if residual <= limit and orthogonality <= limit:
+            break
+        rejected.append(f"{route}: residual {residual:.2g}, orthogonality {orthogonality:.2g}")
+    else:
+        raise ConvergenceError(
+            f"svd of {name} (k={k}, {x.dtype}) did not reach tol={limit:.2g}: {'; '.join(rejected)}; "
+            f"{'raise tol' if method == 'auto' else 'try method=auto, or raise tol'}"
+        )
+    v, signs = fix_signs(v)
+    u = None if u is None else u * signs
+    with np.errstate(over="ignore"):
+        s = (s / s.dtype.type(x.scale)).astype(x.dtype, copy=False)
+    if not np.isfinite(s[0]):
+        raise InputError(f"a singular value of {name} exceeds the range of {x.dtype}: scale the matrix down")
+    left, right = (v, u) if x.flipped else (u, v)
+    vt = None if right is None else right.T
+    return SVD(left, s, vt, route, residual, orthogonality, limit, tuple(rejected))
+
+
+def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
+    """A stack on the CPU: small matrices in one call, and one by one what is large or failed there."""
+    m, n = a.shape[-2:]
+    flat = a.reshape(-1, m, n)
+    dtype = result_dtype(a.dtype)
+    u, s, vt = np.empty((len(flat), m, k), dtype), np.empty((len(flat), k), dtype), np.empty((len(flat), k, n), dtype)
+    residual, orthogonality, routes, rejected = 0.0, 0.0, [], []
+    todo = np.arange(len(flat))
+    if m * n <= SMALL and method in ("auto", "full"):
+        try:
+            u[:], s[:], vt[:], errors = stacked.solve(np, flat, k, "full", dtype)
+            good = (errors <= limit).all(axis=1) & np.isfinite(s).all(axis=1)
+        except np.linalg.LinAlgError:  # of one matrix: the others go one by one too
+            good = np.zeros(len(flat), bool)
+        todo = np.flatnonzero(~good)
+        if good.any():
+            residual, orthogonality = errors[good].max(axis=0).tolist()
+            routes.append("full")
+    for i in todo:
+        one = _matrix(flat[i], k, method, "both", limit, f"matrix {i} of the stack of {len(flat)}, {m}×{n}")
+        u[i], s[i], vt[i] = one.u, one.s, one.vt
+        residual, orthogonality = max(residual, one.residual), max(orthogonality, one.orthogonality)
+        routes.append(one.route)
+        rejected += [f"[{i}] {each}" for each in one.rejected]
+    lead = a.shape[:-2]
+    return SVD(
+        u.reshape(*lead, m, k), s.reshape(*lead, k), vt.reshape(*lead, k, n),
+        "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected),
+    )  # fmt: skip
+
+
+def _on_cuda(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
+    """A matrix or a stack on a GPU, by the first route by which every matrix passes."""
+    m, n = a.shape[-2:]
+    xp = backend.xp
+    stack = xp.reshape(backend.asarray(a), (-1, m, n))
+    rejected: list[str] = []
+    for route in cuda_routes(method, max(m, n), min(m, n), k, stack.shape[0]):
+        u, s, vt, errors = stacked.solve(xp, stack, k, route, result_dtype(a.dtype))
+        errors = np.asarray(backend.to_host(errors))
+        worst = int(np.argmax(np.where(np.isfinite(errors), errors, np.inf).max(axis=1)))
+        residual, orthogonality = errors.max(axis=0).tolist()
+        if (errors <= limit).all():
+            lead = a.shape[:-2]
+            return SVD(
+                xp.reshape(u, (*lead, m, k)), xp.reshape(s, (*lead, k)), xp.reshape(vt, (*lead, k, n)), route,
+                residual, orthogonality, limit, tuple(rejected),
+            )  # fmt: skip
+        rejected.append(f"{route}: residual {errors[worst, 0]:.2g}, orthogonality {errors[worst, 1]:.2g}")
+    raise ConvergenceError(
+        f"svd of matrix {worst} of {stack.shape[0]}, {m}×{n} (k={k}, {backend.name}) did not reach tol={limit:.2g}: "
+        f"{'; '.join(rejected)}; {'raise tol' if method == 'auto' else 'try method=auto, or raise tol'}"
+    )
+
+
+def _check_k(k: Any, m: int, n: int) -> int:
+    if k is None:
+        return min(m, n)
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k <= min(m, n):
+        raise InputError(f"k is {k!r}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
+    return int(k)
+
+
+def _backend_of(a: Any, device: str | Backend | None) -> Backend | None:
+    """The device to compute on; None is the CPU with `a` on it already."""
+    if device is None:
+        return get_backend(f"cuda:{a.device.id}") if on_device(a) else None
+    backend = get_backend(device)
+    if on_device(a) and not backend.name.startswith("cuda"):
+        raise InputError(f"a lies on a GPU and device is {backend.name}: copy it first, with a.get()")
+    return backend
+
+
+def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
+    *lead, m, n = a.shape
+    dtype = result_dtype(a.dtype)
+    u, s, vt = (xp.empty(shape, dtype=dtype) for shape in ((*lead, m, 0), (*lead, 0), (*lead, 0, n)))
+    return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit), compute)
+
+
+def _one_sided(found: SVD, compute: Compute) -> SVD:
+    if compute == "both":
+        return found
+    return replace(found, vt=None) if compute == "left" else replace(found, u=None)

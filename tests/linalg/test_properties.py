@@ -1,0 +1,80 @@
+"""Random matrices by hypothesis: shapes, dtypes, scales, ranks and routes in any combination."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gpunet.errors import ConvergenceError
+from gpunet.linalg import svd
+from tests.linalg.matrices import check_triples
+
+QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+@st.composite
+def problems(draw):
+    m, n = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kind = draw(st.sampled_from(["normal", "low rank", "integers", "sparse", "graded", "offset"]))
+    a = rng.standard_normal((m, n))
+    if kind == "low rank":
+        a = a[:, :1] @ a[:1]
+    elif kind == "integers":
+        a = np.round(3 * a)
+    elif kind == "sparse":
+        a *= rng.random((m, n)) < 0.1
+    elif kind == "graded":
+        a *= np.logspace(0, -draw(st.integers(1, 12)), n)
+    elif kind == "offset":
+        a += 10.0 ** draw(st.integers(0, 8))
+    a *= 10.0 ** draw(st.integers(-30, 30))
+    dtype = draw(st.sampled_from(["float32", "float64"]))
+    method = draw(st.sampled_from(["auto", "auto", "full", "gram", "qr"]))
+    return a.astype(dtype), draw(st.integers(1, min(m, n))), method
+
+
+def check(problem):
+    a, k, method = problem
+    try:
+        found = svd(a, k, method=method)
+    except ConvergenceError:
+        assert method == "gram"
+        return
+    check_triples(a, found, k, slack=3)
+
+
+@settings(max_examples=1000, **QUIET)
+@given(problems())
+def test_random_matrices(problem):
+    check(problem)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, **QUIET)
+@given(problems())
+def test_ten_thousand_random_matrices(problem):
+    check(problem)
+
+
+@settings(max_examples=200, **QUIET)
+@given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
+def test_random_stacks_agree_with_their_matrices(count, m, n, seed, single):
+    stack = np.random.default_rng(seed).standard_normal((count, m, n)).astype("float32" if single else "float64")
+    k = (min(m, n) + 1) // 2
+    found = svd(stack, k)
+    for i in range(count):
+        alone = svd(stack[i], k)
+        np.testing.assert_allclose(found.s[i], alone.s, rtol=0, atol=found.tol * alone.s[0])
+
+
+@settings(max_examples=200, **QUIET)
+@given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 2**31), st.sampled_from(["uint8", "int16", "bool"]))
+def test_integers_are_as_good_as_their_floats(m, n, seed, dtype):
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 2 if dtype == "bool" else 256, (m, n)).astype(dtype)
+    found = svd(a)
+    assert found.s.dtype == np.float32
+    check_triples(a, found, min(m, n))

@@ -1,0 +1,111 @@
+"""The routes that a GPU shares, on NumPy and on array-api-strict, which refuses what CuPy may not have."""
+
+from __future__ import annotations
+
+import array_api_strict
+import numpy as np
+import pytest
+
+from gpunet.backend import cusolver, get_backend
+from gpunet.errors import ConvergenceError, InputError
+from gpunet.linalg import stacked, svd
+from gpunet.linalg.matrix import result_dtype
+from gpunet.linalg.verify import tolerance
+from tests.linalg.matrices import adversarial, truth
+
+
+class StandIn:
+    """A backend that says it is a GPU and computes with array-api-strict."""
+
+    name, xp = "cuda:0", array_api_strict
+
+    def asarray(self, host, dtype=None):
+        return array_api_strict.asarray(host, dtype=dtype)
+
+    def to_host(self, array):
+        return np.asarray(array)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """get_backend("cuda") that gives the stand-in, whose cuSOLVER is NumPy's svd."""
+    import importlib
+
+    door = importlib.import_module("gpunet.linalg.svd")
+    monkeypatch.setattr(door, "get_backend", lambda name: StandIn() if "cuda" in name else get_backend(name))
+
+    def batched(a, rank=None):
+        u, s, vt = np.linalg.svd(np.asarray(a), full_matrices=False)
+        return tuple(array_api_strict.asarray(x) for x in (u, s, np.swapaxes(vt, 1, 2)))
+
+    monkeypatch.setattr(cusolver, "gesvdj", batched)
+    monkeypatch.setattr(cusolver, "gesvda", batched)
+
+
+@pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "strict"])
+@pytest.mark.parametrize("route", ["full", "gram"])
+@pytest.mark.parametrize("shape", [(3, 40, 12), (3, 12, 40), (1, 9, 9), (2, 1, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_stack(xp, route, shape, dtype, rng):
+    host = (40 * rng.standard_normal(shape)).astype(np.int16).astype(dtype)
+    k = min(shape[1:]) // 2 + 1
+    u, s, vt, errors = (np.asarray(x) for x in stacked.solve(xp, xp.asarray(host), k, route, result_dtype(dtype)))
+    assert u.dtype == (np.float64 if dtype == "float64" else np.float32)
+    assert (errors < tolerance(u.dtype, min(shape[1:]), k)).all()
+    for i in range(shape[0]):
+        exact = truth(host[i])
+        np.testing.assert_allclose(s[i], exact[:k], atol=1e-6 * exact[0])
+        a = host[i].astype(float)
+        np.testing.assert_allclose(a @ vt[i].T, u[i] * s[i], atol=1e-5 * exact[0])
+
+
+def test_each_matrix_has_its_own_scale():
+    stack = np.stack([adversarial(20, 12)["plain"] * scale for scale in (1e-30, 1.0, 1e30)]).astype("float32")
+    _, s, _, errors = stacked.solve(np, stack, 4, "gram", stack.dtype)
+    assert (errors < 1e-4).all()
+    np.testing.assert_allclose(s[0] * 1e30, s[1], rtol=1e-5)
+    np.testing.assert_allclose(s[2] / 1e30, s[1], rtol=1e-5)
+
+
+def test_gpu_takes_the_route_for_the_shape(gpu, rng):
+    assert svd(rng.standard_normal((5, 20, 30)), device="cuda").route == "gesvdj"
+    assert svd(rng.standard_normal((5, 200, 20)), 3, device="cuda").route == "gesvda"
+    one = svd(rng.standard_normal((200, 60)), 3, device="cuda")
+    assert one.route == "gram"
+    assert one.u.shape == (200, 3)
+    assert isinstance(one.u, type(array_api_strict.zeros(1)))
+
+
+def test_gpu_falls_back_to_gesvd(gpu):
+    found = svd(adversarial(120, 40)["graded"], 30, device="cuda")
+    assert found.route == "gesvd"
+    assert found.rejected[0].startswith("gram: residual")
+    with pytest.raises(ConvergenceError, match=r"matrix 0 of 1, 120×40 \(k=30, cuda:0\)"):
+        svd(adversarial(120, 40)["graded"], 30, device="cuda", method="gram")
+
+
+def test_gpu_refuses_what_it_does_not_know(gpu, rng):
+    with pytest.raises(InputError, match="unknown method 'randomized' on a GPU"):
+        svd(rng.standard_normal((9, 9)), device="cuda", method="randomized")
+    bad = rng.standard_normal((2, 9, 8))
+    bad[1, 2, 3] = np.nan
+    with pytest.raises(InputError, match=r"NaN or infinity at \[1, 2, 3\]"):
+        svd(bad, device="cuda")
+
+
+def test_limits_of_cusolver_are_checked_before_cupy_is_needed():
+    with pytest.raises(InputError, match="up to 32×32, got 33×4"):
+        cusolver.gesvdj(np.ones((2, 33, 4)))
+    with pytest.raises(InputError, match="tall matrices, got 4×33"):
+        cusolver.gesvda(np.ones((2, 4, 33)), 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["gesvdj", "gesvda", "gram", "gesvd"])
+def test_on_a_real_gpu(method):
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    get_backend("cuda")
+    shape = (10, 30, 20) if method == "gesvdj" else (10, 300, 20)
+    stack = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    found = svd(stack, 5, method=method, device="cuda")
+    np.testing.assert_allclose(found.s.get(), np.linalg.svd(stack, compute_uv=False)[:, :5], rtol=1e-4)
