@@ -20,8 +20,9 @@ import numpy as np
 from gpunet.datasets import load
 
 from gpunet.backend import get_backend
-from gpunet.experiments.svd_init import Settings, prepare, train_once
+from gpunet.experiments.svd_init import Settings, train_once
 from gpunet.experiments.svd_init_claims import TABLE_1
+from gpunet.experiments.svd_init_data import prepare
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 
@@ -42,7 +43,7 @@ def main() -> None:
         x_test=mnist.x_train[held],
         y_test=mnist.y_train[held],
     )
-    problem = prepare(split, Settings(), backend)
+    problem = prepare(split, None, backend)
     rows = []
     for rate, batch, dependency in product(RATES, BATCHES, DEPENDENCIES):
         settings = Settings(learning_rate=rate, batch_size=batch, dependency=dependency, epochs=5)

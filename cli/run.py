@@ -43,7 +43,7 @@ def svd_init(
     """First-layer weights made from the singular vectors of the data (document 000, H. Gu).
 
     Trains 784-100-10 (sigmoid, cross-entropy) from five kinds of first-layer weights: random, and four made from the
-    SVD of the data, whole or class by class; then with that layer frozen, and with its norm held.
+    SVD of the data, whole or class by class; then with that layer frozen, and with the norms of the weights held.
 
     On your own data: `gpunet run svd-init --dataset my.npz`, any number of classes and features.
     """

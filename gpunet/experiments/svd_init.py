@@ -1,7 +1,7 @@
 """svd-init, document 000: first-layer weights made from the singular vectors of the data.
 
 784-100-10, sigmoid twice, binary cross-entropy summed over the outputs. Five kinds of W¹ (Table 1), each also with the
-first layer frozen (the poster's "further studies") and with ‖W¹‖ held (its condition (*)); the dependency between W¹
+first layer frozen (the poster's "further studies") and with ‖W‖ held (its condition (*)); the dependency between W¹
 and the data while training (Figure 2, equation 7); and E‖x¹‖² by the linearised sigmoid against the measured one.
 
 Not stated in the document, our choice: learning rate, batch size, the initial dependency, and that the norm of W¹ is
@@ -11,8 +11,6 @@ free. `benchmarks/svd_init_settings.py` looks at them on a validation split of t
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,19 +19,20 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.callbacks import Callback
-from gpunet.errors import DataError, DivergedError, InputError
+from gpunet.errors import InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
+from gpunet.experiments.svd_init_callbacks import Course, HoldNorm
 from gpunet.experiments.svd_init_claims import CLAIMS
+from gpunet.experiments.svd_init_data import Problem, prepare
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.samples import Samples
-from gpunet.svd_weights import KINDS, RANK, FloatArray, dependency_ratio, mean_square, singular_rows, svd_weights
+from gpunet.svd_weights import KINDS, FloatArray, svd_weights
 from gpunet.train import Trainer
 
 ALL_KINDS = ("random", *KINDS)
-MARKS = 10  # looks at the dependency in an epoch
 
 
 @dataclass(frozen=True)
@@ -55,103 +54,9 @@ class Settings:
                 raise InputError(f"{name} is a whole number ≥ 1, got {value}")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """The data on the device, and what the weights are made from."""
-
-    train: Samples
-    test: Samples
-    classes: int
-    units: int
-    second_moment: FloatArray
-    mean: FloatArray
-    x_square: float
-    rows: dict[str, tuple[FloatArray, FloatArray]]
-    seconds: dict[str, float]
-
-
-def normalise(x: Any, chunk: int = 4096) -> Any:
-    """Each sample minus its own mean, divided by its own l2 norm: float32 (samples, features).
-
-    A sample whose features are all equal has no direction and becomes zero.
-    """
-    out = np.empty(x.shape, np.float32)
-    for start in range(0, len(x), chunk):
-        part = x[start : start + chunk].astype(np.float64)
-        exponent = np.frexp(np.abs(part).max(axis=1, keepdims=True))[1]
-        np.ldexp(part, -exponent, out=part)  # exact; each row's largest is now in [½, 1), so that no square overflows
-        part -= part.mean(axis=1, keepdims=True)
-        norm = np.sqrt(np.einsum("ij,ij->i", part, part))[:, None]
-        direction = norm > 1e-12  # less is the rounding of the mean
-        np.divide(part, norm, out=part, where=direction)
-        out[start : start + chunk] = np.where(direction, part, 0)
-    return out
-
-
-def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:
-    """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
-    train, test = normalise(data.x_train), normalise(data.x_test)
-    moment = second_moment(train)
-    if not moment.any():
-        raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
-    units = settings.hidden or default_units(moment, np.bincount(data.y_train))
-    rows, seconds = decompose(train, data.y_train, units)
-    supported = supported_units(rows["each"][1], data.classes)
-    if settings.hidden is None and supported < units:
-        units = supported
-        rows, seconds = decompose(train, data.y_train, units)
-    return Problem(
-        train=Samples.of(backend, train, data.y_train, data.classes, "training data"),
-        test=Samples.of(backend, test, data.y_test, data.classes, "test data"),
-        classes=data.classes,
-        units=units,
-        second_moment=moment,
-        mean=train.mean(axis=0, dtype=np.float64),
-        x_square=float(np.trace(moment)),
-        rows=rows,
-        seconds=seconds,
-    )
-
-
-def decompose(x: Any, labels: Any, units: int) -> tuple[dict[str, tuple[FloatArray, FloatArray]], dict[str, float]]:
-    """Singular vectors and values of x whole and class by class, and the seconds that each took."""
-    rows, seconds = {}, {}
-    for which, of in (("whole", None), ("each", labels)):
-        began = time.perf_counter()
-        rows[which] = singular_rows(x, units, of)
-        seconds[f"svd-{which}"] = time.perf_counter() - began
-    return rows, seconds
-
-
-def supported_units(values: FloatArray, classes: int) -> int:
-    """How many units every class can carry its share of: a class of repeated samples has fewer directions than rows."""
-    share, extra = divmod(len(values), classes)
-    parts = np.split(values, np.cumsum([share + (c < extra) for c in range(classes)])[:-1])
-    ranks = [int((part > RANK * values.max()).sum()) for part in parts]
-    if all(rank == len(part) for rank, part in zip(ranks, parts, strict=True)):
-        return len(values)
-    return max(1, min(ranks) * classes)
-
-
-def second_moment(x: Any, chunk: int = 4096) -> FloatArray:
-    """XᵀX/N in float64 (features, features), a chunk of rows at a time."""
-    moment = np.zeros((x.shape[1],) * 2)
-    for start in range(0, len(x), chunk):
-        part = x[start : start + chunk].astype(np.float64)
-        moment += part.T @ part
-    return moment / len(x)
-
-
 def default_epochs(samples: int, batch_size: int) -> int:
     """The document's 5 epochs; on fewer samples as many as make its 3,000 steps, at most 100."""
     return max(5, min(100, 3000 // -(-samples // batch_size)))
-
-
-def default_units(moment: FloatArray, counts: Any, wanted: int = 100) -> int:
-    """The document's 100 hidden units, or fewer where the data's rank or its smallest class cannot give them."""
-    values = np.linalg.eigvalsh(moment)
-    rank = int((values > 1e-10 * values[-1]).sum())
-    return max(1, min(wanted, rank, len(counts) * int(min(counts.min(), len(moment)))))
 
 
 def first_weights(problem: Problem, settings: Settings, kind: str, seed: int) -> FloatArray:
@@ -174,57 +79,6 @@ def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, fro
             gn.Dense(problem.classes, "sigmoid", weight=w2, bias=-0.5 * w2.sum(axis=1)),
         ]
     )
-
-
-class Course(Callback):
-    """Records the dependency ratio (equation 7) over all training data, MARKS times an epoch and at the end."""
-
-    def __init__(self, problem: Problem, per_epoch: int) -> None:
-        self.problem, self.per_epoch = problem, per_epoch
-        self.epochs: list[float] = []
-        self.ratios: list[float] = []
-
-    def steps(self, total: int) -> Iterator[int]:
-        return iter(range(0, total, max(1, self.per_epoch // MARKS)))
-
-    def on_step(self, trainer: Trainer, step: int) -> None:
-        self.epochs.append(step / self.per_epoch)
-        try:
-            self.ratios.append(self.measure(trainer)[0])
-        except ZeroDivisionError:  # the norm that HoldNorm divides by overflowed
-            epoch, place = divmod(max(step - 1, 0), self.per_epoch)
-            raise DivergedError(
-                f"W¹ overflowed by epoch {epoch + 1}, step {place + 1}, at learning rate "
-                f"{trainer.optimizer.learning_rate:g}: lower the learning rate"
-            ) from None
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        self.on_step(trainer, trainer.epoch * self.per_epoch)
-
-    def measure(self, trainer: Trainer) -> tuple[float, float]:
-        """(dep, mean‖z¹‖²), z¹ with its bias."""
-        w, b = (trainer.backend.to_host(trainer.model.parameters[n]).astype(np.float64) for n in ("0.weight", "0.bias"))
-        square = mean_square(w, self.problem.second_moment) + float(2 * b @ (w @ self.problem.mean) + b @ b)
-        return dependency_ratio(square, w, self.problem.x_square), square
-
-
-class HoldNorm(Callback):
-    """Scales every weight back to its initial Frobenius norm before each step: the document's condition (*)."""
-
-    def steps(self, total: int) -> Iterator[int]:
-        return iter(range(total))
-
-    def on_fit_begin(self, trainer: Trainer) -> None:
-        self.norm = trainer.backend.xp.linalg.norm
-        weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")]
-        self.held = [(weight, self.norm(weight)) for weight in weights]
-
-    def on_step(self, trainer: Trainer, step: int) -> None:
-        for weight, norm in self.held:
-            weight *= norm / self.norm(weight)
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        self.on_step(trainer, 0)
 
 
 @dataclass
@@ -306,7 +160,7 @@ def run(
 ) -> Result:
     """The whole experiment on one data set; rows, claims, curves and timings as `Result` describes."""
     watch, backend, bar = Stopwatch(), get_backend(device), progress or Progress()
-    problem = prepare(data, settings, backend)
+    problem = prepare(data, settings.hidden, backend)
     epochs = settings.epochs or default_epochs(len(problem.train), settings.batch_size)
     settings = replace(settings, hidden=problem.units, epochs=epochs)
     result = Result("svd-init", data.name, backend.name, asdict(settings), list(seeds))

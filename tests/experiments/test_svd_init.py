@@ -11,17 +11,8 @@ from gpunet.datasets import Dataset
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, DivergedError, InputError
 from gpunet.experiments import svd_init
-from gpunet.experiments.svd_init import (
-    ALL_KINDS,
-    Settings,
-    default_epochs,
-    default_units,
-    first_weights,
-    normalise,
-    prepare,
-    run,
-    train_once,
-)
+from gpunet.experiments.svd_init import ALL_KINDS, Settings, default_epochs, first_weights, run, train_once
+from gpunet.experiments.svd_init_data import default_units, normalise, prepare
 from gpunet.progress import Progress
 
 from .made import KINDS, check_result, dataset, repeatable
@@ -154,7 +145,7 @@ def trained(monkeypatch):
 
     def train(kind, variant="", settings=SETTINGS, data=None, device="numpy"):
         backend = get_backend(device)
-        problem = prepare(data or dataset(), settings, backend)
+        problem = prepare(data or dataset(), settings.hidden, backend)
         w1 = svd_init.first_weights(problem, settings, kind, 0)
         outcome = train_once(problem, settings, kind, 0, backend, Progress(), variant)
         return outcome, w1, {name: np.array(value) for name, value in made[-1].parameters.items()}
@@ -201,7 +192,7 @@ def test_the_accuracies_and_losses_are_those_of_the_model_as_it_ends(trained):
 
 def test_first_biases_and_second_weights_are_the_documents():
     backend = get_backend("numpy")
-    problem = prepare(dataset(), SETTINGS, backend)
+    problem = prepare(dataset(), SETTINGS.hidden, backend)
 
     def parameters(seed):
         model = svd_init.network(np.ones((6, 7)), problem, SETTINGS, seed, frozen=False)
@@ -253,11 +244,11 @@ def test_the_norms_are_held(trained, kind):
 
 def test_on_every_backend(backend):
     settings = dataclasses.replace(SETTINGS, epochs=3)
-    problem = prepare(dataset(), settings, backend)
+    problem = prepare(dataset(), settings.hidden, backend)
     there = train_once(problem, settings, "orth-each", 0, backend, Progress(), "norm held").metrics
     numpy_ = get_backend("numpy")
     here = train_once(
-        prepare(dataset(), settings, numpy_), settings, "orth-each", 0, numpy_, Progress(), "norm held"
+        prepare(dataset(), settings.hidden, numpy_), settings, "orth-each", 0, numpy_, Progress(), "norm held"
     ).metrics
     for name in there:
         if name != "seconds_per_epoch":
@@ -319,7 +310,7 @@ def test_mnist(real_data):
     from gpunet.datasets import load
 
     data, settings = load("mnist", data_dir=real_data), Settings(epochs=5)
-    problem = prepare(data, settings, backend := get_backend("cpu"))
+    problem = prepare(data, settings.hidden, backend := get_backend("cpu"))
     assert problem.units == 100
     accuracy = {
         kind: train_once(problem, settings, kind, 0, backend, Progress()).metrics["test_accuracy"]
@@ -337,9 +328,9 @@ def test_a_class_of_repeated_samples_lowers_the_default_units():
     y = np.arange(90) % 3
     x[y == 1] = x[y == 1][:2][np.arange(30) % 2]
     data = Dataset("own", x, y, x, y, (12,), 3, "here")
-    problem = prepare(data, Settings(), get_backend("numpy"))
+    problem = prepare(data, None, get_backend("numpy"))
     assert problem.units == 6
     for kind in ALL_KINDS:
         assert np.isfinite(first_weights(problem, Settings(), kind, 0)).all()
     with pytest.raises(InputError, match="ask for fewer units"):
-        first_weights(prepare(data, Settings(hidden=9), get_backend("numpy")), Settings(), "scale-each", 0)
+        first_weights(prepare(data, 9, get_backend("numpy")), Settings(), "scale-each", 0)
