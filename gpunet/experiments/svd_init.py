@@ -55,8 +55,8 @@ class Settings:
 
 
 def default_epochs(samples: int, batch_size: int) -> int:
-    """The document's 5 epochs; on fewer samples as many as make its 3,000 steps, at most 100."""
-    return max(5, min(100, 3000 // -(-samples // batch_size)))
+    """The document's 5 epochs; on fewer samples as many as make its 3,000 steps, at most 60."""
+    return max(5, min(60, 3000 // -(-samples // batch_size)))
 
 
 def first_weights(problem: Problem, settings: Settings, kind: str, seed: int) -> FloatArray:

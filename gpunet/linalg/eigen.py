@@ -55,8 +55,9 @@ def leading_by_lanczos(
                 t[old, new] += overlap
             t[new, old] = t[old, new].T
             q, b = _next_block(y, basis[:, old], 10 * eps * np.abs(t).max(), rng)
-            if step < 3 or (step < steps - 1 and (step % 2 == 0 or width > 100)):
-                continue  # looking costs as much as a step, far more where the blocks are wide
+            # Looking costs as much as a step, far more where the blocks are wide: there only at six blocks and the end.
+            if step < 3 or (step < steps - 1 and (step % 2 == 0 or (width > 100 and step != 5))):
+                continue
             theta, mix = np.linalg.eigh(t[old, old])
             theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
             residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())

@@ -77,7 +77,7 @@ def randomized(x: TallMatrix, k: int, long_side: bool = True) -> Triples:
     In the data's own precision, and without forming XᵀX.
     """
     x.rescale()
-    tol, floor = (1e-5, 5e-8) if x.dtype == np.float32 else (_eigen_tol(x, k), 1e-15)
+    tol, floor = (1e-5, 1e-7) if x.dtype == np.float32 else (_eigen_tol(x, k), 1e-15)
     values, v = leading_by_lanczos(x.normal_times, x.short, k, tol, floor, x.dtype.type)
     resolvable(x, values)
     q = np.linalg.qr(x.times(v))[0]

@@ -261,7 +261,7 @@ def test_on_every_backend(backend):
 def test_default_epochs():
     assert default_epochs(60_000, 100) == 5  # the document's
     assert default_epochs(6_000, 100) == 50
-    assert default_epochs(60, 100) == 100
+    assert default_epochs(60, 100) == 60
     assert default_epochs(10**6, 1) == 5
 
 
