@@ -114,7 +114,7 @@ def _svd_cost(result: Result) -> Finding | None:
     return Finding(
         f"classes apart take {ratio:.2f}× the whole",
         "reproduced" if ratio < 1.5 else "not reproduced",
-        "below 1.5 counts as the same; medians of our SVD engine, which forms Gram matrices: equal flops, smaller calls",
+        "below 1.5 counts as the same; medians of our engine, which forms Gram matrices: equal flops, smaller calls",
     )
 
 
