@@ -17,9 +17,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from gpunet.datasets import load
 
 from gpunet.backend import get_backend
+from gpunet.datasets import load
 from gpunet.experiments.svd_init import Settings, train_once
 from gpunet.experiments.svd_init_claims import TABLE_1
 from gpunet.experiments.svd_init_data import prepare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typer
+
 from gpunet.cli import bench, data, info, run
 
 app = typer.Typer(

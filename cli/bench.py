@@ -6,6 +6,7 @@ import re
 from typing import Annotated
 
 import typer
+
 from gpunet.cli import options
 
 app = typer.Typer(no_args_is_help=True, help="Time gpunet beside its rivals, results checked.")

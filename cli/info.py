@@ -7,9 +7,8 @@ from gpunet.cli import options
 
 def info(json: options.Json = False) -> None:
     """What gpunet runs on here: devices, libraries, data folder, and what would make it faster."""
-    from gpunet.datasets import data_dir
-
     from gpunet.backend import get_backend, why_no_gpu, why_no_numba
+    from gpunet.datasets import data_dir
     from gpunet.experiments.provenance import versions
 
     backend = get_backend("auto")

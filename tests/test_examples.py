@@ -6,10 +6,10 @@ import doctest
 import re
 from pathlib import Path
 
-import gpunet.datasets
 import pytest
 
 import gpunet
+import gpunet.datasets
 
 ROOT = Path(__file__).parents[1]
 

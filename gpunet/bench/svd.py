@@ -128,6 +128,8 @@ def compare(
             raise InputError(f"unknown rival {name!r}: expected some of {', '.join(RIVALS)}")
     backend = get_backend(device)
     label, a, images = matrix(shape)
+    if not 1 <= k <= min(a.shape):
+        raise InputError(f"k is {k}: expected 1 to {min(a.shape)}, the shorter side of {a.shape[0]}×{a.shape[1]}")
     short = "left" if a.shape[0] <= a.shape[1] else "right"
     results: dict[str, Any] = {}
 

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from gpunet.cli import execute
 
 from gpunet.backend import why_no_gpu
+from gpunet.cli import execute
 from gpunet.experiments import svd_init as experiment
 
 from ..datasets.idx_writer import small_arrays, write_folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 
-import gpunet.datasets
 import numpy as np
 import pytest
 
+import gpunet.datasets
 from gpunet.experiments.svd_init_claims import METRICS, TABLE_1
 
 from ..datasets.idx_writer import write_folder

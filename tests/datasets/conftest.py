@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gpunet.datasets import registry
 
 from .mirror import Mirror

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from gpunet.cli.data import app
 from typer.testing import CliRunner
 
+from gpunet.cli.data import app
 from gpunet.errors import DataError, FetchError, RunError
 
 

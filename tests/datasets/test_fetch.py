@@ -4,10 +4,10 @@ import gzip
 import socket
 
 import pytest
+
 from gpunet.datasets import data_dir, fetch, fetching, status
 from gpunet.datasets.packed import damage
 from gpunet.datasets.progress import Bar, Lines, Quiet
-
 from gpunet.errors import DataError, FetchError, OutputError
 
 

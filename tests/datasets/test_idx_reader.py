@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpunet.datasets import memory
-from gpunet.datasets.idx import read_idx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from gpunet.datasets import memory
+from gpunet.datasets.idx import read_idx
 from gpunet.errors import DataError
 
 from .idx_writer import CODES, idx_bytes, write_idx

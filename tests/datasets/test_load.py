@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpunet.datasets import data_dir, load
 
 from gpunet import datasets
+from gpunet.datasets import data_dir, load
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays, write_folder, write_idx

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpunet.datasets import load, memory
 
+from gpunet.datasets import load, memory
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays

@@ -5,9 +5,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+
 from gpunet.datasets import Dataset, validate
 from gpunet.datasets.convert import as_features, as_labels, from_arrays
-
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from gpunet.datasets.convert import from_arrays
 
 KINDS = ("random", "orth-whole", "orth-each", "scale-whole", "scale-each")

@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from gpunet.datasets import Dataset
 
 from gpunet.backend import get_backend
+from gpunet.datasets import Dataset
 from gpunet.errors import DataError, DivergedError, InputError
 from gpunet.experiments import svd_init
 from gpunet.experiments.svd_init import ALL_KINDS, Settings, default_epochs, first_weights, run, train_once

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from gpunet.cli.bench import app
 from typer.testing import CliRunner
 
 from gpunet.bench import svd as bench
+from gpunet.cli.bench import app
 from gpunet.errors import InputError
 
 
@@ -43,3 +43,9 @@ def test_mistakes():
         bench.compare((20, 30), 2, ["matlab"])
     result = CliRunner().invoke(app, ["svd", "--shape", "big"])
     assert isinstance(result.exception, InputError)
+
+
+def test_more_triples_than_the_matrix_has():
+    for k in (0, 41):
+        with pytest.raises(InputError, match="expected 1 to 40, the shorter side of 40×200"):
+            bench.compare((40, 200), k, [], "cpu", 1)
