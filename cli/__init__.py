@@ -38,6 +38,10 @@ def execute(arguments: list[str], debug: bool = False) -> int:
             return _fail(str(error), 1)
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
+            if message.startswith("No such command") and arguments[:1] == ["run"]:
+                from gpunet.experiments.registry import EXPERIMENTS
+
+                message += f" Experiments: {', '.join(EXPERIMENTS)}."
             return _fail(message, INTERRUPTED if type(error).__name__ == "Abort" else int(error.exit_code))
         if isinstance(error, MemoryError):
             return _fail(f"out of memory: {error}", 1)

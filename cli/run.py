@@ -48,10 +48,11 @@ def svd_init(
 
     On your own data: `gpunet run svd-init --dataset my.npz`, any number of classes and features.
     """
-    from gpunet.experiments import svd_init as experiment
+    from gpunet.experiments import registry
     from gpunet.report import svd_init_figures
     from gpunet.report.svd_init_tables import tables
 
+    experiment = registry.experiment("svd-init").load()
     settings = experiment.Settings(
         hidden=hidden, learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, dependency=dependency
     )

@@ -10,6 +10,8 @@ import pytest
 
 from gpunet.backend import why_no_gpu
 from gpunet.cli import execute
+from gpunet.errors import InputError
+from gpunet.experiments import registry
 from gpunet.experiments import svd_init as experiment
 
 from ..datasets.idx_writer import small_arrays, write_folder
@@ -262,3 +264,13 @@ def test_the_installed_command(own, tmp_path):
     assert done.code == 1
     assert "Traceback" in done.err
     assert "unknown data set 'nonsense'" in done.err
+
+
+def test_an_unknown_experiment_names_those_there_are(capsys):
+    assert execute(["run", "nope"]) == 2
+    assert capsys.readouterr().err == "gpunet: No such command 'nope'. Experiments: svd-init.\n"
+
+
+def test_the_registry_names_those_there_are():
+    with pytest.raises(InputError, match="unknown experiment 'nope': expected one of svd-init"):
+        registry.experiment("nope")
