@@ -30,6 +30,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.x)
 
+    def batches(self, size: int) -> int:
+        """How many batches of `size` one pass takes, a last short one counted."""
+        return -(-len(self) // size)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""

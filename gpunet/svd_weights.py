@@ -32,16 +32,20 @@ def singular_rows(x: Any, units: int, labels: Any = None) -> tuple[FloatArray, F
         found = svd(x, units, compute="right")
         return np.asarray(found.vt, np.float64), np.asarray(found.s, np.float64)
     classes = int(labels.max()) + 1
-    share, extra = divmod(units, classes)
     parts = []
-    for c in range(classes):
-        count = share + (c < extra)
+    for c, count in enumerate(shares(units, classes)):
         own = x[labels == c]
         _check_supply(own, count, f"class {c}")
         if count:
             found = svd(own, count, compute="right")
             parts.append((found.vt, found.s))
     return tuple(np.concatenate([np.asarray(p[i], np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
+
+
+def shares(units: int, classes: int) -> list[int]:
+    """Units of each class: as many as any other's, the first classes one more where they do not divide evenly."""
+    share, extra = divmod(units, classes)
+    return [share + (c < extra) for c in range(classes)]
 
 
 def svd_weights(

@@ -128,8 +128,8 @@ class Trainer:
         if isinstance(held_out, tuple):
             held_out = self.samples(*held_out, "validation data")
         batch_size = min(batch_size, len(train))
-        self._workspace(max(batch_size, min(EVAL_BATCH, len(train)) if held_out else 0))
-        per_epoch = -(-len(train) // batch_size)
+        self._workspace(max(batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
+        per_epoch = train.batches(batch_size)
         events = _events(callbacks, epochs * per_epoch)
         history = History()
         for callback in callbacks:
@@ -157,7 +157,7 @@ class Trainer:
         """One pass over the data; returns its entry of the history."""
         order = self.backend.asarray(stream(self.seed, BATCHES, self.epoch).permutation(len(train)))
         self._reset()
-        paused, steps = 0.0, -(-len(train) // batch)
+        paused, steps = 0.0, train.batches(batch)
         look = CHECK_EVERY if self.backend.name == "cpu" else steps
         with self.backend.session():
             self.backend.synchronize()

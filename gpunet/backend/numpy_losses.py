@@ -88,27 +88,24 @@ class NumpyLosses(CpuMemory):
         starts = self.constant("row starts", (n, k), lambda: np.arange(0, n * k, k, dtype=np.int64))
         return np.add(starts, labels, out=self.scratch("places", n, np.int64))
 
-    def _take_labels(self, a: Array, labels: Array) -> Array:
-        """a[i, labels[i]] for every row, in scratch memory."""
-        places = self._label_places(a, labels)
-        return np.take(a.reshape(-1), places, out=self.scratch("picked", len(a), a.dtype), mode="clip")
-
     def _subtract_targets(self, a: Array, labels: Array) -> None:
         """a −= t."""
         if a.shape[1] == 1:
             np.subtract(a[:, 0], labels, out=a[:, 0], casting="same_kind")
             return
-        picked = self._take_labels(a, labels)
+        places = self._label_places(a, labels)
+        picked = np.take(a.reshape(-1), places, out=self.scratch("picked", len(a), a.dtype), mode="clip")
         np.subtract(picked, 1, out=picked)
-        np.put(a, self._label_places(a, labels), picked, mode="clip")
+        np.put(a, places, picked, mode="clip")
 
     def _target_dot(self, z: Array, labels: Array) -> float:
         """Σ t z."""
+        picked = self.scratch("picked", len(z), z.dtype)
         if z.shape[1] > 1:
-            return float(np.add.reduce(self._take_labels(z, labels)))
-        weighted = self.scratch("picked", len(z), z.dtype)
-        np.multiply(z[:, 0], labels, out=weighted, casting="same_kind")
-        return float(np.add.reduce(weighted))
+            np.take(z.reshape(-1), self._label_places(z, labels), out=picked, mode="clip")
+        else:
+            np.multiply(z[:, 0], labels, out=picked, casting="same_kind")
+        return float(np.add.reduce(picked))
 
     def _count(self, totals: Array, loss: float, scores: Array, labels: Array, threshold: float) -> None:
         """Add one batch to the totals; a lone output answers 1 above `threshold`."""

@@ -70,7 +70,7 @@ def ours(case: Case, device: str, x: Any, y: Any) -> tuple[Callable[[], None], C
     batch = min(case.batch, len(x))
     trainer._workspace(batch)
     backend, rng = trainer.backend, np.random.default_rng(1)
-    per_epoch = -(-len(x) // batch)
+    per_epoch = data.batches(batch)
 
     def run() -> None:
         with backend.session():

@@ -23,7 +23,7 @@ from gpunet.errors import InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
-from gpunet.experiments.svd_init_callbacks import Course, HoldNorm
+from gpunet.experiments.svd_init_callbacks import Course, HoldNorm, on_host
 from gpunet.experiments.svd_init_claims import CLAIMS
 from gpunet.experiments.svd_init_data import Problem, prepare
 from gpunet.progress import Progress
@@ -97,7 +97,7 @@ def train_once(
     model = network(w1, problem, settings, seed, frozen=variant == "frozen")
     loss = gn.BinaryCrossEntropy()
     trainer = Trainer(model, loss, gn.SGD(settings.learning_rate), device=backend, seed=seed)
-    course = Course(problem, -(-len(problem.train) // settings.batch_size))
+    course = Course(problem, problem.train.batches(settings.batch_size))
     callbacks: list[Callback] = [course] if variant != "norm held" else [HoldNorm(), course]
     trainer.prepare(problem.train.shape)
     metrics = _at_start(course, trainer, problem)
@@ -129,7 +129,7 @@ def _at_start(course: Course, trainer: Trainer, problem: Problem) -> dict[str, f
     E‖x¹‖² ≈ s₁/4 + ¼ Σ E z + E‖z‖²/16, and E z = 0 as far as W¹ has mean 0.
     """
     _, z_square = course.measure(trainer)
-    weight = trainer.backend.to_host(trainer.model.parameters["0.weight"]).astype(np.float64)
+    weight = on_host(trainer, "0.weight")
     units = len(weight)
     independent = float(np.vdot(weight, weight)) / weight.shape[1] * problem.x_square
     return {
@@ -140,7 +140,7 @@ def _at_start(course: Course, trainer: Trainer, problem: Problem) -> dict[str, f
 
 
 def _mean_over_std(trainer: Trainer) -> float:
-    weight = trainer.backend.to_host(trainer.model.parameters["0.weight"]).astype(np.float64)
+    weight = on_host(trainer, "0.weight")
     return float(weight.mean() / weight.std())
 
 
@@ -169,7 +169,7 @@ def run(
         first_weights(problem, settings, kind, 0)
     plan = [(kind, variant, settings) for variant in ("", "frozen", "norm held") for kind in ALL_KINDS]
     plan += [("orth-each", f"dep={d:g}", replace(settings, dependency=d)) for d in settings.dependencies]
-    steps = -(-len(problem.train) // settings.batch_size) * epochs
+    steps = problem.train.batches(settings.batch_size) * epochs
     per_epoch: dict[str, list[float]] = {}
     for index, (kind, variant, own) in enumerate(plan):
         name = f"{kind} {variant}".strip()

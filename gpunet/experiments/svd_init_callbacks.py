@@ -9,10 +9,16 @@ import numpy as np
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
 from gpunet.experiments.svd_init_data import Problem
-from gpunet.svd_weights import dependency_ratio, mean_square
+from gpunet.svd_weights import FloatArray, dependency_ratio, mean_square
 from gpunet.train import Trainer
 
 MARKS = 10  # looks at the dependency in an epoch
+
+
+def on_host(trainer: Trainer, name: str) -> FloatArray:
+    """A parameter as float64 on the host."""
+    parameter: FloatArray = trainer.backend.to_host(trainer.model.parameters[name]).astype(np.float64)
+    return parameter
 
 
 class Course(Callback):
@@ -42,7 +48,7 @@ class Course(Callback):
 
     def measure(self, trainer: Trainer) -> tuple[float, float]:
         """(dep, mean‖z¹‖²), z¹ with its bias."""
-        w, b = (trainer.backend.to_host(trainer.model.parameters[n]).astype(np.float64) for n in ("0.weight", "0.bias"))
+        w, b = on_host(trainer, "0.weight"), on_host(trainer, "0.bias")
         square = mean_square(w, self.problem.second_moment) + float(2 * b @ (w @ self.problem.mean) + b @ b)
         return dependency_ratio(square, w, self.problem.x_square), square
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.errors import DataError
+from gpunet.linalg import StreamingGram
 from gpunet.samples import Samples
-from gpunet.svd_weights import RANK, FloatArray, singular_rows
+from gpunet.svd_weights import RANK, FloatArray, shares, singular_rows
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def normalise(x: Any, chunk: int = 4096) -> Any:
 def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
     train, test = normalise(data.x_train), normalise(data.x_test)
-    moment = second_moment(train)
+    sums = StreamingGram().update(train)
+    moment = sums.density()
     if not moment.any():
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = hidden or default_units(moment, np.bincount(data.y_train))
@@ -65,7 +67,7 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
         classes=data.classes,
         units=units,
         second_moment=moment,
-        mean=train.mean(axis=0, dtype=np.float64),
+        mean=sums.mean,
         x_square=float(np.trace(moment)),
         rows=rows,
         seconds=seconds,
@@ -86,21 +88,11 @@ def decompose(x: Any, labels: Any, units: int) -> tuple[dict[str, tuple[FloatArr
 
 def supported_units(values: FloatArray, classes: int) -> int:
     """How many units every class can carry its share of: a class of repeated samples has fewer directions than rows."""
-    share, extra = divmod(len(values), classes)
-    parts = np.split(values, np.cumsum([share + (c < extra) for c in range(classes)])[:-1])
+    parts = np.split(values, np.cumsum(shares(len(values), classes))[:-1])
     ranks = [int((part > RANK * values.max()).sum()) for part in parts]
     if all(rank == len(part) for rank, part in zip(ranks, parts, strict=True)):
         return len(values)
     return max(1, min(ranks) * classes)
-
-
-def second_moment(x: Any, chunk: int = 4096) -> FloatArray:
-    """XᵀX/N in float64 (features, features), a chunk of rows at a time."""
-    moment = np.zeros((x.shape[1],) * 2)
-    for start in range(0, len(x), chunk):
-        part = x[start : start + chunk].astype(np.float64)
-        moment += part.T @ part
-    return moment / len(x)
 
 
 def default_units(moment: FloatArray, counts: Any, wanted: int = 100) -> int:
