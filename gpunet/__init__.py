@@ -18,8 +18,8 @@ __version__ = "0.1.0"
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {
-    "Sequential": "model", "Trainer": "train", "History": "train", "Callback": "callbacks",
-    "Dense": "layers", "Activation": "layers", "Layer": "layers",
+    "Sequential": "model", "Trainer": "train", "History": "train", "Callback": "callbacks", "Factorise": "factorise",
+    "Dense": "layers", "LowRankDense": "layers", "Activation": "layers", "Layer": "layers",
     "SGD": "optim", "Adam": "optim", "Optimizer": "optim",
     "SoftmaxCrossEntropy": "losses", "BinaryCrossEntropy": "losses", "SquaredError": "losses",
     "get_backend": "backend", "save": "serialize", "load": "serialize", "load_weights": "serialize",

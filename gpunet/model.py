@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
 from gpunet.errors import InputError, ShapeError
-from gpunet.layers.base import Layer, Parameter, Shape
+from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.migration import STATES, Migration, State, migration
+from gpunet.parameters import Parameters
 from gpunet.rng import WEIGHTS, stream
 
 
@@ -22,8 +24,6 @@ class Sequential:
     the `nn.Sequential` that equals the model: an activation takes a place of its own there, so the layers of
     784-512-ReLU-10 are "0" and "2".
 
-    The parameter arena lies in three parts: under the L2 term, not under it, frozen. So the optimiser, and the L2
-    term, each see one contiguous range.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -40,6 +40,7 @@ class Sequential:
             place += layer.slots
         self.built = False
         self.capacity = 0
+        self.migrations: list[Migration] = []  # one for each `replace`; a trainer follows them
 
     # -- parameters -------------------------------------------------------------------------------------------------
 
@@ -50,56 +51,111 @@ class Sequential:
         Raises ShapeError where a layer does not fit its input.
         """
         self.backend, self.dtype, self.input_shape = backend, dtype, tuple(input_shape)
-        shape, declared = self.input_shape, {}
-        self._shapes: list[Shape] = []
+        self._seed = seed
+        self._declare()
+        self._store = Parameters(self.layers, self._declared, backend, dtype)
         for index, layer in enumerate(self.layers):
+            own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
+            self._write(self._drawn(layer, index, own))
+        self.built, self.capacity = True, 0
+
+    def _declare(self) -> None:
+        """Infer the shapes front to back, and collect the parameters that the layers declare."""
+        shape = self.input_shape
+        self._shapes: list[Shape] = []
+        self._declared: dict[str, tuple[Layer, Parameter]] = {}
+        for layer in self.layers:
             spec = layer.spec(shape)
             shape = spec.output
             self._shapes.append(shape)
-            for name, parameter in spec.parameters.items():
-                declared[f"{layer.name}.{name}"] = (layer, index, parameter)
-        self._allocate({name: (layer, p) for name, (layer, _, p) in declared.items()})
-        generators = {index: stream(seed, WEIGHTS, index) for index in range(len(self.layers))}
-        for name, (_, index, parameter) in declared.items():
-            drawn = np.asarray(parameter.draw(parameter.shape, generators[index]))
-            backend.copy(backend.asarray(drawn.astype(dtype)), self.parameters[name])
-        self.built, self.capacity = True, 0
+            self._declared |= {f"{layer.name}.{name}": (layer, p) for name, p in spec.parameters.items()}
 
-    def _allocate(self, declared: dict[str, tuple[Layer, Parameter]]) -> None:
-        def part(name: str) -> int:
-            layer, parameter = declared[name]
-            return 2 if not layer.trainable else int(not parameter.decay)
+    def _drawn(self, layer: Layer, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
+        """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
+        generator = stream(self._seed, WEIGHTS, index)
+        drawn = {name: np.asarray(p.draw(p.shape, generator)) for name, p in declared.items()}
+        return {f"{layer.name}.{name}": value.astype(self.dtype) for name, value in drawn.items()}
 
-        names = sorted(declared, key=part)  # stable: the layers' order inside each part
-        shapes = {name: declared[name][1].shape for name in names}
-        trained = {name for name in names if part(name) < 2}
-        self._params = Arena(self.backend, Layout(shapes), self.dtype)
-        self._grads = Arena(self.backend, Layout({n: s for n, s in shapes.items() if n in trained}), self.dtype)
-        self.n_trained = self._params.layout.end(trained)
-        self.n_decayed = self._params.layout.end({name for name in names if part(name) == 0})
-        for layer in self.layers:
-            own = {n.rpartition(".")[2]: n for n in names if declared[n][0] is layer}
-            layer.attach(
-                self.backend,
-                {short: self._params.views[n] for short, n in own.items()},
-                {short: self._grads.views[n] for short, n in own.items() if n in trained},
+    def _write(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            self.backend.copy(self.backend.asarray(value), self.parameters[name])
+
+    def replace(self, name: str, layer: Layer, *, state: State = "restart") -> None:
+        """Put `layer` in the place of the one called `name` ("0", "2", …), also in mid-training.
+
+        All other parameters keep their values and their optimiser's state bit for bit; so does what the new layer took
+        over unchanged, such as the bias of `Dense.factorise`. state: what becomes of the optimiser's state where one
+        parameter became two: "restart" it; or "carry" over what is linear in the gradients (momentum, Adam's first
+        moment), M to M Rᵀ and Lᵀ M for W ≈ L R, and restart the rest.
+        Raises InputError for a layer that is not there or an unknown state, ShapeError where the new one does not fit;
+        the model is then as it was.
+        """
+        old = self.layer(name)
+        if not self.built:
+            raise InputError("the model has no weights yet: build or fit it before replacing a layer")
+        if state not in STATES:
+            raise InputError(f"state is {state!r}: expected one of {', '.join(STATES)}")
+        index = self.layers.index(old)
+        spec = self._spec_in_place(old, layer, index)
+        inherits = layer.inherits if layer.made_from is old else {}
+        if state == "carry" and not any(transform for _, transform in inherits.values()):
+            raise InputError(f"state='carry' needs what factorise() made of the layer {name!r}, got {layer!r}")
+        layer.name, layer.head = old.name, old.head
+        new = self._drawn(layer, index, spec.parameters)
+        kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
+        self.layers[index] = layer
+        before = self._store
+        self._declare()
+        self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
+        self._write(kept | new)
+        self.migrations.append(migration(before, self._store, layer.name, inherits, state == "carry"))
+        layer.made_from, layer.inherits = None, {}  # what it came from may be freed
+        if self.capacity:
+            capacity, batch, self.capacity = self.capacity, self._batch, 0
+            self.bind(capacity)
+            self.use(batch)
+
+    def _spec_in_place(self, old: Layer, new: Layer, index: int) -> Spec:
+        """What the new layer declares in the old one's place; raises where it does not fit there."""
+        if not isinstance(new, Layer):
+            raise InputError(f"expected a layer such as Dense(10), got {new!r}")
+        if any(new is layer for layer in self.layers):
+            raise InputError("this layer stands in the model already: make another")
+        spec = new.spec(self._shapes[index - 1] if index else self.input_shape)
+        if spec.output != self._shapes[index]:
+            raise ShapeError(
+                f"the layer {old.name!r} gives samples of shape {self._shapes[index]}, its replacement of shape "
+                f"{spec.output}: expected the same"
             )
-        self._order = list(declared)  # as the layers declare them: PyTorch's order
+        if new.slots != old.slots or (old.head and new.activation != old.activation):
+            raise InputError(
+                f"the layer {old.name!r} has activation {old.activation!r}, its replacement {new.activation!r}: "
+                "expected the same"
+            )
+        return spec
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name; InputError naming those there are."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        there = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in self.layers)
+        raise InputError(f"the model has no layer {name!r}: it has {there}")
 
     @property
     def parameters(self) -> dict[str, Array]:
         """Views of the parameters by name ("0.weight", …), in the layers' order."""
-        return {name: self._params.views[name] for name in self._order}
+        return self._store.views
 
     @property
     def gradients(self) -> dict[str, Array]:
         """Views of the trained parameters' gradients by name."""
-        return dict(self._grads.views)
+        return self._store.gradients
 
     @property
     def flat(self) -> tuple[Array, Array, int]:
         """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
-        return self._params.flat[: self.n_trained], self._grads.flat, self.n_decayed
+        return self._store.flat
 
     # -- workspace --------------------------------------------------------------------------------------------------
 
@@ -107,7 +163,7 @@ class Sequential:
         """Allocate activations for up to `batch` samples; gradients of inputs share two buffers in turn."""
         if batch <= self.capacity:
             return
-        trained = {name.rpartition(".")[0] for name in self._grads.views}
+        trained = {name.rpartition(".")[0] for name in self._store.trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
         turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in (0, 1)}

@@ -61,6 +61,7 @@ class Trainer:
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self._ready: tuple[int, ...] | None = None
         self._room = 0  # samples that the workspace holds
+        self.batch_size = 0  # samples a step of the fit that runs, or ran last
 
     # -- preparation ------------------------------------------------------------------------------------------------
 
@@ -75,8 +76,8 @@ class Trainer:
                     f"for {self.dtype} on {self.backend.name}: give both the same dtype and device"
                 )
             self.loss.attach(self.backend, self.model.layers[-1].activation)
-            params, grads, decayed = self.model.flat
-            self.optimizer.attach(self.backend, params, grads, decayed)
+            self.optimizer.attach(self.backend, *self.model.flat)
+            self._followed = len(self.model.migrations)
             self._totals = self.backend.zeros(N_TOTALS, "float64")
             self._cursor = self.backend.zeros(1, "int64")
             self._ready = self.model.input_shape
@@ -127,7 +128,7 @@ class Trainer:
         held_out = validation_data
         if isinstance(held_out, tuple):
             held_out = self.samples(*held_out, "validation data")
-        batch_size = min(batch_size, len(train))
+        self.batch_size = batch_size = min(batch_size, len(train))
         self._workspace(max(batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
         per_epoch = train.batches(batch_size)
         events = _events(callbacks, epochs * per_epoch)
@@ -180,6 +181,8 @@ class Trainer:
 
     def step(self, train: Samples, order: Array, n: int) -> None:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
+        if self._followed != len(self.model.migrations):
+            self._follow()
         self.model.use(n)
         x, labels, ops = self._x[:n], self._labels[:n], self.backend
         ops.gather(train.x, order, self._cursor, train.scale, x)
@@ -189,6 +192,12 @@ class Trainer:
         self.model.backward(self.model.d_scores)
         self.optimizer.step()
         ops.advance(self._cursor, n)
+
+    def _follow(self) -> None:
+        """Take the optimiser's state to where the model's replaced layers left their parameters."""
+        params, grads, _ = self.model.flat
+        self.optimizer.migrate(self.model.migrations[self._followed :], params, grads)
+        self._followed = len(self.model.migrations)
 
     def _reset(self) -> None:
         self.backend.copy(0, self._totals)

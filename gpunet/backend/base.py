@@ -25,8 +25,9 @@ Activation: TypeAlias = Literal["identity", "relu", "sigmoid"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 # The optimisers' scalars, one float64 device array of this length, by place.
-LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP = range(6)
-N_SCALARS = 6
+# SECOND_STEP counts apart, since a layer that is factored in mid-training may keep one moment and restart the other.
+LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP = range(7)
+N_SCALARS = 7
 
 # The losses' totals, one float64 device array, by place. FIRST_BAD is the index of the first sample of the first
 # batch whose loss was not finite, or -1: one number to read at the end of an epoch instead of one a step.
@@ -129,7 +130,7 @@ class Backend(ABC):
 
     @abstractmethod
     def tick(self, scalars: Out) -> None:
-        """Count one step: scalars[STEP] += 1."""
+        """Count one step: scalars[STEP] += 1, scalars[SECOND_STEP] += 1."""
 
     @abstractmethod
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
@@ -144,4 +145,5 @@ class Backend(ABC):
         """Adam (Kingma & Ba 2015, algorithm 1) with its state kept as M = m/(1−β₁), V = v/(1−β₂).
 
         M = β₁M + g, V = β₂V + g², params −= η·m̂/(√v̂ + ε): the two factors move into scalars and save two passes.
+        m̂ counts its steps by STEP, v̂ by SECOND_STEP.
         """

@@ -22,6 +22,7 @@ from gpunet.backend.base import (
     LEARNING_RATE,
     LOSS_SUM,
     SAMPLES,
+    SECOND_STEP,
     STEP,
     Array,
     Backend,
@@ -180,7 +181,7 @@ class CupyBackend(Backend):
     # -- optimisers -----------------------------------------------------------------------------------------------
 
     def tick(self, scalars: Out) -> None:
-        scalars[STEP] += 1
+        scalars[STEP:] += 1
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         rate = scalars[LEARNING_RATE].astype(params.dtype)
@@ -194,8 +195,8 @@ class CupyBackend(Backend):
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
         g = self._with_l2(params, grads, scalars, decayed)
-        beta1, beta2, step = (scalars[i] for i in (BETA1, BETA2, STEP))
-        spread = self.cp.sqrt((1 - beta2) / (1 - beta2**step))
+        beta1, beta2, step, second_step = (scalars[i] for i in (BETA1, BETA2, STEP, SECOND_STEP))
+        spread = self.cp.sqrt((1 - beta2) / (1 - beta2**second_step))
         scale = scalars[LEARNING_RATE] * (1 - beta1) / ((1 - beta1**step) * spread)
         epsilon = scalars[EPSILON] / spread
         first *= beta1.astype(params.dtype)

@@ -1,46 +1,5 @@
-"""Timing rivals fairly on a machine that others use too: in turn, many rounds, ratios inside each round."""
+"""See `gpunet.timing`."""
 
-from __future__ import annotations
+from gpunet.timing import Times, interleave
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-import numpy as np
-
-PAUSE = 0.05  # seconds between contestants: thread pools spin for a while after their last work
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds of each contestant in each round."""
-
-    seconds: Mapping[str, list[float]]
-
-    def median(self, name: str) -> float:
-        """Median seconds over rounds."""
-        return float(np.median(self.seconds[name]))
-
-    def ratio(self, name: str, to: str) -> float:
-        """Median over rounds of name's time over `to`'s time in the same round."""
-        return float(np.median(np.divide(self.seconds[name], self.seconds[to])))
-
-    def spread(self, name: str, to: str) -> tuple[float, float]:
-        """Quartiles of the ratio over rounds."""
-        low, high = np.percentile(np.divide(self.seconds[name], self.seconds[to]), (25, 75))
-        return float(low), float(high)
-
-
-def interleave(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> Times:
-    """Run all contestants once a round, the order turning from round to round; each call must wait for its device."""
-    names = list(contestants)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(-warmup, rounds):
-        for place in range(len(names)):
-            name = names[(place + turn) % len(names)]
-            time.sleep(PAUSE)
-            began = time.perf_counter()
-            contestants[name]()
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - began)
-    return Times(seconds)
+__all__ = ["Times", "interleave"]

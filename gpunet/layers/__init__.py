@@ -3,5 +3,6 @@
 from gpunet.layers.activation import Activation
 from gpunet.layers.base import Layer, Parameter, Spec
 from gpunet.layers.dense import Dense
+from gpunet.layers.lowrank import LowRankDense
 
-__all__ = ["Activation", "Dense", "Layer", "Parameter", "Spec"]
+__all__ = ["Activation", "Dense", "Layer", "LowRankDense", "Parameter", "Spec"]

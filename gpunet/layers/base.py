@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
+from gpunet.errors import InputError
 
 Shape = tuple[int, ...]
+Transform = Callable[[Backend, Array, Array], None]  # (ops, source, out): writes a parameter's state from another's
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Layer:
     trainable: bool = True
     head: bool = False
     name: str = ""
+    # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries a
+    # state linear in the gradients over; None where the parameter is the same one. Read by `Sequential.replace`.
+    made_from: Layer | None = None
+    inherits: Mapping[str, tuple[str, Transform | None]] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -88,6 +95,17 @@ class Layer:
     def backward(self, dy: Array) -> Array | None:
         """Write parameter gradients; return ∂L/∂x or None. Overwrites dy."""
         raise NotImplementedError
+
+    def factorise(self, rank: Any, split: str = "left") -> Layer:
+        """The same layer with its weight cut to `rank` by SVD; only a Dense layer has one to cut."""
+        raise InputError(f"{self._called()} cannot be factorised: only a Dense layer can")
+
+    def merge(self) -> Layer:
+        """The same layer with its factors multiplied; only a LowRankDense layer has any."""
+        raise InputError(f"{self._called()} has no factors to merge: only a LowRankDense layer has")
+
+    def _called(self) -> str:
+        return f"the layer {self.name!r} ({type(self).__name__})" if self.name else f"a {type(self).__name__} layer"
 
     @property
     def applied(self) -> str:

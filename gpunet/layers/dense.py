@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gpunet.backend.base import ACTIVATIONS, Array
+import numpy as np
+
+from gpunet.backend.base import ACTIVATIONS, Array, Backend
 from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.linalg import FixedRank, svd
+from gpunet.linalg.rank import RankRule
+
+if TYPE_CHECKING:
+    from gpunet.layers.lowrank import LowRankDense
+
+SPLITS = ("left", "balanced")
 
 
 class Dense(Layer):
@@ -34,12 +43,7 @@ class Dense(Layer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.activation = activation or "identity"
-        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-            raise InputError(f"Dense needs a whole number of units ≥ 1, got {units!r}")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        self.units = units
+        self.units, self.activation = check_units(units, activation, "Dense")
         self.trainable = trainable
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 
@@ -71,3 +75,51 @@ class Dense(Layer):
         if self.dx is not None:
             self.ops.gemm(dy, self.weight, self.dx)
         return self.dx
+
+    def factorise(self, rank: int | RankRule, split: str = "left") -> LowRankDense:
+        """The layer with its weight cut to W ≈ U_l S_l V_lᵀ (document 001, section 3.3.1), to train on as two factors.
+
+        rank: l from 1 to min(out, in), or a rule of `gpunet.linalg`. split: "left" is the document's, left = U_l and
+        right = S_l V_lᵀ; "balanced" gives each factor √S_l, so that both have gradients of one size.
+        `model.replace(layer.name, layer.factorise(l))` puts it in this layer's place.
+        Raises InputError for such a rank or split, and where the layer has no weights yet.
+        """
+        from gpunet.layers.lowrank import LowRankDense
+
+        if split not in SPLITS:
+            raise InputError(f"split is {split!r}: expected one of {', '.join(SPLITS)}")
+        weight, bias = on_host(self, "weight"), on_host(self, "bias")
+        rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
+        found = svd(weight, None if rule.needs_spectrum else rule(weight.shape))
+        size = rule(weight.shape, found.s) if rule.needs_spectrum else len(found.s)
+        u, s, vt = found.u[:, :size], found.s[:size], found.vt[:size]
+        left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)
+        layer = LowRankDense(
+            self.units, size, self.activation, left=left, right=right, bias=bias, trainable=self.trainable
+        )
+
+        def to_left(ops: Backend, moment: Array, out: Array) -> None:  # ∂/∂L of f(L R) = G Rᵀ
+            ops.gemm(moment, ops.asarray(right, moment.dtype), out, transpose_b=True)
+
+        def to_right(ops: Backend, moment: Array, out: Array) -> None:  # ∂/∂R of f(L R) = Lᵀ G
+            ops.gemm(ops.asarray(left, moment.dtype), moment, out, transpose_a=True)
+
+        layer.made_from = self
+        layer.inherits = {"bias": ("bias", None), "left": ("weight", to_left), "right": ("weight", to_right)}
+        return layer
+
+
+def check_units(units: Any, activation: str | None, kind: str) -> tuple[int, str]:
+    """Both, checked; InputError otherwise."""
+    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+        raise InputError(f"{kind} needs a whole number of units ≥ 1, got {units!r}")
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+    return units, activation or "identity"
+
+
+def on_host(layer: Layer, name: str) -> Any:
+    """A copy of a layer's parameter as numpy.ndarray; InputError where it has none yet."""
+    if not hasattr(layer, name):
+        raise InputError(f"a {type(layer).__name__} layer has no weights before its model is built: build or fit it")
+    return np.array(layer.ops.to_host(getattr(layer, name)))

@@ -200,7 +200,7 @@ def test_a_loss_that_is_not_finite_is_marked_with_its_first_sample(backend, name
     assert backend.to_host(totals)[FIRST_BAD] == 4
 
 
-def reference_step(name, p, g, state, rate, l2, decayed, step, beta1=0.9, beta2=0.999, epsilon=1e-8):
+def reference_step(name, p, g, state, rate, l2, decayed, step, before, beta1=0.9, beta2=0.999, epsilon=1e-8):
     g = g.copy()
     g[:decayed] += 2 * l2 * p[:decayed]
     if name == "sgd":
@@ -210,7 +210,7 @@ def reference_step(name, p, g, state, rate, l2, decayed, step, beta1=0.9, beta2=
         return p - rate * state["velocity"]
     state["m"] = beta1 * state.get("m", 0) + (1 - beta1) * g
     state["v"] = beta2 * state.get("v", 0) + (1 - beta2) * g * g
-    m, v = state["m"] / (1 - beta1**step), state["v"] / (1 - beta2**step)
+    m, v = state["m"] / (1 - beta1 ** (before + step)), state["v"] / (1 - beta2**step)
     return p - rate * m / (np.sqrt(v) + epsilon)
 
 
@@ -218,9 +218,10 @@ def reference_step(name, p, g, state, rate, l2, decayed, step, beta1=0.9, beta2=
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 @pytest.mark.parametrize(("size", "decayed"), [(5, 5), (1000, 640), (150_000, 70_000), (64, 0)])
-def test_optimisers(backend, rng, dtype, name, l2, size, decayed):
+@pytest.mark.parametrize("before", [0, 7])  # steps that the first moment has behind it, the second not
+def test_optimisers(backend, rng, dtype, name, l2, size, decayed, before):
     p = rng.normal(size=size).astype(dtype)
-    scalars = np.array([0.01, 0.9, 0.999, 1e-8, l2, 0])
+    scalars = np.array([0.01, 0.9, 0.999, 1e-8, l2, before, 0])
     assert len(scalars) == N_SCALARS
     d_p, d_scalars = device(backend, p, scalars)
     first, second = backend.zeros(size, dtype), backend.zeros(size, dtype)
@@ -235,7 +236,7 @@ def test_optimisers(backend, rng, dtype, name, l2, size, decayed):
             backend.momentum(d_p, d_g, first, d_scalars, decayed)
         else:
             backend.adam(d_p, d_g, first, second, d_scalars, decayed)
-        want = reference_step(name, want, g.astype(float), state, 0.01, l2, decayed, step)
+        want = reference_step(name, want, g.astype(float), state, 0.01, l2, decayed, step, before)
         np.testing.assert_array_equal(backend.to_host(d_g), g)
     close(backend.to_host(d_p), want, dtype, terms=25)
 
@@ -245,7 +246,7 @@ def test_optimiser_state_stays_out_of_the_denormals(backend, rng, name):
     if isinstance(backend, CupyBackend):
         pytest.skip("GPUs run denormals at full speed")
     p, g = rng.normal(size=100).astype("float32"), np.full(100, 1e-3, "float32")
-    d_p, d_g, scalars = device(backend, p, g, np.array([0.01, 0.9, 0.999, 1e-8, 0, 0]))
+    d_p, d_g, scalars = device(backend, p, g, np.array([0.01, 0.9, 0.999, 1e-8, 0, 0, 0]))
     first, second = backend.zeros(100, "float32"), backend.zeros(100, "float32")
     zero, tiny, seen = backend.zeros(100, "float32"), np.finfo("float32").tiny, 0
     for step in range(1200):

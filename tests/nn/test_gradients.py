@@ -19,6 +19,9 @@ BODIES = {
     "activation layers": lambda: [gn.Dense(7), gn.Activation("relu"), gn.Dense(5), gn.Activation("sigmoid")],
     "activation first": lambda: [gn.Activation("sigmoid"), gn.Dense(5, "relu")],
     "frozen below": lambda: [gn.Dense(7, "relu", trainable=False), gn.Dense(6, "sigmoid")],
+    "factored": lambda: [gn.LowRankDense(7, 2, "relu"), gn.LowRankDense(6, 3, "sigmoid")],
+    "factored, merged for the batch": lambda: [gn.LowRankDense(5, 5, "relu"), gn.LowRankDense(5, 5, "sigmoid")],
+    "factored, frozen": lambda: [gn.Dense(7), gn.LowRankDense(6, 2, "sigmoid", trainable=False), gn.LowRankDense(5, 1)],
     "frozen between": lambda: [gn.Dense(7, "relu"), gn.Dense(6, "sigmoid", trainable=False), gn.Dense(5, "relu")],
 }
 HEADS = {

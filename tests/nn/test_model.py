@@ -54,7 +54,7 @@ def test_leading_part_of_a_layout():
 
 def test_parameters_lie_in_three_parts():
     model = built([gn.Dense(4, "relu", trainable=False), gn.Dense(3, "sigmoid"), gn.Activation("relu"), gn.Dense(2)])
-    assert list(model._params.layout.shapes) == [
+    assert list(model._store.layout.shapes) == [
         "2.weight", "5.weight", "2.bias", "5.bias", "0.weight", "0.bias",
     ]  # fmt: skip
     params, grads, decayed = model.flat

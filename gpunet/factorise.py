@@ -1,0 +1,174 @@
+"""Factorising in mid-training (document 001, section 3.3.2): pre-train, cut the weights by SVD, train the factors."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from gpunet.callbacks import Callback
+from gpunet.checks import check_range
+from gpunet.errors import InputError
+from gpunet.layers import Dense, LowRankDense
+from gpunet.layers.dense import SPLITS
+from gpunet.linalg import BreakEven, FixedRank, svd
+from gpunet.linalg.rank import RankRule
+from gpunet.migration import STATES, State
+from gpunet.payoff import payoff
+
+if TYPE_CHECKING:
+    from gpunet.train import Trainer
+
+Policy = Literal["count", "measured", "always"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+Rank = RankRule | int
+DEFAULT_RANK = BreakEven(0.5)  # the usual α of document 001, in the meaning of its authors' code
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why."""
+
+    layer: str
+    shape: tuple[int, int]
+    rank: int
+    converted: bool
+    reason: str
+
+
+class Factorise(Callback):
+    """Trains dense for a share `pretrain` of the steps, then replaces W by two factors and trains those.
+
+    pretrain: φ of document 001, from 0 (from the first step on) to 1 (never). rank: a rule such as `BreakEven(0.5)`, a
+    number, or either by layer name. layers: names of those to cut; by default every Dense layer but the last. split:
+    see `Dense.factorise`; state: see `Sequential.replace`. merge: multiply the factors back when training ends.
+
+    policy says which layers are worth it: "count" those where the factors take fewer multiplications, l < mn/(m + n);
+    "measured" those where a step is faster on this device at this batch size, by the clock; "always" all. What was
+    done, and why, stands in `conversions`; layers left dense are named in one UserWarning. `seconds` is what deciding
+    and cutting took: it is not part of the history's training time.
+
+    Raises InputError for settings out of range, and when training begins for layers or ranks that the model does not
+    have.
+    """
+
+    def __init__(
+        self,
+        pretrain: float = 0.1,
+        rank: Rank | Mapping[str, Rank] = DEFAULT_RANK,
+        *,
+        layers: Sequence[str] | None = None,
+        split: str = "left",
+        state: State = "restart",
+        policy: Policy = "count",
+        merge: bool = True,
+    ) -> None:
+        check_range("pretrain", pretrain, least=0, most=1)
+        for name, value, known in (
+            ("split", split, SPLITS),
+            ("state", state, STATES),
+            ("policy", policy, POLICIES),
+        ):
+            if value not in known:
+                raise InputError(f"{name} is {value!r}: expected one of {', '.join(known)}")
+        self.pretrain, self.split, self.merge = float(pretrain), split, merge
+        self.state: State = state
+        self.policy: Policy = policy
+        self._rank = None if isinstance(rank, Mapping) else _rule(rank)
+        self._ranks = {name: _rule(each) for name, each in rank.items()} if isinstance(rank, Mapping) else {}
+        self.layers = list(layers if layers is not None else self._ranks) or None
+        self.conversions: list[Conversion] = []
+        self.seconds = 0.0
+
+    def steps(self, total: int) -> Iterable[int]:
+        at = round(self.pretrain * total)
+        return (at,) if at < total else ()
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self.conversions, self.seconds = [], 0.0
+        for layer in self._chosen(trainer):
+            rule = self._rule_of(layer.name)
+            if not rule.needs_spectrum:
+                rule(layer.weight.shape)  # a rank that is too large is named now, not after pre-training
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        began = time.perf_counter()
+        for layer in self._chosen(trainer):
+            self.conversions.append(self._convert(trainer, layer))
+        trainer.backend.synchronize()
+        self.seconds += time.perf_counter() - began
+        kept = [c for c in self.conversions if not c.converted]
+        if kept:
+            said = "; ".join(f"layer {c.layer!r} {c.shape[0]}×{c.shape[1]}: {c.reason}" for c in kept)
+            warnings.warn(f"left dense: {said}", stacklevel=2)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self.merge:
+            for done in self.conversions:
+                if done.converted:
+                    trainer.model.replace(done.layer, trainer.model.layer(done.layer).merge())
+
+    # -- one layer --------------------------------------------------------------------------------------------------
+
+    def _chosen(self, trainer: Trainer) -> list[Dense]:
+        """The layers to cut; InputError for a name that is not there or is no Dense layer."""
+        model = trainer.model
+        if self.layers is None:
+            return [layer for layer in model.layers[:-1] if isinstance(layer, Dense)]
+        chosen = [model.layer(name) for name in self.layers]
+        for layer in chosen:
+            if not isinstance(layer, Dense):
+                what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"
+                raise InputError(f"the layer {layer.name!r} ({type(layer).__name__}) {what}")
+        return chosen  # type: ignore[return-value]
+
+    def _rule_of(self, name: str) -> RankRule:
+        rule = self._ranks.get(name, self._rank)
+        if rule is None:
+            raise InputError(f"no rank for the layer {name!r}: ranks are given for {', '.join(self._ranks)}")
+        return rule
+
+    def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:
+        out, inner = layer.weight.shape
+        rule = self._rule_of(layer.name)
+        spectrum = svd(layer.weight).s if rule.needs_spectrum else None
+        rank = rule((out, inner), None if spectrum is None else trainer.backend.to_host(spectrum))
+        worth, reason = self._worth(trainer, layer, rank)
+        if worth:
+            trainer.model.replace(layer.name, layer.factorise(rank, self.split), state=self.state)
+        return Conversion(layer.name, (out, inner), rank, worth, reason)
+
+    def _worth(self, trainer: Trainer, layer: Dense, rank: int) -> tuple[bool, str]:
+        """Whether to cut the layer to `rank`, and why."""
+        out, inner = layer.weight.shape
+        if self.policy == "count":
+            limit = out * inner / (out + inner)
+            sign = "<" if rank < limit else "≥"
+            return rank < limit, f"rank {rank} {sign} mn/(m + n) = {limit:.4g}"
+        if self.policy == "measured":
+            median, upper = payoff(
+                layer, rank, trainer.batch_size, trainer.optimizer, trainer.backend, dtype=trainer.dtype,
+                needs_dx=layer.dx is not None,
+            )  # fmt: skip
+            return upper < 1, f"rank {rank} takes {median:.2f}× the time at batch {trainer.batch_size}"
+        return True, f"rank {rank}"
+
+
+def _rule(rank: Rank) -> RankRule:
+    return rank if isinstance(rank, RankRule) else FixedRank(rank)
+
+
+def multiplications(shape: tuple[int, int], rank: int | None = None) -> int:
+    """Multiplications a sample through a weight (m, n): mn dense, l(m + n) factored (document 001, section 3.3.4)."""
+    m, n = (int(d) for d in shape)
+    return m * n if rank is None else rank * (m + n)
+
+
+def speed_up(shapes: Sequence[tuple[int, int]], ranks: Sequence[int | None]) -> float:
+    """What the count of multiplications allows: dense over factored, layers of rank None staying dense."""
+    dense = sum(multiplications(shape) for shape in shapes)
+    return dense / float(np.sum([multiplications(s, r) for s, r in zip(shapes, ranks, strict=True)]))

@@ -1,0 +1,133 @@
+"""The fully connected layer in factored form (document 001, section 3.3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend.base import Array
+from gpunet.errors import InputError, ShapeError
+from gpunet.init import Drawing, resolve
+from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.layers.dense import Dense, check_units, on_host
+
+
+class LowRankDense(Layer):
+    """Affine layer of rank l with activation, y = f((x Rᵀ) Lᵀ + b), W = L R.
+
+    left: (out, l), right: (l, in), bias: (out,); x: (batch, in) -> y: (batch, out). Usually made by
+    `Dense.factorise`, and turned back by `merge`.
+
+    A step takes l (in + out) multiplications a sample where `Dense` takes in · out: fewer for l < in·out/(in + out).
+    Above that, and for large batches, the products are associated the other way round: x (L R)ᵀ.
+    Raises InputError for a bad argument, ShapeError where the input is not a row of features or smaller than the rank.
+    """
+
+    left: Array
+    right: Array
+    bias: Array
+    d_left: Array
+    d_right: Array
+    d_bias: Array
+
+    def __init__(
+        self,
+        units: int,
+        rank: int,
+        activation: str | None = None,
+        *,
+        left: Drawing = "glorot_uniform",
+        right: Drawing = "glorot_uniform",
+        bias: Drawing = "zeros",
+        trainable: bool = True,
+    ) -> None:
+        self.units, self.activation = check_units(units, activation, "LowRankDense")
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= units:
+            raise InputError(f"rank is {rank!r}: expected a whole number from 1 to the layer's {units} units")
+        self.rank = rank
+        self.trainable = trainable
+        self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}
+
+    def spec(self, input_shape: Shape) -> Spec:
+        if len(input_shape) != 1 or input_shape[0] < self.rank:
+            raise ShapeError(
+                f"LowRankDense of rank {self.rank} takes rows of at least {self.rank} features, got samples of shape "
+                f"{input_shape}"
+            )
+        return Spec(
+            output=(self.units,),
+            parameters={
+                "left": Parameter((self.units, self.rank), self._draw["left"]),
+                "right": Parameter((self.rank, input_shape[0]), self._draw["right"]),
+                "bias": Parameter((self.units,), self._draw["bias"], decay=False),
+            },
+        )
+
+    def config(self) -> dict[str, Any]:
+        return {"units": self.units, "rank": self.rank, "activation": self.activation, "trainable": self.trainable}
+
+    def bind(self, y: Array, dx: Array | None) -> None:
+        batch, (out, inner) = len(y), (self.units, self.right.shape[1])
+        self._h, self._dh = (self.ops.empty((batch, self.rank), y.dtype) for _ in range(2))
+        self.weight = self.d_weight = None
+        if self._merging_pays(batch, dx is not None):
+            self.weight, self.d_weight = (self.ops.empty((out, inner), y.dtype) for _ in range(2))
+        super().bind(y, dx)
+
+    def use(self, n: int) -> None:
+        super().use(n)
+        self.h, self.dh = self._h[:n], self._dh[:n]
+        self.merged = self.weight is not None and self._merging_pays(n, self.dx is not None)
+
+    def _merging_pays(self, n: int, needs_dx: bool) -> bool:
+        """Whether a step on n samples takes fewer multiplications as x (L R)ᵀ than as (x Rᵀ) Lᵀ."""
+        rank, out, inner = self.rank, self.units, self.right.shape[1]
+        forms = 3 if self.trainable else 1  # W itself, and from dW its two factors' gradients
+        dense = (1 + self.trainable + needs_dx) * n * out * inner + forms * rank * out * inner
+        factored = n * rank * ((1 + self.trainable) * (out + inner) + (out if self.trainable or needs_dx else 0))
+        return bool(dense < factored + (n * rank * inner if needs_dx else 0))
+
+    def forward(self, x: Array) -> Array:
+        self.x = x
+        if self.merged:
+            self.ops.gemm(self.left, self.right, self.weight)
+            self.ops.affine(x, self.weight, self.bias, self.applied, self.y)
+        else:
+            self.ops.gemm(x, self.right, self.h, transpose_b=True)
+            self.ops.affine(self.h, self.left, self.bias, self.applied, self.y)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        # dz = dy ∘ f'(z), dh = dz L; dL = dzᵀ h, dR = dhᵀ x, dx = dh R; merged: dW = dzᵀ x, dL = dW Rᵀ, dR = Lᵀ dW
+        ops = self.ops
+        ops.activation_backward(self.applied, self.y, dy, dy, self.d_bias)
+        if self.merged:
+            if self.d_left is not None:
+                ops.gemm(dy, self.x, self.d_weight, transpose_a=True)
+                ops.gemm(self.d_weight, self.right, self.d_left, transpose_b=True)
+                ops.gemm(self.left, self.d_weight, self.d_right, transpose_a=True)
+            if self.dx is not None:
+                ops.gemm(dy, self.weight, self.dx)
+            return self.dx
+        if self.d_left is not None or self.dx is not None:
+            ops.gemm(dy, self.left, self.dh)
+        if self.d_left is not None:
+            ops.gemm(dy, self.h, self.d_left, transpose_a=True)
+            ops.gemm(self.dh, self.x, self.d_right, transpose_a=True)
+        if self.dx is not None:
+            ops.gemm(self.dh, self.right, self.dx)
+        return self.dx
+
+    def factorise(self, rank: Any, split: str = "left") -> Layer:
+        raise InputError(
+            f"{self._called()} is factored already, at rank {self.rank}: merge() it first, then factorise the result"
+        )
+
+    def merge(self) -> Dense:
+        """The Dense layer with weight L R, computed in float64; raises InputError before the layer has weights."""
+        left, right, bias = (on_host(self, name) for name in ("left", "right", "bias"))
+        product = left.astype(np.float64) @ right.astype(np.float64)
+        dense = Dense(self.units, self.activation, weight=product, bias=bias, trainable=self.trainable)
+        dense.made_from, dense.inherits = self, {"bias": ("bias", None)}
+        return dense

@@ -1,0 +1,56 @@
+"""A model's parameters and gradients on two flat arenas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gpunet.arena import Arena, Layout
+from gpunet.backend.base import Array, Backend
+from gpunet.layers.base import Layer, Parameter
+
+Declared = Mapping[str, tuple[Layer, Parameter]]
+
+
+class Parameters:
+    """Parameters by full name ("0.weight"), views of one arena; gradients likewise.
+
+    The arena lies in three parts: under the L2 term, not under it, frozen. So the optimiser, and the L2 term, each see
+    one contiguous range. Making one attaches the layers to it.
+    """
+
+    def __init__(self, layers: Sequence[Layer], declared: Declared, backend: Backend, dtype: str) -> None:
+        def part(name: str) -> int:
+            layer, parameter = declared[name]
+            return 2 if not layer.trainable else int(not parameter.decay)
+
+        names = sorted(declared, key=part)  # stable: the layers' order inside each part
+        shapes = {name: declared[name][1].shape for name in names}
+        self.trained = [name for name in names if part(name) < 2]
+        self._params = Arena(backend, Layout(shapes), dtype)
+        self._grads = Arena(backend, Layout({name: shapes[name] for name in self.trained}), dtype)
+        self.layout = self._params.layout
+        self.n_trained = self.layout.end(set(self.trained))
+        self.n_decayed = self.layout.end({name for name in names if part(name) == 0})
+        self._order = list(declared)  # as the layers declare them: PyTorch's order
+        for layer in layers:
+            own = {n.rpartition(".")[2]: n for n in names if declared[n][0] is layer}
+            layer.attach(
+                backend,
+                {short: self._params.views[n] for short, n in own.items()},
+                {short: self._grads.views[n] for short, n in own.items() if n in self._grads.views},
+            )
+
+    @property
+    def views(self) -> dict[str, Array]:
+        """The parameters by name, in the layers' order."""
+        return {name: self._params.views[name] for name in self._order}
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """The trained parameters' gradients by name."""
+        return dict(self._grads.views)
+
+    @property
+    def flat(self) -> tuple[Array, Array, int]:
+        """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
+        return self._params.flat[: self.n_trained], self._grads.flat, self.n_decayed

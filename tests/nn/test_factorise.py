@@ -1,0 +1,194 @@
+"""The Factorise callback: when it cuts, what it cuts, what it leaves, and that it says so."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet import payoff as payoff_module
+from gpunet.callbacks import Callback
+from gpunet.errors import InputError
+from gpunet.factorise import multiplications, speed_up
+
+
+class Kinds(Callback):
+    """The kinds of layers before each step, one letter each."""
+
+    def steps(self, total):
+        self.seen = []
+        return range(total)
+
+    def on_step(self, trainer, step):
+        self.seen.append("".join("F" if isinstance(layer, gn.LowRankDense) else "D" for layer in trainer.model.layers))
+
+
+def learner(widths=(30, 20), features=16, seed=0, optimizer=None):
+    layers = [*(gn.Dense(width, "relu") for width in widths), gn.Dense(3)]
+    return gn.Trainer(gn.Sequential(layers), optimizer=optimizer or gn.Adam(1e-2), device="numpy", seed=seed)
+
+
+@pytest.fixture
+def data(rng):
+    labels = np.arange(120) % 3
+    x = rng.normal(size=(120, 16)) * 0.4
+    x[np.arange(120), labels] += 2
+    return x.astype("float32"), labels
+
+
+@pytest.mark.parametrize(("pretrain", "dense_steps"), [(0, 0), (0.1, 2), (0.5, 10), (0.99, 20), (1, 20)])
+def test_it_cuts_after_the_share_of_steps(data, pretrain, dense_steps):
+    trainer, kinds = learner(), Kinds()
+    cut = gn.Factorise(pretrain, 3, merge=False)
+    trainer.fit(*data, epochs=5, batch_size=30, callbacks=[cut, kinds])  # 4 steps an epoch
+    assert kinds.seen == ["DDD"] * dense_steps + ["FFD"] * (20 - dense_steps)
+    assert [c.layer for c in cut.conversions] == (["0", "2"] if dense_steps < 20 else [])
+    assert [c.shape for c in cut.conversions] == ([(30, 16), (20, 30)] if dense_steps < 20 else [])
+
+
+def test_the_factors_are_multiplied_back_and_the_model_has_learned(data):
+    trainer = learner()
+    cut = gn.Factorise(0.1, gn.BreakEven(0.5))
+    trainer.fit(*data, epochs=20, batch_size=30, callbacks=[cut])
+    assert all(isinstance(layer, gn.Dense) for layer in trainer.model.layers)
+    assert np.linalg.matrix_rank(trainer.model.parameters["0.weight"], tol=1e-4) == cut.conversions[0].rank == 5
+    assert trainer.evaluate(*data)["accuracy"] > 0.95
+    assert cut.seconds > 0
+    trainer.fit(*data, epochs=2, batch_size=30, callbacks=[cut])  # and may be cut again
+    assert [c.converted for c in cut.conversions] == [True, True]
+
+
+def test_with_all_steps_dense_nothing_differs_from_a_run_without(data):
+    results = []
+    for callbacks in ([], [gn.Factorise(1, 3)]):
+        trainer = learner()
+        trainer.fit(*data, epochs=3, batch_size=30, callbacks=callbacks)
+        results.append(trainer.outputs(data[0]))
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("state", ["restart", "carry"])
+def test_the_same_seed_gives_the_same_bits(data, state):
+    results = []
+    for _ in range(2):
+        trainer = learner(seed=3)
+        trainer.fit(*data, epochs=4, batch_size=32, callbacks=[gn.Factorise(0.3, 4, state=state)])
+        results.append(trainer.outputs(data[0]))
+    np.testing.assert_array_equal(*results)
+
+
+def test_state_carried_and_restarted_differ(data):
+    results = []
+    for state in ("restart", "carry"):
+        trainer = learner()
+        trainer.fit(*data, epochs=4, batch_size=32, callbacks=[gn.Factorise(0.3, 4, state=state)])
+        results.append(trainer.outputs(data[0]))
+    assert np.abs(results[0] - results[1]).max() > 1e-6
+
+
+def test_layers_and_ranks_by_name(data):
+    trainer, kinds = learner(), Kinds()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, {"2": 4}, merge=False), kinds])
+    assert kinds.seen[-1] == "DFD"
+    trainer, kinds = learner(), Kinds()
+    trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 1, layers=["0", "4"], merge=False), kinds])
+    assert kinds.seen[-1] == "FDF"  # the last layer, too, where it is asked for
+
+
+def test_layers_that_do_not_pay_stay_dense_and_are_named(data):
+    trainer = learner()
+    cut = gn.Factorise(0.5, {"0": 11, "2": 4}, merge=False)  # break-even of 30×16: 10.4
+    with pytest.warns(UserWarning, match=r"left dense: layer '0' 30×16: rank 11 ≥ mn/\(m \+ n\) = 10.43"):
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[cut])
+    assert [c.converted for c in cut.conversions] == [False, True]
+    trainer = learner()
+    cut = gn.Factorise(0.5, {"0": 11, "2": 4}, merge=False, policy="always")
+    trainer.fit(*data, epochs=1, batch_size=30, callbacks=[cut])
+    assert [c.converted for c in cut.conversions] == [True, True]
+
+
+def test_policy_measured_goes_by_the_clock(data, monkeypatch):
+    asked = []
+
+    def clock(layer, rank, batch, optimizer, backend, *, dtype, needs_dx):
+        asked.append((layer.name, rank, batch, dtype, needs_dx))
+        return (0.7, 0.9) if layer.name == "2" else (0.9, 1.01)
+
+    monkeypatch.setattr("gpunet.factorise.payoff", clock)
+    trainer = learner()
+    cut = gn.Factorise(0, 2, merge=False, policy="measured")
+    with pytest.warns(UserWarning, match="layer '0' 30×16: rank 2 takes 0.90× the time at batch 24"):
+        trainer.fit(*data, epochs=1, batch_size=24, callbacks=[cut])
+    assert asked == [("0", 2, 24, "float32", False), ("2", 2, 24, "float32", True)]
+    assert [c.converted for c in cut.conversions] == [False, True]
+
+
+def test_the_clock_tells_large_savings_from_large_losses(rng):
+    for shape, rank, cheaper in (((600, 600), 5, True), ((40, 40), 40, False)):
+        model = gn.Sequential([gn.Dense(shape[1]), gn.Dense(shape[0], "relu"), gn.Dense(2)])
+        backend = gn.get_backend("numpy")
+        model.build((shape[1],), backend)
+        before = {name: value.copy() for name, value in model.parameters.items()}
+        median, upper = payoff_module.payoff(
+            model.layers[1], rank, 128, gn.Adam(), backend, dtype="float32", needs_dx=True
+        )
+        assert (median < 1) == cheaper
+        assert upper >= median
+        for name, value in model.parameters.items():
+            np.testing.assert_array_equal(value, before[name])
+
+
+def test_counts_are_those_of_the_document():
+    shapes = [(512, 784), (256, 512), (10, 256)]
+    assert multiplications((512, 784)) == 401408
+    assert multiplications((512, 784), 256) == 331776
+    assert speed_up(shapes, [256, 128, None]) == pytest.approx(1.24, abs=0.005)
+    assert speed_up(shapes, [154, 85, None]) == pytest.approx(2.0, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrain": -0.1}, "pretrain cannot be -0.1: expected a finite number ≥ 0 and ≤ 1"),
+        ({"pretrain": 1.5}, "pretrain cannot be 1.5"),
+        ({"pretrain": "half"}, "pretrain cannot be 'half'"),
+        ({"pretrain": float("nan")}, "pretrain cannot be nan"),
+        ({"rank": 0}, "rank is 0: expected an integer ≥ 1"),
+        ({"rank": -2}, "rank is -2"),
+        ({"rank": 2.5}, "rank is 2.5"),
+        ({"rank": {"0": 0}}, "rank is 0"),
+        ({"rank": 2, "split": "right"}, "split is 'right': expected one of left, balanced"),
+        ({"rank": 2, "state": "keep"}, "state is 'keep'"),
+        ({"rank": 2, "policy": "hope"}, "policy is 'hope': expected one of count, measured, always"),
+    ],
+)
+def test_settings_out_of_range(arguments, message):
+    with pytest.raises(InputError, match=message):
+        gn.Factorise(**arguments)
+
+
+@pytest.mark.parametrize("rule", [gn.DimensionFraction, gn.BreakEven])
+@pytest.mark.parametrize("alpha", [0, -0.5, 1.5])
+def test_alpha_is_above_zero(rule, alpha):
+    with pytest.raises(InputError, match="alpha"):
+        rule(alpha)
+
+
+def test_what_the_model_does_not_have_is_named_before_training(data):
+    for cut, message in (
+        (gn.Factorise(0.5, 17), r"rank 17 exceeds min\(m, n\) = 16"),
+        (gn.Factorise(0.5, 2, layers=["7"]), "no layer '7': it has '0'"),
+        (gn.Factorise(0.5, {"0": 2}, layers=["0", "2"]), "no rank for the layer '2'"),
+    ):
+        trainer = learner()
+        with pytest.raises(InputError, match=message):
+            trainer.fit(*data, epochs=1, batch_size=30, callbacks=[cut])
+        assert trainer.epoch == 0
+    trainer = learner()
+    trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 2, merge=False)])
+    with pytest.raises(InputError, match=r"'0' \(LowRankDense\) is factored already"):
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 2, layers=["0"])])
