@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import warnings
+from collections.abc import Iterator
 
 INTERRUPTED = 130  # the exit code that shells give Ctrl-C
 
@@ -21,7 +24,8 @@ def execute(arguments: list[str], debug: bool = False) -> int:
     try:
         from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
 
-        code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
+        with _warnings_in_one_line():
+            code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
         if code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -48,7 +52,19 @@ def execute(arguments: list[str], debug: bool = False) -> int:
         return _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """What the library warns of is a line for the user, not a place in our code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        yield
+
+
+def _say(message: str) -> None:
+    print(f"gpunet: {' '.join(message.split())}", file=sys.stderr)
+
+
 def _fail(message: str, code: int) -> int:
-    if line := " ".join(message.split()):  # empty after a command group alone, which has printed its help
-        print(f"gpunet: {line}", file=sys.stderr)
+    if message.split():  # empty after a command group alone, which has printed its help
+        _say(message)
     return code

@@ -14,10 +14,11 @@ app = typer.Typer(
     help="""List, fetch and check the data sets.
 
     They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
-    `digits` is part of scikit-learn and needs no file.
+    `digits` is part of scikit-learn, `xor`, `linear` and `xor-easy` are made: they need no file.
 
     Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
     a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test),
+    a folder of images (`CLASS/*.png` or `*.jpg`, or the same in `train/` and `test/`),
     or an .npz with x_train, y_train, x_test and y_test.
     """,
 )
@@ -35,7 +36,8 @@ def list_(
 ) -> None:
     """Show every data set with its state, its size unpacked, and where it lies.
 
-    embedded: always there; verified: complete, checksums right; present: complete, not checked;
+    embedded: always there; verified: complete, checksums right;
+    present: complete, but not checked, or of the right size where no checksum is known (CIFAR);
     damaged; incomplete: some files are missing; missing.
     """
     from gpunet.datasets import data_dir, names, status
@@ -44,7 +46,7 @@ def list_(
     if as_json:
         _print_json({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]})
         return
-    rows = [(each.name, each.state, _size(each.size), each.folder or "scikit-learn") for each in found]
+    rows = [(each.name, each.state, _size(each.size), each.folder or "-") for each in found]
     _table(("name", "state", "size", "where"), rows)
 
 
@@ -64,6 +66,7 @@ def fetch(
     Mirrors are tried in turn. A file gets its name only when its unpacked content has the right checksum.
     An interrupted download is taken up again by the next `fetch`.
     Files that are there and sound are left alone.
+    The CIFAR sets come as archives of 170 MB each, which are checked, unpacked and removed.
 
     Example: gpunet data fetch mnist
     """
@@ -75,12 +78,15 @@ def fetch(
             typer.echo(f"{entry.name}: embedded, nothing to fetch")
             continue
         paths = datasets.fetch(entry.name, mirrors=mirror, timeout=timeout, progress=True)
-        typer.echo(f"{entry.name}: complete and verified in {paths[0].parent}")
+        state = "and verified" if entry.checkable else "(no checksums of its files are known)"
+        typer.echo(f"{entry.name}: complete {state} in {paths[0].parent}")
 
 
 @app.command()
 def verify(names: Names = None, as_json: Json = False) -> None:
     """Check the files of data sets against their SHA-256.
+
+    Where no checksum of a file is known (CIFAR), its size is checked, and the table says so.
 
     Exit code 1 when a file is damaged, when a data set is incomplete, or when one that was named is missing.
 

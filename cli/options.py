@@ -11,8 +11,8 @@ Dataset = Annotated[
     str | None,
     typer.Option(
         "--dataset", "-d", metavar="NAME|PATH", show_default=False,
-        help="A data set of `gpunet data list`, or your own: a folder of IDX files, or an `.npz` with "
-        "x_train, y_train, x_test, y_test.",
+        help="A data set of `gpunet data list`, or your own: an `.npz` with x_train, y_train, x_test, y_test, a "
+        "folder of images (CLASS/*.png), or a folder of IDX files.",
     ),
 ]  # fmt: skip
 Device = Annotated[
@@ -24,6 +24,13 @@ Seeds = Annotated[
         "--seeds", "-n", min=1, show_default="5; 1 with --quick", help="How many seeds; results are mean ± deviation."
     ),
 ]
+TaskSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds", "-n", min=1, show_default="3; xor 10; 1 with --quick",
+        help="How many seeds; results are mean ± deviation.",
+    ),
+]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.", show_default=False)]
 Out = Annotated[

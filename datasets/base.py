@@ -41,8 +41,12 @@ class Dataset:
         return math.prod(self.shape)
 
 
-def validate(dataset: Dataset) -> Dataset:
-    """Return the data set itself; DataError, one line, for the first thing that is wrong with it."""
+def validate(dataset: Dataset, *, every_class: bool = True) -> Dataset:
+    """Return the data set itself; DataError, one line, for the first thing that is wrong with it.
+
+    every_class: each class must have training samples; False where the number of classes is known from elsewhere, so
+    that a class without any is a small excerpt and no mistake in the numbering.
+    """
     for split in ("train", "test"):
         _check_split(dataset, split)
     train, test = dataset.x_train, dataset.x_test
@@ -60,7 +64,7 @@ def validate(dataset: Dataset) -> Dataset:
         )
     if dataset.features != train.shape[1]:
         raise _error(dataset, f"shape {dataset.shape} does not hold the {train.shape[1]:,} features of x_train")
-    _check_labels(dataset)
+    _check_labels(dataset, every_class)
     for split in ("train", "test"):
         check_finite(_arrays(dataset, split)[0], f"{_where(dataset)}: x_{split}")
     return dataset
@@ -83,7 +87,7 @@ def _check_split(dataset: Dataset, split: str) -> None:
         raise _error(dataset, f"x_{split} is empty, shape {x.shape}; at least one sample and one feature are needed")
 
 
-def _check_labels(dataset: Dataset) -> None:
+def _check_labels(dataset: Dataset, every_class: bool) -> None:
     classes = dataset.classes
     for split in ("train", "test"):
         labels = _arrays(dataset, split)[1]
@@ -96,7 +100,7 @@ def _check_labels(dataset: Dataset) -> None:
                 f"{classes:,} classes of the training labels",
             )
     present = np.unique(dataset.y_train)
-    if len(present) < classes:
+    if every_class and len(present) < classes:
         # Sorted, they run 0, 1, 2, … up to the first gap; counters for all classes would trust a stray label.
         gap = np.flatnonzero(present != np.arange(len(present)))
         first = int(gap[0]) if len(gap) else len(present)

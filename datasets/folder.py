@@ -1,4 +1,4 @@
-"""A folder of IDX files: MNIST's own layout, or anyone's data in the same format."""
+"""A folder of somebody's own data: IDX files in MNIST's layout, or images sorted into class folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gpunet.errors import DataError
 from .base import Dataset
 from .convert import from_arrays
 from .idx import read_idx
+from .images import has_images, load_images
 
 # Which part of the data set a file is, told by its name.
 PARTS = {
@@ -20,14 +21,24 @@ PARTS = {
 
 
 def load_folder(folder: str | Path) -> Dataset:
-    """Load a folder with four IDX files, packed with gzip or not.
+    """Load a folder with four IDX files, packed with gzip or not, or one of images, as `images.load_images` says.
 
-    Their names say which is which: `*train*images*`, `*train*labels*`, and `*t10k*` or `*test*` for the test
-    set. Samples may have any shape, and there may be any number of classes, numbered from 0. Raises
-    DataError.
+    The names of IDX files say which is which: `*train*images*`, `*train*labels*`, and `*t10k*` or `*test*` for the
+    test set. Samples may have any shape, and there may be any number of classes, numbered from 0. A complete set of
+    IDX files comes first. Raises DataError.
     """
     folder = Path(folder)
-    return load_parts(folder.resolve().name, find_parts(folder), folder)
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and _is_candidate(path.name))
+        found = _by_part(files)
+        images = not all(found.values()) and has_images(folder)
+        folders = sorted(f"{path.name}/" for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if images:
+        return load_images(folder)
+    parts = _complete(folder, found, [path.name for path in files] + folders)
+    return load_parts(folder.resolve().name, parts, folder)
 
 
 def load_parts(name: str, parts: dict[str, Path], folder: Path) -> Dataset:
@@ -37,20 +48,25 @@ def load_parts(name: str, parts: dict[str, Path], folder: Path) -> Dataset:
     return from_arrays(name, **images, **labels, source=str(folder))
 
 
-def find_parts(folder: Path) -> dict[str, Path]:
-    """The four files of a folder by part; DataError lists what is missing and what was found."""
-    try:
-        files = sorted(path for path in folder.iterdir() if path.is_file() and _is_candidate(path.name))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+def _by_part(files: list[Path]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {part: [] for part in PARTS}
     for path in files:
         part = part_of(path.name)
         if part:
             found[part].append(path)
-    missing = [f"{PARTS[part]}" for part, paths in found.items() if not paths]
+    return found
+
+
+def _complete(folder: Path, found: dict[str, list[Path]], names: list[str]) -> dict[str, Path]:
+    """The four files of a folder by part; DataError lists what is missing and what was found."""
+    missing = [PARTS[part] for part, paths in found.items() if not paths]
+    here = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+    if len(missing) == len(PARTS):
+        raise DataError(
+            f"{folder}: not a complete set of IDX files ({', '.join(missing)}), nor class folders of images "
+            f"(CLASS/*.png or *.jpg, or the same in train/ and test/); found {here or 'no files'}"
+        )
     if missing:
-        here = ", ".join(path.name for path in files[:8]) + (", …" if len(files) > 8 else "")
         raise DataError(
             f"{folder}: not a complete set of IDX files: missing {', '.join(missing)}; found {here or 'no files'}"
         )

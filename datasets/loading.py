@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """Load and check a data set.
 
-    name_or_path: a name of the registry ("mnist", "digits"), a folder of IDX files, or an .npz file with
-    x_train, y_train, x_test, y_test. A name wins over a file of the same name: write "./mnist" for the
-    latter. data_dir: where named data sets lie; by default $GPUNET_DATA or the platform's cache folder.
+    name_or_path: a name of the registry ("mnist", "digits"), a folder of IDX files, a folder of images
+    (class/*.png or *.jpg, or the same in train/ and test/), or an .npz file with x_train, y_train, x_test,
+    y_test. A name wins over a file of the same name: write "./mnist" for the latter. data_dir: where named data
+    sets lie; by default $GPUNET_DATA or the platform's cache folder.
 
     Raises DataError, one line, where the data is missing, damaged or inconsistent.
     """
@@ -35,13 +36,15 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
         return load_folder(path)
     if path.is_file():
         if path.suffix.lower() != ".npz":
-            raise DataError(f"{path}: expected an .npz file or a folder of IDX files, not a file of this kind")
+            raise DataError(
+                f"{path}: expected an .npz file or a folder of IDX files or images, not a file of this kind"
+            )
         from .npz import load_npz
 
         return load_npz(path)
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
         registry.entry(name_or_path)  # unknown, so this raises and lists the known names
-    raise DataError(f"{path}: no such file or folder; expected a folder of IDX files or an .npz file")
+    raise DataError(f"{path}: no such file or folder; expected a folder of IDX files or of images, or an .npz file")
 
 
 def dataset_dir(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -34,17 +34,20 @@ def open_unpacked(path: Path) -> Iterator[BinaryIO]:
             yield plain
 
 
-def damage(path: Path, size: int, sha256: str) -> str | None:
+def damage(path: Path, size: int, sha256: str | None, *, unpack: bool = True) -> str | None:
     """What is wrong with a file that should unpack to `size` bytes of this SHA-256; None if nothing.
 
-    Never unpacks more than one chunk beyond `size`.
+    sha256 None: only the size is known; unpack False: size and SHA-256 are those of the file as it lies there. Never
+    reads more than one chunk beyond `size`.
     """
     digest = hashlib.sha256(usedforsecurity=False)
     count = 0
     try:
-        with open_unpacked(path) as stream:
+        packed = unpack and is_packed(path)
+        with open_unpacked(path) if packed else path.open("rb") as stream:
             while count <= size and (chunk := stream.read(_CHUNK)):
-                digest.update(chunk)
+                if sha256:
+                    digest.update(chunk)
                 count += len(chunk)
     except EOFError:
         return f"truncated: unpacks to {count:,} bytes or little more, expected {size:,}"
@@ -53,6 +56,9 @@ def damage(path: Path, size: int, sha256: str) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     if count != size:
-        return f"unpacks to {'more than ' if count > size else ''}{min(count, size):,} bytes, expected {size:,}"
+        more = "more than " if count > size else ""
+        return f"{'unpacks to' if packed else 'has'} {more}{min(count, size):,} bytes, expected {size:,}"
     found = digest.hexdigest()
-    return None if found == sha256 else f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"
+    if sha256 is None or found == sha256:
+        return None
+    return f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"

@@ -11,13 +11,17 @@ from typing import Any
 from gpunet.errors import RunError
 
 from . import registry
+from .entries import RemoteFile
 from .location import data_dir as data_folder
 from .packed import damage
 
 
 @dataclass(frozen=True)
 class FileStatus:
-    """One file: "verified", "present" (not checked), "damaged" or "missing"; detail says what is wrong."""
+    """One file: "verified", "present", "damaged" or "missing".
+
+    "present": not checked, or of the right size where no checksum is known; detail says so, or what is wrong.
+    """
 
     file: str
     state: str
@@ -29,8 +33,9 @@ class FileStatus:
 class Status:
     """One data set.
 
-    state: "embedded", "verified", "present" (complete but not checked), "damaged", "incomplete" or "missing";
-    size: bytes unpacked (0 where embedded); folder: where it lies or would lie, None where embedded.
+    state: "embedded", "verified", "present" (complete, but not checked, or with files of which only the size is
+    known), "damaged", "incomplete" or "missing"; size: bytes unpacked (0 where embedded); folder: where it lies
+    or would lie, None where embedded.
     """
 
     name: str
@@ -46,7 +51,7 @@ class Status:
 
 
 def status(name: str, *, data_dir: str | os.PathLike[str] | None = None, check: bool = True) -> Status:
-    """The state of the data set of that name; with `check` every file's content is held against its checksum.
+    """The state of the data set of that name; with `check` every file is held against its size and checksum.
 
     Reads only. Raises DataError for an unknown name.
     """
@@ -58,13 +63,15 @@ def status(name: str, *, data_dir: str | os.PathLike[str] | None = None, check: 
     return Status(entry.name, entry.description, _summary(files), entry.size, str(folder), files)
 
 
-def _file_status(file: registry.RemoteFile, folder: Path, check: bool) -> FileStatus:
+def _file_status(file: RemoteFile, folder: Path, check: bool) -> FileStatus:
     path = file.locate(folder)
     if path is None:
         return FileStatus(file.path, "missing")
     if not check:
         return FileStatus(file.path, "present", str(path))
     wrong = damage(path, file.size, file.sha256)
+    if not wrong and file.sha256 is None:
+        return FileStatus(file.path, "present", str(path), "size right; no checksum known")
     return FileStatus(file.path, "damaged" if wrong else "verified", str(path), wrong)
 
 
@@ -74,7 +81,9 @@ def _summary(files: tuple[FileStatus, ...]) -> str:
         return "damaged"
     if states == {"missing"}:
         return "missing"
-    return "incomplete" if "missing" in states else states.pop()
+    if "missing" in states:
+        return "incomplete"
+    return "present" if "present" in states else "verified"
 
 
 def require_sound(found: Iterable[Status], *, named: bool) -> None:
@@ -86,6 +95,4 @@ def require_sound(found: Iterable[Status], *, named: bool) -> None:
     }
     if bad:
         what = ", ".join(f"{name} is {state}" for name, state in bad.items())
-        raise RunError(
-            f"{what}; `gpunet data fetch {' '.join(bad)}` fetches only the files that are missing or damaged"
-        )
+        raise RunError(f"{what}; `gpunet data fetch {' '.join(bad)}` fetches what is missing or damaged")

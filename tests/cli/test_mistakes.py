@@ -268,9 +268,23 @@ def test_the_installed_command(own, tmp_path):
 
 def test_an_unknown_experiment_names_those_there_are(capsys):
     assert execute(["run", "nope"]) == 2
-    assert capsys.readouterr().err == "gpunet: No such command 'nope'. Experiments: svd-init.\n"
+    assert capsys.readouterr().err == "gpunet: No such command 'nope'. Experiments: svd-init, svd-dnn.\n"
 
 
 def test_the_registry_names_those_there_are():
     with pytest.raises(InputError, match="unknown experiment 'nope': expected one of svd-init"):
         registry.experiment("nope")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line(capsys, monkeypatch, tmp_path):
+    import warnings
+
+    from gpunet import datasets
+
+    load = datasets.load
+    monkeypatch.setattr(
+        datasets, "load", lambda name: (warnings.warn("half of it\nis missing", stacklevel=1), load(name))[1]
+    )
+    assert execute(["run", "svd-init", "--quick", "--epochs", "1", "--device", "numpy", "-o", str(tmp_path)]) == 0
+    assert "gpunet: warning: half of it is missing\n" in capsys.readouterr().err

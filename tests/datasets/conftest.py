@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunet.datasets import registry
+from gpunet.datasets import Entry, RemoteFile, registry
 
 from .mirror import Mirror
 
@@ -50,12 +50,12 @@ class Tiny:
     def there(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir()) if self.folder.is_dir() else []
 
-    def entry(self) -> registry.Entry:
+    def entry(self) -> Entry:
         files = tuple(
-            registry.RemoteFile(name, len(text), hashlib.sha256(text).hexdigest(), hashlib.md5(text).hexdigest())
+            RemoteFile(name, len(text), hashlib.sha256(text).hexdigest(), hashlib.md5(text).hexdigest())
             for name, text in self.plain.items()
         )
-        return registry.Entry("tiny", "for tests", lambda folder: pytest.fail("not loaded"), files)
+        return Entry("tiny", "for tests", lambda folder: pytest.fail("not loaded"), files)
 
 
 @pytest.fixture

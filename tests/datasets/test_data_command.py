@@ -20,7 +20,10 @@ def test_list(tiny, serve):
     assert rows["name"].split() == ["name", "state", "size", "where"]
     assert "missing" in rows["mnist"]
     assert "55.0 MB" in rows["mnist"]
-    assert "embedded" in rows["digits"]
+    for name in ("digits", "xor", "linear", "xor-easy"):
+        assert rows[name].split() == [name, "embedded", "-", "-"]
+    assert rows["cifar10"].split()[1:4] == ["missing", "184.4", "MB"]
+    assert rows["cats"].split()[1:4] == ["missing", "3.2", "MB"]
     assert str(tiny.folder) in rows["tiny"]
 
 
@@ -86,6 +89,7 @@ def test_verify_of_what_is_missing(tiny):
 def test_path(tiny):
     assert run("path").stdout.strip() == str(tiny.folder.parent)
     assert run("path", "tiny").stdout.strip() == str(tiny.folder)
+    assert run("path", "cifar100").stdout.strip() == str(tiny.folder.parent / "cifar100")
     assert isinstance(run("path", "digits").exception, DataError)
 
 

@@ -76,7 +76,8 @@ def test_a_damaged_file_is_named(tmp_path):
 def test_unknown_names_and_paths(tmp_path):
     fails("minst", "unknown data set 'minst'", "did you mean 'mnist'", "mnist, digits", "path")
     fails("MNIST", "did you mean 'mnist'")
-    fails("whatever", "known are mnist, digits")
+    fails("whatever", "known are mnist, digits, cifar10, cifar100, cats, xor, linear, xor-easy;")
+    fails("whatever", "a folder of IDX files", "a folder of images", "an .npz file")
     for missing in ("./mnist", "no/such", "gone.npz", str(tmp_path / "gone"), tmp_path / "gone"):
         fails(missing, "no such file or folder")
     (tmp_path / "a.csv").write_text("1,2")
@@ -163,7 +164,7 @@ def test_importing_is_cheap():
     """`gpunet --help` must answer at once, so nothing heavy is imported before it is needed."""
     code = (
         "import sys, gpunet.datasets, gpunet.cli.data; gpunet.datasets.names(); gpunet.datasets.data_dir()\n"
-        "print(*{'numpy', 'pooch', 'requests', 'sklearn', 'h5py', 'scipy'} & set(sys.modules))"
+        "print(*{'numpy', 'pooch', 'requests', 'sklearn', 'h5py', 'PIL', 'scipy', 'tarfile'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tracemalloc
 
 import numpy as np
@@ -203,3 +204,13 @@ def test_checking_takes_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 6_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_classes_without_training_samples_where_their_number_is_known():
+    data = dataclasses.replace(make(), classes=6)
+    with pytest.raises(DataError, match="class 4 and 1 more without training samples"):
+        validate(data)
+    assert validate(data, every_class=False) is data
+    for change, word in (({"classes": 3}, "outside 0 … 2"), ({"classes": 1}, "outside"), ({"shape": (7,)}, "(7,)")):
+        with pytest.raises(DataError, match=re.escape(word)):
+            validate(dataclasses.replace(data, **change), every_class=False)

@@ -1,0 +1,115 @@
+"""One file from mirrors in turn, into a .part file that is only handed on when its content is right."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+from gpunet.errors import FetchError
+
+from .progress import Quiet
+
+if TYPE_CHECKING:
+    from .download import ResumingDownloader
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A file to fetch: `label` names it to the reader, `name` is its name on a mirror, `target` is its own place.
+
+    limit: the most bytes that a mirror may send; damage: what is wrong with a file that should be it, None if
+    nothing is; mirrors: base addresses; timeout: seconds.
+    """
+
+    label: str
+    name: str
+    target: Path
+    limit: int
+    damage: Callable[[Path], str | None]
+    mirrors: list[str]
+    timeout: float
+    report: Quiet
+
+    @contextmanager
+    def part(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """The file as NAME.part, content verified, with the stream that locks it.
+
+        Raises FetchError with what each mirror answered; what came is kept for the next time.
+        """
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with _open_part(self.target) as (part, stream):
+            # An earlier run may have been interrupted between the last byte and the rename.
+            if not (stream.seek(0, os.SEEK_END) and self.damage(part) is None):
+                self._fill(part, stream)
+            yield part, stream
+
+    def _fill(self, part: Path, stream: BinaryIO) -> None:
+        from .download import DownloadError, ResumingDownloader
+
+        answers = []
+        download = ResumingDownloader(timeout=self.timeout, limit=self.limit, report=self.report, label=self.label)
+        for mirror in self.mirrors:
+            try:
+                wrong = self._attempt(download, mirror, part, stream)
+                if wrong is None:
+                    return
+                answer = f"wrong content ({wrong})"
+            except DownloadError as error:
+                answer = str(error)
+            answers.append(f"{urlsplit(mirror).netloc.rpartition('@')[2]}: {answer}")
+            self.report.say(f"{self.label}: {answers[-1]}")
+        left = stream.seek(0, os.SEEK_END)
+        kept = f"{left:,} bytes are kept and taken up next time. " if left else ""
+        raise FetchError(
+            f"{self.label}: no mirror delivered it: {'; '.join(answers)}. {kept}Try again later, name "
+            f"another with --mirror URL, place the file by hand at {self.target}, or use --dataset digits"
+        )
+
+    def _attempt(self, download: ResumingDownloader, mirror: str, part: Path, stream: BinaryIO) -> str | None:
+        """Download from one mirror and return what is wrong with the content; None if nothing is."""
+        from .download import begin_again
+
+        for last in (False, True):
+            download(mirror + self.name, stream)
+            wrong = self.damage(part)
+            if wrong is None:
+                return None
+            begin_again(stream)
+            if last or not download.resumed:
+                return wrong
+            # The earlier bytes may be damaged, or of another packing of the same content: once more, whole.
+            self.report.say(f"{self.label}: what an earlier download left does not fit; begun again")
+        return None
+
+
+@contextmanager
+def _open_part(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """The .part file, open for appending and locked against a second process; removed if it ends up empty."""
+    part = target.with_name(target.name + ".part")
+    try:
+        with part.open("a+b") as stream:
+            _lock(stream, part)
+            yield part, stream
+    finally:
+        with suppress(OSError):
+            if part.stat().st_size == 0:
+                part.unlink()
+                part.parent.rmdir()  # only if it is empty too
+
+
+def _lock(stream: BinaryIO, part: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a file that another process holds open cannot be replaced anyway
+        return
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FetchError(f"{part}: another process is fetching this file; wait for it to end") from None
+    except OSError:  # a file system without locks: the checksum still guards the result
+        return

@@ -1,0 +1,75 @@
+"""The wanted files out of a .tar.gz, and nothing else of it."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from gpunet.errors import FetchError
+
+from .entries import RemoteFile
+from .packed import damage
+from .progress import Quiet
+
+_CHUNK = 1 << 20
+# What tarfile and gzip have been seen to raise on damaged archives; reading one that is sound raises none of them.
+_BAD_ARCHIVE = (tarfile.TarError, zlib.error, EOFError, ValueError)
+
+
+def unpack(archive: Path, files: Sequence[RemoteFile], folder: Path, report: Quiet) -> list[Path]:
+    """Take `files` out of the archive into `folder`, and return their paths in the order of `files`.
+
+    They get their names when all of them are there. What the archive says of a place, an owner or a mode is not
+    followed: a member is looked for by its name and written to the file's own path. Raises FetchError where a member
+    is missing, no plain file, or not of the size or checksum that the file has.
+    """
+    parts = {file: folder / f"{file.path}.part" for file in files}
+    try:
+        _extract(archive, parts)
+        for file, part in parts.items():
+            os.replace(part, folder / file.path)
+    finally:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+                part.parent.rmdir()  # only if it is empty
+    report.say(f"{archive.name.removesuffix('.part')}: {len(parts)} files unpacked")
+    return [folder / file.path for file in files]
+
+
+def _extract(archive: Path, parts: dict[RemoteFile, Path]) -> None:
+    wanted = {file.path: file for file in parts}
+    try:
+        with tarfile.open(archive, "r|gz") as stream:
+            for member in stream:
+                file = wanted.get(member.name.removeprefix("./"))
+                if file is None:
+                    continue
+                del wanted[file.path]  # of members of one name the first counts
+                source = stream.extractfile(member) if member.isreg() else None
+                if source is None or member.size != file.size:
+                    raise _wrong(archive, f"{file.path} is not a file of {file.size:,} bytes")
+                _copy(source, parts[file])
+                if wrong := damage(parts[file], file.size, file.sha256):
+                    raise _wrong(archive, f"{file.path}: {wrong}")
+                if not wanted:
+                    return
+    except _BAD_ARCHIVE as error:
+        raise _wrong(archive, f"cannot be unpacked: {error}") from None
+    raise _wrong(archive, f"{', '.join(wanted)} missing")
+
+
+def _copy(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as stream:
+        while chunk := source.read(_CHUNK):
+            stream.write(chunk)
+
+
+def _wrong(archive: Path, what: str) -> FetchError:
+    return FetchError(f"{archive}: not the archive that was expected: {what}; delete it and fetch again")
