@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from gpunet.layers.base import Shape, Transform
 from gpunet.parameters import Parameters
 
-State = Literal["restart", "carry"]
-STATES: tuple[State, ...] = ("restart", "carry")
+# What becomes of the optimiser's state where one parameter became two, W ≈ L R. "restart": it is zero. "carry": what is
+# linear in the gradients (momentum, Adam's first moment) goes on, M to M Rᵀ and Lᵀ M, the rest restarts. "carry-both":
+# Adam's second moment goes on, too, V to V (R∘R)ᵀ and (L∘L)ᵀ V. "carry" is dangerous with Adam: where a gradient is
+# zero at first (a pixel not lit), a moment that went on is divided by one that did not: the weight is thrown far off.
+State = Literal["restart", "carry", "carry-both"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Move:
 
     place: its range in the new flat arrays, shape: its own; source: the range of the parameter it comes from in the
     old ones, of source_shape, None to start afresh; carry: None to copy all of the state as it is, else the function
-    that takes a state that is linear in the gradients, the rest starting afresh.
+    that carries it over; squares: whether it does so also for states of the squares, which else start afresh.
     """
 
     place: slice
@@ -27,6 +31,7 @@ class Move:
     source: slice | None = None
     source_shape: Shape = ()
     carry: Transform | None = None
+    squares: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,21 @@ class Migration:
 
 
 def migration(
-    old: Parameters, new: Parameters, replaced: str, inherits: Mapping[str, tuple[str, Transform | None]], carry: bool
+    old: Parameters, new: Parameters, replaced: str, inherits: Mapping[str, tuple[str, Transform | None]], state: State
 ) -> Migration:
     """What becomes of the optimiser's state when the layer named `replaced` gives way to one that `inherits`."""
     moves = []
     for name in new.trained:
         place, shape = new.layout.places[name], new.layout.shapes[name]
         layer, _, short = name.rpartition(".")
-        source, transform = (name, None) if layer != replaced else _source(layer, inherits.get(short), carry)
+        source, transform = (
+            (name, None) if layer != replaced else _source(layer, inherits.get(short), state != "restart")
+        )
         if source not in old.trained:
             moves.append(Move(place, shape))
         else:
-            moves.append(Move(place, shape, old.layout.places[source], old.layout.shapes[source], transform))
+            found = old.layout.places[source], old.layout.shapes[source]
+            moves.append(Move(place, shape, *found, transform, state == "carry-both"))
     return Migration(tuple(moves), new.n_trained, new.n_decayed)
 
 

@@ -85,8 +85,7 @@ class Sequential:
 
         All other parameters keep their values and their optimiser's state bit for bit; so does what the new layer took
         over unchanged, such as the bias of `Dense.factorise`. state: what becomes of the optimiser's state where one
-        parameter became two: "restart" it; or "carry" over what is linear in the gradients (momentum, Adam's first
-        moment), M to M Rᵀ and Lᵀ M for W ≈ L R, and restart the rest.
+        parameter became two: "restart", "carry" or "carry-both", see `gpunet.migration`.
         Raises InputError for a layer that is not there or an unknown state, ShapeError where the new one does not fit;
         the model is then as it was.
         """
@@ -98,8 +97,8 @@ class Sequential:
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
         inherits = layer.inherits if layer.made_from is old else {}
-        if state == "carry" and not any(transform for _, transform in inherits.values()):
-            raise InputError(f"state='carry' needs what factorise() made of the layer {name!r}, got {layer!r}")
+        if state != "restart" and not any(transform for _, transform in inherits.values()):
+            raise InputError(f"state={state!r} needs what factorise() made of the layer {name!r}, got {layer!r}")
         layer.name, layer.head = old.name, old.head
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
@@ -108,7 +107,7 @@ class Sequential:
         self._declare()
         self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
         self._write(kept | new)
-        self.migrations.append(migration(before, self._store, layer.name, inherits, state == "carry"))
+        self.migrations.append(migration(before, self._store, layer.name, inherits, state))
         layer.made_from, layer.inherits = None, {}  # what it came from may be freed
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0

@@ -31,7 +31,7 @@ class Optimizer:
     """
 
     states: tuple[str, ...] = ()  # names of the flat arrays beside the parameters
-    linear: tuple[str, ...] = ()  # those of them that are linear in the gradients
+    linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
         check_range("learning_rate", learning_rate, above=0)
@@ -58,7 +58,7 @@ class Optimizer:
                 if move.source is not None:
                     clock = next(clock for part, clock in ages if part.start <= move.source.start < part.stop)
                     self._move(move, old)
-                    if move.carry:  # the first moment goes on, the second starts: each counts its own steps
+                    if move.carry and not move.squares:  # each moment counts its own steps
                         steps = float(self.ops.to_host(clock)[base.STEP])
                         clock = carried.setdefault(id(clock), self._clock(steps, 0))
                 place = slice(place.start, each.size if place.stop is None else place.stop)
@@ -72,8 +72,9 @@ class Optimizer:
             source, out = old[name][move.source], state[move.place]
             if move.carry is None:
                 self.ops.copy(source, out)
-            elif name in self.linear:
-                move.carry(self.ops, source.reshape(move.source_shape), out.reshape(move.shape))
+            elif name in self.linear or move.squares:
+                squares = name not in self.linear
+                move.carry(self.ops, source.reshape(move.source_shape), out.reshape(move.shape), squares)
 
     def _lay_out(self, params: Array, grads: Array, decayed: int, ages: list[tuple[slice, Array]]) -> None:
         self._ages = ages

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
-from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Array
+from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError, InputError, ShapeError
 from gpunet.model import Sequential
@@ -19,6 +19,7 @@ from gpunet.optim import Adam, Optimizer
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples, sample_shape
+from gpunet.tally import Tally
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
@@ -78,8 +79,8 @@ class Trainer:
             self.loss.attach(self.backend, self.model.layers[-1].activation)
             self.optimizer.attach(self.backend, *self.model.flat)
             self._followed = len(self.model.migrations)
-            self._totals = self.backend.zeros(N_TOTALS, "float64")
-            self._cursor = self.backend.zeros(1, "int64")
+            # Two: callbacks may evaluate in the middle of an epoch.
+            self.tally, self._looking = Tally(self.backend), Tally(self.backend)
             self._ready = self.model.input_shape
         if tuple(input_shape) != self._ready:
             raise ShapeError(f"samples have shape {tuple(input_shape)}, the model was built for {self._ready}")
@@ -157,7 +158,7 @@ class Trainer:
     ) -> dict[str, float]:
         """One pass over the data; returns its entry of the history."""
         order = self.backend.asarray(stream(self.seed, BATCHES, self.epoch).permutation(len(train)))
-        self._reset()
+        self.tally.reset()
         paused, steps = 0.0, train.batches(batch)
         look = CHECK_EVERY if self.backend.name == "cpu" else steps
         with self.backend.session():
@@ -176,7 +177,7 @@ class Trainer:
         seconds = time.perf_counter() - began - paused
         bar.advance(steps % look, self._note(batch))
         self.epoch += 1
-        loss, accuracy = self._means()
+        loss, accuracy = self.tally.means()
         return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
     def step(self, train: Samples, order: Array, n: int) -> None:
@@ -185,13 +186,13 @@ class Trainer:
             self._follow()
         self.model.use(n)
         x, labels, ops = self._x[:n], self._labels[:n], self.backend
-        ops.gather(train.x, order, self._cursor, train.scale, x)
-        ops.gather(train.labels, order, self._cursor, 1, labels)
+        ops.gather(train.x, order, self.tally.cursor, train.scale, x)
+        ops.gather(train.labels, order, self.tally.cursor, 1, labels)
         z = self.model.forward(x)
-        self.loss(z, labels, self.model.d_scores, self._totals)
+        self.loss(z, labels, self.model.d_scores, self.tally.totals)
         self.model.backward(self.model.d_scores)
         self.optimizer.step()
-        ops.advance(self._cursor, n)
+        ops.advance(self.tally.cursor, n)
 
     def _follow(self) -> None:
         """Take the optimiser's state to where the model's replaced layers left their parameters."""
@@ -199,34 +200,24 @@ class Trainer:
         self.optimizer.migrate(self.model.migrations[self._followed :], params, grads)
         self._followed = len(self.model.migrations)
 
-    def _reset(self) -> None:
-        self.backend.copy(0, self._totals)
-        self.backend.copy(-1, self._totals[FIRST_BAD:])
-        self.backend.copy(0, self._cursor)
-
-    def _means(self) -> tuple[float, float]:
-        totals = self.backend.to_host(self._totals)
-        return float(totals[LOSS_SUM] / totals[SAMPLES]), float(totals[CORRECT] / totals[SAMPLES])
-
     def _note(self, batch: int) -> str:
         """How training goes; raises DivergedError when it does not."""
-        bad = float(self.backend.to_host(self._totals)[FIRST_BAD])
+        bad = self.tally.first_bad()
         if bad >= 0:
             raise DivergedError(
-                f"the loss became NaN or infinite in epoch {self.epoch + 1}, step {int(bad) // batch + 1}, at learning "
+                f"the loss became NaN or infinite in epoch {self.epoch + 1}, step {bad // batch + 1}, at learning "
                 f"rate {self.optimizer.learning_rate:g}: lower the learning rate, or look at the data's scale"
             )
-        return f"epoch {self.epoch + 1}  loss {self._means()[0]:.4g}"
+        return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} over a data set: means over its samples."""
         data = self.samples(x, y, "evaluation data")
-        self._reset()
         for z, labels in self._passes(data):
-            self.loss(z, labels, self.model.d_scores, self._totals)
-        loss, accuracy = self._means()
+            self.loss(z, labels, self.model.d_scores, self._looking.totals)
+        loss, accuracy = self._looking.means()
         return {"loss": loss, "accuracy": accuracy}
 
     def predict(self, x: Any) -> np.ndarray[Any, Any]:
@@ -247,15 +238,16 @@ class Trainer:
         batch = min(EVAL_BATCH, len(data))
         self._workspace(batch)
         order = self.backend.asarray(np.arange(len(data)))
-        self.backend.copy(0, self._cursor)
+        cursor = self._looking.cursor
+        self._looking.reset()
         with self.backend.session():
             for start in range(0, len(data), batch):
                 n = min(batch, len(data) - start)
                 self.model.use(n)
-                self.backend.gather(data.x, order, self._cursor, data.scale, self._x[:n])
-                self.backend.gather(data.labels, order, self._cursor, 1, self._labels[:n])
+                self.backend.gather(data.x, order, cursor, data.scale, self._x[:n])
+                self.backend.gather(data.labels, order, cursor, 1, self._labels[:n])
                 yield self.model.forward(self._x[:n]), self._labels[:n]
-                self.backend.advance(self._cursor, n)
+                self.backend.advance(cursor, n)
 
 
 _progress = progress  # `fit` has a parameter of that name

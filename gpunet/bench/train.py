@@ -78,7 +78,7 @@ def ours(case: Case, device: str, x: Any, y: Any) -> tuple[Callable[[], None], C
                 place = step % per_epoch
                 if place == 0:
                     order = backend.asarray(rng.permutation(len(x)))
-                    trainer._reset()
+                    trainer.tally.reset()
                 trainer.step(data, order, min(batch, len(x) - place * batch))
             backend.synchronize()
 

@@ -68,6 +68,17 @@ def compare(values: Sequence[float], claimed: float, tolerance: float, *, lower_
     return Finding(mean, verdict, f"within ±{margin:.2g} counts as reproduced")
 
 
+def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
+    """Mean over seeds against a number that is one run: it may lie two of our deviations off, as one of ours may.
+
+    The margin is 2·s·√(1 + 1/n), s our standard deviation over n seeds, but at least `floor`; verdicts as in `compare`.
+    """
+    n = len(values)
+    centre = sum(values) / n
+    deviation = math.sqrt(sum((v - centre) ** 2 for v in values) / (n - 1)) if n > 1 else 0.0
+    return compare(values, claimed, max(floor, 2 * deviation * math.sqrt(1 + 1 / n)), lower_is_better=lower_is_better)
+
+
 def ordering(holds: Sequence[bool], measured: str) -> Finding:
     """A statement that is true or false for each seed: reproduced when it holds for more than two thirds of them."""
     share = sum(holds) / len(holds)

@@ -34,6 +34,13 @@ EXPERIMENTS: dict[str, Entry] = {
             ("mnist", "digits"),
             "gpunet.experiments.svd_init",
         ),
+        Entry(
+            "svd-dnn",
+            "001: S. Sarnayak, A. Mohanty, S. Temkar, Deep Neural Networks and Accelerating them using SVD (2020)",
+            "pre-train, cut hidden weights by truncated SVD, train the factors, multiply back",
+            ("xor", "cats", "mnist", "digits"),
+            "gpunet.experiments.svd_dnn",
+        ),
     ]
 }
 

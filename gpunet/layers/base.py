@@ -13,7 +13,9 @@ from gpunet.backend.base import Array, Backend
 from gpunet.errors import InputError
 
 Shape = tuple[int, ...]
-Transform = Callable[[Backend, Array, Array], None]  # (ops, source, out): writes a parameter's state from another's
+# (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
+# their squares.
+Transform = Callable[[Backend, Array, Array, bool], None]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Layer:
     trainable: bool = True
     head: bool = False
     name: str = ""
-    # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries a
-    # state linear in the gradients over; None where the parameter is the same one. Read by `Sequential.replace`.
+    # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
+    # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
     made_from: Layer | None = None
     inherits: Mapping[str, tuple[str, Transform | None]] = MappingProxyType({})
 

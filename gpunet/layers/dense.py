@@ -98,11 +98,12 @@ class Dense(Layer):
             self.units, size, self.activation, left=left, right=right, bias=bias, trainable=self.trainable
         )
 
-        def to_left(ops: Backend, moment: Array, out: Array) -> None:  # ∂/∂L of f(L R) = G Rᵀ
-            ops.gemm(moment, ops.asarray(right, moment.dtype), out, transpose_b=True)
+        # ∂/∂L of f(L R) = G Rᵀ, ∂/∂R = Lᵀ G; of squares the mean, if the gradients of W's elements were independent
+        def to_left(ops: Backend, moment: Array, out: Array, squares: bool) -> None:
+            ops.gemm(moment, ops.asarray(right**2 if squares else right, moment.dtype), out, transpose_b=True)
 
-        def to_right(ops: Backend, moment: Array, out: Array) -> None:  # ∂/∂R of f(L R) = Lᵀ G
-            ops.gemm(ops.asarray(left, moment.dtype), moment, out, transpose_a=True)
+        def to_right(ops: Backend, moment: Array, out: Array, squares: bool) -> None:
+            ops.gemm(ops.asarray(left**2 if squares else left, moment.dtype), moment, out, transpose_a=True)
 
         layer.made_from = self
         layer.inherits = {"bias": ("bias", None), "left": ("weight", to_left), "right": ("weight", to_right)}

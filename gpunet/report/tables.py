@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,6 +15,13 @@ from gpunet.experiments.schema import VERDICTS, Metric, Result
 
 COLOUR = {"reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "not tested": "dim"}
 PERCENT = "accuracy"
+WIDTH = 130  # columns, where no terminal says how many
+
+
+def console() -> Console:
+    """Standard output: a terminal as wide as it is, anything else wide enough for our tables (or $COLUMNS)."""
+    narrow = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=WIDTH if narrow else None)
 
 
 def number(value: float, metric: str) -> str:
@@ -33,8 +43,14 @@ def rows_table(
     rows: Sequence[str],
     metrics: Mapping[str, str],
     claimed: Mapping[str, Mapping[str, float]] | None = None,
+    extra: Mapping[str, Mapping[str, str]] | None = None,
+    label: Callable[[str], str] = str,
 ) -> Table:
-    """Rows of a result beside what the document claims for them; `metrics` maps names to column headings."""
+    """Rows of a result beside what the document claims for them.
+
+    `metrics` maps names to column headings; `extra` adds columns of text by heading, then by row; `label` turns
+    a row's name into what is shown.
+    """
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for name, heading in metrics.items():
@@ -42,13 +58,16 @@ def rows_table(
         if claimed:
             table.add_column(f"{heading}{unit}\nclaimed", justify="right", style="dim")
         table.add_column(f"{heading}{unit}\n{'measured' if claimed else ''}".rstrip(), justify="right")
+    for heading in extra or {}:
+        table.add_column(heading, justify="right")
     for row in rows:
-        cells: list[Any] = [row]
+        cells: list[Any] = [label(row)]
         for name in metrics:
             if claimed:
                 stated = claimed.get(row, {}).get(name)
                 cells.append("–" if stated is None else number(stated, name))
             cells.append(cell(result.row(row).metrics.get(name), name))
+        cells += [texts.get(row, "–") for texts in (extra or {}).values()]
         table.add_row(*cells)
     return table
 

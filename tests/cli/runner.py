@@ -23,7 +23,7 @@ class Done:
 
     def said(self) -> list[str]:
         """Lines on standard error that are not progress."""
-        return [line for line in self.err.splitlines() if not line.startswith("svd-init ")]
+        return [line for line in self.err.splitlines() if not line.startswith(("svd-init ", "svd-dnn "))]
 
     def one_line(self, code: int, *words: str) -> str:
         """A mistake's only trace: the exit code and one line on standard error."""

@@ -13,7 +13,8 @@ from gpunet.backend import why_no_gpu, why_no_numba
 from .runner import run, script
 
 HEAVY = ("numpy", "scipy", "matplotlib", "sklearn", "h5py", "numba", "cupy", "pooch", "safetensors", "torch")
-HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["data", "--help"], ["data", "fetch", "--help"],
+HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["run", "svd-dnn", "--help"],
+         ["data", "--help"], ["data", "fetch", "--help"], ["bench", "scaling", "--help"],
          ["info", "--help"], [], ["run"], ["data"], ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
 
 
@@ -39,6 +40,11 @@ def test_help_imports_nothing_heavy(arguments):
             ("--dataset", "--device", "--seeds", "--seed", "--epochs", "--out", "--quick", "--json", "--hidden",
              "--learning-rate", "--batch-size", "--dependency", "my.npz", "x_train", "IDX", "cuda:N", "our choice",
              "runs/EXPERIMENT-DATASET"),
+        ),
+        (
+            ["run", "svd-dnn", "--help"],
+            ("--task", "xor|cats|mnist", "--phi", "--alpha", "--meaning", "dimension", "break-even", "--sweep-alpha",
+             "--sweep-phi", "--no-speed", "my.npz", "Tables 1 to 3"),
         ),
         (["data", "--help"], ("list", "fetch", "verify", "path", "GPUNET_DATA", "*train*images*", "x_train")),
     ],

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from ..experiments.made import is_png, read_result
+from ..experiments.made import read_result
+from ..experiments.schema import is_png
 from .runner import command, files, start
 
 

@@ -18,11 +18,11 @@ from ..experiments.made import (
     SWEEP,
     arrays,
     dataset,
-    is_png,
     read_result,
     repeatable,
     write_npz,
 )
+from ..experiments.schema import is_png
 from .runner import TINY, files, run, script
 
 

@@ -176,11 +176,11 @@ def test_a_factored_step_can_be_captured(rng):
     trainer = gn.Trainer(gn.Sequential(layers), optimizer=gn.Adam(1e-2), device=backend)
     data = trainer.samples(rng.normal(size=(30, 9)).astype("float32"), rng.integers(0, 3, 30))
     trainer._workspace(20)
-    trainer._reset()
+    trainer.tally.reset()
     order = backend.asarray(np.arange(30))
     for n in (20, 10):
         trainer.step(data, order, n)
-    trainer._reset()
+    trainer.tally.reset()
     with backend.capture():
         for n in (20, 10):
             trainer.step(data, order, n)

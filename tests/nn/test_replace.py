@@ -43,9 +43,9 @@ class Reference:
         for name, value in trainer.model.parameters.items():
             self.add(name, value)
 
-    def add(self, name, value, first=None, steps=0):
-        first = np.zeros_like(value) if first is None else first
-        self.names[name] = [value.copy(), first.copy(), np.zeros_like(value), steps, 0]
+    def add(self, name, value, first=None, second=None, ages=(0, 0)):
+        first, second = (np.zeros_like(value) if moment is None else moment for moment in (first, second))
+        self.names[name] = [value.copy(), first.copy(), second.copy(), *ages]
 
     def step(self, gradients):
         s = self.settings
@@ -65,7 +65,7 @@ class Reference:
             entry[:] = [w, m, v, steps, second_steps]
 
 
-@pytest.mark.parametrize("state", ["restart", "carry"])
+@pytest.mark.parametrize("state", ["restart", "carry", "carry-both"])
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_training_across_replacements_is_that_of_parameters_with_ages_of_their_own(data, optimizer, state):
     trainer = made(optimizer)
@@ -75,7 +75,7 @@ def test_training_across_replacements_is_that_of_parameters_with_ages_of_their_o
 
     def steps(count):
         for turn in range(count):
-            trainer._cursor[0] = 20 * (turn % 2)
+            trainer.tally.cursor[0] = 20 * (turn % 2)
             trainer.step(train, order, 20)
             reference.step({name: g.copy() for name, g in trainer.model.gradients.items()})
             for name, value in trainer.model.parameters.items():
@@ -86,16 +86,19 @@ def test_training_across_replacements_is_that_of_parameters_with_ages_of_their_o
         old = reference.names.pop(f"{name}.weight", None)
         for part in ("left", "right"):
             reference.names.pop(f"{name}.{part}", None)
-        for part, value in {"left": 0, "right": 0, "weight": 0}.items():
-            full = f"{name}.{part}"
-            if full not in trainer.model.parameters:
-                continue
-            value, first, age = trainer.model.parameters[full], None, 0
-            if part != "weight" and state == "carry":
-                left, right = (trainer.model.parameters[f"{name}.{p}"] for p in ("left", "right"))
-                first = old[1] @ right.T if part == "left" else left.T @ old[1]
-                age = old[3]
-            reference.add(full, value, first, age)
+        parameters = trainer.model.parameters
+        if f"{name}.weight" in parameters:
+            reference.add(f"{name}.weight", parameters[f"{name}.weight"])
+            return
+        left, right = (parameters[f"{name}.{part}"] for part in ("left", "right"))
+        for part, value, carried in (
+            ("left", left, lambda moment, power: moment @ (right**power).T),
+            ("right", right, lambda moment, power: (left**power).T @ moment),
+        ):
+            first = carried(old[1], 1) if state != "restart" else None
+            second = carried(old[2], 2) if state == "carry-both" else None
+            ages = {"restart": (0, 0), "carry": (old[3], 0), "carry-both": (old[3], old[4])}[state]
+            reference.add(f"{name}.{part}", value, first, second, ages)
 
     steps(7)
     replace("0", trainer.model.layer("0").factorise(4))
@@ -197,7 +200,7 @@ def test_mistakes_leave_the_model_as_it_was(data):
     for name, layer, options, error, message in [
         ("1", factored, {}, InputError, r"no layer '1': it has '0' \(Dense\), '2' \(Dense\), '4' \(Dense\)"),
         (0, factored, {}, InputError, "no layer 0: it has '0'"),
-        ("0", factored, {"state": "keep"}, InputError, "state is 'keep': expected one of restart, carry"),
+        ("0", factored, {"state": "keep"}, InputError, "state is 'keep': expected one of restart, carry, carry-both"),
         ("2", factored, {}, ShapeError, r"samples of shape \(10,\), its replacement of shape \(12,\)"),
         ("0", gn.Dense(12), {}, InputError, "activation 'relu', its replacement 'identity'"),
         ("4", gn.Dense(3, "sigmoid"), {}, InputError, "activation 'identity', its replacement 'sigmoid'"),

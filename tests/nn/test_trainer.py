@@ -124,7 +124,7 @@ def test_a_step_allocates_nothing(rng, device, loss, activation, optimizer):
     order = learner.backend.asarray(np.arange(3000))
 
     def epoch():
-        learner._reset()
+        learner.tally.reset()
         for _ in range(2):
             learner.step(data, order, 1000)
         learner.step(data, order, 333)
@@ -152,7 +152,7 @@ def test_a_step_could_be_captured(rng, loss, activation, optimizer):
     data = learner.samples(x, y)
     learner._workspace(32)
     order = strict.asarray(np.arange(300))
-    learner._reset()
+    learner.tally.reset()
     learner.step(data, order, 32)
     with strict.capture(), strict.session():
         for _ in range(5):
