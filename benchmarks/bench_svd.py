@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from gpunet.bench.svd import reference
-from gpunet.bench.timing import interleave
 from gpunet.datasets import load
 from gpunet.linalg import class_pca, svd
 from gpunet.linalg.matrix import TallMatrix
 from gpunet.linalg.moments import gram_and_mean
+from gpunet.timing import interleave
 
 
 def once(run):

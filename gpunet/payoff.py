@@ -57,6 +57,8 @@ def _step(
     for view in parameters.views.values():
         backend.copy(array(*view.shape), view)
     optimizer.attach(backend, *parameters.flat)
+    if isinstance(layer, LowRankDense):  # the factors will be younger than the bias: two ranges to update
+        optimizer.age_apart(parameters.n_decayed)
     units = declared["0.bias"][1].shape[0]
     layer.bind(backend.empty((batch, units), dtype), backend.empty((batch, inner), dtype) if needs_dx else None)
     x, dy = array(batch, inner), array(batch, units)

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import get_backend
-from gpunet.bench.timing import interleave
 from gpunet.errors import InputError
 from gpunet.linalg import SVD, svd
 from gpunet.rng import DATA, stream
+from gpunet.timing import interleave
 
 RIVALS = {"numpy": "numpy", "sklearn": "sklearn", "torch": "torch"}
 PACKAGES = {"numpy": "numpy", "sklearn": "scikit-learn", "torch": "torch"}

@@ -16,7 +16,7 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend, why_no_numba
-from gpunet.bench.timing import Times, interleave
+from gpunet.timing import Times, interleave
 from gpunet.train import Trainer
 
 
@@ -135,15 +135,17 @@ def products(case: Case, backend: Backend) -> Callable[[], None]:
     w = [array(b, a) for a, b in zip(case.widths, case.widths[1:], strict=False)]
     g = [array(b, a) for a, b in zip(case.widths, case.widths[1:], strict=False)]
     out = [backend.empty(a.shape) for a in x]
+    per_epoch = -(-case.samples // n)
+    sizes = [min(n, case.samples - step % per_epoch * n) for step in range(case.steps)]  # the last batch is short
 
     def run() -> None:
-        for _ in range(case.steps):
+        for size in sizes:
             for i in range(len(w)):
-                backend.gemm(x[i], w[i], out[i + 1], transpose_b=True)
+                backend.gemm(x[i][:size], w[i], out[i + 1][:size], transpose_b=True)
             for i in reversed(range(len(w))):
-                backend.gemm(d[i + 1], x[i], g[i], transpose_a=True)
+                backend.gemm(d[i + 1][:size], x[i][:size], g[i], transpose_a=True)
                 if i:
-                    backend.gemm(d[i + 1], w[i], out[i])
+                    backend.gemm(d[i + 1][:size], w[i], out[i][:size])
 
     return run
 

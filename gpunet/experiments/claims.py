@@ -64,8 +64,8 @@ def compare(values: Sequence[float], claimed: float, tolerance: float, *, lower_
     spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else 0.0
     margin = max(tolerance, 2 * spread)
     gain = (claimed - mean) if lower_is_better else (mean - claimed)
-    verdict: Verdict = "exceeded" if gain > margin else "not reproduced" if gain < -margin else "reproduced"
-    return Finding(mean, verdict, f"within ±{margin:.2g} counts as reproduced")
+    found: Verdict = "exceeded" if gain > margin else "not reproduced" if gain < -margin else "reproduced"
+    return Finding(mean, found, f"within ±{margin:.2g} counts as reproduced")
 
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
@@ -79,8 +79,12 @@ def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_b
     return compare(values, claimed, max(floor, 2 * deviation * math.sqrt(1 + 1 / n)), lower_is_better=lower_is_better)
 
 
+def verdict(holds: bool) -> Verdict:
+    """Of a statement that is true or false as a whole."""
+    return "reproduced" if holds else "not reproduced"
+
+
 def ordering(holds: Sequence[bool], measured: str) -> Finding:
     """A statement that is true or false for each seed: reproduced when it holds for more than two thirds of them."""
     share = sum(holds) / len(holds)
-    verdict: Verdict = "reproduced" if share > 2 / 3 else "not reproduced"
-    return Finding(measured, verdict, f"holds for {sum(holds)} of {len(holds)} seeds")
+    return Finding(measured, verdict(share > 2 / 3), f"holds for {sum(holds)} of {len(holds)} seeds")

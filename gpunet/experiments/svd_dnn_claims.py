@@ -37,6 +37,7 @@ NOTEBOOKS: dict[str, dict[str, dict[str, float]]] = {"xor": {"svd phi=0.1 alpha=
 # Least difference that counts: rounding of the table; one image of a small test set; timing noise between machines.
 FLOOR = {"train_loss": 0.002, "train_accuracy": 0.001, "test_accuracy": 0.002, "relative_speed": 0.05,
          "epoch_speed_up": 0.05}  # fmt: skip
+CLEARLY = 0.005  # of accuracy
 ONE_IMAGE = {"cats": 0.02}  # of 50 test images
 
 
@@ -99,11 +100,13 @@ def _orderings(meaning: str) -> list[Claim]:
     """The document's orderings, for one meaning of α."""
     cut = f"svd phi=0.1 alpha=0.5 {meaning}"
 
-    def compared(task: str, id_: str, text: str, where: str, high: str, low: str, metric: str) -> Claim:
+    def compared(
+        task: str, id_: str, text: str, where: str, high: str, low: str, metric: str, slack: float = 0.0
+    ) -> Claim:
         unit = 100 if "accuracy" in metric else 1
         return Claim(
             f"{task}-{id_}-{meaning}", f"{task}: {text}, α as {meaning}", where, "yes", task,
-            lambda result: _better(result, high, low, metric, unit=unit),
+            lambda result: _better(result, high, low, metric, unit=unit, slack=slack),
         )  # fmt: skip
 
     loss, test = "train_loss", "test_accuracy"
@@ -128,8 +131,8 @@ def _orderings(meaning: str) -> list[Claim]:
             )
         ),
         compared(
-            "mnist", "50-units", "with one hidden layer of 50 units the cut lowers the test accuracy", "Section 4.3",
-            "dense 50 units", f"{cut} 50 units", test,
+            "mnist", "50-units", "with one hidden layer of 50 units the cut lowers accuracy clearly, by half a point",
+            "Section 4.3", "dense 50 units", f"{cut} 50 units", test, CLEARLY,
         ),
     ]  # fmt: skip
 

@@ -1,0 +1,229 @@
+"""How the gain of factored training grows with the net (document 001, future work 1 and 4).
+
+Nets of wide square layers (width → width → … → 10 classes) are trained dense and with their wide layers factored, in
+turn in one process. Two counts of multiplications say what to expect:
+
+allowed: the document's, mn against l(m + n) for every product of a layer; the last layer stays dense.
+allowed_step: that of the products which a step of this net runs (`counts.step_products`). It is lower where factoring
+pays, since the first layer needs no gradient of the data: 2mn a sample dense, but l(2 in + 3 out) factored.
+
+Neither counts what is done to elements (bias, activation, Adam).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpunet as gn
+from gpunet.backend import Backend
+from gpunet.bench.counts import allowed_step, merging_pays, step_total
+from gpunet.bench.steps import STILL, repeats, training
+from gpunet.checks import check_range
+from gpunet.datasets.memory import physical_memory
+from gpunet.errors import InputError, RunError
+from gpunet.factorise import speed_up
+from gpunet.files import write_atomically
+from gpunet.linalg import BreakEven, DimensionFraction
+from gpunet.linalg.rank import RankRule
+from gpunet.progress import Progress
+from gpunet.rng import DATA, stream
+from gpunet.timing import PAUSE, interleave
+from gpunet.train import Trainer
+
+CLASSES = 10
+WIDEST = 1_000_000
+LEAST = 0.05  # seconds that one timing lasts at least: many steps of a narrow net
+SHARE = 0.8  # of the device's memory, at most
+DENSE = "dense"
+RULES: dict[str, Callable[[float], RankRule]] = {"break-even": BreakEven, "dimension": DimensionFraction}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One width and α: what the counts allow, and dense over factored time of a step with its quartiles over rounds.
+
+    losses: (dense, factored) mean cross-entropy in the last timing. skipped: why there are no times.
+    """
+
+    width: int
+    alpha: float
+    rank: int
+    allowed: float
+    allowed_step: float
+    speed_up: float | None = None
+    quartiles: tuple[float, float] | None = None
+    dense_seconds: float | None = None
+    factored_seconds: float | None = None
+    losses: tuple[float, float] | None = None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is compared; raises InputError for what cannot be."""
+
+    widths: tuple[int, ...]
+    alphas: tuple[float, ...] = (0.5, 0.25, 0.125)
+    meaning: str = "break-even"
+    batch: int = 512
+    layers: int = 2
+    rounds: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.widths or not self.alphas:
+            raise InputError("expected at least one width and one alpha")
+        for width in self.widths:
+            check_range("width", width, least=1, most=WIDEST)
+        for alpha in self.alphas:
+            check_range("alpha", alpha, above=0, most=1)
+        if self.meaning not in RULES:
+            raise InputError(f"meaning is {self.meaning!r}: expected one of {', '.join(RULES)}")
+        for name in ("batch", "layers", "rounds"):
+            check_range(name, getattr(self, name), least=1)
+
+    @property
+    def nets(self) -> dict[str, float | None]:
+        """α by the net's name, None for the dense one, which is the first."""
+        return {DENSE: None} | {f"alpha {alpha}": alpha for alpha in self.alphas}
+
+    def shapes(self, width: int) -> list[tuple[int, int]]:
+        """(out, in) of the layers' weights, front to back."""
+        return [(width, width)] * self.layers + [(CLASSES, width)]
+
+    def ranks(self, width: int, alpha: float | None) -> list[int | None]:
+        """The layers' ranks, None where they stay dense."""
+        wide = None if alpha is None else RULES[self.meaning](alpha)((width, width))
+        return [wide] * self.layers + [None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A comparison, one row a width and α."""
+
+    device: str
+    kernels: str
+    settings: Settings
+    rows: list[Row]
+
+    def write(self, folder: Path, provenance: dict[str, Any]) -> Path:
+        """Write `folder/result.json` in one piece."""
+        path = folder / "result.json"
+        document = {"benchmark": "scaling"} | asdict(self) | {"provenance": provenance}
+        write_atomically(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def compare(settings: Settings, backend: Backend, progress: Progress | None = None) -> Report:
+    """Time dense and factored nets of each width in turn; a width that does not fit the memory is skipped.
+
+    Raises RunError where a loss is not finite in the last timing.
+    """
+    bar, rows = progress or Progress(), list[Row]()
+    obstacles = {width: _does_not_fit(settings, width, backend) for width in settings.widths}
+    rate = 0.0  # multiplications a second at the width before
+    for place, width in enumerate(settings.widths):
+        if obstacles[width]:
+            rows += _skipped(settings, width, obstacles[width])
+            continue
+        ahead = [each for each in settings.widths[place:] if not obstacles[each]]
+        left = sum(_seconds(settings, each, rate) for each in ahead) if rate else 0
+        note = f", about {left:.0f} s left" if left >= 1 else ""
+        what = f"bench scaling, width {width} ({place + 1} of {len(settings.widths)}{note})"
+        bar.start(what, (settings.rounds + 1) * len(settings.nets))
+        try:
+            rows += _width(settings, width, backend, bar)
+            rate = step_total(settings.shapes(width), settings.ranks(width, None), settings.batch)
+            rate /= rows[-1].dense_seconds or math.inf
+        except MemoryError as error:
+            rows += _skipped(settings, width, f"out of memory: {error}")
+    return Report(backend.name, backend.kernels, settings, rows)
+
+
+# -- one width ---------------------------------------------------------------------------------------------------------
+
+
+def _width(settings: Settings, width: int, backend: Backend, bar: Progress) -> list[Row]:
+    rng, batch = stream(0, DATA), settings.batch
+    trainers = {
+        name: Trainer(_net(width, settings.ranks(width, alpha)), optimizer=gn.Adam(STILL), device=backend)
+        for name, alpha in settings.nets.items()
+    }
+    x, labels = rng.standard_normal((batch, width), np.float32), rng.integers(0, CLASSES, batch)
+    data = trainers[DENSE].samples(x, labels)
+    count = repeats(training(trainers[DENSE], data, batch, lambda: np.arange(batch)), LEAST)
+    order = rng.integers(0, batch, count * batch)
+
+    def noted(trainer: Trainer) -> Callable[[], None]:
+        run = training(trainer, data, batch, lambda: order)
+
+        def run_and_note() -> None:
+            run()
+            bar.advance()
+
+        return run_and_note
+
+    times = interleave({name: noted(trainer) for name, trainer in trainers.items()}, settings.rounds)
+    losses = {name: trainer.tally.means()[0] for name, trainer in trainers.items()}
+    if not all(map(math.isfinite, losses.values())):
+        raise RunError(f"a loss at width {width} became NaN or infinite, so its times mean nothing: {losses}")
+    return [
+        _row(
+            settings, width, alpha, speed_up=times.ratio(DENSE, name), quartiles=times.spread(DENSE, name),
+            dense_seconds=times.median(DENSE) / count, factored_seconds=times.median(name) / count,
+            losses=(losses[DENSE], losses[name]),
+        )
+        for name, alpha in settings.nets.items() if alpha is not None
+    ]  # fmt: skip
+
+
+def _net(width: int, ranks: Sequence[int | None]) -> gn.Sequential:
+    wide = [gn.Dense(width, "relu") if rank is None else gn.LowRankDense(width, rank, "relu") for rank in ranks[:-1]]
+    return gn.Sequential([*wide, gn.Dense(CLASSES)])
+
+
+def _row(settings: Settings, width: int, alpha: float, **found: Any) -> Row:
+    shapes, ranks = settings.shapes(width), settings.ranks(width, alpha)
+    counts = speed_up(shapes, ranks), allowed_step(shapes, ranks, settings.batch)
+    return Row(width, alpha, ranks[0] or 0, *counts, **found)
+
+
+def _skipped(settings: Settings, width: int, why: str) -> list[Row]:
+    return [_row(settings, width, alpha, skipped=why) for alpha in settings.alphas]
+
+
+# -- estimates ---------------------------------------------------------------------------------------------------------
+
+
+def memory_needed(settings: Settings, width: int) -> int:
+    """Bytes that all nets of one width take together, in float32 with Adam, while the last is being drawn."""
+    batch, shapes = settings.batch, settings.shapes(width)
+    numbers = batch * width  # the data
+    for alpha in settings.nets.values():
+        numbers += 3 * batch * width  # a batch of it, and two buffers of gradients
+        for i, (shape, rank) in enumerate(zip(shapes, settings.ranks(width, alpha), strict=True)):
+            numbers += batch * shape[0] + 4 * (math.prod(shape) if rank is None else rank * sum(shape))
+            if rank is not None:
+                merged = merging_pays(shape, batch, rank, needs_dx=i > 0)
+                numbers += 2 * batch * rank + 2 * math.prod(shape) * merged
+    return 4 * numbers + 12 * width * width  # a layer is drawn in float64, then cast
+
+
+def _does_not_fit(settings: Settings, width: int, backend: Backend) -> str:
+    need, there = memory_needed(settings, width), backend.memory()["total"] or physical_memory() or math.inf
+    if need <= SHARE * there:
+        return ""
+    return f"needs {need / 1e9:.1f} GB, and of {there / 1e9:.1f} GB of memory at most {SHARE:.0%} are used"
+
+
+def _seconds(settings: Settings, width: int, rate: float) -> float:
+    """About how long a width takes at `rate` multiplications a second."""
+    shapes = settings.shapes(width)
+    totals = [step_total(shapes, settings.ranks(width, alpha), settings.batch) for alpha in settings.nets.values()]
+    return (settings.rounds + 1) * sum(max(LEAST * total / totals[0], total / rate) + PAUSE for total in totals)

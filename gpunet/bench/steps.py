@@ -1,0 +1,53 @@
+"""Steps of a trainer as something to be timed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gpunet.samples import Samples
+from gpunet.train import Trainer
+
+# A learning rate that hardly moves the weights, for nets timed on one batch: once that is known by heart, gradients are
+# so small that their squares are denormal numbers, and Adam takes ten times as long.
+STILL = 1e-7
+
+
+def training(trainer: Trainer, data: Samples, batch: int, draw: Callable[[], Any]) -> Callable[[], None]:
+    """A call that trains on the rows that `draw` returns, int (n,), `batch` at a time, and waits for the device.
+
+    Each step is one `Trainer.step`, as in `fit`; nothing else of `fit` runs.
+    """
+    trainer.prepare(data.shape)
+    trainer._workspace(batch)
+    backend = trainer.backend
+
+    def run() -> None:
+        order = backend.asarray(draw())
+        trainer.tally.reset()
+        with backend.session():
+            for start in range(0, len(order), batch):
+                trainer.step(data, order, min(batch, len(order) - start))
+            backend.synchronize()
+
+    return run
+
+
+def repeats(run: Callable[[], None], least: float) -> int:
+    """How many calls take `least` seconds, told by the second one."""
+    run()
+    began = time.perf_counter()
+    run()
+    return max(1, math.ceil(least / max(1e-7, time.perf_counter() - began)))
+
+
+def threads() -> int | None:
+    """Threads of the matrix products; None where nothing tells."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return None
+    found = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return max(found, default=None)
