@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 
 class Callback:
-    """Base of all callbacks: override what you need. Time spent here is not counted as training time."""
+    """Base of all callbacks: override what you need. Time spent here is not counted as training time.
+
+    A callback may read `trainer.plan`, what `fit` was asked to do, and end training early with `trainer.stop(reason)`.
+    """
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Parameters are drawn, nothing has been trained."""
@@ -27,3 +30,10 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """All epochs are done."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, after `on_fit_begin`; tuples come back as lists."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Factorise(Callback):
             if value not in known:
                 raise InputError(f"{name} is {value!r}: expected one of {', '.join(known)}")
         self.pretrain, self.split, self.merge = float(pretrain), split, merge
-        self.state: State = state
+        self.optimizer_state: State = state
         self.policy: Policy = policy
         self._rank = None if isinstance(rank, Mapping) else _rule(rank)
         self._ranks = {name: _rule(each) for name, each in rank.items()} if isinstance(rank, Mapping) else {}
@@ -109,8 +109,16 @@ class Factorise(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         if self.merge:
             for done in self.conversions:
-                if done.converted:
-                    trainer.model.replace(done.layer, trainer.model.layer(done.layer).merge())
+                layer = trainer.model.layer(done.layer)
+                if isinstance(layer, LowRankDense):  # early stopping may have brought the dense layer back
+                    trainer.model.replace(done.layer, layer.merge())
+
+    def state(self) -> dict[str, Any]:
+        return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.conversions = [Conversion(**each | {"shape": tuple(each["shape"])}) for each in state["conversions"]]
+        self.seconds = float(state["seconds"])
 
     # -- one layer --------------------------------------------------------------------------------------------------
 
@@ -139,7 +147,7 @@ class Factorise(Callback):
         rank = rule((out, inner), None if spectrum is None else trainer.backend.to_host(spectrum))
         worth, reason = self._worth(trainer, layer, rank)
         if worth:
-            trainer.model.replace(layer.name, layer.factorise(rank, self.split), state=self.state)
+            trainer.model.replace(layer.name, layer.factorise(rank, self.split), state=self.optimizer_state)
         return Conversion(layer.name, (out, inner), rank, worth, reason)
 
     def _worth(self, trainer: Trainer, layer: Dense, rank: int) -> tuple[bool, str]:

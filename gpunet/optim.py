@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_range
@@ -32,6 +36,7 @@ class Optimizer:
 
     states: tuple[str, ...] = ()  # names of the flat arrays beside the parameters
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
+    counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
         check_range("learning_rate", learning_rate, above=0)
@@ -48,24 +53,75 @@ class Optimizer:
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
         """Follow replaced layers to new flat arrays; state that starts afresh counts its own steps from there."""
         for each in migrations:
-            old, ages = self.state, self._ages
+            old = self.state
             self.state = {name: self.ops.zeros(each.size, params.dtype) for name in self.states}
-            fresh = self._clock(0, 0)
+            fresh = self._fresh_clock()
             carried: dict[int, Array] = {}
             aged: list[tuple[slice, Array]] = []
             for move, place in zip(each.moves, places(each.moves), strict=True):
                 clock = fresh
                 if move.source is not None:
-                    clock = next(clock for part, clock in ages if part.start <= move.source.start < part.stop)
+                    clock = self._clock_at(move.source.start)
                     self._move(move, old)
                     if move.carry and not move.squares:  # each moment counts its own steps
                         steps = float(self.ops.to_host(clock)[base.STEP])
                         clock = carried.setdefault(id(clock), self._clock(steps, 0))
-                place = slice(place.start, each.size if place.stop is None else place.stop)
-                if aged and aged[-1][1] is clock:
-                    place = slice(aged.pop()[0].start, place.stop)
-                aged.append((place, clock))
-            self._lay_out(params, grads, each.decayed, aged)
+                aged.append((slice(place.start, each.size if place.stop is None else place.stop), clock))
+            self._lay_out(params, grads, each.decayed, _joined(aged))
+
+    def export(self, layout: Layout) -> tuple[dict[str, Any], dict[str, int]]:
+        """The state on the host, for a checkpoint; `layout` says where the parameters lie in the flat arrays.
+
+        Arrays "first/0.weight", …, of the parameters' shapes, and "clocks", (c, N_SCALARS); and which of these clocks
+        is each parameter's.
+        """
+        arrays = {
+            f"{kind}/{name}": self.ops.to_host(state[place]).reshape(layout.shapes[name])
+            for kind, state in self.state.items()
+            for name, place in layout.places.items()
+        }
+        numbers = {id(clock): number for number, clock in enumerate(self._clocks)}
+        ages = {name: numbers[id(self._clock_at(place.start))] for name, place in layout.places.items()}
+        return arrays | {"clocks": np.stack([self.ops.to_host(clock) for clock in self._clocks])}, ages
+
+    def restore(
+        self,
+        settings: Mapping[str, float],
+        arrays: Mapping[str, Any],
+        ages: Mapping[str, int],
+        layout: Layout,
+        flat: tuple[Array, Array, int],
+    ) -> None:
+        """Go on from what `export` returned, with `flat` parameters, gradients and count of decayed ones."""
+        self.settings = dict(settings)
+        self.attach(self.ops, *flat)
+        for kind, state in self.state.items():
+            for name, place in layout.places.items():
+                self.ops.copy(arrays[f"{kind}/{name}"].reshape(-1), state[place])
+        clocks = [self._clock(0, 0) for _ in arrays["clocks"]]
+        for clock, values in zip(clocks, arrays["clocks"], strict=True):
+            self.ops.copy(values, clock)
+        starts = [place.start for place in layout.places.values()]
+        parts = [slice(*ends) for ends in zip(starts, [*starts[1:], layout.size], strict=False)]
+        aged = [(part, clocks[ages[name]]) for name, part in zip(layout.places, parts, strict=True)]
+        self._lay_out(*flat, _joined(aged) or [(slice(0, 0), clocks[0])])
+
+    def _fresh_clock(self) -> Array:
+        """The clock of state that starts afresh: one that serves already where that makes no difference."""
+        for clock in self._clocks:
+            if not (self.counts_steps and self.ops.to_host(clock)[base.STEP :].any()):
+                return clock
+        return self._clock(0, 0)
+
+    def age_apart(self, place: int) -> None:
+        """Let the parameters from `place` on count their steps apart, as after a replacement: for timing."""
+        size = self._ages[-1][0].stop
+        if self.counts_steps and 0 < place < size:
+            flat = self._flat
+            self._lay_out(*flat, [(slice(0, place), self._clock(0, 0)), (slice(place, size), self._clock(0, 0))])
+
+    def _clock_at(self, place: int) -> Array:
+        return next(clock for part, clock in self._ages if part.start <= place < part.stop)
 
     def _move(self, move: Move, old: dict[str, Array]) -> None:
         for name, state in self.state.items():
@@ -77,7 +133,7 @@ class Optimizer:
                 move.carry(self.ops, source.reshape(move.source_shape), out.reshape(move.shape), squares)
 
     def _lay_out(self, params: Array, grads: Array, decayed: int, ages: list[tuple[slice, Array]]) -> None:
-        self._ages = ages
+        self._ages, self._flat = ages, (params, grads, decayed)
         self.ranges = [
             Range(
                 params[part], grads[part], {name: state[part] for name, state in self.state.items()}, clock,
@@ -126,6 +182,16 @@ class Optimizer:
         }[name]  # fmt: skip
 
 
+def _joined(ages: Sequence[tuple[slice, Array]]) -> list[tuple[slice, Array]]:
+    """Neighbours of one clock as one part."""
+    joined: list[tuple[slice, Array]] = []
+    for part, clock in ages:
+        if joined and joined[-1][1] is clock:
+            part = slice(joined.pop()[0].start, part.stop)
+        joined.append((part, clock))
+    return joined
+
+
 class SGD(Optimizer):
     """w −= η g, or with momentum μ in (0, 1): v = μv + g, w −= ηv."""
 
@@ -149,6 +215,7 @@ class Adam(Optimizer):
 
     states = ("first", "second")
     linear = ("first",)
+    counts_steps = True
 
     def __init__(
         self,

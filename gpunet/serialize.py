@@ -7,7 +7,10 @@ A model saved here loads into the equal `torch.nn.Sequential` with
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from gpunet.files import write_atomically
 from gpunet.model import Sequential
 
 KEY, FORMAT = "gpunet", 1
+SEAL, BLANK = "sha256", "0" * 64
 
 
 def save(model: Sequential, path: str | Path) -> None:
@@ -27,15 +31,35 @@ def save(model: Sequential, path: str | Path) -> None:
 
     if not model.built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    description = {
-        "format": FORMAT, "layers": model.config(), "input_shape": list(model.input_shape), "dtype": model.dtype
-    }  # fmt: skip
-    arrays = {name: np.ascontiguousarray(model.backend.to_host(p)) for name, p in model.parameters.items()}
-    write_atomically(Path(path), to_bytes(arrays, metadata={KEY: json.dumps(description)}))
+    write_atomically(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+
+
+def describe(model: Sequential) -> str:
+    """The layers, the shape of a sample and the dtype as JSON: what `load` makes the model from."""
+    shape = list(model.input_shape)
+    return json.dumps({"format": FORMAT, "layers": model.config(), "input_shape": shape, "dtype": model.dtype})
+
+
+def arrays_of(model: Sequential) -> dict[str, Any]:
+    """The parameters on the host by name; on the CPU the memory is the model's own."""
+    return {name: np.ascontiguousarray(model.backend.to_host(p)) for name, p in model.parameters.items()}
+
+
+def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[str, Any]) -> None:
+    """Make the built model what it was when `config` was its configuration and `arrays` its parameters.
+
+    Layers that differ from it, since one was factored or merged meanwhile, are replaced.
+    """
+    saved = Sequential.from_config(config).layers
+    for now, then, layer in zip(model.config(), config, saved, strict=True):
+        if now != then:
+            model.replace(layer.name, layer)
+    for name, parameter in model.parameters.items():
+        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
 
 
 def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
-    """The model saved at `path`, on `device`.
+    """The model saved at `path`, on `device`: by `save`, or in a trainer's checkpoint.
 
     Raises DataError where the file is missing, damaged, or was not written by `save`.
     """
@@ -55,7 +79,7 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
             raise
         raise DataError(f"'{path}': its description of the model is damaged ({error})") from error
     model.build(shape, get_backend(device), dtype=dtype)
-    _assign(model, arrays, str(path))
+    _assign(model, {name: array for name, array in arrays.items() if "/" not in name}, str(path))
     return model
 
 
@@ -67,6 +91,38 @@ def load_weights(model: Sequential, path: str | Path) -> None:
     if not model.built:
         raise InputError("the model has no weights yet: build it before loading")
     _assign(model, _read(Path(path))[0], str(path))
+
+
+def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
+    """A safetensors file that holds the SHA-256 of itself, the digest's own place taken as zeros."""
+    from safetensors.numpy import save as to_bytes
+
+    content = bytearray(to_bytes(dict(arrays), metadata={**metadata, SEAL: BLANK}))
+    place = content.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"')
+    content[place : place + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
+    return content
+
+
+def sealed(content: bytes) -> bool:
+    """Whether every byte is as `seal` wrote it."""
+    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), content[: 8 + int.from_bytes(content[:8], "little")])
+    if not found:
+        return False
+    blanked = bytearray(content)
+    blanked[slice(*found.span(1))] = BLANK.encode()
+    return hashlib.sha256(blanked).hexdigest().encode() == found[1]
+
+
+def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; ValueError where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return from_bytes(content), dict(header.get("__metadata__", {}))
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from gpunet import losses
-from gpunet.backend import Backend, get_backend
+from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
-from gpunet.errors import DivergedError, InputError, ShapeError
+from gpunet.checkpoint import Checkpoints
+from gpunet.errors import DivergedError, InputError
+from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.model import Sequential
 from gpunet.optim import Adam, Optimizer
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
-from gpunet.samples import Samples, sample_shape
+from gpunet.samples import Samples
 from gpunet.tally import Tally
 
-EVAL_BATCH = 1000  # samples at a time where nothing is trained
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
@@ -35,7 +38,28 @@ class History:
         return [epoch[metric] for epoch in self.epochs]
 
 
-class Trainer:
+@dataclass(frozen=True)
+class Plan:
+    """What a call of `fit` was asked to do."""
+
+    train: Samples
+    validation: Samples | None
+    epochs: int
+    batch_size: int
+    shuffle: bool
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Steps an epoch."""
+        return self.train.batches(self.batch_size)
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.per_epoch
+
+
+class Trainer(Evaluator):
     """Trains a model on one device.
 
     loss, optimizer: objects, or the loss's name; device: see `get_backend`; dtype "float32" or "float64"; seed ≥ 0
@@ -44,6 +68,8 @@ class Trainer:
     x is (samples, …) of floats, or uint8, which stays uint8 in memory and is divided by 255 as batches are gathered;
     labels are integer classes (samples,). Raises InputError and its kin for data that does not fit the model.
     """
+
+    plan: Plan  # there while `fit` runs, for its callbacks
 
     def __init__(
         self,
@@ -55,56 +81,18 @@ class Trainer:
         dtype: str = "float32",
         seed: int = 0,
     ) -> None:
-        if dtype not in ("float32", "float64"):
-            raise InputError(f"dtype is 'float32' or 'float64', got {dtype!r}")
-        self.model, self.loss, self.optimizer = model, losses.resolve(loss), optimizer or Adam()
-        self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
+        super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
+        self.optimizer = optimizer or Adam()
         self.epoch = 0  # epochs trained so far, over all calls of fit
-        self._ready: tuple[int, ...] | None = None
-        self._room = 0  # samples that the workspace holds
-        self.batch_size = 0  # samples a step of the fit that runs, or ran last
+        self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
+        self.history, self.stopped = History(), ""
+        self.seconds = 0.0  # training time of the epoch that runs, up to the last pause for callbacks
 
-    # -- preparation ------------------------------------------------------------------------------------------------
-
-    def prepare(self, input_shape: tuple[int, ...]) -> None:
-        """Draw the weights (unless the model has its own) and attach loss and optimiser; later calls only check."""
-        if self._ready is None:
-            if not self.model.built:
-                self.model.build(input_shape, self.backend, dtype=self.dtype, seed=self.seed)
-            if (self.model.dtype, self.model.backend.name) != (self.dtype, self.backend.name):
-                raise InputError(
-                    f"the model holds {self.model.dtype} weights on {self.model.backend.name}, the trainer was asked "
-                    f"for {self.dtype} on {self.backend.name}: give both the same dtype and device"
-                )
-            self.loss.attach(self.backend, self.model.layers[-1].activation)
-            self.optimizer.attach(self.backend, *self.model.flat)
-            self._followed = len(self.model.migrations)
-            # Two: callbacks may evaluate in the middle of an epoch.
-            self.tally, self._looking = Tally(self.backend), Tally(self.backend)
-            self._ready = self.model.input_shape
-        if tuple(input_shape) != self._ready:
-            raise ShapeError(f"samples have shape {tuple(input_shape)}, the model was built for {self._ready}")
-
-    def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
-        """Check a data set against the model and put it on the device; without labels all are taken to be 0."""
-        if isinstance(x, Samples):
-            self.prepare(x.shape)
-            return x
-        self.prepare(sample_shape(x, what))
-        (outputs,) = self.model.output_shape
-        labels = np.zeros(len(x), np.int64) if labels is None else labels
-        return Samples.of(self.backend, x, labels, max(2, outputs), what)
-
-    def _workspace(self, batch: int) -> None:
-        """Room for batches of `batch`; a larger one than before replaces it."""
-        if batch <= self._room:
-            return
-        self.model.bind(batch)
-        self._room = batch
-        self._x = self.backend.empty((batch, *self.model.input_shape), self.dtype)
-        self._labels = self.backend.empty(batch, "int64")
-
-    # -- training ---------------------------------------------------------------------------------------------------
+    def _attach(self) -> None:
+        super()._attach()
+        self.optimizer.attach(self.backend, *self.model.flat)
+        self.followed = len(self.model.migrations)  # replacements that the optimiser knows of
+        self.tally = Tally(self.backend)  # beside the evaluator's own: callbacks may evaluate in mid-epoch
 
     def fit(
         self,
@@ -115,13 +103,24 @@ class Trainer:
         batch_size: int = 64,
         validation_data: tuple[Any, Any] | Samples | None = None,
         callbacks: Sequence[Callback] = (),
+        shuffle: bool = True,
         progress: bool | Progress = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 1,
+        resume: bool = False,
     ) -> History:
-        """Train for `epochs` passes over the data, reshuffled each time; a last short batch is used as it is.
+        """Train for `epochs` passes over the data; a last short batch is used as it is.
+
+        shuffle: draw a new order of the samples for each epoch, from seed and epoch; else they come as they lie.
+        checkpoint: a folder, one for each run, to save the whole state to every `checkpoint_every` epochs (0.1: ten
+        times an epoch) and at the end; see `gpunet.checkpoint`. resume: go on from the checkpoint there, on the CPU
+        bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
+        trains no more.
 
         Returns the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning), `seconds`,
         and `validation_loss`, `validation_accuracy` where validation data is given.
-        Raises DivergedError when the loss becomes NaN or infinite.
+        Raises DivergedError when the loss becomes NaN or infinite, InputError for a checkpoint of another run, and
+        DataError for a damaged one.
         """
         if epochs < 0 or batch_size < 1:
             raise InputError(f"expected epochs ≥ 0 and batch_size ≥ 1, got {epochs} and {batch_size}")
@@ -129,52 +128,65 @@ class Trainer:
         held_out = validation_data
         if isinstance(held_out, tuple):
             held_out = self.samples(*held_out, "validation data")
-        self.batch_size = batch_size = min(batch_size, len(train))
-        self._workspace(max(batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
-        per_epoch = train.batches(batch_size)
-        events = _events(callbacks, epochs * per_epoch)
-        history = History()
-        for callback in callbacks:
-            callback.on_fit_begin(self)
-        own = not isinstance(progress, Progress)
-        bar = _progress(progress)
+        self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), bool(shuffle))
+        self.batch_size = self.plan.batch_size
+        self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
+        self.history, self.stopped, self.seconds = History(), "", 0.0
+        own, bar = not isinstance(progress, Progress), _progress(progress)
         try:
-            bar.start("training", epochs * per_epoch) if own else None
-            for done in range(epochs):
-                logs = self._epoch(train, batch_size, events, done * per_epoch, bar)
-                if held_out is not None:
-                    logs |= {f"validation_{name}": value for name, value in self.evaluate(held_out).items()}
-                history.epochs.append(logs)
-                for callback in callbacks:
-                    callback.on_epoch_end(self, self.epoch - 1, logs)
+            saver = Checkpoints(checkpoint, checkpoint_every, self.plan.per_epoch, callbacks, resume)
+            callbacks = [saver, *callbacks]  # first, so that what it saves is what the others have not touched yet
+            events = _events(callbacks, self.plan.total)
+            for callback in callbacks:
+                callback.on_fit_begin(self)
+            bar.start("training", self.plan.total) if own else None
+            self._epochs(callbacks, events, saver.take_up(self), bar)
+            for callback in callbacks:
+                callback.on_fit_end(self)
         finally:
             bar.close() if own else None
-        for callback in callbacks:
-            callback.on_fit_end(self)
-        return history
+            del self.plan  # and with it the data
+        return self.history
 
-    def _epoch(
-        self, train: Samples, batch: int, events: dict[int, list[Callback]], first: int, bar: Progress
-    ) -> dict[str, float]:
-        """One pass over the data; returns its entry of the history."""
-        order = self.backend.asarray(stream(self.seed, BATCHES, self.epoch).permutation(len(train)))
-        self.tally.reset()
-        paused, steps = 0.0, train.batches(batch)
-        look = CHECK_EVERY if self.backend.name == "cpu" else steps
+    def _epochs(self, callbacks: Sequence[Callback], events: Events, done: int, bar: Progress) -> None:
+        """The epochs of the plan, of which `done` steps are behind us."""
+        first, start = divmod(done, self.plan.per_epoch)
+        if done:
+            bar.advance(done - start % self._look)
+        for turn in range(first, self.plan.epochs):
+            if self.stopped and not start:  # an epoch that has begun is finished
+                break
+            logs, start = self._epoch(events, turn * self.plan.per_epoch, start, bar), 0
+            if self.plan.validation is not None:
+                looked = self.evaluate(self.plan.validation)
+                logs |= {f"validation_{name}": value for name, value in looked.items()}
+            self.history.epochs.append(logs)
+            for callback in callbacks:
+                callback.on_epoch_end(self, self.epoch - 1, logs)
+
+    def _epoch(self, events: Events, first: int, start: int, bar: Progress) -> dict[str, float]:
+        """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
+        train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
+        n = len(train)
+        order = stream(self.seed, BATCHES, self.epoch).permutation(n) if self.plan.shuffle else np.arange(n)
+        order = self.backend.asarray(order)
+        if start == 0:
+            self.tally.reset()
         with self.backend.session():
             self.backend.synchronize()
-            began = time.perf_counter()
-            for step in range(steps):
+            began = time.perf_counter() - self.seconds
+            for step in range(start, steps):
                 if first + step in events:
                     pause = time.perf_counter()
+                    self.seconds = pause - began
                     for callback in events[first + step]:
                         callback.on_step(self, first + step)
-                    paused += time.perf_counter() - pause
-                self.step(train, order, min(batch, len(train) - step * batch))
+                    began += time.perf_counter() - pause
+                self.step(train, order, min(batch, n - step * batch))
                 if (step + 1) % look == 0:
                     bar.advance(look, self._note(batch))
             self.backend.synchronize()
-        seconds = time.perf_counter() - began - paused
+        seconds, self.seconds = time.perf_counter() - began, 0.0
         bar.advance(steps % look, self._note(batch))
         self.epoch += 1
         loss, accuracy = self.tally.means()
@@ -182,7 +194,7 @@ class Trainer:
 
     def step(self, train: Samples, order: Array, n: int) -> None:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
-        if self._followed != len(self.model.migrations):
+        if self.followed != len(self.model.migrations):
             self._follow()
         self.model.use(n)
         x, labels, ops = self._x[:n], self._labels[:n], self.backend
@@ -194,11 +206,20 @@ class Trainer:
         self.optimizer.step()
         ops.advance(self.tally.cursor, n)
 
+    def stop(self, reason: str) -> None:
+        """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""
+        self.stopped = reason
+
+    @property
+    def _look(self) -> int:
+        """Steps between looks at the loss."""
+        return CHECK_EVERY if self.backend.name == "cpu" else max(1, self.plan.per_epoch)
+
     def _follow(self) -> None:
         """Take the optimiser's state to where the model's replaced layers left their parameters."""
         params, grads, _ = self.model.flat
-        self.optimizer.migrate(self.model.migrations[self._followed :], params, grads)
-        self._followed = len(self.model.migrations)
+        self.optimizer.migrate(self.model.migrations[self.followed :], params, grads)
+        self.followed = len(self.model.migrations)
 
     def _note(self, batch: int) -> str:
         """How training goes; raises DivergedError when it does not."""
@@ -210,52 +231,14 @@ class Trainer:
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
 
-    # -- use ----------------------------------------------------------------------------------------------------------
-
-    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
-        """{"loss", "accuracy"} over a data set: means over its samples."""
-        data = self.samples(x, y, "evaluation data")
-        for z, labels in self._passes(data):
-            self.loss(z, labels, self.model.d_scores, self._looking.totals)
-        loss, accuracy = self._looking.means()
-        return {"loss": loss, "accuracy": accuracy}
-
-    def predict(self, x: Any) -> np.ndarray[Any, Any]:
-        """The class of each sample, int64 (samples,): the largest output, or a lone output rounded."""
-        outputs = self.outputs(x)
-        if outputs.shape[1] > 1:
-            return np.asarray(outputs.argmax(axis=1))
-        return (outputs[:, 0] > 0.5).astype(np.int64)
-
-    def outputs(self, x: Any) -> np.ndarray[Any, Any]:
-        """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
-        data = self.samples(x)
-        parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
-        return np.concatenate(parts)
-
-    def _passes(self, data: Samples) -> Any:
-        """Scores and labels of the data, a batch at a time, in order."""
-        batch = min(EVAL_BATCH, len(data))
-        self._workspace(batch)
-        order = self.backend.asarray(np.arange(len(data)))
-        cursor = self._looking.cursor
-        self._looking.reset()
-        with self.backend.session():
-            for start in range(0, len(data), batch):
-                n = min(batch, len(data) - start)
-                self.model.use(n)
-                self.backend.gather(data.x, order, cursor, data.scale, self._x[:n])
-                self.backend.gather(data.labels, order, cursor, 1, self._labels[:n])
-                yield self.model.forward(self._x[:n]), self._labels[:n]
-                self.backend.advance(cursor, n)
-
 
 _progress = progress  # `fit` has a parameter of that name
+Events = dict[int, list[Callback]]
 
 
-def _events(callbacks: Sequence[Callback], total: int) -> dict[int, list[Callback]]:
+def _events(callbacks: Sequence[Callback], total: int) -> Events:
     """For each step, the callbacks that asked for it."""
-    events: dict[int, list[Callback]] = {}
+    events: Events = {}
     for callback in callbacks:
         for step in callback.steps(total):
             events.setdefault(int(step), []).append(callback)

@@ -190,6 +190,43 @@ def test_callbacks(rng):
     assert history["extra"] == [1.0, 1.0]
 
 
+def test_training_stops_when_a_callback_says_so(rng):
+    class Stop(Callback):
+        def on_fit_begin(self, trainer):
+            self.asked = (len(trainer.plan.train), trainer.plan.epochs, trainer.plan.per_epoch, trainer.plan.total)
+
+        def on_epoch_end(self, trainer, epoch, logs):
+            if epoch == 1:
+                trainer.stop("enough")
+
+    x, y = blobs(rng, n=100)
+    learner, recorder, stop = trainer(), Recorder([]), Stop()
+    history = learner.fit(x, y, epochs=5, batch_size=30, callbacks=[stop, recorder])
+    assert stop.asked == (100, 5, 4, 20)
+    assert (len(history.epochs), learner.epoch, learner.stopped) == (2, 2, "enough")
+    assert recorder.calls == ["begin", "epoch 0", "epoch 1", "end"]
+    assert not hasattr(learner, "plan"), "it holds the data"
+    learner.fit(x, y, epochs=3, batch_size=30)
+    assert (learner.epoch, learner.stopped) == (5, "")
+
+
+def test_without_shuffling_samples_come_as_they_lie(backend, rng):
+    x, y = blobs(rng, n=50)
+    learner, by_hand = trainer(backend), trainer(backend)
+    learner.fit(x, y, epochs=2, batch_size=16, shuffle=False)
+    data = by_hand.samples(x, y)
+    by_hand._workspace(16)
+    order = backend.asarray(np.arange(50))
+    for _ in range(2):
+        by_hand.tally.reset()
+        for n in (16, 16, 16, 2):
+            by_hand.step(data, order, n)
+    np.testing.assert_array_equal(*(backend.to_host(t.model.flat[0]) for t in (learner, by_hand)))
+    shuffled = trainer(backend)
+    shuffled.fit(x, y, epochs=2, batch_size=16)
+    assert not np.array_equal(*(backend.to_host(t.model.flat[0]) for t in (learner, shuffled)))
+
+
 def test_progress_counts_every_step(rng):
     class Counter(Progress):
         started, done, notes = 0, 0, ()

@@ -1,0 +1,175 @@
+"""Checkpoints: everything a training run needs to go on, in one file that is whole or not there.
+
+`FOLDER/checkpoint.safetensors` holds the parameters by PyTorch's names ("0.weight"), so that `gpunet.load` reads the
+model from it; the optimiser's state by parameter ("optimizer/first/0.weight") and its clocks; the running totals of
+the epoch; and as JSON in the metadata what the run was asked to do, where it stands, its history, and the state of its
+callbacks. Orders of samples need no state: they are drawn from seed and epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpunet.arena import Layout
+from gpunet.callbacks import Callback
+from gpunet.checks import check_range
+from gpunet.errors import DataError, InputError, OutputError
+from gpunet.files import writable_folder
+from gpunet.identity import asked, difference, to_json
+from gpunet.serialize import KEY as MODEL
+from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
+
+if TYPE_CHECKING:
+    from gpunet.train import Trainer
+
+FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 1
+
+Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
+
+
+class Checkpoints(Callback):
+    """Saves the run of `fit` every so many epochs, and takes one up again; without a folder it does nothing.
+
+    It comes first among the callbacks: what it saves is the state before the others act on a step or on the end of the
+    fit, and after resuming they do.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] | None,
+        every: float,
+        per_epoch: int,
+        callbacks: Sequence[Callback],
+        resume: bool,
+    ) -> None:
+        check_range("checkpoint_every", every, above=0)
+        if resume and folder is None:
+            raise InputError("resume=True needs the folder of the checkpoint: give checkpoint=FOLDER, too")
+        self.folder, self.callbacks, self.resume = folder, callbacks, resume
+        self.every = max(1, round(every * per_epoch))
+        self.saved: Saved | None = None
+        self.step = -1  # of the checkpoint in the file
+
+    def steps(self, total: int) -> Iterable[int]:
+        """Those between which `every` steps lie; after the last one `on_fit_end` saves."""
+        return () if self.folder is None else range(self.every, total, self.every)
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Read and check what is to be resumed, before anything is changed."""
+        if self.folder is None:
+            return
+        self.path = writable_folder(Path(self.folder)) / FILE
+        self.run = json.loads(to_json(asked(trainer, self.callbacks)))
+        if self.resume and self.path.exists():
+            self.saved = read(self.path)
+            if found := difference("", self.run, self.saved[1]["run"]):
+                raise InputError(
+                    f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
+                    "another folder"
+                )
+
+    def take_up(self, trainer: Trainer) -> int:
+        """Put trainer and callbacks where the checkpoint left them; how many steps lie behind."""
+        if self.saved is None:
+            return 0
+        (arrays, found), self.saved = self.saved, None
+        for i, (callback, state) in enumerate(zip(self.callbacks, found["callbacks"], strict=True)):
+            callback.restore(state | _below(f"callbacks/{i}/", arrays))
+        model = trainer.model
+        put_back(model, json.loads(found["model"])["layers"], arrays)
+        trainer.followed = len(model.migrations)
+        trainer.optimizer.restore(
+            found["optimizer"], _below("optimizer/", arrays), found["ages"], _layout(trainer), model.flat
+        )
+        for name in ("totals", "cursor"):
+            trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
+        trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
+        trainer.history.epochs.extend(found["history"])
+        self.step = int(found["step"])
+        return self.step
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        """Save the state before `step`; one that has diverged is not worth it."""
+        if trainer.tally.first_bad() < 0:
+            self._save(trainer, step)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Save the state after the last step, before other callbacks have the last word on the model."""
+        if self.folder is not None:
+            self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
+        if step == self.step:
+            return
+        trainer._follow()  # a layer may have been replaced since the last step
+        optimizer, ages = trainer.optimizer.export(_layout(trainer))
+        tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
+        arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
+        states = []
+        for i, callback in enumerate(self.callbacks):
+            state = callback.state()
+            kept = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+            arrays |= _under(f"callbacks/{i}/", kept)
+            states.append({name: value for name, value in state.items() if name not in kept})
+        model = describe(trainer.model)
+        entry = {
+            "format": FORMAT, "run": self.run, "step": step, "epoch": trainer.epoch, "seconds": trainer.seconds,
+            "stopped": trainer.stopped, "model": model, "optimizer": trainer.optimizer.settings, "ages": ages,
+            "history": trainer.history.epochs, "callbacks": states,
+        }  # fmt: skip
+        write(self.path, seal(arrays, {MODEL: model, KEY: to_json(entry)}))
+        self.step = step
+
+
+def write(path: Path, content: bytes | bytearray) -> None:
+    """Write beside, wait for the disk, rename: whatever dies at whatever moment, the old file or the new one is whole.
+
+    Waiting costs 4 ms, or 60 for 64 MB: without it a process may be killed at any moment, but after a power failure
+    the renamed file could be an empty one, and the old one gone. The neighbour has one name, so that being killed
+    leaves one of them at most.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise OutputError(f"cannot write the checkpoint '{path}': {error.strerror or error}") from error
+
+
+def read(path: Path) -> Saved:
+    """Arrays, and what stands beside them; DataError where the file is no checkpoint, of another format or damaged."""
+    try:
+        content = path.read_bytes()
+        arrays, metadata = unpack(content)
+    except (OSError, ValueError) as error:
+        raise DataError(f"'{path}' is not a readable safetensors file: {error}; delete it to start afresh") from error
+    if KEY not in metadata:
+        raise DataError(f"'{path}' is no checkpoint of a training run: choose another folder")
+    if not sealed(content):
+        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; delete it to start afresh")
+    found = json.loads(metadata[KEY])
+    if found["format"] != FORMAT:
+        raise DataError(f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}")
+    return arrays, found
+
+
+def _layout(trainer: Trainer) -> Layout:
+    """Where the trained parameters lie in the flat arrays."""
+    return Layout({name: gradient.shape for name, gradient in trainer.model.gradients.items()})
+
+
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
