@@ -19,7 +19,10 @@ __version__ = "0.1.0"
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {
     "Sequential": "model", "Trainer": "train", "History": "train", "Callback": "callbacks", "Factorise": "factorise",
-    "Dense": "layers", "LowRankDense": "layers", "Activation": "layers", "Layer": "layers",
+    "ExponentialDecay": "schedules", "StepDecay": "schedules", "CyclicalRate": "schedules", "CosineDecay": "schedules",
+    "EarlyStopping": "stopping", "DivergenceGuard": "stopping",
+    "Dense": "layers", "Conv2D": "layers", "MaxPool2D": "layers", "Flatten": "layers", "Reshape": "layers",
+    "LowRankDense": "layers", "Activation": "layers", "Layer": "layers",
     "SGD": "optim", "Adam": "optim", "Optimizer": "optim",
     "SoftmaxCrossEntropy": "losses", "BinaryCrossEntropy": "losses", "SquaredError": "losses",
     "get_backend": "backend", "save": "serialize", "load": "serialize", "load_weights": "serialize",

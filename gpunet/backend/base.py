@@ -88,6 +88,48 @@ class Backend(ABC):
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
         """out = f(x Wᵀ + b): x (n, d), weight (u, d), bias (u,) or None, out (n, u)."""
 
+    # -- images: x (n, c, h, w), filters (u, c, k, k) with k odd, stride 1 --------------------------------------------
+
+    @abstractmethod
+    def conv2d(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, pool: int, out: Out, place: Out
+    ) -> None:
+        """out = maxpool(f(x ⋆ weight + b)), ⋆ the cross-correlation, x with `padding` < k zeros on all four sides.
+
+        bias (u,) or None; out (n, u, h'//pool, w'//pool), h' = h + 2·padding − k + 1; place as in `maxpool2d`, None
+        where pool is 1. f is monotone, so the maximum may be taken before f.
+        """
+
+    @abstractmethod
+    def conv2d_backward(
+        self,
+        x: In,
+        weight: In,
+        padding: int,
+        pool: int,
+        place: In,
+        dz: In,
+        weight_grad: Out,
+        bias_grad: Out,
+        dx: Out,
+    ) -> None:
+        """Gradients of `conv2d` from dz = ∂L/∂y ∘ f'(z) in the shape of its output, and the place that it wrote.
+
+        weight_grad and bias_grad may both be None, and so may dx (n, c, h, w), where nobody needs them.
+        """
+
+    @abstractmethod
+    def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
+        """Maxima of windows of size × size, side by side: x (n, c, h, w), out (n, c, h//size, w//size).
+
+        place, uint8 of out's shape or None, is where in its window the first maximum stood, row · size + column. A
+        window with a NaN has the maximum NaN, and any place.
+        """
+
+    @abstractmethod
+    def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
+        """dx = dy at the places of the maxima, 0 elsewhere."""
+
     # -- element-wise ---------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -96,7 +138,10 @@ class Backend(ABC):
 
     @abstractmethod
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        """dz = dy ∘ f'(z), written with y = f(z); bias_grad = Σ over rows of dz, or None. dz may be dy; all (n, u)."""
+        """dz = dy ∘ f'(z), written with y = f(z); bias_grad = Σ over rows of dz, or None. dz may be dy.
+
+        All (n, u); without bias_grad also of any other shape (n, …).
+        """
 
     @abstractmethod
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:

@@ -25,10 +25,10 @@ from gpunet.backend.base import (
     SECOND_STEP,
     STEP,
     Array,
-    Backend,
     In,
     Out,
 )
+from gpunet.backend.cupy_conv import CupyConv
 
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] *= 2.0f; }'
 
@@ -54,7 +54,7 @@ def smoke_test(index: int) -> str | None:
     return None
 
 
-class CupyBackend(Backend):
+class CupyBackend(CupyConv):
     """CuPy on one NVIDIA GPU; see `Backend` for what each operation means."""
 
     kernels = "cupy"

@@ -6,11 +6,12 @@ import numpy as np
 
 from gpunet.backend import numba_kernels as kernels
 from gpunet.backend.base import In, Out
+from gpunet.backend.numba_conv import NumbaConv
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.numpy_optimisers import adam_factors
 
 
-class NumbaBackend(NumpyBackend):
+class NumbaBackend(NumbaConv, NumpyBackend):
     """NumpyBackend, faster: what is not overridden here is inherited. Compiled once per dtype, cached on disk."""
 
     kernels = "numba"
@@ -23,18 +24,22 @@ class NumbaBackend(NumpyBackend):
         (kernels.bias_relu if activation == "relu" else kernels.bias_identity)(out, bias)
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        if bias_grad is None or activation == "identity":
+        if activation == "identity":
             super().activation_backward(activation, y, dy, dz, bias_grad)
             return
         if dz is not dy:
             np.copyto(dz, dy)
-        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(y, dz, bias_grad)
+        rows, d_rows = y.reshape(len(y), -1), dz.reshape(len(dz), -1)
+        if bias_grad is None:  # computed all the same: that costs less than NumPy's passes
+            bias_grad = self.scratch("unwanted", rows.shape[1], y.dtype)
+        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(rows, d_rows, bias_grad)
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
-        if dataset.ndim != 2 or dataset.dtype == out.dtype:  # a plain copy of rows: memcpy wins
+        if dataset.ndim == 1 or dataset.dtype == out.dtype:  # a plain copy of rows: memcpy wins
             super().gather(dataset, order, cursor, scale, out)
             return
-        kernels.gather(dataset, order, int(cursor[0]), out.dtype.type(scale), out)
+        rows, target = dataset.reshape(len(dataset), -1), out.reshape(len(out), -1)
+        kernels.gather(rows, order, int(cursor[0]), out.dtype.type(scale), target)
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
         self._add(totals, len(z), *kernels.softmax_cross_entropy(z, labels, z.dtype.type(scale), dz))

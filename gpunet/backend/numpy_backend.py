@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 
 from gpunet.backend.base import Array, In, Out
+from gpunet.backend.numpy_conv import NumpyConv
 from gpunet.backend.numpy_losses import NumpyLosses
 from gpunet.backend.numpy_optimisers import NumpyOptimisers
 
@@ -23,7 +24,7 @@ def row_blocks(rows: int, width: int) -> tuple[slice, ...]:
     return tuple(slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-class NumpyBackend(NumpyLosses, NumpyOptimisers):
+class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
     """NumPy on the CPU; see `Backend` for what each operation means."""
 
     name = "cpu"

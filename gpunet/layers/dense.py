@@ -10,6 +10,7 @@ from gpunet.backend.base import ACTIVATIONS, Array, Backend
 from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.layers.fitted import FittedLayer, Floats
 from gpunet.linalg import FixedRank, svd
 from gpunet.linalg.rank import RankRule
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SPLITS = ("left", "balanced")
 
 
-class Dense(Layer):
+class Dense(FittedLayer):
     """Affine layer with activation, y = f(x Wᵀ + b).
 
     weight: (out, in), bias: (out,); x: (batch, in) -> y: (batch, out).
@@ -75,6 +76,10 @@ class Dense(Layer):
         if self.dx is not None:
             self.ops.gemm(dy, self.weight, self.dx)
         return self.dx
+
+    def shaped(self, vectors: Floats) -> Floats:
+        self.units = len(vectors)
+        return vectors
 
     def factorise(self, rank: int | RankRule, split: str = "left") -> LowRankDense:
         """The layer with its weight cut to W ≈ U_l S_l V_lᵀ (document 001, section 3.3.1), to train on as two factors.

@@ -73,9 +73,14 @@ def test_only_the_backend_imports_cupy():
 
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
-    {"errors"}, {"backend", "rng", "files", "progress", "checks", "timing"}, {"linalg", "arena", "init", "samples", "tally"},
-    {"svd_weights", "layers", "losses", "parameters", "migration", "optim"}, {"model", "callbacks"}, {"serialize", "train", "factorise", "payoff"},
-    {"experiments", "report", "bench"}, {"cli"},
+    {"errors"},
+    {"backend", "rng", "files", "progress", "checks", "timing"},
+    {"linalg", "arena", "init", "samples", "tally"},
+    {"svd_weights", "ridge", "stacked", "stacked_block", "layers", "losses", "parameters", "migration", "optim"},
+    {"model", "callbacks", "schedules"},
+    {"serialize", "evaluator", "identity", "checkpoint", "stopping", "train", "factorise", "payoff", "extract"},
+    {"experiments", "report", "bench"},
+    {"cli"},
 ]  # fmt: skip
 DATASETS_MAY = {"errors", "files", "progress", "checks", "datasets", "rng"}
 

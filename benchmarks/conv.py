@@ -1,0 +1,55 @@
+"""Convolution beside PyTorch: python benchmarks/conv.py [CASE …] [--rounds N] [--json FILE]."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+from gpunet.bench.conv import CASES, FORMATS, compare
+from gpunet.experiments.provenance import versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    results = {}
+    for name in options.cases:
+        case = CASES[name]
+        times, reached = compare(case, options.rounds)
+        rivals = [rival for rival in FORMATS if rival in times.seconds]
+        best = min(rivals, key=times.median, default=None)
+        results[name] = {
+            contestant: {
+                "microseconds_per_batch": 1e6 * times.median(contestant) / case.steps,
+                "over_best_torch": times.ratio(contestant, best) if best else None,
+                "over_best_torch_quartiles": times.spread(contestant, best) if best else None,
+                "loss" if case.trains else "mean_feature": reached[contestant],
+            }
+            for contestant in times.seconds
+        }
+        for contestant, figures in results[name].items():
+            ratio = figures["over_best_torch"]
+            print(
+                f"{name:15} {contestant:20} {figures['microseconds_per_batch']:9.1f} µs/batch of {case.batch}  "
+                + (f"{ratio:6.3f}× the better torch" if ratio else "no torch here")
+                + f"  {'loss' if case.trains else 'mean feature'} {reached[contestant]:.4f}",
+                flush=True,
+            )
+    if options.json:
+        torch_version = None
+        if importlib.util.find_spec("torch"):
+            import torch
+
+            torch_version = torch.__version__
+        document = {"rounds": options.rounds, "cases": results, "provenance": versions() | {"torch": torch_version}}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Weights computed instead of trained: class-based PCA of what a layer sees (document 002, section 3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunet.backend import Backend, get_backend
+from gpunet.checks import check_lengths, check_range
+from gpunet.errors import InputError
+from gpunet.init import resolve, zeros
+from gpunet.layers.base import Layer
+from gpunet.linalg import deduplicate
+from gpunet.linalg.patches import PatchDensities
+from gpunet.linalg.pca import ClassPCA
+from gpunet.rng import LINALG, stream
+
+Floats = NDArray[np.float64]
+BATCH = 1000  # images at a time, where a layer is given them all
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a layer was fitted with.
+
+    pca: the vectors of every class before any was dropped; kept: (r, 2), class and rank of the vectors that became the
+    weight's rows; samples: how many of each class were used; seconds: densities, eigenvectors and choice.
+    """
+
+    pca: ClassPCA
+    kept: NDArray[np.int64]
+    samples: dict[int, int]
+    seconds: float
+
+    @property
+    def without(self) -> list[int]:
+        """Classes of which no vector was kept: all theirs resemble those of other classes."""
+        return sorted(set(self.pca.classes.tolist()) - set(self.pca.classes[self.kept[:, 0]].tolist()))
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """variance: T_v, the share of each class's variance that its vectors explain; correlation: T_PC, of two vectors of
+    different classes with a larger |cosine| one is kept; fraction: T_frac, the share of each class's samples that is
+    used; center: whether the class's mean patch is subtracted; most: at most so many vectors, those of largest share.
+    """  # noqa: D205
+
+    variance: float
+    correlation: float = 0.9
+    fraction: float = 1.0
+    center: bool = False
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("variance", "correlation", "fraction"):
+            check_range(name, getattr(self, name), above=0, most=1)
+        if self.most is not None and (isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1):
+            raise InputError(f"most is {self.most!r}: expected a whole number ≥ 1, or None")
+
+
+class FittedLayer(Layer):
+    """A layer whose weight's rows may be the leading vectors of its input's class densities."""
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """(side of the patches that a row of the weight multiplies, zeros around the image)."""
+        return 1, 0
+
+    def fit(
+        self,
+        x: Any,
+        labels: Any,
+        *,
+        variance: float,
+        correlation: float = 0.9,
+        fraction: float = 1.0,
+        center: bool = False,
+        most: int | None = None,
+        seed: int = 0,
+        device: str | Backend = "cpu",
+    ) -> Fit:
+        """Compute this layer's weight from its inputs x (n, *input shape) and labels (n,), and freeze it; b = 0.
+
+        The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
+        from them. x may be uint8, read as fractions of 255. The model is built afterwards.
+        Raises InputError for thresholds outside (0, 1], for a class with a single patch and for a layer that has
+        weights already.
+        """
+        thresholds = Thresholds(variance, correlation, fraction, center, most)
+        check_lengths(x, labels, "the layer's input")
+        rows = chosen_rows(labels, fraction, seed)
+        labels = np.asarray(labels)
+        batches = ((x[part], labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH)))
+        return self.fit_batches(batches, thresholds, get_backend(device))
+
+    def fit_batches(self, batches: Iterable[tuple[Any, Any]], thresholds: Thresholds, backend: Backend) -> Fit:
+        """As `fit`, from batches of (inputs, labels); all of them are used."""
+        if hasattr(self, "weight"):
+            raise InputError(f"{self._called()} has weights already: fit it before its model is built")
+        densities = PatchDensities(backend, *self.patches)
+        samples: dict[int, int] = {}
+        seconds = 0.0
+        for x, labels in batches:
+            began = time.perf_counter()  # computing the batches is not this layer's time
+            densities.update(as_images(backend.asarray(x)), labels)
+            for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+                samples[int(label)] = samples.get(int(label), 0) + int(count)
+            seconds += time.perf_counter() - began
+        few = [label for label, (_, _, patches) in densities.classes.items() if patches < 2]
+        if few:
+            raise InputError(
+                f"class {few[0]} has {samples[few[0]]} sample and one patch: expected at least 2; raise fraction, or "
+                "leave the class out"
+            )
+        began = time.perf_counter()
+        pca = densities.components(variance=thresholds.variance, center=thresholds.center)
+        vectors, kept = _most(*deduplicate(pca, thresholds.correlation), pca, thresholds.most)
+        self.take(vectors)
+        return Fit(pca, kept, samples, seconds + time.perf_counter() - began)
+
+    def take(self, vectors: Floats) -> None:
+        """Make the vectors (r, features) this layer's weight, with zero bias, and freeze it."""
+        self._draw = {"weight": resolve(self.shaped(vectors)), "bias": zeros}
+        self.trainable = False
+
+    def shaped(self, vectors: Floats) -> Floats:
+        """The weight that the vectors are, after setting this layer's size by their number."""
+        raise NotImplementedError
+
+
+def as_images(x: Any) -> Any:
+    """Samples as images (n, channels, rows, columns): rows of features have one pixel."""
+    return x.reshape(len(x), -1, 1, 1) if x.ndim == 2 else x
+
+
+def chosen_rows(labels: Any, fraction: float, seed: int) -> NDArray[np.intp]:
+    """The share `fraction` of each class, at least one sample, drawn without replacement; ascending."""
+    labels = np.asarray(labels)
+    if fraction == 1:
+        return np.arange(len(labels))
+    chosen = []
+    for place, label in enumerate(np.unique(labels)):
+        rows = np.flatnonzero(labels == label)
+        size = max(1, round(fraction * len(rows)))
+        chosen.append(stream(seed, LINALG, 2 + place).choice(rows, size, replace=False))
+    return np.sort(np.concatenate(chosen))
+
+
+def _most(
+    vectors: Floats, kept: NDArray[np.int64], pca: ClassPCA, most: int | None
+) -> tuple[Floats, NDArray[np.int64]]:
+    """The `most` vectors that explain the largest shares of their class, in their order."""
+    if most is None or len(kept) <= most:
+        return vectors, kept
+    shares = pca.explained_variance_ratio[kept[:, 0], kept[:, 1]]
+    best = np.sort(np.argsort(-shares, kind="stable")[:most])
+    return vectors[best], kept[best]

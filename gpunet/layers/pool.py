@@ -1,0 +1,71 @@
+"""Max-pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunet.backend.base import Array
+from gpunet.errors import InputError, ShapeError
+from gpunet.layers.base import Layer, Shape, Spec
+
+
+class MaxPool2D(Layer):
+    """Maxima of windows of size × size, side by side; rows and columns that fill no window are dropped.
+
+    x: (batch, channels, rows, columns) -> y: (batch, channels, rows // size, columns // size). The gradient goes to the
+    first maximum of a window, row by row, as in PyTorch. Right after a `Conv2D`, its `pool` does the same faster.
+    Raises InputError for a bad size, ShapeError where the input is not images, or smaller than a window.
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        check_whole("MaxPool2D's size", size, most=15)
+        self.size = size
+
+    def spec(self, input_shape: Shape) -> Spec:
+        check_images("MaxPool2D", input_shape)
+        return Spec(output=pooled_shape(input_shape, self.size))
+
+    def config(self) -> dict[str, Any]:
+        return {"size": self.size}
+
+    def bind(self, y: Array, dx: Array | None) -> None:
+        self._place = None if dx is None else self.ops.empty(y.shape, "uint8")
+        super().bind(y, dx)
+
+    def use(self, n: int) -> None:
+        super().use(n)
+        self.place = None if self._place is None else self._place[:n]
+
+    def forward(self, x: Array) -> Array:
+        self.ops.maxpool2d(x, self.size, self.y, self.place)
+        return self.y
+
+    def backward(self, dy: Array) -> Array | None:
+        if self.dx is not None:
+            self.ops.maxpool2d_backward(dy, self.place, self.size, self.dx)
+        return self.dx
+
+
+def pooled_shape(shape: Shape, size: int) -> Shape:
+    """(channels, rows, columns) after pooling; ShapeError where not one window fits."""
+    channels, rows, columns = shape
+    if min(rows, columns) < size:
+        raise ShapeError(f"maps of {rows}×{columns} are smaller than the {size}×{size} pool: use a smaller one")
+    return channels, rows // size, columns // size
+
+
+def check_images(layer: str, shape: Shape) -> None:
+    """ShapeError where samples of this shape are not images."""
+    if len(shape) != 3:
+        hint = ", ".join(map(str, (1, *shape))) if len(shape) == 2 else "channels, rows, columns"
+        raise ShapeError(
+            f"{layer} takes images (channels, rows, columns), got samples of shape {shape}: "
+            f"put Reshape(({hint})) before it"
+        )
+
+
+def check_whole(what: str, value: Any, most: int | None = None) -> None:
+    """InputError where `value` is not a whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        bounds = "≥ 1" if most is None else f"from 1 to {most}"
+        raise InputError(f"{what}: expected a whole number {bounds}, got {value!r}")

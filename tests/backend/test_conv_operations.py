@@ -1,0 +1,317 @@
+"""Convolution and pooling of every backend against loops over every output, written down as the definition reads."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpunet.backend import get_backend
+from gpunet.backend.strict import StrictBackend
+
+from ..conftest import RTOL
+from .test_operations import APPLY, DTYPES, close, device
+
+# n, channels, rows, columns, filters, kernel, padding, pool, activation
+CASES = [
+    (2, 3, 8, 8, 4, 3, 0, 2, "relu"),
+    (3, 1, 7, 9, 5, 3, 1, 1, "identity"),
+    (2, 2, 9, 7, 3, 5, 2, 2, "relu"),
+    (2, 3, 6, 7, 4, 1, 0, 3, "sigmoid"),
+    (1, 1, 1, 1, 1, 1, 0, 1, "relu"),
+    (3, 2, 3, 3, 2, 3, 0, 1, "relu"),
+    (2, 2, 8, 11, 3, 3, 1, 3, "relu"),  # edges that no pool takes in, rows and columns
+    (2, 1, 8, 8, 3, 7, 3, 2, "sigmoid"),
+    (9, 3, 32, 32, 8, 3, 0, 2, "relu"),  # several blocks, the last one short
+    (6, 20, 12, 12, 60, 3, 0, 2, "relu"),  # one product for a whole block
+]
+
+
+def naive_conv(x, weight, bias, padding):
+    """z[i, f, r, c] = b[f] + Σ x[i, :, r : r + k, c : c + k] · weight[f], one output at a time."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    n, (filters, _, k, _) = len(x), weight.shape
+    z = np.zeros((n, filters, x.shape[2] - k + 1, x.shape[3] - k + 1))
+    for i in range(n):
+        for f in range(filters):
+            for r in range(z.shape[2]):
+                for c in range(z.shape[3]):
+                    z[i, f, r, c] = bias[f] + (x[i, :, r : r + k, c : c + k] * weight[f]).sum()
+    return z
+
+
+def naive_conv_backward(x, weight, padding, dz):
+    """Gradients of weight, bias and x: each output hands its dz to the weights and the pixels that made it."""
+    p = padding
+    x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))
+    d_weight, dx, k = np.zeros(weight.shape), np.zeros(x.shape), weight.shape[2]
+    for i, f, r, c in np.ndindex(dz.shape):
+        d_weight[f] += dz[i, f, r, c] * x[i, :, r : r + k, c : c + k]
+        dx[i, :, r : r + k, c : c + k] += dz[i, f, r, c] * weight[f]
+    return d_weight, dz.sum(axis=(0, 2, 3)), dx[:, :, p : dx.shape[2] - p, p : dx.shape[3] - p]
+
+
+def naive_pool(x, size):
+    """Maxima of whole windows, and the number of the first element that is one."""
+    shape = (*x.shape[:2], x.shape[2] // size, x.shape[3] // size)
+    out, place = np.zeros(shape), np.zeros(shape, np.int64)
+    for i, f, r, c in np.ndindex(shape):
+        window = x[i, f, r * size : (r + 1) * size, c * size : (c + 1) * size].ravel()
+        out[i, f, r, c], place[i, f, r, c] = window.max(), window.argmax()
+    return out, place
+
+
+def naive_unpool(dy, place, size, shape):
+    dx = np.zeros(shape)
+    for i, f, r, c in np.ndindex(dy.shape):
+        row, column = divmod(place[i, f, r, c], size)
+        dx[i, f, r * size + row, c * size + column] = dy[i, f, r, c]
+    return dx
+
+
+@cache
+def drawn(case):
+    """x, weight, bias and dz of float64 that are float32 numbers: one answer for both dtypes."""
+    n, channels, rows, columns, filters, k, *_ = case
+    shapes = (n, channels, rows, columns), (filters, channels, k, k), (filters,), output_shape(case)
+    rng = np.random.default_rng(7)
+    return [rng.normal(size=shape).astype("float32").astype(float) for shape in shapes]
+
+
+@cache
+def answers(case):
+    """(y, place, the gradients of weight, bias and x) for `drawn(case)`, by the loops above."""
+    *_, padding, pool, activation = case
+    x, weight, bias, dz = drawn(case)
+    maps = naive_conv(x, weight, bias, padding)
+    y, place = naive_pool(maps, pool)
+    spread = naive_unpool(dz, place, pool, maps.shape)
+    return APPLY[activation](y), place, naive_conv_backward(x, weight, padding, spread)
+
+
+def made(case, dtype):
+    return [a.astype(dtype) for a in drawn(case)]
+
+
+def output_shape(case):
+    n, _, rows, columns, filters, k, padding, pool, _ = case
+    return n, filters, (rows + 2 * padding - k + 1) // pool, (columns + 2 * padding - k + 1) // pool
+
+
+def forward(backend, case, x, weight, bias, dtype, placed=True):
+    *_, padding, pool, activation = case
+    out = backend.empty(output_shape(case), dtype)
+    place = backend.empty(output_shape(case), "uint8") if pool > 1 and placed else None
+    with backend.session():
+        backend.conv2d(x, weight, bias, activation, padding, pool, out, place)
+    return out, place
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_conv2d(backend, case, dtype):
+    x, weight, bias, _ = made(case, dtype)
+    given_ = device(backend, x, weight, bias)
+    want, place, _ = answers(case)
+    for placed in (True, False):
+        out, where = forward(backend, case, *given_, dtype, placed)
+        close(backend.to_host(out), want, dtype, terms=weight[0].size)
+        if where is not None:
+            np.testing.assert_array_equal(backend.to_host(where), place)
+    for before, after in zip((x, weight, bias), given_, strict=True):
+        np.testing.assert_array_equal(backend.to_host(after), before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("wanted", ["all", "parameters", "input"])
+def test_conv2d_backward(backend, case, dtype, wanted):
+    *_, padding, pool, _ = case
+    x, weight, bias, dz = made(case, dtype)
+    given_ = device(backend, x, weight, bias, dz)
+    _, where = forward(backend, case, *given_[:3], dtype)
+    grads = [backend.empty(a.shape, dtype) for a in (weight, bias, x)]
+    if wanted == "parameters":
+        grads[2] = None
+    if wanted == "input":
+        grads[0] = grads[1] = None
+    for _ in range(2):  # the second call finds its scratch used
+        backend.conv2d_backward(given_[0], given_[1], padding, pool, where, given_[3], *grads)
+    for grad, right, terms in zip(grads, answers(case)[2], (dz.size, dz.size, weight[:, 0].size), strict=True):
+        if grad is not None:
+            close(backend.to_host(grad), right, dtype, terms=terms)
+    np.testing.assert_array_equal(backend.to_host(given_[3]), dz)
+
+
+def test_bias_may_be_absent(backend):
+    case = CASES[0]
+    x, weight, bias, _ = made(case, "float64")
+    d_x, d_weight, zero = device(backend, x, weight, 0 * bias)
+    np.testing.assert_array_equal(
+        *(backend.to_host(forward(backend, case, d_x, d_weight, b, "float64")[0]) for b in (None, zero))
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 2, 8, 7), (2, 4, 10, 15), (19, 8, 30, 30)])
+def test_maxpool2d(backend, rng, dtype, size, shape):
+    x = rng.integers(-3, 4, shape).astype(dtype)  # ties everywhere: the first of them counts
+    (d_x,) = device(backend, x)
+    want, place = naive_pool(x, size)
+    out, where = backend.empty(want.shape, dtype), backend.empty(want.shape, "uint8")
+    backend.maxpool2d(d_x, size, out, where)
+    np.testing.assert_array_equal(backend.to_host(out), want)
+    np.testing.assert_array_equal(backend.to_host(where), place)
+    again = backend.empty(want.shape, dtype)
+    backend.maxpool2d(d_x, size, again, None)
+    np.testing.assert_array_equal(backend.to_host(again), want)
+    dy = rng.normal(size=want.shape).astype(dtype)
+    (d_dy,) = device(backend, dy)
+    dx = backend.empty(shape, dtype)
+    backend.maxpool2d_backward(d_dy, where, size, dx)
+    np.testing.assert_array_equal(backend.to_host(dx), naive_unpool(dy, place, size, shape).astype(dtype))
+
+
+BACKENDS = {name: get_backend(name) for name in ("numpy", "cpu")}  # kept, so that scratch of other shapes lies about
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(*(st.integers(1, top) for top in (3, 3, 12, 12, 6))),
+    k=st.sampled_from([1, 3, 5]),
+    same=st.booleans(),
+    pool=st.integers(1, 3),
+    seed=st.integers(0, 2**16),
+)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_any_shape_that_fits(name, sizes, k, same, pool, seed):
+    padding = k // 2 if same else 0
+    case = (*sizes, k, padding, pool, "identity")
+    if min(output_shape(case)) < 1:
+        return
+    backend, rng = BACKENDS[name], np.random.default_rng(seed)
+    x, weight, bias, dz = (rng.normal(size=a.shape) for a in drawn(case))
+    out, where = forward(backend, case, x, weight, bias, "float64")
+    maps = naive_conv(x, weight, bias, padding)
+    want, place = naive_pool(maps, pool)
+    close(out, want, "float64", terms=weight[0].size)
+    grads = [backend.empty(a.shape, "float64") for a in (weight, bias, x)]
+    backend.conv2d_backward(x, weight, padding, pool, where, dz, *grads)
+    spread = naive_unpool(dz, place, pool, maps.shape)
+    for grad, right in zip(grads, naive_conv_backward(x, weight, padding, spread), strict=True):
+        close(grad, right, "float64", terms=dz.size)
+
+
+# -- unfriendly numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("pool", [1, 2, 3])
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+def test_nan_and_infinity_reach_what_sees_them_and_nothing_else(backend, bad, pool, activation):
+    case = (2, 2, 10, 11, 3, 3, 1, pool, activation)
+    x, weight, bias, _ = made(case, "float32")
+    weight = abs(weight)
+    x[1, 1, 4, 6] = bad
+    out, _ = forward(backend, case, *device(backend, x, weight, bias), "float32")
+    want = np.zeros((2, 3, 10, 11), bool)
+    want[1, :, 3:6, 5:8] = True
+    want = naive_pool(want, pool)[0].astype(bool)
+    got = backend.to_host(out)
+    np.testing.assert_array_equal(np.isnan(got) if np.isnan(bad) else np.isposinf(got), want)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("cell", [0, 1, 2, 3])
+def test_pooling_keeps_nan_wherever_in_the_window_it_stands(backend, size, cell):
+    x = np.arange(72, dtype="float32").reshape(1, 2, 6, 6)
+    x[0, 1, 2 * (size - 1) + cell // 2, 2 * (size - 1) + cell % 2] = np.nan
+    (d_x,) = device(backend, x)
+    for placed in (True, False):
+        out = backend.empty((1, 2, 6 // size, 6 // size), "float32")
+        place = backend.empty(out.shape, "uint8") if placed else None
+        with backend.session():
+            backend.maxpool2d(d_x, size, out, place)
+        assert np.isnan(backend.to_host(out)).sum() == 1
+        np.testing.assert_array_equal(backend.to_host(out)[0, 0], naive_pool(x, size)[0][0, 0])
+
+
+def test_large_numbers_stay_finite_and_zero_filters_give_the_bias(backend):
+    case = (2, 3, 8, 8, 4, 3, 0, 2, "relu")
+    x, weight, *_ = made(case, "float32")
+    bias = np.array([-1, 0, 0.5, 2], "float32")
+    out, _ = forward(backend, case, *device(backend, x * 1e30, 0 * weight, bias), "float32")
+    np.testing.assert_array_equal(
+        backend.to_host(out), np.broadcast_to(np.maximum(bias, 0)[:, None, None], output_shape(case))
+    )
+    out, _ = forward(backend, case, *device(backend, x * 1e30, weight, bias), "float32")
+    want = naive_pool(APPLY["relu"](naive_conv(x.astype(float) * 1e30, weight.astype(float), bias, 0)), 2)[0]
+    np.testing.assert_allclose(backend.to_host(out), want, rtol=0, atol=RTOL["float32"] * want.max() * 16)
+
+
+# -- how it runs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_allocation_after_the_first_call(case):
+    strict = StrictBackend()
+    *_, padding, pool, _ = case
+    x, weight, bias, dz = made(case, "float32")
+    grads = [strict.empty(a.shape) for a in (weight, bias, x)]
+    out, place = forward(strict, case, x, weight, bias, "float32")
+    strict.conv2d_backward(x, weight, padding, pool, place, dz, *grads)
+    first = [a.copy() for a in (out, *grads)]
+    with strict.capture():
+        strict.conv2d(x, weight, bias, case[-1], padding, pool, out, place)
+        strict.conv2d_backward(x, weight, padding, pool, place, dz, *grads)
+    for before, after in zip(first, (out, *grads), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_image_gives_the_same_result_whatever_batch_it_is_in(backend):
+    case = (9, 3, 32, 32, 8, 3, 0, 2, "relu")
+    given_ = device(backend, *made(case, "float32")[:3])
+    whole, _ = forward(backend, case, *given_, "float32")
+    for i in (0, 8):
+        single, _ = forward(backend, (1, *case[1:]), given_[0][i : i + 1], *given_[1:], "float32")
+        np.testing.assert_array_equal(backend.to_host(single)[0], backend.to_host(whole)[i])
+
+
+def test_images_with_strides_give_what_their_copy_gives(backend):
+    case = (9, 3, 32, 32, 8, 3, 0, 2, "relu")
+    x, weight, bias = device(backend, *made(case, "float32")[:3])
+    wide = backend.zeros((18, 3, 32, 40), "float32")
+    wide[::2, :, :, 3:35] = x
+    outs = [forward(backend, case, images, weight, bias, "float32")[0] for images in (x, wide[::2, :, :, 3:35])]
+    np.testing.assert_array_equal(*map(backend.to_host, outs))
+
+
+@pytest.mark.parametrize("device_name", ["numpy", "cpu"])
+def test_scratch_does_not_grow_with_every_size_of_batch(rng, device_name):
+    backend, case = get_backend(device_name), (1, 1, 8, 8, 4, 3, 1, 2, "relu")
+    _, weight, bias, _ = made(case, "float32")
+
+    def run(n):
+        x = np.ones((n, 1, 8, 8), "float32")
+        out, place = forward(backend, (n, *case[1:]), x, weight, bias, "float32")
+        grads = [backend.empty(a.shape) for a in (weight, bias, x)]
+        backend.conv2d_backward(x, weight, 1, 2, place, out, *grads)
+
+    run(256)
+    kept = sum(a.nbytes for a in backend._kept.values())
+    for n in range(1, 256):
+        run(n)
+    assert sum(a.nbytes for a in backend._kept.values()) < 3 * kept
+
+
+@pytest.mark.parametrize("shape", [(60, 3, 5, 4), (60, 60)])
+def test_gather_of_images(backend, rng, shape):
+    data, order = rng.integers(0, 256, shape, dtype=np.uint8), rng.permutation(60)
+    d_data, d_order, cursor = device(backend, data, order, np.array([7]))
+    out = backend.empty((11, *shape[1:]), "float32")
+    backend.gather(d_data, d_order, cursor, 1 / 255, out)
+    close(backend.to_host(out), data[order[7:18]].astype(float) / 255, "float32")

@@ -1,0 +1,348 @@
+"""Convolutional networks: gradients, agreement with PyTorch, shapes and names, mistakes, training end to end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet import losses
+from gpunet.backend import get_backend
+from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.errors import InputError, ShapeError
+from gpunet.layers import Activation, Conv2D, Dense, Flatten, MaxPool2D, Reshape
+from gpunet.model import Sequential
+from gpunet.serialize import load, load_weights, save
+from gpunet.train import Trainer
+
+from .gradients import check_gradients
+
+# shape of a sample, layers below the classifier
+BODIES = {
+    "one layer": ((3, 8, 8), lambda: [Conv2D(4, 3, "relu"), MaxPool2D(2)]),
+    "pooled in one pass": ((3, 8, 8), lambda: [Conv2D(4, 3, "relu", pool=2)]),
+    "two layers": ((2, 11, 9), lambda: [Conv2D(3, 3, "relu", pool=2), Conv2D(5, 3, "relu", padding="same")]),
+    "grey, same, 5×5": ((1, 7, 6), lambda: [Conv2D(3, 5, "sigmoid", padding="same"), Conv2D(2, 5, padding="same")]),
+    "1×1": ((3, 5, 4), lambda: [Conv2D(4, 1, "relu"), Conv2D(3, 1, "sigmoid", pool=2)]),
+    "ragged pools": ((2, 10, 8), lambda: [Conv2D(3, 3, pool=3), MaxPool2D(2)]),
+    "pool first": ((2, 6, 6), lambda: [MaxPool2D(2), Conv2D(3, 3, "relu")]),
+    "activations of their own": ((1, 6, 6), lambda: [Conv2D(3, 3), Activation("relu"), MaxPool2D(2)]),
+    "frozen below": ((1, 8, 8), lambda: [Conv2D(3, 3, "relu", pool=2, trainable=False), Conv2D(2, 3, "sigmoid")]),
+    "frozen between": ((1, 8, 8), lambda: [Conv2D(3, 3, "relu"), Conv2D(2, 3, "relu", pool=2, trainable=False)]),
+    "rows of features": ((54,), lambda: [Dense(48, "relu"), Reshape((3, 4, 4)), Conv2D(2, 3, "relu")]),
+}
+
+
+def built(shape, layers, backend, batch=6, loss="softmax_cross_entropy"):
+    model = Sequential([*layers, Flatten(), Dense(3)])
+    model.build(shape, backend, dtype="float64", seed=5)
+    model.bind(batch)
+    found = losses.NAMED[loss](reduction="sum")
+    found.attach(backend, "identity")
+    return model, found
+
+
+def stirred(model, backend, rng):
+    """Biases away from 0, so that few numbers lie where ReLU and the maximum have kinks."""
+    params, _, _ = model.flat
+    backend.copy(np.array(backend.to_host(params)) + 0.1 * rng.normal(size=len(params)), params)
+    return model
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_gradients(backend, rng, body):
+    shape, layers = BODIES[body]
+    model, loss = built(shape, layers(), backend)
+    x, labels = rng.normal(size=(6, *shape)), rng.integers(0, 3, 6)
+    before = x.copy()
+    assert check_gradients(stirred(model, backend, rng), loss, backend, x, labels, rng) < 1e-6
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_gradients_of_random_networks(backend, seed):
+    rng = np.random.default_rng(seed)
+    kernel, padding = int(rng.choice([1, 3, 5])), str(rng.choice(["valid", "same"]))
+    shape = (int(rng.choice([1, 3])), int(rng.integers(7, 13)), int(rng.integers(7, 13)))
+    layers = [
+        Conv2D(int(rng.integers(1, 6)), kernel, "relu", pool=int(rng.integers(1, 4)), padding=padding),
+        Conv2D(int(rng.integers(1, 6)), 3, str(rng.choice(["relu", "sigmoid"])), padding="same"),
+    ]
+    model, loss = built(shape, layers, backend, batch=4, loss="squared_error")
+    x, labels = rng.normal(size=(4, *shape)), rng.integers(0, 3, 4)
+    assert check_gradients(stirred(model, backend, rng), loss, backend, x, labels, rng) < 1e-6
+
+
+@pytest.mark.parametrize("wrong", ["conv2d_backward", "maxpool2d_backward"])
+def test_the_check_can_fail(rng, wrong):
+    class Wrong(NumpyBackend):
+        pass
+
+    def scaled(self, *args):
+        getattr(NumpyBackend, wrong)(self, *args)
+        if args[-1] is not None:
+            args[-1][...] *= 1.001
+
+    setattr(Wrong, wrong, scaled)
+    model, loss = built((2, 8, 8), [Conv2D(3, 3, "relu"), Conv2D(3, 3, "relu"), MaxPool2D(2)], Wrong())
+    x, labels = rng.normal(size=(6, 2, 8, 8)), rng.integers(0, 3, 6)
+    assert check_gradients(stirred(model, model.backend, rng), loss, model.backend, x, labels, rng) > 1e-6
+
+
+def test_pooling_in_one_pass_is_pooling_after(backend, rng):
+    x, labels = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6)
+    found = []
+    for layers in ([Conv2D(4, 3, "relu", pool=2)], [Conv2D(4, 3, "relu"), MaxPool2D(2)]):
+        model, loss = built((3, 11, 10), layers, backend)
+        weights = np.random.default_rng(3)
+        for parameter in model.parameters.values():
+            backend.copy(weights.normal(size=parameter.shape), parameter)
+        z = model.forward(backend.asarray(x))
+        loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
+        model.backward(model.d_scores)
+        found.append([np.array(backend.to_host(a)) for a in (z, model.flat[1])])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_short_batch_is_a_small_batch(backend, rng, n):
+    x, labels = rng.normal(size=(n, 3, 9, 9)), rng.integers(0, 3, n)
+    found = []
+    for batch in (6, n):
+        model, loss = built(
+            (3, 9, 9),
+            [Conv2D(4, 3, "relu", pool=2), Conv2D(3, 3, "relu", padding="same"), MaxPool2D(2)],
+            backend,
+            batch,
+        )
+        model.forward(backend.asarray(rng.normal(size=(batch, 3, 9, 9))))
+        model.use(n)
+        z = model.forward(backend.asarray(x))
+        loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
+        model.backward(model.d_scores)
+        found.append(np.array(backend.to_host(model.flat[1])))
+    np.testing.assert_array_equal(*found)
+
+
+# -- PyTorch ----------------------------------------------------------------------------------------------------------
+
+
+def torch_twin(torch, model):
+    """The equal torch.nn.Sequential, with the model's weights by name."""
+    modules, shape = [], model.input_shape
+    activations = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}
+    for layer in model.layers:
+        if isinstance(layer, Conv2D):
+            same = layer.kernel // 2 if layer.padding == "same" else 0
+            modules.append(torch.nn.Conv2d(shape[0], layer.filters, layer.kernel, padding=same))
+        elif isinstance(layer, Flatten):
+            modules.append(torch.nn.Flatten())
+        elif isinstance(layer, Reshape):
+            modules.append(torch.nn.Unflatten(1, layer.shape))
+        elif isinstance(layer, MaxPool2D):
+            modules.append(torch.nn.MaxPool2d(layer.size))
+        elif isinstance(layer, Dense):
+            modules.append(torch.nn.Linear(shape[0], layer.units))
+        if layer.activation != "identity":
+            modules.append(activations[layer.activation]())
+        if isinstance(layer, Conv2D) and layer.pool > 1:
+            modules.append(torch.nn.MaxPool2d(layer.pool))
+        shape = layer.spec(shape).output
+    network = torch.nn.Sequential(*modules).to(torch.tensor(next(iter(model.parameters.values()))).dtype)
+    network.load_state_dict({name: torch.tensor(p) for name, p in model.parameters.items()})  # names and shapes agree
+    return network
+
+
+NETWORKS = {
+    "the text's": lambda: [Conv2D(8, 3, "relu"), MaxPool2D(2), Flatten(), Dense(4)],
+    "in one pass": lambda: [Conv2D(8, 3, "relu", pool=2), Flatten(), Dense(4)],
+    "two layers": lambda: [
+        Reshape((3, 14, 13)), Conv2D(6, 3, "relu", pool=2), Conv2D(7, 3, "relu", padding="same"), MaxPool2D(3),
+        Flatten(), Dense(5, "sigmoid"), Dense(4),
+    ],
+    "5×5 and 1×1": lambda: [Conv2D(4, 5, padding="same"), Conv2D(3, 1, "sigmoid", pool=3), Flatten(), Dense(4)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_training_agrees_with_pytorch(rng, name, device):
+    torch = pytest.importorskip("torch")
+    layers = NETWORKS[name]()
+    x, labels = rng.normal(size=(20, 3, 14, 13)), rng.integers(0, 4, 20)
+    if isinstance(layers[0], Reshape):
+        x = x.reshape(20, -1)
+    trainer = Trainer(Sequential(layers), optimizer=gn.SGD(0.1), device=device, dtype="float64", seed=2)
+    trainer.prepare(x.shape[1:])
+    network = torch_twin(torch, trainer.model)
+    with torch.no_grad():
+        np.testing.assert_allclose(trainer.outputs(x), network(torch.tensor(x)).numpy(), rtol=1e-10, atol=1e-12)
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(3):
+        trainer.fit(x, labels, batch_size=20)
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(torch.tensor(x)), torch.tensor(labels)).backward()
+        optimiser.step()
+    for parameter, other in zip(trainer.model.parameters.items(), network.state_dict().items(), strict=True):
+        assert parameter[0] == other[0]
+        np.testing.assert_allclose(parameter[1], other[1].numpy(), rtol=1e-9, atol=1e-10)
+
+
+def test_ties_go_where_pytorch_sends_them(backend):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(1).integers(0, 3, (4, 3, 9, 8)).astype("float32")
+    theirs = torch.tensor(x, requires_grad=True)
+    pooled = torch.nn.functional.max_pool2d(theirs, 2)
+    dy = np.random.default_rng(2).normal(size=pooled.shape).astype("float32")
+    pooled.backward(torch.tensor(dy))
+    out, place = backend.empty(dy.shape, "float32"), backend.empty(dy.shape, "uint8")
+    dx = backend.empty(x.shape, "float32")
+    backend.maxpool2d(backend.asarray(x), 2, out, place)
+    backend.maxpool2d_backward(backend.asarray(dy), place, 2, dx)
+    np.testing.assert_array_equal(backend.to_host(out), pooled.detach().numpy())
+    np.testing.assert_array_equal(backend.to_host(dx), theirs.grad.numpy())
+
+
+# -- names, shapes, files ---------------------------------------------------------------------------------------------
+
+
+def test_names_and_shapes_are_those_of_sequential():
+    model = Sequential(NETWORKS["two layers"]())
+    model.build((546,), get_backend("numpy"))
+    assert {name: p.shape for name, p in model.parameters.items()} == {
+        "1.weight": (6, 3, 3, 3), "1.bias": (6,), "4.weight": (7, 6, 3, 3), "4.bias": (7,),
+        "8.weight": (5, 7 * 2 * 1), "8.bias": (5,), "10.weight": (4, 5), "10.bias": (4,),
+    }  # fmt: skip
+    assert model.output_shape == (4,)
+
+
+def test_saved_networks_come_back(tmp_path, rng):
+    layers = [Conv2D(4, 3, "relu", pool=2, padding="same"), MaxPool2D(2), Flatten(), Dense(3)]
+    trainer = Trainer(Sequential([Reshape((1, 8, 8)), *layers]), device="numpy")
+    trainer.prepare((64,))
+    x = rng.normal(size=(5, 64)).astype("float32")
+    save(trainer.model, tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors", "numpy")
+    assert again.config() == trainer.model.config()
+    np.testing.assert_array_equal(Trainer(again, device=again.backend).outputs(x), trainer.outputs(x))
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    network = torch_twin(torch, again)
+    network.load_state_dict(load_file(tmp_path / "net.safetensors"))
+    state = {name: torch.tensor(rng.normal(size=p.shape)).float() for name, p in network.state_dict().items()}
+    save_file(state, tmp_path / "theirs.safetensors")
+    load_weights(again, tmp_path / "theirs.safetensors")
+    for name, parameter in again.parameters.items():
+        np.testing.assert_array_equal(parameter, state[name].numpy())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Conv2D(8, 4), "odd kernels, got 4: use 3 or 5"),
+        (lambda: Conv2D(0), "Conv2D's filters: expected a whole number ≥ 1, got 0"),
+        (lambda: Conv2D(2.5), "got 2.5"),
+        (lambda: Conv2D(8, True), "got True"),
+        (lambda: Conv2D(8, activation="tanh"), "unknown activation 'tanh'"),
+        (lambda: Conv2D(8, padding="full"), "padding is 'valid' or 'same', got 'full'"),
+        (lambda: Conv2D(8, pool=16), "from 1 to 15, got 16"),
+        (lambda: Conv2D(8, weight="lucky"), "unknown initial weights 'lucky'"),
+        (lambda: MaxPool2D(0), "MaxPool2D's size: expected a whole number from 1 to 15, got 0"),
+        (lambda: Reshape(64), "shape of a sample such as"),
+        (lambda: Reshape((8, -1)), "got \\(8, -1\\)"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers", "message"),
+    [
+        ((784,), [Conv2D(8)], r"got samples of shape \(784,\): put Reshape\(\(channels, rows, columns\)\) before it"),
+        ((28, 28), [Conv2D(8)], r"put Reshape\(\(1, 28, 28\)\) before it"),
+        ((28, 28), [MaxPool2D()], r"MaxPool2D takes images"),
+        (
+            (3, 2, 9),
+            [Conv2D(8, 3)],
+            "images of 2×9 are smaller than the 3×3 kernel: use a smaller one, or padding='same'",
+        ),
+        ((3, 4, 4), [Conv2D(8, 3, pool=3)], "maps of 2×2 are smaller than the 3×3 pool"),
+        ((3, 4, 4), [MaxPool2D(5)], "maps of 4×4 are smaller than the 5×5 pool"),
+        ((64,), [Reshape((3, 8, 8))], r"hold 64 numbers and do not fit shape \(3, 8, 8\), which holds 192"),
+        ((3, 8, 8), [Conv2D(8, weight=np.zeros((8, 3, 5, 5)))], r"\(8, 3, 5, 5\), the layer needs \(8, 3, 3, 3\)"),
+        ((3, 8, 8), [Dense(4)], "Dense takes rows of features"),
+    ],
+)
+def test_shapes_that_do_not_fit(shape, layers, message):
+    with pytest.raises(ShapeError, match=message):
+        Sequential(layers).build(shape, get_backend("numpy"))
+
+
+# -- end to end -------------------------------------------------------------------------------------------------------
+
+
+def digits_net():
+    return Sequential([Reshape((1, 8, 8)), Conv2D(8, 3, "relu", padding="same", pool=2), Flatten(), Dense(10)])
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_digits_are_learned_and_the_same_seed_gives_the_same_bits(device):
+    data, runs = gn.datasets.load("digits"), []
+    for _ in range(2):
+        trainer = Trainer(digits_net(), optimizer=gn.Adam(1e-2), device=device, seed=1)
+        trainer.fit(data.x_train, data.y_train, epochs=8, batch_size=50)  # 1442 samples: the last batch has 42
+        runs.append([p.copy() for p in trainer.model.parameters.values()])
+    assert trainer.evaluate(data.x_test, data.y_test)["accuracy"] > 0.96
+    for one, two in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("view", [lambda a: a[::2], lambda a: a[:, ::-1], np.asfortranarray])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_rows_that_are_not_contiguous_train_as_their_copy_does(rng, view, dtype):
+    x = view(rng.integers(0, 255, (60, 64)).astype(dtype))
+    labels, results = rng.integers(0, 10, len(x)), []
+    for data in (x, x.copy()):
+        trainer = Trainer(digits_net(), optimizer=gn.SGD(1e-4), device="cpu")
+        trainer.fit(data, labels, batch_size=16)
+        results.append(trainer.outputs(data))
+    np.testing.assert_array_equal(*results)
+
+
+def test_images_may_be_given_as_images(rng):
+    x, labels = rng.integers(0, 255, (40, 3, 8, 8), dtype=np.uint8), rng.integers(0, 4, 40)
+    found = []
+    for data, below in ((x, []), (x.reshape(40, -1), [Reshape((3, 8, 8))])):
+        weights = np.random.default_rng(3).normal(size=(4, 36))
+        top = Dense(4, weight=weights)
+        conv = Conv2D(4, 3, "relu", pool=2, weight=np.random.default_rng(4).normal(size=(4, 3, 3, 3)))
+        trainer = Trainer(Sequential([*below, conv, Flatten(), top]), device="cpu")
+        trainer.fit(data, labels, batch_size=16)
+        found.append(trainer.outputs(data))
+    np.testing.assert_array_equal(*found)
+
+
+def test_frozen_filters_stay_and_cost_no_places():
+    data = gn.datasets.load("digits")
+    frozen = Conv2D(8, 3, "relu", padding="same", pool=2, trainable=False)
+    trainer = Trainer(Sequential([Reshape((1, 8, 8)), frozen, Flatten(), Dense(10)]), device="cpu")
+    trainer.prepare((64,))
+    before = trainer.model.parameters["1.weight"].copy()
+    trainer.fit(data.x_train, data.y_train, epochs=2)
+    np.testing.assert_array_equal(trainer.model.parameters["1.weight"], before)
+    assert frozen.place is None
+    assert set(trainer.model.gradients) == {"5.weight", "5.bias"}
+
+
+def test_divergence_is_noticed(rng):
+    x, labels = rng.normal(size=(64, 1, 8, 8)).astype("float32"), rng.integers(0, 3, 64)
+    trainer = Trainer(
+        Sequential([Conv2D(4, 3, "relu", pool=2), Conv2D(4, 3, "relu"), Flatten(), Dense(3)]),
+        optimizer=gn.SGD(1e30), device="cpu",
+    )  # fmt: skip
+    with pytest.raises(gn.errors.DivergedError):
+        trainer.fit(x, labels, epochs=5, batch_size=16)
