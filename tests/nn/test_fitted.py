@@ -1,0 +1,202 @@
+"""Layers fitted by class-based PCA, stacks of them, and their outputs computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import get_backend
+from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.extract import BATCH, Extractor, fit_stack, mapped
+from gpunet.layers.fitted import Thresholds, chosen_rows
+
+CPU = get_backend("numpy")
+
+
+@pytest.fixture
+def rows(rng):
+    labels = np.arange(90) % 3
+    return (rng.normal(size=(90, 8)) * (1 + np.arange(8)[::-1]) + np.eye(8)[labels]).astype("float32"), labels
+
+
+@pytest.fixture
+def images(rng):
+    labels = np.arange(120) % 3
+    x = rng.integers(0, 256, (120, 2, 9, 9), dtype=np.uint8) // (1 + labels[:, None, None, None]).astype(np.uint8)
+    return x, labels
+
+
+def weight_of(layer, shape):
+    model = gn.Sequential([layer, gn.Flatten()])
+    model.build(shape, CPU, dtype="float64")
+    return np.array(layer.weight), np.array(layer.bias)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_a_dense_layer_gets_the_classes_vectors(rows, center):
+    x, labels = rows
+    layer = gn.Dense(1, "relu")
+    fit = layer.fit(x, labels, variance=0.9, correlation=0.8, center=center)
+    pca = gn.class_pca(x.astype("float64"), labels, variance=0.9, center=center)
+    wanted, kept = gn.deduplicate(pca, 0.8)
+    weight, bias = weight_of(layer, (8,))
+    assert (layer.units, layer.trainable) == (len(wanted), False)
+    np.testing.assert_array_equal(fit.kept, kept)
+    np.testing.assert_allclose(np.abs(weight), np.abs(wanted), atol=1e-4)
+    assert not bias.any()
+    assert fit.samples == {0: 30, 1: 30, 2: 30}
+    assert fit.seconds > 0
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(3, "valid"), (3, "same"), (1, "valid"), (5, "valid")])
+def test_a_conv_layer_gets_the_patches_vectors(images, kernel, padding):
+    x, labels = images
+    layer = gn.Conv2D(1, kernel, "relu", padding=padding)
+    layer.fit(x, labels, variance=0.6, correlation=0.9)
+    zeros = kernel // 2 if padding == "same" else 0
+    padded = np.pad(x / 255, ((0, 0), (0, 0), (zeros, zeros), (zeros, zeros)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3)).transpose(
+        0, 2, 3, 1, 4, 5
+    )
+    patches = windows.reshape(-1, 2 * kernel**2)
+    pca = gn.class_pca(patches, np.repeat(labels, len(patches) // len(x)), variance=0.6)
+    wanted, _ = gn.deduplicate(pca, 0.9)
+    weight, bias = weight_of(layer, (2, 9, 9))
+    assert weight.shape == (len(wanted), 2, kernel, kernel)
+    np.testing.assert_allclose(np.abs(weight.reshape(len(wanted), -1)), np.abs(wanted), atol=1e-4)
+    assert not bias.any()
+
+
+def test_at_most_so_many_vectors_are_kept(images):
+    layer = gn.Conv2D(1, 3)
+    every = layer.fit(*images, variance=0.9, correlation=1)
+    other = gn.Conv2D(1, 3)
+    few = other.fit(*images, variance=0.9, correlation=1, most=4)
+    shares = every.pca.explained_variance_ratio[every.kept[:, 0], every.kept[:, 1]]
+    best = few.pca.explained_variance_ratio[few.kept[:, 0], few.kept[:, 1]]
+    assert layer.filters > other.filters == 4
+    np.testing.assert_allclose(np.sort(best), np.sort(shares)[-4:])
+
+
+def test_a_share_that_leaves_classes_without_vectors_says_so(rng):
+    x = np.abs(rng.normal(size=(60, 1, 8, 8))).astype("float32") + 3  # the mean dominates: one vector, the same for all
+    fit = gn.Conv2D(1, 3).fit(x, np.arange(60) % 3, variance=0.5, correlation=0.9)
+    assert len(fit.kept) == 1
+    assert len(fit.without) == 2
+    assert set(fit.without) < {0, 1, 2}
+
+
+def test_the_fraction_is_a_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [100, 40, 3])
+    chosen = chosen_rows(labels, 0.25, 5)
+    assert np.bincount(labels[chosen]).tolist() == [25, 10, 1]
+    assert (np.diff(chosen) > 0).all()
+    np.testing.assert_array_equal(chosen, chosen_rows(labels, 0.25, 5))
+    assert chosen.tolist() != chosen_rows(labels, 0.25, 6).tolist()
+    np.testing.assert_array_equal(chosen_rows(labels, 1, 5), np.arange(143))
+
+
+# -- stacks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stack_is_fitted_layer_by_layer(images):
+    x, labels = images
+    layers = [gn.Reshape((2, 9, 9)), gn.Conv2D(1, 3, "relu", pool=2), gn.Conv2D(1, 3, "relu"), gn.Dense(1, "relu")]
+    stack = [*layers[:3], gn.Flatten(), layers[3]]
+    thresholds = [Thresholds(0.8), Thresholds(0.9, 0.7, 0.5), Thresholds(0.99, 1, most=3)]
+    flat = x.reshape(120, -1)
+    fits = fit_stack(stack, flat, labels, thresholds, CPU, seed=4)
+    assert layers[1].filters == len(fits[0].kept)
+    assert layers[3].units == 3
+    by_hand = gn.Conv2D(1, 3, "relu", pool=2)
+    by_hand.fit(x, labels, variance=0.8)
+    features = Extractor([gn.Reshape((2, 9, 9)), by_hand], (162,), CPU).transform(flat)
+    second = gn.Conv2D(1, 3, "relu")
+    inputs = features.reshape(120, -1, 3, 3)
+    second.fit(inputs, labels, variance=0.9, correlation=0.7, fraction=0.5, seed=4)
+    ours, theirs = (weight_of(layer, (by_hand.filters, 3, 3))[0] for layer in (layers[2], second))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_features_are_the_models_outputs(backend, images):
+    x, labels = images
+    layers = [gn.Reshape((2, 9, 9)), gn.Conv2D(1, 3, "relu", pool=2), gn.Conv2D(1, 3, "sigmoid", padding="same")]
+    fit_stack(layers, x.reshape(120, -1), labels, [Thresholds(0.8), Thresholds(0.9)], backend)
+    many = np.concatenate([x.reshape(120, -1)] * 5)[: 2 * BATCH + 7]  # with a ragged last batch
+    found = Extractor(layers, (162,), backend).transform(many)
+    trainer = gn.Trainer(gn.Sequential([*layers, gn.Flatten()]), "squared_error", device=backend)
+    np.testing.assert_allclose(found, trainer.outputs(many), rtol=1e-6, atol=1e-6)
+
+
+def test_features_of_some_rows(images):
+    x, labels = images
+    layers = [gn.Conv2D(1, 3, "relu")]
+    fit_stack(layers, x, labels, [Thresholds(0.8)], CPU)
+    extractor = Extractor(layers, (2, 9, 9), CPU)
+    rows = np.array([5, 3, 99])
+    ((place, found),) = [(place, features.copy()) for place, features in extractor.batches(x, rows)]
+    assert place == slice(0, 3)
+    np.testing.assert_allclose(found, extractor.transform(x)[rows], rtol=1e-6)
+
+
+def test_features_above_the_limit_lie_in_a_file_that_goes_by_itself(images, tmp_path):
+    x, labels = images
+    layers = [gn.Conv2D(1, 3, "relu")]
+    fit_stack(layers, x, labels, [Thresholds(0.8)], CPU)
+    extractor = Extractor(layers, (2, 9, 9), CPU)
+    inside = extractor.transform(x)
+    outside = extractor.transform(x, limit=1000, folder=tmp_path)
+    assert isinstance(outside, np.memmap)
+    assert not isinstance(inside, np.memmap)
+    np.testing.assert_array_equal(outside, inside)
+    assert list(tmp_path.iterdir()) == []
+    head = gn.Trainer(gn.Sequential([gn.Dense(3)]), device="numpy")
+    head.fit(outside, labels, epochs=1, batch_size=32)
+    assert mapped((3, 4)).shape == (3, 4)
+
+
+def test_fitted_layers_stay_as_they_are_while_the_head_is_trained(images):
+    x, labels = images
+    layers = [gn.Conv2D(1, 3, "relu")]
+    fit_stack(layers, x, labels, [Thresholds(0.8)], CPU)
+    model = gn.Sequential([*layers, gn.Flatten(), gn.Dense(3)])
+    trainer = gn.Trainer(model, device="numpy")
+    trainer.prepare((2, 9, 9))
+    before = model.parameters["0.weight"].copy()
+    trainer.fit(x, labels, epochs=2, batch_size=32)
+    np.testing.assert_array_equal(model.parameters["0.weight"], before)
+    assert "0.weight" not in model.gradients
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["variance", "correlation", "fraction"])
+@pytest.mark.parametrize("value", [0, -0.1, 1.1, float("nan"), "0.9", None, True])
+def test_thresholds_lie_above_0_and_at_most_at_1(rows, name, value):
+    with pytest.raises(InputError, match=f"{name} cannot be"):
+        gn.Dense(1).fit(*rows, **({"variance": 0.9} | {name: value}))
+
+
+@pytest.mark.parametrize("most", [0, -1, 2.5, True, "3"])
+def test_most_is_a_whole_number(rows, most):
+    with pytest.raises(InputError, match="most is"):
+        gn.Dense(1).fit(*rows, variance=0.9, most=most)
+
+
+def test_other_mistakes(rows, images):
+    x, labels = rows
+    with pytest.raises(InputError, match="class 3 has 1 sample and one patch: expected at least 2"):
+        gn.Dense(1).fit(x, np.where(np.arange(90) == 7, 3, labels), variance=0.9)
+    with pytest.raises(ShapeError, match="smaller than the 11×11 patch"):
+        gn.Conv2D(1, 11).fit(*images, variance=0.9)
+    with pytest.raises(DataError, match="90 samples and 80 labels"):
+        gn.Dense(1).fit(x, labels[:80], variance=0.9)
+    layer = gn.Dense(1)
+    layer.fit(x, labels, variance=0.9)
+    gn.Sequential([layer]).build((8,), CPU)
+    with pytest.raises(InputError, match=r"'0' \(Dense\) has weights already: fit it before"):
+        layer.fit(x, labels, variance=0.9)
+    with pytest.raises(InputError, match="1 layers to fit and 2 thresholds"):
+        fit_stack([gn.Dense(1)], x, labels, [Thresholds(0.9)] * 2, CPU)
