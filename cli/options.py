@@ -24,6 +24,12 @@ Seeds = Annotated[
         "--seeds", "-n", min=1, show_default="5; 1 with --quick", help="How many seeds; results are mean ± deviation."
     ),
 ]
+ThreeSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds", "-n", min=1, show_default="3; 1 with --quick", help="How many seeds; results are mean ± deviation."
+    ),
+]
 TaskSeeds = Annotated[
     int | None,
     typer.Option(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from gpunet.cli.run_dmn import dmn
 from gpunet.cli.run_svd_dnn import svd_dnn
 from gpunet.cli.run_svd_init import svd_init
+from gpunet.cli.run_toy import toy
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -17,3 +19,5 @@ def experiments() -> None:
 
 app.command("svd-init")(svd_init)
 app.command("svd-dnn")(svd_dnn)
+app.command("dmn")(dmn)
+app.command("toy")(toy)

@@ -31,8 +31,8 @@ Shares = tuple[float, ...]  # T_v of each layer
 
 # Chosen for filter counts like those of the document's Figure 3; digits' images are too small for more.
 WIDTHS: dict[str, tuple[Shares, ...]] = {
-    "mnist": ((0.9,), (0.98,), (0.9, 0.8), (0.98, 0.9)),
-    "cifar10": ((0.99,), (0.998,), (0.99, 0.99), (0.998, 0.995)),
+    "mnist": ((0.9,), (0.98,), (0.95, 0.9), (0.98, 0.9)),
+    "cifar10": ((0.99,), (0.998,), (0.99, 0.99), (0.998, 0.99)),
     "digits": ((0.95,), (0.95, 0.99)),
 }
 OTHERS: tuple[Shares, ...] = ((0.98,), (0.99,), (0.98, 0.95), (0.99, 0.98))

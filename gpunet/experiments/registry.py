@@ -41,6 +41,21 @@ EXPERIMENTS: dict[str, Entry] = {
             ("xor", "cats", "mnist", "digits"),
             "gpunet.experiments.svd_dnn",
         ),
+        Entry(
+            "dmn",
+            "002: N. Dehmamy, N. Rohani, A. Katsaggelos, Direct estimation of weights and efficient training of deep "
+            "neural networks without SGD",
+            "conv layers computed by class-based PCA instead of SGD",
+            ("mnist", "cifar10", "cifar100", "digits"),
+            "gpunet.experiments.dmn",
+        ),
+        Entry(
+            "toy",
+            "003: 鄭余玄, Lab 1",
+            "backprop by hand on points in the plane: steps to converge, zero weights, learning rates",
+            ("linear", "xor-easy"),
+            "gpunet.experiments.toy",
+        ),
     ]
 }
 

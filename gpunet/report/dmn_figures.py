@@ -27,9 +27,11 @@ def _widths(result: Result, path: Path) -> Path:
     """Figure 3, top: DMN against ConvNet of the same filters."""
     widths = [name.removeprefix("dmn ") for name in nets(result) if name.startswith("dmn ")]
     kinds = (
-        ("DMN", "dmn", "test_accuracy", COLOURS[0], -0.3), ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], -0.1),
-        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], 0.1), ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], 0.3),
-    )  # fmt: skip
+        ("DMN", "dmn", "test_accuracy", COLOURS[0], -0.3),
+        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], -0.1),
+        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], 0.1),
+        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], 0.3),
+    )
     with figure(path, width=2.4 + 1.5 * len(widths)) as axes:
         lowest = 100 * result.row("linear").metrics["test_accuracy"].mean
         axes.axhline(lowest, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")

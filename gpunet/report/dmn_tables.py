@@ -12,8 +12,8 @@ from gpunet.experiments.schema import Result
 from gpunet.report.tables import cell, claims_table, rows_table
 
 HEADINGS = {
-    "test_accuracy": "test", "test_accuracy_long": "test, trained\nlonger", "ridge_test_accuracy": "test, head in\nclosed form",
-    "train_accuracy": "train",
+    "test_accuracy": "test", "test_accuracy_long": "test, trained\nlonger",
+    "ridge_test_accuracy": "test, head in\nclosed form", "train_accuracy": "train",
 }  # fmt: skip
 
 
@@ -62,7 +62,8 @@ def _times(result: Result) -> Table:
         said = "–" if without is None else " | ".join(", ".join(map(str, each)) or "none" for each in without)
         table.add_row(
             name, _seconds(runs, "fit"), _seconds(runs, "extract"),
-            f"{mean(mean(run['per_epoch']) for run in runs):.2f}", _seconds(runs, "ridge"), reaching(result, name), said,
+            f"{mean(mean(run['per_epoch']) for run in runs):.2f}", _seconds(runs, "ridge"), reaching(result, name),
+            said,
         )  # fmt: skip
     return table
 

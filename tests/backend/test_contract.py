@@ -76,10 +76,12 @@ RANKS = [
     {"errors"},
     {"backend", "rng", "files", "progress", "checks", "timing"},
     {"linalg", "arena", "init", "samples", "tally"},
-    {"svd_weights", "ridge", "stacked", "stacked_block", "layers", "losses", "parameters", "migration", "optim"},
+    {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "layers", "losses", "parameters",
+     "migration", "optim"},
     {"model", "callbacks", "schedules"},
-    {"serialize", "evaluator", "identity", "checkpoint", "stopping", "train", "factorise", "payoff", "extract"},
-    {"experiments", "report", "bench"},
+    {"serialize", "evaluator", "identity", "checkpoint", "stopping", "train", "factorise", "payoff", "extract",
+     "gradcheck"},
+    {"experiments", "report", "bench", "sweep"},
     {"cli"},
 ]  # fmt: skip
 DATASETS_MAY = {"errors", "files", "progress", "checks", "datasets", "rng"}

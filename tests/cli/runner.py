@@ -12,6 +12,7 @@ from pathlib import Path
 from gpunet.cli import execute
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "gpunet"
+PROGRESS = ("svd-init ", "svd-dnn ", "dmn ", "toy ")
 TINY = ("--epochs", "1", "--seeds", "1", "--device", "numpy")
 
 
@@ -23,7 +24,7 @@ class Done:
 
     def said(self) -> list[str]:
         """Lines on standard error that are not progress."""
-        return [line for line in self.err.splitlines() if not line.startswith(("svd-init ", "svd-dnn "))]
+        return [line for line in self.err.splitlines() if not line.startswith(PROGRESS)]
 
     def one_line(self, code: int, *words: str) -> str:
         """A mistake's only trace: the exit code and one line on standard error."""

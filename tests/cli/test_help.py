@@ -14,8 +14,9 @@ from .runner import run, script
 
 HEAVY = ("numpy", "scipy", "matplotlib", "sklearn", "h5py", "numba", "cupy", "pooch", "safetensors", "torch")
 HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["run", "svd-dnn", "--help"],
-         ["data", "--help"], ["data", "fetch", "--help"], ["bench", "scaling", "--help"],
-         ["info", "--help"], [], ["run"], ["data"], ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
+         ["run", "dmn", "--help"], ["run", "toy", "--help"], ["data", "--help"], ["data", "fetch", "--help"],
+         ["bench", "scaling", "--help"], ["info", "--help"], [], ["run"], ["data"],
+         ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", HELPS, ids=" ".join)
@@ -45,6 +46,14 @@ def test_help_imports_nothing_heavy(arguments):
             ["run", "svd-dnn", "--help"],
             ("--task", "xor|cats|mnist", "--phi", "--alpha", "--meaning", "dimension", "break-even", "--sweep-alpha",
              "--sweep-phi", "--no-speed", "my.npz", "Tables 1 to 3"),
+        ),
+        (
+            ["run", "toy", "--help"],
+            ("--hidden", "3,3", "--learning-rate", "--threshold", "--limit", "--dataset", "Figure 4", "my.npz"),
+        ),
+        (
+            ["run", "dmn", "--help"],
+            ("--variance", "T_V", "--correlation", "T_PC", "--fraction", "T_frac", "--center", "--no-sweeps", "FOLDER"),
         ),
         (["data", "--help"], ("list", "fetch", "verify", "path", "GPUNET_DATA", "*train*images*", "x_train")),
     ],
