@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 from pathlib import Path
 
 from gpunet.bench.conv import CASES, FORMATS, compare
-from gpunet.experiments.provenance import versions
+from gpunet.bench.record import write
 
 
 def main() -> None:
@@ -41,14 +39,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        torch_version = None
-        if importlib.util.find_spec("torch"):
-            import torch
-
-            torch_version = torch.__version__
-        document = {"rounds": options.rounds, "cases": results, "provenance": versions() | {"torch": torch_version}}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write(options.json, {"rounds": options.rounds, "cases": results})
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from gpunet.bench.record import write
 from gpunet.bench.train import CASES, compare
-from gpunet.experiments.provenance import versions
 
 
 def main() -> None:
@@ -38,16 +37,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        import importlib.util
-
-        torch_version = None
-        if importlib.util.find_spec("torch"):
-            import torch
-
-            torch_version = torch.__version__
-        document = {"rounds": options.rounds, "cases": results, "provenance": versions() | {"torch": torch_version}}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        write(options.json, {"rounds": options.rounds, "cases": results})
 
 
 if __name__ == "__main__":

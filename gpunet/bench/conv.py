@@ -17,6 +17,7 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import get_backend, why_no_numba
+from gpunet.bench import torch_rival
 from gpunet.layers import Conv2D, Dense, Flatten, Reshape
 from gpunet.timing import Times, interleave
 from gpunet.train import Trainer
@@ -135,26 +136,7 @@ def torch_eager(case: Case, memory_format: str, x: Any, y: Any) -> Contestant:
     network = torch_network(case, layout)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
     xs = (torch.tensor(x).float() / 255).reshape(-1, *case.shape).to(memory_format=layout)
-    ys, entropy = torch.tensor(y), torch.nn.functional.cross_entropy
-    per_epoch = -(-len(x) // case.batch)
-
-    def run() -> None:
-        for step in range(case.steps):
-            place = step % per_epoch
-            if place == 0:
-                order = torch.randperm(len(x))
-            rows = order[place * case.batch : (place + 1) * case.batch]
-            optimiser.zero_grad(set_to_none=True)
-            loss: Any = entropy(network(xs[rows]), ys[rows])
-            loss.backward()
-            optimiser.step()
-
-    def final_loss() -> float:
-        with torch.no_grad():
-            parts = [slice(start, start + 500) for start in range(0, len(xs), 500)]
-            return float(np.mean([float(entropy(network(xs[part]), ys[part])) for part in parts]))
-
-    return run, final_loss
+    return torch_rival.training(network, optimiser, xs, torch.tensor(y), case.batch, case.steps)
 
 
 def torch_features(case: Case, memory_format: str, x: Any) -> Contestant:

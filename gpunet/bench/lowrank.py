@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.bench import torch_rival
 from gpunet.bench.counts import allowed_step
 from gpunet.bench.steps import training
 from gpunet.bench.train import CASES, data_for
@@ -115,21 +116,8 @@ def torch_eager(ranks: Ranks, x: NDArray[Any], y: NDArray[Any]) -> tuple[Callabl
     for name, parameter in network.named_parameters():  # our initial weights' distribution, for the losses' sake
         (torch.nn.init.zeros_ if name.endswith("bias") else torch.nn.init.xavier_uniform_)(parameter)
     optimiser = torch.optim.Adam(network.parameters(), RATE, fused=True)
-    xs, ys = torch.tensor(x).float() / 255, torch.tensor(y)
-    entropy = torch.nn.functional.cross_entropy
-
-    def run() -> None:
-        for rows in torch.split(torch.randperm(len(xs)), CASE.batch):
-            optimiser.zero_grad(set_to_none=True)
-            loss: Any = entropy(network(xs[rows]), ys[rows])
-            loss.backward()
-            optimiser.step()
-
-    def final_loss() -> float:
-        with torch.no_grad():
-            return float(entropy(network(xs), ys))
-
-    return run, final_loss
+    xs, steps = torch.tensor(x).float() / 255, -(-len(x) // CASE.batch)
+    return torch_rival.training(network, optimiser, xs, torch.tensor(y), CASE.batch, steps)
 
 
 class Recorder(NumpyBackend):

@@ -16,6 +16,7 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend, why_no_numba
+from gpunet.bench import torch_rival
 from gpunet.timing import Times, interleave
 from gpunet.train import Trainer
 
@@ -98,26 +99,8 @@ def torch_eager(case: Case, x: Any, y: Any) -> tuple[Callable[[], None], Callabl
         torch.nn.init.xavier_uniform_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     optimiser = torch.optim.Adam(network.parameters(), 3e-4, fused=True)
-    xs, ys = torch.tensor(x).float() / 255, torch.tensor(y)
-    batch, entropy = min(case.batch, len(x)), torch.nn.functional.cross_entropy
-    per_epoch = -(-len(x) // batch)
-
-    def run() -> None:
-        for step in range(case.steps):
-            place = step % per_epoch
-            if place == 0:
-                order = torch.randperm(len(x))
-            rows = order[place * batch : (place + 1) * batch]
-            optimiser.zero_grad(set_to_none=True)
-            loss: Any = entropy(network(xs[rows]), ys[rows])
-            loss.backward()
-            optimiser.step()
-
-    def final_loss() -> float:
-        with torch.no_grad():
-            return float(entropy(network(xs), ys))
-
-    return run, final_loss
+    xs = torch.tensor(x).float() / 255
+    return torch_rival.training(network, optimiser, xs, torch.tensor(y), min(case.batch, len(x)), case.steps)
 
 
 def products(case: Case, backend: Backend) -> Callable[[], None]:

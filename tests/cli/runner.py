@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpunet.cli import execute
+
+from ..experiments.schema import is_png, parse
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "gpunet"
 PROGRESS = ("svd-init ", "svd-dnn ", "dmn ", "toy ")
@@ -65,3 +69,11 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 def files(folder: Path) -> list[str]:
     """What lies in a folder, hidden files too; nothing where it does not exist."""
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def check_folder(folder: Path, figures: Iterable[str]) -> dict[str, Any]:
+    """What a run left: these figures, whole, and a result.json that holds to the schema."""
+    assert files(folder) == sorted([*figures, "result.json"])
+    for name in figures:
+        assert is_png((folder / name).read_bytes()), name
+    return parse((folder / "result.json").read_text())

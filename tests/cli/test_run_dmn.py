@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ..experiments.schema import is_png, parse
-from .runner import files, run
+from ..experiments.schema import parse
+from .runner import check_folder, run
 
 SHORT = ("--epochs", 1, "--seeds", 1, "--device", "numpy")
 FIGURES = ("widths.png", "seconds.png", "sweeps.png", "convergence.png", "fluctuations.png")
@@ -22,13 +22,6 @@ def images(tmp_path):
         made[f"y_{split}"] = np.arange(n) % 3
     np.savez(tmp_path / "images.npz", **made)
     return tmp_path / "images.npz"
-
-
-def check_folder(folder, figures) -> dict:
-    assert files(folder) == sorted([*figures, "result.json"])
-    for name in figures:
-        assert is_png((folder / name).read_bytes()), name
-    return parse((folder / "result.json").read_text())
 
 
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):

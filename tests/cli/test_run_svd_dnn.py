@@ -7,17 +7,10 @@ import json
 import pytest
 
 from ..experiments.made import write_npz
-from ..experiments.schema import is_png, parse
-from .runner import files, run
+from ..experiments.schema import parse
+from .runner import check_folder, run
 
 SHORT = ("--epochs", 2, "--seeds", 1, "--device", "numpy")
-
-
-def check_folder(folder, figures) -> dict:
-    assert files(folder) == sorted([*figures, "result.json"])
-    for name in figures:
-        assert is_png((folder / name).read_bytes()), name
-    return parse((folder / "result.json").read_text())
 
 
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
