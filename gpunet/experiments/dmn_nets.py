@@ -127,6 +127,7 @@ class Training:
     epochs: int = 5
     batch_size: int = 64
     learning_rate: float = 1e-3
+    decay: float = 1.0  # of the learning rate, every epoch
 
 
 def train_dmn(
@@ -171,8 +172,9 @@ def _train(
     train = trainer.samples(xs[0], images.y_train, "training data")
     test = trainer.samples(xs[1], images.y_test, "test data")
     history = trainer.fit(
-        train, epochs=training.epochs, batch_size=training.batch_size, validation_data=test, progress=bar
-    )
+        train, epochs=training.epochs, batch_size=training.batch_size, validation_data=test, progress=bar,
+        callbacks=[gn.ExponentialDecay(training.decay)] if training.decay != 1 else [],
+    )  # fmt: skip
     course = Course(0.0, history["seconds"], history["train_loss"], history["validation_accuracy"])
     return Outcome(course, trainer.evaluate(train)["accuracy"], [])
 

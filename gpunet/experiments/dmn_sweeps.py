@@ -35,7 +35,7 @@ def sweeps(
             changed: Any = {setting: value}
             thresholds = [replace(base, **changed)]
             for seed in seeds:
-                outcome = train_dmn(images, thresholds, settings.training, seed, backend, bar, closed_form=False)
+                outcome = train_dmn(images, thresholds, settings.head_training, seed, backend, bar, closed_form=False)
                 result.row(f"{SYMBOLS[setting]}={value:g}").add(
                     test_accuracy=outcome.course.test_accuracy[-1], filters_1=outcome.filters[0]
                 )
