@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gpunet.cli import bench, data, info, run
+from gpunet.cli import bench, data, info, run, sweep
 
 app = typer.Typer(
     name="gpunet",
@@ -19,4 +19,5 @@ app = typer.Typer(
 app.add_typer(run.app, name="run", help="Run one experiment and write its results, claims and figures.")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(sweep.app, name="sweep")
 app.command("info")(info.info)

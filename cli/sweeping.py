@@ -1,0 +1,149 @@
+"""What the commands of `gpunet sweep` share: options, and what is done around the searching."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from gpunet.progress import Progress
+    from gpunet.sweep import Table
+
+Param = Annotated[
+    list[str],
+    typer.Option(
+        "--param", "-p", metavar="NAME=RANGE",
+        help="A setting to search: `lr=0..1`, `lr=log:1e-3..1e-1`, `n=int:16..256`, `n=int:log:16..4096`, a list "
+        "`o=adam,sgd`, or one value to hold it there. Given once for each; an unknown NAME is answered with those "
+        "there are.",
+    ),
+]  # fmt: skip
+Trials = Annotated[int, typer.Option("--trials", min=1, help="Trials of each stage.")]
+Stages = Annotated[
+    int,
+    typer.Option(
+        "--stages", min=1, help="Each later stage draws in the box around the best fifth of the trials before it."
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers", "-w", min=1, help="Processes on this machine, one thread each; any number gives the same result."
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", metavar="URL", show_default="sqlite:///OUT/sweep.db",
+        help="An Optuna storage: sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a "
+        "path. `gpunet sweep join URL` lets other machines take part.",
+    ),
+]  # fmt: skip
+Dataset = Annotated[
+    str,
+    typer.Option("--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds.")
+]
+Validation = Annotated[
+    float,
+    typer.Option(help="The share of the training samples that is held out to judge by; the test set is not used."),
+]
+Direction = Annotated[
+    Literal["maximize", "minimize"] | None,
+    typer.Option(show_default="minimize losses, errors, seconds, steps; else maximize", help="What is better."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going/--stop-at-failure", help="Whether the others go on when a trial fails.")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", show_default="runs/sweep-WHAT-DATASET", help="Folder for all results."),
+]
+ABOUT = (
+    "\n\nEvery trial trains on a part of the training samples and is judged by the part that is held out: the test set "
+    "stays unseen, and what the experiment calls test accuracy is here the accuracy on the held-out samples.\n\n"
+    "Stopped or killed at any moment, the same command goes on where it stopped."
+)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON where it is some, else as it stands."""
+    import json
+
+    from gpunet.errors import InputError
+
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise InputError(f"--set is {text!r}: expected NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def absolute(dataset: str) -> str:
+    """Workers may run elsewhere: a path is kept in full."""
+    from gpunet.datasets import names
+
+    return dataset if dataset in names() or not Path(dataset).exists() else str(Path(dataset).resolve())
+
+
+def run(
+    what: str | None, dataset: str, out: Path | None, storage: str | None, json: bool,
+    compute: Callable[[str, Progress], Table],
+) -> None:  # fmt: skip
+    """Check the folder, search, write, print; says how to go on when it is interrupted."""
+    from gpunet.experiments.provenance import Stopwatch
+    from gpunet.files import writable_folder
+    from gpunet.progress import progress
+    from gpunet.sweep.results import as_result
+
+    watch = Stopwatch()
+    folder = out if what is None else writable_folder(out or Path("runs") / f"{what}-{dataset}")
+    url = storage or f"sqlite:///{folder}/sweep.db"
+    try:
+        with progress(True) as bar:
+            table = compute(url, bar)
+    except KeyboardInterrupt:
+        print("gpunet: the finished trials are kept; the same command goes on where it stopped", file=sys.stderr)
+        raise
+    _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
+    if not table.ended("complete"):
+        _ = table.best  # which says why there is none
+
+
+def _name_of(table: Table) -> str:
+    from gpunet.sweep import experiment, training
+
+    names = {experiment.FUNCTION: table.spec.settings.get("experiment"), training.FUNCTION: "train"}
+    return f"sweep-{names.get(table.spec.function, 'function')}"
+
+
+def _finish(result: Any, folder: Path | None, json: bool) -> None:
+    from gpunet.files import writable_folder
+    from gpunet.report import sweep_figures, sweep_tables
+    from gpunet.report.tables import console
+
+    written = []
+    if folder is not None:
+        figures = sweep_figures.draw(result, writable_folder(folder))
+        written = [str(result.write(folder)), *(path.name for path in figures)]
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(result.to_json(), indent=1))
+        return
+    screen = console()
+    for table in sweep_tables.tables(result):
+        screen.print(table)
+    for line in [*sweep_tables.failures(result), sweep_tables.best_line(result)]:
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    if written:
+        line = f"Written: {', '.join(written)} ({result.provenance['seconds']:.0f} s)"
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,90 @@
+"""The tables of a sweep: the best trials, what each parameter explains, what became of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gpunet.experiments.schema import Result
+from gpunet.sweep.parameters import parse_parameter
+from gpunet.sweep.results import IMPORTANCE
+
+SHOWN = 10  # trials
+
+
+def searched(result: Result) -> list[str]:
+    """The parameters that have more than one value, the most important first where that is known."""
+    names = [p.name for p in map(parse_parameter, result.settings["space"]) if not p.fixed]
+    weight = {name: result.mean(IMPORTANCE, name) or 0.0 for name in names}
+    return sorted(names, key=lambda name: -weight[name])
+
+
+def ranked(result: Result) -> list[str]:
+    """The completed trials, best first."""
+    sign = -1 if result.settings["direction"] == "maximize" else 1
+    complete = [name for name, state in result.settings["state"].items() if state == "complete"]
+    return sorted(complete, key=lambda name: sign * result.values(name, "value")[0])
+
+
+def measure(result: Result) -> str:
+    """What the value is; an experiment's test accuracy is measured on held-out samples here."""
+    return str(result.settings["given"].get("metric", "value")).replace("test_", "validation_")
+
+
+def tables(result: Result) -> list[RenderableType]:
+    """The best trials, and the importances where there are some."""
+    names, order = searched(result), ranked(result)
+    metric = measure(result)
+    best = Table()
+    for heading in ("", "stage", *names, metric, "seconds"):
+        best.add_column(escape(heading), justify="right" if heading else "left", no_wrap=heading == "")
+    for row in order[:SHOWN]:
+        parameters = result.settings["parameters"][row]
+        seconds = result.timings["seconds"][row]
+        best.add_row(
+            row, str(result.settings["stage"][row]), *(_short(parameters[name]) for name in names),
+            f"{result.values(row, 'value')[0]:.6g}", "–" if seconds is None else f"{seconds:.2f}",
+        )  # fmt: skip
+    titled = Group(Text(_title(result, len(order)), style="bold"), best) if order else Text(_title(result, 0), "bold")
+    importances = {name: result.mean(IMPORTANCE, name) for name in names}
+    if not importances or None in importances.values():
+        return [titled]
+    shares = Table()
+    for heading in ("parameter", "share"):
+        shares.add_column(heading, justify="right" if heading == "share" else "left")
+    for name, share in importances.items():
+        shares.add_row(escape(name), f"{100 * (share or 0):.0f} %")
+    return [titled, Group(Text("Share of the variation explained (fANOVA)", style="bold"), shares)]
+
+
+def _title(result: Result, complete: int) -> str:
+    states = list(result.settings["state"].values())
+    others = [f"{states.count(state)} {state}" for state in ("pruned", "failed") if state in states]
+    which = f"the best {min(SHOWN, complete)} of {complete} completed trials" if complete else "no trial completed"
+    return f"{result.experiment} on {result.dataset}: {', '.join([which, *others])}"
+
+
+def best_line(result: Result) -> str:
+    """The best trial in one line, and what it was judged by."""
+    best = result.settings["best"]
+    if best is None:
+        return "No trial completed."
+    given = " ".join(f"{name}={_short(value)}" for name, value in result.settings["parameters"][best].items())
+    judged = result.settings["judged_by"]
+    return f"Best: {best}, {given}" + (f". Judged by {judged}." if judged else "")
+
+
+def failures(result: Result) -> list[str]:
+    """Why trials failed: each reason once, with how many there are."""
+    errors: dict[str, Any] = result.settings["error"]
+    first = {error: name for name, error in reversed(errors.items())}
+    counts = {error: list(errors.values()).count(error) for error in first}
+    return [f"{counts[error]} failed, first {name}: {error}" for error, name in reversed(first.items())]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,99 @@
+"""Several workers on this machine, each in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from gpunet.errors import InputError, RunError
+from gpunet.sweep.board import Board, Look
+from gpunet.sweep.worker import PATIENCE, THREADS
+
+POLL = 0.3  # seconds between looks
+
+
+def work(board: Board, url: str, workers: int, keep_going: bool, on_look: Callable[[Look], None]) -> None:
+    """Start so many workers, watch them until every trial is finished, and leave none behind.
+
+    Raises what a worker ended with, and RunError when the last one is gone before that.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(workers):
+            processes.append(_start(url, keep_going))  # noqa: PERF401 - what has been started is stopped
+        killed = 0
+        while True:
+            ended = [process for process in processes if process.poll() is not None]
+            look = board.look()  # after: the workers that have ended by themselves have finished the last trial
+            on_look(look)
+            if not look.stage:
+                return
+            for process in ended:
+                _raise_what_it_told(process)
+            if len(ended) == len(processes):
+                raise RunError(_all_gone(look, ended[-1].returncode))
+            if len(ended) > killed:
+                killed = len(ended)
+                code = ended[-1].returncode
+                warnings.warn(f"{killed} of {workers} workers {_ended(code)}; the others go on", RuntimeWarning, 2)
+            time.sleep(POLL)
+    finally:
+        _stop(processes)
+
+
+def _start(url: str, keep_going: bool) -> subprocess.Popen[bytes]:
+    environment = dict.fromkeys(THREADS, "1") | os.environ
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpunet.sweep.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        start_new_session=True,  # Ctrl-C reaches us alone, and we tell them
+    )  # fmt: skip
+    assert process.stdin
+    orders = {"storage": url, "keep_going": keep_going, "path": sys.path}
+    with contextlib.suppress(BrokenPipeError):  # it has died already, which is seen later
+        process.stdin.write(json.dumps(orders).encode() + b"\n")
+        process.stdin.flush()
+    return process
+
+
+def _raise_what_it_told(process: subprocess.Popen[Any]) -> None:
+    assert process.stdout
+    if process.stdout.closed:
+        return
+    with process.stdout:
+        said = process.stdout.read()
+    if said:
+        error = json.loads(said)
+        raise (InputError if error["input"] else RunError)(error["message"])
+
+
+def _ended(code: int) -> str:
+    return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def _all_gone(look: Look, code: int) -> str:
+    running = [f"trial {t.user_attrs['number']} {json.dumps(t.params)}" for t in look.running]
+    ran = f" while running {', '.join(running)}" if running else ""
+    return f"no worker is left, the last {_ended(code)}{ran}; the same command goes on where it stopped"
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Tell them to stop, give them a moment to hand back what they run, and kill what has not heard."""
+    for process in processes:
+        assert process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    limit = time.monotonic() + PATIENCE + 1
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, limit - time.monotonic()))
+        process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()

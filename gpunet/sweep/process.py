@@ -1,0 +1,72 @@
+"""A worker in a process of its own: `python -m gpunet.sweep.process`, started by `pool`.
+
+Its orders come as one line of JSON on standard input, so that a password is in no list of processes; when standard
+input ends, who started it is gone or wants it to stop. Why it ended early goes to standard output as one line of JSON;
+what the function prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+STOPPED = 130  # exit code
+
+
+def main() -> int:
+    """Work until nothing is left; the exit code."""
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    orders = json.loads(sys.stdin.readline())
+    sys.path[:] = orders["path"]
+    threading.Thread(target=_stop_with_the_starter, daemon=True).start()
+    try:
+        _work(orders["storage"], orders["keep_going"])
+    except KeyboardInterrupt:
+        return STOPPED
+    except Exception as error:
+        told.write(json.dumps(_described(error)))
+        told.close()
+        return 1
+    return 0
+
+
+def _work(url: str, keep_going: bool) -> None:
+    from gpunet.sweep.board import Board
+    from gpunet.sweep.plan import prepare
+    from gpunet.sweep.storage import opened, shown
+    from gpunet.sweep.worker import Worker, one_thread
+
+    with opened(url) as storage:
+        board = Board.join(storage, shown(url))
+        function = prepare(board.spec.function, board.spec.settings)
+        with one_thread():
+            Worker(board, function, keep_going=keep_going).work()
+
+
+def _described(error: Exception) -> dict[str, Any]:
+    from gpunet.errors import GpunetError, InputError
+
+    if isinstance(error, GpunetError):
+        return {"input": isinstance(error, InputError), "message": str(error)}
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return {"input": False, "message": f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"}
+
+
+def _stop_with_the_starter() -> None:
+    from gpunet.sweep.worker import PATIENCE
+
+    sys.stdin.read()
+    _thread.interrupt_main()
+    time.sleep(PATIENCE)
+    os._exit(STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Search hyper-parameters, coarse to fine, by as many workers as like."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from gpunet.errors import InputError
+from gpunet.progress import Progress
+from gpunet.sweep import pool
+from gpunet.sweep.board import Board, Look
+from gpunet.sweep.parameters import Parameter
+from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
+from gpunet.sweep.storage import opened, shown, storage_url
+from gpunet.sweep.table import Table
+from gpunet.sweep.worker import Worker, one_thread
+
+
+def search(
+    function: str,
+    settings: dict[str, Any],
+    space: list[Parameter],
+    *,
+    trials: int = 100,
+    stages: int = 2,
+    seed: int = 0,
+    workers: int = 1,
+    storage: str | None = None,
+    direction: str = "maximize",
+    progress: Progress | None = None,
+    keep_going: bool = True,
+) -> Table:
+    """Try the parameters of `space`: `trials` of them in each of `stages` stages, each stage finer than the last.
+
+    function: "package.module:name" of a function(parameters, settings, report) that returns the value, or a dictionary
+    with "value" and other metrics. parameters: one of a name each; settings: those given here (what JSON can hold), and
+    "trial_seed", the trial's own seed; report(step, cost): records the trial's curve, and is True when the trial should
+    stop: a cost that is not finite, or above three times the first. A trial that should have stopped is pruned, as is
+    one that raises DivergedError; one that raises anything else, or returns no finite value, has failed, and the others
+    go on (not keep_going: its error is raised instead). Its module may have a function `before_sweep(settings)`, called
+    by every worker first.
+
+    The trials are a function of space, trials, stages and seed, whatever workers there are: a stage's parameters are
+    drawn from the seed, those of a finer one in the smallest box that holds the best fifth (at least four) of the
+    trials before it.
+
+    storage: None keeps the trials in memory (workers=1). A URL of Optuna's (sqlite:///file.db, postgresql://…,
+    mysql://…, journal:///file.log), or a path, keeps them there: killed at any moment, the same call goes on where it
+    stopped, and `join` lets other machines take part. workers: processes on this machine; with 1 this process itself.
+    Where there may be several, each has one thread for matrix products, so that any number gives the same table.
+
+    Raises InputError for settings out of range, and for a storage that cannot be reached or holds another sweep;
+    RunError where no trial of a stage completed that the next could be drawn around.
+    """
+    _check_workers(workers, storage)
+    spec = Spec(function, plain_settings(settings), tuple(space), trials, stages, seed, direction)
+    found = prepare(function, spec.settings)
+    url = storage and storage_url(storage)
+    with opened(url) as held:
+        board = Board.start(held, spec, f"the storage '{shown(url)}'" if url else "the memory")
+        return _run(board, found, url, workers, progress, keep_going)
+
+
+def join(
+    storage: str, *, workers: int = 1, progress: Progress | None = None, keep_going: bool = True, only: str = ""
+) -> Table:
+    """Take part in the sweep that lies in `storage`, until all its trials are finished; returns the same table.
+
+    only: refuse a sweep whose function has another name than one that begins so: the storage names the function.
+    """
+    _check_workers(workers, storage)
+    url = storage_url(storage)
+    with opened(url) as held:
+        board = Board.join(held, f"the storage '{shown(url)}'")
+        if not board.spec.function.startswith(only):
+            raise InputError(f"the sweep there runs {board.spec.function!r}: expected a function of {only.rstrip('.')}")
+        found = prepare(board.spec.function, board.spec.settings)
+        return _run(board, found, url, workers, progress, keep_going)
+
+
+def _check_workers(workers: int, storage: str | None) -> None:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InputError(f"workers is a whole number ≥ 1, got {workers!r}")
+    if storage is None and workers > 1:
+        raise InputError(f"{workers} workers need a storage they share, say storage='sqlite:///sweep.db'")
+
+
+def _run(
+    board: Board, function: Function, url: str | None, workers: int, progress: Progress | None, keep_going: bool
+) -> Table:
+    display = _Display(board, progress or Progress())
+    first = board.look()
+    if first.stage and first.missing:
+        board.fill(first)
+    if workers == 1 or not board.look().stage:
+        with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
+            Worker(board, function, keep_going=keep_going, on_look=display.show).work()
+    else:
+        assert url
+        pool.work(board, url, workers, keep_going, display.show)
+    board.tidy()
+    return board.table()
+
+
+class _Display:
+    """Progress, a bar for each stage, with the best trial so far."""
+
+    def __init__(self, board: Board, bar: Progress) -> None:
+        self._board, self._bar = board, bar
+        self._stage, self._done = 0, 0
+
+    def show(self, look: Look) -> None:
+        """Bring the bar to where the sweep is."""
+        spec = self._board.spec
+        now = look.stage or spec.stages
+        while self._stage < now:
+            if self._stage:
+                self._advance(look, spec.trials)
+            self._stage, self._done = self._stage + 1, 0
+            self._bar.start(f"sweep stage {self._stage}/{spec.stages}", spec.trials)
+        self._advance(look, sum(row["stage"] == now for row in look.rows))
+
+    def _advance(self, look: Look, done: int) -> None:
+        if done > self._done:
+            ranked = self._board.spec.best([row for row in look.rows if row["stage"] <= self._stage])
+            best = f"best {ranked[0]['value']:.6g} (trial {ranked[0]['number']})" if ranked else ""
+            self._bar.advance(done - self._done, best)
+            self._done = done

@@ -1,0 +1,180 @@
+"""Where a sweep is kept: any storage of Optuna's, opened so that no two workers can take the same trial."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from gpunet.errors import InputError, RunError
+
+WAIT = 60.0  # seconds for a lock of the database, or for its answer
+TRIES = 4  # two workers that come first at the same time make the same tables
+DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LGPL and the GPL
+    "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
+}  # fmt: skip
+DATABASES = (".db", ".sqlite", ".sqlite3")
+FORMS = (
+    "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
+    "SQLite, anything else for a journal"
+)
+
+
+def storage_url(given: str) -> str:
+    """The URL in full: a path stands for an SQLite file or a journal, and databases get the driver that we install."""
+    scheme, separator, rest = given.partition("://")
+    if not given.strip() or (separator and not scheme):
+        raise InputError(f"the storage {given!r} is malformed: {FORMS}")
+    if not separator:
+        kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
+        return f"{kind}:///{Path(given).expanduser().resolve()}"
+    scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
+    if scheme in ("sqlite", "journal"):
+        if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
+            raise InputError(f"the storage '{given}' names no file: {FORMS}")
+        return f"{scheme}:///{Path(rest[1:]).resolve()}"  # as SQLAlchemy: an absolute path has four slashes
+    return DRIVERS.get(scheme, scheme) + separator + rest
+
+
+def shown(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
+
+
+@contextlib.contextmanager
+def opened(given: str | None) -> Iterator[BaseStorage]:
+    """The storage of that URL, closed at the end; one in memory for None.
+
+    Raises InputError where it cannot be reached, and RunError where it is lost later on.
+    """
+    quiet()
+    if given is None:
+        yield InMemoryStorage()
+        return
+    url = storage_url(given)
+    if url.startswith("journal:"):
+        with _told(url, OSError, ValueError):
+            storage: Any = _journal(url.removeprefix("journal:///"))
+        with _lost(url):
+            yield storage
+        return
+    storage = _database(url)
+    try:
+        with _lost(url):
+            yield storage
+    finally:
+        storage.remove_session()
+        storage.close()
+
+
+def quiet() -> None:
+    """Optuna logs every study and trial; progress and table say it here."""
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+
+
+def _journal(path: str) -> BaseStorage:
+    # A worker that was killed while it wrote leaves its lock; 30 s, the default, is long for one that is held for ms.
+    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path, grace_period=10)))
+    storage.get_all_studies()  # a file that is no journal shows itself here
+    return storage
+
+
+class Database(RDBStorage):
+    """Optuna's, whose connections can be closed; they are where it cannot be made."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        try:
+            super().__init__(url.replace("{", "{{").replace("}", "}}"), options)  # which is a template there
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close all connections."""
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+
+
+def _database(url: str) -> Database:
+    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError, ValueError, TypeError)
+    races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
+    sqlite = url.startswith("sqlite:")
+    options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
+    options |= {} if sqlite else {"pool_pre_ping": True}
+    with _told(url, *errors):
+        for left in reversed(range(TRIES)):
+            try:
+                storage = Database(url, options)
+                break
+            except races as error:
+                if not left or not re.search("already exists|unique", str(error), re.IGNORECASE):
+                    raise
+                time.sleep(0.3)
+    if sqlite:
+        _one_writer_at_a_time(storage.engine)
+    return storage
+
+
+def _one_writer_at_a_time(engine: Any) -> None:
+    """Lock an SQLite file for each transaction as a whole.
+
+    SQLite has no SELECT … FOR UPDATE, and its driver begins a transaction with the first write only: of two workers
+    that read WAITING and then write RUNNING both would have the trial.
+    """
+    sqlalchemy.event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+    sqlalchemy.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # connections made before
+
+
+@contextlib.contextmanager
+def _told(url: str, *kinds: type[Exception]) -> Iterator[None]:
+    """These errors as one line of the user's."""
+    try:
+        yield
+    except kinds as error:
+        raise InputError(f"the storage '{shown(url)}' cannot be used: {_reason(error)}{_hint(url, error)}") from error
+
+
+@contextlib.contextmanager
+def _lost(url: str) -> Iterator[None]:
+    """What a storage raises that fails in mid-run."""
+    try:
+        yield
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise RunError(
+            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error)}; the same command goes on where "
+            "it stopped"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The driver's own words, without SQLAlchemy's around them."""
+    inner = getattr(error, "orig", None) or error
+    first = inner.args[0] if inner.args else inner
+    if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
+        return str(first["M"])
+    if isinstance(error, json.JSONDecodeError):
+        return "it is not a journal of Optuna's"
+    return " ".join(str(inner).split()).rstrip(".") or type(inner).__name__
+
+
+def _hint(url: str, error: Exception) -> str:
+    if isinstance(error, ImportError) and "+pg8000" in url:
+        return "; install the driver with: pip install 'gpunet[postgres]'"
+    if isinstance(error, ImportError) and "+pymysql" in url:
+        return "; install the driver with: pip install pymysql"
+    if isinstance(error, TypeError):  # the driver's: it has no default
+        return "; say who you are: postgresql://USER@host/name"
+    path = Path(url.partition(":///")[2])
+    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
+        return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
+    return ""

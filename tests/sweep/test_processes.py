@@ -1,0 +1,154 @@
+"""Workers in real processes: they join, die, are interrupted, and the table is the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+from gpunet.errors import InputError, RunError
+from gpunet.sweep import join, parse_parameter, search
+from gpunet.sweep.board import Board
+from gpunet.sweep.storage import opened
+
+from ..experiments.schema import parse
+from .functions import BOWL, SPACE
+from .processes import alive, begun, children, ended, gpunet, sweep, wait_until
+from .tables import undisturbed, without_seconds
+
+THREADS, SCRIPTED = "tests.sweep.functions:threads", "tests.sweep.functions:scripted"
+ONE = [parse_parameter("x=0..1")]
+
+
+def two_processes(storage, tmp_path):
+    """We start, `gpunet sweep join` takes part; both run trials."""
+    log, second = tmp_path / "log", []
+
+    def come_later():
+        assert wait_until(lambda: begun(log))
+        second.append(gpunet("sweep", "join", storage, "--function", BOWL, "--json"))
+
+    threading.Thread(target=come_later).start()
+    table = search(BOWL, {"log": str(log), "sleep": 0.2}, SPACE, trials=6, stages=2, storage=storage)
+    code, out, err = ended(second[0])
+    assert code == 0, err
+    assert without_seconds(table) == undisturbed(6, 2)
+    assert {pid for _, _, pid in begun(log)} == {os.getpid(), second[0].pid}
+    assert join(storage) == table
+    result = parse(out)
+    assert [row["metrics"]["value"]["mean"] for row in result["rows"] if "value" in row["metrics"]] == [
+        row["value"] for row in table if row["value"] is not None
+    ]
+    return result
+
+
+def test_a_second_process_joins_on_sqlite(tmp_path):
+    two_processes(f"sqlite:///{tmp_path}/shared.db", tmp_path)
+
+
+def test_a_second_process_joins_on_postgresql(tmp_path, database):
+    result = two_processes(database, tmp_path)
+    assert "***@127.0.0.1" in result["settings"]["storage"]
+    assert database.split(":")[2].split("@")[0] not in json.dumps(result)
+
+
+@pytest.mark.parametrize("storage", [pytest.param("shared.db", marks=pytest.mark.slow), "shared.log"])
+def test_several_workers(tmp_path, storage, capfd):
+    """Each has one thread, and may print what it likes."""
+    log = str(tmp_path / "log")
+    table = search(THREADS, {"log": log, "sleep": 0.1}, ONE, trials=4, stages=2, storage=storage, workers=2)
+    assert [row["state"] for row in table] == ["complete"] * 8
+    assert {tuple(row["metrics"]["threads"]) for row in table} == {(1,) * len(table[0]["metrics"]["threads"])}
+    workers = {pid for _, _, pid in begun(tmp_path / "log")}
+    assert len(workers) == 2
+    assert os.getpid() not in workers
+    assert not any(map(alive, workers))
+    captured = capfd.readouterr()
+    assert (captured.out, len(captured.err)) == ("", 8 * 200_001)
+    again = search(THREADS, {"log": log, "sleep": 0.1}, ONE, trials=4, stages=2, storage=storage, workers=2)
+    assert again == table
+    assert len(begun(tmp_path / "log")) == 8
+
+
+def test_one_worker_with_a_storage_has_one_thread(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    (row,) = search(THREADS, {}, ONE, trials=1, stages=1, storage="a.db")
+    assert set(row["metrics"]["threads"]) == {1}
+
+
+linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells at once that a worker is gone"
+)
+
+
+@linux
+def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
+    log, storage = tmp_path / "log", f"sqlite:///{tmp_path}/shared.db"
+    process = sweep(storage, "--workers", 2, "--set", f"log={log}", "--set", "sleep=0.2", trials=6)
+    assert wait_until(lambda: len({pid for _, _, pid in begun(log)}) == 2)
+    first, second = children(process)
+    os.kill(first, signal.SIGKILL)
+    seen = len(begun(log))
+    assert wait_until(lambda: len(begun(log)) > seen + 2), "the other goes on"
+    process.kill()
+    assert wait_until(lambda: not alive(second)), "a worker does not outlive who started it"
+    _, _, err = ended(process)
+    assert "1 of 2 workers ended by signal 9; the others go on" in err
+    with opened(storage) as held:
+        board = Board.join(held, storage)
+        done = {str(board.spec.trial_seed(row["number"])) for row in board.look().rows}
+    before = len(begun(log))
+    assert without_seconds(join(storage)) == undisturbed(6, 2)
+    assert done.isdisjoint(seed for word, seed, _ in begun(log)[before:] if word == "began")
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
+    log, storage = tmp_path / "log", f"sqlite:///{tmp_path}/shared.db"
+    options = ("--workers", workers, "--set", f"log={log}", "--set", "sleep=0.4")
+    process = sweep(storage, *options, trials=2)
+    assert wait_until(lambda: begun(log))
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    said = [line for line in err.splitlines() if not line.startswith("sweep stage")]
+    assert (code, out) == (130, "")
+    assert said == [
+        "gpunet: the finished trials are kept; the same command goes on where it stopped",
+        "gpunet: interrupted; nothing half-written was left behind",
+    ]
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not any(alive(pid) for _, _, pid in begun(log))
+    with opened(storage) as held:
+        assert Board.join(held, storage).look().running == [], "what ran was given back"
+    assert without_seconds(join(storage)) == undisturbed(2, 2)
+
+
+def one_of_two(does, **options):
+    """Of two trials by two workers the first does what is written."""
+    script = {"script": {"1": does, "2": 1}}
+    space = [parse_parameter("n=1,2")]
+    return search(SCRIPTED, script, space, trials=2, stages=1, storage=f"{does}.db", workers=2, **options)
+
+
+def test_what_a_worker_ends_with_ends_the_sweep():
+    with pytest.raises(InputError, match=r"^nothing of this works here$"):
+        one_of_two("unusable")
+
+
+@pytest.mark.slow
+def test_what_ends_the_sweep_is_not_written_down():
+    with pytest.raises(RunError, match=r"trial \d \{\"n\": 1\} failed: KeyError: 'hidden'"):
+        one_of_two("raises", keep_going=False)
+    assert sorted(row["state"] for row in one_of_two("raises")) == ["complete", "failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:1 of 2 workers ended by signal 9")
+def test_a_trial_that_kills_every_worker():
+    with pytest.raises(RunError, match=r"no worker is left, the last ended by signal 9 while running trial 0 \{\"x\""):
+        search("tests.sweep.functions:suicide", {}, ONE, trials=1, stages=1, storage="a.db", workers=2)

@@ -1,0 +1,202 @@
+"""Storages: how they are named, what cannot be reached, and that no two workers take the same trial."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import pytest
+
+from gpunet.errors import InputError, RunError
+from gpunet.sweep import join, parse_parameter, search
+from gpunet.sweep.board import Board
+from gpunet.sweep.plan import Spec
+from gpunet.sweep.storage import opened, shown, storage_url
+
+from .functions import BOWL, SPACE
+from .tables import undisturbed, without_seconds
+
+PLAIN = "tests.sweep.functions:plain"
+ONE = [parse_parameter("x=0..1")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sqlite:///a.db", "sqlite:///{cwd}/a.db"),
+        ("sqlite+pysqlite:///a.db", "sqlite:///{cwd}/a.db"),
+        ("sqlite:////x/a.db", "sqlite:////x/a.db"),
+        ("journal:///a.log", "journal:///{cwd}/a.log"),
+        ("a.db", "sqlite:///{cwd}/a.db"),
+        ("some/a.SQLite3", "sqlite:///{cwd}/some/a.SQLite3"),
+        ("/x/a.journal", "journal:////x/a.journal"),
+        ("postgresql://me:secret@host:1/name", "postgresql+pg8000://me:secret@host:1/name"),
+        ("postgres://me@host/name", "postgresql+pg8000://me@host/name"),
+        ("postgresql+psycopg://me@host/name", "postgresql+psycopg://me@host/name"),
+        ("mysql://me@host/name", "mysql+pymysql://me@host/name"),
+    ],
+)
+def test_names(tmp_path, given, expected):
+    url = storage_url(given)
+    assert url == expected.format(cwd=tmp_path)
+    assert storage_url(url) == url
+
+
+def test_passwords_are_not_shown():
+    assert shown("postgresql+pg8000://me:se:cr@et@host:1/name") == "postgresql+pg8000://me:***@host:1/name"
+    assert shown("postgresql://me@host/name") == "postgresql://me@host/name"
+    assert shown("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "the storage '' is malformed: expected sqlite:///file.db"),
+        ("://x", "malformed"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("journal:///", "names no file"),
+        ("nix://host/name", "cannot be used: Can't load plugin: sqlalchemy.dialects:nix"),
+        ("sqlite:////no/such/a.db", "unable to open database file; there is no folder '/no/such'"),
+        ("journal:////no/such/a.log", "No such file or directory.*; there is no folder '/no/such'"),
+        (
+            "postgresql://me:secret@127.0.0.1:1/x",
+            r"://me:\*\*\*@127.0.0.1:1/x' cannot be used: Can't create a connection",
+        ),
+        ("postgresql://127.0.0.1:1/x", "say who you are"),
+        ("postgresql://me@host:port/x", "cannot be used"),
+    ],
+)
+def test_storages_that_cannot_be_reached(given, words):
+    with pytest.raises(InputError, match=words) as caught:
+        search(PLAIN, {}, ONE, storage=given)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_driver_that_is_missing_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    monkeypatch.setitem(sys.modules, "pymysql", None)
+    with pytest.raises(InputError, match=r"pip install 'gpunet\[postgres\]'"):
+        search(PLAIN, {}, ONE, storage="postgresql://me@host/x")
+    with pytest.raises(InputError, match="pip install pymysql"):
+        search(PLAIN, {}, ONE, storage="mysql://me@host/x")
+
+
+@pytest.mark.parametrize("name", ["x.db", "x.log"])
+def test_files_of_another_kind(tmp_path, name):
+    (tmp_path / name).write_text("something else\nand more\n" * 100)
+    with pytest.raises(InputError, match=r"not a (database|journal)"):
+        search(PLAIN, {}, ONE, storage=name)
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(InputError, match="cannot be used"):
+        search(PLAIN, {}, ONE, storage="folder.db")
+
+
+@pytest.mark.parametrize("storage", ["a.db", "a.log"])
+def test_a_storage_with_another_sweep(storage):
+    table = search(PLAIN, {"a": 1}, ONE, trials=2, stages=1, storage=storage)
+    with pytest.raises(InputError, match=rf"the storage '.*{storage}' holds another sweep: seed is 1 here and 0 there"):
+        search(PLAIN, {"a": 1}, ONE, trials=2, stages=1, storage=storage, seed=1)
+    with pytest.raises(InputError, match="settings a is 2 here and 1 there"):
+        search(PLAIN, {"a": 2}, ONE, trials=2, stages=1, storage=storage)
+    assert join(storage) == search(PLAIN, {"a": 1}, ONE, trials=2, stages=1, storage=storage) == table
+
+
+def test_nothing_to_join():
+    with pytest.raises(InputError, match=r"the storage '.*b\.db' holds no sweep"):
+        join("b.db")
+
+
+def test_join_runs_only_what_it_is_told_to():
+    search(PLAIN, {}, ONE, trials=2, stages=1, storage="a.db")
+    with pytest.raises(InputError, match=r"runs 'tests\.sweep\.functions:plain': expected a function of gpunet"):
+        join("a.db", only="gpunet.")
+
+
+def test_a_database_that_is_lost(tmp_path):
+    """Somebody empties it in mid-run."""
+
+    def lose():
+        with opened("a.db") as storage:
+            board = Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "a.db")
+            with sqlite3.connect(tmp_path / "a.db") as raw:
+                raw.execute("DROP TABLE trials")
+            raw.close()
+            board.look()
+
+    with pytest.raises(RunError, match=r"was lost: .*; the same command goes on"):
+        lose()
+
+
+@pytest.mark.parametrize("storage", ["a.db", "a.log"])
+def test_the_same_table_from_files(storage):
+    assert without_seconds(search(BOWL, {}, SPACE, trials=6, stages=2, storage=storage)) == undisturbed(6, 2)
+
+
+def scramble(url, workers, trials):
+    """How often each of some waiting trials was taken, by workers that all come at once."""
+    spec = Spec(PLAIN, {}, tuple(ONE), trials, 1, 0, "maximize")
+    with opened(url) as storage:
+        board = Board.start(storage, spec, url)
+        board.fill(board.look())
+    taken, together, errors = [], threading.Barrier(workers), []
+
+    def take_all():
+        try:
+            with opened(url) as storage:
+                board = Board.join(storage, url)
+                waiting = board.look().waiting
+                together.wait(timeout=30)
+                taken.extend(trial.number for trial in waiting if board.take(trial))
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=take_all) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    return sorted(taken)
+
+
+@pytest.mark.parametrize("storage", ["a.db", "a.log"])
+def test_no_two_workers_take_the_same_trial(storage):
+    assert scramble(storage, 4, 6) == list(range(6))
+
+
+def test_no_two_workers_take_the_same_trial_on_postgresql(database):
+    assert scramble(database, 4, 6) == list(range(6))
+
+
+def test_two_that_make_the_tables_at_the_same_time(database):
+    together, errors = threading.Barrier(3), []
+
+    def first():
+        together.wait(timeout=30)
+        try:
+            with opened(database) as storage:
+                Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "here")
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=first) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_postgresql_refuses_by_name(database):
+    with pytest.raises(InputError, match="password authentication failed") as caught:
+        search(PLAIN, {}, ONE, storage=database.replace("sweeper:", "sweeper:x"))
+    assert database.split(":")[2].split("@")[0] not in str(caught.value)
+    with pytest.raises(InputError, match='database "nix" does not exist'):
+        search(PLAIN, {}, ONE, storage=database.replace("/sweeps", "/nix"))
