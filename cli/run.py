@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gpunet.cli.run_cifar_mlp import cifar_mlp
 from gpunet.cli.run_dmn import dmn
 from gpunet.cli.run_svd_dnn import svd_dnn
 from gpunet.cli.run_svd_init import svd_init
@@ -21,3 +22,4 @@ app.command("svd-init")(svd_init)
 app.command("svd-dnn")(svd_dnn)
 app.command("dmn")(dmn)
 app.command("toy")(toy)
+app.command("cifar-mlp")(cifar_mlp)

@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Sequential": "model", "Trainer": "train", "History": "train", "Callback": "callbacks", "Factorise": "factorise",
     "ExponentialDecay": "schedules", "StepDecay": "schedules", "CyclicalRate": "schedules", "CosineDecay": "schedules",
-    "EarlyStopping": "stopping", "DivergenceGuard": "stopping",
+    "EarlyStopping": "stopping", "DivergenceGuard": "stopping", "gradient_check": "gradcheck",
     "Dense": "layers", "Conv2D": "layers", "MaxPool2D": "layers", "Flatten": "layers", "Reshape": "layers",
     "LowRankDense": "layers", "Activation": "layers", "Layer": "layers",
     "SGD": "optim", "Adam": "optim", "Optimizer": "optim",

@@ -56,6 +56,13 @@ EXPERIMENTS: dict[str, Entry] = {
             ("linear", "xor-easy"),
             "gpunet.experiments.toy",
         ),
+        Entry(
+            "cifar-mlp",
+            "004: F. Assarsson, Assignment 2: 2-layer mini batch gradient descent (2018)",
+            "ReLU and softmax by mini-batch gradient descent: learning rates, momentum, L2, search",
+            ("cifar10", "digits", "mnist"),
+            "gpunet.experiments.cifar_mlp",
+        ),
     ]
 }
 

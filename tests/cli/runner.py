@@ -16,7 +16,7 @@ from gpunet.cli import execute
 from ..experiments.schema import is_png, parse
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "gpunet"
-PROGRESS = ("svd-init ", "svd-dnn ", "dmn ", "toy ")
+PROGRESS = ("svd-init ", "svd-dnn ", "dmn ", "toy ", "cifar-mlp ")
 TINY = ("--epochs", "1", "--seeds", "1", "--device", "numpy")
 
 

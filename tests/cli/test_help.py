@@ -14,7 +14,8 @@ from .runner import run, script
 
 HEAVY = ("numpy", "scipy", "matplotlib", "sklearn", "h5py", "numba", "cupy", "pooch", "safetensors", "torch")
 HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["run", "svd-dnn", "--help"],
-         ["run", "dmn", "--help"], ["run", "toy", "--help"], ["data", "--help"], ["data", "fetch", "--help"],
+         ["run", "dmn", "--help"], ["run", "toy", "--help"], ["run", "cifar-mlp", "--help"],
+         ["data", "--help"], ["data", "fetch", "--help"],
          ["bench", "scaling", "--help"], ["info", "--help"], [], ["run"], ["data"],
          ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
 
@@ -50,6 +51,11 @@ def test_help_imports_nothing_heavy(arguments):
         (
             ["run", "toy", "--help"],
             ("--hidden", "3,3", "--learning-rate", "--threshold", "--limit", "--dataset", "Figure 4", "my.npz"),
+        ),
+        (
+            ["run", "cifar-mlp", "--help"],
+            ("--part", "gradient|rates|search|final|better|full", "--full", "--hidden", "--learning-rate", "--trials",
+             "--batch-size", "my.npz", "CIFAR-10"),
         ),
         (
             ["run", "dmn", "--help"],

@@ -268,7 +268,8 @@ def test_the_installed_command(own, tmp_path):
 
 def test_an_unknown_experiment_names_those_there_are(capsys):
     assert execute(["run", "nope"]) == 2
-    assert capsys.readouterr().err == "gpunet: No such command 'nope'. Experiments: svd-init, svd-dnn, dmn, toy.\n"
+    there = "svd-init, svd-dnn, dmn, toy, cifar-mlp"
+    assert capsys.readouterr().err == f"gpunet: No such command 'nope'. Experiments: {there}.\n"
 
 
 def test_the_registry_names_those_there_are():

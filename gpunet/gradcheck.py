@@ -1,0 +1,170 @@
+"""Is backprop right? Each element of the gradient against a central difference, in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend import Backend, get_backend
+from gpunet.backend.base import LOSS_SUM, Array
+from gpunet.checks import check_range
+from gpunet.errors import InputError
+from gpunet.evaluator import Evaluator
+from gpunet.losses import Loss, resolve
+from gpunet.model import Sequential
+from gpunet.serialize import arrays_of
+
+SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
+FINER = (0.1, 0.01)  # of the step, for that second look
+
+
+@dataclass(frozen=True)
+class Check:
+    """One parameter's gradient a beside central differences n.
+
+    relative_error: max |a − n| / max(|a| + |n|), on the scale of the parameter's largest gradient, corners resolved.
+    elementwise_error: max of |a − n| / (|a| + |n|), each element on its own scale and as the first step gave it, which
+    is document 004's measure: it also shows the rounding of differences that are nearly zero, and corners of ReLU.
+    corners: elements whose difference changed with a finer step.
+    """
+
+    shape: tuple[int, ...]
+    largest: float
+    relative_error: float
+    elementwise_error: float
+    corners: int
+
+
+@dataclass(frozen=True)
+class GradientTable:
+    """What `gradient_check` found: a `Check` for each trained parameter, by name; `str` shows it as a table."""
+
+    step: float
+    parameters: dict[str, Check]
+
+    @property
+    def relative_error(self) -> float:
+        """The largest of all parameters; NaN where a gradient or cost is not finite."""
+        return float(np.max([check.relative_error for check in self.parameters.values()]))
+
+    def __str__(self) -> str:
+        head = ("parameter", "shape", "largest", "relative error", "by element", "corners")
+        rows = [
+            (name, "×".join(map(str, c.shape)), f"{c.largest:.1e}", f"{c.relative_error:.1e}",
+             f"{c.elementwise_error:.1e}", str(c.corners))
+            for name, c in self.parameters.items()
+        ]  # fmt: skip
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows])
+
+
+def gradient_check(
+    model: Sequential,
+    loss: str | Loss,
+    x: Any,
+    labels: Any,
+    *,
+    step: float = 1e-5,
+    device: str | Backend = "numpy",
+    seed: int = 0,
+) -> GradientTable:
+    """Compare the gradient of the mean loss (or its sum, as the loss' reduction says) with (J(w+h) − J(w−h)) / 2h.
+
+    model: with or without weights (then they are drawn from `seed`); a copy in float64 is checked, the model itself is
+    left alone. x (samples, …) of floats or uint8 and labels (samples,): a few are enough, since every element of every
+    trained parameter costs two forward passes over all of them.
+
+    Where an element differs by more than 1e-7 of its parameter's largest gradient, the difference is taken again with
+    steps of h/10 and h/100: a corner of ReLU or of pooling within the first step then no longer matters, while a
+    gradient that is wrong stays as wrong as it was. Not seen are corners at the very point, such as zero biases under
+    inputs of zero. The L2 term is the optimiser's and not part of the loss.
+
+    Raises InputError for a model without trained parameters or a step ≤ 0, and its kin for data that does not fit.
+    """
+    check_range("step", step, above=0)
+    backend = get_backend(device)
+    looker = Evaluator(
+        _in_float64(model, backend), copy.copy(resolve(loss)), device=backend, dtype="float64", seed=seed
+    )
+    cost = _cost(looker, x, labels)
+    model = looker.model
+    if not model.gradients:
+        raise InputError("the model has no trained parameter whose gradient could be checked")
+    with backend.session(), np.errstate(all="ignore"):  # what is not finite shows in the table
+        cost()
+        model.backward(model.d_scores)
+        analytic = {name: np.array(backend.to_host(gradient)) for name, gradient in model.gradients.items()}
+        found = {
+            name: _check(_Difference(backend, cost, parameter), analytic[name], step)
+            for name, parameter in model.parameters.items()
+            if name in analytic
+        }
+    return GradientTable(step, found)
+
+
+def _in_float64(model: Sequential, backend: Backend) -> Sequential:
+    """A copy on that device; where the model has no weights yet, without any."""
+    if not model.built:
+        return copy.deepcopy(model)
+    made = Sequential.from_config(model.config())
+    made.build(model.input_shape, backend, dtype="float64")
+    for name, value in arrays_of(model).items():
+        backend.copy(backend.asarray(value.astype(np.float64)), made.parameters[name])
+    return made
+
+
+def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], float]:
+    """The cost as a function of the weights as they stand; its forward pass leaves what `backward` needs."""
+    backend = looker.backend
+    data = looker.samples(x, labels, "gradient check")
+    n, model, loss = len(data), looker.model, looker.loss
+    model.bind(n)
+    model.use(n)
+    inputs, zero = backend.empty((n, *data.shape), "float64"), backend.zeros(1, "int64")
+    backend.gather(data.x, backend.asarray(np.arange(n)), zero, data.scale, inputs)
+    totals = looker._looking.totals
+
+    def cost() -> float:
+        looker._looking.reset()
+        loss(model.forward(inputs), data.labels, model.d_scores, totals)
+        return float(backend.to_host(totals)[LOSS_SUM]) * loss.scale(n)
+
+    return cost
+
+
+class _Difference:
+    """Central differences of the cost in the elements of one parameter."""
+
+    def __init__(self, backend: Backend, cost: Callable[[], float], parameter: Array) -> None:
+        self.backend, self.cost, self.flat = backend, cost, parameter.reshape(-1)
+        self.start = np.array(backend.to_host(self.flat))
+
+    def __call__(self, element: int, step: float) -> float:
+        place, at = self.flat[element : element + 1], float(self.start[element])
+        costs, ends = [], (at + step, at - step)
+        for moved in ends:
+            self.backend.copy(moved, place)
+            costs.append(self.cost())
+        self.backend.copy(at, place)
+        apart = ends[0] - ends[1]
+        return (costs[0] - costs[1]) / apart if apart else math.nan  # a weight too large for the step
+
+
+def _check(difference: _Difference, gradient: Any, step: float) -> Check:
+    analytic = gradient.reshape(-1)
+    numeric = np.array([difference(element, step) for element in range(len(analytic))])
+    scale = float(np.max(np.abs(analytic) + np.abs(numeric)))
+    own = np.abs(analytic) + np.abs(numeric)
+    by_element = np.abs(analytic - numeric) / np.where(own > 0, own, 1)
+    corners, finest = 0, numeric.copy()
+    for element in np.flatnonzero(np.abs(analytic - numeric) > SUSPICIOUS * scale):
+        for share in FINER:
+            finest[element] = difference(int(element), share * step)
+        corners += bool(abs(finest[element] - numeric[element]) > SUSPICIOUS * scale)
+    relative = float(np.max(np.abs(analytic - finest))) / (scale if scale > 0 else 1.0)
+    return Check(gradient.shape, float(np.abs(analytic).max()), relative, float(by_element.max()), corners)
