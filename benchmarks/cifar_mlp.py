@@ -1,4 +1,4 @@
-"""A net of cifar-mlp beside PyTorch: python benchmarks/cifar_mlp.py [--rounds N] [--epochs N] [--threads N] [--json FILE].
+"""A net of cifar-mlp beside PyTorch: benchmarks/cifar_mlp.py [--rounds N] [--epochs N] [--threads N] [--json FILE].
 
 3072-50-10, ReLU and softmax, momentum SGD with L2, batches of 64 of 10,000 images of CIFAR-10 (where it is at hand,
 else noisy pictures of ten kinds). Everyone trains on the same float32 images, resident and centred, from the same
