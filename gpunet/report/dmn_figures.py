@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import NullFormatter
 
 from gpunet.experiments.dmn_sweeps import SYMBOLS
 from gpunet.experiments.schema import Metric, Result
@@ -33,7 +34,7 @@ def _widths(result: Result, path: Path) -> Path:
         ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], 0.3),
     )
     with figure(path, width=2.4 + 1.5 * len(widths)) as axes:
-        lowest = 100 * result.row("linear").metrics["test_accuracy"].mean
+        lowest = highest = 100 * result.row("linear").metrics["test_accuracy"].mean
         axes.axhline(lowest, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
         for label, row, metric, colour, shift in kinds:
             found = [result.row(f"{row} {width}").metrics.get(metric) for width in widths]
@@ -42,9 +43,10 @@ def _widths(result: Result, path: Path) -> Path:
             if there:
                 _bars(axes, places, there, colour, label)
                 lowest = min(lowest, *(100 * each.mean for each in there))
+                highest = max(highest, *(100 * (each.mean + (each.std or 0)) for each in there))
         axes.set(
             xticks=range(len(widths)), xticklabels=widths, xlabel="filters of each layer", ylabel="test accuracy (%)",
-            ylim=(max(0, lowest - 5), None), title=f"Figure 3, top: {result.dataset}",
+            ylim=(max(0, lowest - 5), min(100, highest + 1)), title=f"Figure 3, top: {result.dataset}",
         )  # fmt: skip
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return path
@@ -126,6 +128,7 @@ def _fluctuations(result: Result, path: Path) -> Path:
             xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
             title=f"Figure 2: fluctuations of ρ, {result.dataset}, class {curve['label']}",
         )  # fmt: skip
+        fall.xaxis.set_minor_formatter(NullFormatter())
         fall.legend()
         scaled = np.asarray(curve["scaled"])
         spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")
