@@ -32,7 +32,7 @@ from gpunet.experiments.schema import Result
 from gpunet.progress import Progress
 
 PARTS = ("gradient", "rates", "search", "final", "better", "full")
-EPOCHS, MOST_EPOCHS, STEPS = 10, 60, 1570
+EPOCHS, MOST_EPOCHS, STEPS = 10, 40, 1570
 EARLY = 0.3  # of the epochs
 DECAY = 0.9  # after a tenth of the epochs: of ten, after each
 # For all batches, chosen by validation; twice the epochs, with FULL_DECAY after a twentieth of them.

@@ -79,14 +79,16 @@ def _rates(result: Result, path: Path) -> Path:
                 gone = any(result.values(f"eta={rate:g}", "diverged"))
                 panel.plot(
                     range(1, runs.shape[1] + 1), runs.mean(axis=0), color=colour, linewidth=1.5, markersize=4,
+                    markevery=max(1, runs.shape[1] // 10),
                     marker=MARKERS[place % len(MARKERS)], label=f"{rate:g}{' (diverged)' if gone else ''}",
                 )  # fmt: skip
             panel.set(xlabel="epoch", yscale="log")
-            for ticks in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-                ticks(lambda value, _: f"{value:g}")
         limits = np.array([panel.get_ylim() for panel in panels])
+        low, high = limits[:, 0].min(), limits[:, 1].max()
         for panel in panels:
-            panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+            panel.set_ylim(low, high)
+            panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
         panels[0].set(ylabel="cost with the L2 term", title=f"Figure 2: {result.dataset}, training cost")
         panels[1].set_title("Validation cost")
         panels[1].legend(title="η", loc="center left", bbox_to_anchor=(1, 0.5))

@@ -121,7 +121,7 @@ def test_each_part_alone(part):
 
 def test_small_data_get_more_epochs():
     problem = Problem.of(Split.of(dataset()), get_backend("numpy"))
-    assert Settings().of(problem).epochs == 60
+    assert Settings().of(problem).epochs == 40
     assert Settings(epochs=7).of(problem).epochs == 7
     many = dataclasses.replace(problem, train=dataclasses.replace(problem.train, x=np.zeros((10_000, 2), "f4")))
     assert (Settings().of(many).epochs, Settings().of(many).early) == (10, 3)
