@@ -22,9 +22,21 @@ def note(settings: dict[str, Any], word: str) -> None:
         os.close(file)
 
 
+def gather(settings: dict[str, Any]) -> None:
+    """Wait for so many workers as `together` says, half a minute at most."""
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit:
+        with open(settings["log"]) as log:
+            if len({line.split()[2] for line in log}) >= settings["together"]:
+                return
+        time.sleep(0.02)
+
+
 def bowl(parameters, settings, report):
     """A smooth hill; some trials fail, some are pruned; `sleep` seconds each."""
     note(settings, "began")
+    if "together" in settings:
+        gather(settings)
     x, y, n = parameters["x"], parameters["y"], parameters["n"]
     report(0, 1.0)
     if x > 1.6 and report(1, 3.5 * y / y):
@@ -75,14 +87,12 @@ def threads(parameters, settings, report):
     import numpy as np
     from threadpoolctl import threadpool_info
 
-    print("x" * 200_000)
+    print(("x" * 99 + "\n") * 700)
     note(settings, "began")
-    time.sleep(settings.get("sleep", 0))
+    gather(settings) if "together" in settings else None
     assert np.ones((2, 2)).sum() == 4
-    return {
-        "value": parameters["x"],
-        "threads": [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"],
-    }
+    pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return {"value": parameters["x"], "threads": pools, "asked_for": os.environ.get("OPENBLAS_NUM_THREADS")}
 
 
 def suicide(parameters, settings, report):

@@ -40,43 +40,50 @@ def as_nobodys_root(*command: object) -> list[str]:
     return ["runuser", "-u", "postgres", "--", *words] if os.geteuid() == 0 else words
 
 
+# Stops the server and removes the folder when its standard input ends: when the test is done, or killed.
+KEEPER = """
+cd / && "$1"/pg_ctl -D "$2"/data -l "$2"/log -o "$3" -w -t 60 start >"$2"/started 2>&1 && echo up || cat "$2"/started
+read -r _
+"$1"/pg_ctl -D "$2"/data -m immediate -w stop >/dev/null 2>&1
+rm -rf "$2"
+"""
+
+
 @contextlib.contextmanager
 def server() -> Iterator[str]:
     """A running server; the URL of its database `sweeps`."""
     programs = binaries()
     assert programs
-    folder = Path(tempfile.mkdtemp(prefix="gpunet-postgres-"))
+    folder, password, port = Path(tempfile.mkdtemp(prefix="gpunet-postgres-")), secrets.token_hex(8), _free_port()
+    (folder / "password").write_text(password)
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        for path in (folder, folder / "password"):
+            os.chown(path, owner.pw_uid, owner.pw_gid)
+    init = ("-U", "sweeper", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-E", "UTF8", "--locale=C")
+    _run(programs / "initdb", "-D", folder / "data", *init, "--no-sync")
+    settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    keeper = subprocess.Popen(
+        as_nobodys_root("sh", "-c", KEEPER, "keeper", programs, folder, settings), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     try:
-        password = secrets.token_hex(8)
-        (folder / "password").write_text(password)
-        if os.geteuid() == 0:
-            owner = pwd.getpwnam("postgres")
-            for path in (folder, folder / "password"):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        data, log = folder / "data", folder / "log"
-        init = ("-D", data, "-U", "sweeper", "-A", "scram-sha-256", f"--pwfile={folder / 'password'}", "-E", "UTF8")
-        _run(programs / "initdb", *init, "--no-sync", "--locale=C")
-        port = _free_port()
-        settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        _run(programs / "pg_ctl", "-D", data, "-l", log, "-o", settings, "-w", "-t", "60", "start")
-        try:
-            environment = os.environ | {"PGPASSWORD": password}
-            _run(programs / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "sweeper", "sweeps", env=environment)
-            yield f"postgresql://sweeper:{password}@127.0.0.1:{port}/sweeps"
-        finally:
-            _run(programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        assert keeper.stdout
+        assert (said := keeper.stdout.readline()) == "up\n", said
+        environment = os.environ | {"PGPASSWORD": password}
+        _run(programs / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "sweeper", "sweeps", env=environment)
+        yield f"postgresql://sweeper:{password}@127.0.0.1:{port}/sweeps"
     finally:
+        keeper.communicate(timeout=60)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(*command: object, **kwargs) -> None:
-    # A file, not a pipe: the server keeps what pg_ctl gave it, and a pipe would never end.
-    with tempfile.TemporaryFile() as said:
-        code = subprocess.run(
-            as_nobodys_root(*command), stdout=said, stderr=said, cwd="/", timeout=90, **kwargs
-        ).returncode
-        said.seek(0)
-        assert code == 0, (command, said.read().decode())
+    done = subprocess.run(
+        as_nobodys_root(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/", timeout=90,
+        **kwargs,
+    )  # fmt: skip
+    assert done.returncode == 0, (command, done.stdout)
 
 
 def _free_port() -> int:

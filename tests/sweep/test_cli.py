@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gpunet.experiments import registry
+from gpunet.report import sweep_figures
 
 from ..cli.runner import files, run
 from ..experiments.made import arrays, write_npz
@@ -50,7 +51,7 @@ def check_folder(folder, figures=FIGURES) -> dict:
     return parse((folder / "result.json").read_text())
 
 
-def test_a_training_run(capsys, tmp_path, own):
+def test_a_training_run(capsys, tmp_path, own, monkeypatch):
     options = ("train", "-d", own, *RATE, "-p", "hidden=int:2..16", "-p", "l2=0", "--epochs", 2, *QUICK)
     done = sweep(capsys, *options)
     folder = tmp_path / "runs" / "sweep-train-own"
@@ -84,6 +85,7 @@ def test_a_training_run(capsys, tmp_path, own):
         "sweep stage 2/2: 3/3",
     ]
 
+    monkeypatch.setattr(sweep_figures, "draw", lambda result, folder: [])
     again = sweep(capsys, *options, "--json")
     document = parse(again.out)
     assert document == json.loads((folder / "result.json").read_text())

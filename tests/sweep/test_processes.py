@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from gpunet.errors import InputError, RunError
 from gpunet.sweep import join, parse_parameter, search
@@ -33,7 +34,7 @@ def two_processes(storage, tmp_path):
         second.append(gpunet("sweep", "join", storage, "--function", BOWL, "--json"))
 
     threading.Thread(target=come_later).start()
-    table = search(BOWL, {"log": str(log), "sleep": 0.2}, SPACE, trials=6, stages=2, storage=storage)
+    table = search(BOWL, {"log": str(log), "together": 2}, SPACE, trials=6, stages=2, storage=storage)
     code, out, err = ended(second[0])
     assert code == 0, err
     assert without_seconds(table) == undisturbed(6, 2)
@@ -57,19 +58,22 @@ def test_a_second_process_joins_on_postgresql(tmp_path, database):
 
 
 @pytest.mark.parametrize("storage", [pytest.param("shared.db", marks=pytest.mark.slow), "shared.log"])
-def test_several_workers(tmp_path, storage, capfd):
+def test_several_workers(tmp_path, storage, capfd, monkeypatch):
     """Each has one thread, and may print what it likes."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     log = str(tmp_path / "log")
-    table = search(THREADS, {"log": log, "sleep": 0.1}, ONE, trials=4, stages=2, storage=storage, workers=2)
+    given = {"log": log, "together": 2}
+    table = search(THREADS, given, ONE, trials=4, stages=2, storage=storage, workers=2)
     assert [row["state"] for row in table] == ["complete"] * 8
     assert {tuple(row["metrics"]["threads"]) for row in table} == {(1,) * len(table[0]["metrics"]["threads"])}
+    assert {row["metrics"]["asked_for"] for row in table} == {"1"}
     workers = {pid for _, _, pid in begun(tmp_path / "log")}
     assert len(workers) == 2
     assert os.getpid() not in workers
     assert not any(map(alive, workers))
     captured = capfd.readouterr()
-    assert (captured.out, len(captured.err)) == ("", 8 * 200_001)
-    again = search(THREADS, {"log": log, "sleep": 0.1}, ONE, trials=4, stages=2, storage=storage, workers=2)
+    assert (captured.out, captured.err.count("x" * 99)) == ("", 8 * 700)
+    again = search(THREADS, given, ONE, trials=4, stages=2, storage=storage, workers=2)
     assert again == table
     assert len(begun(tmp_path / "log")) == 8
 
@@ -77,7 +81,8 @@ def test_several_workers(tmp_path, storage, capfd):
 def test_one_worker_with_a_storage_has_one_thread(monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    (row,) = search(THREADS, {}, ONE, trials=1, stages=1, storage="a.db")
+    with threadpool_limits(2):
+        (row,) = search(THREADS, {}, ONE, trials=1, stages=1, storage="a.db")
     assert set(row["metrics"]["threads"]) == {1}
 
 
@@ -101,7 +106,9 @@ def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
     assert "1 of 2 workers ended by signal 9; the others go on" in err
     with opened(storage) as held:
         board = Board.join(held, storage)
-        done = {str(board.spec.trial_seed(row["number"])) for row in board.look().rows}
+        look = board.look()
+        assert look.stage, "it was given time to finish"
+        done = {str(board.spec.trial_seed(row["number"])) for row in look.rows}
     before = len(begun(log))
     assert without_seconds(join(storage)) == undisturbed(6, 2)
     assert done.isdisjoint(seed for word, seed, _ in begun(log)[before:] if word == "began")
@@ -113,7 +120,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     options = ("--workers", workers, "--set", f"log={log}", "--set", "sleep=0.4")
     process = sweep(storage, *options, trials=2)
     assert wait_until(lambda: begun(log))
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     code, out, err = ended(process)
     said = [line for line in err.splitlines() if not line.startswith("sweep stage")]
     assert (code, out) == (130, "")

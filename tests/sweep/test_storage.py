@@ -6,6 +6,7 @@ import sqlite3
 import threading
 
 import pytest
+import sqlalchemy
 
 from gpunet.errors import InputError, RunError
 from gpunet.sweep import join, parse_parameter, search
@@ -168,6 +169,33 @@ def scramble(url, workers, trials):
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])
 def test_no_two_workers_take_the_same_trial(storage):
     assert scramble(storage, 4, 6) == list(range(6))
+
+
+def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
+    """One has read that the trial is waiting, and is about to write that it runs it, when another comes."""
+    url, came, got = storage_url("a.db"), threading.Event(), []
+    with opened(url) as one, opened(url) as other:
+        first = Board.start(one, Spec(PLAIN, {}, tuple(ONE), 1, 1, 0, "maximize"), url)
+        first.fill(first.look())
+        (trial,) = first.look().waiting
+
+        def take():
+            got.append(Board.join(other, url).take(trial))
+            other.remove_session()
+
+        thread = threading.Thread(target=take)
+
+        def come(connection, cursor, statement, *_):
+            if statement.startswith("UPDATE trials SET state") and not came.is_set():
+                came.set()
+                thread.start()
+                thread.join(timeout=0.5)
+
+        sqlalchemy.event.listen(one.engine, "before_cursor_execute", come)
+        got.append(first.take(trial))
+        thread.join()
+    assert came.is_set()
+    assert sorted(got) == [False, True]
 
 
 def test_no_two_workers_take_the_same_trial_on_postgresql(database):
