@@ -1,8 +1,8 @@
 """The two searches of cifar-mlp, both judged by the validation set alone, and the function that they try.
 
-`evaluate` can be searched from the command line, too: `gpunet sweep function gpunet.experiments.cifar_mlp_search:evaluate …`,
-with any field of `Recipe` as setting or parameter, `dataset` (a name or path; CIFAR-10 is split by batches) and
-`device` as settings.
+`evaluate` can be searched from the command line, too: `gpunet sweep function
+gpunet.experiments.cifar_mlp_search:evaluate …`, with any field of `Recipe` as setting or parameter, `dataset` (a name
+or path; CIFAR-10 is split by batches) and `device` as settings.
 """
 
 from __future__ import annotations
