@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from gpunet.bench.conv import CASES, FORMATS, compare
-from gpunet.bench.record import write
+from gpunet.bench.record import options, write
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    chosen = options(__doc__, CASES)
     results = {}
-    for name in options.cases:
+    for name in chosen.cases:
         case = CASES[name]
-        times, reached = compare(case, options.rounds)
+        times, reached = compare(case, chosen.rounds)
         rivals = [rival for rival in FORMATS if rival in times.seconds]
         best = min(rivals, key=times.median, default=None)
         results[name] = {
@@ -38,8 +31,8 @@ def main() -> None:
                 + f"  {'loss' if case.trains else 'mean feature'} {reached[contestant]:.4f}",
                 flush=True,
             )
-    if options.json:
-        write(options.json, {"rounds": options.rounds, "cases": results})
+    if chosen.json:
+        write(chosen.json, {"rounds": chosen.rounds, "cases": results})
 
 
 if __name__ == "__main__":

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from gpunet.bench.record import write
+from gpunet.bench.record import options, write
 from gpunet.bench.train import CASES, compare
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=list(CASES), help=", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    chosen = options(__doc__, CASES)
     results = {}
-    for name in options.cases:
+    for name in chosen.cases:
         case = CASES[name]
-        times, losses = compare(case, options.rounds)
+        times, losses = compare(case, chosen.rounds)
         results[name] = {
             contestant: {
                 "microseconds_per_step": 1e6 * times.median(contestant) / case.steps,
@@ -36,8 +29,8 @@ def main() -> None:
                 f"{figures['over_products']:6.2f}× products  " + (f"{torch:6.3f}× torch" if torch else "no torch here"),
                 flush=True,
             )
-    if options.json:
-        write(options.json, {"rounds": options.rounds, "cases": results})
+    if chosen.json:
+        write(chosen.json, {"rounds": chosen.rounds, "cases": results})
 
 
 if __name__ == "__main__":

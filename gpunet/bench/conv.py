@@ -18,6 +18,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import get_backend, why_no_numba
 from gpunet.bench import torch_rival
+from gpunet.bench.steps import some_steps
 from gpunet.layers import Conv2D, Dense, Flatten, Reshape
 from gpunet.timing import Times, interleave
 from gpunet.train import Trainer
@@ -75,22 +76,7 @@ def ours(case: Case, device: str, x: Any, y: Any) -> Contestant:
     """(run `case.steps` steps, loss so far), through the same `Trainer.step` that `fit` runs."""
     model = gn.Sequential([*layers_of(case), Flatten(), Dense(case.classes)])
     trainer = Trainer(model, optimizer=gn.Adam(1e-3), device=device)
-    data = trainer.samples(x, y)
-    trainer._workspace(case.batch)
-    backend, rng = trainer.backend, np.random.default_rng(1)
-    per_epoch = data.batches(case.batch)
-
-    def run() -> None:
-        with backend.session():
-            for step in range(case.steps):
-                place = step % per_epoch
-                if place == 0:
-                    order = backend.asarray(rng.permutation(len(x)))
-                    trainer.tally.reset()
-                trainer.step(data, order, min(case.batch, len(x) - place * case.batch))
-            backend.synchronize()
-
-    return run, lambda: trainer.evaluate(data)["loss"]
+    return some_steps(trainer, x, y, case.batch, case.steps)
 
 
 def our_features(case: Case, device: str, x: Any) -> Contestant:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpunet.samples import Samples
 from gpunet.train import Trainer
 
@@ -33,6 +35,28 @@ def training(trainer: Trainer, data: Samples, batch: int, draw: Callable[[], Any
             backend.synchronize()
 
     return run
+
+
+def some_steps(
+    trainer: Trainer, x: Any, y: Any, batch: int, steps: int
+) -> tuple[Callable[[], None], Callable[[], float]]:
+    """(train `steps` steps on x, y, shuffled anew at the start of each pass; mean loss so far), as `fit` steps."""
+    data, rng = trainer.samples(x, y), np.random.default_rng(1)
+    batch = min(batch, len(data))
+    trainer._workspace(batch)
+    backend, per_epoch = trainer.backend, data.batches(batch)
+
+    def run() -> None:
+        with backend.session():
+            for step in range(steps):
+                place = step % per_epoch
+                if place == 0:
+                    order = backend.asarray(rng.permutation(len(data)))
+                    trainer.tally.reset()
+                trainer.step(data, order, min(batch, len(data) - place * batch))
+            backend.synchronize()
+
+    return run, lambda: trainer.evaluate(data)["loss"]
 
 
 def repeats(run: Callable[[], None], least: float) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend, get_backend, why_no_numba
 from gpunet.bench import torch_rival
+from gpunet.bench.steps import some_steps
 from gpunet.timing import Times, interleave
 from gpunet.train import Trainer
 
@@ -67,23 +68,7 @@ def ours(case: Case, device: str, x: Any, y: Any) -> tuple[Callable[[], None], C
     """(run `case.steps` steps, loss so far), through the same `Trainer.step` that `fit` runs."""
     layers = [gn.Dense(width, "relu") for width in case.widths[1:-1]] + [gn.Dense(case.widths[-1])]
     trainer = Trainer(gn.Sequential(layers), optimizer=gn.Adam(3e-4), device=device)
-    data = trainer.samples(x, y)
-    batch = min(case.batch, len(x))
-    trainer._workspace(batch)
-    backend, rng = trainer.backend, np.random.default_rng(1)
-    per_epoch = data.batches(batch)
-
-    def run() -> None:
-        with backend.session():
-            for step in range(case.steps):
-                place = step % per_epoch
-                if place == 0:
-                    order = backend.asarray(rng.permutation(len(x)))
-                    trainer.tally.reset()
-                trainer.step(data, order, min(batch, len(x) - place * batch))
-            backend.synchronize()
-
-    return run, lambda: trainer.evaluate(data)["loss"]
+    return some_steps(trainer, x, y, case.batch, case.steps)
 
 
 def torch_eager(case: Case, x: Any, y: Any) -> tuple[Callable[[], None], Callable[[], float]]:

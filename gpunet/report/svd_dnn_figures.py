@@ -51,9 +51,10 @@ def _curves(result: Result, path: Path) -> Path:
                 )  # fmt: skip
             panel.set(yscale="log", xlabel="epoch", title=f"α as {meaning}")
             panel.legend()
-        low, high = (f([p.get_ylim() for p in panels]) for f in (np.min, np.max))
-        for panel in panels:
-            panel.set_ylim(low, high)
+        shown = [_main_rows(result, meaning) for meaning in meanings]
+        costs = np.concatenate([np.ravel(result.curves[name]["train_loss"]) for names in shown for name in names])
+        for panel in panels:  # by the runs, since on this scale a band that ends at 0 has no bottom
+            panel.set_ylim(0.8 * costs.min(), 1.25 * costs.max())
         panels[0].set_ylabel("cost a sample, mean over the epoch")
         figured = f"{FIGURE[result.settings['task']]}: " if result.dataset == result.settings["task"] else ""
         panels[0].set_title(f"{figured}α as {meanings[0]}")
@@ -63,7 +64,7 @@ def _curves(result: Result, path: Path) -> Path:
 def _speed(result: Result, path: Path) -> Path:
     """Realised speed-up of an epoch beside what the count of multiplications allows."""
     rows = [row for row in result.rows if row.name.startswith("svd phi") and _distinct(row, result)]
-    with figure(path, height=0.6 + 0.42 * len(rows)) as axes:
+    with figure(path, height=1.0 + 0.42 * len(rows)) as axes:
         for y, row in enumerate(rows):
             metric = row.metrics["epoch_speed_up"]
             allowed = result.settings["allowed_speed_up"][row.name]
@@ -85,7 +86,7 @@ def _speed(result: Result, path: Path) -> Path:
             xlabel="dense time over factored time of an epoch", yticks=range(len(rows)),
             yticklabels=[_short(row.name) for row in rows], title="Speed after the cut",
         )  # fmt: skip
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return path
 

@@ -26,6 +26,11 @@ def parse(text: str) -> dict[str, Any]:
     return result
 
 
+def rows(result: dict[str, Any]) -> dict[str, Any]:
+    """The metrics by the rows' names."""
+    return {row["name"]: row["metrics"] for row in result["rows"]}
+
+
 def check_document(result: dict[str, Any]) -> None:
     """What every experiment's result.json must be."""
     assert list(result) == [

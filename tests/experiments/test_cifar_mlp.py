@@ -20,7 +20,7 @@ from gpunet.progress import Progress
 
 from ..datasets.cifar_writer import write_cifar10
 from .made import dataset
-from .schema import check_document
+from .schema import check_document, rows
 
 RATES = (0.02, 0.5)
 QUICK = Settings(epochs=4, batch_size=15, hidden=6, learning_rates=RATES, trials=4, wide_trials=3)
@@ -34,10 +34,6 @@ def result(data, settings=QUICK, seeds=(0,)):
     made = run(data, settings, list(seeds), device="numpy").to_json()
     check_document(made)
     return made
-
-
-def rows(made):
-    return {row["name"]: row["metrics"] for row in made["rows"]}
 
 
 def batches(tmp_path, monkeypatch, count=12):

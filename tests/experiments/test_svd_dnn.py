@@ -18,7 +18,7 @@ from gpunet.experiments.svd_dnn_tasks import TASKS, Variant
 from gpunet.progress import Progress
 
 from .made import dataset
-from .schema import check_document
+from .schema import check_document, rows
 
 QUICK = Settings(epochs=4, batch_size=15, speed=False)
 MAIN = "svd phi=0.1 alpha=0.5 "
@@ -28,10 +28,6 @@ def result(data, settings=QUICK, seeds=(0,)):
     made = run(data, settings, list(seeds), device="numpy").to_json()
     check_document(made)
     return made
-
-
-def rows(made):
-    return {row["name"]: row["metrics"] for row in made["rows"]}
 
 
 @pytest.fixture(scope="module")
