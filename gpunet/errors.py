@@ -32,7 +32,7 @@ class RunError(GpunetError, RuntimeError):
 
 
 class DivergedError(RunError):
-    """A loss that became NaN or infinite; names epoch, step and learning rate."""
+    """A loss that became NaN or infinite, or grew far beyond its start; names where and the learning rate."""
 
 
 class ConvergenceError(RunError):
