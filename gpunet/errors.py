@@ -39,6 +39,14 @@ class ConvergenceError(RunError):
     """A decomposition that did not reach its tolerance; names the matrix and the residual."""
 
 
+class CaptureError(RunError):
+    """Something in a training step that a device cannot record and replay; the message says what."""
+
+
+class MemoryFullError(RunError):
+    """A device without room for an array; names the allocation, the device, and what may help."""
+
+
 class FetchError(RunError):
     """No mirror delivered a file with the right content; says what each of them answered."""
 

@@ -15,8 +15,11 @@ Shapes: n samples, d inputs, u units, k outputs, p parameters. Floats are all of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, TypeAlias, get_args
+
+from gpunet.errors import CaptureError
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: neither library types the other's arrays
 In: TypeAlias = Annotated[Any, "in"]
@@ -41,10 +44,21 @@ class Backend(ABC):
     name: str  # "cpu" or "cuda:0"
     kernels: str  # what runs the element-wise passes: "numpy", "numba", "cupy"
     xp: Any  # the plain namespace for cold paths
+    records = False  # whether `record` works here
 
     @abstractmethod
     def session(self) -> AbstractContextManager[Any]:
         """Context in which hot code runs: the device made current, floating-point warnings off (losses are checked)."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record the operations that `work` issues, without running them; a call of the result runs them all.
+
+        On CUDA one graph launch. Arrays are recorded by their places in memory, which must outlive the recording, and
+        numbers by their values; so what changes from step to step lies in device arrays. `work` is called once, and
+        must have run before on arrays of these shapes: operations may allocate scratch memory at their first call.
+        Raises CaptureError, saying why, where something cannot be recorded; nothing has been run then.
+        """
+        raise CaptureError(f"{self.name} runs operations one by one: it has no graphs")
 
     # -- memory ---------------------------------------------------------------------------------------------------
 

@@ -21,16 +21,13 @@ import numpy as np
 
 from gpunet.backend.base import Array, Backend
 from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.errors import CaptureError
 
 NOT_HOT = {"copy"}  # writes from the host: allowed between steps, not inside a captured one
 HOST_WORK = (
     "numpy.linalg.svd", "numpy.linalg.eigh", "numpy.linalg.qr", "numpy.linalg.eigvalsh", "numpy.empty", "numpy.zeros",
     "numpy.ones", "numpy.random.Generator", "numpy.random.Philox", "numpy.random.default_rng",
 )  # fmt: skip
-
-
-class CaptureError(RuntimeError):
-    """Something was done inside `capture()` that a CUDA graph cannot hold."""
 
 
 class StrictBackend(NumpyBackend):

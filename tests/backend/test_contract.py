@@ -79,9 +79,10 @@ RANKS = [
     {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "layers", "losses", "parameters",
      "migration", "optim"},
     {"model", "callbacks", "schedules"},
-    {"serialize", "evaluator", "identity", "checkpoint", "stopping", "train", "factorise", "payoff", "extract",
+    {"serialize", "evaluator", "identity", "graph", "checkpoint", "stopping", "train", "factorise", "payoff", "extract",
      "gradcheck"},
     {"experiments", "report", "bench", "sweep"},
+    {"reproduce"},
     {"cli"},
 ]  # fmt: skip
 DATASETS_MAY = {"errors", "files", "progress", "checks", "datasets", "rng"}

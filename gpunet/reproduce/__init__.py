@@ -1,0 +1,1 @@
+"""All experiments in one go."""
