@@ -1,7 +1,6 @@
 """What the SVD engine is meant to reach, measured in one process, interleaved, every result checked.
 
     python benchmarks/bench_svd.py                 # a table; --json FILE writes it too; --fast skips the slow rivals
-    pytest benchmarks/bench_svd.py --benchmark-only  # groups svd and class-pca, ours and the rivals that are installed
 
 The slow rivals (numpy.linalg.svd of MNIST, of its ten classes, of 4096×4096; torch.linalg.svd) run once. OpenBLAS's
 threads wait for each other in a loop: beside other busy processes all figures grow tenfold, and not evenly. Run it on
@@ -11,13 +10,12 @@ a quiet machine, or with OPENBLAS_NUM_THREADS=1.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 
 import numpy as np
-import pytest
 
+from gpunet.bench.record import json_option, write_section
 from gpunet.bench.svd import reference
 from gpunet.datasets import load
 from gpunet.linalg import class_pca, svd
@@ -118,7 +116,7 @@ def _torch():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE")
+    json_option(parser)
     parser.add_argument("--fast", action="store_true", help="without the rivals that take more than a few seconds")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
@@ -135,45 +133,7 @@ def main():
               f" (target {sign} {row['target']:g}: {'met' if row['met'] else 'NOT met'})"
               f"  angle {angle}  energy lost {row['energy_loss']:.1e}")  # fmt: skip
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(lines, file, indent=1)
-
-
-@pytest.fixture(scope="module")
-def mnist():
-    return load("mnist")
-
-
-@pytest.mark.benchmark(group="svd")
-@pytest.mark.parametrize("who", ["gpunet", "gpunet-uint8", "sklearn", "torch", "numpy"])
-def test_svd(benchmark, mnist, who):
-    images = np.ascontiguousarray(mnist.x_train.reshape(-1, 784).T)
-    a = images.astype(np.float32) / np.float32(255)
-    if who == "torch":
-        torch = pytest.importorskip("torch", reason="torch is not installed; pip install torch")
-    from sklearn.decomposition import PCA
-
-    run = {
-        "gpunet": lambda: svd(a, 100),
-        "gpunet-uint8": lambda: svd(images, 100),
-        "sklearn": lambda: PCA(100, svd_solver="covariance_eigh").fit(a.T),
-        "torch": lambda: torch.linalg.svd(torch.from_numpy(a), full_matrices=False),
-        "numpy": lambda: np.linalg.svd(a, full_matrices=False),
-    }[who]
-    benchmark.pedantic(run, rounds=1 if who in ("torch", "numpy") else 5)
-
-
-@pytest.mark.benchmark(group="class-pca")
-@pytest.mark.parametrize("who", ["gpunet", "grams-alone", "numpy"])
-def test_class_pca(benchmark, mnist, who):
-    x = mnist.x_train.reshape(-1, 784).astype(np.float32)
-    rows = [np.flatnonzero(mnist.y_train == c) for c in range(10)]
-    run = {
-        "gpunet": lambda: class_pca(x, mnist.y_train, 10),
-        "grams-alone": lambda: [(lambda z: z.T @ z)(x[r]) for r in rows],
-        "numpy": lambda: [np.linalg.svd(x[r], full_matrices=False) for r in rows],
-    }[who]
-    benchmark.pedantic(run, rounds=1 if who == "numpy" else 5)
+        write_section(options.json, "svd", {"rounds": options.rounds, "rows": lines})
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gpunet.backend import get_backend, why_no_numba
-from gpunet.bench.record import write
+from gpunet.bench.record import json_option, write_section
 from gpunet.errors import DataError
 from gpunet.experiments.cifar_mlp_data import Problem, Split
 from gpunet.experiments.cifar_mlp_nets import Recipe
@@ -95,7 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=1, help="timed at a time")
     parser.add_argument("--threads", type=int, default=2, help="for everyone's matrix products")
-    parser.add_argument("--json", type=Path)
+    json_option(parser)
     options = parser.parse_args()
     if importlib.util.find_spec("torch"):
         import torch
@@ -132,7 +131,7 @@ def compare(options: argparse.Namespace) -> None:
         )
     if options.json:
         timed = {"data": problem.name, "rounds": options.rounds, "epochs": options.epochs, "threads": options.threads}
-        write(options.json, timed | {"contestants": results})
+        write_section(options.json, "cifar-mlp", timed | {"contestants": results})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpunet.bench.conv import CASES, FORMATS, compare
-from gpunet.bench.record import options, write
+from gpunet.bench.record import options, write_section
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
                 flush=True,
             )
     if chosen.json:
-        write(chosen.json, {"rounds": chosen.rounds, "cases": results})
+        write_section(chosen.json, "conv", {"rounds": chosen.rounds, "cases": results})
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ whether `Factorise(policy="measured")` ever made training slower, over shapes, b
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from gpunet.backend import get_backend
 from gpunet.bench import payoff_grid
 from gpunet.bench.lowrank import CASE, NETS, compare
+from gpunet.bench.record import json_option, torch_version, write_section
 from gpunet.bench.steps import threads
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.progress import progress
@@ -32,6 +31,7 @@ def mnist(rounds, backend):
                     "speed_up": times.ratio(f"{who}, dense", name),
                     "speed_up_quartiles": times.spread(f"{who}, dense", name),
                     "over_products": times.ratio(name, f"products, {net}"),
+                    "over_products_quartiles": times.spread(name, f"products, {net}"),
                     "over_torch": times.ratio(name, torch) if torch in times.seconds else None,
                     "over_torch_quartiles": times.spread(name, torch) if torch in times.seconds else None,
                     "loss": found.losses.get(name),
@@ -85,30 +85,26 @@ def main():
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of the grid's cases, each N-th alone")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="adds to what stands in the file already")
+    json_option(parser)
     options = parser.parse_args()
     backend, watch = get_backend(options.device), Stopwatch()
     threaded = threads()
-    with_torch = None if options.grid else torch_version(threaded)
+    with_torch = None if options.grid else torch_with(threaded)
     found = grid(options.rounds, backend, options.every) if options.grid else mnist(options.rounds, backend)
     provenance = watch.provenance(backend) | {"torch": with_torch, "threads": threaded}
     if options.json:
-        before = json.loads(options.json.read_text()) if options.json.exists() else {}
-        name = "grid" if options.grid else "mnist"
-        document = before | {name: {"rounds": options.rounds, **found, "provenance": provenance}}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        name = "lowrank-grid" if options.grid else "lowrank"
+        write_section(options.json, name, {"rounds": options.rounds, **found}, provenance)
 
 
-def torch_version(threads):
-    """PyTorch's, told to use as many threads as our products; None where it is not installed."""
-    try:
+def torch_with(threads):
+    """PyTorch's version, told to use as many threads as our products; None where it is not installed."""
+    version = torch_version()
+    if version and threads:
         import torch
-    except ImportError:
-        return None
-    if threads:
+
         torch.set_num_threads(threads)
-    return torch.__version__
+    return version
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpunet.bench.record import options, write
+from gpunet.bench.record import options, write_section
 from gpunet.bench.train import CASES, compare
 
 
@@ -16,6 +16,7 @@ def main() -> None:
             contestant: {
                 "microseconds_per_step": 1e6 * times.median(contestant) / case.steps,
                 "over_products": times.ratio(contestant, "products"),
+                "over_products_quartiles": times.spread(contestant, "products"),
                 "over_torch": times.ratio(contestant, "torch") if "torch" in times.seconds else None,
                 "over_torch_quartiles": times.spread(contestant, "torch") if "torch" in times.seconds else None,
                 "loss": losses.get(contestant),
@@ -30,7 +31,7 @@ def main() -> None:
                 flush=True,
             )
     if chosen.json:
-        write(chosen.json, {"rounds": chosen.rounds, "cases": results})
+        write_section(chosen.json, "train", {"rounds": chosen.rounds, "cases": results})
 
 
 if __name__ == "__main__":

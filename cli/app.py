@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gpunet.cli import bench, data, info, run, sweep
+from gpunet.cli import bench, data, info, reproduce, run, sweep
 
 app = typer.Typer(
     name="gpunet",
@@ -20,4 +20,5 @@ app.add_typer(run.app, name="run", help="Run one experiment and write its result
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(sweep.app, name="sweep")
+app.command("reproduce")(reproduce.reproduce)
 app.command("info")(info.info)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gpunet.cli import options
+
+GIB = 1 << 30
+LABELS = {
+    "no_gpu": "no GPU because", "no_numba": "no numba because", "data": "data folder", "git": "commit",
+    "driver": "NVIDIA driver", "cuda": "CUDA runtime", "cuda_driver": "driver's CUDA",
+}  # fmt: skip
 
 
 def info(json: options.Json = False) -> None:
     """What gpunet runs on here: devices, libraries, data folder, and what would make it faster."""
     from gpunet.backend import get_backend, why_no_gpu, why_no_numba
+    from gpunet.backend.device import cuda_versions, gpus
     from gpunet.datasets import data_dir
     from gpunet.experiments.provenance import versions
 
     backend = get_backend("auto")
-    facts = {"device": f"{backend.name} ({backend.kernels})"} | versions(backend)
-    facts |= {"no_gpu": why_no_gpu(), "no_numba": why_no_numba(), "data": str(data_dir())}
+    found = gpus()
+    facts: dict[str, Any] = {"device": f"{backend.name} ({backend.kernels})"} | versions(backend) | cuda_versions()
+    facts |= {"no_gpu": why_no_gpu(), "no_numba": why_no_numba(), "data": str(data_dir()), "gpus": found}
     if json:
         import json as json_module
 
@@ -24,8 +34,22 @@ def info(json: options.Json = False) -> None:
     from rich.text import Text
 
     table = Table(show_header=False, box=None)
-    labels = {"no_gpu": "no GPU because", "no_numba": "no numba because", "data": "data folder", "git": "commit"}
     for name, value in facts.items():
-        if value is not None:
-            table.add_row(labels.get(name, name), Text(str(value)))  # Text: brackets are not markup
+        if value is not None and name != "gpus":
+            table.add_row(LABELS.get(name, name), Text(str(value)))  # Text: brackets are not markup
+    for gpu in found:
+        for place, line in enumerate(_lines(gpu)):
+            table.add_row("" if place else gpu["device"], Text(line))
     Console().print(table)
+
+
+def _lines(gpu: dict[str, Any]) -> list[str]:
+    """One GPU, for people."""
+    if "unusable" in gpu:
+        return [f"cannot be used: {gpu['unusable']}"]
+    return [
+        f"{gpu['name']}, compute capability {gpu['compute_capability']}, {gpu['multiprocessors']} multiprocessors",
+        f"{gpu['memory_bytes'] / GIB:.1f} GiB of memory, {gpu['free_bytes'] / GIB:.1f} GiB free",
+        f"matrix products: {gpu['products']}",
+        f"replayed steps: {gpu['graphs']}",
+    ]

@@ -56,23 +56,16 @@ def cifar_mlp(
 
     On your own data: `gpunet run cifar-mlp --dataset my.npz`; a fifth of its training samples validates.
     """
-    from gpunet.cli.running import finish, load_data, seed_list
-    from gpunet.experiments import registry
-    from gpunet.report import cifar_mlp_figures
-    from gpunet.report.cifar_mlp_tables import tables
+    from gpunet.cli.running import finish
+    from gpunet.experiments.registry import experiment
+    from gpunet.reproduce.work import order
 
-    experiment = registry.experiment("cifar-mlp").load()
-    parts = tuple(part or experiment.PARTS[:-1]) + (("full",) if full else ())
-    count = trials or (20 if quick else 100)
-    changes = {"learning_rates": tuple(learning_rate)} if learning_rate else {}
-    settings = experiment.Settings(
-        parts=parts, hidden=hidden, batch_size=batch_size, epochs=epochs, trials=count, wide_trials=max(1, count // 4),
-        **changes,
-    )  # fmt: skip
-    name = dataset or ("digits" if quick else "cifar10")
-    data = experiment.load(name, settings.parts, load_data)
-    chosen = seed_list(seed, seeds, 1 if quick else 3)
-    finish(
-        out or Path("runs") / f"cifar-mlp-{data.name}", json,
-        lambda bar: experiment.run(data, settings, chosen, device=device, progress=bar), cifar_mlp_figures.draw, tables,
-    )  # fmt: skip
+    parts = tuple(part or experiment("cifar-mlp").load().PARTS[:-1]) + (("full",) if full else ())
+    changes = {
+        "parts": parts, "hidden": hidden, "batch_size": batch_size, "epochs": epochs,
+        "learning_rates": tuple(learning_rate or ()) or None,
+    }  # fmt: skip
+    if trials:
+        changes |= {"trials": trials, "wide_trials": max(1, trials // 4)}
+    work = order("cifar-mlp", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+    finish(work, out or Path("runs") / f"cifar-mlp-{work.dataset}", device, json)

@@ -46,21 +46,15 @@ def dmn(
 
     On your own images: `gpunet run dmn --dataset FOLDER`, where FOLDER holds a folder of images for every class.
     """
-    from gpunet.cli.running import finish, load_data, seed_list
-    from gpunet.experiments import registry
-    from gpunet.report import dmn_figures
-    from gpunet.report.dmn_tables import tables
+    from gpunet.cli.running import finish
+    from gpunet.reproduce.work import order
 
-    experiment = registry.experiment("dmn").load()
-    settings = experiment.Settings(
-        widths=tuple(_shares(text) for text in variance) if variance else None, correlation=correlation,
-        fraction=fraction, center=center, epochs=epochs, sweeps=sweeps, dynamics=dynamics,
-    )  # fmt: skip
-    data, chosen = load_data(dataset or ("digits" if quick else "mnist")), seed_list(seed, seeds, 1 if quick else 3)
-    finish(
-        out or Path("runs") / f"dmn-{data.name}", json,
-        lambda bar: experiment.run(data, settings, chosen, device=device, progress=bar), dmn_figures.draw, tables,
-    )  # fmt: skip
+    changes = {
+        "widths": tuple(map(_shares, variance or ())) or None, "correlation": correlation,
+        "fraction": fraction, "center": center, "epochs": epochs, "sweeps": sweeps, "dynamics": dynamics,
+    }  # fmt: skip
+    work = order("dmn", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+    finish(work, out or Path("runs") / f"dmn-{work.dataset}", device, json)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -51,23 +51,13 @@ def svd_dnn(
 
     On your own data: `gpunet run svd-dnn --dataset my.npz` trains the mnist task's net on it.
     """
-    from gpunet.cli.running import finish, load_data, seed_list
-    from gpunet.experiments import registry
-    from gpunet.experiments.svd_dnn_tasks import MEANINGS
-    from gpunet.experiments.svd_dnn_tasks import task as find
-    from gpunet.report import svd_dnn_figures
-    from gpunet.report.svd_dnn_tables import tables
+    from gpunet.cli.running import finish
+    from gpunet.reproduce.work import order
 
-    found, experiment = find(task), registry.experiment("svd-dnn").load()
-    settings = experiment.Settings(
-        task=task, phi=phi, alphas=tuple(alpha) if alpha else None, meanings=tuple(meaning or MEANINGS), epochs=epochs,
-        sweep_alpha=sweep_alpha, sweep_phi=sweep_phi, speed=speed,
-    )  # fmt: skip
-    data = load_data(dataset or ("digits" if quick and task == "mnist" else found.dataset))
-    chosen = seed_list(seed, seeds, 1 if quick else found.seeds)
-    sweep = "-sweep" if sweep_alpha or sweep_phi else ""
-    name = f"svd-dnn-{task}{sweep}" if data.name == task else f"svd-dnn-{task}-{data.name}{sweep}"
-    finish(
-        out or Path("runs") / name, json,
-        lambda bar: experiment.run(data, settings, chosen, device=device, progress=bar), svd_dnn_figures.draw, tables,
-    )  # fmt: skip
+    changes = {
+        "task": task, "phi": phi, "alphas": tuple(alpha or ()) or None, "meanings": tuple(meaning or ()) or None,
+        "epochs": epochs, "sweep_alpha": sweep_alpha, "sweep_phi": sweep_phi, "speed": speed,
+    }  # fmt: skip
+    work = order("svd-dnn", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+    name = f"svd-dnn-{task}" if work.dataset == task else f"svd-dnn-{task}-{work.dataset}"
+    finish(work, out or Path("runs") / f"{name}{'-sweep' if sweep_alpha or sweep_phi else ''}", device, json)

@@ -37,17 +37,12 @@ def svd_init(
 
     On your own data: `gpunet run svd-init --dataset my.npz`, any number of classes and features.
     """
-    from gpunet.cli.running import finish, load_data, seed_list
-    from gpunet.experiments import registry
-    from gpunet.report import svd_init_figures
-    from gpunet.report.svd_init_tables import tables
+    from gpunet.cli.running import finish
+    from gpunet.reproduce.work import order
 
-    experiment = registry.experiment("svd-init").load()
-    settings = experiment.Settings(
-        hidden=hidden, learning_rate=learning_rate, batch_size=batch_size, epochs=epochs, dependency=dependency
-    )
-    data, chosen = load_data(dataset or ("digits" if quick else "mnist")), seed_list(seed, seeds, 1 if quick else 5)
-    finish(
-        out or Path("runs") / f"svd-init-{data.name}", json,
-        lambda bar: experiment.run(data, settings, chosen, device=device, progress=bar), svd_init_figures.draw, tables,
-    )  # fmt: skip
+    changes = {
+        "hidden": hidden, "learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs,
+        "dependency": dependency,
+    }  # fmt: skip
+    work = order("svd-init", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+    finish(work, out or Path("runs") / f"svd-init-{work.dataset}", device, json)

@@ -30,7 +30,7 @@ def toy(
         int | None,
         typer.Option(show_default="10000; 2000 with --quick", help="Steps after which a net is given up."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or numpy: these nets train on the CPU.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, numpy, cuda or cuda:N.")] = "auto",
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -54,26 +54,15 @@ def toy(
 
     On your own data of two classes: `gpunet run toy --dataset my.npz --hidden 8,8`.
     """  # fmt: skip
-    from gpunet.cli.running import finish, load_data, seed_list
+    from gpunet.cli.running import finish
     from gpunet.errors import InputError
-    from gpunet.experiments import registry
-    from gpunet.report import toy_figures
-    from gpunet.report.toy_tables import tables
+    from gpunet.reproduce.work import order
 
-    experiment, changes = registry.experiment("toy").load(), {}
+    changes = {"threshold": threshold, "limit": limit, "learning_rates": tuple(learning_rate or ()) or None}
     if hidden:
         words = " ".join(hidden).replace(",", " ").split()
         if not words or not all(word.isdecimal() for word in words):
             raise InputError(f"--hidden is {' '.join(hidden)!r}: expected whole numbers of units ≥ 1, say 3,3")
         changes["hidden"] = tuple(map(int, words))
-    if learning_rate:
-        changes["learning_rates"] = tuple(learning_rate)
-    settings = experiment.Settings(
-        threshold=threshold, limit=(2000 if quick else 10_000) if limit is None else limit, **changes
-    )
-    data = [load_data(name) for name in ([dataset] if dataset else ("linear", "xor-easy"))]
-    chosen = seed_list(seed, seeds, 10 if quick else 100)
-    finish(
-        out or Path("runs") / (f"toy-{data[0].name}" if dataset else "toy"), json,
-        lambda bar: experiment.run(data, settings, chosen, device=device, progress=bar), toy_figures.draw, tables,
-    )  # fmt: skip
+    work = order("toy", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+    finish(work, out or Path("runs") / (f"toy-{work.dataset}" if dataset else "toy"), device, json)

@@ -16,11 +16,12 @@ from gpunet.errors import InputError
 from gpunet.layers import Flatten, Layer
 from gpunet.layers.fitted import Fit, FittedLayer, Thresholds, chosen_rows
 from gpunet.layers.flatten import Reshape
+from gpunet.linalg.place import on_host, some_rows
 from gpunet.model import Sequential
 
-BATCH = 250  # images at a time: the maps of many filters still lie in the caches
+BATCH, GPU_BATCH = 250, 1000  # images at a time: on a CPU the maps of many filters still lie in the caches
 JOINED = 1 << 27  # bytes of a layer's inputs at a time, while the next is fitted
-LIMIT = 1 << 30  # bytes of features in memory; more spill to a file
+LIMIT = 1 << 30  # bytes of features in the device's memory; more spill to the host, and there to a file
 
 
 class Extractor:
@@ -32,36 +33,44 @@ class Extractor:
 
     def __init__(self, layers: Sequence[Layer], input_shape: tuple[int, ...], backend: Backend, seed: int = 0) -> None:
         self.backend = backend
+        self.on_gpu = backend.name.startswith("cuda")
+        self.batch = GPU_BATCH if self.on_gpu else BATCH
         self.model = Sequential([*(copy.copy(layer) for layer in layers), Flatten()])
         self.model.build(input_shape, backend, seed=seed)
-        self.model.bind(BATCH)
-        self._x = backend.empty((BATCH, *input_shape), "float32")
+        self.model.bind(self.batch)
+        self._x = backend.empty((self.batch, *input_shape), "float32")
         self._cursor = backend.zeros(1, "int64")
         (self.features,) = self.model.output_shape
         self.shape = self.model._shapes[-2]  # before they were flattened
 
     def batches(self, x: Any, rows: Any = None) -> Iterator[tuple[slice, Array]]:
-        """(place, features (≤ BATCH, features) on the device, valid until the next) of x, or of some rows of it.
+        """(place, features (≤ batch, features) on the device, valid until the next) of x, or of some rows of it.
 
         x (n, …) on host or device; uint8 is read as fractions of 255.
         """
-        rows = np.arange(len(x)) if rows is None else np.asarray(rows)
+        rows = np.arange(len(x)) if rows is None else on_host(rows)
         scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         ops = self.backend
         with ops.session():
-            for start in range(0, len(rows), BATCH):
-                part = rows[start : start + BATCH]
-                n, picked = len(part), ops.asarray(x[part].reshape(len(part), *self._x.shape[1:]))
+            for start in range(0, len(rows), self.batch):
+                part = rows[start : start + self.batch]
+                n, picked = len(part), ops.asarray(some_rows(x, part, ops).reshape(len(part), *self._x.shape[1:]))
                 self.model.use(n)
                 ops.gather(picked, ops.asarray(np.arange(n)), self._cursor, scale, self._x[:n])
                 yield slice(start, start + n), self.model.forward(self._x[:n])
 
     def transform(self, x: Any, *, limit: int = LIMIT, folder: str | Path | None = None) -> Any:
-        """Features (n, features) float32 of all of x, on the host: in memory, above `limit` bytes in a mapped file.
+        """Features (n, features) float32 of all of x: in the device's memory, above `limit` bytes in a mapped file.
 
-        The file lies in `folder` (the system's temporary folder by default) and is gone when the array is.
+        On a GPU they stay there up to `limit` bytes, and more of them come to the host. The file lies in `folder` (the
+        system's temporary folder by default) and is gone when the array is.
         """
         shape = (len(x), self.features)
+        if self.on_gpu and 4 * shape[0] * shape[1] <= limit:
+            kept = self.backend.empty(shape)
+            for place, features in self.batches(x):
+                self.backend.copy(features, kept[place])
+            return kept
         out = np.empty(shape, np.float32) if 4 * shape[0] * shape[1] <= limit else mapped(shape, folder)
         for place, features in self.batches(x):
             out[place] = self.backend.to_host(features)
@@ -91,7 +100,7 @@ def fit_stack(
     places = [i for i, layer in enumerate(layers) if isinstance(layer, FittedLayer)]
     if len(places) != len(thresholds):
         raise InputError(f"{len(places)} layers to fit and {len(thresholds)} thresholds: expected one for each")
-    labels, fits = np.asarray(labels), []
+    labels, fits = on_host(labels), []
     for place, each in zip(places, thresholds, strict=True):
         layer, rows = layers[place], chosen_rows(labels, each.fraction, seed)
         assert isinstance(layer, FittedLayer)
@@ -109,10 +118,10 @@ def _inputs(below: Sequence[Layer], x: Any, labels: Any, rows: Any, backend: Bac
         size = max(1, JOINED // (4 * math.prod(shape)))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            yield x[part].reshape(len(part), *shape), labels[part]
+            yield some_rows(x, part, backend).reshape(len(part), *shape), labels[part]
         return
     extractor = Extractor(below, tuple(x.shape[1:]), backend)
-    size = max(BATCH, JOINED // (4 * extractor.features))
+    size = max(extractor.batch, JOINED // (4 * extractor.features))
     joined = backend.empty((size, extractor.features))
     for start in range(0, len(rows), size):
         part = rows[start : start + size]

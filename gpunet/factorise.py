@@ -54,6 +54,14 @@ class Factorise(Callback):
 
     Raises InputError for settings out of range, and when training begins for layers or ranks that the model does not
     have.
+
+    >>> import gpunet as gn
+    >>> data = gn.datasets.load("digits")
+    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
+    >>> cut = gn.Factorise(pretrain=0.1, rank=gn.BreakEven(0.5))
+    >>> _ = gn.Trainer(model, device="cpu").fit(data.x_train, data.y_train, epochs=2, callbacks=[cut])
+    >>> cut.conversions[0].layer, cut.conversions[0].rank, cut.conversions[0].converted
+    ('0', 16, True)
     """
 
     def __init__(
@@ -143,7 +151,7 @@ class Factorise(Callback):
     def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:
         out, inner = layer.weight.shape
         rule = self._rule_of(layer.name)
-        spectrum = svd(layer.weight).s if rule.needs_spectrum else None
+        spectrum = svd(layer.weight, device=trainer.backend).s if rule.needs_spectrum else None
         rank = rule((out, inner), None if spectrum is None else trainer.backend.to_host(spectrum))
         worth, reason = self._worth(trainer, layer, rank)
         if worth:

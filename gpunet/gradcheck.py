@@ -85,6 +85,13 @@ def gradient_check(
     inputs of zero. The L2 term is the optimiser's and not part of the loss.
 
     Raises InputError for a model without trained parameters or a step ≤ 0, and its kin for data that does not fit.
+
+    >>> import gpunet as gn
+    >>> data = gn.datasets.load("digits")
+    >>> model = gn.Sequential([gn.Dense(8, "sigmoid"), gn.Dense(10)])
+    >>> table = gradient_check(model, "softmax_cross_entropy", data.x_train[:5], data.y_train[:5])
+    >>> table.relative_error < 1e-6
+    True
     """
     check_range("step", step, above=0)
     backend = get_backend(device)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gpunet.backend.base import Backend
+from gpunet.errors import CaptureError
 from gpunet.layers import Dense, Layer, LowRankDense
 from gpunet.optim import Optimizer
 from gpunet.parameters import Parameters
@@ -68,7 +69,24 @@ def _step(
         layer.backward(dy)
         optimizer.step()
 
-    return step
+    return _recorded(step, backend)
+
+
+def _recorded(step: Callable[[], None], backend: Backend) -> Callable[[], None]:
+    """The step as a trainer runs it: recorded and replayed where the device can."""
+    if not backend.records:
+        return step
+    with backend.session():
+        step()  # operations may allocate at their first call
+        try:
+            replay = backend.record(step)
+        except CaptureError:
+            return step
+
+    def run(_kept: Callable[[], None] = step) -> None:  # a recording knows its arrays by their places alone
+        replay()
+
+    return run
 
 
 def _repeats(step: Callable[[], None], backend: Backend) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, Self
 
 EVERY = 10.0  # seconds between plain lines
 
@@ -12,7 +12,7 @@ EVERY = 10.0  # seconds between plain lines
 class Progress:
     """Silent progress, and the interface of the others. Use as a context manager."""
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -20,6 +20,9 @@ class Progress:
 
     def start(self, what: str, total: int) -> None:
         """Begin a piece of work of `total` parts; it replaces the one before it."""
+
+    def seed(self, seed: int) -> None:
+        """The parts that follow belong to this seed."""
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         """`parts` more are done; `note` says how it goes."""

@@ -26,7 +26,15 @@ SEAL, BLANK = "sha256", "0" * 64
 
 
 def save(model: Sequential, path: str | Path) -> None:
-    """Write the model's parameters and the description of its layers, in one piece."""
+    """Write the model's parameters and the description of its layers, in one piece.
+
+    >>> import gpunet as gn
+    >>> model = gn.Sequential([gn.Dense(3, "relu"), gn.Dense(2)])
+    >>> model.build((4,), gn.get_backend("cpu"))
+    >>> gn.save(model, "model.safetensors")
+    >>> {name: value.shape for name, value in gn.load("model.safetensors", device="cpu").parameters.items()}
+    {'0.weight': (3, 4), '0.bias': (3,), '2.weight': (2, 3), '2.bias': (2,)}
+    """
     from safetensors.numpy import save as to_bytes
 
     if not model.built:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.backend import get_backend
+from gpunet import stacked_cuda
+from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_finite, check_range
 from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
@@ -70,12 +71,13 @@ def train(
     limit: int,
     dtype: str = "float32",
     on_mark: Callable[[int, int], None] | None = None,
+    device: str | Backend = "numpy",
 ) -> Trained:
     """Descend the summed gradient, each net until its every sample's loss is below `threshold`, or for `limit` steps.
 
     weights: (nets, out, in) a layer, left as they are; x (samples, features) for all nets, or (nets, samples,
     features); labels 0 and 1, (samples,) or (nets, samples); dtype "float32" or "float64", what is computed in.
-    on_mark(step, live) is called at each mark.
+    on_mark(step, live) is called at each mark. device: a GPU trains as `stacked_cuda` says, the CPU as above.
     Raises ShapeError or InputError for what does not fit, DivergedError for a loss that is not finite.
     """
     check_range("learning_rate", learning_rate, above=0)
@@ -83,6 +85,14 @@ def train(
     check_range("limit", limit, least=1)
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype is 'float32' or 'float64', got {dtype!r}")
+    backend = get_backend(device)
+    if backend.name.startswith("cuda"):
+        x, labels = np.asarray(x), np.asarray(labels)
+        _check(weights, x, labels)
+        return stacked_cuda.train(
+            backend, weights, x, labels, learning_rate=learning_rate, threshold=threshold, limit=limit, dtype=dtype,
+            on_mark=on_mark,
+        )  # fmt: skip
     stack = _Stack(weights, x, labels, dtype)
     book = Book(stack.weights, limit)
     with np.errstate(all="ignore"):

@@ -62,12 +62,17 @@ class Book:
 
     def turn(self, learning_rate: float) -> None:
         """Go on to the next mark; DivergedError where a loss is not finite."""
-        if not np.isfinite(self.trained.course[self.next]).all():
-            raise DivergedError(
-                f"the loss became NaN or infinite by step {self.at[self.next]}, at learning rate {learning_rate:g}: "
-                "lower the learning rate, or look at the data's scale"
-            )
+        check_course(self.trained.course[self.next], self.at[self.next], learning_rate)
         self.next += 1
+
+
+def check_course(losses: FloatArray, step: int, learning_rate: float) -> None:
+    """DivergedError where one of the nets' losses is not finite."""
+    if not np.isfinite(losses).all():
+        raise DivergedError(
+            f"the loss became NaN or infinite by step {step}, at learning rate {learning_rate:g}: "
+            "lower the learning rate, or look at the data's scale"
+        )
 
 
 def marks(limit: int) -> NDArray[np.int64]:

@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from gpunet.backend import Backend
 from gpunet.errors import InputError
 from gpunet.linalg import svd
+from gpunet.linalg.place import on_host, some_rows
 
 Kind = Literal["orth-whole", "orth-each", "scale-whole", "scale-each"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -20,26 +22,30 @@ RANK = 1e-7  # a singular value below this share of the largest is zero: the dat
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def singular_rows(x: Any, units: int, labels: Any = None) -> tuple[FloatArray, FloatArray]:
+def singular_rows(
+    x: Any, units: int, labels: Any = None, *, device: Backend | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Leading singular vectors of the data as rows (units, features), and their singular values (units,).
 
-    x: (samples, features), not centred. Without labels they are those of all of x; with labels each class gives
+    x: (samples, features), not centred, on the host or on a GPU; device: where to compute, by default where x lies; the
+    vectors lie on the host. Without labels they are those of all of x; with labels each class gives
     its own, as many as any other, the first classes one more where units do not divide evenly.
     Raises InputError where the data, or one class, cannot give as many as asked.
     """
     if labels is None:
         _check_supply(x, units, "the data")
-        found = svd(x, units, compute="right")
-        return np.asarray(found.vt, np.float64), np.asarray(found.s, np.float64)
+        found = svd(x, units, compute="right", device=device)
+        return on_host(found.vt).astype(np.float64), on_host(found.s).astype(np.float64)
+    labels = on_host(labels)
     classes = int(labels.max()) + 1
     parts = []
     for c, count in enumerate(shares(units, classes)):
-        own = x[labels == c]
+        own = some_rows(x, labels == c, device)
         _check_supply(own, count, f"class {c}")
         if count:
-            found = svd(own, count, compute="right")
+            found = svd(own, count, compute="right", device=device)
             parts.append((found.vt, found.s))
-    return tuple(np.concatenate([np.asarray(p[i], np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
+    return tuple(np.concatenate([on_host(p[i]).astype(np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
 
 
 def shares(units: int, classes: int) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
 from gpunet.errors import DivergedError, InputError
 from gpunet.evaluator import EVAL_BATCH, Evaluator
+from gpunet.graph import Graphs
 from gpunet.model import Sequential
 from gpunet.optim import Adam, Optimizer
 from gpunet.progress import Progress, progress
@@ -63,10 +64,21 @@ class Trainer(Evaluator):
     """Trains a model on one device.
 
     loss, optimizer: objects, or the loss's name; device: see `get_backend`; dtype "float32" or "float64"; seed ≥ 0
-    decides initial weights and batches, the same on every device.
+    decides initial weights and batches, the same on every device; graphs: "auto" records steps and replays them where
+    the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation: the same bits either
+    way, see `gpunet.graph`.
 
     x is (samples, …) of floats, or uint8, which stays uint8 in memory and is divided by 255 as batches are gathered;
     labels are integer classes (samples,). Raises InputError and its kin for data that does not fit the model.
+
+    >>> import gpunet as gn
+    >>> data = gn.datasets.load("digits")
+    >>> trainer = Trainer(gn.Sequential([gn.Dense(10)]), optimizer=gn.Adam(1e-2), device="cpu")
+    >>> history = trainer.fit(data.x_train, data.y_train, epochs=5)
+    >>> history["train_loss"][-1] < history["train_loss"][0]
+    True
+    >>> trainer.predict(data.x_test).shape == data.y_test.shape
+    True
     """
 
     plan: Plan  # there while `fit` runs, for its callbacks
@@ -80,9 +92,12 @@ class Trainer(Evaluator):
         device: str | Backend = "auto",
         dtype: str = "float32",
         seed: int = 0,
+        graphs: str = "auto",
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self.optimizer = optimizer or Adam()
+        self.graphs = Graphs(self.backend, graphs)
+        self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
         self.history, self.stopped = History(), ""
@@ -145,6 +160,7 @@ class Trainer(Evaluator):
                 callback.on_fit_end(self)
         finally:
             bar.close() if own else None
+            self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
             del self.plan  # and with it the data
         return self.history
 
@@ -169,7 +185,7 @@ class Trainer(Evaluator):
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
         order = stream(self.seed, BATCHES, self.epoch).permutation(n) if self.plan.shuffle else np.arange(n)
-        order = self.backend.asarray(order)
+        order, take_step = self.line_up(order), self.stepper()
         if start == 0:
             self.tally.reset()
         with self.backend.session():
@@ -181,8 +197,9 @@ class Trainer(Evaluator):
                     self.seconds = pause - began
                     for callback in events[first + step]:
                         callback.on_step(self, first + step)
+                    self.graphs.look_again(self, order)
                     began += time.perf_counter() - pause
-                self.step(train, order, min(batch, n - step * batch))
+                take_step(train, order, min(batch, n - step * batch))
                 if (step + 1) % look == 0:
                     bar.advance(look, self._note(batch))
             self.backend.synchronize()
@@ -205,6 +222,20 @@ class Trainer(Evaluator):
         self.model.backward(self.model.d_scores)
         self.optimizer.step()
         ops.advance(self.tally.cursor, n)
+
+    def stepper(self) -> Callable[[Samples, Array, int], None]:
+        """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`."""
+        if self.graphs.reason:
+            return self.step
+        self.graphs.look_again(self, self._order)
+        return partial(self.graphs.step, self)
+
+    def line_up(self, order: Any) -> Array:
+        """An order of samples, int (N,), on the device: in one place, where recorded steps look for it."""
+        if self._order is None or len(self._order) != len(order):
+            self._order = self.backend.empty(len(order), "int64")
+        self.backend.copy(order, self._order)
+        return self._order
 
     def stop(self, reason: str) -> None:
         """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""

@@ -18,28 +18,13 @@ RTOL = {"float32": 2e-6, "float64": 5e-15}
 
 
 def stand_in() -> types.ModuleType:
-    """NumPy dressed as CuPy: the CuPy backend's own logic runs without a GPU, though not its kernels."""
+    """A pretend GPU in CuPy's place: CupyBackend's dispatch, and its kernels compiled for the host by g++."""
+    from tests.cuda.host_module import why_not
+    from tests.cuda.pretend import pretend
 
-    class Device:
-        mem_info = (1 << 30, 2 << 30)
-
-        def __init__(self, index: int) -> None:
-            self.quiet = np.errstate(all="ignore")  # CuPy never warns
-
-        def __enter__(self) -> Device:
-            self.quiet.__enter__()
-            return self
-
-        def __exit__(self, *exc: object) -> None:
-            self.quiet.__exit__(*exc)
-
-        def synchronize(self) -> None:
-            pass
-
-    module = types.ModuleType("cupy stand-in")
-    module.__dict__.update(np.__dict__)
-    module.asnumpy, module.cuda = np.asarray, types.SimpleNamespace(Device=Device)
-    return module
+    if reason := why_not():
+        pytest.skip(reason)
+    return pretend()
 
 
 def make_backend(name: str) -> Backend:
@@ -51,12 +36,12 @@ def make_backend(name: str) -> Backend:
         "numpy": lambda: get_backend("numpy"),
         "numba": lambda: get_backend("cpu"),
         "strict": StrictBackend,
-        "cupy-logic": lambda: CupyBackend(module=stand_in()),
+        "cuda-host": lambda: CupyBackend(module=stand_in()),
         "cupy": lambda: get_backend("cuda"),
     }[name]()
 
 
-@pytest.fixture(params=["numpy", "numba", "strict", "cupy-logic", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["numpy", "numba", "strict", "cuda-host", pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend that this machine can run; the others are skipped with the reason."""
     return make_backend(request.param)

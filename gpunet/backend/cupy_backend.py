@@ -1,36 +1,25 @@
-"""The GPU's operations in CuPy: a first cut behind the contract, written with CuPy's own array functions.
+"""The GPU's operations: matrix products by cublasLt, everything else by the kernels of `cuda/`.
 
-Right before fast: the element-wise operations here still launch several kernels and make temporaries, so a step cannot
-be captured as a CUDA graph yet. The fused kernels replace them one by one, each held against its NumPy twin.
-The methods take the module as `cp`, so that tests can run this file's logic on a machine without a GPU.
+No operation allocates after its first call, waits, or reads back, so a step can be recorded as one CUDA graph. Counted
+in launches, a step of 784-512-256-10 is 17: two gathers and the cursor; three products with bias and ReLU; the loss;
+three times f' with the bias's gradient and five products, as nobody wants the gradient of the data; the counters; Adam.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
-
 import numpy as np
 
-from gpunet.backend.base import (
-    BETA1,
-    BETA2,
-    CORRECT,
-    EPSILON,
-    FIRST_BAD,
-    L2,
-    LEARNING_RATE,
-    LOSS_SUM,
-    SAMPLES,
-    SECOND_STEP,
-    STEP,
-    Array,
-    In,
-    Out,
-)
+from gpunet.backend.base import Array, In, Out
+from gpunet.backend.cuda_kernels import BLOCK, CODES, SOURCES, SUFFIXES, ceil_div, lanes_for
 from gpunet.backend.cupy_conv import CupyConv
+from gpunet.backend.cupy_losses import CupyLosses
+from gpunet.backend.cupy_optimisers import CupyOptimisers
 
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] *= 2.0f; }'
+WARP = 32
+WIDE_FROM = 1 << 18  # elements: smaller matrices have too few columns for a thread to take 16 bytes of them
+ROWS_OF_THREAD = 8
+MOST_SHARES = 64  # of the rows, whose sums the last block of a column adds up
 
 
 def smoke_test(index: int) -> str | None:
@@ -54,157 +43,86 @@ def smoke_test(index: int) -> str | None:
     return None
 
 
-class CupyBackend(CupyConv):
+class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
     """CuPy on one NVIDIA GPU; see `Backend` for what each operation means."""
 
     kernels = "cupy"
 
-    def __init__(self, index: int = 0, module: Any = None) -> None:
-        if module is None:
-            import cupy
-
-            module = cupy
-        self.cp = self.xp = module
-        self.index = index
-        self.name = f"cuda:{index}"
-
-    def session(self) -> AbstractContextManager[Any]:
-        return self.cp.cuda.Device(self.index)  # type: ignore[no-any-return]
-
-    # -- memory ---------------------------------------------------------------------------------------------------
-
-    def empty(self, shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
-        with self.session():
-            return self.cp.empty(shape, dtype=dtype)
-
-    def asarray(self, host: Any, dtype: Any = None) -> Array:
-        with self.session():
-            return self.cp.ascontiguousarray(self.cp.asarray(host), dtype=dtype)
-
-    def to_host(self, array: Array) -> Any:
-        return self.cp.asnumpy(array)
-
-    def synchronize(self) -> None:
-        with self.session() as device:
-            device.synchronize()
-
-    def memory(self) -> dict[str, int]:
-        with self.session() as device:
-            free, total = device.mem_info
-        return {"peak": int(total - free), "total": int(total)}
-
-    def copy(self, source: In, out: Out) -> None:
-        out[...] = source if np.isscalar(source) else self.cp.asarray(source).astype(out.dtype, copy=False)
-
     # -- products -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        self.cp.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
+        self.products.matmul(self._dense(a, "left"), self._dense(b, "right"), out, transpose_a, transpose_b)
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        self.cp.matmul(x, weight.T, out=out)
-        if bias is not None:
-            self.cp.add(out, bias, out=out)
-        self.activate(activation, out, out)
+        x, weight = self._dense(x, "left"), self._dense(weight, "right")
+        if activation != "sigmoid":
+            self.products.matmul(x, weight, out, transpose_b=True, bias=bias, relu=activation == "relu")
+            return
+        self.products.matmul(x, weight, out, transpose_b=True)
+        if bias is None:
+            self.activate(activation, out, out)
+        elif out.size:
+            rows, columns = out.shape
+            packs = ceil_div(columns * out.itemsize, 16)
+            self.launcher.by_row(
+                f"bias_activation_{SUFFIXES[out.dtype.name]}", rows, packs,
+                CODES[activation], out, bias, np.int32(rows), np.int32(columns),
+            )  # fmt: skip
 
     # -- element-wise ---------------------------------------------------------------------------------------------
 
     def activate(self, activation: str, z: In, out: Out) -> None:
-        if activation == "relu":
-            self.cp.maximum(z, 0, out=out)
-        elif activation == "sigmoid":
-            out[...] = self.cp.tanh(z * 0.5) * 0.5 + 0.5
-        elif out is not z:
-            out[...] = z
+        if z.size and not (activation == "identity" and z is out):
+            self.launcher.flat("activate", out, CODES[activation], self._dense(z, "z"), out, np.int64(out.size))
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        if activation == "relu":
-            self.cp.multiply(dy, y > 0, out=dz)
-        elif activation == "sigmoid":
-            self.cp.multiply(dy, y * (1 - y), out=dz)
-        elif dz is not dy:
-            dz[...] = dy
+        y, dy = self._dense(y, "outputs"), self._dense(dy, "slopes")
         if bias_grad is not None:
-            self.cp.sum(dz, axis=0, out=bias_grad)
+            self._chain_and_sum(activation, y, dy, dz, bias_grad)
+        elif dz.size and not (activation == "identity" and dz is dy):
+            self.launcher.flat("activation_backward", dz, CODES[activation], y, dy, dz, np.int64(dz.size))
+
+    def _chain_and_sum(self, activation: str, y: Array, dy: Array, dz: Array, bias_grad: Array) -> None:
+        """f' and the sums of the columns in one launch; how the rows are shared out follows from the shape alone."""
+        rows, columns = dz.shape
+        if columns == 0:
+            return
+        pack = 16 // dz.itemsize
+        wide = dz.size >= WIDE_FROM and columns % pack == 0
+        items = columns // pack if wide else columns
+        lanes = lanes_for(items, WARP)
+        height = BLOCK // lanes
+        tiles = ceil_div(items, lanes)
+        shares = max(1, min(ceil_div(rows, height * ROWS_OF_THREAD), MOST_SHARES))
+        parts = self.scratch("sums of shares", (MOST_SHARES, columns), dz.dtype.name)
+        name = f"chain_and_sum{'_wide' if wide else ''}_{SUFFIXES[dz.dtype.name]}"
+        self.launcher.launch(
+            name, (tiles, shares), (lanes, height),
+            CODES[activation], y, dy, dz, bias_grad, parts, self._tickets(tiles), np.int32(rows), np.int32(columns),
+        )  # fmt: skip
+
+    # -- batches --------------------------------------------------------------------------------------------------
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
+        """Sources: bool, integers of 8 to 64 bits, float32 and float64; other dtypes cannot be recorded in a graph."""
+        source, target = SOURCES.get(dataset.dtype.name), SUFFIXES.get(out.dtype.name)
+        if source is None or target is None or (target == "i64" and (source != "i64" or scale != 1)):
+            self._gather_any(dataset, order, cursor, scale, out)
+            return
+        if not out.size:
+            return
+        width = out.size // len(out)
+        self.launcher.by_row(
+            f"gather_{source}_{target}", len(out), ceil_div(width, 4),
+            self._dense(dataset, "data set"), order, cursor, out.dtype.type(scale), out,
+            *map(np.int64, (len(out), width, len(dataset), len(order))),
+        )  # fmt: skip
+
+    def _gather_any(self, dataset: Array, order: Array, cursor: Array, scale: float, out: Array) -> None:
+        """The rare dtypes by CuPy's own functions, with temporaries."""
         places = cursor[0] + self.cp.arange(len(out))  # computed on the device: no read back
-        rows = dataset[order[places]].astype(out.dtype, copy=False)
+        rows = dataset[order[places]].astype(out.dtype)
         self.cp.multiply(rows, out.dtype.type(scale), out=out)
 
     def advance(self, cursor: Out, by: int) -> None:
-        cursor += by
-
-    # -- losses ---------------------------------------------------------------------------------------------------
-
-    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        cp = self.cp
-        shifted = z - z.max(axis=1, keepdims=True)
-        weights = cp.exp(shifted)
-        mass = weights.sum(axis=1, keepdims=True)
-        target = self._targets(z, labels)
-        loss = cp.log(mass).sum(dtype="float64") - (shifted * target).sum(dtype="float64")
-        dz[...] = (weights / mass - target) * scale
-        self._count(totals, loss, z, labels, threshold=0.0)
-
-    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        cp = self.cp
-        target = self._targets(z, labels)
-        loss = (cp.maximum(z, 0) + cp.log1p(cp.exp(-abs(z))) - target * z).sum(dtype="float64")
-        self.activate("sigmoid", z, dz)
-        dz[...] = (dz - target) * scale
-        self._count(totals, loss, z, labels, threshold=0.0)
-
-    def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        y = self.cp.empty_like(z)
-        self.activate(activation, z, y)
-        difference = y - self._targets(z, labels)
-        loss = 0.5 * (difference * difference).sum(dtype="float64")
-        self.activation_backward(activation, y, difference * scale, dz, None)
-        self._count(totals, loss, y, labels, threshold=0.5)
-
-    def _targets(self, z: Array, labels: Array) -> Array:
-        """One-hot labels (n, k), or the labels as a column when k = 1."""
-        if z.shape[1] == 1:
-            return labels[:, None].astype(z.dtype)
-        return (labels[:, None] == self.cp.arange(z.shape[1])[None, :]).astype(z.dtype)
-
-    def _count(self, totals: Array, loss: Array, scores: Array, labels: Array, threshold: float) -> None:
-        cp = self.cp
-        answers = scores.argmax(axis=1) if scores.shape[1] > 1 else scores[:, 0] > threshold
-        bad = ~cp.isfinite(loss) & (totals[FIRST_BAD] < 0)
-        totals[FIRST_BAD] = cp.where(bad, totals[SAMPLES], totals[FIRST_BAD])
-        totals[LOSS_SUM] += loss
-        totals[CORRECT] += (answers == labels).sum()
-        totals[SAMPLES] += len(labels)
-
-    # -- optimisers -----------------------------------------------------------------------------------------------
-
-    def tick(self, scalars: Out) -> None:
-        scalars[STEP:] += 1
-
-    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
-        rate = scalars[LEARNING_RATE].astype(params.dtype)
-        params -= rate * self._with_l2(params, grads, scalars, decayed)
-
-    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
-        rate, beta = (scalars[i].astype(params.dtype) for i in (LEARNING_RATE, BETA1))
-        velocity *= beta
-        velocity += self._with_l2(params, grads, scalars, decayed)
-        params -= rate * velocity
-
-    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        g = self._with_l2(params, grads, scalars, decayed)
-        beta1, beta2, step, second_step = (scalars[i] for i in (BETA1, BETA2, STEP, SECOND_STEP))
-        spread = self.cp.sqrt((1 - beta2) / (1 - beta2**second_step))
-        scale = scalars[LEARNING_RATE] * (1 - beta1) / ((1 - beta1**step) * spread)
-        epsilon = scalars[EPSILON] / spread
-        first *= beta1.astype(params.dtype)
-        first += g
-        second *= beta2.astype(params.dtype)
-        second += g * g
-        params -= scale.astype(params.dtype) * first / (self.cp.sqrt(second) + epsilon.astype(params.dtype))
-
-    def _with_l2(self, params: Array, grads: Array, scalars: Array, decayed: int) -> Array:
-        penalty = (2 * scalars[L2]).astype(params.dtype)
-        return self.cp.concatenate([grads[:decayed] + penalty * params[:decayed], grads[decayed:]])
+        self.launcher.single("advance", cursor, np.int64(by))

@@ -1,27 +1,33 @@
-"""Convolution and pooling in CuPy: a first cut with CuPy's own array functions, right before fast."""
+"""Convolution and pooling on the GPU: one launch forward, two backward, and nothing written between."""
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
-from gpunet.backend.base import Array, Backend, In, Out
+from gpunet.backend.base import Array, In, Out
+from gpunet.backend.cuda_kernels import BLOCK, CODES, NULL, SUFFIXES, ceil_div, lanes_for
+from gpunet.backend.cupy_launch import CupyLaunch
+
+FILTERS = 8  # as in conv.cuh: filters of a thread's registers
+SHARES = 64  # parts of the images, at most, whose contributions to the filters' gradients are added up last
+ROOM = 1 << 22  # elements of those contributions, at most
 
 
-class CupyConv(Backend):
-    """The image operations of CupyBackend; see `Backend` for what each means."""
-
-    cp: Any
+class CupyConv(CupyLaunch):
+    """The image operations of CupyBackend."""
 
     def conv2d(
         self, x: In, weight: In, bias: In, activation: str, padding: int, pool: int, out: Out, place: Out
     ) -> None:
-        z = self.cp.tensordot(weight, self._patches(x, weight.shape[2], padding), axes=3).transpose(1, 0, 2, 3)
-        if bias is not None:
-            z = z + bias[:, None, None]
-        if pool > 1:
-            self.maxpool2d(z, pool, out, place)
-            z = out
-        self.activate(activation, z, out)
+        sizes = _sizes(x, weight, padding, pool, out)
+        positions = len(x) * out.shape[2] * out.shape[3]
+        if positions == 0:
+            return
+        self.launcher.launch(
+            f"conv_{SUFFIXES[x.dtype.name]}", (ceil_div(positions, BLOCK), ceil_div(len(weight), FILTERS)), (BLOCK,),
+            self._dense(x, "images"), weight, NULL if bias is None else bias, CODES[activation], out,
+            NULL if place is None else place, *sizes,
+        )  # fmt: skip
 
     def conv2d_backward(
         self,
@@ -35,46 +41,40 @@ class CupyConv(Backend):
         bias_grad: Out,
         dx: Out,
     ) -> None:
-        cp, k = self.cp, weight.shape[2]
-        patches = self._patches(x, k, padding)
-        if pool > 1:
-            pooled, dz = dz, cp.zeros((len(x), len(weight), *patches.shape[4:]), x.dtype)
-            self.maxpool2d_backward(pooled, place, pool, dz)
+        sizes, suffix = _sizes(x, weight, padding, pool, dz), SUFFIXES[x.dtype.name]
+        where = NULL if place is None else place
         if weight_grad is not None:
-            weight_grad[...] = cp.tensordot(dz, patches, axes=((0, 2, 3), (3, 4, 5)))
-            bias_grad[...] = dz.sum(axis=(0, 2, 3))
-        if dx is not None:
-            margin = k - 1 - padding  # the filters turned by half a turn, slid over dz
-            wide = cp.pad(dz, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
-            turned = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-            dx[...] = cp.tensordot(turned, self._patches(wide, k, 0), axes=3).transpose(1, 0, 2, 3)
+            taps = weight[0].size + 1
+            most = max(1, min(SHARES, ROOM // (len(weight) * taps)))
+            lanes = lanes_for(taps)
+            grid = (ceil_div(taps, lanes), len(weight), max(1, min(len(x), most)))
+            parts = self.scratch("filter gradients", (most, len(weight) * taps), x.dtype.name)
+            self.launcher.launch(
+                f"conv_filters_{suffix}", grid, (lanes, BLOCK // lanes), self._dense(x, "images"), dz, where,
+                weight_grad, bias_grad, parts, self._tickets(grid[0] * grid[1]), *sizes,
+            )  # fmt: skip
+        if dx is not None and dx.size:
+            blocks = ceil_div(dx.size // dx.shape[1], BLOCK), ceil_div(dx.shape[1], FILTERS)
+            self.launcher.launch(f"conv_inputs_{suffix}", blocks, (BLOCK,), dz, where, weight, dx, *sizes)
 
     def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
-        cells = self._cells(x, size, out.shape)
-        out[...] = cells.max(axis=-1)
-        if place is not None:
-            place[...] = cells.argmax(axis=-1)
+        x = self._dense(x, "images")
+        self._pool("maxpool", (x, out, NULL if place is None else place), x, out, size, out.shape[2] * out.shape[3])
 
     def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
-        cp, (n, c, height, width) = self.cp, dy.shape
-        cells = cp.where(place[..., None] == cp.arange(size * size), dy[..., None], 0)
-        by_row = cells.reshape(n, c, height, width, size, size).transpose(0, 1, 2, 4, 3, 5)
-        dx[...] = 0
-        dx[:, :, : height * size, : width * size] = by_row.reshape(n, c, height * size, width * size)
+        self._pool("maxpool_backward", (dy, place, dx), dx, dy, size, dx.shape[2] * dx.shape[3])
 
-    def _patches(self, x: Array, k: int, padding: int) -> Array:
-        """View (c, k, k, n, h', w') of x (n, c, h, w): what each tap of a filter sees."""
-        if padding:
-            x = self.cp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-        n, c, height, width = x.shape
-        of_image, of_plane, of_row, of_column = x.strides
-        shape = (c, k, k, n, height - k + 1, width - k + 1)
-        strides = (of_plane, of_row, of_column, of_image, of_row, of_column)
-        return self.cp.lib.stride_tricks.as_strided(x, shape, strides)
+    def _pool(self, name: str, arrays: tuple[Array, ...], whole: Array, pooled: Array, size: int, items: int) -> None:
+        planes = whole.shape[0] * whole.shape[1]
+        if planes == 0 or items == 0:
+            return
+        dimensions = map(np.int32, (*whole.shape[2:], *pooled.shape[2:], size))
+        self.launcher.by_row(
+            f"{name}_{SUFFIXES[whole.dtype.name]}", planes, items, *arrays, np.int64(planes), *dimensions
+        )
 
-    @staticmethod
-    def _cells(x: Array, size: int, shape: tuple[int, ...]) -> Array:
-        """The windows of x, (n, c, height, width, size²), whole ones only."""
-        n, c, height, width = shape
-        whole = x[:, :, : height * size, : width * size].reshape(n, c, height, size, width, size)
-        return whole.transpose(0, 1, 2, 4, 3, 5).reshape(n, c, height, width, size * size)
+
+def _sizes(x: Array, weight: Array, padding: int, pool: int, pooled: Array) -> tuple[np.int32, ...]:
+    """`struct Sizes` of conv.cuh."""
+    numbers = (*x.shape, len(weight), weight.shape[2], padding, pool, *pooled.shape[2:])
+    return tuple(np.int32(number) for number in numbers)

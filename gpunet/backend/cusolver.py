@@ -1,40 +1,120 @@
 """cuSOLVER's batched decompositions that CuPy has no function for, or not with the arguments that matter.
 
-cupy is imported inside the functions: this module loads anywhere. Written from cuSOLVER's documentation and CuPy's
-own wrappers (cupyx/cusolver.pyx); not yet run on a GPU.
+cupy is imported inside the functions: this module loads anywhere. Written from cuSOLVER's documentation and the
+source of CuPy 14.2's wrappers (cupyx/_cusolver.pyx, cupy/linalg); not yet run on a GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from gpunet.errors import InputError
 
-GESVDJ_LIMIT = 32
+LARGEST = 2**31 - 1  # n · lda · batch of syevBatched
+VERSIONS = (12, 11)  # of cuSOLVER: CUDA 13's and 12's
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 
-def gesvdj(a: Any) -> tuple[Any, Any, Any]:
-    """u (B, m, r), s (B, r), v (B, n, r) of a stack (B, m, n), m, n ≤ 32, r = min(m, n), by Jacobi's method."""
-    if max(a.shape[1:]) > GESVDJ_LIMIT:
-        raise InputError(f"gesvdjBatched takes matrices up to 32×32, got {a.shape[1]}×{a.shape[2]}: use method='gram'")
-    from cupyx import cusolver  # type: ignore[import-not-found, unused-ignore]
+@contextlib.contextmanager
+def full_float32(xp: Any) -> Iterator[None]:
+    """Products of float32 are of float32 numbers in here, also where CUPY_TF32=1 lets CuPy cut them to TF32."""
+    if getattr(xp, "__name__", "") != "cupy":
+        yield
+        return
+    from cupy import _core  # type: ignore[import-not-found, unused-ignore]
 
-    u, s, v = cusolver.gesvdj(a, full_matrices=False, compute_uv=True)
-    return u, s, v
+    before = _core.get_compute_type("float32")
+    _core.set_compute_type("float32", _core._routines_linalg.COMPUTE_TYPE_DEFAULT)
+    try:
+        yield
+    finally:
+        _core.set_compute_type("float32", before)
+
+
+def syev_batched(a: Any) -> tuple[Any, Any] | None:
+    """Eigenvalues (B, n), ascending, and vectors (B, n, n) of symmetric a (B, n, n), float32 or float64.
+
+    None where this cuSOLVER has no cusolverDnXsyevBatched (it came with 11.7.1, CUDA 12.6 U2), or the stack is too
+    large for it. A matrix that did not converge gets NaN.
+    """
+    batch, n = a.shape[:2]
+    library = _library()
+    if library is None or batch * n * n > LARGEST:
+        return None
+    import cupy
+    import numpy as np
+    from cupy.cuda import device, runtime
+    from cupy_backends.cuda.libs import cublas, cusolver  # type: ignore[import-not-found, unused-ignore]
+
+    kind = {"float32": runtime.CUDA_R_32F, "float64": runtime.CUDA_R_64F}[a.dtype.name]
+    v = cupy.array(a, order="C", copy=True)  # symmetric: row- and column-major are the same
+    w = cupy.empty((batch, n), a.dtype)
+    info = cupy.empty(batch, np.int32)
+    handle = device.get_cusolver_handle()
+    cusolver.setStream(handle, cupy.cuda.get_current_stream().ptr)
+    params = cusolver.createParams()
+    try:
+        common = (
+            handle, params, cusolver.CUSOLVER_EIG_MODE_VECTOR, cublas.CUBLAS_FILL_MODE_LOWER, n,
+            kind, v.data.ptr, n, kind, w.data.ptr, kind,
+        )  # fmt: skip
+        sizes = ctypes.c_size_t(), ctypes.c_size_t()
+        _check(library.cusolverDnXsyevBatched_bufferSize(*common, *map(ctypes.byref, sizes), batch))
+        on_gpu, beside = cupy.empty(max(1, sizes[0].value), np.uint8), np.empty(max(1, sizes[1].value), np.uint8)
+        _check(
+            library.cusolverDnXsyevBatched(
+                *common, on_gpu.data.ptr, sizes[0].value, beside.ctypes.data, sizes[1].value, info.data.ptr, batch
+            )
+        )
+        w = cupy.where((info == 0)[:, None], w, cupy.nan)
+        cupy.cuda.get_current_stream().synchronize()  # the work space on the host is read until then
+    finally:
+        cusolver.destroyParams(params)
+    return w, v.transpose(0, 2, 1)  # vectors are the columns of column-major matrices
+
+
+@cache
+def _library() -> Any:
+    """cuSOLVER as CuPy has loaded it, with the two functions declared; None where it lacks them."""
+    from cupy_backends.cuda.libs import cusolver  # noqa: F401
+
+    windows = sys.platform == "win32"
+    for version in VERSIONS:
+        try:
+            library = ctypes.CDLL(f"cusolver64_{version}.dll" if windows else f"libcusolver.so.{version}")
+            size, solve = library.cusolverDnXsyevBatched_bufferSize, library.cusolverDnXsyevBatched
+        except (OSError, AttributeError):
+            continue
+        common: list[Any] = [_POINTER, _POINTER, _INT, _INT, _LONG, _INT, _POINTER, _LONG, _INT, _POINTER, _INT]
+        size.argtypes = [*common, _POINTER, _POINTER, _LONG]
+        solve.argtypes = [*common, _POINTER, ctypes.c_size_t, _POINTER, ctypes.c_size_t, _POINTER, _LONG]
+        size.restype = solve.restype = _INT
+        return library
+    return None
+
+
+def _check(status: int) -> None:
+    if status:
+        raise RuntimeError(f"cusolverDnXsyevBatched returned status {status}: see cusolverStatus_t")
 
 
 def gesvda(a: Any, rank: int) -> tuple[Any, Any, Any]:
     """u (B, m, rank), s (B, rank), v (B, n, rank) of a stack of tall matrices (B, m, n), m ≥ n.
 
     gesvdaStridedBatched approximates: it works on the Gram matrix inside, and the caller verifies. CuPy's wrapper
-    of it always computes min(m, n) triples; its rank argument is what this one is for.
+    of it always computes min(m, n) triples, takes ‖a − u s vᵀ‖ back to the host, and does not look at info.
     """
     if a.shape[1] < a.shape[2]:
         raise InputError(f"gesvdaStridedBatched takes tall matrices, got {a.shape[1]}×{a.shape[2]}: transpose them")
     import cupy
     import numpy as np
     from cupy.cuda import device
-    from cupy_backends.cuda.libs import cusolver  # type: ignore[import-not-found, unused-ignore]
+    from cupy_backends.cuda.libs import cusolver
 
     letter = {"float32": "s", "float64": "d"}[a.dtype.name]
     solver = getattr(cusolver, f"{letter}gesvdaStridedBatched")
@@ -45,13 +125,12 @@ def gesvda(a: Any, rank: int) -> tuple[Any, Any, Any]:
     v = cupy.empty((batch, rank, n), a.dtype)
     s = cupy.empty((batch, rank), a.dtype)
     info = cupy.empty(batch, np.int32)
-    norms = np.empty(batch, np.float64)  # ‖a − u s vᵀ‖_F of each, in host memory
     common = (
         device.get_cusolver_handle(), cusolver.CUSOLVER_EIG_MODE_VECTOR, rank, m, n,
         columns.data.ptr, m, m * n, s.data.ptr, rank, u.data.ptr, m, rank * m, v.data.ptr, n, rank * n,
     )  # fmt: skip
     work = cupy.empty(size(*common, batch), a.dtype)
-    solver(*common, work.data.ptr, work.size, info.data.ptr, norms.ctypes.data, batch)
+    solver(*common, work.data.ptr, work.size, info.data.ptr, 0, batch)  # 0: no residual norms on the host
     # A matrix that did not converge carries info > 0: its triples are made to fail the caller's verification.
     s = cupy.where((info == 0)[:, None], s, cupy.nan)
     return u.transpose(0, 2, 1), s, v.transpose(0, 2, 1)

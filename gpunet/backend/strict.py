@@ -5,16 +5,20 @@ It computes as NumpyBackend does, and besides
 - operands marked `In` in the contract are handed over read-only, so that writing to them raises;
 - outputs are checked to be C-contiguous, as kernels that ignore strides need them;
 - inside `capture()`, as inside a CUDA graph, allocating, copying from or to the host, drawing random numbers and
-  decomposing raise. Run a step once first: operations may allocate their scratch memory at the first call.
+  decomposing raise. Run a step once first: operations may allocate their scratch memory at the first call;
+- `record` keeps of operations what a CUDA graph does: the places of their arrays, not the arrays (to replay what has
+  been freed raises), and their numbers of that time. An operation that has not run on such shapes before is refused, as
+  it might allocate. What is no operation of the contract runs while recording, and is not replayed.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 from unittest import mock
 
 import numpy as np
@@ -30,28 +34,73 @@ HOST_WORK = (
 )  # fmt: skip
 
 
+class Place:
+    """Where an array lies, without keeping its memory."""
+
+    def __init__(self, array: Array) -> None:
+        owner = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        self._keeps = owner.base  # what lent the memory, if not NumPy
+        self._owner, self._view = weakref.ref(owner), (array.shape, array.dtype)
+        self._strides, self._writeable = array.strides, array.flags.writeable
+        self._offset = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+
+    def array(self) -> Array:
+        """The array; ReferenceError where its memory has been freed."""
+        owner = self._owner()
+        if owner is None:
+            raise ReferenceError(f"a recording was replayed after its array of {self._view} had been freed")
+        found: Array = np.ndarray(*self._view, owner, self._offset, self._strides)
+        found.flags.writeable = self._writeable
+        return found
+
+
+Call = tuple[Callable[..., None], list[Any]]  # an operation, and its arguments but the backend
+
+
 class StrictBackend(NumpyBackend):
     """NumpyBackend with the checks of this module; for tests."""
 
     kernels = "strict"
+    records = True
+    # Of all instances: a stream is captured, whoever works on it.
+    capturing: ClassVar[bool] = False
+    tape: ClassVar[list[Call] | None] = None  # what is being recorded
 
     def __init__(self) -> None:
         super().__init__()
-        self.capturing = False
+        self.known: set[tuple[Any, ...]] = set()  # operations that have run, with the shapes and dtypes of their arrays
 
     @contextmanager
     def capture(self) -> Iterator[None]:
         """Raise CaptureError for whatever a graph capture would refuse."""
         patches = [mock.patch(name, _refuse(name)) for name in HOST_WORK]
-        self.capturing = True
+        before, StrictBackend.capturing = StrictBackend.capturing, True
         try:
             for patch in patches:
                 patch.start()
             yield
         finally:
-            self.capturing = False
+            StrictBackend.capturing = before
             for patch in patches:
                 patch.stop()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self._guard("a second recording")
+        tape: list[Call] = []
+        with self.capture():
+            StrictBackend.tape = tape
+            try:
+                work()
+            finally:
+                StrictBackend.tape = None
+
+        def replay() -> None:
+            for operation, args in tape:
+                operation(self, *(arg.array() if isinstance(arg, Place) else arg for arg in args))
+
+        return replay
 
     def _guard(self, what: str) -> None:
         if self.capturing:
@@ -116,7 +165,17 @@ def _checked(name: str, marks: dict[str, str]) -> Callable[..., None]:
                 bound.arguments[parameter].flags.writeable = False
             elif not value.flags.c_contiguous:
                 raise ValueError(f"{name}: {parameter} is not C-contiguous")
-        original(*bound.args, **bound.kwargs)
+        arrays = (each for each in bound.arguments.values() if isinstance(each, np.ndarray))
+        call = (name, *((each.shape, each.dtype) for each in arrays))
+        if self.tape is None:
+            original(*bound.args, **bound.kwargs)
+            self.known.add(call)
+        elif call in self.known:
+            bound.apply_defaults()
+            given = list(bound.arguments.values())[1:]
+            self.tape.append((original, [Place(each) if isinstance(each, np.ndarray) else each for each in given]))
+        else:
+            raise CaptureError(f"{name} inside a captured step has not run on arrays of these shapes before")
 
     return operation
 

@@ -114,29 +114,31 @@ def torch_network(case: Case, memory_format: Any) -> Any:
     return (network if case.trains else network[:-1]).to(memory_format=memory_format)
 
 
-def torch_eager(case: Case, memory_format: str, x: Any, y: Any) -> Contestant:
+def torch_eager(case: Case, memory_format: str, x: Any, y: Any, device: str = "cpu") -> Contestant:
     """Training in PyTorch."""
     import torch
 
-    layout = getattr(torch, memory_format)
-    network = torch_network(case, layout)
+    layout, place = getattr(torch, memory_format), torch_rival.place(device)
+    network = torch_network(case, layout).to(place)
     optimiser = torch.optim.Adam(network.parameters(), 1e-3, fused=True)
-    xs = (torch.tensor(x).float() / 255).reshape(-1, *case.shape).to(memory_format=layout)
-    return torch_rival.training(network, optimiser, xs, torch.tensor(y), case.batch, case.steps)
+    xs = (torch.tensor(x, device=place).float() / 255).reshape(-1, *case.shape).to(memory_format=layout)
+    return torch_rival.training(network, optimiser, xs, torch.tensor(y, device=place), case.batch, case.steps)
 
 
-def torch_features(case: Case, memory_format: str, x: Any) -> Contestant:
+def torch_features(case: Case, memory_format: str, x: Any, device: str = "cpu") -> Contestant:
     """Features in PyTorch."""
     import torch
 
-    layout = getattr(torch, memory_format)
-    network = torch_network(case, layout)
-    images = (torch.tensor(x[: case.batch]).float() / 255).reshape(-1, *case.shape).to(memory_format=layout)
+    layout, place = getattr(torch, memory_format), torch_rival.place(device)
+    network = torch_network(case, layout).to(place)
+    batch = torch.tensor(x[: case.batch], device=place)
+    images = (batch.float() / 255).reshape(-1, *case.shape).to(memory_format=layout)
 
     def run() -> None:
         with torch.inference_mode():
             for _ in range(case.steps):
                 network(images)
+            torch_rival.wait(place)
 
     def mean() -> float:
         with torch.inference_mode():

@@ -102,7 +102,9 @@ def ours(
     return run, lambda: trainer.evaluate(data)["loss"]
 
 
-def torch_eager(ranks: Ranks, x: NDArray[Any], y: NDArray[Any]) -> tuple[Callable[[], None], Callable[[], float]]:
+def torch_eager(
+    ranks: Ranks, x: NDArray[Any], y: NDArray[Any], device: str = "cpu"
+) -> tuple[Callable[[], None], Callable[[], float]]:
     """The same in PyTorch."""
     import torch
 
@@ -115,9 +117,11 @@ def torch_eager(ranks: Ranks, x: NDArray[Any], y: NDArray[Any]) -> tuple[Callabl
     network = torch.nn.Sequential(*modules[:-1])
     for name, parameter in network.named_parameters():  # our initial weights' distribution, for the losses' sake
         (torch.nn.init.zeros_ if name.endswith("bias") else torch.nn.init.xavier_uniform_)(parameter)
+    place = torch_rival.place(device)
+    network = network.to(place)
     optimiser = torch.optim.Adam(network.parameters(), RATE, fused=True)
-    xs, steps = torch.tensor(x).float() / 255, -(-len(x) // CASE.batch)
-    return torch_rival.training(network, optimiser, xs, torch.tensor(y), CASE.batch, steps)
+    xs, ys = torch.tensor(x, device=place).float() / 255, torch.tensor(y, device=place)
+    return torch_rival.training(network, optimiser, xs, ys, CASE.batch, -(-len(x) // CASE.batch))
 
 
 class Recorder(NumpyBackend):

@@ -20,18 +20,18 @@ STILL = 1e-7
 def training(trainer: Trainer, data: Samples, batch: int, draw: Callable[[], Any]) -> Callable[[], None]:
     """A call that trains on the rows that `draw` returns, int (n,), `batch` at a time, and waits for the device.
 
-    Each step is one `Trainer.step`, as in `fit`; nothing else of `fit` runs.
+    Each step is one of `Trainer.stepper`, as in `fit`; nothing else of `fit` runs.
     """
     trainer.prepare(data.shape)
     trainer._workspace(batch)
     backend = trainer.backend
 
     def run() -> None:
-        order = backend.asarray(draw())
+        order, step = trainer.line_up(draw()), trainer.stepper()
         trainer.tally.reset()
         with backend.session():
             for start in range(0, len(order), batch):
-                trainer.step(data, order, min(batch, len(order) - start))
+                step(data, order, min(batch, len(order) - start))
             backend.synchronize()
 
     return run
@@ -47,13 +47,14 @@ def some_steps(
     backend, per_epoch = trainer.backend, data.batches(batch)
 
     def run() -> None:
+        step = trainer.stepper()
         with backend.session():
-            for step in range(steps):
-                place = step % per_epoch
+            for count in range(steps):
+                place = count % per_epoch
                 if place == 0:
-                    order = backend.asarray(rng.permutation(len(data)))
+                    order = trainer.line_up(rng.permutation(len(data)))
                     trainer.tally.reset()
-                trainer.step(data, order, min(batch, len(data) - place * batch))
+                step(data, order, min(batch, len(data) - place * batch))
             backend.synchronize()
 
     return run, lambda: trainer.evaluate(data)["loss"]

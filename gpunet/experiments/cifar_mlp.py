@@ -157,6 +157,7 @@ class Work:
         x = x[:, :CHECKED]
         self.bar.start("cifar-mlp gradient check", len(self.seeds))
         for seed in self.seeds:
+            self.bar.seed(seed)
             model = self.settings.recipe().model(self.problem.classes)
             found = gn.gradient_check(model, "softmax_cross_entropy", x, labels, seed=seed)
             for name, check in found.parameters.items():

@@ -121,6 +121,7 @@ class Outcome:
 
 def train(problem: Problem, recipe: Recipe, seed: int, backend: Backend, bar: Progress) -> Outcome:
     """Train one net; that it diverges is an outcome, not an error."""
+    bar.seed(seed)
     trainer = recipe.trainer(problem.classes, seed, backend)
     course, diverged = Course(problem, recipe.l2, bar), None
     callbacks = recipe.callbacks(problem.train.batches(recipe.batch_size))

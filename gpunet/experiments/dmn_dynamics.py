@@ -58,6 +58,7 @@ def convergence(result: Result, images: Images, seeds: list[int], backend: Backe
     bar.start("dmn Figure 1, four dense layers", batches * epochs * len(seeds))
     runs = []
     for seed in seeds:
+        bar.seed(seed)
         layers = [*(gn.Dense(units, "relu") for _ in range(LAYERS)), gn.Dense(images.classes)]
         trainer = Trainer(gn.Sequential(layers), optimizer=gn.SGD(LEARNING_RATE), device=backend, seed=seed)
         watch = Rates()

@@ -16,6 +16,7 @@ from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.extract import Extractor, fit_stack
 from gpunet.layers.fitted import Fit, Thresholds
+from gpunet.linalg.place import some_rows
 from gpunet.progress import Progress
 from gpunet.ridge import ridge
 from gpunet.rng import DATA, stream
@@ -135,6 +136,7 @@ def train_dmn(
     closed_form: bool = True,
 ) -> Outcome:  # fmt: skip
     """Fit the layers, compute the features once, train the head on them; and solve for a head in closed form."""
+    bar.seed(seed)
     layers = body(images.shape, [1] * len(thresholds))
     began = time.perf_counter()
     fits = fit_stack(layers, images.x_train, images.y_train, thresholds, backend, seed=seed)
@@ -148,7 +150,7 @@ def train_dmn(
     outcome.filters, outcome.fits = [len(fit.kept) for fit in fits], fits
     if closed_form and extractor.features <= RIDGE_FEATURES:
         began = time.perf_counter()
-        outcome.ridge_accuracy = _ridge(train, test, images, seed)
+        outcome.ridge_accuracy = _ridge(train, test, images, seed, backend)
         outcome.ridge_seconds = time.perf_counter() - began
     return outcome
 
@@ -157,6 +159,7 @@ def train_convnet(
     images: Images, filters: list[int], training: Training, seed: int, backend: Backend, bar: Progress
 ) -> Outcome:
     """The same layers trained by gradient descent; without any filters, a single dense layer on the pixels."""
+    bar.seed(seed)
     layers = [*body(images.shape, filters), gn.Flatten(), gn.Dense(images.classes)]
     model = gn.Sequential(layers if filters else layers[-1:])
     outcome = _train(model, (images.x_train, images.x_test), images, training, seed, backend, bar)
@@ -179,7 +182,7 @@ def _train(
     return Outcome(course, trainer.evaluate(train)["accuracy"], [])
 
 
-def _ridge(train: Any, test: Any, images: Images, seed: int) -> float:
+def _ridge(train: Any, test: Any, images: Images, seed: int, backend: Backend) -> float:
     """Test accuracy of ridge regression on features."""
     rows = stream(seed, DATA, 8).permutation(len(train))
     cut = math.ceil(HELD_OUT * len(rows))
@@ -187,8 +190,11 @@ def _ridge(train: Any, test: Any, images: Images, seed: int) -> float:
     def batches(part: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         for start in range(0, len(part), BLOCK):
             chosen = np.sort(part[start : start + BLOCK])
-            yield train[chosen], images.y_train[chosen]
+            yield some_rows(train, chosen, backend), images.y_train[chosen]
 
-    found = ridge(lambda: batches(rows[cut:]), lambda: batches(rows[:cut]), train.shape[1], images.classes)
-    hits = sum(found.correct(test[s : s + BLOCK], images.y_test[s : s + BLOCK]) for s in range(0, len(test), BLOCK))
+    found = ridge(
+        lambda: batches(rows[cut:]), lambda: batches(rows[:cut]), train.shape[1], images.classes, device=backend
+    )
+    parts = (slice(start, start + BLOCK) for start in range(0, len(test), BLOCK))
+    hits = sum(found.correct(test[part], images.y_test[part], backend) for part in parts)
     return hits / len(test)

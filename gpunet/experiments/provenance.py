@@ -15,6 +15,8 @@ import numpy as np
 
 import gpunet
 from gpunet.backend import Backend
+from gpunet.backend.device import cuda_versions, gpu_name
+from gpunet.backend.numpy_backend import NumpyBackend
 
 
 class Stopwatch:
@@ -25,12 +27,19 @@ class Stopwatch:
         self._began = time.perf_counter()
 
     def provenance(self, backend: Backend) -> dict[str, Any]:
-        """Versions, machine, start, seconds since then, and the peak memory of the process or device in bytes."""
-        return versions(backend) | {
+        """Versions, machine, start, seconds since then, and peak memory in bytes.
+
+        `peak_memory_bytes` is that of the process, or on a GPU of its arrays there; then the process's own is
+        `host_peak_memory_bytes`. A GPU's driver and CUDA runtime stand there, too.
+        """
+        facts = versions(backend) | {
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": time.perf_counter() - self._began,
             "peak_memory_bytes": backend.memory()["peak"],
         }
+        if facts["gpu"] is None:
+            return facts
+        return facts | cuda_versions() | {"host_peak_memory_bytes": NumpyBackend().memory()["peak"]}
 
 
 def versions(backend: Backend | None = None) -> dict[str, Any]:
@@ -40,10 +49,10 @@ def versions(backend: Backend | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": _version("numba") if backend is None or backend.kernels == "numba" else None,
-        "cupy": _version("cupy-cuda13x") or _version("cupy-cuda12x"),
+        "cupy": _version("cupy-cuda13x") or _version("cupy-cuda12x") or _version("cupy"),
         "blas": _blas(),
         "cpu": _cpu(),
-        "gpu": _gpu(backend),
+        "gpu": gpu_name(backend),
         "platform": platform.platform(terse=True),
         "git": _commit(),
     }
@@ -68,14 +77,6 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _gpu(backend: Backend | None) -> str | None:
-    if backend is None or not backend.name.startswith("cuda"):
-        return None
-    properties = backend.xp.cuda.runtime.getDeviceProperties(int(backend.name.partition(":")[2]))
-    name: str = properties["name"].decode()
-    return name
 
 
 def _commit() -> str | None:

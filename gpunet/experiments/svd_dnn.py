@@ -127,6 +127,7 @@ class Outcome:
 
 def train_once(problem: Problem, variant: Variant, seed: int, backend: Backend, bar: Progress) -> Outcome:
     """Train one variant with one seed; the metrics are those of the net multiplied back."""
+    bar.seed(seed)
     trainer = problem.trainer(variant, seed, backend)
     cut = Cut(problem, variant)
     history = trainer.fit(

@@ -31,6 +31,7 @@ def epoch_speeds(
     bar.start(f"svd-dnn {problem.task.name} timing epochs", len(seeds))
     rounds: list[Times] = []
     for seed in seeds:
+        bar.seed(seed)
         epochs = {name: _epochs(problem, variant, seed, backend) for name, variant in timed.items()}
         rounds.append(interleave(epochs, ROUNDS))
         bar.advance(1)

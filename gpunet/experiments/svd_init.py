@@ -93,6 +93,7 @@ def train_once(
     problem: Problem, settings: Settings, kind: str, seed: int, backend: Backend, bar: Progress, variant: str = ""
 ) -> Outcome:
     """Train one kind with one seed; variant "", "frozen" or "norm held"."""
+    bar.seed(seed)
     w1 = first_weights(problem, settings, kind, seed)
     model = network(w1, problem, settings, seed, frozen=variant == "frozen")
     loss = gn.BinaryCrossEntropy()

@@ -50,20 +50,20 @@ def normalise(x: Any, chunk: int = 4096) -> Any:
 
 def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
-    train, test = normalise(data.x_train), normalise(data.x_test)
-    sums = StreamingGram().update(train)
+    train = Samples.of(backend, normalise(data.x_train), data.y_train, data.classes, "training data")
+    sums = StreamingGram(device=backend).update(train.x)
     moment = sums.density()
     if not moment.any():
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = hidden or default_units(moment, np.bincount(data.y_train))
-    rows, seconds = decompose(train, data.y_train, units)
+    rows, seconds = decompose(train.x, data.y_train, units, backend)
     supported = supported_units(rows["each"][1], data.classes)
     if hidden is None and supported < units:
         units = supported
-        rows, seconds = decompose(train, data.y_train, units)
+        rows, seconds = decompose(train.x, data.y_train, units, backend)
     return Problem(
-        train=Samples.of(backend, train, data.y_train, data.classes, "training data"),
-        test=Samples.of(backend, test, data.y_test, data.classes, "test data"),
+        train=train,
+        test=Samples.of(backend, normalise(data.x_test), data.y_test, data.classes, "test data"),
         classes=data.classes,
         units=units,
         second_moment=moment,
@@ -74,14 +74,16 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     )
 
 
-def decompose(x: Any, labels: Any, units: int) -> tuple[dict[str, tuple[FloatArray, FloatArray]], dict[str, float]]:
+def decompose(
+    x: Any, labels: Any, units: int, backend: Backend | None = None
+) -> tuple[dict[str, tuple[FloatArray, FloatArray]], dict[str, float]]:
     """Singular vectors and values of x whole and class by class, and the seconds that each takes: medians of three."""
     rows: dict[str, tuple[FloatArray, FloatArray]] = {}
     times: dict[str, list[float]] = {"whole": [], "each": []}
     for _ in range(3):
         for which, of in (("whole", None), ("each", labels)):
             began = time.perf_counter()
-            rows[which] = singular_rows(x, units, of)
+            rows[which] = singular_rows(x, units, of, device=backend)
             times[which].append(time.perf_counter() - began)
     return rows, {f"svd-{which}": sorted(seconds)[1] for which, seconds in times.items()}
 

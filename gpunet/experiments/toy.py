@@ -9,8 +9,9 @@ subtraction" (`unhalved` stops by (y − t)² instead); the gradient is summed o
 their number); Figure 4's learning rates; and that a net is given up after `limit` steps: it counts as not converged,
 and its `steps` are the limit.
 
-The same seed gives the same bits on one machine. Training at this rate is chaotic, so that another processor's rounding
-moves single nets' steps; shares, medians and quartiles over seeds stay (see `gpunet.stacked`).
+The same seed gives the same bits on one machine. On a GPU every net is a block of threads (`gpunet.stacked_cuda`).
+Training at this rate is chaotic, so that another processor's rounding moves single nets' steps; shares, medians and
+quartiles over seeds stay (see `gpunet.stacked`).
 
 Zero weights never converge: the units of a layer stay equal, so that without biases the last z has the same sign for
 every sample, and the samples of one class cannot get beyond y = ½.
@@ -26,7 +27,7 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_range
-from gpunet.errors import DeviceError, InputError
+from gpunet.errors import InputError
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
 from gpunet.experiments.toy_claims import CLAIMS, verdicts
@@ -77,7 +78,7 @@ def run(
     progress: Progress | None = None,
 ) -> Result:
     """The whole experiment on some data sets; rows, claims, curves and timings as `Result` describes."""
-    watch, backend, bar = Stopwatch(), on_cpu(device), progress or Progress()
+    watch, backend, bar = Stopwatch(), trains_on(device), progress or Progress()
     problems, planned = [pose(each, seeds) for each in data], variants(settings.learning_rates, settings.threshold)
     names = [problem.name for problem in problems]
     result = Result("toy", "+".join(names), backend.name, asdict(settings), list(seeds))
@@ -87,7 +88,7 @@ def run(
     }  # fmt: skip
     result.timings |= {"seconds": {}, "seconds_per_step_alone": {}}
     for problem in problems:
-        nets = Nets(problem, settings.hidden, seeds, settings.limit, settings.dtype)
+        nets = Nets(problem, settings.hidden, seeds, settings.limit, settings.dtype, backend)
         result.timings["seconds_per_step_alone"][problem.name] = nets.seconds_per_step_alone(planned[0])
         for index, variant in enumerate(planned):
             name = f"{problem.name} {variant.word}".strip()
@@ -103,12 +104,10 @@ def run(
     return result
 
 
-def on_cpu(device: str | Backend) -> Backend:
-    """NumPy on the CPU, which "auto" means here; DeviceError where a GPU is asked for."""
-    backend = get_backend("numpy" if device == "auto" else device)
-    if backend.name != "cpu":
-        raise DeviceError(f"toy trains on the CPU only, its nets are too small for {backend.name}: use --device cpu")
-    return get_backend("numpy")
+def trains_on(device: str | Backend) -> Backend:
+    """The GPU, by `stacked_cuda`, or else plain NumPy, whatever CPU backend was asked for."""
+    backend = get_backend(device)
+    return backend if backend.name.startswith("cuda") else get_backend("numpy")
 
 
 def _enter(result: Result, name: str, trained: Trained, nets: Nets) -> None:

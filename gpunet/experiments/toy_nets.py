@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
@@ -88,6 +89,7 @@ class Nets:
     seeds: Sequence[int]
     limit: int
     dtype: str = "float32"
+    device: str | Backend = "numpy"
 
     def start(self, variant: Variant, seeds: Sequence[int] | None = None) -> list[FloatArray]:
         """Stacked initial weights."""
@@ -108,7 +110,7 @@ class Nets:
         trained = train(
             self.start(variant, self.seeds[:1] if alike else None), x, labels,
             learning_rate=variant.learning_rate / (x.shape[-2] if variant.mean else 1), threshold=variant.threshold,
-            limit=self.limit, dtype=self.dtype, on_mark=on_mark,
+            limit=self.limit, dtype=self.dtype, on_mark=on_mark, device=self.device,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         trained = _repeated(trained, len(self.seeds)) if alike else trained
@@ -122,7 +124,7 @@ class Nets:
             began, weights = time.perf_counter(), self.start(variant, [seed])
             alone = train(
                 weights, *self.problem.of(net), learning_rate=variant.learning_rate, threshold=variant.threshold,
-                limit=min(self.limit, TIMED_STEPS), dtype=self.dtype,
+                limit=min(self.limit, TIMED_STEPS), dtype=self.dtype, device=self.device,
             )  # fmt: skip
             seconds += time.perf_counter() - began
             steps += 1 + int(alone.steps[0])  # the last one is only looked at

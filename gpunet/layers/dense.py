@@ -93,11 +93,13 @@ class Dense(FittedLayer):
 
         if split not in SPLITS:
             raise InputError(f"split is {split!r}: expected one of {', '.join(SPLITS)}")
-        weight, bias = on_host(self, "weight"), on_host(self, "bias")
+        bias = on_host(self, "bias")
         rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
-        found = svd(weight, None if rule.needs_spectrum else rule(weight.shape))
-        size = rule(weight.shape, found.s) if rule.needs_spectrum else len(found.s)
-        u, s, vt = found.u[:, :size], found.s[:size], found.vt[:size]
+        shape = self.weight.shape
+        found = svd(self.weight, None if rule.needs_spectrum else rule(shape), device=self.ops)
+        u, s, vt = (self.ops.to_host(part) for part in (found.u, found.s, found.vt))
+        size = rule(shape, s) if rule.needs_spectrum else len(s)
+        u, s, vt = u[:, :size], s[:size], vt[:size]
         left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)
         layer = LowRankDense(
             self.units, size, self.activation, left=left, right=right, bias=bias, trainable=self.trainable

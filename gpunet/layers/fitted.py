@@ -18,6 +18,7 @@ from gpunet.layers.base import Layer
 from gpunet.linalg import deduplicate
 from gpunet.linalg.patches import PatchDensities
 from gpunet.linalg.pca import ClassPCA
+from gpunet.linalg.place import on_host, some_rows
 from gpunet.rng import LINALG, stream
 
 Floats = NDArray[np.float64]
@@ -86,6 +87,8 @@ class FittedLayer(Layer):
     ) -> Fit:
         """Compute this layer's weight from its inputs x (n, *input shape) and labels (n,), and freeze it; b = 0.
 
+        device: where to compute; x may lie there, or on the host, from where it is copied 1000 samples at a time.
+
         The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
         from them. x may be uint8, read as fractions of 255. The model is built afterwards.
         Raises InputError for thresholds outside (0, 1], for a class with a single patch and for a layer that has
@@ -93,10 +96,13 @@ class FittedLayer(Layer):
         """
         thresholds = Thresholds(variance, correlation, fraction, center, most)
         check_lengths(x, labels, "the layer's input")
+        labels = on_host(labels)
         rows = chosen_rows(labels, fraction, seed)
-        labels = np.asarray(labels)
-        batches = ((x[part], labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH)))
-        return self.fit_batches(batches, thresholds, get_backend(device))
+        backend = get_backend(device)
+        batches = (
+            (some_rows(x, part, backend), labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))
+        )
+        return self.fit_batches(batches, thresholds, backend)
 
     def fit_batches(self, batches: Iterable[tuple[Any, Any]], thresholds: Thresholds, backend: Backend) -> Fit:
         """As `fit`, from batches of (inputs, labels); all of them are used."""
@@ -107,6 +113,7 @@ class FittedLayer(Layer):
         seconds = 0.0
         for x, labels in batches:
             began = time.perf_counter()  # computing the batches is not this layer's time
+            labels = on_host(labels)
             densities.update(as_images(backend.asarray(x)), labels)
             for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
                 samples[int(label)] = samples.get(int(label), 0) + int(count)
@@ -140,7 +147,7 @@ def as_images(x: Any) -> Any:
 
 def chosen_rows(labels: Any, fraction: float, seed: int) -> NDArray[np.intp]:
     """The share `fraction` of each class, at least one sample, drawn without replacement; ascending."""
-    labels = np.asarray(labels)
+    labels = on_host(labels)
     if fraction == 1:
         return np.arange(len(labels))
     chosen = []

@@ -37,14 +37,15 @@ def cpu_routes(method: str, long: int, short: int, k: int, exact: bool) -> tuple
 
 
 def cuda_routes(method: str, long: int, short: int, k: int, batch: int) -> tuple[str, ...]:
-    """The routes to try in turn for a stack on a GPU. From cuSOLVER's documented limits, not from measurement.
+    """The routes to try in turn for a stack on a GPU. From cuSOLVER's documented limits and counts of multiplications.
 
-    gesvdjBatched takes up to 32×32; gesvdaStridedBatched is made for stacks of tall matrices and few triples.
+    gesvdjBatched takes up to 32×32. gesvdaStridedBatched is made for stacks of tall matrices and few triples, but works
+    on Gram matrices of float32 itself: it comes first only where we have no iteration for few triples (`eigen_stack`).
     """
     if method != "auto":
         return (method,)
     if long <= 32:
         return "gesvdj", "gram", "gesvd"
-    if batch > 1 and long >= 4 * short and 4 * k <= short:
+    if batch > 1 and long >= 4 * short and 4 * k <= short < 200:
         return "gesvda", "gram", "gesvd"
     return "gram", "gesvd"

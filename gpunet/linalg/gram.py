@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gpunet.backend import Backend
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.eigen import leading
+from gpunet.linalg import device_moments
+from gpunet.linalg.decompose import PCA, check_count, decompose
+from gpunet.linalg.device_pca import decompose_stack
 from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, largest
-from gpunet.linalg.moments import centred_sums, exact_sums, merge_centred, shifted_scatter
-from gpunet.linalg.verify import fix_signs
-
-
-@dataclass(frozen=True)
-class PCA:
-    """The leading eigenvectors of a density matrix (1/n) Σ x xᵀ, or of the covariance when centred.
-
-    components: (k, features), rows orthonormal, float64, each row's largest element positive;
-    explained_variance: (k,), eigenvalues, descending; explained_variance_ratio: (k,), their share of the trace;
-    mean: (features,), of the samples, subtracted only when centred; count: samples;
-    residual: max over j of ‖ρ v_j − λ_j v_j‖ / λ_1.
-    """
-
-    components: Floats
-    explained_variance: Floats
-    explained_variance_ratio: Floats
-    mean: Floats
-    count: int
-    residual: float
-
-
-def decompose(
-    scatter: Floats,
-    mean: Floats,
-    count: int,
-    k: int | None,
-    variance: float | None,
-    tol: float = 1e-12,
-    scale: float = 1.0,
-) -> PCA:
-    """`PCA` of Σ x xᵀ (features, features): k components, or as many as explain the share `variance`.
-
-    tol: of ‖ρv − λv‖ over λ_k, where an iteration is used. scale: the factor that the samples were multiplied by.
-    """
-    total = float(np.trace(scatter))
-    if not np.isfinite(total):
-        raise InputError("the squares of the samples overflow float64: scale the samples down")
-    values, vectors = leading(scatter, len(scatter) if k is None else k, tol)
-    if variance is not None:
-        # The share is compared a rounding error below, so that variance=1 ends where the trace is exhausted.
-        reached = np.cumsum(values) >= variance * total * (1 - 1e-12)
-        k = int(np.argmax(reached)) + 1 if reached.any() else len(values)
-        values, vectors = values[:k], vectors[:, :k]
-    residual = float(np.linalg.norm(scatter @ vectors - vectors * values, axis=0).max())
-    return PCA(
-        components=fix_signs(vectors)[0].T.copy(),
-        explained_variance=values / scale**2 / count,
-        explained_variance_ratio=values / total if total else np.zeros(len(values)),
-        mean=mean / scale,
-        count=count,
-        residual=residual / (float(values[0]) or 1.0),
-    )
+from gpunet.linalg.moments import Sums, centred_sums, exact_sums, merge_centred, shifted_scatter
+from gpunet.linalg.place import computing_on, gpu_for, on_device, on_host
 
 
 class StreamingGram:
@@ -73,17 +24,27 @@ class StreamingGram:
     the signal does no harm. It only ever adds: `reset()` is the one way back to zero.
 
     center: whether `gram`, `density` and `components` are taken about the mean.
+    device: where the sums are kept; by default where the first batch lies. Batches on a GPU are not copied to the host,
+    batches on the host are copied to the sums' GPU. What the properties and methods return lies on the host.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).integers(0, 256, (100, 4), dtype=np.uint8)
+    >>> whole, halves = StreamingGram().update(x), StreamingGram().update(x[60:]).update(x[:60])
+    >>> bool((whole.gram() == halves.gram()).all())
+    True
     """
 
-    def __init__(self, *, center: bool = False) -> None:
+    def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
         self.center = center
+        self.device = device
         self.reset()
 
     def reset(self) -> StreamingGram:
         """Forget every sample."""
         self.features: int | None = None
-        self._exact: tuple[Floats, Floats, int] | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
-        self._centred: tuple[Floats, Floats, int] | None = None  # Σ(x−m)(x−m)ᵀ, m, samples
+        self._backend: Backend | None = None  # of a GPU
+        self._exact: Sums | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
+        self._centred: Sums | None = None  # Σ(x−m)(x−m)ᵀ, m, samples
         return self
 
     @property
@@ -98,7 +59,26 @@ class StreamingGram:
         array = check_matrix(batch, "batch")
         if array.ndim != 2:
             raise ShapeError(f"batch has shape {array.shape}: expected (samples, features); reshape it")
+        self._place(array)
         self._fits(array.shape[1], "batch")
+        if self._backend is None:
+            self._add_on_host(array)
+        else:
+            with computing_on(self._backend) as xp:
+                self._add_on_device(xp, self._backend.asarray(array))
+        return self
+
+    def _place(self, array: Any) -> None:
+        """Decide where the sums are kept, by the first batch."""
+        if not self.count:
+            self._backend = gpu_for(array, self.device, "batch")
+        elif self._backend is None and on_device(array):
+            raise InputError(
+                "batch lies on a GPU and the sums of those before on the host: make StreamingGram(device='cuda'), or "
+                "copy it, with batch.get()"
+            )
+
+    def _add_on_host(self, array: Any) -> None:
         x = TallMatrix(array, tall=True)
         if array.dtype == np.uint8:
             self._exact = _add(self._exact, (*exact_sums(x), x.long))
@@ -106,30 +86,48 @@ class StreamingGram:
             largest(array, "batch")
             with np.errstate(over="ignore", invalid="ignore"):  # `decompose` says what to do about it
                 self._centred = merge_centred(self._centred, (*centred_sums(x), x.long))
-        return self
+
+    def _add_on_device(self, xp: Any, array: Any) -> None:
+        if array.dtype == np.uint8:
+            self._exact = _add(self._exact, device_moments.exact_sums(xp, array))
+        else:
+            device_moments.safe_scale(xp, array, "batch")  # looks for NaN
+            self._centred = merge_centred(self._centred, device_moments.sums(xp, array, None, True))
 
     def merge(self, other: StreamingGram) -> StreamingGram:
         """Add everything `other` has seen; `other` stays as it is."""
         if other.features is not None:
+            if not self.count:
+                self._backend = other._backend if self.device is None else gpu_for(None, self.device)
             self._fits(other.features, "the other StreamingGram")
         if other._exact is not None:
-            self._exact = _add(self._exact, other._exact)
+            self._exact = _add(self._exact, self._moved(other._exact))
         if other._centred is not None:
-            self._centred = merge_centred(self._centred, other._centred)
+            self._centred = merge_centred(self._centred, self._moved(other._centred))
         return self
+
+    def _moved(self, sums: Sums) -> Sums:
+        """Another's sums, where ours are kept."""
+        if self._backend is None:
+            return on_host(sums[0]), on_host(sums[1]), sums[2]
+        return self._backend.asarray(sums[0]), self._backend.asarray(sums[1]), sums[2]
 
     @property
     def mean(self) -> Floats:
         """(features,), float64."""
-        return self._total()[1]
+        return on_host(self._total()[1])
 
     def gram(self) -> Floats:
         """Σ x xᵀ, or Σ (x − mean)(x − mean)ᵀ when centred; (features, features), float64."""
+        return on_host(self._gram())
+
+    def _gram(self) -> Floats:
+        """`gram`, where the sums are kept."""
         if self._centred is None and self._exact is not None and not self.center:
             return shifted_scatter(*self._exact, 0.0)
         scatter, mean, count = self._total()
         with np.errstate(over="ignore", invalid="ignore"):
-            return scatter if self.center else scatter + np.outer(mean * count, mean)
+            return scatter if self.center else scatter + (mean * count)[:, None] * mean
 
     def density(self) -> Floats:
         """`gram` over the number of samples: document 002's ρ, or the covariance."""
@@ -137,9 +135,12 @@ class StreamingGram:
 
     def components(self, k: int | None = None, *, variance: float | None = None) -> PCA:
         """The k leading eigenvectors, or as many as explain the share `variance` of the trace; all by default."""
-        scatter = self.gram()
+        scatter = self._gram()
         check_count(k, variance, len(scatter))
-        return decompose(scatter, self.mean, self.count, k, variance)
+        if self._backend is None:
+            return decompose(scatter, self.mean, self.count, k, variance)
+        with computing_on(self._backend) as xp:
+            return decompose_stack(xp, scatter[None, :, :], [self.mean], [self.count], k, variance)[0]
 
     def _total(self) -> tuple[Floats, Floats, int]:
         exact = None
@@ -157,15 +158,5 @@ class StreamingGram:
         self.features = features
 
 
-def check_count(k: int | None, variance: float | None, most: int) -> None:
-    """Raises InputError unless at most one of k in [1, most] and variance in (0, 1] is given."""
-    if k is not None and variance is not None:
-        raise InputError(f"got components={k} and variance={variance}: give one of them")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most):
-        raise InputError(f"components is {k!r}: expected an integer from 1 to {most}")
-    if variance is not None and not 0 < variance <= 1:
-        raise InputError(f"variance is {variance!r}: expected a share of the variance in (0, 1], say 0.98")
-
-
-def _add(a: tuple[Floats, Floats, int] | None, b: tuple[Floats, Floats, int]) -> tuple[Floats, Floats, int]:
+def _add(a: Sums | None, b: Sums) -> Sums:
     return b if a is None else (a[0] + b[0], a[1] + b[1], a[2] + b[2])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.place import on_device
 
 Array = NDArray[Any]
 Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
@@ -26,11 +27,6 @@ def result_dtype(dtype: Any) -> np.dtype[Any]:
     kind, size = np.dtype(dtype).kind, np.dtype(dtype).itemsize
     small = size <= 2 if kind in "iu" else size <= 4
     return np.dtype(np.float32 if small else np.float64)
-
-
-def on_device(a: Any) -> bool:
-    """Whether `a` lies on a GPU."""
-    return hasattr(a, "__cuda_array_interface__")
 
 
 def check_matrix(a: Any, what: str = "a") -> Any:

@@ -90,7 +90,7 @@ def merge_centred(a: Sums | None, b: Sums) -> Sums:
         return b
     count = a[2] + b[2]
     delta = b[1] - a[1]
-    return a[0] + b[0] + np.outer(delta, delta * (a[2] * b[2] / count)), a[1] + delta * (b[2] / count), count
+    return a[0] + b[0] + delta[:, None] * (delta * (a[2] * b[2] / count)), a[1] + delta * (b[2] / count), count
 
 
 def safe_sums(

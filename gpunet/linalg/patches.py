@@ -4,7 +4,7 @@ Row i of the patches visits the image lines i … i + height − 1, so what rows
 one product of whole lines, A_iᵀ A_i', summed along the diagonals that columns j and j' of the patches visit; and that
 of rows i + 1 and i' + 1 differs by two lines. So k products of (c w)² multiplications a line, c channels and w columns,
 stand for c² k⁴ w of patches written out: about as many for images of three planes, but a ninth of the memory traffic,
-and no memory beside the images.
+and no memory beside the images. On a GPU the patches are made after all (`device_patches`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.gram import decompose
+from gpunet.linalg.decompose import decompose
+from gpunet.linalg.device_patches import images_at_a_time, patch_sums
+from gpunet.linalg.device_pca import decompose_stack
 from gpunet.linalg.moments import Sums
 from gpunet.linalg.pca import ClassPCA, collect
+from gpunet.linalg.place import computing_on, on_host
 
 BLOCK_FLOATS = 1 << 22  # of the images that are multiplied at a time: 16 MB
 
@@ -30,16 +33,18 @@ class PatchDensities:
     pixel. Products are float32, added up in float64, of values less a shift near their mean: uint8 less 128 (scaled by
     1/255 at the end), floats less the first batch's mean of each channel.
 
-    padding: zeros around the images, as in `Conv2D`.
+    padding: zeros around the images, as in `Conv2D`. On a GPU the sums are kept there, and decomposed there as one
+    stack; what `density` and `components` return lies on the host.
     """
 
     def __init__(self, backend: Backend, kernel: int = 1, padding: int = 0) -> None:
         self.backend, self.kernel, self.padding = backend, kernel, padding
+        self.on_gpu = backend.name.startswith("cuda")
         self.shape: tuple[int, ...] | None = None
         self.classes: dict[int, Sums] = {}
 
     def update(self, images: Any, labels: Any) -> PatchDensities:
-        """Add images (n, channels, rows, columns), uint8 or floats, on the device, with their labels (n,) on the host.
+        """Add images (n, channels, rows, columns), uint8 or floats, on the device, with their labels (n,).
 
         Raises ShapeError for images of another shape than those before, InputError for NaN and infinities.
         """
@@ -48,10 +53,13 @@ class PatchDensities:
             self._begin(images, shape)
         elif shape != self.shape:
             raise ShapeError(f"images have shape {shape}, those before had {self.shape}")
-        labels = np.asarray(labels)
+        labels = on_host(labels)
         for label in np.unique(labels).tolist():
             for rows in self._blocks(np.flatnonzero(labels == label)):
-                self._add(label, images[rows])
+                if self.on_gpu:
+                    self._add_on_gpu(label, images, rows)
+                else:
+                    self._add(label, images[rows])
         return self
 
     def _begin(self, images: Any, shape: tuple[int, ...]) -> None:
@@ -70,16 +78,24 @@ class PatchDensities:
         self._shift = shift.astype(np.float32)
         line = channels * (columns + 2 * self.padding)
         self._per_block = max(1, BLOCK_FLOATS // ((rows + 2 * self.padding) * line))
+        if self.on_gpu:
+            self._per_block = images_at_a_time(channels * self.kernel**2, height * width)
 
     def _blocks(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         return [rows[start : start + self._per_block] for start in range(0, len(rows), self._per_block)]
 
     def _add(self, label: int, images: Any) -> None:
         lines = self._lines(images)
-        raw, sums = self._gram(lines), self._sums(lines)
-        if not np.isfinite(raw).all():
+        self._enter(label, self._gram(lines), self._sums(lines), len(images) * self.places[0] * self.places[1])
+
+    def _add_on_gpu(self, label: int, images: Any, rows: NDArray[np.intp]) -> None:
+        with computing_on(self.backend) as xp:
+            own = xp.take(images, self.backend.asarray(rows), axis=0)
+            self._enter(label, *patch_sums(xp, own, self.backend.asarray(self._shift), self.kernel, self.padding))
+
+    def _enter(self, label: int, raw: Any, sums: Any, count: int) -> None:
+        if not bool(self.backend.xp.isfinite(raw).all()):
             raise InputError(f"images of class {label} hold NaN, infinity, or values whose squares overflow float32")
-        count = len(images) * self.places[0] * self.places[1]
         before = self.classes.get(label)
         if before is not None:
             raw, sums, count = before[0] + raw, before[1] + sums, before[2] + count
@@ -134,7 +150,7 @@ class PatchDensities:
 
     def density(self, label: int, center: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
         """(ρ, mean, patches) of one class: ρ = (1/n) Σ p pᵀ, or the covariance; uint8 as fractions of 255."""
-        raw, sums, count = self.classes[label]
+        raw, sums, count = on_host(self.classes[label][0]), on_host(self.classes[label][1]), self.classes[label][2]
         shift, scale = np.repeat(self._shift.astype(np.float64), self.kernel**2), 1 / 255 if self.uint8 else 1.0
         mean = sums / count
         scatter = raw / count - np.outer(mean, mean)
@@ -147,8 +163,13 @@ class PatchDensities:
         """Of every class the leading eigenvectors up to the share `variance` of the trace of ρ."""
         if not self.classes:
             raise InputError("no images were added: call update(images, labels) first")
-        parts = []
-        for label in sorted(self.classes):
-            rho, mean, count = self.density(label, center)
-            parts.append(decompose(rho * count, mean, count, None, variance))
-        return collect(np.array(sorted(self.classes)), parts, np.float64)
+        labels = sorted(self.classes)
+        found = [self.density(label, center) for label in labels]
+        if self.on_gpu:
+            with computing_on(self.backend) as xp:
+                stack = self.backend.asarray(np.stack([rho * count for rho, _, count in found]))
+                means, counts = [each[1] for each in found], [each[2] for each in found]
+                parts = decompose_stack(xp, stack, means, counts, None, variance)
+        else:
+            parts = [decompose(rho * count, mean, count, None, variance) for rho, mean, count in found]
+        return collect(np.array(labels), parts, np.float64)

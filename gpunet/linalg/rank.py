@@ -57,7 +57,11 @@ class FixedRank(RankRule):
 
 @dataclass(frozen=True)
 class DimensionFraction(RankRule):
-    """l = round(α·min(m, n)), 0 < α ≤ 1: document 001, the text's meaning of α."""
+    """l = round(α·min(m, n)), 0 < α ≤ 1: document 001, the text's meaning of α.
+
+    >>> DimensionFraction(0.5)((512, 784))
+    256
+    """
 
     alpha: float
 
@@ -74,6 +78,9 @@ class BreakEven(RankRule):
 
     Two factors (m×l, l×n) cost l(m+n) multiplications, the dense weight mn: up to α = 1 factoring saves. Rounded
     down, as the ranks of the authors' runs are: 784-512-256-10 has (154, 85), (77, 42), (38, 21) at ½, ¼, ⅛.
+
+    >>> BreakEven(0.5)((512, 784)), BreakEven(0.5)((256, 512))
+    (154, 85)
     """
 
     alpha: float

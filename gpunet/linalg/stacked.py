@@ -1,6 +1,8 @@
 """Routes for whole stacks of matrices, through the array API: on the CPU for small ones, on a GPU for all.
 
-Nothing is read back to the host but the check for NaN. Stacks are (B, m, n); tall ones inside.
+Read back to the host are the check for NaN, and how far the singular values spread. Stacks are (B, m, n); tall ones
+inside. On a GPU the Gram matrices are multiplied in float64 (`device_moments` says why), so that what squaring loses
+lies below √ε of float64, far below what float32 data can show.
 """
 
 from __future__ import annotations
@@ -10,15 +12,19 @@ from typing import Any
 import numpy as np
 
 from gpunet.errors import InputError
-from gpunet.linalg.verify import probes
+from gpunet.linalg.eigen_stack import leading_stack
+from gpunet.linalg.verify import probes, tolerance
 
 CHUNK_BYTES = 48 << 20  # of the long side, converted to float64
+GESVDJ_LIMIT = 32
+SPREAD = 1e-3  # σ_k/σ₁ below which X v is turned into u by QR: what one step corrects is ε σ₁/σ_k
 
 
 def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
     """The k leading triples u (B, m, k), s (B, k), vt (B, k, n) and what they measure, errors (B, 2).
 
-    route: "full" or "gesvd" (the namespace's own svd), "gram", and cuSOLVER's "gesvdj" and "gesvda".
+    route: "gram", cuSOLVER's "gesvda", or the namespace's own svd: "full" on the CPU, and on a GPU, where CuPy takes
+    gesvdjBatched for stacks up to 32×32 and gesvd, one matrix after the other, above: "gesvdj" and "gesvd".
     precision: of the results. Raises InputError naming the place of a NaN or infinity.
     """
     dtype = getattr(xp, precision.name)
@@ -27,13 +33,15 @@ def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any]) -> tupl
     scale = _scale(xp, a, dtype)
     if route == "gram":
         u, s, v = _gram(xp, x, k, scale, dtype)
-    elif route in ("gesvdj", "gesvda"):
+    elif route == "gesvda":
         from gpunet.backend import cusolver
 
-        dense = xp.astype(x, dtype) * scale
-        u, s, v = cusolver.gesvdj(dense) if route == "gesvdj" else cusolver.gesvda(dense, k)
-        u, s, v = u[:, :, :k], s[:, :k], v[:, :, :k]
+        u, s, v = cusolver.gesvda(xp.astype(x, dtype) * scale, k)
     else:
+        if route == "gesvdj" and x.shape[1] > GESVDJ_LIMIT:
+            raise InputError(
+                f"gesvdjBatched takes matrices up to 32×32, got {a.shape[1]}×{a.shape[2]}: use another method"
+            )
         u, s, vt = xp.linalg.svd(xp.astype(x, dtype) * scale, full_matrices=False)
         u, s, v = u[:, :, :k], s[:, :k], xp.permute_dims(vt[:, :k, :], (0, 2, 1))
     errors = _measure(xp, x, scale, u, s, v, dtype)
@@ -66,12 +74,16 @@ def _parts(xp: Any, x: Any, scale: Any, dtype: Any) -> Any:
 
 
 def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, Any]:
-    """Eigenvectors of XᵀX in float64; u = X v / s, one step nearer to orthonormal (`routes.finish`)."""
+    """Eigenvectors of XᵀX in float64, and u from X v = u diag(s) as `routes.finish` makes it."""
     g = xp.zeros((x.shape[0], x.shape[2], x.shape[2]), dtype=xp.float64)
     for _, part in _parts(xp, x, scale, xp.float64):
         g = g + xp.matmul(xp.permute_dims(part, (0, 2, 1)), part)
-    v = xp.flip(_eigh(xp, g)[:, :, -k:], axis=2)
-    u = _times(xp, x, scale, xp.astype(v, dtype), dtype)
+    precision = "float64" if dtype == xp.float64 else "float32"
+    values, v = leading_stack(xp, g, k, min(1e-7, tolerance(precision, x.shape[2], k) / (4 * float(np.sqrt(k)))))
+    v = xp.astype(v, dtype)
+    u = _times(xp, x, scale, v, dtype)
+    if bool(xp.any(values[:, k - 1] < SPREAD**2 * values[:, 0])):
+        return _finish_by_qr(xp, u, v)
     s = xp.sqrt(xp.sum(xp.astype(u, xp.float64) ** 2, axis=1))
     s = xp.flip(xp.sort(s, axis=1), axis=1)  # swaps only what rounding swapped
     u = u / xp.astype(xp.where(s > 0, s, xp.ones_like(s)), dtype)[:, None, :]
@@ -79,14 +91,14 @@ def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, An
     correction = xp.triu(error) - xp.eye(k, dtype=dtype) * error / 2
     small = xp.max(xp.abs(error), axis=(1, 2), keepdims=True) < xp.finfo(dtype).eps ** 0.5
     u = u - xp.matmul(u, xp.where(small, correction, xp.zeros_like(error)))
-    return u, xp.astype(s, dtype), xp.astype(v, dtype)
+    return u, xp.astype(s, dtype), v
 
 
-def _eigh(xp: Any, g: Any) -> Any:
-    """Eigenvectors (B, n, n), one by one above 128: CuPy's stacked eigh is Jacobi's method, made for small ones."""
-    if g.shape[1] <= 128 and g.shape[0] > 1:
-        return xp.linalg.eigh(g)[1]
-    return xp.stack([xp.linalg.eigh(g[i, ...])[1] for i in range(g.shape[0])])
+def _finish_by_qr(xp: Any, u: Any, v: Any) -> tuple[Any, Any, Any]:
+    """X v = Q R, R = P diag(s) Wᵀ: u = Q P and v W."""
+    q, r = xp.linalg.qr(u)
+    p, s, wt = xp.linalg.svd(r)
+    return xp.matmul(q, p), s, xp.matmul(v, xp.permute_dims(wt, (0, 2, 1)))
 
 
 def _times(xp: Any, x: Any, scale: Any, v: Any, dtype: Any) -> Any:

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from gpunet.experiments.cifar_mlp_claims import DATASET, FINAL, RATES
 from gpunet.experiments.schema import Result
 from gpunet.report.cifar_mlp_tables import net_rows
-from gpunet.report.style import COLOURS, DASHES, band, figure
+from gpunet.report.style import COLOURS, DASHES, band, figure, label_rows, legend_beside
 
 MARKERS = "osD^vP*X<>"
 ASIDE = 4e-5  # by how much η is drawn to the left in the coarse stage, to the right in the fine one
@@ -89,9 +89,10 @@ def _rates(result: Result, path: Path) -> Path:
             panel.set_ylim(low, high)
             panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if high < 10 * low else "")
-        panels[0].set(ylabel="cost with the L2 term", title=f"Figure 2: {result.dataset}, training cost")
+        label_rows(panels, "cost with the L2 term")
+        panels[0].set_title(f"Figure 2: {result.dataset}, training cost")
         panels[1].set_title("Validation cost")
-        panels[1].legend(title="η", loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(panels[1], title="η")
     return path
 
 
@@ -109,7 +110,8 @@ def _search(result: Result, path: Path) -> Path:
                     curve[parameter][rows] + apart, 100 * curve["validation_accuracy"][rows],
                     color=colour, marker=marker, s=20, linewidths=1.2, alpha=0.8, label=label,
                 )  # fmt: skip
-        panels[0].set(xscale="log", xlabel="λ", ylabel="validation accuracy (%)")
+        panels[0].set(xscale="log", xlabel="λ")
+        label_rows(panels, "validation accuracy (%)")
         panels[0].set_title(f"Figures 3 and 4: {result.dataset}, {result.settings['early']} epochs")
         panels[1].set(xlabel="learning rate η", title="The same nets")
         panels[0].legend(loc="lower left")

@@ -1,24 +1,24 @@
-"""The tables of cifar-mlp for the terminal."""
+"""The tables of cifar-mlp."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from gpunet.experiments.cifar_mlp_claims import DATASET, FINAL, GRADIENTS, RATES
 from gpunet.experiments.cifar_mlp_nets import Recipe
 from gpunet.experiments.schema import Result
-from gpunet.report.tables import cell, claims_table, number, rows_table
+from gpunet.report.sheets import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
+from gpunet.report.tables import claims_table, rich_tables
 
 NETS = {"test_accuracy": "test", "validation_accuracy": "validation", "train_cost": "train\ncost"}
 BEST = 5  # trials of a search that are shown
 
 
-def tables(result: Result) -> list[Table]:
-    """The gradient check, the η table, the searches, the nets, the claims: what of them was run."""
+def sheets(result: Result) -> list[Sheet]:
+    """The gradient check, the η table, the searches, the nets: what of them was run."""
     listed = []
     if "gradient" in result.settings["parts"]:
         listed.append(_gradients(result))
@@ -27,10 +27,14 @@ def tables(result: Result) -> list[Table]:
     listed += [_trials(result, name) for name in ("search", "wide search") if name in result.curves]
     if nets := net_rows(result):
         listed.append(_nets(result, nets))
-    tested = [claim for claim in result.claims if claim.measured is not None]
-    if result.dataset == DATASET and tested:
-        listed.append(claims_table(replace(result, claims=tested)))
     return listed
+
+
+def tables(result: Result) -> list[Table]:
+    """The sheets for the terminal, and on the document's data the claims that were tested."""
+    tested = [claim for claim in result.claims if claim.measured is not None]
+    known = result.dataset == DATASET and tested
+    return [*rich_tables(sheets(result)), *([claims_table(replace(result, claims=tested))] if known else [])]
 
 
 def net_rows(result: Result) -> list[str]:
@@ -38,64 +42,52 @@ def net_rows(result: Result) -> list[str]:
     return [row.name for row in result.rows if not row.name.startswith(("eta=", "gradient-check"))]
 
 
-def _seeds(result: Result) -> str:
-    return f"{len(result.seeds)} seed{'s' * (len(result.seeds) > 1)}"
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
-
-
-def _gradients(result: Result) -> Table:
+def _gradients(result: Result) -> Sheet:
     """The document's relative errors beside ours; the largest over seeds."""
     kept = result.settings["gradient_check"]
     title = (
         f"Gradient check: {kept['samples']} samples of {kept['dimensions']} dimensions, float64, central differences "
-        f"with step {kept['step']:g}; the largest of {_seeds(result)}"
+        f"with step {kept['step']:g}; the largest of {seeds_told(result)}"
     )
     stated = ["document"] if result.dataset == DATASET else []
-    table = _table(
-        title, *stated, "ours, element\nby element", "ours, relative to the\nparameter's largest",
+    headings = (
+        *stated, "ours, element\nby element", "ours, relative to the\nparameter's largest",
         "elements near a\ncorner of ReLU",
     )  # fmt: skip
-    table.caption = "By element, differences that are nearly zero show their rounding, and corners of ReLU in between."
-    table.caption_justify = "left"
+    rows = []
     for short, figure in GRADIENTS.values():
         row = f"gradient-check {short}"
         largest = [max(result.values(row, metric)) for metric in ("elementwise_error", "relative_error", "corners")]
         cells = [f"{figure:.1e}"] if stated else []
-        table.add_row(short, *cells, f"{largest[0]:.1e}", f"{largest[1]:.1e}", f"{largest[2]:.0f}")
-    return table
+        rows.append((short, *cells, f"{largest[0]:.1e}", f"{largest[1]:.1e}", f"{largest[2]:.0f}"))
+    note = "By element, differences that are nearly zero show their rounding, and corners of ReLU in between."
+    return Sheet(title, tuple(map(Column, headings)), tuple(rows), note)
 
 
-def _rates(result: Result) -> Table:
+def _rates(result: Result) -> Sheet:
     """Test accuracy by learning rate, after the early epochs and all of them, with momentum and without."""
     settings = result.settings
     early, epochs, momentum = (settings[name] for name in ("early", "epochs", "momentum"))
     title = (
-        f"Test accuracy by learning rate on {result.dataset}, %: λ = {settings['table_l2']:g}, {_seeds(result)}, "
+        f"Test accuracy by learning rate on {result.dataset}, %: λ = {settings['table_l2']:g}, {seeds_told(result)}, "
         "mean ± deviation"
     )
     stated = ["document"] if result.dataset == DATASET else []
-    table = _table(
-        title, *stated, f"momentum {momentum:g},\n{early} epochs", f"\n{epochs} epochs",
-        f"no momentum,\n{early} epochs", f"\n{epochs} epochs",
-    )  # fmt: skip
+    kinds = f"momentum {momentum:g}", "no momentum"
+    columns = [Column(heading) for heading in stated]
+    columns += [Column(f"{kind},\n{count} epochs") for kind in kinds for count in (early, epochs)]
+    rows = []
     for rate in dict.fromkeys(settings["learning_rates"]):
-        cells = [number(RATES[rate], "accuracy") if rate in RATES else "–"] if stated else []
+        cells = [number(RATES[rate], "accuracy") if rate in RATES else NOTHING] if stated else []
         for kind in ("", " no momentum"):
             metrics = result.row(f"eta={rate:g}{kind}").metrics
             gone = f"\n{sum(metrics['diverged'].values):.0f} diverged" if any(metrics["diverged"].values) else ""
             cells += [cell(metrics[m], "accuracy") + gone for m in ("test_accuracy_early", "test_accuracy")]
-        table.add_row(f"η = {rate:g}", *cells)
-    return table
+        rows.append((f"η = {rate:g}", *cells))
+    return Sheet(title, tuple(columns), tuple(rows))
 
 
-def _trials(result: Result, name: str) -> Table:
+def _trials(result: Result, name: str) -> Sheet:
     """The best trials of a search, and where each stage looked."""
     curve = result.curves[name]
     parameters = [key for key in curve if key not in ("stage", "validation_accuracy")]
@@ -106,18 +98,18 @@ def _trials(result: Result, name: str) -> Table:
     stages = [sum(stage == at for at in curve["stage"]) for stage in sorted(set(curve["stage"]))]
     kind = "The document's search" if name == "search" else "A wider search: He's weights, η, λ, decay, batch size"
     title = f"{kind}: {' + '.join(map(str, stages))} nets, the best by validation accuracy"
-    table = _table(title, "stage", *parameters, "validation %")
-    for place, i in enumerate(order[:BEST]):
-        table.add_row(
-            str(place + 1), str(curve["stage"][i]), *(f"{curve[key][i]:.4g}" for key in parameters),
-            number(curve["validation_accuracy"][i], "accuracy"),
-        )  # fmt: skip
-    return table
+    rows = [
+        (str(place + 1), str(curve["stage"][i]), *(f"{curve[key][i]:.4g}" for key in parameters),
+         number(curve["validation_accuracy"][i], "accuracy"))
+        for place, i in enumerate(order[:BEST])
+    ]  # fmt: skip
+    columns = Column("stage"), *(Column(key.replace("_", " ")) for key in parameters), Column("validation", "%")
+    return Sheet(title, columns, tuple(rows))
 
 
-def _nets(result: Result, rows: list[str]) -> Table:
+def _nets(result: Result, rows: list[str]) -> Sheet:
     """Single nets: what was trained, and what they reached."""
-    title = f"Nets on {result.dataset}: {_seeds(result)}, mean ± deviation; a cost includes the L2 term"
+    title = f"Nets on {result.dataset}: {seeds_told(result)}, mean ± deviation; a cost includes the L2 term"
     extra: dict[str, dict[str, str]] = {"epochs": {}, "seconds": {}, "setting": {}}
     for row in rows:
         epochs = result.row(row).metrics["epochs"]
@@ -127,7 +119,7 @@ def _nets(result: Result, rows: list[str]) -> Table:
         extra["setting"][row] = described(result.settings["recipes"][row])
     if result.dataset == DATASET:
         title += f"; final in the document: test {FINAL:.2%}"
-    return rows_table(result, title, rows, NETS, extra=extra)
+    return rows_sheet(result, title, rows, NETS, extra=extra, words={"setting"})
 
 
 def described(recipe: dict[str, Any]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from gpunet.experiments.dmn_sweeps import SYMBOLS
-from gpunet.experiments.schema import Metric, Result
+from gpunet.experiments.schema import Result
 from gpunet.report.dmn_tables import nets
-from gpunet.report.style import COLOURS, DASHES, band, figure
+from gpunet.report.style import COLOURS, DASHES, band, figure, label_rows, legend_beside
+
+MEANING = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
 
 def draw(result: Result, folder: Path) -> list[Path]:
@@ -28,33 +29,28 @@ def _widths(result: Result, path: Path) -> Path:
     """Figure 3, top: DMN against ConvNet of the same filters."""
     widths = [name.removeprefix("dmn ") for name in nets(result) if name.startswith("dmn ")]
     kinds = (
-        ("DMN", "dmn", "test_accuracy", COLOURS[0], -0.3),
-        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], -0.1),
-        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], 0.1),
-        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], 0.3),
+        ("DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
+        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
+        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
+        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
     )
-    with figure(path, width=2.4 + 1.5 * len(widths)) as axes:
-        lowest = highest = 100 * result.row("linear").metrics["test_accuracy"].mean
-        axes.axhline(lowest, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
-        for label, row, metric, colour, shift in kinds:
+    with figure(path, width=3.4 + 1.1 * len(widths)) as axes:
+        linear = 100 * result.row("linear").metrics["test_accuracy"].mean
+        axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
+        for shift, (label, row, metric, colour, marker) in zip((-0.24, -0.08, 0.08, 0.24), kinds, strict=True):
             found = [result.row(f"{row} {width}").metrics.get(metric) for width in widths]
-            places = [place + shift for place, each in enumerate(found) if each is not None]
-            there = [each for each in found if each is not None]
+            there = [(place + shift, each) for place, each in enumerate(found) if each is not None]
             if there:
-                _bars(axes, places, there, colour, label)
-                lowest = min(lowest, *(100 * each.mean for each in there))
-                highest = max(highest, *(100 * (each.mean + (each.std or 0)) for each in there))
+                axes.errorbar(
+                    [place for place, _ in there], [100 * m.mean for _, m in there],
+                    yerr=[100 * (m.std or 0) for _, m in there], fmt=marker, color=colour, label=label, capsize=2,
+                )  # fmt: skip
         axes.set(
             xticks=range(len(widths)), xticklabels=widths, xlabel="filters of each layer", ylabel="test accuracy (%)",
-            ylim=(max(0, lowest - 5), min(100, highest + 1)), title=f"Figure 3, top: {result.dataset}",
+            xlim=(-0.5, len(widths) - 0.5), title=f"Figure 3, top: {result.dataset}",
         )  # fmt: skip
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes)
     return path
-
-
-def _bars(axes: Any, places: list[float], metrics: list[Metric], colour: str, label: str) -> None:
-    means, spreads = [100 * m.mean for m in metrics], [100 * (m.std or 0) for m in metrics]
-    axes.bar(places, means, width=0.19, yerr=spreads, color=colour, label=label, ecolor="#333333", capsize=2)
 
 
 def _seconds(result: Result, path: Path) -> Path:
@@ -73,7 +69,7 @@ def _seconds(result: Result, path: Path) -> Path:
             xlabel="seconds, fitting and features included", ylabel="test accuracy (%)", xscale="log",
             title=f"Time to accuracy on {result.dataset}",
         )  # fmt: skip
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes)
     return path
 
 
@@ -92,10 +88,10 @@ def _sweeps(result: Result, path: Path) -> Path:
                 said = f"{row.metrics['filters_1'].mean:.0f}"
                 panel.annotate(said, (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
                                textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
-            panel.set(xticks=range(len(values)), xlabel=symbol.replace("_", " "))
+            panel.set(xticks=range(len(values)), xlabel=f"{symbol}, {MEANING[symbol]}")
             panel.set_xticklabels([f"{value:g}" for value in values], fontsize=8)
             panel.margins(y=0.15)
-        panels[0].set(ylabel="test accuracy (%)")
+        label_rows(panels, "test accuracy (%)")
         panels[0].set_title(f"Figure 3, bottom: {result.dataset}; small numbers: filters")
     return path
 
@@ -112,7 +108,7 @@ def _convergence(result: Result, path: Path) -> Path:
             xlabel="steps of 64 samples", ylabel="λ over its mean over layers, less 1",
             title=f"Figure 1: four dense layers of {curve['units']} units on {result.dataset}",
         )  # fmt: skip
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes)
     return path
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,40 @@ SETTINGS: dict[Any, Any] = {
     "axes.labelsize": 10, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10, "lines.linewidth": 1.7,
     "savefig.dpi": 144, "figure.constrained_layout.use": True,
 }  # fmt: skip
+# Text stays text, drawn in the reader's font; a colour that SVG would leave out as its default is never used for ink.
+INK = "#1b1f24"
+AS_SVG: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "gpunet", "text.color": INK, "axes.labelcolor": INK,
+    "axes.edgecolor": "#6b7078", "xtick.color": "#6b7078", "ytick.color": "#6b7078", "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "path.simplify_threshold": 0.5,
+}  # fmt: skip
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+NARROW = 4.2  # inches: a phone's width at about the size of the page's text
+POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, areas are not
+LINE = 44  # characters that a title of such a figure holds
+
+
+@dataclass
+class _Canvas:
+    narrow: bool
+    drawn: dict[str, str] = field(default_factory=dict)
+
+
+_CANVAS: ContextVar[_Canvas | None] = ContextVar("canvas", default=None)
+
+
+@contextmanager
+def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
+    """Within the block figures are not written, but kept: SVG by the stem of the file's name.
+
+    `narrow` draws them for a phone: panels one above the other, legends below.
+    """
+    canvas = _Canvas(narrow)
+    token = _CANVAS.set(canvas)
+    try:
+        yield canvas.drawn
+    finally:
+        _CANVAS.reset(token)
 
 
 @contextmanager
@@ -31,15 +69,57 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
 
     No pyplot: nothing is kept open, and no display is needed.
     """
-    import io
-
-    with mpl.rc_context(SETTINGS):
-        made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
-        axes = made.subplots(1, columns)
+    canvas = _CANVAS.get()
+    with mpl.rc_context(SETTINGS if canvas is None else SETTINGS | AS_SVG):
+        if stacked():
+            made = Figure(figsize=(NARROW, height if columns == 1 else 0.88 * height * columns))
+            axes = made.subplots(columns, 1)
+        else:
+            made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
+            axes = made.subplots(1, columns)
         yield axes
+        if stacked():
+            _break_lines(made)
         buffer = io.BytesIO()
-        made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
-        write_atomically(path, buffer.getvalue())
+        if canvas is None:
+            made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
+            write_atomically(path, buffer.getvalue())
+        else:
+            made.savefig(buffer, format="svg", metadata=NO_METADATA)
+            canvas.drawn[path.stem] = buffer.getvalue().decode()
+
+
+def stacked() -> bool:
+    """Whether panels stand one above the other: what one of them says for all has to be said by each."""
+    canvas = _CANVAS.get()
+    return canvas is not None and canvas.narrow
+
+
+def between_pixels() -> str:
+    """How an image is drawn larger: SVG holds its own few pixels, and whoever shows it blends them."""
+    return "bilinear" if _CANVAS.get() is None else "none"
+
+
+def _break_lines(made: Figure) -> None:
+    for axes in made.axes:
+        axes.set_title(textwrap.fill(axes.get_title(loc="left"), LINE), loc="left")
+        axes.set_xlabel(axes.get_xlabel(), loc="right" if len(axes.get_xlabel()) > LINE - 10 else "center")
+
+
+def legend_beside(axes: Any, **options: Any) -> None:
+    """The legend to the right of the axes; below them where figures are narrow."""
+    if stacked():
+        handles, labels = axes.get_legend_handles_labels()
+        ncols = 2 if max(map(len, labels), default=0) < LINE // 2 else 1
+        axes.figure.legend(handles, labels, loc="outside lower center", ncols=ncols, **options)
+    else:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), **options)
+
+
+def label_rows(panels: Any, text: str) -> None:
+    """The y label of panels side by side that share it."""
+    for panel in panels if stacked() else panels[:1]:
+        panel.set_ylabel(text)
 
 
 def band(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], label: str, place: int) -> None:
@@ -49,4 +129,18 @@ def band(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], label: 
     axes.plot(x, mean, color=colour, linestyle=DASHES[place % len(DASHES)], label=label)
     if len(values) > 1:
         spread = values.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        edges = mean - spread, mean + spread
+        kept = range(len(mean)) if _CANVAS.get() is None else _corners(np.stack(edges), POINTS)
+        places = np.asarray(x)[kept]
+        axes.fill_between(places, *(edge[kept] for edge in edges), color=colour, alpha=0.18, linewidth=0)
+
+
+def _corners(edges: Any, most: int) -> list[int]:
+    """Places of a band's points that are drawn when there are more than `most`: of each stretch its extremes."""
+    count = edges.shape[1]
+    if count <= most:
+        return list(range(count))
+    kept = {0, count - 1}
+    for stretch in np.array_split(np.arange(count), most // 2):
+        kept |= {int(stretch[edges[0, stretch].argmin()]), int(stretch[edges[1, stretch].argmax()])}
+    return sorted(kept)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.experiments.schema import Result, Row
-from gpunet.report.style import COLOURS, band, figure
+from gpunet.report.style import COLOURS, band, figure, label_rows, legend_beside
 from gpunet.report.svd_dnn_tables import label
 
 FIGURE = {"xor": "Figure 3", "cats": "Figure 4", "mnist": "Figure 5"}
@@ -55,7 +55,7 @@ def _curves(result: Result, path: Path) -> Path:
         costs = np.concatenate([np.ravel(result.curves[name]["train_loss"]) for names in shown for name in names])
         for panel in panels:  # by the runs, since on this scale a band that ends at 0 has no bottom
             panel.set_ylim(0.8 * costs.min(), 1.25 * costs.max())
-        panels[0].set_ylabel("cost a sample, mean over the epoch")
+        label_rows(panels, "cost a sample, mean over the epoch")
         figured = f"{FIGURE[result.settings['task']]}: " if result.dataset == result.settings["task"] else ""
         panels[0].set_title(f"{figured}α as {meanings[0]}")
     return path
@@ -87,7 +87,7 @@ def _speed(result: Result, path: Path) -> Path:
             yticklabels=[_short(row.name) for row in rows], title="Speed after the cut",
         )  # fmt: skip
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes)
     return path
 
 

@@ -1,13 +1,13 @@
-"""The tables of svd-dnn for the terminal."""
+"""The tables of svd-dnn."""
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from gpunet.experiments.schema import Result
 from gpunet.experiments.svd_dnn_claims import WHERE, notebook, stated
-from gpunet.report.tables import cell, claims_table, number, rows_table
+from gpunet.report.sheets import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
+from gpunet.report.tables import claims_table, rich_tables
 
 HEADINGS = {"train_loss": "cost", "train_accuracy": "train", "test_accuracy": "test"}
 SPEEDS = {"epoch_speed_up": "an epoch\nafter the cut", "relative_speed": "the whole run"}
@@ -23,42 +23,49 @@ def label(row: str) -> str:
     return row.replace("svd phi=", "φ ").replace(" alpha=", ", α ")
 
 
-def tables(result: Result) -> list[Table]:
-    """The document's table beside ours, all variants, what the cut does, speed, the claims."""
-    task, seeds, epochs = result.settings["task"], len(result.seeds), result.settings["epochs"]
-    sweep = result.settings["sweep_alpha"] or result.settings["sweep_phi"]
+def sheets(result: Result) -> list[Sheet]:
+    """The document's table beside ours, all variants, what the cut does, speed."""
+    task, epochs = result.settings["task"], result.settings["epochs"]
     names = [row.name for row in result.rows]
     ranks = {name: ", ".join(map(str, found)) or "–" for name, found in result.settings["ranks"].items()}
-    title = f"{task} on {result.dataset}: {epochs} epochs, {seeds} seed{'s' * (seeds > 1)}, mean ± deviation"
-    listed = [rows_table(result, title, names, HEADINGS, extra={"ranks": ranks}, label=label)]
+    title = f"{task} on {result.dataset}: {epochs} epochs, {seeds_told(result)}, mean ± deviation"
+    listed = [rows_sheet(result, title, names, HEADINGS, extra={"ranks": ranks}, label=label)]
     cut = [row.name for row in result.rows if "train_loss_after_cut" in row.metrics]
-    if cut and not sweep:
-        listed.append(rows_table(result, "What the cut does, and multiplying back", cut, CUT, label=label))
+    if cut and not _is_sweep(result):
+        listed.append(rows_sheet(result, "What the cut does, and multiplying back", cut, CUT, label=label))
     timed = [name for name in cut if "epoch_speed_up" in result.row(name).metrics]
     if timed:
         allowed = {name: f"{gain:.2f}" for name, gain in result.settings["allowed_speed_up"].items()}
         extra = {"allowed by\nthe count": allowed}
-        listed.append(rows_table(result, "Dense time over factored time", timed, SPEEDS, extra=extra, label=label))
-    if not sweep and result.dataset == task:
-        listed = [_beside(result, task), *listed, claims_table(result)]
-    return listed
+        listed.append(rows_sheet(result, "Dense time over factored time", timed, SPEEDS, extra=extra, label=label))
+    return [_beside(result, task), *listed] if _as_claimed(result) else listed
 
 
-def _beside(result: Result, task: str) -> Table:
+def tables(result: Result) -> list[Table]:
+    """The sheets for the terminal, and on the document's data the claims."""
+    return [*rich_tables(sheets(result)), *([claims_table(result)] if _as_claimed(result) else [])]
+
+
+def _is_sweep(result: Result) -> bool:
+    return bool(result.settings["sweep_alpha"] or result.settings["sweep_phi"])
+
+
+def _as_claimed(result: Result) -> bool:
+    return not _is_sweep(result) and bool(result.dataset == result.settings["task"])
+
+
+def _beside(result: Result, task: str) -> Sheet:
     """One line a row and metric that the document states: document, notebooks, ours."""
-    table = Table(title=escape(f"{WHERE[task]} of document 001"), title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
-    table.add_column("metric")
-    for heading in ("document", "its notebooks", "ours"):
-        table.add_column(heading, justify="right")
+    columns = Column("metric", text=True), Column("document"), Column("its notebooks"), Column("ours")
+    rows = []
     for row in result.rows:
         for metric in [*HEADINGS, *SPEEDS]:
             claimed, found = stated(task, row.name, metric), row.metrics.get(metric)
             if claimed is None or found is None:
                 continue
             shown = notebook(task, row.name, metric)
-            table.add_row(
+            rows.append((
                 label(row.name), metric.replace("_", " "), number(claimed, metric),
-                "–" if shown is None else number(shown, metric), cell(found, metric),
-            )  # fmt: skip
-    return table
+                NOTHING if shown is None else number(shown, metric), cell(found, metric),
+            ))  # fmt: skip
+    return Sheet(f"{WHERE[task]} of document 001", columns, tuple(rows))

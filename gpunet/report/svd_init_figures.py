@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gpunet.experiments.schema import Result
-from gpunet.experiments.svd_init_claims import TABLE_1
-from gpunet.report.style import COLOURS, band, figure
+from gpunet.experiments.svd_init_claims import METRICS, TABLE_1
+from gpunet.report.style import COLOURS, band, figure, legend_beside, stacked
+
+HOLLOW = {"color": COLOURS[1], "mfc": "none", "mew": 1.8, "markersize": 7}
 
 
 def draw(result: Result, folder: Path) -> list[Path]:
@@ -25,7 +28,7 @@ def _dependency(result: Result, path: Path) -> None:
             curves = result.curves[kind]
             band(axes, curves["dependency_epoch"][0], curves["dependency"], kind, place)
         axes.set(xlabel="epochs", ylabel="dependency ratio (equation 7)", title="Figure 2: dependency on the data")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        legend_beside(axes)
 
 
 def _curves(result: Result, path: Path) -> None:
@@ -35,88 +38,54 @@ def _curves(result: Result, path: Path) -> None:
             epochs = range(1, len(curves["train_loss"][0]) + 1)
             band(loss, epochs, curves["train_loss"], kind, place)
             band(accuracy, epochs, [[100 * v for v in run] for run in curves["test_accuracy"]], kind, place)
+        for axes in (loss, accuracy):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         loss.set(xlabel="epoch", ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
         accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title="Test accuracy")
         accuracy.legend()
 
 
 def _table(result: Result, path: Path) -> None:
-    columns = (
-        ("train_loss", "loss", 1),
-        ("train_accuracy", "train accuracy (%)", 100),
-        ("test_accuracy", "test accuracy (%)", 100),
-    )
-    with figure(path, 3, width=4.4, height=3.0) as panels:
-        for panel, (metric, label, unit) in zip(panels, columns, strict=True):
+    labels = dict(zip(METRICS, ("loss", "train accuracy (%)", "test accuracy (%)"), strict=True))
+    known = result.dataset == "mnist"
+    with figure(path, 3, width=4.4, height=3.2) as panels:
+        for place, (panel, (metric, label)) in enumerate(zip(panels, labels.items(), strict=True)):
+            unit = 100 if "accuracy" in metric else 1
             for y, (kind, claimed) in enumerate(TABLE_1.items()):
                 values = [unit * v for v in result.values(kind, metric)]
                 mean = sum(values) / len(values)
                 panel.plot(values, [y] * len(values), "o", color=COLOURS[0], alpha=0.35, markersize=4)
-                panel.plot(
-                    mean, y, "o", color=COLOURS[0], markersize=8, label="ours, mean and seeds" if y == 0 else None
-                )
-                if result.dataset == "mnist":
-                    stated = unit * claimed[columns.index((metric, label, unit))]
-                    panel.plot(
-                        stated,
-                        y,
-                        "D",
-                        color=COLOURS[1],
-                        markersize=7,
-                        mfc="none",
-                        mew=1.8,
-                        label="document" if y == 0 else None,
-                    )
-            panel.set(xlabel=label, yticks=range(len(TABLE_1)), yticklabels=list(TABLE_1) if panel is panels[0] else [])
-            panel.invert_yaxis()
-        panels[0].legend(loc="best")
-        panels[0].set_title(
-            "Table 1: ours and the document's" if result.dataset == "mnist" else "Table 1 on these data"
-        )
+                panel.plot(mean, y, "o", color=COLOURS[0], markersize=8, label=None if y else "ours, mean and seeds")
+                if known:
+                    panel.plot(unit * claimed[place], y, "D", **HOLLOW, label=None if y else "document")
+            _kinds(panel, label, named=panel is panels[0])
+        panels[0].legend(loc="upper left", ncols=2)
+        panels[0].set_title("Table 1: ours and the document's" if known else "Table 1 on these data")
 
 
 def _further(result: Result, path: Path) -> None:
+    variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
     with figure(path, 2) as (frozen, hidden):
-        for shift, variant, colour in (
-            (-0.2, "", COLOURS[0]),
-            (0.0, " frozen", COLOURS[1]),
-            (0.2, " norm held", COLOURS[2]),
-        ):
-            rows = [result.row(kind + variant).metrics["test_accuracy"] for kind in TABLE_1]
-            places = [y + shift for y in range(len(rows))]
+        for (label, variant, shift), colour in zip(variants, COLOURS, strict=False):
+            metrics = [result.row(kind + variant).metrics["test_accuracy"] for kind in TABLE_1]
             frozen.errorbar(
-                [100 * m.mean for m in rows],
-                places,
-                xerr=[100 * (m.std or 0) for m in rows],
-                fmt="o",
-                color=colour,
-                label={"": "trained", " frozen": "W¹ frozen", " norm held": "‖W‖ held"}[variant],
-            )
-        frozen.set(
-            xlabel="test accuracy (%)",
-            yticks=range(len(TABLE_1)),
-            yticklabels=list(TABLE_1),
-            title="With W¹ frozen, or its norm held",
-        )
-        frozen.invert_yaxis()
-        frozen.legend()
+                [100 * m.mean for m in metrics], [y + shift for y in range(len(metrics))],
+                xerr=[100 * (m.std or 0) for m in metrics], fmt="o", color=colour, label=label,
+            )  # fmt: skip
+        _kinds(frozen, "test accuracy (%)", named=True)
+        frozen.set_title("With W¹ frozen, or its norm held")
+        frozen.legend(loc="upper left", ncols=3, columnspacing=1, handletextpad=0.2)
         for y, kind in enumerate(TABLE_1):
-            metrics = result.row(kind).metrics
-            hidden.plot(
-                metrics["hidden_square_linear"].mean,
-                y,
-                "D",
-                color=COLOURS[1],
-                mfc="none",
-                mew=1.8,
-                markersize=7,
-                label="x ≈ ¼z + ½" if y == 0 else None,
-            )
-            hidden.plot(
-                metrics["hidden_square_measured"].mean, y, "o", color=COLOURS[0], label="measured" if y == 0 else None
-            )
-        hidden.set(
-            xlabel="mean ‖x¹‖² before training", yticks=range(len(TABLE_1)), yticklabels=[], title="Linearised sigmoid"
-        )
-        hidden.invert_yaxis()
-        hidden.legend()
+            found = result.row(kind).metrics
+            linear, measured = (found[f"hidden_square_{how}"].mean for how in ("linear", "measured"))
+            hidden.plot(linear, y, "D", **HOLLOW, label=None if y else "x ≈ ¼z + ½")
+            hidden.plot(measured, y, "o", color=COLOURS[0], label=None if y else "measured")
+        _kinds(hidden, "mean ‖x¹‖² before training", named=False)
+        hidden.set_title("Linearised sigmoid")
+        hidden.legend(loc="upper left", ncols=2)
+
+
+def _kinds(panel: Any, label: str, *, named: bool) -> None:
+    """A row for each kind of weights from above, and room for the legend over them."""
+    names = list(TABLE_1) if named or stacked() else []
+    panel.set(xlabel=label, yticks=range(len(TABLE_1)), yticklabels=names, ylim=(len(TABLE_1) - 0.5, -1.3))

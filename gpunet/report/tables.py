@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gpunet.experiments.schema import VERDICTS, Metric, Result
+from gpunet.experiments.schema import VERDICTS, ClaimResult, Result
+from gpunet.report.sheets import NOTHING, PERCENT, Column, Sheet, number
 
 COLOUR = {"reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "not tested": "dim"}
-PERCENT = "accuracy"
 WIDTH = 130  # columns, where no terminal says how many
 
 
@@ -24,52 +23,30 @@ def console() -> Console:
     return Console(width=WIDTH if narrow else None)
 
 
-def number(value: float, metric: str) -> str:
-    """A metric's value as people write it: accuracies in percent."""
-    return f"{100 * value:.2f}" if PERCENT in metric else f"{value:.3g}" if abs(value) < 0.1 else f"{value:.3f}"
-
-
-def cell(metric: Metric | None, name: str) -> str:
-    """mean ± std over seeds."""
-    if metric is None:
-        return "–"
-    spread = "" if metric.std is None else f" ± {number(metric.std, name)}"
-    return number(metric.mean, name) + spread
-
-
-def rows_table(
-    result: Result,
-    title: str,
-    rows: Sequence[str],
-    metrics: Mapping[str, str],
-    claimed: Mapping[str, Mapping[str, float]] | None = None,
-    extra: Mapping[str, Mapping[str, str]] | None = None,
-    label: Callable[[str], str] = str,
-) -> Table:
-    """Rows of a result beside what the document claims for them.
-
-    `metrics` maps names to column headings; `extra` adds columns of text by heading, then by row; `label` turns
-    a row's name into what is shown.
-    """
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
-    for name, heading in metrics.items():
-        unit = " %" if PERCENT in name else ""
-        if claimed:
-            table.add_column(f"{heading}{unit}\nclaimed", justify="right", style="dim")
-        table.add_column(f"{heading}{unit}\n{'measured' if claimed else ''}".rstrip(), justify="right")
-    for heading in extra or {}:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells: list[Any] = [label(row)]
-        for name in metrics:
-            if claimed:
-                stated = claimed.get(row, {}).get(name)
-                cells.append("–" if stated is None else number(stated, name))
-            cells.append(cell(result.row(row).metrics.get(name), name))
-        cells += [texts.get(row, "–") for texts in (extra or {}).values()]
-        table.add_row(*cells)
+def rich_table(sheet: Sheet) -> Table:
+    """A sheet as a table of the terminal."""
+    table = Table(title=escape(sheet.title), title_justify="left", title_style="bold")
+    table.add_column(escape(sheet.corner), no_wrap=True)
+    for column in sheet.columns:
+        style = "dim" if column.source == "claimed" else None
+        table.add_column(_heading(column), justify="left" if column.text else "right", style=style)
+    for place, row in enumerate(sheet.rows):
+        if place in sheet.breaks:
+            table.add_section()
+        table.add_row(*map(escape, row))
+    if sheet.note:
+        table.caption, table.caption_justify = escape(sheet.note), "left"
     return table
+
+
+def rich_tables(sheets: Sequence[Sheet]) -> list[Table]:
+    """Sheets as tables of the terminal."""
+    return [rich_table(sheet) for sheet in sheets]
+
+
+def _heading(column: Column) -> str:
+    said = escape(column.heading) + (f" {column.unit}" if column.unit else "")
+    return f"{said}\n{column.source}" if column.source else said
 
 
 def claims_table(result: Result) -> Table:
@@ -80,13 +57,21 @@ def claims_table(result: Result) -> Table:
     table.add_column("measured")
     table.add_column("verdict")
     for claim in result.claims:
-        metric = PERCENT if PERCENT in claim.id else ""
-        stated, found = (
-            number(v, metric) if isinstance(v, float) else str("–" if v is None else v)
-            for v in (claim.claimed, claim.measured)
+        stated, found = claim_values(claim)
+        table.add_row(
+            escape(claim.statement), escape(stated), escape(found), f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
         )
-        table.add_row(claim.statement, stated, found, f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]")
     return table
+
+
+def claim_values(claim: ClaimResult) -> tuple[str, str]:
+    """A claim's stated and found values, as people write them."""
+    metric = PERCENT if PERCENT in claim.id else ""
+    stated, found = (
+        number(v, metric) if isinstance(v, float) else str(NOTHING if v is None else v)
+        for v in (claim.claimed, claim.measured)
+    )
+    return stated, found
 
 
 def verdict_line(result: Result) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from gpunet.experiments.schema import Result
-from gpunet.report.style import COLOURS, DASHES, figure
+from gpunet.report.style import COLOURS, DASHES, between_pixels, figure, stacked
 from gpunet.report.toy_tables import label, rows_of
 from gpunet.stacked import sigmoid_outputs
 
@@ -67,7 +67,7 @@ def _losses(
             shown = named if named and not word else label(result, word)
             axes.plot(steps, middle, color=colour, linestyle=DASHES[at % len(DASHES)], label=shown)
         axes.set(xscale="log", yscale="log", xlim=(1, limit), xlabel="steps", title=f"{title}, {data}")
-        if place == 0:
+        if place == 0 or stacked():
             over = "; median and quartiles" if len(result.seeds) > 1 else ""
             axes.set_ylabel(f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
         axes.legend(loc="lower left")
@@ -90,7 +90,7 @@ def _stops(result: Result, path: Path) -> Path:
                 linestyle=DASHES[at % len(DASHES)], label=label(result, word),
             )  # fmt: skip
         axes.set(xscale="log", xlim=(1, limit), ylim=(-0.02, 1.02), xlabel="steps", title=f"Steps to converge, {data}")
-        if place == 0:
+        if place == 0 or stacked():
             axes.set_ylabel(f"share of {seeds} nets that have stopped")
         axes.legend(loc="upper left")
 
@@ -142,7 +142,7 @@ def _shade(axes: Any, ticks: Sequence[Any], field: Any, title: str) -> None:
     (left, right), (bottom, top) = ((tick[0], tick[-1]) for tick in ticks)
     axes.imshow(
         field, origin="lower", extent=(left, right, bottom, top), cmap=SHADES, vmin=0, vmax=1, alpha=0.55,
-        aspect="auto", interpolation="bilinear",
+        aspect="auto", interpolation=between_pixels(),
     )  # fmt: skip
-    axes.set_title(title)
+    axes.set(title=title, xlabel="x₁", ylabel="x₂")
     axes.grid(False)

@@ -1,14 +1,14 @@
-"""The tables of toy for the terminal."""
+"""The tables of toy."""
 
 from __future__ import annotations
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
 
 from gpunet.experiments.schema import Result
 from gpunet.experiments.toy_claims import steps_told
-from gpunet.report.tables import claims_table, rows_table
+from gpunet.report.sheets import NOTHING, Column, Sheet, rows_sheet, seeds_told
+from gpunet.report.tables import claims_table, rich_tables
 
 WORDS = {
     "zeros": "zero weights", "glorot": "weights without the factor 4",
@@ -29,26 +29,30 @@ def rows_of(result: Result, data: str) -> dict[str, str]:
     return {name: name.removeprefix(data).strip() for name in names}
 
 
+def sheets(result: Result) -> list[Sheet]:
+    """A table a data set, and what stacking brings."""
+    return [*(_rows(result, data) for data in result.settings["datasets"]), _stacking(result)]
+
+
 def tables(result: Result) -> list[Table]:
-    """A table a data set, what stacking brings, and the claims."""
-    listed = [_rows(result, data) for data in result.settings["datasets"]]
-    return [*listed, _stacking(result), claims_table(result)]
+    """The sheets for the terminal, and the claims."""
+    return [*rich_tables(sheets(result)), claims_table(result)]
 
 
-def _rows(result: Result, data: str) -> Table:
+def _rows(result: Result, data: str) -> Sheet:
     """Accuracy, and steps to converge, over seeds."""
-    rows, settings, seeds = rows_of(result, data), result.settings, len(result.seeds)
+    rows, settings = rows_of(result, data), result.settings
     net = "-".join(map(str, [settings["features"][data], *settings["hidden"], 1]))
     title = (
         f"{data}: {net}, learning rate {settings['learning_rates'][0]:g}, until every loss is below "
-        f"{settings['threshold']:g}; {seeds} seed{'s' * (seeds > 1)}, mean ± deviation"
+        f"{settings['threshold']:g}; {seeds_told(result)}, mean ± deviation"
     )
     metrics = {"train_accuracy": "accuracy"}
     if result.values(data, "test_accuracy") != result.values(data, "train_accuracy"):
         metrics = {"train_accuracy": "train", "test_accuracy": "test"}
     told = {name: _told(result, data, name) for name in rows}
     extra = {heading: {name: told[name][heading] for name in rows} for heading in told[data]}
-    return rows_table(result, title, list(rows), metrics, extra=extra, label=lambda name: label(result, rows[name]))
+    return rows_sheet(result, title, list(rows), metrics, extra=extra, label=lambda name: label(result, rows[name]))
 
 
 def _told(result: Result, data: str, row: str) -> dict[str, str]:
@@ -60,19 +64,18 @@ def _told(result: Result, data: str, row: str) -> dict[str, str]:
         "largest loss,\nmedian": f"{np.median(largest):.3f}",
         "stopped": f"{sum(result.values(row, 'converged')):.0f} of {len(steps)}",
         "steps,\nmedian": steps_told(middle, limit),
-        "steps,\nquartiles": f"{steps_told(low, limit)} … {steps_told(high, limit)}" if len(steps) > 1 else "–",
+        "steps,\nquartiles": f"{steps_told(low, limit)} … {steps_told(high, limit)}" if len(steps) > 1 else NOTHING,
         "seconds\nalone": f"{'> ' if middle >= limit else ''}{each * middle:.2g}",
     }
 
 
-def _stacking(result: Result) -> Table:
+def _stacking(result: Result) -> Sheet:
     """What training all nets of the document's setting as one stack brings."""
-    seeds = len(result.seeds)
-    table = Table(title=escape(f"{seeds} nets as one stack"), title_justify="left", title_style="bold")
-    for heading in ("", "steps in all", "as one stack, s", "one by one, s (estimate)", "times as fast"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    headings = "steps in all", "as one stack, s", "one by one, s (estimate)", "times as fast"
+    rows = []
     for data in result.settings["datasets"]:
         steps, together = sum(result.values(data, "steps")), result.timings["seconds"][data]
         apart = result.timings["seconds_per_step_alone"][data] * steps
-        table.add_row(data, f"{steps:,.0f}", f"{together:.3g}", f"{apart:.3g}", f"{apart / together:.1f}")
-    return table
+        rows.append((data, f"{steps:,.0f}", f"{together:.3g}", f"{apart:.3g}", f"{apart / together:.1f}"))
+    title = f"{len(result.seeds)} nets as one stack"
+    return Sheet(title, tuple(Column(heading) for heading in headings), tuple(rows))

@@ -104,7 +104,7 @@ def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, 
 
 def test_a_gpus_own_memory_decides(monkeypatch):
     """On CuPy's backend, NumPy in CuPy's place."""
-    gpu = make_backend("cupy-logic")
+    gpu = make_backend("cuda-host")
     settings = scaling.Settings((8, 8192), (0.5,), batch=4, rounds=1)
     assert gpu.memory()["total"] < scaling.memory_needed(settings, 8192)
     monkeypatch.setattr(scaling, "physical_memory", pytest.fail)

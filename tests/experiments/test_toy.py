@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.datasets.convert import from_arrays
-from gpunet.errors import DataError, DeviceError, InputError
+from gpunet.errors import DataError, InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.schema import Result
 from gpunet.experiments.toy import Settings, run
@@ -19,7 +18,6 @@ from gpunet.experiments.toy_nets import Nets, Variant, pose, variants
 from gpunet.report.toy_tables import rows_of
 from gpunet.stacked import draw_weights, sigmoid_outputs, train
 
-from ..conftest import stand_in
 from .made import arrays, dataset
 from .schema import check_document
 
@@ -212,11 +210,6 @@ def test_any_depth(hidden):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(InputError, match=message):
         Settings(**settings)
-
-
-def test_a_gpu_is_refused_in_one_line():
-    with pytest.raises(DeviceError, match=r"toy trains on the CPU only, .* for cuda:0: use --device cpu"):
-        run(both(), QUICK, [0], device=CupyBackend(module=stand_in()))
 
 
 def test_rates_given_twice_are_one():

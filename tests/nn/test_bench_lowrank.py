@@ -120,7 +120,7 @@ def test_pytorchs_nets_are_ours_step_by_step(small, monkeypatch):
     torch = pytest.importorskip("torch")
     x, y = small
     order = np.arange(110)
-    monkeypatch.setattr(torch, "randperm", lambda n: torch.arange(n))
+    monkeypatch.setattr(torch, "randperm", lambda n, **_: torch.arange(n))
     drawn = []
     for name in ("xavier_uniform_", "zeros_"):
         monkeypatch.setattr(torch.nn.init, name, drawn.append)

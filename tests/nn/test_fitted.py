@@ -126,7 +126,7 @@ def test_features_are_the_models_outputs(backend, images):
     many = np.concatenate([x.reshape(120, -1)] * 5)[: 2 * BATCH + 7]  # with a ragged last batch
     found = Extractor(layers, (162,), backend).transform(many)
     trainer = gn.Trainer(gn.Sequential([*layers, gn.Flatten()]), "squared_error", device=backend)
-    np.testing.assert_allclose(found, trainer.outputs(many), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(backend.to_host(found), trainer.outputs(many), rtol=1e-6, atol=1e-6)
 
 
 def test_features_of_some_rows(images):

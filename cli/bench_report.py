@@ -1,0 +1,48 @@
+"""`gpunet bench report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpunet.cli import options
+
+
+def report(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", show_default=False, help="What --benchmark-json wrote, or a file of benchmarks/results."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for result.json and the figures.")] = (
+        Path("runs/bench")
+    ),
+    json: options.Json = False,
+) -> None:
+    """Turn files of benchmarks into tables and figures of ratios: time of ours over the rival's, smaller is better.
+
+    Several files, say of two machines, stand side by side. Ratios are of medians, with quartiles over rounds.
+
+    Example: pytest benchmarks --benchmark-only --benchmark-json here.json, then gpunet bench report here.json
+    """
+    from gpunet.bench import report as bench
+    from gpunet.files import writable_folder
+
+    found = bench.report(files)
+    folder = writable_folder(out)
+    from gpunet.report import bench_figures, bench_tables
+
+    figures, path = bench_figures.draw(found, folder), found.write(folder)
+    if json:
+        print(path.read_text(), end="")
+        return
+    from gpunet.report.tables import console, rich_tables
+
+    screen = console()
+    for table in rich_tables(bench_tables.sheets(found)):
+        screen.print(table)
+    written = f"Written: {path}, {', '.join(each.name for each in figures)}"
+    screen.print(written, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,107 @@
+"""`gpunet reproduce`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpunet.cli import options
+
+if TYPE_CHECKING:
+    from gpunet.reproduce.runner import Outcome, Request
+
+
+class Interrupted(Exception):  # noqa: N818  (it is no error of ours)
+    """Ctrl-C, with what is kept; the command line prints it as one line."""
+
+    exit_code = 130
+
+    def format_message(self) -> str:
+        """The line."""
+        return str(self)
+
+
+def reproduce(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Embedded data, one seed, unless asked otherwise: a minute or so.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds", "-n", min=1, show_default="each experiment's own; 1 with --quick",
+            help="How many seeds of each run; toy, whose nets train as one stack, has at least 100 (10 with --quick).",
+        ),
+    ] = None,
+    device: options.Device = "auto",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPERIMENT", show_default="all",
+            help="svd-init, svd-dnn, dmn, toy, cifar-mlp, or the name of one run; may be given several times.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", show_default="runs/reproduce, with --quick runs/reproduce-quick",
+            help="Folder for claims.json, report.html and a folder a run.",
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is finished, too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print claims.json instead of a table.")] = False,
+) -> None:  # fmt: skip
+    """Run all five experiments as their documents have them, and put every claim beside what we measure.
+
+    Writes DIR/claims.json, DIR/report.html and, in a folder for each run, what `gpunet run` writes. Data that is
+    missing is fetched. Without --quick it takes an hour and a quarter on two cores.
+
+    Stopped or killed at any moment, the same command goes on where it stopped: a run is repeated only when its
+    settings, seeds, data, device or our code have changed.
+    """
+    from gpunet.reproduce.runner import Request, reproduce
+
+    folder = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
+    request = Request(folder, quick, seeds, device, tuple(only or ()), fresh)
+    try:
+        outcome = reproduce(request, progress=True)
+    except KeyboardInterrupt:
+        raise Interrupted(_kept(request, out, json)) from None
+    if json:
+        print(outcome.book.path.read_text(), end="")
+    else:
+        _print(outcome)
+    if outcome.problems:
+        from gpunet.errors import RunError
+
+        raise RunError("; ".join(outcome.problems))
+
+
+def _kept(request: Request, out: Path | None, json: bool) -> str:
+    """What an interruption leaves, and the command that goes on."""
+    from gpunet.reproduce.claims import finished
+
+    words = ["gpunet", "reproduce", *(["--quick"] if request.quick else [])]
+    words += ["--seeds", str(request.seeds)] if request.seeds else []
+    words += ["--device", request.device] if request.device != "auto" else []
+    words += [word for name in request.only for word in ("--only", name)]
+    words += [*(["--out", str(out)] if out else []), *(["--json"] if json else [])]
+    done, everything = finished(request.folder)
+    return (
+        f"interrupted; {done} of {everything} runs are finished and kept in {request.folder}, "
+        f"`{shlex.join(words)}` goes on"
+    )
+
+
+def _print(outcome: Outcome) -> None:
+    from gpunet.report.tables import console
+    from gpunet.reproduce.summary import summary
+
+    screen = console()
+    screen.print(summary(outcome.book, outcome.runs))
+    if outcome.book.quick:
+        screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)
+    written = [outcome.book.path, *([outcome.page] if outcome.page else [])]
+    screen.print(f"Written: {', '.join(map(str, written))}", markup=False, highlight=False, soft_wrap=True)

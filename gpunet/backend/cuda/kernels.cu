@@ -1,0 +1,19 @@
+// The GPU's operations. What each means stands in base.py, its NumPy twin in numpy_*.py.
+//
+// Rules that all kernels keep:
+// - No sum depends on the order in which threads run: no atomics on floats, and block counts follow from the arrays'
+//   shapes alone. The same arrays give the same bits on every run and on every GPU.
+// - A kernel writes every element of its outputs, and reads and writes nothing beyond them.
+// - NaN survives, since a NaN loss is how divergence is noticed.
+// - A sum over many blocks is finished by the block that arrives last, which saves a launch.
+//
+// The file is compiled by NVRTC through CuPy, where no standard header is at hand, by nvcc in the tests, and by g++
+// behind tests/cuda/host/shim.h. cuda_kernels.py puts the included files in their places.
+#include "common.cuh"
+#include "elementwise.cuh"
+#include "gather.cuh"
+#include "losses.cuh"
+#include "optimisers.cuh"
+#include "pool.cuh"
+#include "conv.cuh"
+#include "conv_backward.cuh"

@@ -1,0 +1,148 @@
+"""Contestants of the decompositions on a GPU, what is measured of them, and how their vectors are judged."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpunet.backend import Backend
+from gpunet.bench import torch_rival
+from gpunet.bench.gpu_race import reason
+
+Judge = Callable[[Any], tuple[float | None, float]]
+Save = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """run() computes and waits; vectors(result): those to be judged, as columns, on the host.
+
+    repeat: timed over rounds; else once, as is right for what takes seconds.
+    """
+
+    run: Callable[[], Any]
+    vectors: Callable[[Any], Any]
+    repeat: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """seconds (median), route, largest principal angle in rad, share of the energy missed; or why there is none."""
+
+    seconds: float | None = None
+    route: str = ""
+    angle: float | None = None
+    energy_missed: float | None = None
+    failed: str = ""
+
+
+def measure(entries: Mapping[str, Entry], judge: Judge, rounds: int, save: Save) -> dict[str, Any]:
+    """A row for each entry, saved as it comes: one that hangs does not take the others with it."""
+    rows: dict[str, Any] = {}
+    for name, entry in entries.items():
+        try:
+            found, seconds = None, []
+            for turn in range(rounds + 1 if entry.repeat else 1):
+                found = None  # room for the next result
+                began = time.perf_counter()
+                found = entry.run()
+                seconds += [time.perf_counter() - began] if turn or not entry.repeat else []
+            angle, missed = judge(entry.vectors(found))
+            row = Row(float(np.median(seconds)), getattr(found, "route", ""), angle, missed)
+        except Exception as error:  # whatever a rival raises
+            row = Row(failed=reason(error))
+        rows[name] = asdict(row)
+        save(rows)
+    return rows
+
+
+def ours(backend: Backend, compute: Callable[[], Any], side: Callable[[Any], Any]) -> Entry:
+    """One of ours, or of the backend's own namespace; side picks the judged columns, an array or a list of them."""
+
+    def run() -> Any:
+        found = compute()
+        backend.synchronize()
+        return found
+
+    def vectors(found: Any) -> NDArray[Any]:
+        chosen = side(found)
+        parts = [backend.to_host(each) for each in chosen] if isinstance(chosen, list) else backend.to_host(chosen)
+        return np.asarray(parts)
+
+    return Entry(run, vectors, repeat=True)
+
+
+def once(entry: Entry) -> Entry:
+    """The same, timed once."""
+    return Entry(entry.run, entry.vectors)
+
+
+def in_cupy(backend: Backend, compute: Callable[[Any], Any], side: Callable[[Any], Any]) -> dict[str, Entry]:
+    """cupy.linalg.svd where the backend is CuPy's."""
+    if not backend.name.startswith("cuda"):
+        return {}
+    return {"cupy.linalg.svd": once(ours(backend, lambda: compute(backend.xp), side))}
+
+
+def in_torch(
+    backend: Backend, arrays: Sequence[NDArray[Any]], k: int, left: bool = False, once_only: bool = True
+) -> dict[str, Entry]:
+    """torch.svd_lowrank and torch.linalg.svd of each array; judged are the k leading right (left) vectors."""
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    import torch
+
+    place = torch_rival.place(backend.name)
+    tensors = [torch.from_numpy(array).to(place) for array in arrays]
+
+    def full(tensor: Any) -> Any:
+        u, _, vt = torch.linalg.svd(tensor, full_matrices=False)
+        return u[..., :k] if left else vt.mT[..., :k]
+
+    def low(tensor: Any) -> Any:
+        u, _, v = torch.svd_lowrank(tensor, q=k)
+        return u if left else v
+
+    def entry(one: Callable[[Any], Any], repeat: bool) -> Entry:
+        def run() -> list[Any]:
+            found = [one(tensor) for tensor in tensors]
+            torch_rival.wait(place)
+            return found
+
+        def vectors(found: list[Any]) -> Any:
+            parts = [each.cpu().numpy() for each in found]
+            return np.stack(parts) if len(parts) > 1 else parts[0]
+
+        return Entry(run, vectors, repeat)
+
+    torch.linalg.svd(tensors[0][..., :8, :8])  # loads the library, which the time of one call must not hold
+    return {"torch.svd_lowrank": entry(low, repeat=True), "torch.linalg.svd": entry(full, repeat=not once_only)}
+
+
+# -- the truth --------------------------------------------------------------------------------------------------------
+
+
+def judge_of(grams: NDArray[np.float64]) -> Judge:
+    """A judge of columns (n, k), or (B, n, k), by the Gram matrices (B, n, n): (largest angle, energy missed)."""
+    values, vectors = np.linalg.eigh(grams)
+
+    def one(place: int, v: NDArray[np.float64]) -> tuple[float, float]:
+        k = v.shape[1]
+        best = vectors[place][:, ::-1][:, :k]
+        v = np.linalg.qr(v)[0]
+        sine = float(np.linalg.norm(v - best @ (best.T @ v), 2))
+        missed = 1 - float(np.sum(v * (grams[place] @ v))) / float(values[place][::-1][:k].sum())
+        return float(np.arcsin(min(1.0, sine))), missed
+
+    def judge(v: Any) -> tuple[float, float]:
+        columns = v.reshape(len(grams), *v.shape[-2:]).astype(np.float64)
+        judged = [one(place, each) for place, each in enumerate(columns)]
+        return max(angle for angle, _ in judged), max(missed for _, missed in judged)
+
+    return judge

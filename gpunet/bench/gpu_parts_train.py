@@ -1,0 +1,147 @@
+"""The parts of benchmarks/gpu_check.sh that train: steps of the MNIST net and of ConvNets, and svd-dnn's 20 epochs."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from gpunet.backend import Backend, get_backend
+from gpunet.bench import conv, gpu_conv, gpu_data, gpu_floor, gpu_train, torch_rival
+from gpunet.bench.gpu_race import Contestant, Race, race
+from gpunet.bench.gpu_setup import Document, Setup, target
+from gpunet.bench.train import Case
+
+WIDTHS, SMALL = (784, 512, 256, 10), (60, 16, 8, 10)
+BATCHES = (64, 256, 2048)
+OVER_EAGER = {64: 3.0, 256: 3.0, 2048: 1.0}  # a graph's speed over PyTorch's
+OVER_COMPILED = {64: 1.2, 256: 1.2, 2048: 1.0}
+SAME = 1e-2  # how far apart, relatively, the losses of ours and PyTorch's may be after the same first steps
+
+
+def training(setup: Setup, batch: int) -> Document:
+    """Everybody's steps, the floor under them, what a step is made of, and the CPU."""
+    _torch_tf32(False)
+    where, case, x, y = _case(setup, batch)
+    # the second way of compiling Adam once only: it costs the same at every batch size
+    raced = gpu_train.compare(
+        case, setup.backend, x, y, setup.rounds, setup.size(100, 3), setup.compiled, batch == BATCHES[0]
+    )
+    figures: Document = {"race": raced.figures()}
+    found = {"data": where, "figures": figures, "targets": _targets(raced, batch)}
+    setup.save(found)
+    figures["floor"] = _floor(setup, case, raced)
+    figures["stages_microseconds"] = gpu_floor.stages(case, setup.backend, x, y, setup.size(200, 2))
+    setup.save(found)
+    order = np.random.default_rng(1).permutation(len(x))
+
+    def on_host(backend: Backend) -> Callable[[], Contestant]:
+        return lambda: gpu_train.ours(lambda: gpu_train.layers(case), backend, x, y, order, case.batch, "off")
+
+    host = {backend.kernels: on_host(backend) for backend in map(get_backend, ("numpy", "cpu"))}
+    figures["race"] |= race(host, 3, setup.size(20, 2)).figures()
+    return found
+
+
+def in_tf32(setup: Setup) -> Document:
+    """Everybody's products in TF32; ours take them from GPUNET_TF32, which the caller has set."""
+    _torch_tf32(True)
+    found: Document = {"data": "", "figures": {}, "targets": []}
+    for batch in BATCHES:
+        found["data"], case, x, y = _case(setup, batch)
+        compiled = setup.compiled and batch > BATCHES[0]  # where launches decide, products matter little
+        raced = gpu_train.compare(case, setup.backend, x, y, setup.rounds, setup.size(100, 3), compiled)
+        found["figures"][f"batch {batch}"] = raced.figures()
+        setup.save(found)
+    return found
+
+
+def convolution(setup: Setup) -> Document:
+    """Steps of ConvNets with 8 and 8+30 filters on pictures 3×32×32."""
+    _torch_tf32(False)
+    where, x, y = gpu_data.pictures("cifar10", setup.size(20_000, 40))
+    found: Document = {"data": where, "figures": {}, "targets": []}
+    for name in ("convnet-8", "convnet-8-30"):
+        for batch in (64, 512):
+            case = replace(conv.CASES[name], batch=setup.size(batch, 8))
+            raced = gpu_conv.compare(case, setup.backend, x, y, setup.rounds, setup.size(50, 2))
+            label = f"{name}, batch {batch}"
+            found["figures"][label] = raced.figures()
+            found["targets"] += _checks(raced, f"{label}: ")
+            setup.save(found)
+    return found
+
+
+def svd_dnn(setup: Setup) -> Document:
+    """Document 001's net on MNIST, 20 epochs at batch 2048: dense, and cut to α = ½ after 10 %; all looks included."""
+    from gpunet.experiments import svd_dnn as experiment
+    from gpunet.experiments.svd_dnn_tasks import Variant
+    from gpunet.progress import Progress
+
+    where, data = gpu_data.mnist(setup.size(60_000, 100), setup.size(10_000, 20))
+    problem = experiment.pose(data, experiment.Settings(epochs=setup.size(20, 1)), setup.backend)
+    if setup.small:
+        problem = replace(problem, batch=50, task=replace(problem.task, hidden=(12, 9)))
+    found: Document = {"data": where, "figures": {}, "targets": []}
+    for variant in (Variant(), Variant(0.1, 0.5, "dimension"), Variant(0.1, 0.5, "break-even")):
+        seconds = []
+        for _ in range(2):  # the first one loads libraries and plans products
+            began = time.perf_counter()
+            outcome = experiment.train_once(problem, variant, 0, setup.backend, Progress())
+            setup.backend.synchronize()
+            seconds.append(time.perf_counter() - began)
+        found["figures"][variant.name] = {
+            "first_seconds": seconds[0], "seconds": seconds[1],
+            "seconds_per_epoch": float(np.median(outcome.seconds_per_epoch)),
+            "seconds_to_cut": outcome.seconds_to_cut, "test_accuracy": outcome.metrics["test_accuracy"],
+        }  # fmt: skip
+        found["targets"].append(target(f"20 epochs, {variant.name}: seconds", seconds[1], 3.0, at_least=False))
+        setup.save(found)
+    return found
+
+
+def _torch_tf32(wanted: bool) -> None:
+    if importlib.util.find_spec("torch"):
+        torch_rival.tf32(wanted)
+
+
+def _case(setup: Setup, batch: int) -> tuple[str, Case, np.ndarray, np.ndarray]:
+    widths = SMALL if setup.small else WIDTHS
+    where, x, y = gpu_data.pictures("mnist", setup.size(60_000, 200), widths[0])
+    return where, Case(f"mnist-{batch}", widths, setup.size(batch, 20), 1, len(x)), x, y
+
+
+def _targets(raced: Race, batch: int) -> list[Document]:
+    compiled = [name for name in gpu_train.RIVALS if name != "torch"]
+    return [
+        target("graph over PyTorch eager", raced.speed_up("graph", ["torch"]), OVER_EAGER[batch]),
+        target("graph over torch.compile", raced.speed_up("graph", compiled), OVER_COMPILED[batch]),
+        *_checks(raced, ""),
+    ]
+
+
+def _checks(raced: Race, label: str) -> list[Document]:
+    """After the same first steps: the recorded ones to the bit as the eager ones, PyTorch's nearly."""
+
+    def apart(one: str, other: str) -> float | None:
+        losses = raced.first_loss.get(one), raced.first_loss.get(other)
+        return None if losses[0] is None or losses[1] is None else abs(losses[0] / losses[1] - 1)
+
+    return [
+        target(f"{label}loss, graph against eager", apart("graph", "eager"), 0.0, at_least=False),
+        target(f"{label}loss, eager against PyTorch", apart("eager", "torch"), SAME, at_least=False),
+    ]
+
+
+def _floor(setup: Setup, case: Case, raced: Race) -> Document:
+    """Under a step: its products alone (in the race), and its bytes over the device's bandwidth."""
+    speed = gpu_floor.bandwidth(setup.backend, setup.size(1 << 28, 1 << 16))
+    moved = gpu_floor.least_bytes(case.widths, case.batch)
+    over = raced.speed_up("products", ["graph"])
+    return {
+        "bytes": moved, "bytes_per_second": speed, "bytes_microseconds": 1e6 * moved / speed,
+        "graph_over_products": over,
+    }  # fmt: skip

@@ -1,0 +1,47 @@
+"""Tables of `gpunet bench report`: the ratios of each group."""
+
+from __future__ import annotations
+
+from gpunet.bench.ratios import Ratio
+from gpunet.bench.report import Report
+from gpunet.report.sheets import NOTHING, Column, Sheet
+
+
+def sheets(report: Report) -> list[Sheet]:
+    """A table a group: time of ours over the rival's, medians and quartiles; several files one below the other."""
+    return [_sheet(report, group) for group in report.groups]
+
+
+def _sheet(report: Report, group: str) -> Sheet:
+    several = len(report.files) > 1
+    pairs = report.rows(group)
+    heads = [Column("ours", text=True), Column("rival", text=True)]
+    heads += [Column("file", text=True)] if several else []
+    heads += [Column("time, ours"), Column("time, rival"), Column("ours / rival"), Column("quartiles")]
+    rows = []
+    for each, ratio in pairs:
+        names = [ratio.case, ratio.ours, ratio.rival, *([each.name] if several else [])]
+        rows.append(
+            (*names, time(ratio.seconds), time(ratio.rival_seconds), f"{three(ratio.ratio)}×", quartiles(ratio))
+        )
+    breaks = {place for place in range(1, len(rows)) if rows[place][0] != rows[place - 1][0]}
+    machines = "; ".join(f"{each.name}: {each.machine}" if several else each.machine for each in report.files)
+    return Sheet(group, tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
+
+
+def quartiles(ratio: Ratio) -> str:
+    """Lower and upper, or nothing where there was one round."""
+    return f"{three(ratio.least)} to {three(ratio.most)}" if ratio.quartiles else NOTHING
+
+
+def time(seconds: float | None) -> str:
+    """Seconds with a unit: 291 µs, 22.4 ms, 1.27 s."""
+    if seconds is None:
+        return NOTHING
+    size, unit = next((pair for pair in ((1.0, "s"), (1e-3, "ms")) if seconds >= pair[0]), (1e-6, "µs"))
+    return f"{three(seconds / size)} {unit}"
+
+
+def three(value: float) -> str:
+    """Three digits, or all before the point: 0.0358, 1.30, 291, 1234."""
+    return f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:.0f}"

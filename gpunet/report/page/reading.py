@@ -1,0 +1,149 @@
+"""What the page is made of: `claims.json`, and each run's `result.json`, checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpunet.errors import DataError
+from gpunet.experiments.schema import VERDICTS, ClaimResult, Metric, Result, Row
+
+CLAIMS, RESULT = "claims.json", "result.json"
+STATES = ("finished", "failed", "skipped", "waiting")
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: finished, with its result and its folder; or not, with the reason if there is one."""
+
+    name: str
+    experiment: str
+    state: str
+    reason: str
+    result: Result | None
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Everything a folder holds. quick and updated: what claims.json says, None without one."""
+
+    quick: bool | None
+    updated: str | None
+    runs: tuple[Run, ...]
+
+
+def read(folder: Path) -> Reproduction:
+    """A folder of `gpunet reproduce`, of one run, or of several runs side by side.
+
+    Raises DataError where there is nothing of these, or a file is damaged or of another version.
+    """
+    if (folder / CLAIMS).is_file():
+        return _reproduction(folder)
+    there = [folder] if (folder / RESULT).is_file() else sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
+    if not there:
+        raise DataError(
+            f"'{folder}' holds neither {CLAIMS} nor {RESULT}: expected a folder of `gpunet reproduce` or `gpunet run`"
+        )
+    results = [read_result(path / RESULT) for path in there]
+    runs = [
+        Run(path.resolve().name, result.experiment, "finished", "", result, path)
+        for path, result in zip(there, results, strict=True)
+    ]
+    return Reproduction(None, None, tuple(runs))
+
+
+def read_result(path: Path) -> Result:
+    """A result.json; null stands for a number that is not finite. Raises DataError where it is not one of ours."""
+    try:
+        return _result(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}; run the experiment again") from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    """The line that says so."""
+    why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0] or type(error).__name__
+    return DataError(
+        f"'{path}' is damaged, or of another version of gpunet ({why}): run it again, or move its folder elsewhere"
+    )
+
+
+def _reproduction(folder: Path) -> Reproduction:
+    path = folder / CLAIMS
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        runs = [_entry(folder, entry) for entry in held["runs"]]
+        return Reproduction(bool(held["quick"]), _text(held["updated"]), tuple(runs))
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}; run `gpunet reproduce` again") from error
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def _entry(folder: Path, entry: dict[str, Any]) -> Run:
+    name, state = _text(entry["name"]), _text(entry["state"])
+    if Path(name).name != name or state not in STATES:
+        raise ValueError(f"a run is named '{name}' and is '{state}'")
+    result, reason = None, _text(entry["reason"] or "")
+    if state == "finished":
+        if (folder / name / RESULT).is_file():
+            result = read_result(folder / name / RESULT)
+        else:
+            state, reason = "missing", f"{name}/{RESULT} is not there any more: run it again"
+    experiment = result.experiment if result else _text(entry["experiment"])
+    return Run(name, experiment, state, reason, result, folder / name)
+
+
+def _result(found: dict[str, Any]) -> Result:
+    return Result(
+        experiment=_text(found["experiment"]),
+        dataset=_text(found["dataset"]),
+        device=_text(found["device"]),
+        settings=dict(found["settings"]),
+        seeds=[int(seed) for seed in found["seeds"]],
+        rows=[_row(row) for row in found["rows"]],
+        claims=[_claim(claim) for claim in found["claims"]],
+        curves=_finite_or_nan(dict(found["curves"])),
+        timings=dict(found["timings"]),
+        provenance=dict(found["provenance"]),
+    )
+
+
+def _row(found: dict[str, Any]) -> Row:
+    metrics = {_text(name): Metric([_number(v) for v in each["values"]]) for name, each in found["metrics"].items()}
+    return Row(_text(found["name"]), metrics)
+
+
+def _claim(found: dict[str, Any]) -> ClaimResult:
+    claim = ClaimResult(**found)
+    if claim.verdict not in VERDICTS:
+        raise ValueError(f"verdict '{claim.verdict}'")
+    return claim
+
+
+def _finite_or_nan(value: Any) -> Any:
+    """None becomes NaN, as it was before it was written."""
+    if isinstance(value, dict):
+        return {key: _finite_or_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_nan(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a text belongs")
+    return value

@@ -1,0 +1,141 @@
+"""`gpunet bench devices`: whole experiments on two devices, and what is said where there is no GPU."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import pytest
+
+from gpunet.backend import why_no_gpu
+from gpunet.bench import devices
+from gpunet.errors import DivergedError, InputError
+from gpunet.experiments import registry
+from gpunet.experiments.schema import Metric, Result, Row
+
+from .runner import run
+
+ROW = {"experiment", "dataset", "seconds", "speed_up", "apart", "where", "failed"}
+
+
+@pytest.fixture
+def _small(monkeypatch):
+    """The toy experiment on one data set with few steps; the others not at all."""
+    plan = devices.Plan(
+        lambda quick: [devices._load("xor-easy")],
+        lambda module, quick: module.Settings(limit=30, learning_rates=(0.8,)),
+        (2, 3),
+    )
+    monkeypatch.setattr(devices, "PLANS", {"toy": plan})
+
+
+def bench(capsys, *arguments, code=0):
+    done = run(capsys, "bench", "devices", "--devices", "numpy,cpu", *arguments)
+    assert done.code == code
+    assert all(line.startswith("bench devices: ") for line in done.err.splitlines())
+    return done
+
+
+@pytest.mark.usefixtures("_small")
+def test_as_json(capsys):
+    document = json.loads(bench(capsys, "--json").out)
+    assert document["benchmark"] == "devices"
+    assert list(document["devices"]) == ["numpy", "cpu"]
+    assert document["devices"]["numpy"] == "cpu (numpy)"
+    assert document["quick"] is True
+    assert document["provenance"]["numpy"]
+    (row,) = document["rows"]
+    assert set(row) == ROW
+    assert (row["experiment"], row["dataset"]) == ("toy", "xor-easy")
+    assert row["speed_up"] == pytest.approx(row["seconds"]["numpy"] / row["seconds"]["cpu"])
+    assert row["apart"] <= 0.5
+    assert row["failed"] == {}
+
+
+@pytest.mark.usefixtures("_small")
+def test_as_a_table(capsys):
+    done = bench(capsys, "--experiment", "toy", "--seeds", 1)
+    for words in ("numpy is cpu (numpy)", "xor-easy", "speed-up", "apart"):
+        assert words in done.out, words
+    assert done.err.splitlines()[-1] == "bench devices: 2/2 toy on cpu"
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_experiment_that_fails_is_said_and_the_others_go_on(capsys, monkeypatch):
+    module = registry.experiment("toy").load()
+    run_toy, calls = module.run, []
+
+    def failing(*args, **kwargs):
+        calls.append(kwargs["device"])
+        if len(calls) == 2:
+            raise DivergedError("the loss became\nNaN")
+        return run_toy(*args, **kwargs)
+
+    monkeypatch.setattr(module, "run", failing)
+    done = bench(capsys, code=1)
+    assert "toy on cpu failed: the loss became NaN" in done.out
+    assert "failed" in done.out
+
+
+def test_every_experiment_has_a_plan():
+    assert list(devices.PLANS) == list(registry.EXPERIMENTS)
+    for name, plan in devices.PLANS.items():
+        module = registry.experiment(name).load()
+        for quick in (True, False):
+            assert isinstance(plan.settings(module, quick), module.Settings)
+        data = plan.data(True)
+        assert all(hasattr(each, "x_train") or hasattr(each, "train") for each in (data if name == "toy" else [data]))
+
+
+def test_how_far_two_results_are_apart():
+    def result(**accuracies):
+        rows = [Row(name, {"test_accuracy": Metric(list(values))}) for name, values in accuracies.items()]
+        return Result("toy", "xor", "cpu", {}, [0], rows)
+
+    here, there = result(a=[0.5, 0.7], b=[0.9], only_here=[1.0]), result(a=[0.6, 0.6], b=[0.8])
+    apart, where = devices._apart([here, there])
+    assert apart == pytest.approx(0.1)
+    assert where == "test_accuracy of b"
+    assert devices._apart([here]) == (None, "")
+    assert devices._apart([]) == (None, "")
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="this machine has a GPU")
+def test_without_a_gpu_one_line_says_why_and_what_to_install(capsys):
+    done = run(capsys, "bench", "devices")
+    done.one_line(2, "device 'cuda' cannot be used", "pip install 'gpunet[cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--devices", "cpu"), ("devices are cpu: expected two or more different ones",)),
+        (("--devices", "cpu,cpu"), ("two or more different ones",)),
+        (("--devices", ""), ("two or more different ones",)),
+        (("--devices", "cpu,tpu"), ("unknown device 'tpu'",)),
+        (("--devices", "numpy,cpu", "--experiment", "imagenet"), ("unknown experiment 'imagenet'", "cifar-mlp")),
+        (("--devices", "numpy,cpu", "--seeds", 0), ("Invalid value", "--seeds")),
+    ],
+)
+def test_mistakes(capsys, arguments, words):
+    run(capsys, "bench", "devices", *arguments).one_line(2, *words)
+
+
+def test_missing_data_is_said_before_anything_runs(capsys, monkeypatch):
+    monkeypatch.setattr(devices, "_row", pytest.fail)
+    run(capsys, "bench", "devices", "--devices", "numpy,cpu", "--full").one_line(2, "mnist", "gpunet data fetch")
+
+
+def test_devices_are_made_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(devices, "get_backend", lambda name: made.append(name) or types.SimpleNamespace())
+    with pytest.raises(InputError, match="unknown experiment"):
+        devices.compare(["cpu", "numpy"], ["nothing"])
+    assert made == []
+
+
+def test_help(capsys):
+    done = run(capsys, "bench", "devices", "--help")
+    assert (done.code, done.err) == (0, "")
+    for word in ("--devices", "--experiment", "--full", "speed-up", "apart", "numpy,cpu", "gpunet bench devices"):
+        assert word in done.out, word

@@ -1,0 +1,50 @@
+"""The cases of cases.py: shapes that are friendly, ragged, and large enough for several blocks."""
+
+from __future__ import annotations
+
+from .cases import Case, activate, affine, backward, conv, gather, loss, maxpool, normal, optimiser, pixels, scores
+
+MATRICES = [(1, 1), (1, 31), (33, 10), (64, 128), (1030, 3), (300, 257)]
+SOURCES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "bool"]
+LOSSES = {
+    "softmax": loss("softmax_cross_entropy"), "binary": loss("binary_cross_entropy"),
+    **{f"squared {name}": loss("squared_error", name) for name in ("identity", "relu", "sigmoid")},
+}  # fmt: skip
+CONVS = [
+    (1, 1, 1, 1, 1, 1, 0, 1, "relu"),
+    (3, 2, 7, 9, 9, 3, 1, 1, "identity"),
+    (2, 3, 9, 8, 8, 3, 0, 2, "relu"),
+    (2, 30, 6, 7, 5, 3, 1, 2, "sigmoid"),  # more taps than are staged at a time
+    (2, 9, 8, 11, 3, 5, 2, 3, "relu"),
+    (65, 1, 6, 6, 2, 3, 0, 4, "identity"),  # more images than shares
+    (1, 1, 25, 23, 2, 3, 1, 1, "relu"),  # more positions than a block sees at a time
+]
+CASES = [
+    *(Case(f"activate {f} {s}", normal(s), activate(f)) for f in ("identity", "relu", "sigmoid") for s in MATRICES),
+    *(
+        Case(f"backward {f} {s} bias={b} in_place={i}", normal(s, s), backward(f, b, i), s[0])
+        for f, b, i in [("relu", True, True), ("sigmoid", True, False), ("identity", True, True),
+                        ("identity", True, False), ("relu", False, False), ("sigmoid", False, True)]
+        for s in MATRICES
+    ),
+    Case("backward wide", normal((600, 512), (600, 512)), backward("relu", True, True), 600),
+    *(
+        Case(f"affine {f} {s}", normal(s, (7, s[1]), 7), affine(f), s[1])
+        for f in ("identity", "relu", "sigmoid") for s in MATRICES
+    ),
+    *(Case(f"gather {d} {s}", pixels(s, d), gather(1 / 255)) for d in SOURCES for s in [(9, 5), (26, 3, 4, 2)]),
+    *(Case(f"gather uint8 {s}", pixels(s, "uint8"), gather(1)) for s in [(40, 784), (5, 1300), (600, 1)]),
+    *(
+        Case(f"{name} {n}x{k}", scores(n, k), run, n * k)
+        for name, run in LOSSES.items()
+        for n, k in [(1, 2), (2, 1), (64, 10), (33, 100), (300, 1), (1100, 2)] if (name, k) != ("softmax", 1)
+    ),
+    *(
+        Case(f"{name} {size} {decayed}", normal(*[size] * 4), optimiser(name, states, decayed), 10)
+        for name, states in (("sgd", 0), ("momentum", 1), ("adam", 2))
+        for size, decayed in [(1, 1), (31, 0), (33, 17), (1030, 641), (9000, 9000)]
+    ),
+    *map(conv, CONVS),
+    *map(maxpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15]),
+]  # fmt: skip
+NAMES = [case.name for case in CASES]

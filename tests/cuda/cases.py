@@ -1,0 +1,195 @@
+"""Every operation of a training step as a case that any backend can run, on shapes that are friendly and ragged.
+
+A case draws its arrays as float64 numbers that float32 holds exactly, so that NumPy in float64 is the oracle of both
+dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend import Backend
+
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass
+class Bench:
+    """A backend, a dtype, and how many elements beyond an aligned address every array begins."""
+
+    backend: Backend
+    dtype: str
+    offset: int = 0
+
+    def give(self, array: np.ndarray, as_it_is: bool = False) -> Any:
+        """A copy on the device; floats in the bench's dtype unless `as_it_is`."""
+        dtype = self.dtype if array.dtype.kind == "f" and not as_it_is else array.dtype
+        out = self.room(array.shape, dtype)
+        self.backend.copy(np.ascontiguousarray(array, dtype), out)
+        return out
+
+    def room(self, shape: Any, dtype: Any = None) -> Any:
+        """Memory with undefined contents."""
+        shape = (shape,) if isinstance(shape, int) else shape
+        size = int(np.prod(shape))
+        return self.backend.empty(size + self.offset, dtype or self.dtype)[self.offset :].reshape(shape)
+
+
+@dataclass(frozen=True)
+class Case:
+    """draw(rng) gives host arrays; run(bench, *arrays) gives arrays of the bench's backend, sums of `terms` terms."""
+
+    name: str
+    draw: Callable[[np.random.Generator], Arrays]
+    run: Callable[..., tuple[Any, ...]]
+    terms: int = 1
+
+
+def single(a: np.ndarray) -> np.ndarray:
+    """Rounded to float32 numbers."""
+    return a.astype("float32").astype("float64")
+
+
+def normal(*shapes: Any) -> Callable[[np.random.Generator], Arrays]:
+    return lambda rng: tuple(single(rng.normal(size=shape)) for shape in shapes)
+
+
+def results(bench: Bench, found: tuple[Any, ...]) -> Arrays:
+    return tuple(np.array(bench.backend.to_host(each)) for each in found)
+
+
+# -- element-wise ----------------------------------------------------------------------------------------------------
+
+
+def activate(activation: str) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, z: np.ndarray) -> tuple[Any, ...]:
+        out = bench.room(z.shape)
+        bench.backend.activate(activation, bench.give(z), out)
+        return (out,)
+
+    return run
+
+
+def backward(activation: str, with_bias: bool, in_place: bool) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, y: np.ndarray, dy: np.ndarray) -> tuple[Any, ...]:
+        given = bench.give(dy)
+        dz = given if in_place else bench.room(dy.shape)
+        grad = bench.room(dy.shape[1]) if with_bias else None
+        bench.backend.activation_backward(activation, bench.give(y), given, dz, grad)
+        return (dz, grad) if with_bias else (dz,)
+
+    return run
+
+
+def affine(activation: str) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[Any, ...]:
+        out = bench.room((len(x), len(weight)))
+        bench.backend.affine(*map(bench.give, (x, weight, bias)), activation, out)
+        return (out,)
+
+    return run
+
+
+# -- batches ---------------------------------------------------------------------------------------------------------
+
+
+def pixels(shape: tuple[int, ...], dtype: str) -> Callable[[np.random.Generator], Arrays]:
+    def draw(rng: np.random.Generator) -> Arrays:
+        return rng.integers(0, 120, shape).astype(dtype), rng.permutation(shape[0]), np.array([2])
+
+    return draw
+
+
+def gather(scale: float) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, data: np.ndarray, order: np.ndarray, cursor: np.ndarray) -> tuple[Any, ...]:
+        rows = (len(data) - 2) // 2
+        out, place = bench.room((rows, *data.shape[1:])), bench.give(cursor)
+        again = bench.room((rows, *data.shape[1:]))
+        given = bench.give(data, as_it_is=True), bench.give(order)
+        bench.backend.gather(*given, place, scale, out)
+        bench.backend.advance(place, rows)
+        bench.backend.gather(*given, place, scale, again)
+        return out, again, place
+
+    return run
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
+
+
+def scores(n: int, k: int) -> Callable[[np.random.Generator], Arrays]:
+    def draw(rng: np.random.Generator) -> Arrays:
+        labels = rng.integers(0, max(2, k), n)
+        labels[0], labels[-1] = 0, max(2, k) - 1
+        return single(rng.normal(size=(n, k)) * 3), labels
+
+    return draw
+
+
+def loss(name: str, activation: str = "") -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, z: np.ndarray, labels: np.ndarray) -> tuple[Any, ...]:
+        dz, totals = bench.room(z.shape), bench.room(4, "float64")
+        bench.backend.copy(np.array([1.5, 2, 3, -1]), totals)
+        given = bench.give(z), bench.give(labels), 1 / 8, dz, totals
+        bench.backend.squared_error(activation, *given) if activation else getattr(bench.backend, name)(*given)
+        return dz, totals
+
+    return run
+
+
+# -- optimisers ------------------------------------------------------------------------------------------------------
+
+
+def optimiser(name: str, states: int, decayed: int) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, params: np.ndarray, *gradients: np.ndarray) -> tuple[Any, ...]:
+        scalars = bench.room(7, "float64")
+        bench.backend.copy(np.array([0.01, 0.9, 0.999, 1e-8, 0.003, 4, 0]), scalars)
+        given = bench.give(params)
+        kept = [bench.give(np.zeros(len(params))) for _ in range(states)]
+        for gradient in gradients:
+            bench.backend.tick(scalars)
+            getattr(bench.backend, name)(given, bench.give(gradient), *kept, scalars, decayed)
+        return given, *kept, scalars
+
+    return run
+
+
+# -- images: (n, channels, rows, columns, filters, kernel, padding, pool, activation) ----------------------------------
+
+
+def conv(sizes: tuple[Any, ...]) -> Case:
+    n, channels, rows, columns, filters, k, padding, pool, activation = sizes
+    pooled = (n, filters, (rows + 2 * padding - k + 1) // pool, (columns + 2 * padding - k + 1) // pool)
+
+    def run(bench: Bench, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, slopes: np.ndarray) -> tuple[Any, ...]:
+        given, weights, out = bench.give(x), bench.give(weight), bench.room(pooled)
+        place = bench.room(pooled, "uint8") if pool > 1 else None
+        bench.backend.conv2d(given, weights, bench.give(bias), activation, padding, pool, out, place)
+        grads = [bench.room(a.shape) for a in (weight, bias, x)]
+        bench.backend.conv2d_backward(given, weights, padding, pool, place, bench.give(slopes), *grads)
+        return out, *grads, *([] if place is None else [place])
+
+    draw = normal((n, channels, rows, columns), (filters, channels, k, k), filters, pooled)
+    terms = max(channels * k * k, n * pooled[2] * pooled[3], filters * k * k)
+    return Case(f"conv {sizes}", draw, run, terms)
+
+
+def maxpool(shape: tuple[int, ...], size: int) -> Case:
+    def run(bench: Bench, x: np.ndarray, slopes: np.ndarray) -> tuple[Any, ...]:
+        out, place, dx = bench.room(slopes.shape), bench.room(slopes.shape, "uint8"), bench.room(x.shape)
+        again = bench.room(slopes.shape)
+        bench.backend.maxpool2d(bench.give(x), size, out, place)
+        bench.backend.maxpool2d(bench.give(x), size, again, None)
+        bench.backend.maxpool2d_backward(bench.give(slopes), place, size, dx)
+        return out, place, again, dx
+
+    pooled = (*shape[:2], shape[2] // size, shape[3] // size)
+
+    def draw(rng: np.random.Generator) -> Arrays:
+        return rng.integers(-3, 4, shape).astype("float64"), single(rng.normal(size=pooled))
+
+    return Case(f"maxpool {size} {shape}", draw, run)

@@ -1,0 +1,273 @@
+"""The pretend GPU's machine: devices, memory, streams, capture and graphs, with CuPy 14.2's names and CUDA's refusals.
+
+Work runs at once, in the order in which it is issued. While a stream captures, work issued to it is kept instead and
+runs when the graph is launched; what CUDA refuses then (allocation, waiting, host reads and copies, cuBLAS, work on
+the legacy stream) raises, and leaves a capture that ends in an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import weakref
+from typing import Any
+
+import numpy as np
+
+from tests.cuda.pretend_array import DeviceArray, plain, refuse_host
+from tests.cuda.pretend_memory import CUDARuntimeError, Memory, MemoryPool
+
+WHOLE = 16 << 20  # bytes: larger memory is not filled, so that a workspace that nobody touches costs nothing
+GLOBAL, THREAD_LOCAL, RELAXED = range(3)
+
+
+class Stream:
+    """As cupy.cuda.Stream."""
+
+    null: Any = None
+    _machine: Any = None
+    _numbers = itertools.count(0x1000)
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+    ) -> None:
+        self.ptr = 0 if null else next(self._numbers)
+        self.device_id = -1 if null else self._machine.current
+        self.non_blocking = non_blocking
+        self.nodes: list[Any] | None = None
+        self.invalid = ""
+
+    def __enter__(self) -> Stream:
+        machine = self._machine
+        if self.device_id not in (-1, machine.current):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id})"
+                f" does not match with the current device ({machine.current})"
+            )
+        machine.streams[machine.current].append(self)
+        machine.entered.append(machine.current)
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self._machine.streams[self._machine.entered.pop()].pop()
+
+    def synchronize(self) -> None:
+        self._machine.forbid("cudaStreamSynchronize")
+
+    def record(self, event: Any = None) -> Any:
+        return event or object()
+
+    def wait_event(self, event: Any) -> None:
+        self._machine.waits.append((self.ptr, event))
+
+    def is_capturing(self) -> bool:
+        return self.nodes is not None
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.nodes is not None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+        self.nodes, self.invalid, self.mode = [], "", RELAXED if mode is None else mode
+        self._machine.captures.append(self)
+
+    def end_capture(self) -> Graph:
+        if self.nodes is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
+        nodes, self.nodes = self.nodes, None
+        self._machine.captures.remove(self)
+        if self.invalid:
+            raise CUDARuntimeError(
+                "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture"
+            )
+        return Graph(self._machine, nodes)
+
+
+class Graph:
+    """As cupy.cuda.Graph: what was issued while a stream captured."""
+
+    def __init__(self, machine: Machine, nodes: list[Any]) -> None:
+        self.machine, self.nodes, self.launches, self.uploads = machine, nodes, 0, 0
+        machine.graphs.append(weakref.ref(self))
+
+    def launch(self, stream: Any = None) -> None:
+        stream = stream or self.machine.stream()
+        self.launches += 1
+        for what, work in self.nodes:
+            self.machine.issue(what, work, stream)
+
+    def upload(self, stream: Any = None) -> None:
+        self.uploads += 1
+
+
+class Device:
+    """As cupy.cuda.Device."""
+
+    _machine: Any = None
+
+    def __init__(self, device: int | None = None) -> None:
+        self.id = self._machine.current if device is None else int(device)
+
+    def __enter__(self) -> Device:
+        self._machine.check_device(self.id)
+        self._machine.devices_entered.append(self._machine.current)
+        self._machine.current = self.id
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        self._machine.current = self._machine.devices_entered.pop()
+
+    def use(self) -> None:
+        self._machine.check_device(self.id)
+        self._machine.current = self.id
+
+    def synchronize(self) -> None:
+        self._machine.forbid("cudaDeviceSynchronize")
+
+    @property
+    def compute_capability(self) -> str:
+        return "90"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        with self:
+            return self._machine.mem_info()
+
+
+class Machine:
+    """The state of one pretend computer with GPUs, and the way that every piece of work goes."""
+
+    def __init__(self, devices: int, total: int) -> None:
+        self.count, self.total, self.current = devices, total, 0
+        self.taken = [0] * devices
+        self.devices_entered: list[int] = []
+        self.entered: list[int] = []
+        self.captures: list[Stream] = []
+        self.graphs: list[Any] = []
+        self.waits: list[Any] = []
+        self.launched: list[str] = []  # what ran, by name, in order
+        self.live: weakref.WeakSet[Memory] = weakref.WeakSet()
+        self.Stream = type("Stream", (Stream,), {"_machine": self})
+        self.Stream.null = self.Stream(null=True)
+        self.Device = type("Device", (Device,), {"_machine": self})
+        self.streams = [[self.Stream.null] for _ in range(devices)]
+        self.pool = MemoryPool(self)
+        self.allocators: list[Any] = [self.pool.malloc]
+
+    def device(self, index: int) -> Device:
+        return self.Device(index)
+
+    def stream(self) -> Stream:
+        return self.streams[self.current][-1]
+
+    def check_device(self, index: int) -> None:
+        if not 0 <= index < self.count:
+            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def mem_info(self) -> tuple[int, int]:
+        return self.total - self.taken[self.current], self.total
+
+    def cuda_malloc(self, size: int) -> None:
+        self.forbid("cudaMalloc", relaxed=True)
+        if self.taken[self.current] + size > self.total:
+            raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+        self.taken[self.current] += size
+
+    @contextlib.contextmanager
+    def using_allocator(self, allocator: Any = None) -> Any:
+        self.allocators.append(allocator or self.pool.malloc)
+        try:
+            yield
+        finally:
+            self.allocators.pop()
+
+    def empty(self, shape: Any, dtype: Any = float, order: str = "C") -> Any:
+        """Memory full of NaN, or of the largest integer: what nobody wrote shows where it is read."""
+        dtype = np.dtype(dtype)
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        memory = self.allocators[-1](int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        memory = getattr(memory, "mem", memory)
+        array = memory.array(shape, dtype)
+        if array.nbytes < WHOLE:
+            array.fill(np.nan if dtype.kind in "fc" else np.iinfo(dtype).max if dtype.kind in "iu" else True)
+        found = array.view(DeviceArray)
+        found.machine, found.memory = self, memory
+        return found
+
+    def result(self, value: Any) -> Any:
+        """New device arrays with what an operation computed, also in tuples."""
+        if isinstance(value, (tuple, list)):
+            made = [self.result(each) for each in value]
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return value
+        value = np.asarray(value)
+        self.forbid_new(value)
+        out = self.empty(value.shape, value.dtype)
+        plain(out)[...] = value
+        return out
+
+    def forbid_new(self, value: Any) -> None:
+        if self.stream().is_capturing():  # an array made here would be computed now and never again
+            self.invalidate()
+            self.allocators[-1](value.nbytes)
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: a new array while capturing")
+
+    def call(self, function: Any, args: Any, options: Any) -> Any:
+        """A function of NumPy's on device arrays: its result is new unless it is a view of an operand."""
+        refuse_host(*args, *options.values())
+        found = function(*plain(args), **plain(options))
+        if isinstance(found, np.ndarray):
+            for parent in (*args, *options.values()):
+                if isinstance(parent, DeviceArray) and np.may_share_memory(found, plain(parent)):
+                    view = found.view(DeviceArray)
+                    view.machine, view.memory = self, parent.memory
+                    return view
+        return self.result(found)
+
+    # -- work ----------------------------------------------------------------------------------------------------
+
+    def issue(self, what: str, work: Any, stream: Any = None) -> None:
+        stream = stream or self.stream()
+        if stream.nodes is not None:
+            stream.nodes.append((what, work))
+            return
+        if stream.ptr == 0 and any(not each.non_blocking for each in self.captures):
+            self.invalidate()
+            raise CUDARuntimeError(
+                f"cudaErrorStreamCaptureImplicit: {what} on the legacy stream while another captures"
+            )
+        with np.errstate(all="ignore"):
+            work()
+        self.launched.append(what)
+
+    def forbid(self, what: str, relaxed: bool = False) -> None:
+        """Refuse `what` while a stream captures; `relaxed` calls are allowed in that mode."""
+        if any(not (relaxed and each.mode == RELAXED) for each in self.captures):
+            self.invalidate()
+            raise CUDARuntimeError(
+                f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})"
+            )
+
+    def invalidate(self) -> None:
+        for stream in self.captures:
+            stream.invalid = "invalid"
+
+    def host_read(self, what: str) -> None:
+        self.forbid(what)
+
+    def host_copy(self, what: str) -> None:
+        """A copy from the host: CuPy stages it in pinned memory, which a graph would read again much later."""
+        self.forbid(what)
+
+    def refuse_library(self, what: str) -> None:
+        """CuPy's own refusal: its handles cannot be set to a stream that captures."""
+        if self.stream().is_capturing():
+            raise NotImplementedError(f"calling {what} API during stream capture is currently unsupported")
+
+    def check_guards(self) -> None:
+        """AssertionError when anything was written outside the arrays that are alive."""
+        for memory in list(self.live):
+            memory.check()

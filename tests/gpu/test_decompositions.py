@@ -1,0 +1,92 @@
+"""The SVD engine and class PCA on a GPU against float64 LAPACK, by every route."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.linalg.choose import CUDA_METHODS
+
+# (shape, k): small, tall, wide, stacks small and tall
+PROBLEMS = [((12, 9), 4), ((300, 40), 10), ((40, 300), 40), ((6, 30, 20), 5), ((3, 200, 24), 6), ((90, 90), 90)]
+
+
+def made(shape, dtype="float32"):
+    """Singular values j^-0.7, so that subspaces are well defined."""
+    rng = np.random.default_rng(sum(shape))
+    *lead, m, n = shape
+    k = min(m, n)
+    left, right = (np.linalg.qr(rng.normal(size=(*lead, size, k)))[0] for size in (m, n))
+    s = np.arange(1, k + 1) ** -0.7
+    return ((left * s) @ right.swapaxes(-1, -2)).astype(dtype), s
+
+
+def check(gpu, found, a, s, k):
+    backend = gpu.backend()
+    u, values, vt = (np.asarray(backend.to_host(part), np.float64) for part in (found.u, found.s, found.vt))
+    assert found.u.dtype == a.dtype
+    eps = np.finfo(a.dtype).eps
+    np.testing.assert_allclose(values, np.broadcast_to(s[:k], values.shape), rtol=0, atol=200 * eps)
+    one = np.eye(k)
+    for vectors in (u, vt.swapaxes(-1, -2)):
+        np.testing.assert_allclose(vectors.swapaxes(-1, -2) @ vectors - one, 0, atol=1000 * eps)
+    best = np.linalg.svd(a.astype(np.float64), full_matrices=False)
+    truth = (best[0][..., :k] * best[1][..., None, :k]) @ best[2][..., :k, :]
+    np.testing.assert_allclose((u * values[..., None, :]) @ vt, truth, rtol=0, atol=2000 * eps)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "k"), PROBLEMS, ids=str)
+def test_svd_as_it_chooses(gpu, shape, k, dtype):
+    a, s = made(shape, dtype)
+    backend = gpu.backend()
+    found = gn.svd(backend.asarray(a), k, device=backend)
+    assert found.residual <= found.tol
+    check(gpu, found, a, s, k)
+
+
+@pytest.mark.parametrize("method", [method for method in CUDA_METHODS if method != "auto"])
+@pytest.mark.parametrize(("shape", "k"), [((24, 16), 5), ((4, 200, 20), 4)], ids=str)
+def test_every_route(gpu, method, shape, k):
+    if method == "gesvdj" and max(shape[-2:]) > 32:
+        pytest.skip("gesvdj takes matrices up to 32×32")
+    a, s = made(shape)
+    found = gn.svd(gpu.backend().asarray(a), k, method=method, device=gpu.backend())
+    assert found.route == method
+    check(gpu, found, a, s, k)
+
+
+def test_the_cpus_signs_and_order(gpu):
+    a, _ = made((200, 30))
+    backend = gpu.backend()
+    here, there = gn.svd(a, 6), gn.svd(backend.asarray(a), 6, device=backend)
+    for name in ("u", "s", "vt"):
+        np.testing.assert_allclose(backend.to_host(getattr(there, name)), getattr(here, name), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("center", [False, True])
+def test_class_pca_of_data_on_the_device(gpu, dtype, center):
+    digits = gn.datasets.load("digits")
+    x, y = digits.x_train[:600].astype(dtype), digits.y_train[:600]
+    here = gn.class_pca(x, y, 4, center=center)
+    backend = gpu.backend()
+    there = gn.class_pca(backend.asarray(x), y, 4, center=center)
+    components = np.asarray(backend.to_host(there.components))
+    variances = np.asarray(backend.to_host(there.explained_variance))
+    np.testing.assert_allclose(variances, here.explained_variance, rtol=1e-4)
+    for one, other in zip(here.components, components, strict=True):  # the same subspaces
+        cosines = np.linalg.svd(one.astype(np.float64) @ other.T.astype(np.float64), compute_uv=False)
+        np.testing.assert_allclose(cosines, 1, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(backend.to_host(there.counts)), here.counts)
+
+
+def test_streamed_grams(gpu):
+    digits = gn.datasets.load("digits")
+    backend, gram = gpu.backend(), gn.StreamingGram()
+    for start in range(0, 1000, 300):
+        gram.update(backend.asarray(digits.x_train[start : start + 300]))
+    x = digits.x_train[:1200].astype(np.float64)
+    assert gram.count == 1200
+    np.testing.assert_allclose(np.asarray(backend.to_host(gram.gram())), x.T @ x, rtol=1e-12)

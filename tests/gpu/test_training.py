@@ -1,0 +1,205 @@
+"""Training on a GPU: recorded steps are eager ones to the bit, and both are the CPU's up to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import get_backend
+from gpunet.progress import Progress
+
+OPTIMISERS = {
+    "sgd": lambda: gn.SGD(0.1),
+    "momentum": lambda: gn.SGD(0.05, momentum=0.9),
+    "adam": lambda: gn.Adam(3e-3),
+    "adam, l2": lambda: gn.Adam(3e-3, l2=1e-4),
+}
+NETS = {
+    "dense": lambda: [gn.Dense(32, "relu"), gn.Dense(16, "sigmoid"), gn.Dense(10)],
+    "factored": lambda: [gn.Dense(32, "relu"), gn.LowRankDense(32, 4, "relu"), gn.Dense(10)],
+    "frozen below": lambda: [gn.Dense(32, "relu", trainable=False), gn.Dense(16, "relu"), gn.Dense(10)],
+    "convolution": lambda: [
+        gn.Reshape((1, 8, 8)), gn.Conv2D(4, 3, "relu", pool=2), gn.Conv2D(6, 3, "relu", padding="same"),
+        gn.MaxPool2D(3), gn.Flatten(), gn.Dense(10),
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return gn.datasets.load("digits")
+
+
+def trained(device, digits, net="dense", optimiser="adam", samples=330, epochs=2, graphs="auto", batch=64, **options):
+    """A trainer after some epochs, the last batch of each with a few samples only, and its history."""
+    trainer = gn.Trainer(
+        gn.Sequential(NETS[net]()), optimizer=OPTIMISERS[optimiser](), device=device, seed=3, graphs=graphs
+    )
+    history = trainer.fit(
+        digits.x_train[:samples], digits.y_train[:samples], epochs=epochs, batch_size=batch,
+        validation_data=(digits.x_test[:50], digits.y_test[:50]), **options,
+    )  # fmt: skip
+    return trainer, history
+
+
+def few(gpu):
+    """Work that the pretend GPU does in a second, where every thread of a convolution has its turn on the CPU."""
+    return {} if gpu.real else {"samples": 27, "batch": 8}
+
+
+def weights(trainer):
+    return trainer.backend.to_host(trainer.model.flat[0]).copy()
+
+
+@pytest.mark.parametrize(
+    ("net", "optimiser"), [("dense", optimiser) for optimiser in OPTIMISERS] + [(net, "adam") for net in [*NETS][1:]]
+)
+def test_replay_is_bit_identical_to_eager(gpu, digits, net, optimiser):
+    work = few(gpu) if net == "convolution" else {}
+    recorded, history = trained(gpu.backend(), digits, net, optimiser, **work)
+    eager, expected = trained(gpu.backend(), digits, net, optimiser, graphs="off", **work)
+    assert recorded.graphs.reason == "", "steps were not recorded"
+    assert eager.graphs.reason
+    np.testing.assert_array_equal(weights(recorded), weights(eager))
+    for metric in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+        assert history[metric] == expected[metric]
+
+
+def test_the_same_run_twice_gives_the_same_bits(gpu, digits):
+    first, second = (trained(gpu.backend(), digits, "convolution", **few(gpu))[0] for _ in range(2))
+    np.testing.assert_array_equal(weights(first), weights(second))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_initial_weights_are_the_cpus_to_the_bit(gpu, digits, net):
+    both = []
+    for device in (gpu.backend(), get_backend("numpy")):
+        trainer = gn.Trainer(gn.Sequential(NETS[net]()), device=device, seed=11)
+        trainer.prepare((64,))
+        both.append(weights(trainer))
+    assert np.ptp(both[0]) > 0
+    np.testing.assert_array_equal(*both)
+
+
+def test_batches_are_the_cpus(gpu, digits, monkeypatch):
+    drawn: dict[str, list[np.ndarray]] = {}
+    line_up = gn.Trainer.line_up
+
+    def spying(trainer, order):
+        placed = line_up(trainer, order)
+        drawn.setdefault(trainer.backend.name, []).append(np.array(trainer.backend.to_host(placed)))
+        return placed
+
+    monkeypatch.setattr(gn.Trainer, "line_up", spying)
+    for device in (gpu.backend(), get_backend("numpy")):
+        trained(device, digits, epochs=3)
+    assert len(drawn["cpu"]) == 3
+    np.testing.assert_array_equal(drawn["cuda:0"], drawn["cpu"])
+    assert (drawn["cpu"][0] != drawn["cpu"][1]).any()
+
+
+class Curve(gn.Callback):
+    """The mean loss so far, before every tenth step."""
+
+    def __init__(self):
+        self.losses = []
+
+    def steps(self, total):
+        return range(10, total, 10)
+
+    def on_step(self, trainer, step):
+        self.losses.append(trainer.tally.means()[0])
+
+
+@pytest.mark.parametrize("net", ["dense", "factored", "convolution"])
+def test_the_loss_curve_over_an_epoch_is_the_cpus(gpu, digits, net):
+    curves = []
+    work = {"samples": 1400} | ({"samples": 100, "batch": 8} if net == "convolution" and not gpu.real else {})
+    for device in (gpu.backend(), get_backend("numpy")):
+        curve = Curve()
+        _, history = trained(device, digits, net, epochs=1, callbacks=[curve], **work)
+        curves.append([*curve.losses, *history["train_loss"], *history["validation_loss"]])
+    assert len(curves[0]) >= 3
+    assert curves[0][0] != curves[0][1], "the loss does not move"
+    np.testing.assert_allclose(curves[0], curves[1], rtol=0, atol=1e-3)
+
+
+def test_float64_agrees_to_rounding(gpu, digits):
+    x, y = digits.x_train[:200], digits.y_train[:200]
+    outputs = []
+    for device in (gpu.backend(), get_backend("numpy")):
+        trainer = gn.Trainer(gn.Sequential(NETS["dense"]()), device=device, dtype="float64")
+        trainer.fit(x, y, epochs=2, batch_size=64)
+        outputs.append(trainer.outputs(x))
+    np.testing.assert_allclose(*outputs, rtol=0, atol=1e-10)
+
+
+class Interrupted(Progress):
+    """Ctrl-C in the third epoch."""
+
+    epochs = 0
+
+    def advance(self, parts=1, note=""):
+        self.epochs += parts > 0
+        if self.epochs > 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("graphs", ["auto", "off"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(gpu, digits, tmp_path, graphs):
+    whole, history = trained(gpu.backend(), digits, epochs=4, graphs=graphs)
+    with pytest.raises(KeyboardInterrupt):
+        trained(gpu.backend(), digits, epochs=4, graphs=graphs, checkpoint=tmp_path, checkpoint_every=0.5,
+                progress=Interrupted())  # fmt: skip
+    again, resumed = trained(
+        gpu.backend(), digits, epochs=4, graphs=graphs, checkpoint=tmp_path, checkpoint_every=0.5, resume=True
+    )
+    np.testing.assert_array_equal(weights(again), weights(whole))
+    assert resumed["train_loss"] == history["train_loss"]
+
+
+@pytest.mark.parametrize("state", ["restart", "carry-both"])
+def test_factorise_in_mid_training(gpu, digits, state):
+    """A new layout in mid-training: the old recordings are dropped, and the cut is the CPU's."""
+    outcomes = {}
+    for name, device, graphs in (
+        ("gpu", gpu.backend(), "auto"), ("gpu, eager", gpu.backend(), "off"), ("cpu", get_backend("numpy"), "auto"),
+    ):  # fmt: skip
+        cut = gn.Factorise(0.4, gn.BreakEven(0.5), state=state, policy="always", merge=False)
+        trainer, history = trained(device, digits, "dense", epochs=4, graphs=graphs, callbacks=[cut])
+        assert cut.conversions
+        outcomes[name] = history["train_loss"], history["validation_accuracy"], weights(trainer)
+        assert any(isinstance(layer, gn.LowRankDense) for layer in trainer.model.layers)
+    np.testing.assert_array_equal(outcomes["gpu"][2], outcomes["gpu, eager"][2])
+    np.testing.assert_allclose(outcomes["gpu"][0], outcomes["cpu"][0], rtol=0, atol=1e-3)
+
+
+def test_saved_on_one_device_and_loaded_on_the_other(gpu, digits, tmp_path):
+    trainer, _ = trained(gpu.backend(), digits, "factored")
+    gn.save(trainer.model, tmp_path / "model.safetensors")
+    x = digits.x_test[:50]
+    for device in ("numpy", gpu.backend()):
+        model = gn.load(tmp_path / "model.safetensors", device=device)
+        outputs = gn.Trainer(model, device=model.backend).outputs(x)
+        np.testing.assert_allclose(outputs, trainer.outputs(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_gradient_check(gpu, net):
+    rng = np.random.default_rng(0)
+    small = {
+        "dense": [gn.Dense(7, "relu"), gn.Dense(6, "sigmoid"), gn.Dense(4)],
+        "factored": [gn.LowRankDense(7, 2, "relu"), gn.Dense(4)],
+        "frozen below": [gn.Dense(7, "relu", trainable=False), gn.Dense(5, "relu"), gn.Dense(4)],
+        "convolution": [
+            gn.Reshape((1, 4, 4)), gn.Conv2D(3, 3, "relu", padding="same", pool=2), gn.Flatten(), gn.Dense(4),
+        ],
+    }[net]  # fmt: skip
+    model = gn.Sequential(small)
+    backend = gpu.backend()
+    model.build((16,), backend, dtype="float64", seed=1)
+    params = model.flat[0]
+    backend.copy(np.array(backend.to_host(params)) + 0.1 * rng.normal(size=len(params)), params)  # away from corners
+    x, labels = rng.normal(size=(6, 16)), rng.integers(0, 4, 6)
+    assert gn.gradient_check(model, "softmax_cross_entropy", x, labels, device=backend).relative_error < 1e-6

@@ -1,0 +1,106 @@
+"""Folders to make a page of, and the page taken apart."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from gpunet.datasets import load
+from gpunet.experiments import registry
+from gpunet.experiments.schema import VERDICTS, ClaimResult, Metric, Result, Row
+
+from ..experiments.made import dataset
+
+VOID = {"meta", "img", "source", "input", "br", "hr", "link", "rect"}
+
+
+def of(experiment: str, data: Any, seeds: int = 2, **settings: Any) -> Result:
+    module = registry.experiment(experiment).load()
+    return module.run(data, module.Settings(**settings), list(range(seeds)), device="numpy")
+
+
+def svd_init(name: str = "mnist", seeds: int = 2) -> Result:
+    """A run on a few made points that bear the name of the document's data, so that every claim gets a verdict."""
+    return of("svd-init", dataset(name), seeds, epochs=2, hidden=6, batch_size=20)
+
+
+def toy() -> Result:
+    return of("toy", [load("xor-easy")], limit=30, learning_rates=(0.8,))
+
+
+def made(experiment: str = "mine", **changes: Any) -> Result:
+    """A result of an experiment that the page knows nothing of: no figures are drawn, which takes time."""
+    parts: dict[str, Any] = {
+        "dataset": "points", "device": "cpu", "settings": {"epochs": 3}, "seeds": [0, 1],
+        "rows": [Row("first", {"test_accuracy": Metric([0.5, 0.75]), "loss": Metric([1.25, 1.75])})],
+        "claims": [claim("a", "reproduced"), claim("b", "not tested", measured=None)],
+        "timings": {"seconds_per_epoch": {"first": [0.25, 0.75], "second": [0.125, 0.375]}},
+        "provenance": {"gpunet": "0", "cpu": "a processor", "started": "2026-01-02T03:04:05+00:00", "seconds": 65.0},
+    }  # fmt: skip
+    return Result(experiment=experiment, **{**parts, **changes})
+
+
+def claim(name: str, verdict: Any, claimed: float | str = 0.5, measured: float | str | None = 0.25) -> ClaimResult:
+    return ClaimResult(name, f"statement of {name}", "Table 1", claimed, measured, verdict, f"note on {name}")
+
+
+def write(folder: Path, **runs: Result | tuple[str, str, str]) -> Path:
+    """What `gpunet reproduce` leaves: a folder for each result; of the others the experiment, state and reason."""
+    entries, claims = [], []
+    for name, held in runs.items():
+        if isinstance(held, Result):
+            (folder / name).mkdir(parents=True)
+            held.write(folder / name)
+            found = held.to_json()
+            claims += [{"experiment": held.experiment, "document": "", "run": name} | one for one in found["claims"]]
+            entries.append({"name": name, "experiment": held.experiment, "state": "finished", "reason": None})
+        else:
+            experiment, state, reason = held
+            entries.append({"name": name, "experiment": experiment, "state": state, "reason": reason or None})
+    document = {
+        "schema": 1, "gpunet": "0", "quick": True, "updated": "2026-01-02T03:04:05+00:00", "complete": False,
+        "counts": {verdict: sum(one["verdict"] == verdict for one in claims) for verdict in VERDICTS},
+        "runs": entries, "claims": claims,
+    }  # fmt: skip
+    (folder / "claims.json").write_text(json.dumps(document))
+    return folder
+
+
+class Walk(HTMLParser):
+    """A page's elements as (tag, attributes) in order; `problems` has what is not closed as it was opened."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.problems: list[str] = []
+        self.texts: list[tuple[tuple[str, ...], str]] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        self.problems += [f"<{tag}> is never closed" for tag in self._open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if len({name for name, _ in attrs}) < len(attrs):
+            self.problems.append(f"<{tag}> has an attribute twice")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.problems.append(f"</{tag}> closes something else at {self.getpos()}")
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((tuple(self._open), data))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self) -> str:
+        """What is read: no style sheet."""
+        return " ".join(" ".join(said for place, said in self.texts if "style" not in place).split())
