@@ -84,7 +84,9 @@ def _parts(trainer: Trainer, data: Samples, order: Any, n: int) -> dict[str, Cal
         ops.gather(data.x, order, cursor, data.scale, x)
         ops.gather(data.labels, order, cursor, 1, labels)
 
-    scores = model.forward(x)
+    with ops.session():
+        gather()
+        scores = model.forward(x)
     return {
         "gather": gather,
         "forward": lambda: model.forward(x),

@@ -265,7 +265,7 @@ def test_weights_are_drawn_as_the_document_says(problem):
         ({"patience": 1, "learning_rate": 0.5}, {"callbacks": lambda: [gn.EarlyStopping(patience=1)]}),
         ({"batch_size": 7}, {"batch_size": 7}),
     ],
-    ids=str,
+    ids=["shuffle", "decay", "cycle", "patience", "batch size"],
 )
 def test_options_reach_the_trainer(problem, changes, options):
     """Five epochs of four batches, as `Recipe` says and by hand."""

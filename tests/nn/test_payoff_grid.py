@@ -131,18 +131,19 @@ def test_the_benchmark_adds_to_its_record(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(grid, name, value)
     record = tmp_path / "results" / "made.json"
     record.parent.mkdir()
-    record.write_text('{"mnist": 1}')
+    record.write_text('{"sections": {"train": {"cases": 1}}}')
     arguments = ["lowrank.py", "--grid", "--every", "3", "--rounds", "1", "--device", "numpy", "--json", str(record)]
     monkeypatch.setattr(sys, "argv", arguments)
     runpy.run_path(str(script), run_name="__main__")
     out = capsys.readouterr().out
     assert "slower than dense, of " in out
     assert "false alarms" in out
-    document = json.loads(record.read_text(), parse_constant=pytest.fail)
-    assert set(document) == {"mnist", "grid"}
-    assert document["mnist"] == 1
-    assert document["grid"]["rounds"] == 1
-    assert {"git", "numpy", "threads", "started"} <= set(document["grid"]["provenance"])
-    assert [(tuple(c["case"]["shape"]), c["case"]["rank"], c["case"]["batch"]) for c in document["grid"]["cases"]] == [
+    sections = json.loads(record.read_text(), parse_constant=pytest.fail)["sections"]
+    assert set(sections) == {"train", "lowrank-grid"}
+    assert sections["train"] == {"cases": 1}
+    made = sections["lowrank-grid"]
+    assert made["rounds"] == 1
+    assert {"git", "numpy", "threads"} <= set(made["provenance"])
+    assert [(tuple(c["case"]["shape"]), c["case"]["rank"], c["case"]["batch"]) for c in made["cases"]] == [
         ((16, 12), 3, 1), ((16, 12), 9, 9),
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def test_another_process_with_the_same_number_is_not_the_worker():
     assert lease.gone(f"{machine}/{process}/{int(started) - 1}")
 
 
-@pytest.mark.parametrize("worker", ["", "?/1/2", f"another-machine/{os.getpid()}/3"])
+@pytest.mark.parametrize("worker", ["", "?/1/2", f"another-machine/{os.getpid()}/3"], ids=["", "?", "another"])
 def test_nobody_can_tell_about_other_machines(worker):
     assert not lease.gone(worker)
 
