@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {
-    "Sequential": "model", "Trainer": "train", "History": "train", "Callback": "callbacks", "Factorise": "factorise",
+    "Sequential": "model", "Trainer": "train", "History": "plan", "Callback": "callbacks", "Factorise": "factorise",
     "ExponentialDecay": "schedules", "StepDecay": "schedules", "CyclicalRate": "schedules", "CosineDecay": "schedules",
     "EarlyStopping": "stopping", "DivergenceGuard": "stopping", "gradient_check": "gradcheck",
     "Dense": "layers", "Conv2D": "layers", "MaxPool2D": "layers", "Flatten": "layers", "Reshape": "layers",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,43 +20,13 @@ from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
 from gpunet.optim import Adam, Optimizer
+from gpunet.plan import Events, History, Plan, events
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
 from gpunet.tally import Tally
 
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
-
-
-@dataclass
-class History:
-    """One entry an epoch: `history["train_loss"]` is a list; `seconds` is training time, validation not counted."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-
-    def __getitem__(self, metric: str) -> list[float]:
-        return [epoch[metric] for epoch in self.epochs]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a call of `fit` was asked to do."""
-
-    train: Samples
-    validation: Samples | None
-    epochs: int
-    batch_size: int
-    shuffle: bool
-
-    @cached_property
-    def per_epoch(self) -> int:
-        """Steps an epoch."""
-        return self.train.batches(self.batch_size)
-
-    @property
-    def total(self) -> int:
-        """Steps in all."""
-        return self.epochs * self.per_epoch
 
 
 class Trainer(Evaluator):
@@ -151,11 +120,11 @@ class Trainer(Evaluator):
         try:
             saver = Checkpoints(checkpoint, checkpoint_every, self.plan.per_epoch, callbacks, resume)
             callbacks = [saver, *callbacks]  # first, so that what it saves is what the others have not touched yet
-            events = _events(callbacks, self.plan.total)
+            asked = events(callbacks, self.plan.total)
             for callback in callbacks:
                 callback.on_fit_begin(self)
             bar.start("training", self.plan.total) if own else None
-            self._epochs(callbacks, events, saver.take_up(self), bar)
+            self._epochs(callbacks, asked, saver.take_up(self), bar)
             for callback in callbacks:
                 callback.on_fit_end(self)
         finally:
@@ -164,7 +133,7 @@ class Trainer(Evaluator):
             del self.plan  # and with it the data
         return self.history
 
-    def _epochs(self, callbacks: Sequence[Callback], events: Events, done: int, bar: Progress) -> None:
+    def _epochs(self, callbacks: Sequence[Callback], asked: Events, done: int, bar: Progress) -> None:
         """The epochs of the plan, of which `done` steps are behind us."""
         first, start = divmod(done, self.plan.per_epoch)
         if done:
@@ -172,7 +141,7 @@ class Trainer(Evaluator):
         for turn in range(first, self.plan.epochs):
             if self.stopped and not start:  # an epoch that has begun is finished
                 break
-            logs, start = self._epoch(events, turn * self.plan.per_epoch, start, bar), 0
+            logs, start = self._epoch(asked, turn * self.plan.per_epoch, start, bar), 0
             if self.plan.validation is not None:
                 looked = self.evaluate(self.plan.validation)
                 logs |= {f"validation_{name}": value for name, value in looked.items()}
@@ -180,7 +149,7 @@ class Trainer(Evaluator):
             for callback in callbacks:
                 callback.on_epoch_end(self, self.epoch - 1, logs)
 
-    def _epoch(self, events: Events, first: int, start: int, bar: Progress) -> dict[str, float]:
+    def _epoch(self, asked: Events, first: int, start: int, bar: Progress) -> dict[str, float]:
         """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
@@ -192,10 +161,10 @@ class Trainer(Evaluator):
             self.backend.synchronize()
             began = time.perf_counter() - self.seconds
             for step in range(start, steps):
-                if first + step in events:
+                if first + step in asked:
                     pause = time.perf_counter()
                     self.seconds = pause - began
-                    for callback in events[first + step]:
+                    for callback in asked[first + step]:
                         callback.on_step(self, first + step)
                     self.graphs.look_again(self, order)
                     began += time.perf_counter() - pause
@@ -264,13 +233,3 @@ class Trainer(Evaluator):
 
 
 _progress = progress  # `fit` has a parameter of that name
-Events = dict[int, list[Callback]]
-
-
-def _events(callbacks: Sequence[Callback], total: int) -> Events:
-    """For each step, the callbacks that asked for it."""
-    events: Events = {}
-    for callback in callbacks:
-        for step in callback.steps(total):
-            events.setdefault(int(step), []).append(callback)
-    return events

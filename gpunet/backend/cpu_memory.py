@@ -1,29 +1,26 @@
-"""Memory on the CPU: aligned arrays, and scratch that is allocated once."""
+"""Memory on the CPU: aligned arrays."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from gpunet.backend.base import Array, Backend, In, Out
+from gpunet.backend.base import Array, In, Out
+from gpunet.backend.kept import Kept
 from gpunet.errors import MemoryFullError
 
 # Without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs against 16.3).
 ALIGNMENT = 64
 
 
-class CpuMemory(Backend):
+class CpuMemory(Kept):
     """The part of NumpyBackend that owns memory."""
 
     xp: Any = np
-
-    def __init__(self) -> None:
-        self._kept: dict[Any, Array] = {}
 
     def session(self) -> AbstractContextManager[Any]:
         return np.errstate(all="ignore")
@@ -61,21 +58,3 @@ class CpuMemory(Backend):
 
     def copy(self, source: In, out: Out) -> None:
         np.copyto(out, source, casting="unsafe")
-
-    # -- kept between calls: a step allocates at its first call only -------------------------------------------------
-
-    def scratch(self, purpose: str, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """One uninitialised array for each purpose, shape and dtype."""
-        key = (purpose, shape, dtype)
-        found = self._kept.get(key)
-        if found is None:
-            found = self._kept[key] = self.empty(shape, dtype)
-        return found
-
-    def constant(self, purpose: str, key: tuple[Any, ...], make: Callable[[], Array]) -> Array:
-        """An array that never changes, made by `make` at the first call."""
-        full = (purpose, key)
-        found = self._kept.get(full)
-        if found is None:
-            found = self._kept[full] = make()
-        return found

@@ -1,8 +1,8 @@
-"""Memory on one NVIDIA GPU through CuPy: arrays, scratch allocated once, and errors that say what did not fit."""
+"""Memory on one NVIDIA GPU through CuPy: arrays, and errors that say what did not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from gpunet.backend.base import Array, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.backend.cupy_record import CupyRecord
+from gpunet.backend.kept import Kept
 from gpunet.errors import MemoryFullError
 
 GIB = 1 << 30
@@ -19,12 +20,12 @@ ADVICE = "take a smaller batch, less data at a time or --device cpu"
 _peaks: dict[tuple[Any, int], int] = {}  # by module and device: the most that CuPy's pool has held
 
 
-class CupyMemory(CupyRecord):
+class CupyMemory(CupyRecord, Kept):
     """The part of CupyBackend that owns memory, that of the matrix products included."""
 
     def __init__(self, index: int = 0, module: Any = None) -> None:
-        super().__init__(index, module)
-        self._kept: dict[Any, Array] = {}
+        CupyRecord.__init__(self, index, module)
+        Kept.__init__(self)
 
     @property
     def products(self) -> CublasLt | CupyProducts:
@@ -71,24 +72,6 @@ class CupyMemory(CupyRecord):
         self._refuse("waiting for the device")
         with self.session() as device:
             device.synchronize()
-
-    def scratch(self, purpose: str, shape: int | tuple[int, ...], dtype: Any) -> Array:
-        """One uninitialised array for each purpose, shape and dtype, kept: a step allocates at its first call only."""
-        key = (purpose, shape, dtype)
-        found = self._kept.get(key)
-        if found is None:
-            found = self._kept[key] = self.empty(shape, dtype)
-        return found
-
-    def constant(self, purpose: str, key: tuple[Any, ...], make: Callable[[], Array]) -> Array:
-        """An array that never changes, made by `make` at the first call."""
-        full = (purpose, key)
-        found = self._kept.get(full)
-        if found is None:
-            self._refuse("making a constant")
-            with self.session():
-                found = self._kept[full] = make()
-        return found
 
     # -- memory ---------------------------------------------------------------------------------------------------
 

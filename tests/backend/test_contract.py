@@ -78,7 +78,7 @@ RANKS = [
     {"linalg", "arena", "init", "samples", "tally"},
     {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "stacked_cuda", "layers", "losses",
      "parameters", "migration", "optim"},
-    {"model", "callbacks", "schedules"},
+    {"model", "callbacks", "plan", "schedules"},
     {"serialize", "evaluator", "identity", "graph", "checkpoint", "stopping", "train", "factorise", "payoff", "extract",
      "gradcheck"},
     {"experiments", "report", "bench", "sweep"},

@@ -82,7 +82,7 @@ WORK = {
         ("temporary", "kept array"),
         ("from_pool", "an allocation of 64 bytes"),
         ("scratch", "an allocation inside"),
-        ("constant", "making a constant"),
+        ("constant", "an allocation of 64 bytes"),
         ("upload", "a copy from the host"),
         ("copy_host", "a copy from the host"),
         ("read", "a read back to the host"),

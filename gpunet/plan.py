@@ -1,0 +1,52 @@
+"""What a call of `Trainer.fit` was asked to do, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gpunet.callbacks import Callback
+from gpunet.samples import Samples
+
+Events = dict[int, list[Callback]]
+
+
+@dataclass
+class History:
+    """One entry an epoch: `history["train_loss"]` is a list; `seconds` is training time, validation not counted."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def __getitem__(self, metric: str) -> list[float]:
+        return [epoch[metric] for epoch in self.epochs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The data, and how to go through it."""
+
+    train: Samples
+    validation: Samples | None
+    epochs: int
+    batch_size: int
+    shuffle: bool
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Steps an epoch."""
+        return self.train.batches(self.batch_size)
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.per_epoch
+
+
+def events(callbacks: Sequence[Callback], total: int) -> Events:
+    """For each step of `total`, the callbacks that asked for it."""
+    found: Events = {}
+    for callback in callbacks:
+        for step in callback.steps(total):
+            found.setdefault(int(step), []).append(callback)
+    return found
