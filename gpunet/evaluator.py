@@ -59,6 +59,11 @@ class Evaluator:
             self.prepare(x.shape)
             return x
         self.prepare(sample_shape(x, what))
+        if len(self.model.output_shape) != 1:
+            raise ShapeError(
+                f"the model gives samples of shape {self.model.output_shape}, expected a row of outputs: end it in "
+                "Flatten() and Dense(classes)"
+            )
         (outputs,) = self.model.output_shape
         labels = np.zeros(len(x), np.int64) if labels is None else labels
         return Samples.of(self.backend, x, labels, max(2, outputs), what)
