@@ -198,7 +198,9 @@ def test_truncated_without_an_announced_length(tiny, serve):
     assert tiny.there() == ["b-labels.gz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>sign in</html>", gzip.compress(b"other", mtime=0), b"\x1f\x8bnonsense"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>sign in</html>", gzip.compress(b"other", mtime=0), b"\x1f\x8bnonsense"]
+)
 def test_wrong_content(tiny, serve, content):
     wrong, good = serve({"a-images.gz": content}), serve(tiny.packed)
     assert "wrong content" in fails(wrong)
