@@ -48,9 +48,10 @@ def devices(
     """  # fmt: skip
     from gpunet.bench import devices as bench
     from gpunet.bench.record import provenance
+    from gpunet.experiments.registry import EXPERIMENTS
     from gpunet.progress import progress
 
-    chosen = list(dict.fromkeys(experiment or bench.PLANS))
+    chosen = list(dict.fromkeys(experiment or EXPERIMENTS))
     with progress(True) as bar:
         report = bench.compare([name.strip() for name in devices.split(",")], chosen, quick, seeds, bar)
     if json:

@@ -58,7 +58,7 @@ def cifar_mlp(
     """
     from gpunet.cli.running import finish
     from gpunet.experiments.registry import experiment
-    from gpunet.reproduce.work import order
+    from gpunet.experiments.work import order
 
     parts = tuple(part or experiment("cifar-mlp").load().PARTS[:-1]) + (("full",) if full else ())
     changes = {

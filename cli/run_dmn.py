@@ -47,7 +47,7 @@ def dmn(
     On your own images: `gpunet run dmn --dataset FOLDER`, where FOLDER holds a folder of images for every class.
     """
     from gpunet.cli.running import finish
-    from gpunet.reproduce.work import order
+    from gpunet.experiments.work import order
 
     changes = {
         "widths": tuple(map(_shares, variance or ())) or None, "correlation": correlation,

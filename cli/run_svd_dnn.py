@@ -52,7 +52,7 @@ def svd_dnn(
     On your own data: `gpunet run svd-dnn --dataset my.npz` trains the mnist task's net on it.
     """
     from gpunet.cli.running import finish
-    from gpunet.reproduce.work import order
+    from gpunet.experiments.work import order
 
     changes = {
         "task": task, "phi": phi, "alphas": tuple(alpha or ()) or None, "meanings": tuple(meaning or ()) or None,

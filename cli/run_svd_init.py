@@ -38,7 +38,7 @@ def svd_init(
     On your own data: `gpunet run svd-init --dataset my.npz`, any number of classes and features.
     """
     from gpunet.cli.running import finish
-    from gpunet.reproduce.work import order
+    from gpunet.experiments.work import order
 
     changes = {
         "hidden": hidden, "learning_rate": learning_rate, "batch_size": batch_size, "epochs": epochs,

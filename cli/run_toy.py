@@ -56,7 +56,7 @@ def toy(
     """  # fmt: skip
     from gpunet.cli.running import finish
     from gpunet.errors import InputError
-    from gpunet.reproduce.work import order
+    from gpunet.experiments.work import order
 
     changes = {"threshold": threshold, "limit": limit, "learning_rates": tuple(learning_rate or ()) or None}
     if hidden:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gpunet.reproduce.work import Work
+    from gpunet.experiments.work import Work
 
 
 def finish(work: Work, folder: Path, device: str, json: bool) -> None:

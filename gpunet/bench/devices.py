@@ -16,50 +16,10 @@ import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.errors import GpunetError, InputError
 from gpunet.experiments import registry
+from gpunet.experiments.work import Work, load_data, order
 from gpunet.progress import Progress
 
 AGREE = ("test_accuracy", "train_accuracy", "converged")  # shares that two devices should agree on
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one experiment runs: data(quick), settings(module, quick), and its seeds, quick and else."""
-
-    data: Callable[[bool], Any]
-    settings: Callable[[Any, bool], Any]
-    seeds: tuple[int, int]
-
-
-def _one(full: str) -> Callable[[bool], Any]:
-    return lambda quick: _load("digits" if quick else full)
-
-
-def _load(name: str) -> Any:
-    from gpunet.datasets import load
-
-    return load(name)
-
-
-def _cifar_mlp_data(quick: bool) -> Any:
-    module = registry.experiment("cifar-mlp").load()
-    return module.load("digits" if quick else "cifar10", module.PARTS[:-1], _load)
-
-
-PLANS = {
-    "svd-init": Plan(_one("mnist"), lambda module, quick: module.Settings(), (1, 5)),
-    "svd-dnn": Plan(_one("mnist"), lambda module, quick: module.Settings(), (1, 3)),
-    "dmn": Plan(_one("mnist"), lambda module, quick: module.Settings(), (1, 3)),
-    "toy": Plan(
-        lambda quick: [_load("linear"), _load("xor-easy")],
-        lambda module, quick: module.Settings(limit=2_000 if quick else 10_000),
-        (10, 100),
-    ),
-    "cifar-mlp": Plan(
-        _cifar_mlp_data,
-        lambda module, quick: module.Settings(trials=20, wide_trials=5) if quick else module.Settings(),
-        (1, 3),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +54,7 @@ class Report:
 
 def compare(
     devices: Sequence[str],
-    experiments: Sequence[str] = tuple(PLANS),
+    experiments: Sequence[str] = tuple(registry.EXPERIMENTS),
     quick: bool = True,
     seeds: int | None = None,
     bar: Progress | None = None,
@@ -113,29 +73,27 @@ def compare(
     for name in experiments:
         registry.experiment(name)
     backends = {name: get_backend(name) for name in names}
-    data = {name: PLANS[name].data(quick) for name in experiments}
+    works = {name: order(name, {}, quick=quick, seeds=seeds).load() for name in experiments}
     for backend in backends.values():
         _warm_up(backend)
     rows, bar = [], bar or Progress()
     bar.start("bench devices", len(experiments) * len(names))
     for name in experiments:
-        rows.append(_row(name, data[name], backends, quick, seeds, bar))
+        rows.append(_row(works[name], backends, bar))
         save(rows[-1])
     kinds = {name: f"{backend.name} ({backend.kernels})" for name, backend in backends.items()}
     return Report(kinds, quick, rows)
 
 
-def _row(name: str, data: Any, backends: dict[str, Backend], quick: bool, seeds: int | None, bar: Progress) -> Row:
-    plan, module = PLANS[name], registry.experiment(name).load()
-    settings = plan.settings(module, quick)
-    chosen = list(range(seeds or plan.seeds[not quick]))
+def _row(work: Work, backends: dict[str, Backend], bar: Progress) -> Row:
+    name = work.experiment
     seconds: dict[str, float] = {}
     results: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for device, backend in backends.items():
         began = time.perf_counter()
         try:
-            results[device] = module.run(data, settings, chosen, device=backend, progress=_Within(bar, device))
+            results[device] = work.compute(backend, _Within(bar, device))
             seconds[device] = time.perf_counter() - began
         except (GpunetError, MemoryError) as error:
             failed[device] = " ".join(str(error).split())
@@ -174,7 +132,7 @@ def _apart(results: list[Any]) -> tuple[float | None, str]:
 
 
 def _warm_up(backend: Backend) -> None:
-    digits = _load("digits")
+    digits = load_data("digits")
     model = gn.Sequential([gn.Dense(16, "relu"), gn.Dense(digits.classes)])
     gn.Trainer(model, device=backend).fit(digits.x_train[:200], digits.y_train[:200], batch_size=64)
     gn.svd(digits.x_train[:200], 8, device=backend)

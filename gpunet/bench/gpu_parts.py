@@ -13,6 +13,7 @@ from gpunet.backend.device import gpus
 from gpunet.bench import devices, gpu_data, gpu_entries, gpu_parts_train, gpu_svd
 from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.experiments.provenance import versions
+from gpunet.experiments.registry import EXPERIMENTS
 
 
 def machine(setup: Setup) -> Document:
@@ -71,7 +72,7 @@ def experiments(setup: Setup) -> Document:
 
     on_gpu = setup.backend.name.startswith("cuda")
     pair = ["cpu", setup.backend.name] if on_gpu else ["numpy", "cpu"]
-    report = devices.compare(pair, ["toy"] if setup.small else list(devices.PLANS), save=save)
+    report = devices.compare(pair, ["toy"] if setup.small else list(EXPERIMENTS), save=save)
     failed = sum(len(row.failed) for row in report.rows)
     return found | {
         "figures": report.as_dict(),

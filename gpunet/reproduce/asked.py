@@ -14,8 +14,8 @@ import numpy as np
 
 import gpunet
 from gpunet.backend import Backend
+from gpunet.experiments.work import Order
 from gpunet.identity import difference
-from gpunet.reproduce.work import Order
 
 # Of the folders: what is in them changes no result but through settings and data, which are looked at themselves.
 NOT_COMPUTING = ("bench", "cli", "datasets", "report", "reproduce")

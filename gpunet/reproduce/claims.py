@@ -29,9 +29,9 @@ import gpunet
 from gpunet.errors import OutputError
 from gpunet.experiments.registry import experiment
 from gpunet.experiments.schema import VERDICTS
+from gpunet.experiments.work import Done
 from gpunet.files import write_atomically
 from gpunet.reproduce.plan import Run
-from gpunet.reproduce.work import Done
 
 NAME, SCHEMA = "claims.json", 1
 Held = dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]  # a run's entry and claims, by its name

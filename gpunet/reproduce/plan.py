@@ -8,7 +8,7 @@ from typing import Any
 
 from gpunet.errors import InputError
 from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.reproduce.work import Order, order, usual
+from gpunet.experiments.work import Order, order, usual
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, FetchError, GpunetError, OutputError
+from gpunet.experiments.work import Order, Work
 from gpunet.files import writable_folder, write_atomically
 from gpunet.reproduce.asked import asked, changed, fingerprint
 from gpunet.reproduce.claims import Book
@@ -17,7 +18,6 @@ from gpunet.reproduce.display import Display, screen
 from gpunet.reproduce.forecast import Forecast
 from gpunet.reproduce.lock import alone
 from gpunet.reproduce.plan import Run, plan, select
-from gpunet.reproduce.work import Order, Work
 
 FAILURE = "failure.txt"  # the traceback of what nobody foresaw, in the run's folder
 

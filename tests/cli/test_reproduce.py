@@ -11,7 +11,7 @@ import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError
-from gpunet.reproduce.work import Work
+from gpunet.experiments.work import Work
 
 from ..experiments.schema import is_png, parse
 from ..reproduce.small import NAMES, TINY, use

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpunet.reproduce.work import Work
+from gpunet.experiments.work import Work
 
 from .small import TINY, Pretended, use
 

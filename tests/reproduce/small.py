@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.experiments.schema import ClaimResult, Result
+from gpunet.experiments.work import Done, Work
 from gpunet.progress import Progress
 from gpunet.reproduce import plan
 from gpunet.reproduce.plan import Run
-from gpunet.reproduce.work import Done, Work
 
 TINY = [
     Run("svd-init-digits", "svd-init", 3, 2, {"epochs": 1}, quick=True),

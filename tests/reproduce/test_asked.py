@@ -10,8 +10,8 @@ import pytest
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
+from gpunet.experiments.work import order
 from gpunet.reproduce.asked import asked, changed, code, fingerprint, sources
-from gpunet.reproduce.work import order
 
 from ..experiments.made import dataset
 

@@ -8,8 +8,8 @@ from gpunet.datasets import entry
 from gpunet.errors import InputError
 from gpunet.experiments import cifar_mlp, dmn, svd_dnn, svd_init, toy
 from gpunet.experiments.registry import EXPERIMENTS
+from gpunet.experiments.work import order, usual
 from gpunet.reproduce.plan import EVERY_PART, FULL, QUICK, select
-from gpunet.reproduce.work import order, usual
 
 RUNS = [*FULL, *QUICK]
 

@@ -1,4 +1,4 @@
-"""One experiment on its data with its settings, as `gpunet run` and `gpunet reproduce` both carry it out."""
+"""One experiment on its data with its settings: what `gpunet run`, `reproduce` and `bench devices` carry out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpunet.backend import Backend
 from gpunet.experiments import registry
 from gpunet.experiments.schema import Result
 from gpunet.files import writable_folder
@@ -66,11 +67,16 @@ class Work:
         """The name of the data; of the first where there are several."""
         return str((self.data[0] if isinstance(self.data, list) else self.data).name)
 
+    def compute(self, device: str | Backend, bar: Progress) -> Result:
+        """The result, written nowhere."""
+        module = registry.experiment(self.experiment).load()
+        result: Result = module.run(self.data, self.settings, self.seeds, device=device, progress=bar)
+        return result
+
     def carry_out(self, folder: Path, device: str, bar: Progress) -> Done:
         """Check the folder first, compute, draw, and last write `result.json`."""
         writable_folder(folder)
-        module = registry.experiment(self.experiment).load()
-        result = module.run(self.data, self.settings, self.seeds, device=device, progress=bar)
+        result = self.compute(device, bar)
         figures = self._report("figures").draw(result, folder)
         return Done(result, result.write(folder), figures)
 
