@@ -53,6 +53,20 @@ def _judge_one(claim: Claim, result: Result) -> ClaimResult:
     )  # fmt: skip
 
 
+def told_once(claims: Sequence[tuple[str, str, str]]) -> list[bool]:
+    """Which of the claims (experiment, id, verdict) of several runs to count.
+
+    One that a run cannot test is left to the run of its experiment that can, and counted once where none can.
+    """
+    settled = {(experiment, name) for experiment, name, verdict in claims if verdict != "not tested"}
+    counted = []
+    for experiment, name, verdict in claims:
+        first = (experiment, name) not in settled
+        settled.add((experiment, name))
+        counted.append(verdict != "not tested" or first)
+    return counted
+
+
 def compare(values: Sequence[float], claimed: float, tolerance: float, *, lower_is_better: bool = False) -> Finding:
     """Mean over seeds against one claimed number.
 

@@ -3,7 +3,8 @@
     {"schema": 1, "gpunet": version, "quick": bool, "updated": ISO time, "complete": bool, "counts": COUNTS,
      "runs": [RUN, …], "claims": [CLAIM, …]}
 
-COUNTS: how many claims have each verdict, {"reproduced", "exceeded", "not reproduced", "not tested"}.
+COUNTS: how many claims have each verdict, {"reproduced", "exceeded", "not reproduced", "not tested"}; of all runs
+together a claim that one of them cannot test counts where another of its experiment can, and else once.
 RUN: {"name", "experiment", "document", "state", "reason", "dataset", "device", "seeds", "settings", "digest", "asked",
 "started", "seconds", "pieces", "figures", "result", "sha256", "counts", "provenance"}. `name` is the run's folder,
 `result` its result.json as a path from claims.json's own folder, `sha256` that file's, `figures` the names of the PNG
@@ -27,6 +28,7 @@ from typing import Any
 
 import gpunet
 from gpunet.errors import OutputError
+from gpunet.experiments.claims import told_once
 from gpunet.experiments.registry import experiment
 from gpunet.experiments.schema import VERDICTS
 from gpunet.experiments.work import Done
@@ -40,6 +42,12 @@ Held = dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]  # a run's entry a
 def counted(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
     """How many claims have each verdict."""
     return {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in VERDICTS}
+
+
+def counted_once(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """`counted` for the claims of all runs together."""
+    counts = told_once([(claim["experiment"], claim["id"], claim["verdict"]) for claim in claims])
+    return counted([claim for claim, counts_here in zip(claims, counts, strict=True) if counts_here])
 
 
 def waiting(run: Run) -> dict[str, Any]:
@@ -152,7 +160,7 @@ class Book:
             "schema": SCHEMA, "gpunet": gpunet.__version__, "quick": self.quick,
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "complete": all(entry["state"] == "finished" for entry, _ in self.runs.values()),
-            "counts": counted(claims), "runs": [entry for entry, _ in self.runs.values()], "claims": claims,
+            "counts": counted_once(claims), "runs": [entry for entry, _ in self.runs.values()], "claims": claims,
         }  # fmt: skip
 
     def write(self) -> Path:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from gpunet.experiments.schema import VERDICTS
 from gpunet.report.tables import COLOUR
-from gpunet.reproduce.claims import Book, counted
+from gpunet.reproduce.claims import Book, counted_once
 from gpunet.reproduce.plan import Run
 
 
@@ -29,7 +29,7 @@ def summary(book: Book, runs: Sequence[Run]) -> Table:
         took, told = (f"{entry['seconds']:.0f}", "") if finished else ("–", f"{entry['state']}: {entry['reason']}")
         table.add_row(Text(run.name), *cells, took, *([Text(told)] if told else []))
     table.add_section()
-    total = counted([claim for run in runs for claim in book.claims(run.name)])
+    total = counted_once([claim for run in runs for claim in book.claims(run.name)])
     seconds = sum(book.entry(run.name)["seconds"] or 0 for run in runs)
     table.add_row("all", *(str(count) for count in total.values()), f"{seconds:.0f}")
     return table

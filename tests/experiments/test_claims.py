@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpunet.experiments.claims import Claim, Finding, compare, judge, ordering
+from gpunet.experiments.claims import Claim, Finding, compare, judge, ordering, told_once
 from gpunet.experiments.schema import Metric, Result
 from gpunet.experiments.svd_init_claims import CLAIMS, TABLE_1
 
@@ -181,3 +181,12 @@ def test_nothing_is_judged_on_other_data():
     assert {each.verdict for each in found} == {"not tested"}
     assert {each.note for each in found} == {"the document speaks of mnist, this run used digits"}
     assert all(each.measured is not None for each in found)
+
+
+def test_a_claim_counts_where_it_can_be_tested_and_else_once():
+    claims = [
+        ("dmn", "mnist", "reproduced"), ("dmn", "cifar", "not tested"), ("dmn", "never", "not tested"),
+        ("dmn", "mnist", "not tested"), ("dmn", "cifar", "not reproduced"), ("dmn", "never", "not tested"),
+        ("toy", "never", "not tested"),
+    ]  # fmt: skip
+    assert told_once(claims) == [True, False, True, False, True, False, True]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpunet.experiments.claims import told_once
 from gpunet.experiments.schema import VERDICTS, ClaimResult
 from gpunet.report.page.reading import Run
 from gpunet.report.sheets import NOTHING, PERCENT, number
@@ -59,20 +60,13 @@ class Anchors:
 
 def distinct_claims(runs: Sequence[Run]) -> list[list[ClaimResult]]:
     """The claims of each run; one that a run cannot test is left to the run of the same experiment that can."""
-    best: dict[tuple[str, str], tuple[bool, int]] = {}
-    for place, run in enumerate(runs):
-        for claim in run.result.claims if run.result else ():
-            key, tested = (run.experiment, claim.id), claim.verdict != "not tested"
-            if key not in best or (tested and not best[key][0]):
-                best[key] = tested, place
-    return [
-        [
-            claim
-            for claim in (run.result.claims if run.result else ())
-            if claim.verdict != "not tested" or best[run.experiment, claim.id][1] == place
-        ]
-        for place, run in enumerate(runs)
-    ]
+    claims = [(place, claim) for place, run in enumerate(runs) for claim in (run.result.claims if run.result else ())]
+    counted = told_once([(runs[place].experiment, claim.id, claim.verdict) for place, claim in claims])
+    own: list[list[ClaimResult]] = [[] for _ in runs]
+    for (place, claim), kept in zip(claims, counted, strict=True):
+        if kept:
+            own[place].append(claim)
+    return own
 
 
 def claim_view(claim: ClaimResult, anchor: str) -> ClaimView:
