@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import runpy
@@ -141,7 +142,8 @@ def test_the_groups_run(tmp_path):
     groups = {each["group"] for each in json.loads(path.read_text())["benchmarks"]}
     assert groups == {"train-step", "epoch", "svd", "class-pca", "conv", "lowrank", "start-up"}
     measured = read(path)
-    assert {ratio.group for ratio in measured.ratios} == groups
+    lonely = set() if any(map(importlib.util.find_spec, ("torch", "jax"))) else {"conv"}  # it has no other rivals
+    assert {ratio.group for ratio in measured.ratios} == groups - lonely
     steps = {ratio.key[1:]: ratio for ratio in measured.ratios if ratio.group == "train-step"}
     assert ("toy-21", "numpy", "products") in steps
     assert all(ratio.ratio > 0 and ratio.seconds < 0.1 for ratio in steps.values())
