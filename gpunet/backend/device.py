@@ -11,6 +11,7 @@ from gpunet.backend.base import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import DeviceError
 
+WITHOUT = "; without a GPU use --device cpu"  # the end of the message for a GPU that cannot be used
 INSTALL_NUMBA = "pip install 'gpunet[fast]'"
 
 
@@ -40,7 +41,7 @@ def get_backend(device: str | Backend | None = "auto") -> Backend:
     index = int(match.group(1) or 0)
     reason = why_no_gpu(index)
     if reason:
-        raise DeviceError(f"device '{name}' cannot be used: {reason}; without a GPU use --device cpu")
+        raise DeviceError(f"device '{name}' cannot be used: {reason}{WITHOUT}")
     return _cuda(index)
 
 

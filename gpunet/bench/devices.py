@@ -14,7 +14,8 @@ from typing import Any
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
-from gpunet.errors import GpunetError, InputError
+from gpunet.backend.device import WITHOUT
+from gpunet.errors import DeviceError, GpunetError, InputError
 from gpunet.experiments import registry
 from gpunet.experiments.work import Work, load_data, order
 from gpunet.progress import Progress
@@ -72,7 +73,10 @@ def compare(
         )
     for name in experiments:
         registry.experiment(name)
-    backends = {name: get_backend(name) for name in names}
+    try:
+        backends = {name: get_backend(name) for name in names}
+    except DeviceError as error:
+        raise DeviceError(f"{str(error).removesuffix(WITHOUT)}; without a GPU compare --devices numpy,cpu") from None
     works = {name: order(name, {}, quick=quick, seeds=seeds).load() for name in experiments}
     for backend in backends.values():
         _warm_up(backend)
