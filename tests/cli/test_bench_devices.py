@@ -99,7 +99,9 @@ def test_how_far_two_results_are_apart():
 @pytest.mark.skipif(why_no_gpu() is None, reason="this machine has a GPU")
 def test_without_a_gpu_one_line_says_why_and_what_to_install(capsys):
     done = run(capsys, "bench", "devices")
-    done.one_line(2, "device 'cuda' cannot be used", "pip install 'gpunet[cuda", "without a GPU compare --devices numpy,cpu")
+    done.one_line(
+        2, "device 'cuda' cannot be used", "pip install 'gpunet[cuda", "without a GPU compare --devices numpy,cpu"
+    )
 
 
 @pytest.mark.parametrize(
