@@ -48,7 +48,7 @@ def step_of(network: Any, optimiser: Any, compiled: bool = False, outside: bool 
 
     if not compiled:
         return step
-    fast = torch.compile(step, mode="reduce-overhead", dynamic=False)
+    fast: Callable[[Any, Any], Any] = torch.compile(step, mode="reduce-overhead", dynamic=False)
     if not outside:
         return fast
 
