@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.checks import check_finite
+from gpunet.checks import as_array, check_finite
 from gpunet.errors import DataError
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ def validate(dataset: Dataset, *, every_class: bool = True) -> Dataset:
 
 def _check_split(dataset: Dataset, split: str) -> None:
     x, y = _arrays(dataset, split)
+    for name, array in (("x", x), ("y", y)):
+        as_array(array, f"{_where(dataset)}: {name}_{split}")  # masks and sparse matrices
+        if not isinstance(array, np.ndarray):
+            raise _error(dataset, f"{name}_{split} is a {type(array).__name__}; expected a numpy array")
     if x.ndim != 2:
         raise _error(dataset, f"x_{split} has shape {x.shape}; expected (samples, features)")
     if x.dtype.name not in FEATURE_DTYPES or not x.dtype.isnative:

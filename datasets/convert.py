@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet.checks import as_array
 from gpunet.errors import DataError
 
 from .base import Dataset, validate
@@ -48,8 +49,9 @@ def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, .
     uint8 stays uint8 (read as 0 … 255 downstream) and bool becomes uint8 with True = 255, so that it is 1.0
     there. Everything else becomes float32 and is taken as it is, unscaled: float16 and float64, and all other
     integers, which above 2²⁴ lose digits. Raises DataError for other kinds of arrays; `where` begins its
-    message.
+    message. InputError for masked arrays, whose mask would be lost.
     """
+    x = as_array(x, where)
     if x.ndim == 0:
         raise DataError(f"{where} is a single number; expected an array (samples, …)")
     if x.dtype.kind not in "buif":
@@ -66,6 +68,7 @@ def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, .
 
 def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
     """Integer classes (n,) or (n, 1) as int64 (n,); DataError for anything else, with the way to mend it."""
+    y = as_array(y, where)
     if y.dtype.kind not in "iub":
         raise DataError(
             f"{where} has dtype {y.dtype}; expected integer classes 0, 1, 2, …: convert with "

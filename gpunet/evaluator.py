@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
 from gpunet.errors import InputError, ShapeError
 from gpunet.model import Sequential
-from gpunet.samples import Samples, sample_shape
+from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
@@ -26,7 +27,7 @@ class Evaluator:
     ) -> None:
         if dtype not in ("float32", "float64"):
             raise InputError(f"dtype is 'float32' or 'float64', got {dtype!r}")
-        self.model, self.loss = model, losses.resolve(loss)
+        self.model, self.loss = model, copy.copy(losses.resolve(loss))  # it learns of this model and device
         self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
         self._ready: tuple[int, ...] | None = None
         self._room = 0  # samples that the workspace holds
@@ -54,19 +55,40 @@ class Evaluator:
         self._looking = Tally(self.backend)
 
     def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
-        """Check a data set against the model and put it on the device; without labels all are taken to be 0."""
+        """Check a data set against the model and put it on the device; without labels all are taken to be 0.
+
+        They are copies, on the CPU too: to change x afterwards changes no samples. `fit`, `evaluate` and `predict` read
+        an x on their device where it lies, and do not keep it.
+        """
+        return self._samples(x, labels, what, keep=True)
+
+    def _samples(self, x: Any, labels: Any, what: str, keep: bool = False) -> Samples:
         if isinstance(x, Samples):
+            if labels is not None:
+                raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
             self.prepare(x.shape)
             return x
-        self.prepare(sample_shape(x, what))
-        if len(self.model.output_shape) != 1:
+        x = check_samples(x, what)
+        shape = tuple(x.shape[1:])
+        if self.model.built:
+            self.prepare(shape)
+            output = self.model.output_shape
+        else:  # asked, not built: data that is refused leaves the model open to others
+            output = self.model.shapes(shape)[-1]
+        if len(output) != 1:
             raise ShapeError(
-                f"the model gives samples of shape {self.model.output_shape}, expected a row of outputs: end it in "
-                "Flatten() and Dense(classes)"
+                f"the model gives samples of shape {output}, expected a row of outputs: end it in Flatten() and "
+                "Dense(classes)"
             )
-        (outputs,) = self.model.output_shape
         labels = np.zeros(len(x), np.int64) if labels is None else labels
-        return Samples.of(self.backend, x, labels, max(2, outputs), what)
+        found = Samples.of(self.backend, x, labels, max(2, output[0]), what, dtype=self.dtype, copy=keep)
+        self.prepare(shape)
+        return found
+
+    def _labelled(self, x: Any, y: Any, what: str) -> Samples:
+        if y is None and not isinstance(x, Samples):
+            raise InputError(f"{what} has no labels: give x and y, or Samples")
+        return self._samples(x, y, what)
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
@@ -81,7 +103,7 @@ class Evaluator:
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} over a data set: means over its samples."""
-        data = self.samples(x, y, "evaluation data")
+        data = self._labelled(x, y, "evaluation data")
         for z, labels in self._passes(data):
             self.loss(z, labels, self.model.d_scores, self._looking.totals)
         loss, accuracy = self._looking.means()
@@ -96,7 +118,7 @@ class Evaluator:
 
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:
         """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
-        data = self.samples(x)
+        data = self._samples(x, None, "data")
         parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
         return np.concatenate(parts)
 

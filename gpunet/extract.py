@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.errors import InputError
+from gpunet.checks import check_labels, check_lengths
+from gpunet.errors import InputError, ShapeError
 from gpunet.layers import Flatten, Layer
 from gpunet.layers.fitted import Fit, FittedLayer, Thresholds, chosen_rows
 from gpunet.layers.flatten import Reshape
 from gpunet.linalg.place import on_host, some_rows
 from gpunet.model import Sequential
+from gpunet.samples import check_samples
 
 BATCH, GPU_BATCH = 250, 1000  # images at a time: on a CPU the maps of many filters still lie in the caches
 JOINED = 1 << 27  # bytes of a layer's inputs at a time, while the next is fitted
@@ -46,8 +48,11 @@ class Extractor:
     def batches(self, x: Any, rows: Any = None) -> Iterator[tuple[slice, Array]]:
         """(place, features (≤ batch, features) on the device, valid until the next) of x, or of some rows of it.
 
-        x (n, …) on host or device; uint8 is read as fractions of 255.
+        x (n, …) on host or device, of dtypes as in `Trainer`; uint8 is read as fractions of 255.
         """
+        x = check_samples(x, "data")
+        if math.prod(x.shape[1:]) != math.prod(self._x.shape[1:]):
+            raise ShapeError(f"data: samples have shape {x.shape[1:]}, the layers take {self._x.shape[1:]}")
         rows = np.arange(len(x)) if rows is None else on_host(rows)
         scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         ops = self.backend
@@ -65,6 +70,7 @@ class Extractor:
         On a GPU they stay there up to `limit` bytes, and more of them come to the host. The file lies in `folder` (the
         system's temporary folder by default) and is gone when the array is.
         """
+        x = check_samples(x, "data")
         shape = (len(x), self.features)
         if self.on_gpu and 4 * shape[0] * shape[1] <= limit:
             kept = self.backend.empty(shape)
@@ -94,13 +100,14 @@ def fit_stack(
 ) -> list[Fit]:
     """Fit the layers that can be (document 002, section 3), each on the outputs of those below it.
 
-    x: (n, *input shape), uint8 or floats; labels: (n,); thresholds: one for each layer that can be fitted. The data is
-    streamed once a layer: neither patches nor outputs are ever all in memory.
+    x: (n, *input shape), uint8 or floats; labels: (n,), classes from 0; thresholds: one for each layer that can be
+    fitted. The data is streamed once a layer: neither patches nor outputs are ever all in memory.
     """
     places = [i for i, layer in enumerate(layers) if isinstance(layer, FittedLayer)]
     if len(places) != len(thresholds):
         raise InputError(f"{len(places)} layers to fit and {len(thresholds)} thresholds: expected one for each")
-    labels, fits = on_host(labels), []
+    x, labels, fits = check_samples(x, "data"), check_labels(labels, None, "data"), []
+    check_lengths(x, labels, "data")
     for place, each in zip(places, thresholds, strict=True):
         layer, rows = layers[place], chosen_rows(labels, each.fraction, seed)
         assert isinstance(layer, FittedLayer)

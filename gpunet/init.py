@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gpunet.checks import real_array
 from gpunet.errors import InputError, ShapeError
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
@@ -62,7 +63,7 @@ def resolve(drawing: Drawing) -> Initializer:
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    given = np.asarray(drawing)
+    given = np.array(real_array(drawing, "the initial weights"))
 
     def fixed(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
         if given.shape != shape:

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
+from gpunet.checks import real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.migration import STATES, Migration, State, migration
@@ -73,7 +74,7 @@ class Sequential:
     def _drawn(self, layer: Layer, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
         """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
         generator = stream(self._seed, WEIGHTS, index)
-        drawn = {name: np.asarray(p.draw(p.shape, generator)) for name, p in declared.items()}
+        drawn = {name: real_array(p.draw(p.shape, generator), f"the initial {name}") for name, p in declared.items()}
         return {f"{layer.name}.{name}": value.astype(self.dtype) for name, value in drawn.items()}
 
     def _write(self, values: Mapping[str, Any]) -> None:
@@ -143,7 +144,7 @@ class Sequential:
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """Views of the parameters by name ("0.weight", …), in the layers' order."""
+        """Views of the parameters by name ("0.weight", …), in the layers' order: writing into one changes the model."""
         return self._store.views
 
     @property
@@ -211,6 +212,14 @@ class Sequential:
         return z
 
     # -- information --------------------------------------------------------------------------------------------------
+
+    def shapes(self, input_shape: Shape) -> list[Shape]:
+        """The shape of one sample's output of each layer, for samples of `input_shape`; nothing is built."""
+        found: list[Shape] = []
+        for layer in self.layers:
+            input_shape = layer.spec(input_shape).output
+            found.append(input_shape)
+        return found
 
     @property
     def output_shape(self) -> Shape:

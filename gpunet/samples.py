@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_finite, check_labels, check_lengths
-from gpunet.errors import InputError, ShapeError
+from gpunet.checks import check_finite, check_labels, check_lengths, real_array
+from gpunet.errors import ShapeError
 
 
-def sample_shape(x: Any, what: str) -> tuple[int, ...]:
-    """Shape of one sample of x (samples, …); ShapeError where x has no second axis."""
-    if np.ndim(x) < 2:
-        raise ShapeError(f"{what}: x has shape {np.shape(x)}, expected (samples, features)")
-    return tuple(np.shape(x)[1:])
+def check_samples(x: Any, what: str) -> Any:
+    """x (samples, …) as an array whose dtype every backend gathers from: float16 is widened to float32, which is exact.
+
+    bool, integers, float32 and float64 stay as they are; big-endian values are converted. Raises InputError for other
+    dtypes, masked arrays and sparse matrices, ShapeError where x has no second axis, or samples hold no number.
+    """
+    x = real_array(x, f"{what}: x")
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        raise ShapeError(f"{what}: x has shape {x.shape}, expected (samples, features)")
+    return x.astype("float32") if x.dtype == np.float16 else x
 
 
 @dataclass(frozen=True)
@@ -40,20 +45,31 @@ class Samples:
         return tuple(self.x.shape[1:])
 
     @classmethod
-    def of(cls, backend: Backend, x: Any, labels: Any, classes: int, what: str = "data") -> Samples:
+    def of(
+        cls,
+        backend: Backend,
+        x: Any,
+        labels: Any,
+        classes: int,
+        what: str = "data",
+        *,
+        dtype: str | None = None,
+        copy: bool = True,
+    ) -> Samples:
         """Check x (N, …) and labels (N,) from 0 to classes − 1, and put them on the device.
 
-        uint8 stays uint8 and is divided by 255 as batches are gathered; floats are taken as they are.
+        uint8 stays uint8 and is divided by 255 as batches are gathered; bool (0 and 1), other integers and floats are
+        taken as they are, see `check_samples`. dtype: "float32" where the samples are for a model of that dtype, to
+        refuse what it cannot hold. copy=False: an x that lies on the device already is not copied; then
+        whoever changes it changes the samples, unchecked.
         Raises ShapeError, DataError or InputError, naming `what` and the first offending row.
         """
-        if not hasattr(x, "dtype"):
-            x = np.asarray(x)
-        sample_shape(x, what)
-        if x.dtype.kind not in "uif":
-            raise InputError(f"{what}: x is {x.dtype}, expected uint8 or floats")
-        labels = np.asarray(backend.to_host(labels))
-        check_lengths(x, labels, what)
+        x = check_samples(x, what)
         labels = check_labels(labels, classes, what)
-        check_finite(x, what)
-        scale = 1 / 255 if x.dtype == np.uint8 else 1.0
-        return cls(backend.asarray(x), backend.asarray(labels), scale)
+        check_lengths(x, labels, what)
+        check_finite(x, what, dtype)
+        held = backend.asarray(x)
+        if copy and held is x:
+            held = backend.empty(x.shape, x.dtype)
+            backend.copy(x, held)
+        return cls(held, backend.asarray(labels), 1 / 255 if x.dtype == np.uint8 else 1.0)

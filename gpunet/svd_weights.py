@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.errors import InputError
+from gpunet.checks import check_labels, check_lengths, real_array
+from gpunet.errors import InputError, ShapeError
 from gpunet.linalg import svd
 from gpunet.linalg.place import on_host, some_rows
 
@@ -30,13 +31,18 @@ def singular_rows(
     x: (samples, features), not centred, on the host or on a GPU; device: where to compute, by default where x lies; the
     vectors lie on the host. Without labels they are those of all of x; with labels each class gives
     its own, as many as any other, the first classes one more where units do not divide evenly.
-    Raises InputError where the data, or one class, cannot give as many as asked.
+    Raises InputError where the data, or one class, cannot give as many as asked; DataError for labels that are no
+    classes from 0 on, one a sample.
     """
+    x = real_array(x, "the data")
+    if x.ndim != 2:
+        raise ShapeError(f"the data has shape {x.shape}: expected (samples, features)")
     if labels is None:
         _check_supply(x, units, "the data")
         found = svd(x, units, compute="right", device=device)
         return on_host(found.vt).astype(np.float64), on_host(found.s).astype(np.float64)
-    labels = on_host(labels)
+    labels = check_labels(labels, None, "the data")
+    check_lengths(x, labels, "the data")
     classes = int(labels.max()) + 1
     parts = []
     for c, count in enumerate(shares(units, classes)):

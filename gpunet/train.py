@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
 from gpunet.tally import Tally
 
+SERVED: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Trainer]] = weakref.WeakKeyDictionary()
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
@@ -37,8 +39,12 @@ class Trainer(Evaluator):
     the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation: the same bits either
     way, see `gpunet.graph`.
 
+    An optimizer holds the state of one trainer: the trainer that attached it last.
+
     x is (samples, …) of floats, or uint8, which stays uint8 in memory and is divided by 255 as batches are gathered;
-    labels are integer classes (samples,). Raises InputError and its kin for data that does not fit the model.
+    bool and other integers are taken as the numbers they are, float16 is widened, big-endian converted; labels are
+    integer classes (samples,). Raises InputError and its kin for data that does not fit the model, for masked arrays
+    (see `.filled()`), sparse matrices (`.toarray()`) and longdouble, which would lose digits.
 
     >>> import gpunet as gn
     >>> data = gn.datasets.load("digits")
@@ -75,6 +81,7 @@ class Trainer(Evaluator):
     def _attach(self) -> None:
         super()._attach()
         self.optimizer.attach(self.backend, *self.model.flat)
+        SERVED[self.optimizer] = weakref.ref(self)
         self.followed = len(self.model.migrations)  # replacements that the optimiser knows of
         self.tally = Tally(self.backend)  # beside the evaluator's own: callbacks may evaluate in mid-epoch
 
@@ -101,17 +108,25 @@ class Trainer(Evaluator):
         bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
         trains no more.
 
-        Returns the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning), `seconds`,
-        and `validation_loss`, `validation_accuracy` where validation data is given.
+        Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
+        `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.
         Raises DivergedError when the loss becomes NaN or infinite, InputError for a checkpoint of another run, and
         DataError for a damaged one.
         """
-        if epochs < 0 or batch_size < 1:
-            raise InputError(f"expected epochs ≥ 0 and batch_size ≥ 1, got {epochs} and {batch_size}")
-        train = self.samples(x, y, "training data")
-        held_out = validation_data
-        if isinstance(held_out, tuple):
-            held_out = self.samples(*held_out, "validation data")
+        if not all(isinstance(n, (int, np.integer)) for n in (epochs, batch_size)) or epochs < 0 or batch_size < 1:
+            raise InputError(f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {epochs!r} and {batch_size!r}")
+        callbacks = tuple(callbacks) if np.iterable(callbacks) else (callbacks,)
+        if wrong := [each for each in callbacks if not isinstance(each, Callback)]:
+            raise InputError(
+                f"callbacks hold a {type(wrong[0]).__name__}: expected callbacks such as gn.EarlyStopping()"
+            )
+        pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
+        if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
+        train = self._labelled(x, y, "training data")
+        held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
+        if (served := SERVED.get(self.optimizer)) is not None and served() is not self:
+            raise InputError("the optimizer was attached to another trainer since: give each trainer one of its own")
         self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), bool(shuffle))
         self.batch_size = self.plan.batch_size
         self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
@@ -131,7 +146,7 @@ class Trainer(Evaluator):
             bar.close() if own else None
             self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
             del self.plan  # and with it the data
-        return self.history
+        return History([dict(logs) for logs in self.history.epochs])
 
     def _epochs(self, callbacks: Sequence[Callback], asked: Events, done: int, bar: Progress) -> None:
         """The epochs of the plan, of which `done` steps are behind us."""

@@ -68,7 +68,10 @@ class Backend(ABC):
 
     @abstractmethod
     def asarray(self, host: Any, dtype: Any = None) -> Array:
-        """Copy of an array (or the array itself where it already lies on this device), C-contiguous."""
+        """Copy of an array (or the array itself where it already lies on this device), C-contiguous, native byte order.
+
+        Raises InputError for masked arrays, sparse matrices, and what lies where this device cannot reach it.
+        """
 
     @abstractmethod
     def to_host(self, array: Array) -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 
 from gpunet.backend.base import Array, In, Out
 from gpunet.backend.kept import Kept
-from gpunet.errors import MemoryFullError
+from gpunet.checks import as_array, on_device
+from gpunet.errors import InputError, MemoryFullError
 
 # Without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs against 16.3).
 ALIGNMENT = 64
@@ -40,6 +41,9 @@ class CpuMemory(Kept):
         return raw[start : start + nbytes].view(dtype).reshape(shape)
 
     def asarray(self, host: Any, dtype: Any = None) -> Array:
+        host = as_array(host, "the array")
+        if on_device(host):
+            raise InputError(f"the array {host.shape} lies on a GPU and the device is {self.name}: copy it with .get()")
         return np.ascontiguousarray(host, dtype=dtype)
 
     def to_host(self, array: Array) -> Any:

@@ -12,6 +12,7 @@ from gpunet.backend.base import Array, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.backend.cupy_record import CupyRecord
 from gpunet.backend.kept import Kept
+from gpunet.checks import as_array
 from gpunet.errors import MemoryFullError
 
 GIB = 1 << 30
@@ -51,7 +52,7 @@ class CupyMemory(CupyRecord, Kept):
                 with cp.cuda.Device(host.device.id):
                     host = cp.asnumpy(host)
         else:
-            host = np.asarray(host)
+            host = as_array(host, "the array")
             if dtype is not None and np.dtype(dtype).itemsize <= host.dtype.itemsize:
                 host = host.astype(dtype, copy=False)  # cast before the transfer where that makes it no longer
         with self.session(), self._room(host.shape, dtype or host.dtype):

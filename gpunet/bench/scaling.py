@@ -204,7 +204,7 @@ def _skipped(settings: Settings, width: int, why: str) -> list[Row]:
 def memory_needed(settings: Settings, width: int) -> int:
     """Bytes that all nets of one width take together, in float32 with Adam, while the last is being drawn."""
     batch, shapes = settings.batch, settings.shapes(width)
-    numbers = batch * width  # the data
+    numbers = 2 * batch * width  # the data, and the copy that the samples keep
     for alpha in settings.nets.values():
         numbers += 3 * batch * width  # a batch of it, and two buffers of gradients
         for i, (shape, rank) in enumerate(zip(shapes, settings.ranks(width, alpha), strict=True)):

@@ -110,7 +110,7 @@ class Problem:
 
         def placed(x: NDArray[np.float32], labels: Any, what: str) -> Samples:
             x -= mean
-            return Samples.of(backend, x, labels, split.classes, what)
+            return Samples.of(backend, x, labels, split.classes, what, copy=False)
 
         return cls(
             split.name,

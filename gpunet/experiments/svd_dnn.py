@@ -159,8 +159,8 @@ def pose(data: Any, settings: Settings, backend: Backend) -> Problem:
     chosen = task(settings.task)
     outputs = chosen.outputs(data)
     classes = max(2, outputs)
-    train = Samples.of(backend, data.x_train, data.y_train, classes, "training data")
-    test = Samples.of(backend, data.x_test, data.y_test, classes, "test data")
+    train = Samples.of(backend, data.x_train, data.y_train, classes, "training data", copy=False)
+    test = Samples.of(backend, data.x_test, data.y_test, classes, "test data", copy=False)
     batch = min(settings.batch_size or chosen.fit_batch(len(train)), len(train))
     if settings.learning_rate is not None:
         chosen = replace(chosen, learning_rate=settings.learning_rate)

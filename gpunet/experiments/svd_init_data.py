@@ -50,7 +50,7 @@ def normalise(x: Any, chunk: int = 4096) -> Any:
 
 def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
-    train = Samples.of(backend, normalise(data.x_train), data.y_train, data.classes, "training data")
+    train = Samples.of(backend, normalise(data.x_train), data.y_train, data.classes, "training data", copy=False)
     sums = StreamingGram(device=backend).update(train.x)
     moment = sums.density()
     if not moment.any():
@@ -63,7 +63,7 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
         rows, seconds = decompose(train.x, data.y_train, units, backend)
     return Problem(
         train=train,
-        test=Samples.of(backend, normalise(data.x_test), data.y_test, data.classes, "test data"),
+        test=Samples.of(backend, normalise(data.x_test), data.y_test, data.classes, "test data", copy=False),
         classes=data.classes,
         units=units,
         second_moment=moment,

@@ -300,7 +300,7 @@ NAN[6, 2], INF[3, 0] = np.nan, -np.inf
         (INF, Y, DataError, "training data row 3, feature 0, is -inf in float64"),
         (X[:, 0], Y, ShapeError, r"expected \(samples, features\)"),
         (X.astype(object), Y, InputError, "object"),
-        (np.full((10, 4), "a"), Y, InputError, "expected uint8 or floats"),
+        (np.full((10, 4), "a"), Y, InputError, "expected real numbers"),
         (np.zeros((10, 2, 2)), Y, ShapeError, "reshape"),
     ],
 )
