@@ -2,17 +2,27 @@
 
 A rule is called with the weight's shape (m, n) and its singular values, descending, and returns a rank between 1 and
 min(m, n). Where `needs_spectrum` is False the spectrum may be left out, and no decomposition is needed to ask.
+
+Shares are the numbers that were written (0.29 is 29/100, 1/3 is a third), squares are summed without rounding: at a
+boundary the rank is what the equation says, not what float64 makes of it (⌊0.29·100⌋ is 28 there).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gpunet.checks import check_range, real_array
 from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.place import on_host
 
 
 class RankRule(ABC):
@@ -21,13 +31,18 @@ class RankRule(ABC):
     needs_spectrum: ClassVar[bool] = False
 
     def __call__(self, shape: tuple[int, int], spectrum: Any = None) -> int:
-        """The rank, from 1 to min(m, n). Raises InputError for a spectrum that is missing or is none."""
+        """The rank, from 1 to min(m, n).
+
+        spectrum: (min(m, n),) on the host or a GPU; float16 and float32 count as computed in float32, all else in
+        float64. Raises ShapeError for a shape that is none, InputError for a spectrum that is missing or is none.
+        """
         m, n = _check_shape(shape)
         if not self.needs_spectrum:
             return max(1, min(self._rank(m, n, np.empty(0)), m, n))
         if spectrum is None:
             raise InputError(f"{self!r} needs the singular values of the weight {m}×{n}: pass svd(weight).s")
-        s = np.asarray(spectrum, dtype=np.float64)
+        s = on_host(real_array(spectrum, "spectrum"))
+        s = s.astype(np.float32 if s.dtype in (np.float16, np.float32) else np.float64, copy=False)
         if s.shape != (min(m, n),) or not np.isfinite(s).all() or (s < 0).any() or (np.diff(s) > 0).any():
             raise InputError(
                 f"spectrum has shape {s.shape}: expected the {min(m, n)} singular values of a {m}×{n} weight, "
@@ -57,7 +72,7 @@ class FixedRank(RankRule):
 
 @dataclass(frozen=True)
 class DimensionFraction(RankRule):
-    """l = round(α·min(m, n)), 0 < α ≤ 1: document 001, the text's meaning of α.
+    """l = round(α·min(m, n)), 0 < α ≤ 1, halves to the even number: document 001, the text's meaning of α.
 
     >>> DimensionFraction(0.5)((512, 784))
     256
@@ -69,7 +84,7 @@ class DimensionFraction(RankRule):
         _check_share("alpha", self.alpha)
 
     def _rank(self, m: int, n: int, s: Any) -> int:
-        return round(self.alpha * min(m, n))
+        return round(_meant(self.alpha) * min(m, n))
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ class BreakEven(RankRule):
         _check_share("alpha", self.alpha)
 
     def _rank(self, m: int, n: int, s: Any) -> int:
-        return int(self.alpha * m * n / (m + n))
+        return math.floor(_meant(self.alpha) * m * n / (m + n))
 
 
 @dataclass(frozen=True)
@@ -103,21 +118,25 @@ class Energy(RankRule):
         _check_share("share", self.share)
 
     def _rank(self, m: int, n: int, s: Any) -> int:
-        energy = np.cumsum((s / s[0]) ** 2)
-        return int(np.searchsorted(energy, self.share * energy[-1] * (1 - 1e-12))) + 1
+        squares, share = _squares(s), _meant(self.share)
+        enough = share * sum(squares)
+        return next(rank for rank, energy in enumerate(accumulate(squares), 1) if energy >= enough)
 
 
 @dataclass(frozen=True)
 class StableRank(RankRule):
     """l = ⌈‖W‖_F²/σ₁²⌉, the stable rank (Rudelson & Vershynin 2007).
 
-    A heuristic on trained weights: the number says how fast the spectrum falls, not how many triples training needs.
+    Values that are rounding noise, at most max(m, n)·ε·σ₁ as in `numpy.linalg.matrix_rank`, count as 0: else every
+    computed spectrum of rank 1 would get 2. A heuristic on trained weights: the number says how fast the spectrum
+    falls, not how many triples training needs.
     """
 
     needs_spectrum: ClassVar[bool] = True
 
     def _rank(self, m: int, n: int, s: Any) -> int:
-        return int(np.ceil(((s / s[0]) ** 2).sum() * (1 - 1e-12)))
+        squares = _squares(s[s.astype(np.float64) > _noise(m, n, s)])
+        return -(-sum(squares) // squares[0])
 
 
 @dataclass(frozen=True)
@@ -125,33 +144,68 @@ class GavishDonoho(RankRule):
     """Singular values above ω(β)·median(σ), β = min/max of m, n: Gavish & Donoho 2014, the noise level unknown.
 
     ω(β) = λ(β)/√μ(β), λ(β)² = 2(β+1) + 8β/((β+1) + √(β² + 14β + 1)), μ(β) the median of the Marchenko–Pastur law.
-    Optimal for a low-rank signal in white noise. A heuristic on trained weights: their noise is not white.
+    Optimal for a low-rank signal in white noise. Nothing at or below the rounding noise max(m, n)·ε·σ₁ is signal (as in
+    `numpy.linalg.matrix_rank`): of a matrix without noise the median is rounding itself. A heuristic on trained
+    weights: their noise is not white.
     """
 
     needs_spectrum: ClassVar[bool] = True
 
     def _rank(self, m: int, n: int, s: Any) -> int:
         beta = min(m, n) / max(m, n)
-        lam = np.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + np.sqrt(beta**2 + 14 * beta + 1)))
-        return int((s > lam / np.sqrt(marchenko_pastur_median(beta)) * np.median(s)).sum())
+        lam = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
+        threshold = lam / math.sqrt(marchenko_pastur_median(beta)) * float(np.median(s.astype(np.float64)))
+        return int((s.astype(np.float64) > max(threshold, _noise(m, n, s))).sum())
 
 
 def marchenko_pastur_median(beta: float) -> float:
-    """The median of the Marchenko–Pastur law with ratio 0 < β ≤ 1, density √((b−t)(t−a))/(2πβt), a, b = (1∓√β)²."""
-    a, b = (1 - np.sqrt(beta)) ** 2, (1 + np.sqrt(beta)) ** 2
-    # t = mid − half·cos θ smooths both ends, so that the midpoint rule converges fast, also at β = 1.
-    theta = (np.arange(20000) + 0.5) * (np.pi / 20000)
-    t = (a + b) / 2 - (b - a) / 2 * np.cos(theta)
-    mass = np.cumsum(np.sin(theta) ** 2 / t)
-    return float(np.interp(0.5 * mass[-1], mass, t))
+    """The median of the Marchenko–Pastur law with ratio 0 < β ≤ 1, density √((b−t)(t−a))/(2πβt), a, b = (1∓√β)².
+
+    With c = √β and t = 1 + c² − 2c cos θ the mass below t is (2/π) ∫₀^θ sin²φ/(1 + c² − 2c cos φ) dφ. By the series of
+    the Poisson kernel, sin φ/(1 + c² − 2c cos φ) = Σ c^(k−1) sin kφ, that is (θ + A − (A − c sin θ)/c²)/π, where
+    A = Σ c^k sin(kθ)/k = arctan(c sin θ/(1 − c cos θ)). Bisected in θ, to some 1e-15: ω(1) is 2.85836. The 2.8582 of
+    the paper's table comes from a bisection that stops at 1e-3. Raises InputError for β outside (0, 1].
+    """
+    check_range("beta", beta, above=0, most=1)
+    c = math.sqrt(beta)
+    low, high = 0.0, math.pi
+    for _ in range(60):
+        theta = (low + high) / 2
+        angle = math.atan2(c * math.sin(theta), 1 - c * math.cos(theta))
+        if theta + angle - (angle - c * math.sin(theta)) / beta < math.pi / 2:
+            low = theta
+        else:
+            high = theta
+    return (1 - c) ** 2 + 4 * c * math.sin(low / 2) ** 2
+
+
+def _noise(m: int, n: int, s: NDArray[Any]) -> float:
+    """What singular values s (…,) of a matrix m×n are told from no better than from 0, in their own dtype."""
+    return max(m, n) * float(np.finfo(s.dtype).eps) * float(s[0])
+
+
+def _squares(s: NDArray[Any]) -> list[int]:
+    """The squares of floats, times one power of 4 that makes all of them integers: no rounding, overflow, underflow."""
+    ratios = [value.as_integer_ratio() for value in s.tolist()]
+    scale = max(denominator for _, denominator in ratios)
+    return [(numerator * (scale // denominator)) ** 2 for numerator, denominator in ratios]
+
+
+def _meant(share: Any) -> Fraction:
+    """The number that a float was written as: its shortest decimal, or a fraction such as 1/3 that rounds to it."""
+    decimal = Fraction(str(share))
+    simple = decimal.limit_denominator(1000)
+    return simple if type(share)(float(simple)) == share else decimal
 
 
 def _check_shape(shape: Any) -> tuple[int, int]:
-    if len(shape) != 2 or not all(isinstance(d, (int, np.integer)) and d >= 1 for d in shape):
-        raise ShapeError(f"shape is {tuple(shape)}: expected (m, n) of a weight, both integers ≥ 1")
-    return int(shape[0]), int(shape[1])
+    pair = tuple(shape) if np.iterable(shape) else ()
+    if len(pair) != 2 or not all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) and d >= 1 for d in pair):
+        given = " ".join(repr(shape).split())[:80]  # a whole weight, say
+        raise ShapeError(f"shape is {given}: expected (m, n) of a weight, both integers ≥ 1; pass weight.shape")
+    return int(pair[0]), int(pair[1])
 
 
 def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value <= 1:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) <= 1:
         raise InputError(f"{name} is {value!r}: expected a number in (0, 1], say 0.5")
