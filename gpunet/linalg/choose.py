@@ -2,38 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from gpunet.linalg.matrix import TallMatrix
+
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 CUDA_METHODS = ("auto", "gesvdj", "gesvda", "gram", "gesvd")
 
 
-def cpu_routes(method: str, long: int, short: int, k: int, exact: bool) -> tuple[str, ...]:
-    """The routes to try in turn for X (long, short) and k triples; `exact` where float32 products lose nothing.
+@dataclass(frozen=True)
+class Rates:
+    """Seconds for one operation of a kind; of products, one multiplication and addition.
 
-    Measured on two cores of a Xeon with OpenBLAS (seconds, both sides, float32 unless said), by hand on 2026-11-21
-    beside other work, so good to a factor of 1.5; the thresholds between these points are judgement:
-
-    | long × short, k          | gram  | subspace | randomized | qr   | full |
-    |--------------------------|-------|----------|------------|------|------|
-    | 60000 × 784, 100         | 0.36  | 0.58     | 1.2        | 3.1  | 10.3 |
-    | 60000 × 784, 10          |       | 0.29     |            |      |      |
-    | 4096 × 4096, 256         | > 7   | 32       | 4.0        |      | 19   |
-    | eigen step alone, 784, 10| 0.050 | 0.012    |            |      |      |
+    The defaults were measured on two cores of an AVX2 build of OpenBLAS 0.3.31, medians of three, alone on the machine.
+    Only their ratios matter, and those are much the same from one CPU to the next.
     """
-    gram = ("gram",) if exact else ("gram", "gram64")
+
+    product: float = 1 / 60e9  # of large matrices in float64; float32 takes half of everything that is a product
+    square: float = 1 / 85e9  # the same of AᵀA, of which BLAS computes half
+    thin: float = 1 / 16e9  # of a large matrix and few columns, which is read from memory
+    eigh: tuple[float, float] = (8e-11, 4e-8)  # of n³ and n²: all eigenvectors of a symmetric matrix
+    leading: tuple[float, float] = (3e-11, 2.5e-8)  # an eighth of them, or fewer
+    gesdd: tuple[float, float, float] = (1e-10, 6e-8, 7e-11)  # of n³, n² and m n²: LAPACK's SVD of m×n
+    call: float = 2e-5  # to start anything
+
+
+RATES = Rates()
+GAMBLE = 0.4  # of the sure way's time that iterating may take if it goes well: to find that it does not takes half
+ROUNDS = 2  # in which it has to go well, where it is not what the caller asked for
+
+
+def gram_seconds(
+    long: int, short: int, k: int, single: bool, both: bool, levels: bool = False, rates: Rates = RATES
+) -> float:
+    """What the Gram matrix, its eigenvectors and X v are expected to take; levels: by `routes.by_levels`."""
+    half = 0.5 if single else 1.0
+    cubes, squares = rates.leading if short >= 512 and 8 * k <= short and not levels else rates.eigh
+    found = half * rates.square * long * short**2 + cubes * short**3 + squares * short**2 + 4 * rates.call
+    if both or levels:
+        found += half * rates.product * long * short * k
+        if not single:  # X v is straightened
+            found += rates.square * long * k**2 + rates.product * (long + 8 * k) * k**2
+    if levels:  # about half of the columns, and small matrices
+        found += rates.product * 4 * short**3 + cubes / 4 * short**3
+        found += 0 if k == short else rates.product * long * short**2
+    return found
+
+
+def randomized_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
+    """What block Krylov iteration is expected to take where the singular values fall: one round of eight blocks."""
+    width, steps = k + max(4, k // 8), 8
+    passes = max(rates.thin * min(1.0, 32 / width), rates.product) * 2 * steps * long * short * width
+    inner = 2 * rates.product * short * (steps * width) ** 2 + 2 * rates.eigh[0] * (steps * width) ** 3
+    return (0.5 if single else 1.0) * passes + inner + 6 * steps * rates.call
+
+
+def full_seconds(long: int, short: int, rates: Rates = RATES) -> float:
+    """What LAPACK's SVD of the whole is expected to take; in float64, whatever the dtype."""
+    cubes, squares, both = rates.gesdd
+    return cubes * short**3 + squares * short**2 + both * long * short**2 + 4 * rates.call
+
+
+def one_call(m: int, n: int) -> bool:
+    """Whether LAPACK's gesdd takes less time than the calls of any other way would."""
+    return min(m, n) <= 16 and m * n <= 256
+
+
+def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str, ...]:
+    """The routes to try in turn for the k leading triples of x, those that are expected to be the fastest first.
+
+    Whether an iteration converges fast depends on the singular values, which are not known: it is tried where going
+    well saves much, and stopped as soon as it is seen to go badly.
+    """
+    long, short, single = x.long, x.short, not x.float64_products
+    gram = ("gram", "gram64") if single else ("gram",)
     if method == "gram":
-        return gram
+        return (*gram, "gram-levels")
     if method != "auto":
         return (method,)
-    if short <= 32 and long <= 16 * short:
-        return "full", "qr"
-    safe = ("qr", "full") if long >= 2 * short else ("full",)
-    if short >= 1024 and 10 * k <= short:
-        return "randomized", *gram, *safe
-    if short >= 200 and 30 * k <= short:
-        return "subspace", *gram, *safe
-    if long < 2 * short and 4 * k > short:
-        return "full", "qr"
-    return *gram, *safe
+    sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
+    if whole < sure:
+        return "full", *gram, "gram-levels", "qr"
+    levels = gram_seconds(long, short, k, False, True, levels=True)
+    last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
+    if not x.exact and randomized_seconds(long, short, k, single) < GAMBLE * sure:
+        return "randomized", *gram, *last
+    return *gram, *last
 
 
 def cuda_routes(method: str, long: int, short: int, k: int, batch: int) -> tuple[str, ...]:

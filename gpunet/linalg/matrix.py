@@ -1,27 +1,35 @@
 """The input of a decomposition, checked, and seen as one tall matrix that is read in chunks.
 
 The routes never touch the caller's array directly: `TallMatrix` hides its dtype (uint8 images stay uint8), its
-strides, which side is the longer, and a power-of-two scaling that keeps squares from overflow and underflow.
+strides, which side is the longer, a mean to be subtracted, and a power-of-two scaling that keeps squares from overflow
+and underflow. What is summed over the long side is summed in float64, by `RunningSum` from chunk to chunk: a sum of a
+million equal numbers is as good as one of ten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunet.checks import real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.place import on_device
 
 Array = NDArray[Any]
 Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
 
-CHUNK_BYTES = 22 << 20  # of converted floats: a class of MNIST is one product, and far below the promised 64 MB
 LARGEST_INTEGER = 2**53  # float64 counts no further
+CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product, and far below the promised 64 MB
+VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
+PART_ROWS = 256  # that one sum of a thin matrix takes
+HOT_ELEMENTS = 1 << 18  # 2 MB of float64: what a second product finds in the cache
+WHOLE_ELEMENTS = 1 << 19  # up to 4 MB of float64 are converted once, and kept: then nothing is gained by chunks
 
 
+@cache
 def result_dtype(dtype: Any) -> np.dtype[Any]:
     """float32 for float16, float32, bool and integers of up to 16 bits, all exact in it; else float64."""
     kind, size = np.dtype(dtype).kind, np.dtype(dtype).itemsize
@@ -35,12 +43,7 @@ def check_matrix(a: Any, what: str = "a") -> Any:
     Raises InputError for other dtypes and for integers that float64 cannot hold, ShapeError for other shapes.
     NaN and infinities are found later, by whoever reads the values first.
     """
-    array = a if on_device(a) else np.asarray(a)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise InputError(
-            f"{what} has dtype {array.dtype}: expected real numbers (float32, float64, uint8, integers); "
-            "convert it, say with .astype('float64')"
-        )
+    array = real_array(a, what)
     if array.ndim < 2:
         raise ShapeError(
             f"{what} has shape {array.shape}: expected a matrix (m, n) or a stack (…, m, n); "
@@ -58,74 +61,173 @@ def check_matrix(a: Any, what: str = "a") -> Any:
     return array
 
 
-def largest(a: Array, what: str = "a") -> float:
-    """max|a| of floats. Raises InputError naming the place of the first NaN or infinity."""
-    top = max(abs(float(a.max())), abs(float(a.min())))  # NaN and infinities pass through both
+def largest(a: Array, what: str = "a", rows: NDArray[np.intp] | None = None) -> float:
+    """max|a| of floats, of some rows where they are given. Raises InputError naming the first NaN or infinity."""
+    if rows is None:
+        top = max(abs(float(a.max())), abs(float(a.min())))  # NaN and infinities pass through both
+    else:
+        step = max(1, CHUNK_BYTES // (a.itemsize * a.shape[1]))
+        parts = (a[rows[start : start + step]] for start in range(0, len(rows), step))
+        top = float(np.max([max(abs(float(part.max())), abs(float(part.min()))) for part in parts]))
     if not np.isfinite(top):
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(a))[0])
-        raise InputError(
-            f"{what} holds {a[where]} at {list(where)}: expected finite numbers; remove or replace such values"
-        )
+        for row in range(len(a)) if rows is None else rows.tolist():
+            bad = np.flatnonzero(~np.isfinite(a[row]))
+            if len(bad):
+                raise InputError(
+                    f"{what} holds {a[row, bad[0]]} at [{row}, {bad[0]}]: expected finite numbers; remove or replace "
+                    "such values"
+                )
     return top
 
 
-HOT_ELEMENTS = 1 << 19  # 2 MB of float32
-VIEW_ROWS = 16_384  # few enough that a float32 sums them well, enough to run BLAS at full speed
+def inner(a: Floats, b: Floats) -> Floats:
+    """aᵀb (n, p) of a (rows, n) and b (rows, p); long sums by parts, and the parts in pairs.
+
+    BLAS adds up as many rows as its kernels like, those of thin matrices one after the other: rounding errors of equal
+    numbers then all go one way, n ε/4 instead of √n ε. Of wide ones it takes a few hundred at a time.
+    """
+    rows, n, p = len(a), a.shape[1], b.shape[1]
+    if rows <= 4 * PART_ROWS or n * p > 64 * 64:
+        return np.asarray(a.T @ b)
+    count, rest = divmod(rows, PART_ROWS)
+    parts = np.matmul(
+        a[: rows - rest].reshape(count, PART_ROWS, n).transpose(0, 2, 1), b[: rows - rest].reshape(count, PART_ROWS, p)
+    )
+    total = np.zeros((n, p))
+    while len(parts) > 1:
+        half = len(parts) // 2
+        if len(parts) % 2:
+            total += parts[-1]
+        parts = parts[:half] + parts[half : 2 * half]
+    return np.asarray(parts[0] + (total + a[rows - rest :].T @ b[rows - rest :]))
+
+
+class RunningSum:
+    """A sum of arrays in float64 whose error does not grow with their number.
+
+    What an addition lost goes into the next (Kahan 1965), of AT_ONCE parts together, which then costs next to nothing.
+    """
+
+    AT_ONCE = 32
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._recent, self._count = np.zeros(shape), 0
+        self._total: Floats | None = None
+        self._lost: Floats | None = None
+
+    def add(self, part: Floats) -> None:
+        """Add one array; it is not kept."""
+        if self._count == self.AT_ONCE:
+            self._settle()
+        self._recent += part
+        self._count += 1
+
+    def _settle(self) -> None:
+        if self._total is None or self._lost is None:
+            self._total, self._lost = self._recent.copy(), np.zeros(self._recent.shape)
+        else:
+            y = self._recent - self._lost
+            total = self._total + y
+            self._lost = (total - self._total) - y
+            self._total = total
+        self._recent[...] = 0
+        self._count = 0
+
+    @property
+    def value(self) -> Floats:
+        """The sum so far; not to be written to."""
+        if self._total is None:
+            return self._recent
+        self._settle()
+        return self._total
 
 
 class TallMatrix:
-    """One matrix (m, n), seen as X (long, short), times the factor `scale`; never copied as a whole.
+    """One matrix (samples, features) as X (long, short), times the factor `scale`; never copied as a whole.
 
-    rows: picks rows of X (a class of samples) without copying them. tall: X is `a` as it stands, even where it is
-    wide. dtype: of the results, float32 or float64. flipped: X is aᵀ.
+    rows: picks rows of `a` (a class of samples) without copying them. mean: (features,), float64, is subtracted from
+    every row. tall: X is `a` as it stands, even where it is wide. dtype: of the results, float32 or float64. flipped:
+    X is the transpose.
     """
 
-    def __init__(self, a: Array, rows: NDArray[np.intp] | None = None, tall: bool = False, what: str = "a") -> None:
-        self.flipped = not tall and a.shape[0] < a.shape[1]
+    def __init__(
+        self,
+        a: Array,
+        rows: NDArray[np.intp] | None = None,
+        tall: bool = False,
+        what: str = "a",
+        mean: NDArray[np.float64] | None = None,
+    ) -> None:
+        count, features = int(a.shape[0] if rows is None else len(rows)), int(a.shape[1])
+        self.flipped = not tall and count < features
+        self.long, self.short = (features, count) if self.flipped else (count, features)
+        self.a, self.rows, self.what, self.mean = a, rows, what, mean
         self.x = a.T if self.flipped else a
-        self.what = what
         self.dtype = result_dtype(a.dtype)
         self.scale = 1.0
-        self.rows = rows
-        self.long = len(self.x) if rows is None else len(rows)
-        self.short: int = self.x.shape[1]
         # Chunks are laid out as the source is, so that converting them reads and writes in order.
         self._by_column = self.x.strides[0] < self.x.strides[1]
+        self.small = self.long * self.short <= WHOLE_ELEMENTS  # kept as a whole, in float64, whatever is asked for
+        self._whole: Floats | None = None
+        # By the precision of the products; routes share them.
+        self.grams: dict[str, Floats] = {}
+        self.eigen: dict[str, tuple[Floats, Floats]] = {}
+
+    @property
+    def exact(self) -> bool:
+        """Whether X is bytes as they are, whose Gram matrix is exact."""
+        return self.a.dtype == np.uint8
+
+    @property
+    def float64_products(self) -> bool:
+        """Whether its products are as good as those in float64 anyway."""
+        return self.exact or self.small or self.dtype == np.float64
 
     def rescale(self) -> None:
-        """Set `scale` to the power of two that brings max|X| near 1; raises InputError for NaN and infinities."""
-        if self.x.dtype.kind != "f":
+        """Set `scale` to the power of two that brings max|a| near 1; raises InputError for NaN and infinities."""
+        if self.a.dtype.kind != "f":
             return
-        top = largest(self.x.T if self.flipped else self.x, self.what)  # as the caller wrote it, for the message
+        top = largest(self.a, self.what, self.rows)
         limit = 126 if self.dtype == np.float32 else 1000
         self.scale = float(2.0 ** -np.clip(np.frexp(top)[1], -limit, limit)) if top else 1.0
+        self._whole = None
+        self.grams.clear()
+        self.eigen.clear()
 
     def chunk_rows(self, dtype: Any) -> int:
         """Rows of a chunk of CHUNK_BYTES; more where chunks are views, which take no memory."""
-        if self.rows is None and self.scale == 1 and self.x.dtype == dtype:
+        if self.rows is None and self.mean is None and self.scale == 1 and self.a.dtype == dtype:
             return min(self.long, VIEW_ROWS)
         return int(max(1, min(self.long, CHUNK_BYTES // (self.short * np.dtype(dtype).itemsize))))
 
     def hot_rows(self) -> int:
         """Rows of a chunk that a second product finds in the cache."""
-        return min(self.chunk_rows(self.dtype), max(64, HOT_ELEMENTS // self.short))
+        return min(self.long, max(64, HOT_ELEMENTS // self.short))
 
     def chunks(self, dtype: Any = None, rows: int | None = None, shift: bool = False) -> Iterator[tuple[slice, Floats]]:
-        """(rows of X, those rows as floats, valid until the next); `shift` reads uint8 x as x − 128."""
+        """(rows of X, those rows as floats, valid until the next); `shift` reads uint8 a as a − 128, mean and all."""
         dtype = np.dtype(dtype or self.dtype)
-        step = rows or self.chunk_rows(dtype)
-        plain = self.x.dtype == dtype and self.scale == 1
+        if self.small and not shift:
+            yield slice(0, self.long), self.whole()
+        else:
+            yield from self._parts(dtype, rows or self.chunk_rows(dtype), shift)
+
+    def whole(self) -> Floats:
+        """X of a `small` one, in float64."""
+        if self._whole is None:
+            self._whole = next(self._parts(np.dtype(np.float64), self.long, False))[1]
+        return self._whole
+
+    def _parts(self, dtype: np.dtype[Any], step: int, shift: bool) -> Iterator[tuple[slice, Floats]]:
+        plain = self.mean is None and self.scale == 1 and self.a.dtype == dtype
         buffer: Floats | None = None
-        takes = self.rows is not None and self.x.flags.c_contiguous  # of other layouts `take` would copy the whole
-        picked = np.empty((min(step, self.long), self.short), self.x.dtype) if takes else None
+        takes = (
+            self.rows is not None and not self.flipped and self.a.flags.c_contiguous
+        )  # of others it copies the whole
+        picked = np.empty((min(step, self.long), self.short), self.a.dtype) if takes else None
         for start in range(0, self.long, step):
             where = slice(start, min(start + step, self.long))
-            if self.rows is None:
-                part = self.x[where]
-            elif picked is None:
-                part = self.x[self.rows[where]]
-            else:  # into memory that is warm: a new array a chunk costs its page faults; "raise" would buffer
-                part = np.take(self.x, self.rows[where], axis=0, out=picked[: where.stop - start], mode="clip")
+            part = self._read(where, picked)
             if plain:
                 yield where, part
                 continue
@@ -139,34 +241,69 @@ class TallMatrix:
                 np.multiply(part, dtype.type(self.scale), out=out, casting="unsafe")
             else:
                 np.copyto(out, part, casting="unsafe")
+            if self.mean is not None and not shift:
+                mean = self.mean * self.scale
+                np.subtract(out, mean[where, None] if self.flipped else mean, out=out, casting="unsafe")
             yield where, out
 
-    def dense(self) -> Floats:
-        """X as a whole, in `dtype`."""
-        out = np.empty((self.long, self.short), self.dtype)
-        for where, part in self.chunks():
+    def _read(self, where: slice, picked: Array | None) -> Array:
+        """Rows of X as they are, in `picked` where it is given."""
+        if self.rows is None:
+            return self.x[where]
+        if self.flipped:
+            return self.a[:, where][self.rows].T
+        rows = self.rows[where]
+        if picked is None:
+            return self.a[rows]
+        # Into memory that is warm: a new array a chunk costs its page faults; mode "raise" would buffer.
+        return np.take(self.a, rows, axis=0, out=picked[: len(rows)], mode="clip")
+
+    def row_mean(self) -> NDArray[np.float64]:
+        """The mean of the samples (features,), in float64. Raises InputError for NaN and infinities."""
+        for _ in range(2):
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = self._row_mean()
+            if np.isfinite(mean).all():
+                break
+            self.rescale()  # for sums that overflow; raises for NaN
+        return mean / self.scale
+
+    def _row_mean(self) -> NDArray[np.float64]:
+        parts = self.chunks(np.float64, self.hot_rows())
+        if self.flipped:
+            return np.concatenate([part.mean(axis=1) for _, part in parts])
+        total = RunningSum((self.short,))
+        for _, part in parts:
+            total.add(inner(np.ones((len(part), 1)), part)[0])
+        return np.asarray(total.value / self.long)
+
+    def energy(self) -> float:
+        """‖X‖²_F, of X as it is scaled now."""
+        if "float64" in self.grams:
+            return float(np.trace(self.grams["float64"]))
+        total = RunningSum(())
+        for _, part in self.chunks(np.float64, self.hot_rows()):
+            total.add(np.einsum("ij,ij->", part, part))
+        return float(total.value)
+
+    def dense(self, dtype: Any = None) -> Floats:
+        """X as a whole."""
+        out = np.empty((self.long, self.short), dtype or self.dtype)
+        for where, part in self.chunks(out.dtype):
             out[where] = part
         return out
 
-    def times(self, v: Floats) -> Floats:
-        """X v, (long, k)."""
-        v = v.astype(self.dtype, copy=False)
-        out = np.empty((self.long, v.shape[1]), self.dtype)
-        for where, part in self.chunks():
-            np.matmul(part, v, out=out[where])
-        return out
-
     def normal_times(self, v: Floats) -> Floats:
-        """Xᵀ(X v), (short, k), in one pass over X, the chunks summed in float64."""
-        total = np.zeros((self.short, v.shape[1]))
-        v = v.astype(self.dtype, copy=False)
-        for _, part in self.chunks(rows=self.hot_rows()):
-            total += part.T @ (part @ v)
-        return total
+        """Xᵀ(X v), (short, k), in one pass over X; products in `dtype`, summed in float64."""
+        total = RunningSum((self.short, v.shape[1]))
+        v = v.astype(np.float64 if self.small else self.dtype, copy=False)
+        for _, part in self.chunks(self.dtype, self.hot_rows()):
+            total.add(inner(part, part @ v))
+        return total.value
 
     def transposed_times(self, u: Floats) -> Floats:
-        """Xᵀ u, (short, k), the chunks summed in float64."""
-        total = np.zeros((self.short, u.shape[1]))
-        for where, part in self.chunks():
-            total += part.T @ u[where]
-        return total
+        """Xᵀ u, (short, k), in float64."""
+        total = RunningSum((self.short, u.shape[1]))
+        for where, part in self.chunks(np.float64, self.hot_rows()):
+            total.add(inner(part, u[where]))
+        return total.value

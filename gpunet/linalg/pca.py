@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
+from gpunet.checks import on_device, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.decompose import PCA, check_count, decompose
+from gpunet.linalg.decompose import PCA, check_count, reached
 from gpunet.linalg.device_pca import class_parts
-from gpunet.linalg.gram import StreamingGram
-from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, result_dtype
-from gpunet.linalg.moments import safe_sums
-from gpunet.linalg.place import computing_on, gpu_for, on_device, on_host, some_rows
+from gpunet.linalg.gram import StreamingGram, check_alike, check_values
+from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.place import computing_on, gpu_for, on_host, some_rows
+from gpunet.linalg.routes import eigen
+from gpunet.linalg.svd import leading_triples
 from gpunet.linalg.verify import fix_signs
 from gpunet.rng import LINALG, stream
 
@@ -28,7 +30,7 @@ class ClassPCA:
     classes: (C,) labels, ascending; counts: (C,) samples used of each; ranks: (C,) components of each;
     components: (C, k, features), k the largest rank, rows beyond a class's own rank are zero;
     explained_variance, explained_variance_ratio: (C, k), zero beyond the rank; mean: (C, features);
-    residual: the largest of the classes', relative to each class's largest eigenvalue.
+    residual: the largest of the classes', as `PCA` defines it, measured against the samples where they are at hand.
     """
 
     classes: NDArray[Any]
@@ -66,7 +68,10 @@ def class_pca(
     data is never copied back, uint8 is never converted as a whole, and all classes are decomposed at once. The result
     lies on the host wherever it was computed.
 
-    Raises InputError for a class with fewer samples than components.
+    On the CPU each class goes through the routes of `gn.svd`, by the smaller of its samples and its features, and is
+    verified against its samples; less than 64 MB beside x and the results, and O(min(samples, features)²).
+
+    Raises InputError for a class with fewer samples than components, ConvergenceError where no route is good enough.
 
     >>> import gpunet as gn
     >>> data = gn.datasets.load("digits")
@@ -99,10 +104,12 @@ def class_pca(
         chosen.append(rows)
     backend, dtype = gpu_for(x, device, "x"), result_dtype(x.dtype)
     if backend is None:
-        parts = [_one(x, rows, components, variance, center) for rows in chosen]
+        parts = [
+            _one(x, rows, label, components, variance, center) for label, rows in zip(classes, chosen, strict=True)
+        ]
     else:
         with computing_on(backend) as xp:
-            parts = class_parts(xp, backend.asarray(x), chosen, components, variance, center, _eigen_tol(dtype))
+            parts = class_parts(xp, backend.asarray(x), chosen, components, variance, center)
     return collect(classes, parts, dtype)
 
 
@@ -129,9 +136,9 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
 
 
 class StreamingClassGram:
-    """A `StreamingGram` for every label that comes along; the same promises class by class.
+    """A `StreamingGram` for every label that comes along; the same promises class by class, and all classes alike.
 
-    center, device: as in `StreamingGram`.
+    center, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
     """
 
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
@@ -140,106 +147,86 @@ class StreamingClassGram:
 
     def reset(self) -> StreamingClassGram:
         """Forget every sample."""
-        self.classes.clear()
+        self.classes = {}
         return self
 
     def update(self, batch: Any, labels: Any) -> StreamingClassGram:
-        """Add samples (n, features) with their integer labels (n,)."""
+        """Add samples (n, features) with their integer labels (n,); n = 0 adds nothing.
+
+        Raises as `StreamingGram.update` does; then no class has changed.
+        """
+        batch = real_array(batch, "batch")
+        if batch.ndim == 2 and len(batch) == 0 == len(labels):
+            return self
         x = check_matrix(batch, "batch")
         labels = _check_labels(labels, x)
         if self.device is not None and not on_device(x) and (backend := gpu_for(x, self.device)) is not None:
             x = backend.asarray(x)  # once for all classes
-        for label in np.unique(labels).tolist():
-            self._of(label).update(some_rows(x, labels == label))
-        return self
+        gpu = gpu_for(x, self.device, "batch") if on_device(x) else None
+        check_values(x, "batch", gpu)  # whose rows are numbered as the caller knows them
+        return self._replace({c: self._of(c).update(some_rows(x, labels == c)) for c in np.unique(labels).tolist()})
 
     def merge(self, other: StreamingClassGram) -> StreamingClassGram:
-        """Add everything `other` has seen; `other` stays as it is."""
-        for label, sums in other.classes.items():
-            self._of(label).merge(sums)
-        return self
+        """Add everything `other` has seen; `other` stays as it is. Raises as `update` does."""
+        if not isinstance(other, StreamingClassGram):
+            raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingClassGram")
+        return self._replace({label: self._of(label).merge(sums) for label, sums in other.classes.items()})
 
     def components(self, k: int | None = None, *, variance: float | None = None) -> ClassPCA:
-        """As `class_pca` of all samples in one piece would give, in float64."""
-        for label, sums in self.classes.items():
-            if k is not None and sums.count < k:
-                raise InputError(f"class {label} has seen {sums.count} samples: expected at least as many as k={k}")
+        """As `class_pca` of all samples in one piece would give, in float64. Raises as `StreamingGram.components`."""
         labels = sorted(self.classes)
         if not labels:
             raise InputError("StreamingClassGram has seen no samples: call update(batch, labels) first")
+        for label in labels:
+            if k is not None and self.classes[label].count < k:
+                raise InputError(
+                    f"class {label} has seen {self.classes[label].count} samples: expected at least as many as k={k}"
+                )
         return collect(np.array(labels), [self.classes[c].components(k, variance=variance) for c in labels], np.float64)
 
     def _of(self, label: int) -> StreamingGram:
-        return self.classes.setdefault(label, StreamingGram(center=self.center, device=self.device))
+        """A copy of a class's sums, to be added to."""
+        return StreamingGram(center=self.center, device=self.device).merge(self.classes.get(label, StreamingGram()))
+
+    def _replace(self, new: dict[int, StreamingGram]) -> StreamingClassGram:
+        """Take changed classes over, all of them or none."""
+        check_alike([*self.classes.values(), *new.values()])
+        self.classes = self.classes | new
+        return self
 
 
-def deduplicate(
-    components: ClassPCA | Sequence[Any], threshold: float, weights: Any = None
-) -> tuple[Floats, NDArray[np.int64]]:
-    """Of two vectors of different classes with |cosine| > threshold (T_PC), one is kept.
-
-    components: a `ClassPCA`, an array (C, k, features) or a list of (k_c, features); zero rows are padding. weights:
-    (C, k) or a list of (k_c,), higher is kept first; a ClassPCA brings its explained_variance_ratio; without any, a
-    class's earlier vectors come first.
-
-    Returns the kept vectors (r, features), by class and then rank, and their (class, rank) indices (r, 2).
-
-    The rule: go through all vectors by weight, highest first, equal ones by their elements; keep each that no kept
-    vector of another class matches. So no two kept vectors of different classes match, every dropped one matches a
-    kept one, and which vectors are kept does not depend on the order of the classes.
-    """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"threshold is {threshold!r}: expected a |cosine| in [0, 1]; document 002 uses 0.8 to 0.9")
-    if isinstance(components, ClassPCA):
-        blocks = list(components)
-        weights = [w[:r] for w, r in zip(components.explained_variance_ratio, components.ranks, strict=True)]
-    else:
-        blocks = [np.asarray(block) for block in components]
-    index = np.array([(c, i) for c, b in enumerate(blocks) for i in range(len(b)) if np.any(b[i])]).reshape(-1, 2)
-    if not len(index):
-        raise InputError("components holds no vector: expected at least one that is not zero")
-    vectors = np.stack([blocks[c][i] for c, i in index])
-    rank_by = [-i for _, i in index] if weights is None else [weights[c][i] for c, i in index]
-    unit = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosine = np.abs(unit @ unit.T)
-    keep = np.zeros(len(index), bool)
-    for i in np.lexsort((*vectors.T[::-1], -np.asarray(rank_by, np.float64))):
-        rivals = keep & (index[:, 0] != index[i, 0])
-        keep[i] = not np.any(cosine[i, rivals] > threshold)
-    return vectors[keep], index[keep]
-
-
-def _eigen_tol(dtype: np.dtype[Any]) -> float:
-    """Of ‖ρv − λv‖ over λ_k: float32 products are no better."""
-    return 1e-6 if dtype == np.float32 else 1e-12
-
-
-def _one(x: Floats, rows: NDArray[np.intp], k: int | None, variance: float | None, center: bool) -> PCA:
-    """PCA of x[rows]; by the smaller of features and samples."""
-    part = TallMatrix(x, rows=rows, tall=True, what="x")
-    if len(rows) < x.shape[1]:
-        return _few(part, k, variance, center)
-    tol = _eigen_tol(part.dtype)
-    scatter, mean = safe_sums(part, center)
-    found = decompose(scatter, mean, len(rows), k, variance, tol, part.scale)
-    values = found.explained_variance
-    if part.dtype == np.float32 and x.dtype != np.uint8 and not center and values[-1] < 1e-4 * values[0]:
-        scatter, mean = safe_sums(part, center, "float64")  # float32 products say little about so small a value
-        found = decompose(scatter, mean, len(rows), k, variance, tol, part.scale)
-    return found
-
-
-def _few(part: TallMatrix, k: int | None, variance: float | None, center: bool) -> PCA:
-    """PCA of fewer samples than features: from X Xᵀ w = n λ w, v = Xᵀw / √(nλ)."""
-    part.rescale()
-    dense = part.dense().astype(np.float64)
-    mean = dense.mean(axis=0)
+def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool) -> PCA:
+    """PCA of x[rows], by the verified singular triples of those rows, less their mean when centred."""
+    part = TallMatrix(x, rows=rows, what="x")
+    mean = part.row_mean()
     if center:
-        dense -= mean
-    found = decompose(dense @ dense.T, mean, part.long, k, variance, scale=part.scale)
-    # Orthonormal also where λ is too small to divide by: Xᵀw = Q R, R = P S Wᵀ, v = Q P.
-    q, r = np.linalg.qr(dense.T @ found.components.T)
-    return replace(found, components=fix_signs(q @ np.linalg.svd(r)[0])[0].T)
+        if part.dtype == np.float64:  # a second time about the first, so that equal samples have no variance at all
+            mean = mean + TallMatrix(x, rows=rows, what="x", mean=mean).row_mean()
+        part = TallMatrix(x, rows=rows, what="x", mean=mean)
+    name = f"class {label}, {len(rows)}×{x.shape[1]}"
+    if variance is not None:
+        try:
+            values = eigen(part, "float64", part.short)[0]
+        except np.linalg.LinAlgError:
+            values = leading_triples(part, part.short, long_side=False, method="full", name=name).s ** 2
+        k = min(len(rows), reached(values, variance, float(values.sum())))
+    assert k is not None
+    found = leading_triples(part, k, long_side=part.flipped, name=name)
+    vectors = found.u if part.flipped else found.v
+    assert vectors is not None
+    energy = part.energy()
+    with np.errstate(over="ignore", under="ignore"):
+        values = (found.s / part.scale) ** 2 / len(rows)
+    if not np.isfinite(values[0]) or (values[0] < np.finfo(np.float64).tiny and found.s[0] > 0):
+        raise InputError(f"the variance of {name} leaves the range of float64: scale the samples")
+    return PCA(
+        components=fix_signs(vectors)[0].T,
+        explained_variance=values,
+        explained_variance_ratio=found.s**2 / energy if energy else np.zeros(k),
+        mean=mean,
+        count=len(rows),
+        residual=found.residual,
+    )
 
 
 def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:

@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.cusolver import full_float32
+from gpunet.checks import as_array, on_device
 from gpunet.errors import InputError, MemoryFullError
-
-
-def on_device(a: Any) -> bool:
-    """Whether `a` lies on a GPU: CuPy's arrays know their device by number, and how to come back."""
-    return hasattr(a, "get") and hasattr(getattr(a, "device", None), "id")
 
 
 def on_host(a: Any) -> NDArray[Any]:
     """`a` as numpy.ndarray: copied where it lies on a GPU, which NumPy itself refuses to do."""
-    return np.asarray(a.get() if on_device(a) else a)
+    return np.asarray(a.get() if on_device(a) else as_array(a, "the array"))
 
 
 def some_rows(x: Any, which: NDArray[Any], device: Backend | None = None) -> Any:

@@ -20,46 +20,53 @@ GESVDJ_LIMIT = 32
 SPREAD = 1e-3  # σ_k/σ₁ below which X v is turned into u by QR: what one step corrects is ε σ₁/σ_k
 
 
-def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any]) -> tuple[Any, Any, Any, Any]:
+def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any], first: int = 0) -> tuple[Any, Any, Any, Any]:
     """The k leading triples u (B, m, k), s (B, k), vt (B, k, n) and what they measure, errors (B, 2).
 
     route: "gram", cuSOLVER's "gesvda", or the namespace's own svd: "full" on the CPU, and on a GPU, where CuPy takes
     gesvdjBatched for stacks up to 32×32 and gesvd, one matrix after the other, above: "gesvdj" and "gesvd".
-    precision: of the results. Raises InputError naming the place of a NaN or infinity.
+    precision: of the results. first: the number of the first matrix in its stack, for the InputError that names the
+    matrix and the place of a NaN or infinity.
     """
     dtype = getattr(xp, precision.name)
+    own = xp.float64 if xp is np else dtype  # a CPU takes no longer for small ones in float64
     flipped = a.shape[1] < a.shape[2]
     x = xp.permute_dims(a, (0, 2, 1)) if flipped else a
-    scale = _scale(xp, a, dtype)
+    scale = _scale(xp, a, dtype, first)
     if route == "gram":
-        u, s, v = _gram(xp, x, k, scale, dtype)
+        u, s, v = _gram(xp, x, k, scale, own)
     elif route == "gesvda":
         from gpunet.backend import cusolver
 
-        u, s, v = cusolver.gesvda(xp.astype(x, dtype) * scale, k)
+        u, s, v = cusolver.gesvda(xp.astype(x, own) * xp.astype(scale, own), k)
     else:
         if route == "gesvdj" and x.shape[1] > GESVDJ_LIMIT:
             raise InputError(
                 f"gesvdjBatched takes matrices up to 32×32, got {a.shape[1]}×{a.shape[2]}: use another method"
             )
-        u, s, vt = xp.linalg.svd(xp.astype(x, dtype) * scale, full_matrices=False)
+        u, s, vt = xp.linalg.svd(xp.astype(x, own) * xp.astype(scale, own), full_matrices=False)
         u, s, v = u[:, :, :k], s[:, :k], xp.permute_dims(vt[:, :k, :], (0, 2, 1))
-    errors = _measure(xp, x, scale, u, s, v, dtype)
-    signs = _signs(xp, v, dtype)
-    u, v, s = u * signs, v * signs, s / scale[:, :, 0]
+    signs = _signs(xp, v, own)
+    u, v, s = xp.astype(u * signs, dtype), xp.astype(v * signs, dtype), xp.astype(s, dtype)
+    errors = _measure(xp, x, scale, u, s, v)
+    with np.errstate(over="ignore"):  # infinite is told by the caller
+        s = s / scale[:, :, 0]
     if flipped:
         u, v = v, u
     return u, s, xp.permute_dims(v, (0, 2, 1)), errors
 
 
-def _scale(xp: Any, a: Any, dtype: Any) -> Any:
+def _scale(xp: Any, a: Any, dtype: Any, first: int) -> Any:
     """(B, 1, 1): the powers of two that bring each matrix's largest element near 1."""
     if a.dtype not in (xp.float32, xp.float64):
         return xp.ones((a.shape[0], 1, 1), dtype=dtype)
     top = xp.max(xp.abs(a), axis=(1, 2), keepdims=True)
     if not bool(xp.all(xp.isfinite(top))):
-        where = [int(i[0]) for i in xp.nonzero(~xp.isfinite(a))]
-        raise InputError(f"a holds NaN or infinity at {where} of the stack {tuple(a.shape)}: remove or replace it")
+        matrix, row, column = (int(i[0]) for i in xp.nonzero(~xp.isfinite(a)))
+        raise InputError(
+            f"matrix {first + matrix} of the stack holds {float(a[matrix, row, column])} at [{row}, {column}]: "
+            "expected finite numbers; remove or replace such values"
+        )
     top = xp.astype(xp.where(top > 0, top, xp.ones_like(top)), xp.float64)
     limit = 126.0 if dtype == xp.float32 else 1000.0
     return xp.astype(2.0 ** -xp.clip(xp.floor(xp.log2(top)) + 1, -limit, limit), dtype)
@@ -87,10 +94,13 @@ def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, An
     s = xp.sqrt(xp.sum(xp.astype(u, xp.float64) ** 2, axis=1))
     s = xp.flip(xp.sort(s, axis=1), axis=1)  # swaps only what rounding swapped
     u = u / xp.astype(xp.where(s > 0, s, xp.ones_like(s)), dtype)[:, None, :]
-    error = xp.matmul(xp.permute_dims(u, (0, 2, 1)), u) - xp.eye(k, dtype=dtype)
-    correction = xp.triu(error) - xp.eye(k, dtype=dtype) * error / 2
+    identity, one = xp.eye(k, dtype=xp.float64), xp.ones((1, 1, 1), dtype=xp.float64)
+    error = -identity
+    for _, part in _parts(xp, u, one, xp.float64):  # long sums: not in float32
+        error = error + xp.matmul(xp.permute_dims(part, (0, 2, 1)), part)
     small = xp.max(xp.abs(error), axis=(1, 2), keepdims=True) < xp.finfo(dtype).eps ** 0.5
-    u = u - xp.matmul(u, xp.where(small, correction, xp.zeros_like(error)))
+    correction = xp.where(small, xp.triu(error) - identity * error / 2, xp.zeros_like(error))
+    u = u - xp.matmul(u, xp.astype(correction, dtype))
     return u, xp.astype(s, dtype), v
 
 
@@ -105,25 +115,28 @@ def _times(xp: Any, x: Any, scale: Any, v: Any, dtype: Any) -> Any:
     return xp.concat([xp.matmul(part, v) for _, part in _parts(xp, x, scale, dtype)], axis=1)
 
 
-def _measure(xp: Any, x: Any, scale: Any, u: Any, s: Any, v: Any, dtype: Any) -> Any:
-    """(B, 2) residual and orthogonality, as `verify.measure` defines them."""
+def _measure(xp: Any, x: Any, scale: Any, u: Any, s: Any, v: Any) -> Any:
+    """(B, 2) residual and orthogonality, as `verify.measure` defines them, in float64."""
     signs, factor = probes(s.shape[1])
-    w = xp.asarray(np.ascontiguousarray(signs), dtype=dtype)[None, :, :]
-    ut, vt = xp.permute_dims(u, (0, 2, 1)), xp.permute_dims(v, (0, 2, 1))
-    sw = s[:, :, None] * w
-    uw, vw = xp.matmul(u, w), xp.matmul(v, w)
-    left = _times(xp, x, scale, vw, dtype) - xp.matmul(u, sw)
-    right = -xp.matmul(v, sw)
-    for where, part in _parts(xp, x, scale, dtype):
-        right = right + xp.matmul(xp.permute_dims(part, (0, 2, 1)), uw[:, where, :])
-    top = xp.astype(xp.where(s[:, 0] > 0, s[:, 0], xp.ones_like(s[:, 0])), xp.float64)
-    residual = xp.maximum(_norms(xp, left), _norms(xp, right)) / top
-    orthogonality = xp.maximum(_norms(xp, xp.matmul(ut, uw) - w), _norms(xp, xp.matmul(vt, vw) - w))
-    return factor * xp.stack([residual, orthogonality], axis=1)
+    w = xp.asarray(np.ascontiguousarray(signs), dtype=xp.float64)[None, :, :]
+    s, v = xp.astype(s, xp.float64), xp.astype(v, xp.float64)
+    sw, vw = s[:, :, None] * w, xp.matmul(v, w)
+    right, gram, left = -xp.matmul(v, sw), -w, 0.0
+    for where, part in _parts(xp, x, scale, xp.float64):
+        own = xp.astype(u[:, where, :], xp.float64)
+        uw = xp.matmul(own, w)
+        right = right + xp.matmul(xp.permute_dims(part, (0, 2, 1)), uw)
+        gram = gram + xp.matmul(xp.permute_dims(own, (0, 2, 1)), uw)
+        left = left + _squares(xp, xp.matmul(part, vw) - xp.matmul(own, sw))
+    top = xp.where(s[:, 0] > 0, s[:, 0], xp.ones_like(s[:, 0]))
+    residual = xp.sqrt(xp.maximum(left, _squares(xp, right))) / top
+    straight = xp.maximum(_squares(xp, gram), _squares(xp, xp.matmul(xp.permute_dims(v, (0, 2, 1)), vw) - w))
+    return factor * xp.stack([residual, xp.sqrt(straight)], axis=1)
 
 
-def _norms(xp: Any, a: Any) -> Any:
-    return xp.sqrt(xp.sum(xp.astype(a, xp.float64) ** 2, axis=(1, 2)))
+def _squares(xp: Any, a: Any) -> Any:
+    """(B,): ‖a‖_F² of each."""
+    return xp.sum(a * a, axis=(1, 2))
 
 
 def _signs(xp: Any, v: Any, dtype: Any) -> Any:

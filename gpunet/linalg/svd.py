@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,15 +11,16 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import CUDA_METHODS, METHODS, cpu_routes, cuda_routes
+from gpunet.linalg.choose import CUDA_METHODS, METHODS, ROUNDS, cpu_routes, cuda_routes, one_call
 from gpunet.linalg.eigen import NotConverged
 from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.place import computing_on, gpu_for
 from gpunet.linalg.routes import ROUTES
-from gpunet.linalg.verify import fix_signs, measure, tolerance
+from gpunet.linalg.verify import fix_signs, identity, measure, norm, tolerance
 
 Compute = Literal["both", "left", "right"]
-SMALL = 64 * 64  # elements: below, a stack is decomposed in one call, above matrix by matrix
+SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
+STACK_BYTES = 4 << 20  # of float64 that one call is given
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class SVD:
     bits, else float64.
 
     Of each pair of vectors the sign is that which makes the largest element of the shorter one positive (u's column
-    where m ≤ n, else vt's row). Where singular values are equal, any orthonormal basis of their common subspace is
+    where m < n, else vt's row). Where singular values are equal, any orthonormal basis of their common subspace is
     right: which one is returned is the same on every call, and means nothing.
 
     route: which way it was computed; rejected: the ways tried before, and what they reached. residual:
@@ -86,7 +88,7 @@ def svd(
     k = _check_k(k, m, n)
     if compute not in ("both", "left", "right"):
         raise InputError(f"compute is {compute!r}: expected 'both', 'left' or 'right'")
-    if tol is not None and not tol > 0:
+    if tol is not None and not (isinstance(tol, (int, float, np.number)) and tol > 0):
         raise InputError(f"tol is {tol!r}: expected a number > 0, or None for the default of the dtype")
     backend = gpu_for(a, device)
     known = METHODS if backend is None else CUDA_METHODS
@@ -99,6 +101,8 @@ def svd(
     if backend is not None:
         with computing_on(backend):
             found = _on_cuda(backend, a, k, method, limit)
+    elif method == "auto" and a.ndim == 2 and one_call(m, n) and (small := _small(a, k, limit)) is not None:
+        found = small
     else:
         # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
         with np.errstate(invalid="ignore"):
@@ -109,19 +113,34 @@ def svd(
     return _one_sided(found, compute)
 
 
-def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name: str) -> SVD:
-    """One matrix on the CPU, by the first route that passes."""
-    x = TallMatrix(a)
-    long_side = compute == "both" or (compute == "right") == (x.flipped)
-    exact = a.dtype == np.uint8 or x.dtype == np.float64
+@dataclass(frozen=True)
+class Triples:
+    """X v = u diag(s) of a `TallMatrix`, verified: u (long, k) or None, s (k,) float64 and not scaled, v (short, k)."""
+
+    u: Array | None
+    s: Array
+    v: Array
+    route: str
+    residual: float
+    orthogonality: float
+    rejected: tuple[str, ...]
+
+
+def leading_triples(
+    x: TallMatrix, k: int, *, long_side: bool = True, method: str = "auto", tol: float | None = None, name: str
+) -> Triples:
+    """The k leading singular triples of x on the CPU, by the first route that passes."""
+    limit = tolerance(x.dtype, x.short, k) if tol is None else tol
     rejected: list[str] = []
-    for route in cpu_routes(method, x.long, x.short, k, exact):
+    for route in cpu_routes(method, x, k, long_side):
         try:
-            u, s, v = ROUTES[route](x, k, long_side)
-        except NotConverged as error:
+            gamble = {"rounds": ROUNDS} if (method, route) == ("auto", "randomized") else {}
+            u, s, v = ROUTES[route](x, k, long_side, limit, **gamble)
+        except (NotConverged, np.linalg.LinAlgError) as error:
             rejected.append(f"{route}: {error}")
             continue
-        residual, orthogonality = measure(x, u, s, v)
+        v = v.astype(x.dtype, copy=False)
+        residual, orthogonality = measure(x, u, s, v, limit)
         if residual <= limit and orthogonality <= limit:
             break
         rejected.append(f"{route}: residual {residual:.2g}, orthogonality {orthogonality:.2g}")
@@ -130,15 +149,56 @@ def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name:
             f"svd of {name} (k={k}, {x.dtype}) did not reach tol={limit:.2g}: {'; '.join(rejected)}; "
             f"{'raise tol' if method == 'auto' else 'try method=auto, or raise tol'}"
         )
-    v, signs = fix_signs(v)
-    u = None if u is None else u * signs
+    return Triples(u if long_side else None, s, v, route, residual, orthogonality, tuple(rejected))
+
+
+def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name: str, what: str = "a") -> SVD:
+    """One matrix on the CPU."""
+    x = TallMatrix(a, what=what)
+    long_side = compute == "both" or (compute == "right") == x.flipped
+    found = leading_triples(x, k, long_side=long_side, method=method, tol=limit, name=name)
+    v, signs = fix_signs(found.v)
+    u = found.u
+    if u is not None:
+        u *= signs
     with np.errstate(over="ignore"):
-        s = (s / s.dtype.type(x.scale)).astype(x.dtype, copy=False)
+        s = (found.s / x.scale).astype(x.dtype)
     if not np.isfinite(s[0]):
         raise InputError(f"a singular value of {name} exceeds the range of {x.dtype}: scale the matrix down")
     left, right = (v, u) if x.flipped else (u, v)
     vt = None if right is None else right.T
-    return SVD(left, s, vt, route, residual, orthogonality, limit, tuple(rejected))
+    return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected)
+
+
+def _small(a: Array, k: int, limit: float) -> SVD | None:
+    """A matrix so small that calls count, not operations: LAPACK's gesdd in float64, measured in one go.
+
+    None where that is not good enough, or out of the ordinary: `_matrix` tells why.
+    """
+    m, n = a.shape
+    x = a if a.dtype == np.float64 else a.astype(np.float64)
+    if not 1e-200 < np.vdot(x, x) < (1e76 if a.dtype != np.float64 else 1e200):  # NaN and infinities neither
+        return None
+    try:
+        u, s, vt = np.linalg.svd(x, full_matrices=False)
+    except np.linalg.LinAlgError:
+        return None
+    top, single = float(s[0]), a.dtype != np.float64 and result_dtype(a.dtype) == np.float32
+    if k < len(s):
+        u, s, vt = u[:, :k], s[:k], vt[:k]
+    if m < n:
+        u, signs = fix_signs(u)
+        v = vt.T * signs
+    else:
+        v, signs = fix_signs(vt.T)
+        u = u * signs
+    if single:
+        u, s, v = u.astype(np.float32), s.astype(np.float32), v.astype(np.float32)
+    residual = max(norm(x @ v - u * s), norm(x.T @ u - v * s)) / top
+    orthogonality = max(norm(u.T @ u - identity(k)), norm(v.T @ v - identity(k)))
+    if not (residual <= limit and orthogonality <= limit):
+        return None
+    return SVD(u, s, v.T, "full", residual, orthogonality, limit)
 
 
 def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
@@ -147,24 +207,26 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD
     flat = a.reshape(-1, m, n)
     dtype = result_dtype(a.dtype)
     u, s, vt = np.empty((len(flat), m, k), dtype), np.empty((len(flat), k), dtype), np.empty((len(flat), k, n), dtype)
-    residual, orthogonality, routes, rejected = 0.0, 0.0, [], []
+    reached, routes, rejected = np.zeros((len(flat), 2)), list[str](), list[str]()
     todo = np.arange(len(flat))
     if m * n <= SMALL and method in ("auto", "full"):
-        try:
-            u[:], s[:], vt[:], errors = stacked.solve(np, flat, k, "full", dtype)
-            good = (errors <= limit).all(axis=1) & np.isfinite(s).all(axis=1)
-        except np.linalg.LinAlgError:  # of one matrix: the others go one by one too
-            good = np.zeros(len(flat), bool)
+        good = np.zeros(len(flat), bool)
+        step = max(1, STACK_BYTES // (8 * m * n))
+        for start in range(0, len(flat), step):
+            part = slice(start, start + step)
+            with contextlib.suppress(np.linalg.LinAlgError):  # of one matrix: those beside it go one by one too
+                u[part], s[part], vt[part], reached[part] = stacked.solve(np, flat[part], k, "full", dtype, start)
+                good[part] = (reached[part] <= limit).all(axis=1) & np.isfinite(s[part]).all(axis=1)
         todo = np.flatnonzero(~good)
         if good.any():
-            residual, orthogonality = errors[good].max(axis=0).tolist()
             routes.append("full")
-    for i in todo:
-        one = _matrix(flat[i], k, method, "both", limit, f"matrix {i} of the stack of {len(flat)}, {m}×{n}")
-        u[i], s[i], vt[i] = one.u, one.s, one.vt
-        residual, orthogonality = max(residual, one.residual), max(orthogonality, one.orthogonality)
+    for i in todo.tolist():
+        name, what = f"matrix {i} of the stack of {len(flat)}, {m}×{n}", f"matrix {i} of the stack of {len(flat)}"
+        one = _matrix(flat[i], k, method, "both", limit, name, what)
+        u[i], s[i], vt[i], reached[i] = one.u, one.s, one.vt, (one.residual, one.orthogonality)
         routes.append(one.route)
         rejected += [f"[{i}] {each}" for each in one.rejected]
+    residual, orthogonality = reached.max(axis=0, initial=0).tolist()
     lead = a.shape[:-2]
     return SVD(
         u.reshape(*lead, m, k), s.reshape(*lead, k), vt.reshape(*lead, k, n),
@@ -177,11 +239,15 @@ def _on_cuda(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD
     m, n = a.shape[-2:]
     xp, dtype, lead = backend.xp, result_dtype(a.dtype), a.shape[:-2]
     stack = xp.reshape(backend.asarray(a), (-1, m, n))
-    todo, routes, rejected = np.arange(stack.shape[0]), [], []
+    todo, routes, rejected, worst = np.arange(stack.shape[0]), [], [], 0
     reached, kept = np.zeros((len(todo), 2)), list[Any]()
     for route in cuda_routes(method, max(m, n), min(m, n), k, len(todo)):
         part = stack if len(todo) == len(reached) else xp.stack([stack[int(i), ...] for i in todo])
-        *found, errors = stacked.solve(xp, part, k, route, dtype)
+        try:
+            *found, errors = stacked.solve(xp, part, k, route, dtype)
+        except np.linalg.LinAlgError as error:
+            rejected.append(f"{route}: {error}")
+            continue
         reached[todo] = backend.to_host(errors)
         good = (reached[todo] <= limit).all(axis=1)
         if good.any():

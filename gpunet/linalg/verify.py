@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
-from gpunet.linalg.matrix import Floats, TallMatrix
+from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix, inner
 from gpunet.rng import LINALG, stream
 
 PROBES = 8
+FEW = 16  # triples of a small matrix that are measured one by one
 
 
+@cache
 def tolerance(dtype: Any, short: int, k: int) -> float:
     """The default tolerance of residual and orthogonality, ε (128 + 3 √(k · short)).
 
@@ -31,28 +35,80 @@ def probes(k: int) -> tuple[Floats, float]:
     return stream(0, LINALG, 1).integers(0, 2, (k, PROBES)) * 2.0 - 1, PROBES**-0.5
 
 
-def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats) -> tuple[float, float]:
+def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float) -> tuple[float, float]:
     """(residual, orthogonality) of the triples, in one pass over X.
 
-    residual = max(‖X V − U S‖_F, ‖Xᵀ U − V S‖_F) / σ₁; without u, ‖(XᵀX V − V S²) S⁻¹‖_F / σ₁.
+    residual = max(‖X V − U S‖_F, ‖Xᵀ U − V S‖_F) / σ₁. Without u it is that of u = X v / s, which is
+    ‖(XᵀX V − V S²) S⁻¹‖_F / σ₁, but for those σ that vanish beside `limit`, for which any u will do: ‖X V‖_F + ‖S‖_F.
     orthogonality = max(‖UᵀU − I‖_F, ‖VᵀV − I‖_F).
+    In float64 whatever the dtype, so that no long sum of float32 is taken for an error of the triples; but of a large
+    float32 X in float32 first, which takes half the time and decides where both are far below the limit. What an
+    estimate finds near the limit is measured triple by triple.
     """
-    w, factor = probes(len(s))
-    s, v = s.astype(np.float64), v.astype(np.float64)
-    top = float(s[0]) or 1.0
-    orthogonality = _norm(v.T @ (v @ w) - w)
+    s, v = s.astype(np.float64, copy=False), v.astype(np.float64, copy=False)
+    exact = x.small and len(s) <= FEW
+    w, factor = (identity(len(s)), 1.0) if exact else probes(len(s))
+    found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64) if x.small else x.dtype)
+    if not x.small and x.dtype != np.float64 and not max(found) <= limit / 8:
+        found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64))
+    if factor != 1 and limit / 3 < max(found) < 10 * limit:
+        found = _measured(x, u, s, v, limit, np.eye(len(s)), 1.0, np.dtype(np.float64))
+    return found
+
+
+def _measured(
+    x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float, w: Floats, factor: float, dtype: np.dtype[Any]
+) -> tuple[float, float]:
+    """`measure` by the columns of w (k, p), in `dtype`."""
+    top, orthogonality = float(s[0]) or 1.0, norm(v.T @ (v if factor == 1 else v @ w) - w)
     if u is None:
-        image = x.normal_times(v @ (w / s[:, None]))
-        return factor * _norm(image - v @ (s[:, None] * w)) / top, factor * orthogonality
-    vw, sw = (v @ w).astype(x.dtype), (s[:, None] * w).astype(x.dtype)
-    small = w.astype(x.dtype)
-    right, gram, left = -v @ (s[:, None] * w), -w, 0.0
-    for where, part in x.chunks(rows=x.hot_rows()):
-        uw = u[where] @ small
-        right += part.T @ uw
-        gram += u[where].T @ uw
-        left += _norm(part @ vw - u[where] @ sw) ** 2
-    return factor * max(_norm(right), left**0.5) / top, factor * max(_norm(gram), orthogonality)
+        residual = _one_sided(x, s, v, w, limit * top, dtype)
+    else:
+        if x.small and factor == 1:
+            part, own = x.whole(), u.astype(np.float64, copy=False)
+            residual, straight = (
+                max(norm(part @ v - own * s), norm(inner(part, own) - v * s)),
+                norm(inner(own, own) - w),
+            )
+        else:
+            residual, straight = _two_sided(x, u, s, v, w, dtype)
+        orthogonality = max(orthogonality, straight)
+    return factor * residual / top, factor * orthogonality
+
+
+def _two_sided(
+    x: TallMatrix, u: Floats, s: Floats, v: Floats, w: Floats, precision: np.dtype[Any]
+) -> tuple[float, float]:
+    """(max(‖(X V − U S) W‖_F, ‖(Xᵀ U − V S) W‖_F), ‖(UᵀU − 1) W‖_F), by chunks."""
+    vw, sw, small = (v @ w).astype(precision), (s[:, None] * w).astype(precision), w.astype(precision)
+    right, gram, left = RunningSum(vw.shape), RunningSum(w.shape), 0.0
+    for where, part in x.chunks(precision, x.hot_rows()):
+        own = u[where].astype(precision, copy=False)
+        uw = own @ small
+        right.add(inner(part, uw))
+        gram.add(inner(own, uw))
+        left += norm(part @ vw - own @ sw) ** 2
+    return max(math.sqrt(left), norm(right.value - v @ (s[:, None] * w))), norm(gram.value - w)
+
+
+def _one_sided(x: TallMatrix, s: Floats, v: Floats, w: Floats, small: float, precision: np.dtype[Any]) -> float:
+    """The residual of `measure` without u, times σ₁."""
+    good = s > small / (2 * len(s) ** 0.5)
+    basis = np.concatenate([(v[:, good] / s[good]) @ w[good], v[:, ~good] @ w[~good]], axis=1).astype(precision)
+    right, left, p = RunningSum((x.short, w.shape[1])), 0.0, w.shape[1]
+    for _, part in x.chunks(precision, x.hot_rows()):
+        image = part @ basis[:, :p]
+        right.add(inner(part, image))
+        if not good.all():
+            left += norm(part @ basis[:, p:]) ** 2
+    wrong = right.value - v[:, good] @ (s[good, None] * w[good])
+    return float(np.hypot(norm(wrong), left**0.5 + norm(s[~good, None] * w[~good])))
+
+
+@lru_cache(maxsize=16)
+def identity(k: int) -> Floats:
+    """1 (k, k), float64, for matrices so small that making one takes time; not to be written to."""
+    return np.eye(k)
 
 
 def fix_signs(v: Floats) -> tuple[Floats, Floats]:
@@ -61,10 +117,12 @@ def fix_signs(v: Floats) -> tuple[Floats, Floats]:
     The largest is the first within one part in a thousand, so that rounding cannot decide between equals.
     """
     size = np.abs(v)
-    pick = np.argmax(size >= (1 - 1e-3) * size.max(axis=0), axis=0)
-    signs = np.where(v[pick, np.arange(v.shape[1])] < 0, -1, 1).astype(v.dtype)
+    size /= size.max(axis=0)  # a column of zeros does not come here
+    first = (size >= 1 - 1e-3).argmax(axis=0)
+    signs = np.copysign(1.0, v[first, np.arange(v.shape[1])]).astype(v.dtype, copy=False)
     return v * signs, signs
 
 
-def _norm(a: Floats) -> float:
-    return float(np.sqrt(np.einsum("ij,ij->", a, a, dtype=np.float64)))
+def norm(a: Floats) -> float:
+    """‖a‖_F of a contiguous array."""
+    return math.sqrt(np.vdot(a, a))

@@ -71,13 +71,19 @@ def test_layouts_give_the_same_and_inputs_stay(method, rng):
     np.testing.assert_array_equal(a, base[::2, ::-3])
 
 
-def test_graded_spectrum_falls_back_from_the_gram():
-    """Squaring loses what lies below √ε σ₁: asked for all, the Gram may answer only because X v is turned back
-    into orthogonal vectors; asked for half, it must give way."""
-    found = svd(adversarial(300, 60)["graded"], 30)
-    assert found.route in ("qr", "full")
-    assert found.rejected
-    assert found.rejected[0].startswith("gram: residual")
+@pytest.mark.parametrize("k", [30, 60])
+@pytest.mark.parametrize("compute", ["both", "right", "left"])
+def test_graded_spectrum_gives_way_from_the_plain_gram(k, compute):
+    """Squaring loses what lies below √ε σ₁: eigenvectors of the Gram matrix alone will not do, those of one level
+    after the other do."""
+    a = adversarial(300, 60)["graded"]
+    found = svd(a, k, compute=compute)
+    assert found.route in ("gram-levels", "qr", "full")
+    np.testing.assert_allclose(found.s, truth(a)[:k], rtol=0, atol=found.tol * found.s[0])
+    forced = svd(a, k, method="gram")
+    assert forced.route == "gram-levels"
+    assert forced.rejected[0].startswith("gram: float64 products ")
+    check_triples(a, forced, k)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

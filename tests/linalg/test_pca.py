@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg import class_pca, deduplicate
+from gpunet.linalg import class_pca
 from tests.linalg.matrices import largest_angle
 
 
@@ -110,7 +110,7 @@ def test_one_class_one_feature():
         ({"fraction": 0.0}, InputError, "fraction is 0.0"),
         ({"labels": [1, 2]}, ShapeError, r"labels have shape \(2,\): expected \(599,\)"),
         ({"labels": np.zeros(599)}, InputError, "labels have dtype float64"),
-        ({"x": np.full((599, 40), np.nan)}, InputError, r"x holds nan at \[0, 0\]"),
+        ({"x": np.full((599, 40), np.nan)}, InputError, r"x holds nan at \[\d+, 0\]"),
         ({"x": np.zeros((599, 4, 4))}, ShapeError, r"x.reshape\(len\(x\), -1\)"),
     ],
 )
@@ -118,42 +118,3 @@ def test_mistakes(change, error, words, rng):
     x, labels = made(rng)
     with pytest.raises(error, match=words):
         class_pca(**({"x": x, "labels": labels, "components": 3} | change))
-
-
-def test_kept_vectors_of_different_classes_do_not_match(rng):
-    x, labels = made(rng, (300, 300, 300))
-    found = class_pca(x, labels, 10)
-    kept, index = deduplicate(found, 0.3)
-    assert 3 <= len(kept) < 30
-    cosine = np.abs(kept @ kept.T)
-    different = index[:, :1] != index[:, 0]
-    assert (cosine[different] <= 0.3).all()
-    dropped = {(c, i) for c in range(3) for i in range(10)} - {tuple(i) for i in index}
-    for c, i in dropped:  # each has a kept match in another class
-        rivals = kept[index[:, 0] != c]
-        assert (np.abs(rivals @ found.components[c, i]) > 0.3).any()
-
-
-@pytest.mark.parametrize("weighted", [True, False])
-def test_what_is_kept_does_not_depend_on_the_order_of_classes(weighted, rng):
-    x, labels = made(rng, (300, 300, 300, 300))
-    found = class_pca(x, labels, 8)
-    weights = found.explained_variance_ratio if weighted else None
-    first, _ = deduplicate(found.components, 0.4, weights)
-    for order in ([3, 2, 1, 0], [1, 3, 0, 2]):
-        other, _ = deduplicate(found.components[order], 0.4, None if weights is None else weights[order])
-        np.testing.assert_array_equal(np.unique(first, axis=0), np.unique(other, axis=0))
-
-
-def test_twins_signs_and_padding():
-    e = np.eye(3)
-    kept, index = deduplicate([np.stack([e[0], e[1]]), np.stack([-e[0], 0 * e[0]])], 0.9)
-    assert len(kept) == 2
-    np.testing.assert_array_equal(np.abs(kept).max(axis=0), [1, 1, 0])
-    assert len(index) == 2
-    kept, index = deduplicate([e[:1], e[:1]], 1.0)  # nothing exceeds a |cosine| of 1
-    assert len(kept) == 2
-    with pytest.raises(InputError, match=r"threshold is 1\.5"):
-        deduplicate([e], 1.5)
-    with pytest.raises(InputError, match="no vector"):
-        deduplicate([0 * e], 0.5)

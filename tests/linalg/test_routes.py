@@ -1,0 +1,277 @@
+"""What the routes on the CPU are made of: sums, levels, straightening, the choice between them, their memory."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpunet.linalg import class_pca, svd
+from gpunet.linalg.choose import cpu_routes
+from gpunet.linalg.eigen import NotConverged, leading_by_eigh, leading_by_lanczos
+from gpunet.linalg.matrix import RunningSum, TallMatrix, inner
+from gpunet.linalg.routes import _inverse, by_levels, conditioned, finish, resolved
+from gpunet.linalg.verify import measure, tolerance
+from tests.linalg.matrices import check_triples, orthonormal, with_spectrum
+
+EPS = np.finfo(float).eps
+
+
+# -- sums -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 255, 256, 1025, 100_003, 1_000_000])
+def test_long_sums_of_equal_numbers_lose_nothing(rows):
+    a = np.full((rows, 2), 0.1)
+    exact = float(rows * (np.longdouble(0.1) ** 2))
+    np.testing.assert_allclose(inner(a, a), exact, rtol=40 * EPS)
+    np.testing.assert_allclose(inner(a, a[:, :1]), exact, rtol=40 * EPS)
+
+
+@pytest.mark.parametrize("shape", [(3000, 5, 7), (3000, 70, 70), (999, 3, 3)])
+def test_inner_is_the_product(shape, rng):
+    rows, n, p = shape
+    a, b = np.asfortranarray(rng.standard_normal((rows, n))), rng.standard_normal((rows, p))
+    np.testing.assert_allclose(inner(a, b), a.T @ b, atol=1e-11)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200))
+def test_running_sum_is_exact_to_a_few_roundings(values):
+    total = RunningSum((1,))
+    for each in values:
+        total.add(np.array([each]))
+        assert total.value is not None  # looking in between changes nothing
+    size = math.fsum(map(abs, values))
+    assert abs(float(total.value[0]) - math.fsum(values)) <= 8 * EPS * size
+
+
+def test_running_sum_does_not_drift():
+    total = RunningSum((1,))
+    for _ in range(100_000):
+        total.add(np.array([0.1]))
+    assert float(total.value[0]) == pytest.approx(float(100_000 * np.longdouble(0.1)), rel=8 * EPS)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("small", [False, True])
+def test_rows_less_their_mean_without_a_copy(flipped, small, rng, monkeypatch):
+    if not small:
+        monkeypatch.setattr("gpunet.linalg.matrix.WHOLE_ELEMENTS", 0)
+    a = rng.standard_normal((30, 90) if flipped else (90, 30)).astype("f4") + 100
+    rows = np.sort(rng.choice(len(a), 20 if flipped else 60, replace=False))
+    picked = TallMatrix(a, rows=rows)
+    mean = picked.row_mean()
+    np.testing.assert_allclose(mean, a[rows].astype(float).mean(axis=0), rtol=1e-14)
+    x = TallMatrix(a, rows=rows, mean=mean)
+    assert x.flipped is flipped
+    expected = a[rows] - mean
+    np.testing.assert_allclose(x.dense(np.float64), expected.T if flipped else expected, atol=1e-13)
+    assert x.energy() == pytest.approx(np.sum(expected**2), rel=1e-12)
+
+
+# -- levels and straightening ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("k", [3, 40])
+@pytest.mark.parametrize("digits", [2, 6, 10, 14, 20])
+def test_levels_reach_what_squaring_loses(digits, k, whole, rng, monkeypatch):
+    if not whole:
+        monkeypatch.setattr("gpunet.linalg.matrix.WHOLE_ELEMENTS", 0)
+    a = with_spectrum(rng, 200, 40, np.logspace(0, -digits, 40))
+    limit = tolerance(np.float64, 40, k)
+    x = TallMatrix(a)
+    u, s, v = by_levels(x, k, True, limit)
+    assert max(measure(x, u, s, v, limit)) <= limit
+    np.testing.assert_allclose(s, np.linalg.svd(a, compute_uv=False)[:k], atol=limit)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 17])
+def test_vanishing_triples_get_orthonormal_vectors(zero, rng):
+    a = with_spectrum(rng, 60, 30, np.concatenate([np.linspace(2, 1, 30 - zero), np.zeros(zero)]))
+    x = TallMatrix(a)
+    s, v = np.linalg.svd(a)[1], np.linalg.svd(a)[2].T
+    u, own, turned = finish(x, s, v, True, 1e-13)
+    assert np.linalg.norm(u.T @ u - np.eye(30)) < 1e-13
+    assert np.linalg.norm(a @ turned - u * own) < 1e-13
+
+
+def test_right_vectors_of_a_poor_gram_are_put_right_by_the_long_side(rng):
+    """The eigenvectors of XᵀX alone leave 1e-9: with `found` = 3 the rest is decomposed again."""
+    a = with_spectrum(rng, 400, 30, np.logspace(0, -7, 30))
+    x = TallMatrix(a)
+    values, v = leading_by_eigh(a.T @ a, 30)
+    limit = tolerance(np.float64, 30, 30)
+    plain = finish(x, np.sqrt(values), v, True, limit, 30)
+    mended = finish(x, np.sqrt(values), v, True, limit, 3)
+    assert measure(x, *plain, limit)[0] > 100 * limit
+    assert max(measure(x, *mended, limit)) <= limit
+
+
+@pytest.mark.parametrize("n", [1, 64, 65, 200])
+def test_inverse_of_a_triangular_matrix(n, rng):
+    lower = np.linalg.cholesky(np.cov(rng.standard_normal((n, 3 * n + 3))).reshape(n, n) + np.eye(n))
+    np.testing.assert_allclose(_inverse(lower) @ lower, np.eye(n), atol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.integers(64, 90), st.floats(-12, -1), st.integers(0, 99))
+def test_conditioned_is_what_the_eigenvalues_say(n, power, seed):
+    rng = np.random.default_rng(seed)
+    values = np.logspace(0, power, n)
+    q = orthonormal(rng, n, n)
+    g = (q * values) @ q.T
+    assert conditioned(g, n, 10**power / 3)
+    assert not conditioned(g, n, min(0.9, 10**power * 30))
+    assert conditioned(g, n // 2, 1.0)  # not for it to say
+
+
+def test_resolved_counts_what_the_limit_allows():
+    values = np.array([1.0, 1e-2, 1e-4, 1e-8])
+    assert resolved(values, 1e-6, 1e-3) == 3  # residuals 1e-6, 1e-5, 1e-4, 1e-2
+    assert resolved(values, 1e-6, 1.0) == 4
+    assert resolved(np.array([1.0, 1e-15]), 1e-16, 1.0) == 1  # u is not to be straightened
+    assert resolved(np.zeros(3), 1e-6, 1e-3) == 3
+
+
+# -- verification ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(40, 30), (2000, 300)])
+@pytest.mark.parametrize("compute", ["both", "right"])
+def test_one_wrong_triple_among_many_is_seen(size, compute, rng):
+    m, n = size
+    a = rng.standard_normal((m, n))
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    limit, x = tolerance(np.float64, n, n), TallMatrix(a)
+    side = None if compute == "right" else u
+    assert max(measure(x, side, s, vt.T, limit)) <= limit
+    for wrong in (0, n // 2, n - 1):
+        bad = vt.T.copy()
+        bad[:, wrong] += 30 * limit * rng.standard_normal(n) / n**0.5
+        assert max(measure(x, side, s, bad, limit)) > limit
+        worse = s.copy()
+        worse[wrong] += 30 * limit * s[0]
+        assert max(measure(x, side, worse, vt.T, limit)) > limit
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_long_columns_are_not_taken_for_errors(dtype):
+    a = np.full((300_000, 3), 0.1, dtype)
+    u = np.full((300_000, 1), 300_000**-0.5, dtype)
+    v = np.full((3, 1), 3**-0.5, dtype)
+    s = np.array([math.sqrt(900_000) * float(dtype and np.dtype(dtype).type(0.1))])
+    limit = tolerance(dtype, 3, 1)
+    assert max(measure(TallMatrix(a), u, s, v, limit)) < limit / 4
+
+
+# -- iteration ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [15, 16, 19, 20, 24, 25])
+def test_three_blocks_are_enough_room(n):
+    found = leading_by_lanczos(lambda q: q * np.arange(1.0, n + 1)[:, None] ** 2, n, 1, 1e-3)
+    assert found[0][0] == pytest.approx(n * n, rel=1e-3)
+
+
+def test_a_gamble_that_goes_badly_ends_early(rng):
+    a = rng.standard_normal((500, 480))
+    calls = []
+
+    def apply(q):
+        calls.append(1)
+        return a.T @ (a @ q)
+
+    with pytest.raises(NotConverged, match="after 4 blocks"):
+        leading_by_lanczos(apply, 480, 10, 1e-12, rounds=2)
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("k", [1, 20, 70, 600])
+def test_few_eigenpairs_are_those_of_all(k, rng):
+    a = rng.standard_normal((700, 600))
+    values, vectors = leading_by_eigh(a.T @ a, k)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(a.T @ a)[::-1][:k], rtol=1e-12)
+    assert np.linalg.norm(a.T @ (a @ vectors) - vectors * values) < 1e-10 * values[0]
+
+
+# -- the choice -----------------------------------------------------------------------------------------------------
+
+
+def chosen(long, short, k, single=True, exact=False, both=True):
+    x = SimpleNamespace(long=long, short=short, float64_products=not single, exact=exact)
+    return cpu_routes("auto", x, k, both)[0]
+
+
+def test_the_cost_model_chooses_as_measured():
+    """By benchmarks/svd_grid.py."""
+    for k in (1, 100, 784):
+        assert chosen(60_000, 784, k) == "gram"
+    assert chosen(60_000, 1536, 100) == "gram"
+    assert chosen(60_000, 3072, 100) == "gram"
+    assert chosen(500 * 40, 500, 500, single=False) == "gram"
+    assert chosen(4096, 4096, 10) == "randomized"
+    assert chosen(1000, 784, 784, single=False) == "full"
+    assert chosen(1000, 784, 784, single=False, both=False) == "gram"
+    assert chosen(4096, 4096, 10, exact=True) == "gram"  # bytes: exact, and few passes
+
+
+def test_every_order_ends_in_what_cannot_fail():
+    for long, short, k in ((60_000, 784, 3), (50, 40, 40), (9, 9, 1), (4096, 4096, 9)):
+        x = SimpleNamespace(long=long, short=short, float64_products=False, exact=False)
+        routes = cpu_routes("auto", x, k, True)
+        assert {"gram", "gram-levels", "full", "qr"} <= set(routes)
+        assert len(set(routes)) == len(routes)
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def beside(run, results):
+    """(what `run` gives, bytes that it took beside its results)."""
+    tracemalloc.start()
+    found = run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found, peak - sum(part.nbytes for part in results(found))
+
+
+def triples(found):
+    return found.u, found.s, found.vt
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: (rng.standard_normal((300_000, 100), dtype=np.float32), "auto"),
+        lambda rng: (rng.standard_normal((300_000, 100), dtype=np.float32) * np.float32(10) ** -np.arange(100), "auto"),
+        lambda rng: (rng.standard_normal((20_000, 700)), "qr"),
+        lambda rng: (rng.standard_normal((30_000, 300)) * 0.8 ** np.arange(300), "gram"),
+    ],
+    ids=["plain", "graded", "qr", "levels"],
+)
+def test_memory_beside_input_and_results(make, rng):
+    with np.errstate(under="ignore"):
+        a, method = make(rng)
+    found, extra = beside(lambda: svd(a, method=method), triples)
+    assert extra < 64 << 20, f"{extra >> 20} MB"
+    sample = slice(0, None, 997)
+    np.testing.assert_allclose((found.u[sample] * found.s) @ found.vt, a[sample], atol=found.tol * found.s[0])
+
+
+def test_memory_of_classes_of_few_wide_samples(rng):
+    x = rng.integers(0, 256, (1000, 20_000), dtype=np.uint8)
+    for labels in (np.zeros(1000, int), np.arange(1000) % 2):
+        _, extra = beside(lambda labels=labels: class_pca(x, labels, 10), lambda p: (p.components, p.mean))
+        assert extra < 64 << 20, f"{extra >> 20} MB"
+
+
+def test_rows_of_any_layout_give_the_same_triples(rng):
+    a = rng.standard_normal((40, 7))
+    for same in (np.asfortranarray(a), a[::-1][::-1], np.broadcast_to(a, (1, 40, 7))[0]):
+        check_triples(a, svd(same), 7)
