@@ -20,7 +20,7 @@ from gpunet.bench.svd import reference
 from gpunet.datasets import load
 from gpunet.linalg import class_pca, svd
 from gpunet.linalg.matrix import TallMatrix
-from gpunet.linalg.moments import gram_and_mean
+from gpunet.linalg.routes import gram
 from gpunet.timing import interleave
 
 
@@ -76,7 +76,7 @@ def classes(images, labels, rounds, fast):
     times = interleave(
         {
             "ours": lambda: kept.__setitem__("ours", class_pca(x, labels, 10)),
-            "grams": lambda: [gram_and_mean(TallMatrix(x, rows=r, tall=True)) for r in rows],
+            "grams": lambda: [gram(TallMatrix(x, rows=r, tall=True), "float32") for r in rows],
             "plain grams": lambda: [(lambda z: z.T @ z)(x[r]) for r in rows],
         },
         rounds,

@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.errors import InputError
-from gpunet.linalg.place import computing_on, gpu_for, on_device
+from gpunet.checks import check_labels, check_lengths, on_device, real_array
+from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.matrix import result_dtype
+from gpunet.linalg.moments import CHUNK_BYTES, Centred, block, chunks, diagonal, merge
+from gpunet.linalg.place import computing_on, gpu_for, on_host
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
+ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors depend on the last digits
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 
 
@@ -26,54 +30,76 @@ class Ridge:
     bias: NDArray[np.float64]
     penalty: float
 
-    def correct(self, x: Any, labels: NDArray[np.int64], device: Backend | None = None) -> int:
-        """How many of the samples x, which lie on `device`, get the largest score where their label is."""
-        weight, bias = self.weight.T.astype(x.dtype), self.bias.astype(x.dtype)
+    def correct(self, x: Any, labels: Any, device: Backend | None = None) -> int:
+        """How many of the samples x, which lie on `device`, get the largest score where their label is.
+
+        Scores are float64: where the mean is far larger than the spread, what decides is what two large numbers leave.
+        """
+        x, labels = real_array(x, "features"), check_labels(labels, None, "ridge regression")
+        check_lengths(x, labels, "ridge regression")
         backend = _gpu_of(x, device)
         if backend is None:
-            return int(((x @ weight + bias).argmax(axis=1) == labels).sum())
-        with computing_on(backend):
-            scores = x @ backend.asarray(weight) + backend.asarray(bias)
-            return int((scores.argmax(axis=1) == backend.asarray(labels)).sum())
+            return self._correct(np, x, self.weight.T, self.bias, labels)
+        with computing_on(backend) as xp:
+            weight, bias = backend.asarray(np.ascontiguousarray(self.weight.T)), backend.asarray(self.bias)
+            return self._correct(xp, x, weight, bias, labels)
+
+    def _correct(self, xp: Any, x: Any, weight: Any, bias: Any, labels: NDArray[np.int64]) -> int:
+        parts = chunks(xp, x, None, 8, CHUNK_BYTES)
+        guesses = [on_host(xp.argmax(xp.astype(part, xp.float64) @ weight + bias, axis=1)) for part in parts]
+        return int((np.concatenate(guesses) == labels).sum())
 
 
 class Moments:
-    """Sums from which ridge regression follows: Σ x xᵀ, Σ x by class, and counts; float32 products.
+    """Moments of samples and their classes together, from which ridge regression follows.
 
-    Σ x xᵀ is kept, and the equations are solved, where the samples lie. device: that device, where it is known.
+    The scatter of (x, onehot(y)), (features + classes)², is accumulated by blocks, each centred by its own mean before
+    it is multiplied (`linalg.moments.Centred`), float32 samples in float32: a mean a million times the spread does no
+    harm. It is kept, and the equations are solved, where the samples lie. device: that device, where it is known.
     """
 
     def __init__(self, features: int, classes: int, device: Backend | None = None) -> None:
-        self.device = device
-        self.gram: Any = np.zeros((features, features))
-        self.by_class = np.zeros((classes, features))
-        self.counts = np.zeros(classes)
+        self.features, self.classes, self.device = features, classes, device
+        self.joint: Centred | None = None
 
-    def update(self, x: Any, labels: NDArray[np.int64]) -> Moments:
-        """Add samples x (n, F) with labels (n,)."""
-        backend = _gpu_of(x, self.device)
-        if backend is not None:
+    def update(self, x: Any, labels: Any) -> Moments:
+        """Add samples x (n, features), float32 or float64, with labels (n,), integers below `classes`.
+
+        Raises ShapeError for other widths and InputError for NaN, infinities and other labels; then nothing is added.
+        """
+        x, labels = real_array(x, "features"), check_labels(labels, self.classes, "ridge regression")
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise ShapeError(f"features have shape {x.shape}: expected (n, {self.features})")
+        check_lengths(x, labels, "ridge regression")
+        members, backend = np.arange(self.classes) == labels[:, None], _gpu_of(x, self.device)
+        if backend is None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                new = self._block(np, x, members)
+        else:
             with computing_on(backend) as xp:
-                self._update_on_gpu(xp, backend, x, labels)
-            return self
-        self.gram += x.T @ x
-        for label in np.unique(labels):
-            own = x[labels == label]
-            self.by_class[label] += own.sum(axis=0, dtype=np.float64)
-            self.counts[label] += len(own)
+                new = self._block(xp, x, backend.asarray(members))
+        self.joint = _together(self.joint, new, self.device, overwrite=True)
         return self
 
-    def _update_on_gpu(self, xp: Any, backend: Backend, x: Any, labels: NDArray[np.int64]) -> None:
-        self.gram = backend.asarray(self.gram) + xp.astype(xp.matmul(x.T, x), xp.float64)
-        members = np.arange(len(self.counts)) == labels[:, None]
-        own = xp.matmul(backend.asarray(members.T.astype(np.float64)), xp.astype(x, xp.float64))
-        self.by_class += backend.to_host(own)
-        self.counts += members.sum(axis=0)
+    def _block(self, xp: Any, x: Any, members: Any) -> Centred:
+        dtype = xp.float64 if result_dtype(x.dtype) == np.float64 else xp.float32
+        both = xp.empty((x.shape[0], self.features + self.classes), dtype=dtype)
+        both[:, : self.features] = x
+        both[:, self.features :] = members
+        found = block(xp, both, True, ROWS)
+        if not np.isfinite(float(xp.sum(diagonal(xp, found.scatter)))):
+            raise InputError("features hold NaN, infinity or numbers whose squares overflow: expected finite numbers")
+        return found
 
     def __add__(self, other: Moments) -> Moments:
-        total = Moments(0, 0, self.device)
-        total.gram, total.by_class = self.gram + other.gram, self.by_class + other.by_class
-        total.counts = self.counts + other.counts
+        """All samples of both; neither is changed."""
+        if (other.features, other.classes) != (self.features, self.classes):
+            raise ShapeError(
+                f"moments of {other.features} features and {other.classes} classes cannot be added to those of "
+                f"{self.features} and {self.classes}"
+            )
+        total = Moments(self.features, self.classes, self.device)
+        total.joint = self.joint if other.joint is None else _together(self.joint, other.joint, self.device)
         return total
 
     def solve(self, penalty: float) -> Ridge:
@@ -81,24 +107,36 @@ class Moments:
 
         λ is `penalty` times the mean of the diagonal of X'X. Raises InputError where that is not positive definite.
         """
-        n = self.counts.sum()
-        mean, share = self.by_class.sum(axis=0) / n, self.counts / n
-        cross = self.by_class - np.outer(self.counts, mean)
-        backend = _gpu_of(self.gram, self.device)
+        if self.joint is None:
+            raise InputError("ridge regression has seen no samples: call update(x, labels) first")
+        joint, features = self.joint.about(True), self.features
+        cross = on_host(joint[features:, :features])
+        middle = on_host(self.joint.mean + self.joint.mean_low)
+        backend = _gpu_of(joint, self.device)
         try:
             if backend is None:
-                scatter = self.gram - np.outer(mean * n, mean)
-                scatter.flat[:: len(scatter) + 1] += penalty * np.trace(scatter) / len(scatter)
+                scatter = joint[:features, :features].copy()
+                scatter.flat[:: features + 1] += penalty * np.trace(scatter) / features
                 weight = _solve(scatter, cross)
             else:
                 with computing_on(backend) as xp:
-                    weight = backend.to_host(_solve_on_gpu(xp, backend, self.gram, mean, n, penalty, cross))
+                    weight = backend.to_host(_solve_on_gpu(xp, backend, joint[:features, :features], penalty, cross))
         except (np.linalg.LinAlgError, ValueError) as error:
             raise InputError(
                 f"ridge regression with penalty {penalty:g} is not solvable ({error}): the features are constant, not "
                 "finite, or the penalty is too small"
             ) from None
-        return Ridge(weight, share - weight @ mean, penalty)
+        return Ridge(weight, middle[features:] - weight @ middle[:features], penalty)
+
+
+def _together(a: Centred | None, b: Centred, device: Backend | None, overwrite: bool = False) -> Centred:
+    """Both moments, on a GPU where one of them lies there."""
+    backend = _gpu_of(b.scatter, device) or (None if a is None else _gpu_of(a.scatter, device))
+    if a is None or backend is None:
+        return merge(a, b, overwrite)
+    with computing_on(backend):
+        a, b = (each.moved(backend.asarray) for each in (a, b))
+        return merge(a, b)
 
 
 def _gpu_of(x: Any, device: Backend | None) -> Backend | None:
@@ -115,15 +153,13 @@ def _solve(scatter: NDArray[np.float64], cross: NDArray[np.float64]) -> NDArray[
     return weight
 
 
-def _solve_on_gpu(
-    xp: Any, backend: Backend, gram: Any, mean: NDArray[np.float64], n: float, penalty: float, cross: Any
-) -> Any:
+def _solve_on_gpu(xp: Any, backend: Backend, scatter: Any, penalty: float, cross: Any) -> Any:
     """As `_solve`. CuPy does not say where a matrix is not positive definite: the factor is held against it."""
-    there, identity = backend.asarray(mean), xp.eye(len(mean), dtype=xp.float64)
-    scatter = gram - (there * n)[:, None] * there
-    scatter = scatter + identity * (penalty * xp.sum(scatter * identity) / len(mean))
+    features = scatter.shape[0]
+    identity = xp.eye(features, dtype=xp.float64)
+    scatter = scatter + identity * (penalty * xp.sum(scatter * identity) / features)
     factor = xp.linalg.cholesky(scatter)
-    probe = backend.asarray(np.cos(np.arange(4 * len(mean), dtype=np.float64)).reshape(-1, 4))
+    probe = backend.asarray(np.cos(np.arange(4 * features, dtype=np.float64)).reshape(-1, 4))
     image = scatter @ probe
     if not bool(xp.max(xp.abs(factor @ (factor.T @ probe) - image)) <= WRONG * xp.max(xp.abs(image))):
         raise np.linalg.LinAlgError("the matrix is not positive definite")
@@ -148,18 +184,15 @@ def ridge(
     fitted, other = Moments(features, classes, device), Moments(features, classes, device)
     for x, labels in train():
         fitted.update(x, labels)
-    kept = []
-    for x, labels in held_out():
-        other.update(x, labels)
-        kept.append((x, labels))
-    every = fitted + other
-    found: dict[float, int] = {}
+    solved: list[Ridge] = []
     for penalty in penalties:
         try:
-            solved = fitted.solve(penalty)
+            solved.append(fitted.solve(penalty))
         except InputError:  # a penalty too small for features that depend on each other; a larger one will do
-            if penalty == penalties[-1] and not found:
+            if penalty == penalties[-1] and not solved:
                 raise
-            continue
-        found[penalty] = sum(solved.correct(x, y, device) for x, y in kept)
-    return every.solve(max(found, key=lambda penalty: found[penalty]))
+    correct = [0] * len(solved)
+    for x, labels in held_out():
+        other.update(x, labels)
+        correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
+    return (fitted + other).solve(solved[int(np.argmax(correct))].penalty)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import check_lengths, check_range
+from gpunet.checks import as_array, check_lengths, check_range, real_array
 from gpunet.errors import InputError
 from gpunet.init import resolve, zeros
 from gpunet.layers.base import Layer
@@ -90,13 +90,15 @@ class FittedLayer(Layer):
         device: where to compute; x may lie there, or on the host, from where it is copied 1000 samples at a time.
 
         The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
-        from them. x may be uint8, read as fractions of 255. The model is built afterwards.
-        Raises InputError for thresholds outside (0, 1], for a class with a single patch and for a layer that has
-        weights already.
+        from them. x may be uint8, read as fractions of 255. The model is built afterwards. Moments are accumulated
+        class by class, each block centred by its own mean (`PatchDensities`).
+        Raises InputError for thresholds outside (0, 1], for NaN, for a class with a single patch and for a layer that
+        has weights already; ConvergenceError where float32 products do not show as many vectors as `variance` takes:
+        lower it, or give float64. Then the layer is as it was.
         """
         thresholds = Thresholds(variance, correlation, fraction, center, most)
+        x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
         check_lengths(x, labels, "the layer's input")
-        labels = on_host(labels)
         rows = chosen_rows(labels, fraction, seed)
         backend = get_backend(device)
         batches = (
@@ -113,12 +115,12 @@ class FittedLayer(Layer):
         seconds = 0.0
         for x, labels in batches:
             began = time.perf_counter()  # computing the batches is not this layer's time
-            labels = on_host(labels)
-            densities.update(as_images(backend.asarray(x)), labels)
+            labels = on_host(as_array(labels, "labels"))
+            densities.update(as_images(backend.asarray(real_array(x, "the layer's input"))), labels)
             for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
                 samples[int(label)] = samples.get(int(label), 0) + int(count)
             seconds += time.perf_counter() - began
-        few = [label for label, (_, _, patches) in densities.classes.items() if patches < 2]
+        few = [label for label, patches in densities.counts.items() if patches < 2]
         if few:
             raise InputError(
                 f"class {few[0]} has {samples[few[0]]} sample and one patch: expected at least 2; raise fraction, or "

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.linalg.device_moments import split_products
-from gpunet.linalg.moments import EXACT_ROWS
+from gpunet.linalg.moments import EXACT_ROWS, Centred, Sums, block, split_products
 
 BLOCK_BYTES = 256 << 20  # of patches at a time, and of the products of EXACT_ROWS of them
 
@@ -19,23 +18,27 @@ def images_at_a_time(features: int, places: int) -> int:
     return max(1, BLOCK_BYTES // (4 * places * features * max(1, features // EXACT_ROWS)))
 
 
-def patch_sums(xp: Any, images: Any, shift: Any, kernel: int, padding: int) -> tuple[Any, Any, int]:
-    """(Σ p pᵀ, Σ p, patches) of images (n, channels, rows, columns) less the shift (channels,), zeros around them.
+def patch_sums(xp: Any, images: Any, kernel: int, padding: int) -> Sums:
+    """(Σ p pᵀ, Σ p, patches) of bytes (n, channels, rows, columns) less 128, zeros around them; exact, in float64."""
+    flat = _patches(xp, xp.astype(images, xp.float32) - 128, -128.0, kernel, padding)
+    return split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0]
 
-    float64; products in float32 of EXACT_ROWS patches each, so that of bytes (less 128) they are exact.
-    """
-    n, channels, rows, columns = images.shape
-    shift = xp.reshape(shift, (1, channels, 1, 1))
-    inside = xp.astype(images, xp.float32) - shift
+
+def patch_block(xp: Any, images: Any, kernel: int, padding: int, dtype: Any) -> Centred:
+    """The moments of the patches of images (n, channels, rows, columns), zeros around them, multiplied in `dtype`."""
+    return block(xp, _patches(xp, xp.astype(images, getattr(xp, dtype.name)), 0.0, kernel, padding), overwrite=True)
+
+
+def _patches(xp: Any, inside: Any, around: float, kernel: int, padding: int) -> Any:
+    """All patches as rows (n · places, features)."""
+    n, channels, rows, columns = inside.shape
     padded = inside
     if padding:
-        shape = (n, channels, rows + 2 * padding, columns + 2 * padding)
-        padded = xp.zeros(shape, dtype=xp.float32) - shift  # zeros around the image are shifted, too
+        padded = xp.full((n, channels, rows + 2 * padding, columns + 2 * padding), around, dtype=inside.dtype)
         padded[:, :, padding : rows + padding, padding : columns + padding] = inside
     height, width = (size - kernel + 1 for size in padded.shape[2:])
-    patches = xp.empty((n, height, width, channels, kernel, kernel), dtype=xp.float32)
+    patches = xp.empty((n, height, width, channels, kernel, kernel), dtype=inside.dtype)
     for i in range(kernel):
         for j in range(kernel):
             patches[:, :, :, :, i, j] = xp.permute_dims(padded[:, :, i : i + height, j : j + width], (0, 2, 3, 1))
-    flat = xp.reshape(patches, (n * height * width, channels * kernel**2))
-    return split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0]
+    return xp.reshape(patches, (n * height * width, channels * kernel**2))

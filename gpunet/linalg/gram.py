@@ -2,30 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.checks import on_device, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg import device_moments
-from gpunet.linalg.decompose import PCA, check_count, decompose
+from gpunet.linalg import device_moments, moments
+from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
 from gpunet.linalg.device_pca import decompose_stack
-from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, largest
-from gpunet.linalg.moments import Sums, centred_sums, exact_sums, merge_centred, shifted_scatter
-from gpunet.linalg.place import computing_on, gpu_for, on_device, on_host
+from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, largest, result_dtype
+from gpunet.linalg.moments import Centred, Sums, from_exact, merge, shifted_scatter
+from gpunet.linalg.place import computing_on, gpu_for, on_host
+
+LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that a StreamingGram knows; replaced as a whole, so that no update is left half done."""
+
+    features: int | None = None
+    backend: Backend | None = None  # of a GPU
+    exact: Sums | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
+    centred: Centred | None = None
+    bytes: bool | None = None  # whether uint8 came, or floats; None while neither did
+    dtype: Any = np.float32  # the finest of the batches', as results have it
+
+    @property
+    def count(self) -> int:
+        return (self.exact[2] if self.exact else 0) + (self.centred.count if self.centred else 0)
 
 
 class StreamingGram:
     """Σ x xᵀ and the mean of samples that arrive in batches (n, features).
 
-    uint8 batches are summed exactly, so any order and any split give the same bits. Others are summed in float64,
-    each batch centred by its own mean before it is multiplied (`moments.merge_centred`), so a mean far larger than
-    the signal does no harm. It only ever adds: `reset()` is the one way back to zero.
+    uint8 batches are summed exactly, so any order and any split give the same bits. Others are multiplied in float64,
+    each block centred by its own mean before, and merged without loss (`moments.Centred`), so neither a mean far
+    larger than the signal nor any number of batches does harm. Of float64 samples, and integers that need it, a
+    triangular root is kept beside the sums, which shows what their squares do not; on a GPU, where that would take
+    long, only of no more samples than features. It only ever adds: `reset()` is the one way back to zero. A batch that
+    is refused changes nothing. uint8 and floats do not mix: bytes run from 0 to 255, fractions from 0 to 1.
 
     center: whether `gram`, `density` and `components` are taken about the mean.
     device: where the sums are kept; by default where the first batch lies. Batches on a GPU are not copied to the host,
-    batches on the host are copied to the sums' GPU. What the properties and methods return lies on the host.
+    batches on the host are copied to the sums' GPU. What the properties and methods return lies on the host, and is
+    the caller's own.
+    Memory: 2 · features² float64, with a root as much as 4096 or 4 · features samples more, beside a chunk of
+    the batch.
 
     >>> import numpy as np
     >>> x = np.random.default_rng(0).integers(0, 256, (100, 4), dtype=np.uint8)
@@ -37,126 +64,191 @@ class StreamingGram:
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
         self.center = center
         self.device = device
-        self.reset()
+        self._state = _State()
 
     def reset(self) -> StreamingGram:
         """Forget every sample."""
-        self.features: int | None = None
-        self._backend: Backend | None = None  # of a GPU
-        self._exact: Sums | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
-        self._centred: Sums | None = None  # Σ(x−m)(x−m)ᵀ, m, samples
+        self._state = _State()
         return self
+
+    @property
+    def features(self) -> int | None:
+        """Of each sample; None before the first."""
+        return self._state.features
 
     @property
     def count(self) -> int:
         """Samples seen."""
-        return sum(part[2] for part in (self._exact, self._centred) if part is not None)
+        return self._state.count
 
     def update(self, batch: Any) -> StreamingGram:
-        """Add samples (n, features); n = 0 adds nothing. Raises InputError for NaN, infinities and other widths."""
-        if getattr(batch, "ndim", 0) == 2 and len(batch) == 0:
+        """Add samples (n, features) of any real dtype; n = 0 adds nothing.
+
+        Raises ShapeError for other widths, InputError for NaN, infinities, values above 2⁵⁰⁰, whose squares overflow,
+        and for uint8 beside floats.
+        """
+        batch = real_array(batch, "batch")
+        if batch.ndim == 2 and len(batch) == 0:
             return self
         array = check_matrix(batch, "batch")
         if array.ndim != 2:
             raise ShapeError(f"batch has shape {array.shape}: expected (samples, features); reshape it")
-        self._place(array)
-        self._fits(array.shape[1], "batch")
-        if self._backend is None:
-            self._add_on_host(array)
+        backend = self._place(array)
+        if backend is None:
+            self._add(_of_host(array))
         else:
-            with computing_on(self._backend) as xp:
-                self._add_on_device(xp, self._backend.asarray(array))
+            with computing_on(backend) as xp:
+                self._add(_of_device(xp, backend, backend.asarray(array)))
         return self
 
-    def _place(self, array: Any) -> None:
-        """Decide where the sums are kept, by the first batch."""
+    def merge(self, other: StreamingGram) -> StreamingGram:
+        """Add everything `other` has seen; `other` stays as it is. Raises as `update` does."""
+        if not isinstance(other, StreamingGram):
+            raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingGram")
+        if other.count:
+            backend = self._state.backend
+            if not self.count:
+                backend = other._state.backend if self.device is None else gpu_for(None, self.device)
+            self._add(_moved(other._state, backend), "the other StreamingGram", overwrite=False)
+        return self
+
+    def _place(self, array: Any) -> Backend | None:
+        """The GPU where the sums are kept, or will be, by the first batch."""
         if not self.count:
-            self._backend = gpu_for(array, self.device, "batch")
-        elif self._backend is None and on_device(array):
+            return gpu_for(array, self.device, "batch")
+        if self._state.backend is None and on_device(array):
             raise InputError(
                 "batch lies on a GPU and the sums of those before on the host: make StreamingGram(device='cuda'), or "
                 "copy it, with batch.get()"
             )
+        return self._state.backend
 
-    def _add_on_host(self, array: Any) -> None:
-        x = TallMatrix(array, tall=True)
-        if array.dtype == np.uint8:
-            self._exact = _add(self._exact, (*exact_sums(x), x.long))
-        else:
-            largest(array, "batch")
-            with np.errstate(over="ignore", invalid="ignore"):  # `decompose` says what to do about it
-                self._centred = merge_centred(self._centred, (*centred_sums(x), x.long))
-
-    def _add_on_device(self, xp: Any, array: Any) -> None:
-        if array.dtype == np.uint8:
-            self._exact = _add(self._exact, device_moments.exact_sums(xp, array))
-        else:
-            device_moments.safe_scale(xp, array, "batch")  # looks for NaN
-            self._centred = merge_centred(self._centred, device_moments.sums(xp, array, None, True))
-
-    def merge(self, other: StreamingGram) -> StreamingGram:
-        """Add everything `other` has seen; `other` stays as it is."""
-        if other.features is not None:
-            if not self.count:
-                self._backend = other._backend if self.device is None else gpu_for(None, self.device)
-            self._fits(other.features, "the other StreamingGram")
-        if other._exact is not None:
-            self._exact = _add(self._exact, self._moved(other._exact))
-        if other._centred is not None:
-            self._centred = merge_centred(self._centred, self._moved(other._centred))
-        return self
-
-    def _moved(self, sums: Sums) -> Sums:
-        """Another's sums, where ours are kept."""
-        if self._backend is None:
-            return on_host(sums[0]), on_host(sums[1]), sums[2]
-        return self._backend.asarray(sums[0]), self._backend.asarray(sums[1]), sums[2]
+    def _add(self, new: _State, what: str = "batch", overwrite: bool = True) -> None:
+        """Add sums that lie where ours do, or will; overwrite: they are nobody else's."""
+        old = self._state
+        if old.count:
+            _check_fits(old, new, what)
+        exact, centred = old.exact or new.exact, old.centred or new.centred
+        if old.exact and new.exact:
+            a, b = old.exact, new.exact
+            exact = a[0] + b[0], a[1] + b[1], a[2] + b[2]
+        if old.centred and new.centred:
+            with np.errstate(over="ignore", invalid="ignore"):  # `components` and `gram` say what to do about it
+                centred = merge(old.centred, new.centred, overwrite)
+        self._state = _State(
+            new.features, new.backend, exact, centred, new.bytes if old.bytes is None else old.bytes,
+            np.result_type(old.dtype, new.dtype),
+        )  # fmt: skip
 
     @property
     def mean(self) -> Floats:
         """(features,), float64."""
-        return on_host(self._total()[1])
+        total = self._total()
+        return on_host(total.mean + total.mean_low)
 
     def gram(self) -> Floats:
-        """Σ x xᵀ, or Σ (x − mean)(x − mean)ᵀ when centred; (features, features), float64."""
-        return on_host(self._gram())
+        """Σ x xᵀ, or Σ (x − mean)(x − mean)ᵀ when centred; (features, features), float64.
 
-    def _gram(self) -> Floats:
-        """`gram`, where the sums are kept."""
-        if self._centred is None and self._exact is not None and not self.center:
-            return shifted_scatter(*self._exact, 0.0)
-        scatter, mean, count = self._total()
+        Raises InputError where the squares of the samples overflow or underflow float64.
+        """
+        total, state = self._total(), self._state
         with np.errstate(over="ignore", invalid="ignore"):
-            return scatter if self.center else scatter + (mean * count)[:, None] * mean
+            if state.centred is None and state.exact is not None and not self.center:
+                found = on_host(shifted_scatter(*state.exact, 0.0))
+            else:
+                found = on_host(total.about(self.center))
+        check_trace(total, float(np.trace(found)), "the samples")
+        return found
 
     def density(self) -> Floats:
         """`gram` over the number of samples: document 002's ρ, or the covariance."""
         return self.gram() / self.count
 
     def components(self, k: int | None = None, *, variance: float | None = None) -> PCA:
-        """The k leading eigenvectors, or as many as explain the share `variance` of the trace; all by default."""
-        scatter = self._gram()
-        check_count(k, variance, len(scatter))
-        if self._backend is None:
-            return decompose(scatter, self.mean, self.count, k, variance)
-        with computing_on(self._backend) as xp:
-            return decompose_stack(xp, scatter[None, :, :], [self.mean], [self.count], k, variance)[0]
+        """The k leading eigenvectors, or as many as explain the share `variance` of the trace; all by default.
 
-    def _total(self) -> tuple[Floats, Floats, int]:
-        exact = None
-        if self._exact is not None:
-            raw, sums, count = self._exact
-            exact = shifted_scatter(raw, sums, count, None), sums / count + 128, count
-        total = merge_centred(exact, self._centred) if self._centred is not None else exact
+        Float64. There are at most as many as samples, one fewer when centred.
+        Raises InputError for fewer samples than k, ConvergenceError where sums of squares do not show so many and no
+        root was kept: float64 samples on a GPU, or beside samples of other dtypes (`PCA.residual`).
+        """
+        total, backend = self._total(), self._state.backend
+        check_count(k, variance, len(total.mean))
+        if k is not None and k > self.count:
+            raise InputError(f"StreamingGram has seen {self.count} samples: expected at least as many as k={k}")
+        if backend is None:
+            return decompose(total, k, variance, self.center, self._state.dtype)
+        with computing_on(backend) as xp:
+            return decompose_stack(xp, [total], k, variance, self.center, self._state.dtype)[0]
+
+    def _total(self) -> Centred:
+        exact, centred, backend = self._state.exact, self._state.centred, self._state.backend
+        total = None if exact is None else from_exact(*exact, np if backend is None else backend.xp)
+        if centred is not None:
+            total = merge(total, centred)
         if total is None:
             raise InputError("StreamingGram has seen no samples: call update(batch) first")
         return total
 
-    def _fits(self, features: int, what: str) -> None:
-        if self.features not in (None, features):
-            raise ShapeError(f"{what} has {features} features: this StreamingGram holds {self.features}")
-        self.features = features
+
+def check_alike(grams: Sequence[StreamingGram], what: str = "batch") -> None:
+    """Raises where classes have samples of different kinds."""
+    states = sorted((each._state for each in grams if each.count), key=lambda state: state.bytes is None)
+    for each in states:
+        _check_fits(states[0], each, what)  # whole numbers, which fit both bytes and floats, come last
 
 
-def _add(a: Sums | None, b: Sums) -> Sums:
-    return b if a is None else (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+def _check_fits(old: _State, new: _State, what: str) -> None:
+    """Raises where samples of two kinds do not belong into one accumulator."""
+    if old.features != new.features:
+        raise ShapeError(f"{what} has {new.features} features: those before had {old.features}; expected as many")
+    if None not in (old.bytes, new.bytes) and old.bytes != new.bytes:
+        given, before = ("uint8", "floats") if new.bytes else ("floats", "uint8")
+        raise InputError(
+            f"{what} holds {given}, those before {before}: bytes run from 0 to 255, fractions from 0 to 1; convert "
+            "the bytes first, with x.astype('float32'), divided by 255 where the others are fractions"
+        )
+
+
+def check_values(array: Any, what: str, gpu: Backend | None = None) -> float:
+    """max|x| of an array on a GPU, or on the host. Raises InputError for NaN, infinities and squares that overflow."""
+    top = largest(array, what) if gpu is None else device_moments.largest(gpu.xp, array, what)
+    if top > LARGEST:
+        raise InputError(f"{what} holds values of {top:.2g}, whose squares overflow float64: scale the samples down")
+    return top
+
+
+def _of_host(array: Any) -> _State:
+    """The sums of one batch."""
+    if array.dtype == np.uint8:
+        x = TallMatrix(array, tall=True)
+        return _State(x.short, None, (*moments.exact_sums(x), x.long), None, True)
+    top = check_values(array, "batch")
+    return _of_values(array, None, replace(moments.blocks(np, array, root=_root_of(array)), largest=top))
+
+
+def _of_device(xp: Any, backend: Backend, array: Any) -> _State:
+    if array.dtype == np.uint8:
+        return _State(array.shape[1], backend, device_moments.exact_sums(xp, array), None, True)
+    top = check_values(array, "batch", backend)
+    return _of_values(array, backend, replace(device_moments.sums(xp, array, root=_root_of(array)), largest=top))
+
+
+def _root_of(array: Any) -> bool:
+    """Whether squares may hide what the tolerance of the samples' dtype asks for."""
+    return bool(result_dtype(array.dtype) == np.float64)
+
+
+def _of_values(array: Any, backend: Backend | None, centred: Centred) -> _State:
+    floats = None if array.dtype.kind != "f" else False
+    return _State(array.shape[1], backend, None, centred, floats, result_dtype(array.dtype))
+
+
+def _moved(state: _State, backend: Backend | None) -> _State:
+    """Another's sums, where ours are kept."""
+    put = on_host if backend is None else backend.asarray
+    exact, centred = state.exact, state.centred
+    if exact is not None:
+        exact = put(exact[0]), put(exact[1]), exact[2]
+    if centred is not None:
+        centred = centred.moved(put)
+    return replace(state, backend=backend, exact=exact, centred=centred)

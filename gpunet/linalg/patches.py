@@ -9,29 +9,48 @@ and no memory beside the images. On a GPU the patches are made after all (`devic
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
+from gpunet.checks import as_array, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.decompose import decompose
-from gpunet.linalg.device_patches import images_at_a_time, patch_sums
+from gpunet.linalg.decompose import VANISHING, decompose
+from gpunet.linalg.device_patches import images_at_a_time, patch_block, patch_sums
 from gpunet.linalg.device_pca import decompose_stack
-from gpunet.linalg.moments import Sums
+from gpunet.linalg.matrix import result_dtype
+from gpunet.linalg.moments import (
+    EXACT_ROWS,
+    FLOAT32_SQUARES,
+    Centred,
+    Sums,
+    add_products,
+    block,
+    diagonal,
+    from_exact,
+    less,
+    merge,
+)  # fmt: skip
 from gpunet.linalg.pca import ClassPCA, collect
 from gpunet.linalg.place import computing_on, on_host
 
 BLOCK_FLOATS = 1 << 22  # of the images that are multiplied at a time: 16 MB
+BLOCK_IMAGES = 1 << 17  # whose values less 128 a float32 sums exactly
+FEW = 1 << 20  # multiplications that float64 costs no time to speak of
+FEW_LINES = 4.0  # times what a patch's lines have, from which rounding of the others may be seen
 
 
 class PatchDensities:
-    """Σ p pᵀ and Σ p over all kernel × kernel patches p of images (n, channels, rows, columns), for every class.
+    """Moments of all kernel × kernel patches p of images (n, channels, rows, columns), for every class.
 
     A patch is flattened as (channel, row, column), as a filter of `Conv2D` is. Rows of features are images of one
-    pixel. Products are float32, added up in float64, of values less a shift near their mean: uint8 less 128 (scaled by
-    1/255 at the end), floats less the first batch's mean of each channel.
+    pixel. uint8 less 128 is multiplied in float32 and summed exactly (and scaled by 1/255 at the end). Blocks of floats
+    are centred before they are multiplied, each pixel by its own mean, and merged class by class (`moments.Centred`);
+    products are float64 for float64 images and small blocks, and float32 for others, EXACT_ROWS lines at a time.
+    An update that is refused changes nothing.
 
     padding: zeros around the images, as in `Conv2D`. On a GPU the sums are kept there, and decomposed there as one
     stack; what `density` and `components` return lies on the host.
@@ -41,135 +60,226 @@ class PatchDensities:
         self.backend, self.kernel, self.padding = backend, kernel, padding
         self.on_gpu = backend.name.startswith("cuda")
         self.shape: tuple[int, ...] | None = None
-        self.classes: dict[int, Sums] = {}
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self.classes: dict[int, Centred | Sums] = {}
+
+    @property
+    def uint8(self) -> bool:
+        """Whether the images are bytes, whose sums are exact: `Sums`, not `Centred`."""
+        return self.dtype == np.uint8
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Patches of each class."""
+        return {c: sums.count if isinstance(sums, Centred) else sums[2] for c, sums in self.classes.items()}
 
     def update(self, images: Any, labels: Any) -> PatchDensities:
-        """Add images (n, channels, rows, columns), uint8 or floats, on the device, with their labels (n,).
+        """Add images (n, channels, rows, columns) of any real dtype, on the device, with their labels (n,), integers.
 
-        Raises ShapeError for images of another shape than those before, InputError for NaN and infinities.
+        Raises ShapeError for images of another shape than those before, InputError for NaN and infinities, and for
+        uint8 beside other dtypes.
         """
-        shape = tuple(int(n) for n in images.shape[1:])
-        if self.shape is None:
-            self._begin(images, shape)
-        elif shape != self.shape:
-            raise ShapeError(f"images have shape {shape}, those before had {self.shape}")
-        labels = on_host(labels)
-        for label in np.unique(labels).tolist():
-            for rows in self._blocks(np.flatnonzero(labels == label)):
-                if self.on_gpu:
-                    self._add_on_gpu(label, images, rows)
-                else:
-                    self._add(label, images[rows])
+        images, labels = real_array(images, "images"), on_host(as_array(labels, "labels"))
+        shape, dtype = self._check(images, labels)
+        places = tuple(n + 2 * self.padding - self.kernel + 1 for n in shape[1:])
+        found: dict[int, Any] = {}
+        quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
+        with computing_on(self.backend) if self.on_gpu else quiet:
+            for label in np.unique(labels).tolist():
+                found[label] = self.classes.get(label)
+                for rows in self._blocks(np.flatnonzero(labels == label), shape, places):
+                    own = self.backend.xp.take(images, self.backend.asarray(rows), axis=0)
+                    precise = np.dtype(np.float64) if own.size * shape[0] * shape[2] <= FEW else dtype
+                    precision = dtype if dtype == np.uint8 else precise
+                    new = self._on_gpu(own, precision) if self.on_gpu else self._moments(own, precision, places)
+                    found[label] = self._added(label, found[label], new, own)
+        self.shape, self.dtype = shape, dtype if self.shape is None else np.result_type(self.dtype, dtype)
+        self.classes |= found
         return self
 
-    def _begin(self, images: Any, shape: tuple[int, ...]) -> None:
-        channels, rows, columns = shape
-        height, width = (n + 2 * self.padding - self.kernel + 1 for n in (rows, columns))
-        if min(height, width) < 1:
-            raise ShapeError(f"images of {rows}×{columns} are smaller than the {self.kernel}×{self.kernel} patch")
-        self.shape, self.places = (channels, rows, columns), (height, width)
-        self.uint8 = images.dtype == np.uint8
-        if self.uint8:
-            shift = np.full(channels, 128.0)
-        else:
-            shift = np.asarray(self.backend.to_host(images.astype("float64").mean(axis=(0, 2, 3))))
-        if not np.isfinite(shift).all():
-            raise InputError("images hold NaN or infinity: expected finite numbers; remove or replace such samples")
-        self._shift = shift.astype(np.float32)
-        line = channels * (columns + 2 * self.padding)
-        self._per_block = max(1, BLOCK_FLOATS // ((rows + 2 * self.padding) * line))
+    def _added(self, label: int, own: Any, new: Any, images: Any) -> Any:
+        """The moments, or the sums of bytes, of those before and of a block of images."""
+        xp = self.backend.xp
+        if not isinstance(new, Centred):
+            return new if own is None else (own[0] + new[0], own[1] + new[1], own[2] + new[2])
+        trace = float(xp.sum(diagonal(xp, new.scatter)))
+        if not np.isfinite(trace):
+            raise InputError(
+                f"images of class {label} hold NaN, infinity or numbers whose squares overflow: expected finite "
+                "numbers; remove or replace such samples, or scale them down"
+            )
+        if trace < VANISHING:  # so that `decompose` knows whether there was nothing
+            new = replace(new, largest=float(xp.max(xp.abs(images))))
+        return merge(own, new, overwrite=True)
+
+    def _check(self, images: Any, labels: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """The images' shape, and uint8 or the dtype that they are multiplied in."""
+        if images.ndim != 4 or 0 in images.shape:
+            raise ShapeError(f"images have shape {images.shape}: expected (n, channels, rows, columns), none of them 0")
+        shape = tuple(int(n) for n in images.shape[1:])
+        if self.shape not in (None, shape):
+            raise ShapeError(f"images have shape {shape}, those before had {self.shape}")
+        if min(shape[1:]) + 2 * self.padding < self.kernel:
+            raise ShapeError(
+                f"images of {shape[1]}×{shape[2]} are smaller than the {self.kernel}×{self.kernel} patch: take a "
+                "smaller kernel, or pad them"
+            )
+        if labels.shape != images.shape[:1]:
+            raise ShapeError(f"labels have shape {labels.shape}: expected ({len(images)},), one label an image")
+        if labels.dtype.kind not in "biu":
+            raise InputError(f"labels have dtype {labels.dtype}: expected integers; convert them with .astype('int64')")
+        dtype = np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
+        if self.shape is not None and self.uint8 != (dtype == np.uint8):
+            before = "uint8" if self.uint8 else "numbers of other dtypes"
+            raise InputError(
+                f"images are {images.dtype}, those before {before}: uint8 is read as fractions of 255, others as "
+                "they are; convert the bytes first, with x.astype('float32') / 255"
+            )
+        return shape, dtype
+
+    def _blocks(
+        self, rows: NDArray[np.intp], shape: tuple[int, ...], places: tuple[int, ...]
+    ) -> list[NDArray[np.intp]]:
+        channels, height, width = shape
+        line = channels * (width + 2 * self.padding)
+        size = min(BLOCK_IMAGES, max(1, BLOCK_FLOATS // ((height + 2 * self.padding) * line)))
         if self.on_gpu:
-            self._per_block = images_at_a_time(channels * self.kernel**2, height * width)
+            size = images_at_a_time(channels * self.kernel**2, places[0] * places[1])
+        return [rows[start : start + size] for start in range(0, len(rows), size)]
 
-    def _blocks(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-        return [rows[start : start + self._per_block] for start in range(0, len(rows), self._per_block)]
+    def _on_gpu(self, images: Any, dtype: np.dtype[Any]) -> Centred | Sums:
+        if dtype == np.uint8:
+            return patch_sums(self.backend.xp, images, self.kernel, self.padding)
+        return patch_block(self.backend.xp, images, self.kernel, self.padding, dtype)
 
-    def _add(self, label: int, images: Any) -> None:
-        lines = self._lines(images)
-        self._enter(label, self._gram(lines), self._sums(lines), len(images) * self.places[0] * self.places[1])
+    def _moments(self, images: Any, dtype: np.dtype[Any], places: tuple[int, ...]) -> Any:
+        """The moments of a block's patches, or of bytes their sums less 128.
 
-    def _add_on_gpu(self, label: int, images: Any, rows: NDArray[np.intp]) -> None:
-        with computing_on(self.backend) as xp:
-            own = xp.take(images, self.backend.asarray(rows), axis=0)
-            self._enter(label, *patch_sums(xp, own, self.backend.asarray(self._shift), self.kernel, self.padding))
+        Σ q qᵀ of patches q less the mean image s, over n images, and what the place of a patch in the image adds: with
+        r the mean image of what is left, Σ (p−m)(p−m)ᵀ = Σ q qᵀ − n Σ_places r rᵀ + n Σ_places (s+r−m)(s+r−m)ᵀ.
+        """
+        n, count = len(images), len(images) * places[0] * places[1]
+        if dtype == np.uint8:
+            lines = self._lines(images, 128, np.dtype(np.float32))
+            return self._gram(lines, places, exact=True), self._patches(_line_sums(lines)).sum(axis=0), count
+        shift = images.mean(axis=0, dtype=np.float64).astype(dtype)
+        lines = self._lines(images, shift, dtype)
+        gram, rest = self._gram(lines, places), _line_sums(lines) / n
+        if dtype == np.float32 and not FLOAT32_SQUARES[0] < float(np.diagonal(gram).max()) < FLOAT32_SQUARES[1]:
+            largest = float(np.abs(images).max())
+            if 0 < largest < np.inf and not 0.25 < largest < 4:
+                power = int(np.frexp(largest)[1])
+                scaled = np.ldexp(images.astype(np.float64), -power).astype(np.float32)
+                return self._moments(scaled, dtype, places).times(2.0**power)
+        p, around = self.padding, np.zeros(rest.shape)
+        around[p : len(rest) - p, :, p : rest.shape[2] - p] = shift.transpose(1, 0, 2)
+        rounding = (EXACT_ROWS**0.5 + 4) * float(np.finfo(dtype).eps) / 2
+        # What is left of the mean is most often nothing beside rounding.
+        if count * float(np.square(rest).max()) > 1e-3 * rounding * float(np.diagonal(gram).min()):
+            left = self._patches(rest) * n**0.5
+            gram = less(np, gram, left, rounding)
+        if count == n:  # the patches are the images
+            mean, low = self._patches(around)[0], self._patches(rest)[0]
+        else:
+            between = block(np, self._patches(around + rest))
+            gram += n * between.scatter
+            mean, low = between.mean, between.mean_low
+        return Centred(gram, 0.0, mean, low, count, rounding)
 
-    def _enter(self, label: int, raw: Any, sums: Any, count: int) -> None:
-        if not bool(self.backend.xp.isfinite(raw).all()):
-            raise InputError(f"images of class {label} hold NaN, infinity, or values whose squares overflow float32")
-        before = self.classes.get(label)
-        if before is not None:
-            raw, sums, count = before[0] + raw, before[1] + sums, before[2] + count
-        self.classes[label] = raw, sums, count
-
-    def _lines(self, images: Any) -> Any:
-        """(rows, n, channels, columns) float32, less the shift: line t of all images is one matrix."""
+    def _lines(self, images: Any, shift: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(rows, n, channels, columns), less the shift: line t of all images is one matrix. Zeros stand around them."""
         n, (channels, rows, columns), p = len(images), images.shape[1:], self.padding
-        shift = self.backend.xp.asarray(self._shift)[:, None]
-        lines = self.backend.empty((rows + 2 * p, n, channels, columns + 2 * p), "float32")
-        if p:
-            lines[...] = -shift  # zeros around the image are shifted, too
+        lines = np.empty((rows + 2 * p, n, channels, columns + 2 * p), dtype)
         inside = lines[p : rows + p, :, :, p : columns + p]
+        if p:  # bytes less 128 are so everywhere; other shifts are zero around the image
+            lines[...] = -128 if images.dtype == np.uint8 else 0
         inside[...] = images.transpose(2, 0, 1, 3)
-        inside -= shift
+        inside -= shift if np.isscalar(shift) else shift.transpose(1, 0, 2)[:, None]
         return lines
 
-    def _gram(self, lines: Any) -> NDArray[np.float64]:
-        """Σ p pᵀ over the patches of a block."""
-        k, (height, width) = self.kernel, self.places
+    def _patches(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
+        """All patches (places, features) of one image (rows, channels, columns)."""
+        windows = np.lib.stride_tricks.sliding_window_view(image, (self.kernel, self.kernel), axis=(0, 2))
+        return windows.transpose(0, 2, 1, 3, 4).reshape(-1, image.shape[1] * self.kernel**2)
+
+    def _gram(self, lines: NDArray[Any], places: tuple[int, ...], exact: bool = False) -> NDArray[np.float64]:
+        """Σ p pᵀ over the patches of a block.
+
+        Lines that are taken away again leave their rounding behind. Where that could be seen, since a few lines have
+        nearly all that there is, every product is made by itself.
+        """
+        found = self._products(lines, places, False)
+        sizes = np.diagonal(found).reshape(-1, self.kernel, self.kernel)
+        if exact or not (sizes.max(axis=1, keepdims=True) > FEW_LINES * sizes).any():
+            return found
+        return self._products(lines, places, True)
+
+    def _products(self, lines: NDArray[Any], places: tuple[int, ...], apart: bool) -> NDArray[np.float64]:
+        """`_gram` by products of lines, each by itself when `apart`."""
+        k, (height, width) = self.kernel, places
         rows, n, channels, columns = lines.shape
         flat = lines.reshape(rows, n, channels * columns)
         visited = [flat[i : i + height].reshape(height * n, -1) for i in range(k)]  # A_i: views
         out = np.empty((channels, k, k, channels, k, k))
+        part = np.empty((flat.shape[2],) * 2, lines.dtype)
         for d in range(k):
-            product = self._product(visited[0], visited[d])
+            product = np.zeros(part.shape)
+            add_products(product, visited[0], visited[d], part)
             for i in range(k - d):
-                if i:  # A_iᵀ A_i+d has lost a line of A_i-1ᵀ A_i-1+d and gained one
-                    product -= self._product(flat[i - 1], flat[i - 1 + d])
-                    product += self._product(flat[i - 1 + height], flat[i - 1 + height + d])
+                if i and apart:
+                    product[...] = 0
+                    add_products(product, visited[i], visited[i + d], part)
+                elif i:  # A_iᵀ A_i+d has lost a line of A_i-1ᵀ A_i-1+d and gained one
+                    add_products(product, flat[i - 1], flat[i - 1 + d], part, subtract=True)
+                    add_products(product, flat[i - 1 + height], flat[i - 1 + height + d], part)
                 square = product.reshape(channels, columns, channels, columns)
                 for j in range(k):
                     for jj in range(k):
-                        found = np.einsum("csds->cd", square[:, j : j + width, :, jj : jj + width])
+                        band = square[:, j : j + width, :, jj : jj + width]
+                        found = np.einsum("csds->cd", band) if width > 1 else band[:, 0, :, 0]
                         out[:, i, j, :, i + d, jj] = found
-                        out[:, i + d, jj, :, i, j] = found.T
+                        if d or j != jj:
+                            out[:, i + d, jj, :, i, j] = found.T
         return out.reshape(channels * k * k, -1)
 
-    def _product(self, a: Any, b: Any) -> NDArray[np.float64]:
-        """Aᵀ B in float64, multiplied in float32 (by half the work where A is B)."""
-        return np.array(self.backend.to_host(a.T @ b), dtype=np.float64)
-
-    def _sums(self, lines: Any) -> NDArray[np.float64]:
-        """Σ p over the patches of a block."""
-        k, (height, width) = self.kernel, self.places
-        rows, n, channels, columns = lines.shape
-        ones = self.backend.xp.ones(n, dtype="float32")
-        total = np.asarray(self.backend.to_host(ones @ lines.reshape(rows, n, -1)), dtype=np.float64)
-        total = total.reshape(rows, channels, columns).transpose(1, 0, 2)
-        sums = [[total[:, i : i + height, j : j + width].sum(axis=(1, 2)) for j in range(k)] for i in range(k)]
-        return np.array(sums).transpose(2, 0, 1).ravel()
-
     def density(self, label: int, center: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-        """(ρ, mean, patches) of one class: ρ = (1/n) Σ p pᵀ, or the covariance; uint8 as fractions of 255."""
-        raw, sums, count = on_host(self.classes[label][0]), on_host(self.classes[label][1]), self.classes[label][2]
-        shift, scale = np.repeat(self._shift.astype(np.float64), self.kernel**2), 1 / 255 if self.uint8 else 1.0
-        mean = sums / count
-        scatter = raw / count - np.outer(mean, mean)
-        mean = mean + shift
-        if not center:
-            scatter = scatter + np.outer(mean, mean)
-        return scatter * scale**2, mean * scale, count
+        """(ρ, mean, patches) of one class: ρ = (1/n) Σ p pᵀ, or the covariance; uint8 as fractions of 255.
+
+        Raises InputError for a class of which no images were added.
+        """
+        if label not in self.classes:
+            raise InputError(f"no images of class {label} were added: expected one of {sorted(self.classes)}")
+        found = self._centred(label)
+        return on_host(found.about(center)) / found.count, on_host(found.mean + found.mean_low), found.count
+
+    def _centred(self, label: int) -> Centred:
+        found, xp = self.classes[label], self.backend.xp if self.on_gpu else np
+        return found if isinstance(found, Centred) else from_exact(*found, xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
-        """Of every class the leading eigenvectors up to the share `variance` of the trace of ρ."""
+        """Of every class the leading eigenvectors up to the share `variance` of the trace of ρ, in float64.
+
+        Raises ConvergenceError where the moments do not show so many: products of float32 are good to some 2e-6 of the
+        variances (`PCA.residual`), those of float64 images and of bytes to far less.
+        """
         if not self.classes:
             raise InputError("no images were added: call update(images, labels) first")
         labels = sorted(self.classes)
-        found = [self.density(label, center) for label in labels]
+        found = [self._centred(label) for label in labels]
+        # What is computed becomes float32 weights, whatever the images are.
         if self.on_gpu:
             with computing_on(self.backend) as xp:
-                stack = self.backend.asarray(np.stack([rho * count for rho, _, count in found]))
-                means, counts = [each[1] for each in found], [each[2] for each in found]
-                parts = decompose_stack(xp, stack, means, counts, None, variance)
+                parts = decompose_stack(xp, found, None, variance, center, np.float32)
         else:
-            parts = [decompose(rho * count, mean, count, None, variance) for rho, mean, count in found]
+            parts = [
+                decompose(each, None, variance, center, np.float32, f"class {label}")
+                for label, each in zip(labels, found, strict=True)
+            ]
         return collect(np.array(labels), parts, np.float64)
+
+
+def _line_sums(lines: NDArray[Any]) -> NDArray[np.float64]:
+    """(rows, channels, columns), summed over the images; of bytes less 128 exactly."""
+    rows, n, channels, columns = lines.shape
+    found: NDArray[np.float64] = (np.ones(n, lines.dtype) @ lines.reshape(rows, n, -1)).astype(np.float64)
+    return found.reshape(rows, channels, columns)

@@ -7,6 +7,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.linalg.choose import CUDA_METHODS
+from gpunet.ridge import Moments
 
 # (shape, k): small, tall, wide, stacks small and tall
 PROBLEMS = [((12, 9), 4), ((300, 40), 10), ((40, 300), 40), ((6, 30, 20), 5), ((3, 200, 24), 6), ((90, 90), 90)]
@@ -90,3 +91,61 @@ def test_streamed_grams(gpu):
     x = digits.x_train[:1200].astype(np.float64)
     assert gram.count == 1200
     np.testing.assert_allclose(np.asarray(backend.to_host(gram.gram())), x.T @ x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_classes_of_very_different_size(gpu, center):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(gpu.size(4000, 300), 30)) * np.linspace(3, 1, 30), np.arange(gpu.size(4000, 300)) % 3
+    x = (x * np.array([1e-25, 1, 1e25])[y, None]).astype("float32")
+    found = gn.class_pca(gpu.backend().asarray(x), y, 3, center=center)
+    for c in range(3):
+        own = x[y == c].astype(np.float64)
+        own -= center * own.mean(axis=0)
+        s, vt = np.linalg.svd(own, full_matrices=False)[1:]
+        np.testing.assert_allclose(found.explained_variance[c], s[:3] ** 2 / len(own), rtol=1e-5)
+        np.testing.assert_allclose(np.abs(found.components[c] @ vt[:3].T), np.eye(3), atol=1e-4)
+
+
+def test_a_mean_far_larger_than_the_signal(gpu):
+    """By gesvd of the samples where they are at hand, from the moments about the mean where they have gone by."""
+    rng, backend = np.random.default_rng(0), gpu.backend()
+    x = 1e7 + rng.normal(size=(400, 30)) * np.linspace(3, 1, 30)
+    s, vt = np.linalg.svd(x)[1:]
+    stream = gn.StreamingGram()
+    for part in (x[:1], x[1:150], x[150:]):
+        stream.update(backend.asarray(part))
+    at_hand, gone = gn.class_pca(backend.asarray(x), np.zeros(400, int), 3), stream.components(3)
+    for components, variances in (
+        (at_hand.components[0], at_hand.explained_variance[0]),
+        (gone.components, gone.explained_variance),
+    ):
+        assert np.arccos(np.minimum(np.abs(np.sum(components * vt[:3], axis=1)), 1)).max() < 1e-6
+        np.testing.assert_allclose(np.sqrt(variances * 400), s[:3], rtol=1e-6)
+    assert max(at_hand.residual, gone.residual) < 1e-13
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_fitted_there(gpu, dtype, center):
+    rng, y = np.random.default_rng(0), np.arange(2000) % 2
+    x = (rng.normal(size=(2000, 6)) * [3, 2, 1.5, 1, 0.7, 0.5] + 1e4 * (2 * y[:, None] - 1)).astype(dtype)
+    here, there = (gn.Dense(3).fit(x, y, variance=0.9, center=center, device=d).pca for d in ("numpy", gpu.backend()))
+    np.testing.assert_array_equal(here.ranks, there.ranks)
+    np.testing.assert_allclose(there.explained_variance, here.explained_variance, rtol=1e-5)
+    if center:
+        assert there.ranks.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("ratio", [0, 3000, 1e6])
+def test_ridge_regression(gpu, ratio):
+    rng, backend = np.random.default_rng(0), gpu.backend()
+    y = rng.integers(0, 3, 500)
+    x = (rng.normal(size=(500, 12)) + np.eye(12)[y] + ratio).astype("float32")
+    here, there = Moments(12, 3), Moments(12, 3, backend)
+    for part in (slice(0, 100), slice(100, 500)):
+        here.update(x[part], y[part])
+        there.update(backend.asarray(x[part]), y[part])
+    one, other = here.solve(1e-2), there.solve(1e-2)
+    np.testing.assert_allclose(other.weight, one.weight, atol=1e-5)
+    assert abs(other.correct(backend.asarray(x), y, backend) - one.correct(x, y)) <= 1

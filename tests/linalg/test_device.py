@@ -7,6 +7,7 @@ import pytest
 
 from gpunet.errors import ConvergenceError, InputError, MemoryFullError, ShapeError
 from gpunet.linalg import StreamingGram, class_pca, device_moments, device_pca, svd
+from gpunet.linalg.verify import tolerance
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 from tests.linalg.matrices import largest_angle
 from tests.linalg.test_pca import exact, made
@@ -48,10 +49,49 @@ def test_class_pca_is_that_of_the_cpu(options, dtype, scale, center, rng):
 
 
 def test_class_pca_of_float64_extremes(rng):
-    x, labels = made(rng, (90, 60))
-    for scale in (1e-200, 1e200):
+    x, labels = made(rng, (90, 60, 30))
+    wanted = class_pca(x, labels, 3)
+    for scale in (1e-140, 1e140):
         found = class_pca(Far(x * scale), labels, 3)
-        np.testing.assert_allclose(found.explained_variance_ratio, class_pca(x, labels, 3).explained_variance_ratio)
+        np.testing.assert_allclose(found.explained_variance / scale / scale, wanted.explained_variance, rtol=1e-9)
+        np.testing.assert_allclose(found.components, wanted.components, atol=1e-7)
+    for scale in (1e-200, 1e200):
+        with pytest.raises(
+            InputError, match=r"variance of samples of size \d.*e[-+](20|19).* leaves the range of float64"
+        ):
+            class_pca(Far(x * scale), labels, 3)
+
+
+@pytest.mark.parametrize("features", [40, 200])
+@pytest.mark.parametrize("small", [1e-25, 1e25])
+def test_each_class_has_its_own_scale(small, features, rng):
+    x, labels = made(rng, (90, 80), features)
+    x = (x * np.where(labels == 0, small, 1)[:, None]).astype("float32")
+    found = class_pca(Far(x), labels, 3, center=True)
+    for c, label in enumerate(found.classes):
+        own = x[labels == label].astype(float)
+        vt, values = exact(own, True)
+        assert largest_angle(found.components[c].T, vt[:3].T) < 1e-6
+        np.testing.assert_allclose(found.explained_variance[c], values[:3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("shape", [(400, 30), (25, 30)])
+def test_what_a_gram_matrix_drowns_is_found_in_the_samples(shape, center, rng):
+    x = 1e7 + rng.normal(size=shape) * np.linspace(3, 1, 30)
+    found = class_pca(Far(x), np.zeros(len(x), int), 3, center=center)
+    vt, values = exact(x, center)
+    assert largest_angle(found.components[0].T, vt[:3].T) < 1e-6
+    np.testing.assert_allclose(found.explained_variance[0], values[:3], rtol=1e-6)
+    assert found.residual <= tolerance("float64", 30, 3)
+
+
+def test_all_components_of_a_graded_class(rng):
+    x = rng.normal(size=(100, 12)) * np.logspace(0, -10, 12) @ np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    found = class_pca(Far(x), np.zeros(100, int), 12)
+    s, vt = np.linalg.svd(x)[1:]
+    np.testing.assert_allclose(np.sqrt(found.explained_variance[0] * 100), s, rtol=0, atol=1e-13 * s[0])
+    np.testing.assert_allclose(np.abs(found.components[0] * vt).sum(axis=1), 1, atol=1e-4)
 
 
 @pytest.mark.parametrize("features", [30, 300])
@@ -82,14 +122,23 @@ def test_eigenvectors_that_are_wrong_are_made_again_or_refused(rng, monkeypatch)
     right = class_pca(Far(x), labels, 3)
     stacked = device_pca.leading_stack
 
-    def lies(xp, g, k, tol, sturdy):
+    def lies(xp, g, k, tol, sturdy=False):
         values, vectors = stacked(xp, g, k, tol, sturdy)
         return (values, vectors) if sturdy else (values * float("nan"), vectors)
 
     monkeypatch.setattr(device_pca, "leading_stack", lies)
     np.testing.assert_allclose(class_pca(Far(x), labels, 3).components, right.components, atol=1e-10)
+    moments = [StreamingGram().update(Far(x[labels == c])) for c in (0, 3)]
+    for c, each in enumerate(moments):
+        np.testing.assert_allclose(each.components(3).components, right.components[c], atol=1e-10)
     monkeypatch.setattr(device_pca, "leading_stack", lambda *args: (stacked(*args)[0] * 1.001, stacked(*args)[1]))
-    with pytest.raises(ConvergenceError, match=r"matrix \d of 2, 40×40, have a residual of 0.001 of the largest"):
+    np.testing.assert_allclose(class_pca(Far(x), labels, 3).components, right.components, atol=1e-10)  # by gesvd
+    np.testing.assert_allclose(moments[0].components(3).components, right.components[0], atol=1e-10)  # on the host
+    solve = device_pca.stacked.solve
+    monkeypatch.setattr(device_pca.stacked, "solve", lambda *args: (*solve(*args)[:3], Far(np.array([[0.001, 0.0]]))))
+    with pytest.raises(
+        ConvergenceError, match=r"class 0 of 2, 90×40, have a residual of 0.001 on a GPU, by gesvd: expected"
+    ):
         class_pca(Far(x), labels, 3)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import types
 
+import array_api_strict
 import numpy as np
 import pytest
 
-from gpunet.errors import InputError
-from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, device_moments
+from gpunet.backend import get_backend
+from gpunet.errors import ConvergenceError, InputError
+from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, device_moments, device_pca, moments, patches
+from gpunet.linalg.patches import PatchDensities
 from gpunet.ridge import Moments, ridge
 from gpunet.svd_weights import singular_rows
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
@@ -71,6 +74,137 @@ def test_classes_one_by_one(rng):
         np.testing.assert_allclose(found.components, whole.components, atol=1e-6)
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_float64_as_on_the_cpu(center, rng):
+    """Through the moments' root where the matrix itself says too little, and refused where that does too."""
+    x = 1e7 + rng.normal(size=(400, 30)) * np.linspace(3, 1, 30)
+    here, there = (StreamingGram(center=center).update(place(x)).components(3) for place in (np.asarray, Far))
+    assert np.arccos(np.minimum(np.abs(np.sum(here.components * there.components, axis=1)), 1)).max() < 1e-6
+    assert there.residual < 1e-13
+    x = rng.normal(size=(500, 20)) * np.logspace(0, -10, 20) @ np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    with pytest.raises(ConvergenceError, match="sums of squares show the first"):
+        StreamingGram().update(Far(x)).components()
+    np.testing.assert_allclose(StreamingGram().update(Far(x)).mean, x.mean(axis=0), rtol=1e-12)
+    for scale in (2.0**-300, 2.0**470):
+        found, wanted = (StreamingGram(center=center).update(Far(x * by)).components(2) for by in (scale, 1))
+        np.testing.assert_allclose(found.components, wanted.components, atol=1e-13)
+    with pytest.raises(InputError, match="underflow float64: scale them up"):
+        StreamingGram().update(Far(x * 1e-170)).components(2)
+    with pytest.raises(InputError, match="whose squares overflow float64: scale the samples down"):
+        StreamingGram().update(Far(x * 1e170))
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_few_samples_are_kept(center, rng):
+    """No more of them than features: what squares do not show they do."""
+    x = rng.normal(size=(12, 12)) * np.logspace(0, -10, 12) @ np.linalg.qr(rng.normal(size=(30, 12)))[0].T
+    there = StreamingGram(center=center)
+    for part in (x[:1], x[1:4], x[4:]):
+        there.update(Far(part))
+    s = np.linalg.svd(x - x.mean(axis=0) if center else x)[1][:11]
+    found = there.components(11)
+    np.testing.assert_allclose(np.sqrt(found.explained_variance * 12), s, rtol=0, atol=1e-14 * s[0])
+    moved = StreamingGram(center=center, device="cpu").merge(there).components(11)
+    np.testing.assert_allclose(moved.explained_variance, found.explained_variance, rtol=1e-12, atol=1e-30)
+
+
+@pytest.mark.parametrize("kind", ["noise", "one spike"])
+def test_products_of_float64_are_rounded_once(kind, rng):
+    """Beside one large value 1023 small ones are rounded alike: 100 roundings in a plain product."""
+    x = rng.normal(size=(5000, 6)) * 10.0 ** rng.integers(-3, 4, 6)
+    if kind == "one spike":
+        x, x[0] = 0.01 * rng.random((5000, 6)), 127
+    wide = x.astype(np.longdouble)
+    exact = wide.T @ wide
+    size = np.sqrt(np.diagonal(exact))
+    found = moments.exact_products(array_api_strict, array_api_strict.asarray(x))
+    assert (np.abs(np.asarray(found) - exact) <= (5**0.5 + 1) * 2.0**-53 * size * size[:, None]).all()
+
+
+@pytest.mark.parametrize("k", [1, 3, 200])
+def test_noise_of_many_features_is_not_refused(k, rng):
+    x = rng.normal(size=(3000, 200))
+    here, there = StreamingGram().update(x).components(k), StreamingGram().update(Far(x)).components(k)
+    np.testing.assert_allclose(there.explained_variance, here.explained_variance, rtol=1e-13)
+
+
+def test_eigenvectors_that_do_not_converge_are_no_bare_error(monkeypatch, rng):
+    def failing(*args, **settings):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    x, labels = rng.normal(size=(60, 5)), np.arange(60) % 2
+    there, wanted = StreamingGram().update(Far(x)), StreamingGram().update(x).components(2)
+    classes = class_pca(x, labels, 2)
+    monkeypatch.setattr(device_pca, "leading_stack", failing)
+    np.testing.assert_allclose(there.components(2).components, wanted.components, atol=1e-10)  # on the host
+    np.testing.assert_allclose(class_pca(Far(x), labels, 2).components, classes.components, atol=1e-10)  # by gesvd
+    np.testing.assert_allclose(class_pca(Far(x[:8]), labels[:8], 2).components[0] ** 2 @ np.ones(5), 1)
+    monkeypatch.setattr(device_pca.stacked, "solve", failing)
+    with pytest.raises(ConvergenceError, match=r"^class 0 of 2 has no SVD on a GPU, by gesvd \(Eig[^\n]*$"):
+        class_pca(Far(x), labels, 2)
+
+
+def test_nothing_is_shared_nor_half_done(rng):
+    x, labels = rng.normal(size=(40, 4)), np.arange(40) % 2
+    stream = StreamingGram().update(Far(x))
+    other = StreamingGram().merge(stream)
+    other.update(Far(x))
+    for handed in (stream.gram(), stream.mean):
+        handed[...] = 77
+    np.testing.assert_allclose(stream.gram(), x.T @ x)
+    np.testing.assert_allclose(other.gram(), 2 * x.T @ x)
+    classes = StreamingClassGram().update(Far(x), labels)
+    bad = np.where(np.arange(160).reshape(40, 4) == 157, np.nan, x)
+    for wrong in (bad, np.ones((40, 5)), x.astype(np.uint8)):
+        with pytest.raises(InputError):
+            classes.update(Far(wrong), labels)
+        with pytest.raises(InputError):
+            stream.update(Far(wrong))
+    assert (stream.count, *(classes.classes[c].count for c in (0, 1))) == (40, 20, 20)
+    new = StreamingGram()
+    with pytest.raises(InputError):
+        new.update(Far(bad))
+    new.update(np.ones((3, 9), "float32"))  # neither the width, nor the device, nor the dtype were fixed
+    assert isinstance(new._state.centred.scatter, np.ndarray)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("small", [1e-25, 1e25])
+def test_patches_of_classes_far_apart(far, small, center, rng, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(patches, "FEW", 0)  # products of float32, as of larger blocks
+    images, labels = rng.normal(size=(60, 2, 6, 6)), np.arange(60) % 3
+    images[labels == 1] += 1e4
+    images[labels == 2] *= small
+    images = images.astype("float32")
+    here, there = PatchDensities(get_backend("numpy"), 3), PatchDensities(far, 3)
+    for part in (slice(0, 20), slice(20, 60)):
+        here.update(images[part], labels[part])
+        there.update(Far(images[part]), labels[part])
+    for label in range(3):
+        for one, other in zip(here.density(label, center), there.density(label, center), strict=True):
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 * np.abs(one).max())
+    one, other = here.components(variance=0.9, center=center), there.components(variance=0.9, center=center)
+    np.testing.assert_array_equal(one.ranks, other.ranks)
+    np.testing.assert_allclose(one.explained_variance, other.explained_variance, rtol=1e-5)
+    with pytest.raises(InputError, match="class 1 hold NaN"):
+        there.update(Far(np.full((2, 2, 6, 6), np.nan, "float32")), [1, 1])
+    assert there.counts == here.counts
+
+
+def test_moments_keep_to_the_array_api(rng):
+    xp, x = array_api_strict, rng.normal(size=(2500, 7)) + 1000
+    for dtype, rtol in (("float32", 1e-4), ("float64", 1e-10)):
+        found = (
+            moments.blocks(xp, xp.asarray(x))
+            if dtype == "float64"
+            else moments.block(xp, xp.asarray(x, dtype=xp.float32))
+        )
+        wanted = np.cov(x.astype(dtype).astype(float).T, bias=True) * 2500
+        np.testing.assert_allclose(np.asarray(found.about(True)), wanted, rtol=0, atol=rtol * wanted.max())
+        (pca,) = device_pca.decompose_stack(xp, [found], 3, None, True, np.float32)
+        np.testing.assert_allclose(pca.explained_variance * 2500, np.linalg.eigvalsh(wanted)[::-1][:3], rtol=rtol)
+
+
 # -- what is built on them ------------------------------------------------------------------------------------------
 
 
@@ -97,6 +231,23 @@ def test_ridge_regression(rng):
     np.testing.assert_allclose(there.weight, here.weight, atol=1e-5)
     np.testing.assert_allclose(there.bias, here.bias, atol=1e-4)
     assert there.correct(Far(x), labels) == here.correct(x, labels)
+
+
+@pytest.mark.parametrize("ratio", [300, 3000, 1e6])
+def test_ridge_regression_of_a_large_mean(ratio, rng):
+    labels = rng.integers(0, 3, 400)
+    x = (rng.normal(size=(400, 8)) + 2 * np.eye(8)[labels] + ratio).astype("float32")
+    here, there = Moments(8, 3), Moments(8, 3)
+    for part in (slice(0, 50), slice(50, 400)):
+        here.update(x[part], labels[part])
+        there.update(Far(x[part]), labels[part])
+    one, other = here.solve(1e-2), there.solve(1e-2)
+    np.testing.assert_allclose(other.weight, one.weight, atol=1e-5)
+    assert other.correct(Far(x), labels) == one.correct(x, labels)
+    with pytest.raises(InputError, match="hold NaN"):
+        there.update(Far(np.full((2, 8), np.nan)), [0, 1])
+    np.testing.assert_array_equal(there.solve(1e-2).weight, other.weight)
+    np.testing.assert_allclose((there + here).solve(1e-2).weight, one.weight, atol=1e-5)
 
 
 def test_ridge_regression_that_is_not_solvable(rng):

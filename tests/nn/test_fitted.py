@@ -68,6 +68,41 @@ def test_a_conv_layer_gets_the_patches_vectors(images, kernel, padding):
     assert not bias.any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ["Dense", "Conv2D"])
+def test_centred_classes_far_apart_are_those_of_float64(kind, dtype):
+    """Means ±1e4 beside spreads of 0.5 to 3: ranks [1, 1] once, where they are [4, 4]."""
+    labels, rng = np.arange(2000) % 2, np.random.default_rng(0)
+    x = rng.normal(size=(2000, 6)) * [3, 2, 1.5, 1, 0.7, 0.5] + 1e4 * (2 * labels[:, None] - 1)
+    x = x.astype(dtype)
+    if kind == "Dense":
+        pca = gn.Dense(3).fit(x, labels, variance=0.9, center=True).pca
+    else:
+        pca = gn.Conv2D(3, 1).fit(x.reshape(2000, 6, 1, 1), labels, variance=0.9, center=True).pca
+    assert pca.ranks.tolist() == [4, 4]
+    for c in range(2):
+        values, vectors = np.linalg.eigh(np.cov(x[labels == c].T.astype(float), bias=True))
+        np.testing.assert_allclose(pca.explained_variance[c], values[::-1][:4], rtol=2e-5)
+        np.testing.assert_allclose(np.abs(pca.components[c] @ vectors[:, ::-1][:, :4]), np.eye(4), atol=1e-4)
+        np.testing.assert_allclose(pca.mean[c], x[labels == c].mean(axis=0, dtype=float), rtol=1e-9)
+
+
+def test_a_fit_shares_nothing_and_a_refused_one_leaves_the_layer_as_it_was(rows):
+    x, labels = rows
+    layer, other = gn.Dense(1), gn.Dense(1)
+    for wrong in (np.where(np.arange(720).reshape(90, 8) == 719, np.nan, x), np.ma.masked_less(x, 0)):
+        with pytest.raises(InputError):
+            layer.fit(wrong, labels, variance=0.9)
+    assert layer.trainable
+    given = x.copy()
+    fit = layer.fit(given, labels, variance=0.9)
+    for each in (given, fit.pca.components, fit.pca.mean, fit.pca.explained_variance_ratio, fit.kept):
+        each[...] = 0
+    fit.samples.clear()
+    other.fit(x, labels, variance=0.9)
+    np.testing.assert_array_equal(weight_of(layer, (8,))[0], weight_of(other, (8,))[0])
+
+
 def test_at_most_so_many_vectors_are_kept(images):
     layer = gn.Conv2D(1, 3)
     every = layer.fit(*images, variance=0.9, correlation=1)

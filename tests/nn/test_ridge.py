@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 
-from gpunet.errors import InputError
+from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.ridge import Moments, ridge
 
 
@@ -52,6 +53,14 @@ def test_the_penalty_is_chosen_on_held_out_samples_and_all_are_used(rng):
             moments.update(*part)
         correct[penalty] = sum(moments.solve(penalty).correct(*part) for part in held())
     assert correct[found.penalty] == max(correct.values())
+    reused = np.empty((16, 50), "float32")  # whose owner fills it again
+
+    def again():
+        for part, y in held():
+            reused[: len(part)] = part
+            yield reused[: len(part)], y
+
+    assert ridge(train, again, 50, 3, (1e-6, 1e-3, 1.0, 30.0)).penalty == found.penalty
     every = Moments(50, 3).update(x, labels).solve(found.penalty)
     np.testing.assert_allclose(found.weight, every.weight, atol=1e-6)
 
@@ -67,5 +76,64 @@ def test_mistakes(data):
         Moments(12, 4).update(constant, labels).solve(1e-3)
     bad = x.copy()
     bad[3, 3] = np.nan
-    with pytest.raises(InputError, match="not solvable"):
-        Moments(12, 4).update(bad, labels).solve(1e-3)
+    with pytest.raises(InputError, match="features hold NaN"):
+        Moments(12, 4).update(bad, labels)
+    solved = Moments(12, 4).update(x, labels).solve(1e-2)
+    for given in (np.ma.masked_greater(x, 1), scipy.sparse.csr_array(x)):
+        for act in (Moments(12, 4).update, solved.correct):
+            with pytest.raises(InputError, match=r"^features is a (masked array|sparse csr_array)[^\n]*$"):
+                act(given, labels)
+    with pytest.raises(InputError, match=r"y is a masked array[^\n]*\.filled"):
+        solved.correct(x, np.ma.masked_greater(labels, 1))
+    with pytest.raises(DataError, match="300 samples and 299 labels"):
+        solved.correct(x, labels[1:])
+    with pytest.raises(InputError, match="seen no samples"):
+        Moments(12, 4).solve(1e-3)
+    with pytest.raises(ShapeError, match=r"features have shape \(300, 12\): expected \(n, 11\)"):
+        Moments(11, 4).update(x, labels)
+    with pytest.raises(ShapeError, match="moments of 12 features and 3 classes cannot be added to those of 12 and 4"):
+        Moments(12, 4) + Moments(12, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("ratio", [300, 3000, 1e6])
+def test_a_mean_far_larger_than_the_spread(ratio, dtype, rng):
+    from sklearn.linear_model import Ridge as Theirs
+
+    labels = rng.integers(0, 4, 600)
+    x = (rng.normal(size=(600, 12)) + np.eye(12)[labels] + ratio * rng.choice([-1, 1], 12)).astype(dtype)
+    moments = Moments(12, 4)
+    for part in batches(x, labels, 70)():
+        moments.update(*part)
+    found = moments.solve(1e-2)
+    own = x.astype(float) - x.mean(axis=0, dtype=float)
+    theirs = Theirs(alpha=1e-2 * (own**2).sum() / 12, solver="svd").fit(own, np.eye(4)[labels])
+    np.testing.assert_allclose(found.weight, theirs.coef_, atol=2e-6)
+    np.testing.assert_allclose(own @ found.weight.T, own @ theirs.coef_.T, atol=1e-5)
+    guesses = theirs.predict(own).argmax(axis=1)
+    assert abs(found.correct(x, labels) - (guesses == labels).sum()) <= 1
+
+
+def test_refused_samples_change_nothing_and_nothing_is_shared(data):
+    x, labels = data
+    given = x.copy()
+    moments = Moments(12, 4).update(given, labels)
+    before = moments.solve(1e-2)
+    given[...] = 7
+    bad = np.where(np.arange(x.size).reshape(x.shape) == x.size - 1, np.inf, x)
+    for wrong in (
+        (bad, labels),
+        (x[:, :5], labels),
+        (x, labels[:-1]),
+        (x, labels + 1),
+        (np.ma.masked_less(x, 5), labels),
+    ):
+        with pytest.raises(InputError):
+            moments.update(*wrong)
+    total = moments + Moments(12, 4)
+    total.update(x, labels)
+    for each in (before.weight, before.bias):
+        np.testing.assert_array_equal(each, getattr(moments.solve(1e-2), "weight" if each.ndim == 2 else "bias"))
+    again = moments.solve(1e-2)
+    again.weight[...] = 77
+    np.testing.assert_array_equal(moments.solve(1e-2).weight, before.weight)
