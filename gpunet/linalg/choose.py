@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpunet.linalg.matrix import TallMatrix
 
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
@@ -32,20 +34,26 @@ GAMBLE = 0.4  # of the sure way's time that iterating may take if it goes well: 
 ROUNDS = 2  # in which it has to go well, where it is not what the caller asked for
 
 
-def gram_seconds(
-    long: int, short: int, k: int, single: bool, both: bool, levels: bool = False, rates: Rates = RATES
-) -> float:
-    """What the Gram matrix, its eigenvectors and X v are expected to take; levels: by `routes.by_levels`."""
+def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates: Rates = RATES) -> float:
+    """What the Gram matrix, its eigenvectors and, of both sides, X v are expected to take."""
     half = 0.5 if single else 1.0
-    cubes, squares = rates.leading if short >= 512 and 8 * k <= short and not levels else rates.eigh
+    cubes, squares = rates.leading if short >= 512 and 8 * k <= short else rates.eigh
     found = half * rates.square * long * short**2 + cubes * short**3 + squares * short**2 + 4 * rates.call
-    if both or levels:
+    if both:
         found += half * rates.product * long * short * k
         if not single:  # X v is straightened
             found += rates.square * long * k**2 + rates.product * (long + 8 * k) * k**2
-    if levels:  # about half of the columns, and small matrices
-        found += rates.product * 4 * short**3 + cubes / 4 * short**3
-        found += 0 if k == short else rates.product * long * short**2
+    return found
+
+
+def levels_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
+    """What `routes.by_levels` is expected to take once the Gram matrix is there."""
+    cubes, squares = rates.eigh
+    found = cubes * short**3 + squares * short**2 + rates.product * long * short * k + 8 * rates.call
+    if k < short:  # passes over X
+        found += rates.product * long * short**2
+    if not single:  # X v is straightened, in part; and small matrices
+        found += rates.square * long * k**2 + rates.product * (long / 2 + 12 * k) * k**2
     return found
 
 
@@ -75,15 +83,17 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
     well saves much, and stopped as soon as it is seen to go badly.
     """
     long, short, single = x.long, x.short, not x.float64_products
-    gram = ("gram", "gram64") if single else ("gram",)
+    gram: tuple[str, ...] = ("gram", "gram64") if single else ("gram",)
     if method == "gram":
         return (*gram, "gram-levels")
     if method != "auto":
         return (method,)
+    if single and long_side and k == short:
+        gram = ("gram64",)  # X v is multiplied in float64 then, and takes the most time
     sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
     if whole < sure:
         return "full", *gram, "gram-levels", "qr"
-    levels = gram_seconds(long, short, k, False, True, levels=True)
+    levels = levels_seconds(long, short, k, x.dtype == np.float32)
     last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
     if not x.exact and randomized_seconds(long, short, k, single) < GAMBLE * sure:
         return "randomized", *gram, *last
