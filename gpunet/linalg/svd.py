@@ -61,17 +61,22 @@ def svd(
 ) -> SVD:
     """The k leading singular triples of `a`, (m, n) or a stack (…, m, n); all min(m, n) when k is None.
 
-    method: "auto" takes the route that is fastest for the shape, verifies what it returns and falls back to the
-    next where that is not good enough. The others force a route: "full" (LAPACK gesdd), "gram" (eigenvectors of the
-    smaller Gram matrix), "subspace" (the same by block Lanczos), "randomized" (block Krylov on `a` itself), "qr"
-    (tall-skinny QR); on a GPU "gram", "gesvdj" (up to 32×32), "gesvda", "gesvd".
+    method: "auto" takes the route that is expected to be the fastest, verifies what it returns and falls back to the
+    next where that is not good enough. The others force a route: "full" (LAPACK gesdd in float64), "gram" (eigenvectors
+    of the smaller Gram matrix; where one is not enough, `gram-levels`), "subspace" (the same by block Lanczos),
+    "randomized" (block Krylov on `a` itself), "qr" (tall-skinny QR); on a GPU "gram", "gesvdj" (up to 32×32), "gesvda",
+    "gesvd".
     compute: "left" or "right" where one side's vectors suffice; it saves a product where that is the shorter side.
     tol: the largest residual and orthogonality (see `SVD`) to accept, by default ε (128 + 3 √(k min(m, n))).
     device: where to compute; by default where `a` lies. The results are arrays of that device. On a GPU Gram matrices
     are multiplied in float64.
 
+    bool, float16 and integers of up to 16 bits are computed as float32, which holds them exactly, wider integers as
+    float64; the order of bytes and of memory does not matter.
+
     Memory beyond the input and the results: O(min(m, n)²) and less than 64 MB, except for "full" and for matrices
-    nearly square, which are copied whole. uint8 is never converted as a whole.
+    nearly square, which are copied whole, and for the shorter side alone of singular values that fall below 1e-6 of
+    the largest, which are judged by the longer side's vectors. uint8 is never converted as a whole.
 
     Raises InputError for NaN, infinities, dtypes that are not real numbers and settings that do not exist,
     ShapeError for empty arrays and fewer than two dimensions, ConvergenceError where no route reached `tol`.
