@@ -55,9 +55,7 @@ def by_gram(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     if not conditioned(gram(x, "float32"), k, least):
         raise NotConverged("float32 products resolve 0.01 σ₁, and σ_k is below")
     values, v = eigen(x, "float32", k)
-    if values[-1] < 1e-4 * values[0] or resolved(values, HOPE * 2.0**-23, limit) < k:
-        ratio = np.sqrt(values[-1] / (values[0] or 1))
-        raise NotConverged(f"float32 products resolve 0.01 σ₁, and σ_k/σ₁ = {ratio:.2g}")
+    _check_resolved(values, True, limit)
     return finish(x, np.sqrt(values), v, long_side, limit)
 
 
@@ -66,9 +64,7 @@ def by_gram64(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     if not conditioned(gram(x, "float64"), k, k * (2 * HOPE * EPS / limit) ** 2):
         raise NotConverged("float64 products do not resolve σ_k")
     values, v = eigen(x, "float64", k)
-    found = resolved(values, HOPE * EPS, limit)
-    if found < k:
-        raise NotConverged(f"float64 products resolve {found} of {k} triples")
+    _check_resolved(values, False, limit)
     return finish(x, np.sqrt(values), v, long_side, limit)
 
 
@@ -103,8 +99,7 @@ def by_subspace(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples
     precise = x.float64_products
     g = gram(x, "float64" if precise else "float32")
     values, v = leading_by_lanczos(lambda q: g @ q, x.short, k, _eigen_tol(x, k))
-    if not precise and values[-1] < 1e-4 * values[0]:
-        raise NotConverged(f"float32 products resolve 0.01, and σ_k/σ₁ = {np.sqrt(values[-1] / values[0]):.2g}")
+    _check_resolved(values, not precise, limit)
     return finish(x, np.sqrt(values), v, long_side, limit)
 
 
@@ -118,8 +113,7 @@ def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, rounds: int
     single = not x.float64_products
     tol, floor = (1e-5, 1e-7) if single else (_eigen_tol(x, k), 1e-15)
     values, v = leading_by_lanczos(x.normal_times, x.short, k, tol, floor, np.float32 if single else np.float64, rounds)
-    if single and values[-1] < 1e-4 * values[0]:
-        raise NotConverged(f"float32 products resolve 0.01, and σ_k/σ₁ = {np.sqrt(values[-1] / values[0]):.2g}")
+    _check_resolved(values, single, limit)
     u, _, _ = finish(x, np.sqrt(values), v, True, limit)
     assert u is not None
     v, s, wt = np.linalg.svd(x.transposed_times(u), full_matrices=False)
@@ -227,6 +221,18 @@ def resolved(values: Floats, eps: float, limit: float) -> int:
     good = eps * np.sqrt(np.cumsum(spread)) <= limit / 2
     good &= EPS * 80 * k**0.5 * spread <= 1
     return int(np.argmin(good)) if not good.all() else k
+
+
+def _check_resolved(values: Floats, single: bool, limit: float) -> None:
+    """Raises NotConverged where XᵀX, multiplied in float32 or float64, says too little of the last σ² asked for.
+
+    A residual alone does not: a σ lost in rounding leaves none, and another is taken for it.
+    """
+    if single and values[-1] < 1e-4 * values[0]:
+        raise NotConverged(f"float32 products resolve 0.01 σ₁, and σ_k/σ₁ = {np.sqrt(values[-1] / values[0]):.2g}")
+    found = resolved(values, HOPE * (2.0**-23 if single else EPS), limit)
+    if found < len(values):
+        raise NotConverged(f"float{32 if single else 64} products resolve {found} of {len(values)} triples")
 
 
 def finish(x: TallMatrix, s: Floats, v: Floats, long_side: bool, limit: float, found: int | None = None) -> Triples:

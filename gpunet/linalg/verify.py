@@ -51,7 +51,7 @@ def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float)
     found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64) if x.small else x.dtype)
     if not x.small and x.dtype != np.float64 and not max(found) <= limit / 8:
         found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64))
-    if factor != 1 and limit / 3 < max(found) < 10 * limit:
+    if factor != 1 and limit / 2 < max(found) < 10 * limit:
         found = _measured(x, u, s, v, limit, np.eye(len(s)), 1.0, np.dtype(np.float64))
     return found
 
@@ -63,17 +63,14 @@ def _measured(
     top, orthogonality = float(s[0]) or 1.0, norm(v.T @ (v if factor == 1 else v @ w) - w)
     if u is None:
         residual = _one_sided(x, s, v, w, limit * top, dtype)
+        return factor * residual / top, factor * orthogonality
+    if x.small and factor == 1:
+        part, own = x.whole(), u.astype(np.float64, copy=False)
+        residual = max(norm(part @ v - own * s), norm(inner(part, own) - v * s))
+        straight = norm(inner(own, own) - w)
     else:
-        if x.small and factor == 1:
-            part, own = x.whole(), u.astype(np.float64, copy=False)
-            residual, straight = (
-                max(norm(part @ v - own * s), norm(inner(part, own) - v * s)),
-                norm(inner(own, own) - w),
-            )
-        else:
-            residual, straight = _two_sided(x, u, s, v, w, dtype)
-        orthogonality = max(orthogonality, straight)
-    return factor * residual / top, factor * orthogonality
+        residual, straight = _two_sided(x, u, s, v, w, dtype)
+    return factor * residual / top, factor * max(orthogonality, straight)
 
 
 def _two_sided(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpunet.errors import ConvergenceError
 from gpunet.linalg import class_pca, svd
 from gpunet.linalg.choose import cpu_routes
 from gpunet.linalg.eigen import NotConverged, leading_by_eigh, leading_by_lanczos
@@ -190,6 +191,15 @@ def test_a_gamble_that_goes_badly_ends_early(rng):
     with pytest.raises(NotConverged, match="after 4 blocks"):
         leading_by_lanczos(apply, 480, 10, 1e-12, rounds=2)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("method", ["subspace", "randomized"])
+def test_what_an_iteration_on_squares_cannot_see_it_does_not_answer(method, rng):
+    """σ₂ is 6 times the tolerance and lost in the rounding of σ₁²: a null vector in its place leaves no residual."""
+    a = with_spectrum(rng, 64, 64, np.concatenate([[1], 2e-13 * 0.1 ** np.arange(63)]))
+    with pytest.raises(ConvergenceError, match="float64 products resolve 1 of 2 triples"):
+        svd(a, 2, method=method)
+    check_triples(a, svd(a, 2), 2)
 
 
 @pytest.mark.parametrize("k", [1, 20, 70, 600])
