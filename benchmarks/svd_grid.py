@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from gpunet.bench.record import json_option, write_section
+from gpunet.bench.svd import matrix
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import svd
 from gpunet.linalg.choose import METHODS
@@ -53,14 +54,10 @@ SLOW = (
 
 
 def made(long: int, short: int, falling: bool, dtype: str) -> np.ndarray:
-    """Noise (long, short), or the same with σ_j ~ j^-0.7 after one large one."""
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((long, short), dtype=np.float32)
+    """(long, short): noise, or σ_j ~ j^-0.7 after one large one."""
     if falling:
-        decay = np.arange(1, short + 1, dtype=np.float32) ** -0.7
-        decay[0] = 3
-        a = (a * decay) @ np.linalg.qr(rng.standard_normal((short, short)))[0].astype(np.float32)
-    return a.astype(dtype)
+        return matrix((long, short))[1].astype(dtype)
+    return np.random.default_rng(0).standard_normal((long, short), dtype=np.float32).astype(dtype)
 
 
 def passing(run: Callable[[], object]) -> bool:

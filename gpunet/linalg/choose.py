@@ -16,8 +16,8 @@ CUDA_METHODS = ("auto", "gesvdj", "gesvda", "gram", "gesvd")
 class Rates:
     """Seconds for one operation of a kind; of products, one multiplication and addition.
 
-    The defaults were measured on two cores of an AVX2 build of OpenBLAS 0.3.31, medians of three, alone on the machine.
-    Only their ratios matter, and those are much the same from one CPU to the next.
+    The defaults were fitted by hand to times of products, eigh and svd on two cores with OpenBLAS 0.3.31, the best of a
+    few runs, good to a factor of 1.5. Only their ratios matter.
     """
 
     product: float = 1 / 60e9  # of large matrices in float64; float32 takes half of everything that is a product
@@ -31,7 +31,6 @@ class Rates:
 
 RATES = Rates()
 GAMBLE = 0.4  # of the sure way's time that iterating may take if it goes well: to find that it does not takes half
-ROUNDS = 2  # in which it has to go well, where it is not what the caller asked for
 
 
 def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates: Rates = RATES) -> float:

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.linalg.eigen import ROUNDS, NotConverged, leading_by_eigh, leading_by_lanczos
+from gpunet.linalg.eigen import (
+    GAMBLE_ROUNDS,
+    ROUNDS,
+    NotConverged,
+    leading,
+    leading_by_eigh,
+    leading_by_lanczos,
+)
 from gpunet.linalg.matrix import CHUNK_BYTES, Floats, RunningSum, TallMatrix, inner
 from gpunet.linalg.moments import exact_sums, shifted_scatter
 from gpunet.linalg.verify import tolerance
@@ -181,13 +188,7 @@ def eigen(x: TallMatrix, precision: str, k: int) -> tuple[Floats, Floats]:
     """The k largest eigenvalues (k,) of XᵀX, descending, and vectors (short, k); kept, not to be written to."""
     values, v = x.eigen.get(precision, (np.empty(0), np.empty((0, 0))))
     if len(values) < k:
-        g = gram(x, precision)
-        try:  # few of many: 10 of MNIST's 784 take 11 ms by iteration, 22 by LAPACK, noise 2 ms to show itself
-            if x.short < 200 or 30 * k > x.short:
-                raise NotConverged("too many")
-            found = leading_by_lanczos(lambda q: g @ q, x.short, k, _eigen_tol(x, k), rounds=2)
-        except NotConverged:
-            found = leading_by_eigh(g, k)
+        found = leading(gram(x, precision), k, _eigen_tol(x, k), GAMBLE_ROUNDS)
         values, v = x.eigen[precision] = found
     return values[:k], v[:, :k]
 

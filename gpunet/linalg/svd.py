@@ -11,8 +11,8 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import CUDA_METHODS, METHODS, ROUNDS, cpu_routes, cuda_routes, one_call
-from gpunet.linalg.eigen import NotConverged
+from gpunet.linalg.choose import CUDA_METHODS, METHODS, cpu_routes, cuda_routes, one_call
+from gpunet.linalg.eigen import GAMBLE_ROUNDS, NotConverged
 from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.place import computing_on, gpu_for
 from gpunet.linalg.routes import ROUTES
@@ -139,7 +139,7 @@ def leading_triples(
     rejected: list[str] = []
     for route in cpu_routes(method, x, k, long_side):
         try:
-            gamble = {"rounds": ROUNDS} if (method, route) == ("auto", "randomized") else {}
+            gamble = {"rounds": GAMBLE_ROUNDS} if (method, route) == ("auto", "randomized") else {}
             u, s, v = ROUTES[route](x, k, long_side, limit, **gamble)
         except (NotConverged, np.linalg.LinAlgError) as error:
             rejected.append(f"{route}: {error}")
