@@ -1158,6 +1158,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="the summary, and a line for every failed case")
     asked = parser.parse_args(arguments)
     if asked.case:
+        if not re.fullmatch(r"\d+:\d+", asked.case):
+            parser.error(f"--case is {asked.case!r}: expected SEED:INDEX, as a failure is told, say 0:4711")
         seed, index = (int(part) for part in asked.case.split(":"))
         done = [v for v in (examine(seed, index),) if v is not None]
         print(done[0])

@@ -99,6 +99,9 @@ def main() -> None:
     json_option(parser)
     parser.add_argument("--shape", help="only this one, say 60000x784")
     options = parser.parse_args()
+    shapes = [f"{long}x{short}" for long, short, *_ in GRID]
+    if options.shape not in (None, *shapes):
+        parser.error(f"--shape is {options.shape}: expected one of {', '.join(shapes)}")
     warnings.simplefilter("ignore")
     print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
     rows = []

@@ -203,12 +203,7 @@ def as_pca(moments: Centred, values: Floats, vectors: Floats, total: float, resi
 
     Raises InputError where a variance leaves the range of float64.
     """
-    with np.errstate(over="ignore", under="ignore"):
-        variances = values / moments.count / scale / scale
-    if not np.isfinite(variances[0]) or (variances[0] < np.finfo(np.float64).tiny and values[0] > 0):
-        raise InputError(
-            f"the variance of samples of size {moments.largest / scale:.2g} leaves the range of float64: scale them"
-        )
+    variances = variances_of(values, moments.count, scale, f"samples of size {moments.largest / scale:.2g}")
     return PCA(
         components=fix_signs(vectors)[0].T.copy(),
         explained_variance=variances,
@@ -217,6 +212,15 @@ def as_pca(moments: Centred, values: Floats, vectors: Floats, total: float, resi
         count=moments.count,
         residual=residual,
     )
+
+
+def variances_of(values: Floats, count: int, scale: float, what: str) -> Floats:
+    """Eigenvalues of Σ x xᵀ over `count` and scale²; InputError where the largest leaves the range of float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        variances = values / count / scale / scale
+    if not np.isfinite(variances[0]) or (variances[0] < np.finfo(np.float64).tiny and values[0] > 0):
+        raise InputError(f"the variance of {what} leaves the range of float64: scale the samples")
+    return np.asarray(variances)
 
 
 def reached(values: Floats, variance: float, total: float) -> int:

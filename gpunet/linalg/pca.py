@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpunet.backend import Backend
 from gpunet.checks import on_device, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.decompose import PCA, check_count, reached
+from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
 from gpunet.linalg.gram import StreamingGram, check_alike, check_values
 from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
@@ -215,14 +215,11 @@ def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: 
     vectors = found.u if part.flipped else found.v
     assert vectors is not None
     energy = part.energy()
-    with np.errstate(over="ignore", under="ignore"):
-        values = (found.s / part.scale) ** 2 / len(rows)
-    if not np.isfinite(values[0]) or (values[0] < np.finfo(np.float64).tiny and found.s[0] > 0):
-        raise InputError(f"the variance of {name} leaves the range of float64: scale the samples")
+    squares = found.s**2
     return PCA(
         components=fix_signs(vectors)[0].T,
-        explained_variance=values,
-        explained_variance_ratio=found.s**2 / energy if energy else np.zeros(k),
+        explained_variance=variances_of(squares, len(rows), part.scale, name),
+        explained_variance_ratio=squares / energy if energy else np.zeros(k),
         mean=mean,
         count=len(rows),
         residual=found.residual,
