@@ -37,10 +37,13 @@ __all__ = [*_HOMES, *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"gpunet.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"gpunet.{name}")
-    raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"gpunet.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        found = importlib.import_module(f"gpunet.{name}")
+    else:
+        raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
+    globals()[name] = found  # to ask once
+    return found
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PAUSE = 0.05  # seconds between contestants: thread pools spin for a while after their last work
+PAUSE = 0.15  # seconds between contestants: threads of OpenBLAS spin for 2^28 cycles after their last work
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,15 @@ class Times:
 def interleave(
     contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, pause: float = PAUSE
 ) -> Times:
-    """Run all contestants once a round, the order turning from round to round; each call must wait for its device."""
-    names = list(contestants)
+    """Run all contestants once a round, each round in another order, so that none has always the same before it.
+
+    Each call must wait for its device.
+    """
+    names, chance = list(contestants), np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
-        for place in range(len(names)):
-            name = names[(place + turn) % len(names)]
+        for place in chance.permutation(len(names)).tolist():
+            name = names[place]
             time.sleep(pause)
             began = time.perf_counter()
             contestants[name]()

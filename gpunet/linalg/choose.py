@@ -30,6 +30,7 @@ class Rates:
 
 
 RATES = Rates()
+ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
 GAMBLE = 0.4  # of the sure way's time that iterating may take if it goes well: to find that it does not takes half
 
 
@@ -70,9 +71,9 @@ def full_seconds(long: int, short: int, rates: Rates = RATES) -> float:
     return cubes * short**3 + squares * short**2 + both * long * short**2 + 4 * rates.call
 
 
-def one_call(m: int, n: int) -> bool:
-    """Whether LAPACK's gesdd takes less time than the calls of any other way would."""
-    return min(m, n) <= 16 and m * n <= 256
+def few_calls(m: int, n: int) -> bool:
+    """Whether a matrix is so small that the time goes into calls."""
+    return min(m, n) <= 16 and m * n <= 1 << 15
 
 
 def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str, ...]:
@@ -87,12 +88,14 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
         return (*gram, "gram-levels")
     if method != "auto":
         return (method,)
-    if single and long_side and k == short:
-        gram = ("gram64",)  # X v is multiplied in float64 then, and takes the most time
     sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
+    levels = levels_seconds(long, short, k, x.dtype == np.float32)
+    if long_side and k == short:
+        sure = levels
+        if not x.small:
+            gram = ()  # gram-levels does the same, for any singular values
     if whole < sure:
         return "full", *gram, "gram-levels", "qr"
-    levels = levels_seconds(long, short, k, x.dtype == np.float32)
     last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
     if not x.exact and randomized_seconds(long, short, k, single) < GAMBLE * sure:
         return "randomized", *gram, *last

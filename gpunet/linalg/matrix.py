@@ -25,8 +25,9 @@ LARGEST_INTEGER = 2**53  # float64 counts no further
 CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product, and far below the promised 64 MB
 VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
 PART_ROWS = 256  # that one sum of a thin matrix takes
+THIN = 256  # sums that BLAS may take in one go, and does where it multiplies with a vector
 HOT_ELEMENTS = 1 << 18  # 2 MB of float64: what a second product finds in the cache
-WHOLE_ELEMENTS = 1 << 19  # up to 4 MB of float64 are converted once, and kept: then nothing is gained by chunks
+WHOLE_ELEMENTS = 1 << 18  # up to 4 MB of float64 are converted once, and kept: then nothing is gained by chunks
 
 
 @cache
@@ -80,15 +81,15 @@ def largest(a: Array, what: str = "a", rows: NDArray[np.intp] | None = None) -> 
     return top
 
 
-def inner(a: Floats, b: Floats) -> Floats:
-    """aᵀb (n, p) of a (rows, n) and b (rows, p); long sums by parts, and the parts in pairs.
+def inner(a: Floats, b: Floats, out: Floats | None = None) -> Floats:
+    """aᵀb (n, p) of a (rows, n) and b (rows, p), perhaps in `out`; long sums by parts, and the parts in pairs.
 
     BLAS adds up as many rows as its kernels like, those of thin matrices one after the other: rounding errors of equal
     numbers then all go one way, n ε/4 instead of √n ε. Of wide ones it takes a few hundred at a time.
     """
     rows, n, p = len(a), a.shape[1], b.shape[1]
-    if rows <= 4 * PART_ROWS or n * p > 64 * 64:
-        return np.asarray(a.T @ b)
+    if rows <= 4 * PART_ROWS or (n * p > THIN and min(n, p) > 1):
+        return np.asarray(np.matmul(a.T, b, out=out))
     count, rest = divmod(rows, PART_ROWS)
     parts = np.matmul(
         a[: rows - rest].reshape(count, PART_ROWS, n).transpose(0, 2, 1), b[: rows - rest].reshape(count, PART_ROWS, p)
@@ -112,6 +113,7 @@ class RunningSum:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._recent, self._count = np.zeros(shape), 0
+        self._product: Floats | None = None
         self._total: Floats | None = None
         self._lost: Floats | None = None
 
@@ -121,6 +123,16 @@ class RunningSum:
             self._settle()
         self._recent += part
         self._count += 1
+
+    def add_inner(self, a: Floats, b: Floats) -> None:
+        """Add aᵀb, of the shape of the sum, in the precision of a and b."""
+        dtype = np.result_type(a, b)
+        if self._count == 0 and self._total is None and dtype == np.float64:
+            self._recent, self._count = inner(a, b, self._recent), 1
+            return
+        if self._product is None:
+            self._product = np.empty(self._recent.shape, dtype)
+        self.add(inner(a, b, self._product))
 
     def _settle(self) -> None:
         if self._total is None or self._lost is None:
@@ -279,8 +291,9 @@ class TallMatrix:
 
     def energy(self) -> float:
         """‖X‖²_F, of X as it is scaled now."""
-        if "float64" in self.grams:
-            return float(np.trace(self.grams["float64"]))
+        for precision in ("float64", "float32"):
+            if precision in self.grams:
+                return float(np.trace(self.grams[precision]))
         total = RunningSum(())
         for _, part in self.chunks(np.float64, self.hot_rows()):
             total.add(np.einsum("ij,ij->", part, part))
@@ -298,12 +311,12 @@ class TallMatrix:
         total = RunningSum((self.short, v.shape[1]))
         v = v.astype(np.float64 if self.small else self.dtype, copy=False)
         for _, part in self.chunks(self.dtype, self.hot_rows()):
-            total.add(inner(part, part @ v))
+            total.add_inner(part, part @ v)
         return total.value
 
     def transposed_times(self, u: Floats) -> Floats:
         """Xᵀ u, (short, k), in float64."""
         total = RunningSum((self.short, u.shape[1]))
         for where, part in self.chunks(np.float64, self.hot_rows()):
-            total.add(inner(part, u[where]))
+            total.add_inner(part, u[where])
         return total.value

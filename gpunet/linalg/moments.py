@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.linalg.matrix import Floats, TallMatrix
+from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix
 
 Sums = tuple[Any, Any, int]  # a matrix (d, d), a vector (d,), a number of samples
 
 EXACT_ROWS = 1024  # rows of (uint8 − 128)² ≤ 2¹⁴ that a float32 sums exactly: 2¹⁰ · 2¹⁴ = 2²⁴
 # Below this width EXACT_ROWS are too little work for one call; float64 products of long chunks are faster, as exact.
 NARROW = 128
+FEW_FEATURES = 64  # whose products in float64 are summed …
+FEW_ROWS = 128  # … of so few at a time: BLAS adds 1000 rows of −m to one of 1e4 with errors that all go one way
 EPS = float(np.finfo(np.float64).eps)
 ROOT_ROWS = 4096  # beyond them, and four times the features, the pieces of a root are folded …
 FOLD_ROWS = 256  # … so many at a time: a Householder vector over 600,000 equal rows loses 1e-12, over 2700 4e-14
@@ -176,6 +178,8 @@ def block(xp: Any, x: Any, overwrite: bool = False, rows: int = EXACT_ROWS, root
     root: keep `Centred.roots`; on a GPU only of no more samples than features, but multiply exactly there.
     """
     n, narrow = x.shape[0], x.dtype == xp.float32
+    if not narrow and x.shape[1] <= FEW_FEATURES:
+        rows = min(rows, FEW_ROWS)
     first = xp.astype(_column_sums(xp, x) / n, x.dtype)
     if overwrite:
         x -= first
@@ -258,9 +262,10 @@ def split_products(xp: Any, a: Any, rows: int = EXACT_ROWS) -> Any:
     if xp is np:
         if len(a) <= rows:
             return (a.T @ a).astype(np.float64, copy=False)
-        total = np.zeros((a.shape[1], a.shape[1]))
-        add_products(total, a, a, np.empty(total.shape, a.dtype), rows=rows)
-        return total
+        total = RunningSum((a.shape[1], a.shape[1]))
+        for start in range(0, len(a), rows):
+            total.add_inner(a[start : start + rows], a[start : start + rows])
+        return total.value
     whole, found = a.shape[0] // rows * rows, 0.0
     if whole:
         stack = xp.reshape(a[:whole, :], (-1, rows, a.shape[1]))

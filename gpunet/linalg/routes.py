@@ -34,6 +34,7 @@ ROUNDING = 4.0  # ‖Gv − λv‖/(ε λ₁) of LAPACK's eigenvectors: 3 on ave
 HOPE = 0.25  # the same where the values fall: for a try, since the result is verified
 LEVELS = 16
 QR_BYTES = 8 << 20
+TURNED = 64  # columns of u that are turned at once
 
 
 def full(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
@@ -67,11 +68,10 @@ def by_gram(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
 
 
 def by_gram64(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
-    """`by_gram` with float64 products whatever the data's dtype."""
-    if not conditioned(gram(x, "float64"), k, k * (2 * HOPE * EPS / limit) ** 2):
-        raise NotConverged("float64 products do not resolve σ_k")
+    """`by_gram` with float64 products whatever the data's dtype; of all triples none is lost, so that is not asked."""
     values, v = eigen(x, "float64", k)
-    _check_resolved(values, False, limit)
+    if k < x.short:
+        _check_resolved(values, False, limit)
     return finish(x, np.sqrt(values), v, long_side, limit)
 
 
@@ -94,11 +94,12 @@ def by_levels(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
             total = RunningSum((rest.shape[1], rest.shape[1]))
             for _, part in x.chunks(np.float64, _rows_beside(x, rest.shape[1])):
                 image = part @ rest
-                total.add(inner(image, image))
+                total.add_inner(image, image)
             own, mix = leading_by_eigh(total.value, rest.shape[1])
             v, values = np.concatenate([v[:, :found], rest @ mix], axis=1), np.concatenate([values[:found], own])
             found += max(1, resolved(own, ROUNDING * EPS, limit))
-    return finish(x, np.sqrt(values[:k]), v[:, :k], True, limit, found)
+    zero = max(0, k - int(np.count_nonzero(np.diagonal(gram(x, "float64")))))
+    return finish(x, np.sqrt(values[:k]), v[:, :k], True, limit, found, zero)
 
 
 def by_subspace(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
@@ -166,12 +167,9 @@ def gram(x: TallMatrix, precision: str) -> Floats:
 def _gram_of_floats(x: TallMatrix, precision: str) -> Floats:
     if x.small:
         return inner(x.whole(), x.whole())
-    total, part = RunningSum((x.short, x.short)), np.empty((x.short, x.short), precision)
+    total = RunningSum((x.short, x.short))
     for _, chunk in x.chunks(precision):
-        if x.short <= 64:
-            total.add(inner(chunk, chunk))
-        else:
-            total.add(np.matmul(chunk.T, chunk, out=part))
+        total.add_inner(chunk, chunk)
     return total.value
 
 
@@ -185,11 +183,21 @@ def _gram_of_bytes(x: TallMatrix) -> Floats:
 
 
 def eigen(x: TallMatrix, precision: str, k: int) -> tuple[Floats, Floats]:
-    """The k largest eigenvalues (k,) of XᵀX, descending, and vectors (short, k); kept, not to be written to."""
+    """The k largest eigenvalues (k,) of XᵀX, descending, and vectors (short, k); kept, not to be written to.
+
+    Those of columns that are zero, as pixels at a margin are, are known: they come last, where all are wanted.
+    """
     values, v = x.eigen.get(precision, (np.empty(0), np.empty((0, 0))))
     if len(values) < k:
-        found = leading(gram(x, precision), k, _eigen_tol(x, k), GAMBLE_ROUNDS)
-        values, v = x.eigen[precision] = found
+        g = gram(x, precision)
+        some = np.flatnonzero(np.diagonal(g))
+        if 0 < len(some) < k:
+            values, v = np.zeros(k), np.zeros((len(g), k))
+            values[: len(some)], v[some, : len(some)] = leading_by_eigh(g[np.ix_(some, some)], len(some))
+            v[np.delete(np.arange(len(g)), some)[: k - len(some)], np.arange(len(some), k)] = 1
+        else:
+            values, v = leading(g, k, _eigen_tol(x, k), GAMBLE_ROUNDS)
+        x.eigen[precision] = values, v
     return values[:k], v[:, :k]
 
 
@@ -243,16 +251,20 @@ def _check_resolved(values: Floats, single: bool, limit: float) -> None:
         raise NotConverged(f"float{32 if single else 64} products resolve {found} of {len(values)} triples")
 
 
-def finish(x: TallMatrix, s: Floats, v: Floats, long_side: bool, limit: float, found: int | None = None) -> Triples:
+def finish(
+    x: TallMatrix, s: Floats, v: Floats, long_side: bool, limit: float, found: int | None = None, zero: int = 0
+) -> Triples:
     """The triples from orthonormal right vectors v (short, k) and their σ, u where it is wanted: X v = u diag(s).
 
     Every column of X v carries a rounding error of order ε σ₁, so u = X v / s is orthogonal to ε σ₁/σ_j at most, and
     where v is not `found` to be right, less so. `_resolve` says from the small matrix uᵀu how to turn u and v into what
-    they should be. Where σ vanishes beside rounding any unit vector will do that is orthogonal to the others.
+    they should be. Where σ vanishes beside rounding any unit vector will do that is orthogonal to the others; X v of
+    the last `zero` is known to be 0.
     """
     if not long_side:
         return None, s, v
-    k, floor = len(s), _vanishing(x, s[0] ** 2)
+    wanted, k, floor = len(s), max(1, len(s) - zero), _vanishing(x, s[0] ** 2)
+    s, v, known = s[:k], v[:, :k], v[:, k:]
     if found is None or s[-1] <= 64 * floor:
         found = int((s[:found] > 64 * floor).sum())
     # Float32 products of X v cost half, but then all of u is to be straightened; float64 ones leave it straight where
@@ -262,24 +274,32 @@ def finish(x: TallMatrix, s: Floats, v: Floats, long_side: bool, limit: float, f
     if not single:
         least = s[0] * math.sqrt(8 * ROUNDING * EPS * k**0.5 / limit)
         straight = k if found >= k and s[-1] >= least else int((s[:found] >= least).sum())
+        if 3 * straight < k:
+            straight = 0  # the products of all columns with all are symmetric, and cost half
     size = s if s[-1] > floor else np.where(s > floor, s, 1)
     scaled = (v / size).astype(np.float32 if single else np.float64, copy=False)
-    if x.small and straight == k:
+    if x.small and straight == wanted:
         return (x.whole() @ scaled).astype(x.dtype, copy=False), s, v
-    u, overlap = np.empty((x.long, k), x.dtype), RunningSum((k, k - straight))
-    for where, part in x.chunks(scaled.dtype, _rows_beside(x, k)):
-        own = part @ scaled
-        u[where] = own
+    u, overlap = np.empty((x.long, wanted), x.dtype), RunningSum((k, k - straight))
+    direct = u.dtype == np.result_type(scaled, np.float64 if x.small else scaled)
+    for where, part in x.chunks(scaled.dtype, _rows_beside(x, 0 if direct else k)):
+        own = np.matmul(part, scaled, out=u[where, :k] if direct else None)
+        if not direct:
+            u[where, :k] = own
         if straight < k:
             own = own.astype(np.float64, copy=False)
-            overlap.add(inner(own, own[:, straight:]))
-    if straight == k:
+            overlap.add_inner(own, own[:, straight:])
+    if straight == wanted:
         return u, s, v
-    turn, s, mix, loss = _resolve(overlap.value, size, found, limit, floor, x.dtype)
-    kept, v = straight + turn.shape[1], v @ mix
-    _rotate(u, turn, straight)
-    _straighten(u, kept, straight, loss, limit)
+    kept = k
+    if straight < k:
+        turn, s, mix, loss = _resolve(overlap.value, size, found, limit, floor, x.dtype)
+        kept, fixed = straight + turn.shape[1], k - mix.shape[1]
+        v = np.concatenate([v[:, :fixed], v @ mix], axis=1)
+        _rotate(u, turn, straight)
+        _straighten(u, kept, straight, loss, limit)
     _complete(u, kept, limit)
+    v, s = np.concatenate([v, known], axis=1), np.concatenate([s, np.zeros(wanted - k)])
     return u, np.sort(s)[::-1], v  # swaps only what rounding swapped
 
 
@@ -289,22 +309,80 @@ def _resolve(
     """How to turn u and v of X v = u diag(size), from the last columns of uᵀu (k, k − straight).
 
     Returns turn (k, kept − straight), such that u turn is orthonormal, and orthogonal to the straight columns; s (k,)
-    and mix (k, k) of X (v mix) = u diag(s) then, descending; and for each column of turn what rounding leaves of
-    orthogonality: ε κ² of the overlap, ε κ of u itself, in its dtype.
+    of X v = u diag(s) then, descending, where v mix are the last columns of v, mix (k, k − those that stay); and for
+    each column of turn what rounding leaves of orthogonality.
 
-    For the `found`, Cholesky's factor of uᵀu = RᵀR makes u R⁻¹ orthonormal: it corrects small triples by large ones,
-    never the other way round (a symmetric step would carry σ₁'s share into them), and X v = (u R⁻¹)(R diag(s)) moves
-    σ_j by what u_j was off (Cholesky QR: Yamamoto, Nakatsukasa, Yanagisawa & Fukaya 2015). Of the others, what they
-    share with those is taken away, and the Gram matrix of the remainder decomposed, level by level as in `by_levels`.
+    Cholesky's factor of uᵀu = RᵀR makes u R⁻¹ orthonormal: it corrects small triples by large ones, never the other way
+    round (a symmetric step would carry σ₁'s share into them). (Cholesky QR: Yamamoto, Nakatsukasa, Yanagisawa & Fukaya
+    2015.)
     """
     k, straight = len(overlap), len(overlap) - overlap.shape[1]
     gram = np.eye(k)
     gram[:, straight:], gram[straight:, :straight] = overlap, overlap[:straight].T
     length = np.sqrt(np.diagonal(gram))
+    size = size * length
     length = np.where(length > 0, length, 1)
     gram /= length
     gram /= length[:, None]
-    size = size * length
+    turn, s, mix = _at_once(gram, size, straight, found, limit, floor) or _by_levels(
+        gram, size, straight, found, limit, floor
+    )
+    turn = turn[:, straight:]
+    return turn / length[:, None], s, mix, _loss(turn, dtype)
+
+
+def _loss(turn: Floats, dtype: np.dtype[Any]) -> Floats:
+    """What rounding leaves of orthogonality in each column of a product with `turn`: ε κ² of the overlap, ε κ of u."""
+    grown = (turn**2).sum(axis=0)
+    return np.asarray(EPS * len(turn) ** 0.5 * grown + float(np.finfo(dtype).eps) / 2 * np.sqrt(grown))
+
+
+def _at_once(
+    gram: Floats, size: Floats, straight: int, found: int, limit: float, floor: float
+) -> tuple[Floats, Floats, Floats] | None:
+    """`_resolve` of columns that are far from depending on each other, as nearly all are; None of others.
+
+    X v = (u R⁻¹) T, T = R diag(size). What T holds off its diagonal is the residual, row by row: from where on that is
+    too much, T's own singular vectors turn u and v.
+    """
+    k, bad = len(gram), size <= floor
+    try:
+        if found < k:
+            more = gram.copy()
+            np.fill_diagonal(more, np.diagonal(gram) + 8 * EPS * k)  # enough for what rounding makes negative
+            bad |= np.diagonal(np.linalg.cholesky(more)) < 0.1
+        alive = int(bad.argmax()) if bad.any() else k
+        lower = np.linalg.cholesky(gram[:alive, :alive])
+    except np.linalg.LinAlgError:
+        return None
+    turn = np.zeros((k, alive))
+    turn[:alive] = _inverse(lower).T
+    r = np.concatenate([lower.T, turn[:alive].T @ gram[:alive, alive:]], axis=1)
+    left = size[alive:] * np.sqrt(np.maximum(1 - (r[:, alive:] ** 2).sum(axis=0), 0))
+    if not (left <= floor).all():
+        return None
+    t = np.multiply(r, size, out=r)
+    s = np.concatenate([np.diagonal(t), left])
+    np.fill_diagonal(t, 0)
+    beside = np.cumsum(np.einsum("ij,ij->i", t, t))
+    np.fill_diagonal(t, s[:alive])
+    first = max(straight, int((beside <= (limit / 8 * s[0]) ** 2).sum()))
+    mix = np.eye(k, k - first, -first)
+    if first < alive:
+        own, s[first:alive], other = np.linalg.svd(t[first:, first:])
+        turn[:, first:], mix[first:] = turn[:, first:] @ own, other.T
+    return turn, s, mix
+
+
+def _by_levels(
+    gram: Floats, size: Floats, straight: int, found: int, limit: float, floor: float
+) -> tuple[Floats, Floats, Floats]:
+    """`_resolve` of any columns.
+
+    Of those beyond the `found`, what they share with the found is taken away, and the Gram matrix of the remainder
+    decomposed, level by level as in `by_levels`.
+    """
+    k = len(gram)
     turn, s, mix = np.eye(k, straight), size[:straight], np.eye(k, straight)
     rest, own, values = np.eye(k)[:, straight:], np.eye(k - straight), size[straight:] ** 2
     good = found - straight
@@ -324,9 +402,7 @@ def _resolve(
         s = np.concatenate([s, np.sqrt(values[:good]) * np.diagonal(lower)])
         mix, rest = np.concatenate([mix, rest @ own[:, :good]], axis=1), rest @ own[:, good:]
         good = 0
-    turn = turn[:, straight:]
-    grown = (turn**2).sum(axis=0)
-    return turn / length[:, None], s, mix, EPS * k**0.5 * grown + float(np.finfo(dtype).eps) / 2 * np.sqrt(grown)
+    return turn, s, mix[:, straight:]
 
 
 def _inverse(lower: Floats) -> Floats:
@@ -348,7 +424,7 @@ def _straighten(u: Floats, kept: int, straight: int, loss: Floats, limit: float)
         if not len(bad):
             return
         straight += int(bad[0])
-        turn, _, _, loss = _resolve(_overlap(u, kept, straight), np.ones(kept), kept, limit, 0.0, u.dtype)
+        turn, _, _, loss = _resolve(_overlap(u, kept, straight), np.ones(kept), kept, np.inf, 0.0, u.dtype)
         _rotate(u, turn, straight)
 
 
@@ -363,27 +439,51 @@ def _overlap(u: Floats, k: int, first: int) -> Floats:
     total = RunningSum((k, k - first))
     for part in _by_parts(u):
         own = part[:, :k].astype(np.float64, copy=False)
-        total.add(inner(own, own[:, first:]))
+        total.add_inner(own, own[:, first:])
     return total.value
 
 
 def _rotate(u: Floats, turn: Floats, first: int) -> None:
-    """The columns of u from `first` on become u turn, by parts, to spare the memory of a second u."""
+    """The columns of u from `first` on become u turn, by parts, to spare the memory of a second u.
+
+    Of a triangular turn, as most are, half the products: columns by columns, the last ones first.
+    """
     turn = turn.astype(u.dtype)
-    rows, columns = turn.shape
+    columns = turn.shape[1]
+    last = len(turn) - (turn[::-1] != 0).argmax(axis=0)  # the rows that count, of each column
+    blocks, start = list[tuple[int, int]](), 0
+    while start < columns:
+        stop = min(start + TURNED, columns)
+        if last[start:stop].max() > first + stop:
+            stop = columns
+        blocks.append((start, stop))
+        start = stop
     for part in _by_parts(u):
-        part[:, first : first + columns] = part[:, :rows] @ turn
+        for start, stop in reversed(blocks):
+            rows = int(last[start:stop].max())
+            part[:, first + start : first + stop] = part[:, :rows] @ turn[:rows, start:stop]
 
 
 def _complete(u: Floats, kept: int, limit: float) -> None:
-    """Fill the columns of u (long, k) from `kept` on with unit vectors orthogonal to each other and those before."""
+    """Fill the columns of u (long, k) from `kept` on with unit vectors orthogonal to each other and those before.
+
+    Random in twice as many rows as leave them independent, zero in the others: less what they share with the columns
+    before, whose Gram matrix is known without looking at the other rows.
+    """
     k = u.shape[1]
     if kept == k:
         return
-    rng = stream(0, LINALG, 2)
+    long, rng = len(u), stream(0, LINALG, 2)
+    count = min(long, -(-2 * (k - kept) * long // max(1, long - kept)))
+    rows = np.sort(rng.choice(long, count, replace=False))
+    some = rng.standard_normal((count, k - kept)) / count**0.5
+    shared = u[rows, :kept].astype(np.float64).T @ some
+    turn = _inverse(np.linalg.cholesky(some.T @ some - shared.T @ shared)).T
+    shared = shared @ turn
     for part in _by_parts(u):
-        part[:, kept:] = rng.standard_normal((len(part), k - kept)) / len(u) ** 0.5
-    _straighten(u, k, kept, np.ones(k - kept), limit)
+        part[:, kept:] = part[:, :kept] @ -shared.astype(u.dtype)
+    u[rows, kept:] += (some @ turn).astype(u.dtype)
+    _straighten(u, k, kept, _loss(np.concatenate([shared, turn]), u.dtype), limit)
 
 
 def _vanishing(x: TallMatrix, top: float) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpunet.errors import InputError
 from gpunet.linalg.eigen_stack import leading_stack
+from gpunet.linalg.routes import EPS, HOPE
 from gpunet.linalg.verify import probes, tolerance
 
 CHUNK_BYTES = 48 << 20  # of the long side, converted to float64
@@ -33,8 +34,10 @@ def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any], first: 
     flipped = a.shape[1] < a.shape[2]
     x = xp.permute_dims(a, (0, 2, 1)) if flipped else a
     scale = _scale(xp, a, dtype, first)
+    lost = None
     if route == "gram":
-        u, s, v = _gram(xp, x, k, scale, own)
+        u, s, v, values = _gram(xp, x, k, scale, own)
+        lost = _lost(xp, values, tolerance(precision, x.shape[2], k)) if k < x.shape[2] else None
     elif route == "gesvda":
         from gpunet.backend import cusolver
 
@@ -49,6 +52,8 @@ def solve(xp: Any, a: Any, k: int, route: str, precision: np.dtype[Any], first: 
     signs = _signs(xp, v, own)
     u, v, s = xp.astype(u * signs, dtype), xp.astype(v * signs, dtype), xp.astype(s, dtype)
     errors = _measure(xp, x, scale, u, s, v)
+    if lost is not None:
+        errors = xp.where(lost[:, None], xp.inf, errors)
     with np.errstate(over="ignore"):  # infinite is told by the caller
         s = s / scale[:, :, 0]
     if flipped:
@@ -80,8 +85,17 @@ def _parts(xp: Any, x: Any, scale: Any, dtype: Any) -> Any:
         yield where, xp.astype(x[:, where, :], dtype) * xp.astype(scale, dtype)
 
 
-def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, Any]:
-    """Eigenvectors of XᵀX in float64, and u from X v = u diag(s) as `routes.finish` makes it."""
+def _lost(xp: Any, values: Any, limit: float) -> Any:
+    """(B,): where squares do not resolve the last λ, so that another σ may have been taken for it, with no residual.
+
+    values: (B, k), fewer than all. As `routes.by_gram` has it.
+    """
+    spread = values[:, :1] / xp.maximum(values, xp.full_like(values, 1e-300))
+    return HOPE * EPS * xp.sqrt(xp.sum(spread, axis=1)) > limit / 2
+
+
+def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, Any, Any]:
+    """Eigenvectors of XᵀX in float64, u from X v = u diag(s) as `routes.finish` makes it, and the eigenvalues."""
     g = xp.zeros((x.shape[0], x.shape[2], x.shape[2]), dtype=xp.float64)
     for _, part in _parts(xp, x, scale, xp.float64):
         g = g + xp.matmul(xp.permute_dims(part, (0, 2, 1)), part)
@@ -90,7 +104,7 @@ def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, An
     v = xp.astype(v, dtype)
     u = _times(xp, x, scale, v, dtype)
     if bool(xp.any(values[:, k - 1] < SPREAD**2 * values[:, 0])):
-        return _finish_by_qr(xp, u, v)
+        return *_finish_by_qr(xp, u, v), values
     s = xp.sqrt(xp.sum(xp.astype(u, xp.float64) ** 2, axis=1))
     s = xp.flip(xp.sort(s, axis=1), axis=1)  # swaps only what rounding swapped
     u = u / xp.astype(xp.where(s > 0, s, xp.ones_like(s)), dtype)[:, None, :]
@@ -101,7 +115,7 @@ def _gram(xp: Any, x: Any, k: int, scale: Any, dtype: Any) -> tuple[Any, Any, An
     small = xp.max(xp.abs(error), axis=(1, 2), keepdims=True) < xp.finfo(dtype).eps ** 0.5
     correction = xp.where(small, xp.triu(error) - identity * error / 2, xp.zeros_like(error))
     u = u - xp.matmul(u, xp.astype(correction, dtype))
-    return u, xp.astype(s, dtype), v
+    return u, xp.astype(s, dtype), v, values
 
 
 def _finish_by_qr(xp: Any, u: Any, v: Any) -> tuple[Any, Any, Any]:

@@ -11,12 +11,12 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import CUDA_METHODS, METHODS, cpu_routes, cuda_routes, one_call
+from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls
 from gpunet.linalg.eigen import GAMBLE_ROUNDS, NotConverged
 from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.place import computing_on, gpu_for
-from gpunet.linalg.routes import ROUTES
-from gpunet.linalg.verify import fix_signs, identity, measure, norm, tolerance
+from gpunet.linalg.routes import EPS, ROUTES
+from gpunet.linalg.verify import EPS32, fix_signs, identity, measure, norm, tolerance
 
 Compute = Literal["both", "left", "right"]
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
@@ -106,7 +106,7 @@ def svd(
     if backend is not None:
         with computing_on(backend):
             found = _on_cuda(backend, a, k, method, limit)
-    elif method == "auto" and a.ndim == 2 and one_call(m, n) and (small := _small(a, k, limit)) is not None:
+    elif method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
         found = small
     else:
         # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
@@ -149,6 +149,7 @@ def leading_triples(
         if residual <= limit and orthogonality <= limit:
             break
         rejected.append(f"{route}: residual {residual:.2g}, orthogonality {orthogonality:.2g}")
+        u = None  # not beside that of the next route
     else:
         raise ConvergenceError(
             f"svd of {name} (k={k}, {x.dtype}) did not reach tol={limit:.2g}: {'; '.join(rejected)}; "
@@ -176,34 +177,44 @@ def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name:
 
 
 def _small(a: Array, k: int, limit: float) -> SVD | None:
-    """A matrix so small that calls count, not operations: LAPACK's gesdd in float64, measured in one go.
+    """A matrix so small that calls count, not operations: few of them, and measured in the precision of the results.
 
-    None where that is not good enough, or out of the ordinary: `_matrix` tells why.
+    None where that is not good enough by far, or out of the ordinary: `_matrix` tells why.
     """
     m, n = a.shape
+    single = result_dtype(a.dtype) == np.float32
     x = a if a.dtype == np.float64 else a.astype(np.float64)
-    if not 1e-200 < np.vdot(x, x) < (1e76 if a.dtype != np.float64 else 1e200):  # NaN and infinities neither
+    if not 1e-200 < np.vdot(x, x) < (1e76 if single else 1e200):  # NaN and infinities neither
         return None
+    flipped, one_call = m < n, a.size <= ONE_CALL
+    if flipped:
+        x = x.T
     try:
-        u, s, vt = np.linalg.svd(x, full_matrices=False)
+        if one_call:
+            u, s, vt = np.linalg.svd(x, full_matrices=False)
+            v, signs = fix_signs(vt[:k].T)
+            u, s = u[:, :k] * signs, s[:k]
+        else:
+            values, v = np.linalg.eigh(x.T @ x)
+            if not values[0] > max(1e-6, 2 * EPS / limit) * values[-1]:  # to be straightened
+                return None
+            v, _ = fix_signs(v[:, : -k - 1 : -1])
+            s = np.sqrt(values[: -k - 1 : -1])
+            u = x @ (v / s)
     except np.linalg.LinAlgError:
         return None
-    top, single = float(s[0]), a.dtype != np.float64 and result_dtype(a.dtype) == np.float32
-    if k < len(s):
-        u, s, vt = u[:, :k], s[:k], vt[:k]
-    if m < n:
-        u, signs = fix_signs(u)
-        v = vt.T * signs
-    else:
-        v, signs = fix_signs(vt.T)
-        u = u * signs
     if single:
         u, s, v = u.astype(np.float32), s.astype(np.float32), v.astype(np.float32)
-    residual = max(norm(x @ v - u * s), norm(x.T @ u - v * s)) / top
-    orthogonality = max(norm(u.T @ u - identity(k)), norm(v.T @ v - identity(k)))
-    if not (residual <= limit and orthogonality <= limit):
+        x = x.astype(np.float32)
+    residual = max(norm(x @ v - u * s), norm(x.T @ u - v * s)) / float(s[0])
+    orthogonality = max(norm(u.T @ u - identity(k, u.dtype)), norm(v.T @ v - identity(k, u.dtype)))
+    bound = limit
+    if single:  # which float32 tells to one ε, and not beside the limit
+        residual, orthogonality, bound = residual + EPS32, orthogonality + EPS32, limit / 4
+    if not (residual <= bound and orthogonality <= bound):
         return None
-    return SVD(u, s, v.T, "full", residual, orthogonality, limit)
+    left, right = (v, u) if flipped else (u, v)
+    return SVD(left, s, right.T, "full" if one_call else "gram", residual, orthogonality, limit)
 
 
 def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:

@@ -12,6 +12,7 @@ from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix, inner
 from gpunet.rng import LINALG, stream
 
 PROBES = 8
+EPS32 = float(np.finfo(np.float32).eps)
 FEW = 16  # triples of a small matrix that are measured one by one
 
 
@@ -42,15 +43,17 @@ def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float)
     ‖(XᵀX V − V S²) S⁻¹‖_F / σ₁, but for those σ that vanish beside `limit`, for which any u will do: ‖X V‖_F + ‖S‖_F.
     orthogonality = max(‖UᵀU − I‖_F, ‖VᵀV − I‖_F).
     In float64 whatever the dtype, so that no long sum of float32 is taken for an error of the triples; but of a large
-    float32 X in float32 first, which takes half the time and decides where both are far below the limit. What an
-    estimate finds near the limit is measured triple by triple.
+    float32 X in float32 first, which takes half the time and decides, to one ε more, where both are far below the
+    limit. What an estimate finds near the limit is measured triple by triple.
     """
     s, v = s.astype(np.float64, copy=False), v.astype(np.float64, copy=False)
     exact = x.small and len(s) <= FEW
     w, factor = (identity(len(s)), 1.0) if exact else probes(len(s))
-    found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64) if x.small else x.dtype)
-    if not x.small and x.dtype != np.float64 and not max(found) <= limit / 8:
-        found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64))
+    if not x.small and x.dtype == np.float32:
+        residual, orthogonality = _measured(x, u, s, v, limit, w, factor, x.dtype)
+        if residual <= limit / 8 and orthogonality <= limit / 8:
+            return residual + EPS32, orthogonality + EPS32
+    found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64))
     if factor != 1 and limit / 2 < max(found) < 10 * limit:
         found = _measured(x, u, s, v, limit, np.eye(len(s)), 1.0, np.dtype(np.float64))
     return found
@@ -82,8 +85,8 @@ def _two_sided(
     for where, part in x.chunks(precision, x.hot_rows()):
         own = u[where].astype(precision, copy=False)
         uw = own @ small
-        right.add(inner(part, uw))
-        gram.add(inner(own, uw))
+        right.add_inner(part, uw)
+        gram.add_inner(own, uw)
         left += norm(part @ vw - own @ sw) ** 2
     return max(math.sqrt(left), norm(right.value - v @ (s[:, None] * w))), norm(gram.value - w)
 
@@ -95,7 +98,7 @@ def _one_sided(x: TallMatrix, s: Floats, v: Floats, w: Floats, small: float, pre
     right, left, p = RunningSum((x.short, w.shape[1])), 0.0, w.shape[1]
     for _, part in x.chunks(precision, x.hot_rows()):
         image = part @ basis[:, :p]
-        right.add(inner(part, image))
+        right.add_inner(part, image)
         if not good.all():
             left += norm(part @ basis[:, p:]) ** 2
     wrong = right.value - v[:, good] @ (s[good, None] * w[good])
@@ -103,9 +106,9 @@ def _one_sided(x: TallMatrix, s: Floats, v: Floats, w: Floats, small: float, pre
 
 
 @lru_cache(maxsize=16)
-def identity(k: int) -> Floats:
-    """1 (k, k), float64, for matrices so small that making one takes time; not to be written to."""
-    return np.eye(k)
+def identity(k: int, dtype: Any = np.float64) -> Floats:
+    """1 (k, k), for matrices so small that making one takes time; not to be written to."""
+    return np.eye(k, dtype=dtype)
 
 
 def fix_signs(v: Floats) -> tuple[Floats, Floats]:
@@ -114,9 +117,8 @@ def fix_signs(v: Floats) -> tuple[Floats, Floats]:
     The largest is the first within one part in a thousand, so that rounding cannot decide between equals.
     """
     size = np.abs(v)
-    size /= size.max(axis=0)  # a column of zeros does not come here
-    first = (size >= 1 - 1e-3).argmax(axis=0)
-    signs = np.copysign(1.0, v[first, np.arange(v.shape[1])]).astype(v.dtype, copy=False)
+    first = (size >= (1 - 1e-3) * size.max(axis=0)).argmax(axis=0)
+    signs = np.copysign(v.dtype.type(1), v[first, np.arange(v.shape[1])])
     return v * signs, signs
 
 

@@ -156,7 +156,8 @@ def test_times_of_a_net_that_went_astray_mean_nothing(monkeypatch):
         scaling.compare(scaling.Settings((8,), batch=4, rounds=2), get_backend("numpy"))
 
 
-def test_the_estimate_of_what_is_left(capsys, tmp_path):
+def test_the_estimate_of_what_is_left(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "PAUSE", 0.05)
     settings = scaling.Settings((256,), (0.5,), batch=512, rounds=3)
     totals = [scaling.step_total(settings.shapes(256), [rank, rank, None], 512) for rank in (None, 64)]
     # four rounds of two nets, a pause before each; slow steps are timed one by one

@@ -88,6 +88,18 @@ def test_gpu_falls_back_to_gesvd(gpu):
         svd(adversarial(120, 40)["graded"], 30, device="cuda", method="gram")
 
 
+def test_gpu_does_not_trust_squares_with_a_value_that_they_lose():
+    """Columns of size 1, 1e-9 and 1e-12 have no residual whichever comes second: float64 squares do not tell."""
+    a = np.zeros((2, 90, 40))
+    a[0, range(3), range(3)] = 1, 1e-12, 1e-9
+    a[1, range(40), range(40)] = np.linspace(2, 1, 40)
+    errors = stacked.solve(np, a, 2, "gram", a.dtype)[3]
+    assert np.isinf(errors[0]).all()
+    assert errors[1].max() < 1e-13
+    assert np.isfinite(stacked.solve(np, a, 40, "gram", a.dtype)[3]).all()  # none is left out
+    assert np.isfinite(stacked.solve(np, a, 2, "gram", np.dtype("float32"))[3]).all()  # far below its tolerance
+
+
 def test_gpu_refuses_what_it_does_not_know(gpu, rng):
     with pytest.raises(InputError, match="unknown method 'randomized' on a GPU"):
         svd(rng.standard_normal((9, 9)), device="cuda", method="randomized")
