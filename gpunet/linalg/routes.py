@@ -332,9 +332,13 @@ def _resolve(
 
 
 def _loss(turn: Floats, dtype: np.dtype[Any]) -> Floats:
-    """What rounding leaves of orthogonality in each column of a product with `turn`: ε κ² of the overlap, ε κ of u."""
+    """What rounding leaves of orthogonality in a product with `turn`, were all columns like this one, for each.
+
+    ε κ² of the overlap, and ε κ of u, in its dtype, in as many columns on both sides of uᵀu.
+    """
     grown = (turn**2).sum(axis=0)
-    return np.asarray(EPS * len(turn) ** 0.5 * grown + float(np.finfo(dtype).eps) / 2 * np.sqrt(grown))
+    rounded = float(np.finfo(dtype).eps) / 2 * (2 * turn.shape[1]) ** 0.5
+    return np.asarray(EPS * len(turn) ** 0.5 * grown + rounded * np.sqrt(grown))
 
 
 def _at_once(

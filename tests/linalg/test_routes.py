@@ -143,6 +143,18 @@ def test_complete_fills_up(shape, turned, rng):
     assert np.linalg.norm(u.T @ u - np.eye(k)) <= tolerance(np.float64, k, k)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1), st.integers(0, 999))
+def test_complete_in_float32(long, share, of_rest, seed):
+    """Of few rows nearly all are drawn, and depend on each other."""
+    kept = round(share * (long - 1))
+    k = kept + round(of_rest * (long - kept))
+    u = np.zeros((long, k), np.float32)
+    u[:, :kept] = orthonormal(np.random.default_rng(seed), long, kept)
+    _complete(u, kept, tolerance(np.float32, k, k))
+    assert np.linalg.norm(u.astype(float).T @ u - np.eye(k)) <= tolerance(np.float32, k, k) / 2
+
+
 @pytest.mark.parametrize(("first", "mixed"), [(0, 300), (0, 0), (37, 250), (10, 40)])
 def test_rotate_is_a_product(first, mixed, rng):
     """Triangular but for the columns from `mixed` on."""
