@@ -33,6 +33,10 @@ SVD = {  # what was timed: its row, and what the rival is called there
     "top 100 / sklearn covariance_eigh": ("the same, one side", "scikit-learn covariance_eigh"),
     "ten classes / ten numpy.linalg.svd": ("ten classes, top 10 each", "ten numpy.linalg.svd"),
     "4096×4096 to rank 256 / full SVD": ("4096×4096 to rank 256", "numpy.linalg.svd"),
+    "all of 60000×784 float32 / numpy.linalg.svd": ("all 784 of 60000×784", "numpy.linalg.svd"),
+    "all of 60000×784 float64 / numpy.linalg.svd": ("the same in float64", "numpy.linalg.svd"),
+    "all of 4000×784 float64 / numpy.linalg.svd": ("all 784 of 4000×784, float64", "numpy.linalg.svd"),
+    "top 100 of noise 1050×1050 float64 / scipy svds": ("top 100 of noise 1050×1050, float64", "scipy svds"),
 }
 
 
