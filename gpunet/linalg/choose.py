@@ -47,13 +47,14 @@ def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates:
 
 
 def levels_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
-    """What `routes.by_levels` is expected to take once the Gram matrix is there."""
+    """What `routes.by_levels` is expected to take with its Gram matrix in float64."""
     cubes, squares = rates.eigh
-    found = cubes * short**3 + squares * short**2 + rates.product * long * short * k + 8 * rates.call
+    found = rates.square * long * short**2 + cubes * short**3 + squares * short**2
+    found += rates.product * long * short * k + 8 * rates.call
     if k < short:  # passes over X
         found += rates.product * long * short**2
     if not single:  # X v is straightened, in part; and small matrices
-        found += rates.square * long * k**2 + rates.product * (long / 2 + 12 * k) * k**2
+        found += rates.square * long * k**2 + rates.product * (long / 2 + 4 * k) * k**2
     return found
 
 
@@ -92,7 +93,7 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
     levels = levels_seconds(long, short, k, x.dtype == np.float32)
     if long_side and k == short:
         sure = levels
-        if not x.small:
+        if short > 64 or not x.small:
             gram = ()  # gram-levels does the same, for any singular values
     if whole < sure:
         return "full", *gram, "gram-levels", "qr"

@@ -88,7 +88,7 @@ def by_levels(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     found = resolved(values, ROUNDING * EPS, limit)
     if k < x.short:
         for _ in range(LEVELS):
-            if found >= k or values[found] <= _vanishing(x, values[0]) ** 2:
+            if found >= k:
                 break
             rest = v[:, found:]
             total = RunningSum((rest.shape[1], rest.shape[1]))
@@ -97,6 +97,8 @@ def by_levels(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
                 total.add_inner(image, image)
             own, mix = leading_by_eigh(total.value, rest.shape[1])
             v, values = np.concatenate([v[:, :found], rest @ mix], axis=1), np.concatenate([values[:found], own])
+            if own[0] <= _vanishing(x, values[0]) ** 2:
+                break
             found += max(1, resolved(own, ROUNDING * EPS, limit))
     zero = max(0, k - int(np.count_nonzero(np.diagonal(gram(x, "float64")))))
     return finish(x, np.sqrt(values[:k]), v[:, :k], True, limit, found, zero)
