@@ -2,6 +2,8 @@
 
     python benchmarks/bench_svd.py                 # a table; --json FILE writes it too; --fast skips the slow rivals
 
+Needs MNIST (gpunet data fetch mnist).
+
 The slow rivals (numpy.linalg.svd of MNIST, of its ten classes, of 4096×4096; torch.linalg.svd) run once. OpenBLAS's
 threads wait for each other in a loop: beside other busy processes all figures grow tenfold, and not evenly. Run it on
 a quiet machine, or with OPENBLAS_NUM_THREADS=1.
@@ -18,6 +20,7 @@ import numpy as np
 from gpunet.bench.record import json_option, write_section
 from gpunet.bench.svd import reference
 from gpunet.datasets import load
+from gpunet.errors import DataError
 from gpunet.linalg import class_pca, svd
 from gpunet.linalg.matrix import TallMatrix
 from gpunet.linalg.routes import gram
@@ -155,7 +158,10 @@ def main():
     parser.add_argument("--fast", action="store_true", help="without the rivals that take more than a few seconds")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    mnist = load("mnist")
+    try:
+        mnist = load("mnist")
+    except DataError as error:
+        parser.error(str(error))
     print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
     lines = classes(mnist.x_train, mnist.y_train, options.rounds, options.fast)
     lines += whole(mnist.x_train, 100, options.rounds, options.fast)

@@ -1157,6 +1157,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--case", metavar="SEED:INDEX", help="one case alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the summary, and a line for every failed case")
     asked = parser.parse_args(arguments)
+    if asked.cases < 1 or asked.jobs < 1:
+        parser.error(f"--cases is {asked.cases}, --jobs is {asked.jobs}: expected at least 1")
     if asked.case:
         if not re.fullmatch(r"\d+:\d+", asked.case):
             parser.error(f"--case is {asked.case!r}: expected SEED:INDEX, as a failure is told, say 0:4711")

@@ -2,10 +2,11 @@
 
     python benchmarks/svd_grid.py                 # a table; --json FILE writes it too; --shape 60000x784 takes one
 
-Each of the 40 cases runs on a matrix whose singular values fall as j^-0.7 and on noise, since an iteration depends on
-them and `auto` cannot know them. Both sides: against the fastest route that passes. One side: against the fastest of
-scikit-learn's exact solvers, which centre, and verify nothing: whether what it gives would pass the tolerance that ours
-passes is measured beside, since a float32 `covariance_eigh` that does not has done less work.
+Twenty shapes, each with two pairs of k and dtype, make 40 cases. Each runs on a matrix whose singular values fall as
+j^-0.7 and on noise, since an iteration depends on them and `auto` cannot know them. A shape takes a minute, of which
+pauses between the contestants are most. Both sides: against the fastest route that passes. One side: against the
+fastest of scikit-learn's exact solvers, which centre, and verify nothing: whether what it gives would pass the
+tolerance that ours passes is measured beside, since a float32 `covariance_eigh` that does not has done less work.
 """
 
 from __future__ import annotations
@@ -108,9 +109,9 @@ def case(long: int, short: int, k: int, dtype: str, falling: bool) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     json_option(parser)
-    parser.add_argument("--shape", help="only this one, say 60000x784")
-    options = parser.parse_args()
     shapes = [f"{long}x{short}" for long, short, *_ in GRID]
+    parser.add_argument("--shape", help="only this one of " + ", ".join(shapes))
+    options = parser.parse_args()
     if options.shape not in (None, *shapes):
         parser.error(f"--shape is {options.shape}: expected one of {', '.join(shapes)}")
     warnings.simplefilter("ignore")

@@ -52,6 +52,11 @@ def real_array(a: Any, what: str) -> Any:
     return array
 
 
+def is_number(value: Any) -> bool:
+    """Whether a setting is a real number, as a share or a tolerance has to be: Python's or NumPy's, no bool."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def _refuse_mask_and_sparse(a: Any, what: str) -> None:
     if isinstance(a, np.ma.MaskedArray):
         raise InputError(f"{what} is a masked array, whose mask would be lost: fill it first, say with .filled(0)")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.checks import is_number
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg.eigen import leading
 from gpunet.linalg.matrix import Floats
@@ -238,5 +239,5 @@ def check_count(k: int | None, variance: float | None, most: int) -> None:
         raise InputError(f"got components={k} and variance={variance}: give one of them")
     if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most):
         raise InputError(f"components is {k!r}: expected an integer from 1 to {most}")
-    if variance is not None and not 0 < variance <= 1:
+    if variance is not None and not (is_number(variance) and 0 < variance <= 1):
         raise InputError(f"variance is {variance!r}: expected a share of the variance in (0, 1], say 0.98")

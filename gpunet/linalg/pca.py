@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import on_device, real_array
+from gpunet.checks import is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
@@ -86,7 +86,7 @@ def class_pca(
     if components is None and variance is None:
         raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
     check_count(components, variance, x.shape[1])
-    if not 0 < fraction <= 1:
+    if not (is_number(fraction) and 0 < fraction <= 1):
         raise InputError(f"fraction is {fraction!r}: expected a share of the samples in (0, 1]")
     order = np.argsort(labels, kind="stable")
     classes, starts = np.unique(labels[order], return_index=True)
@@ -227,7 +227,7 @@ def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: 
 
 
 def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
-    array = on_host(labels)
+    array = on_host(labels, "labels")
     if x.ndim != 2:
         raise ShapeError(f"x has shape {x.shape}: expected (samples, features); reshape it with x.reshape(len(x), -1)")
     if array.shape != x.shape[:1]:

@@ -473,23 +473,20 @@ def _rotate(u: Floats, turn: Floats, first: int) -> None:
 def _complete(u: Floats, kept: int, limit: float) -> None:
     """Fill the columns of u (long, k) from `kept` on with unit vectors orthogonal to each other and those before.
 
-    Random in twice as many rows as leave them independent, zero in the others: less what they share with the columns
-    before, whose Gram matrix is known without looking at the other rows.
+    Random in every row: where u is constant, what is made of it alone is too, and sums of equal numbers go astray.
     """
-    k = u.shape[1]
+    long, k = u.shape
     if kept == k:
         return
-    long, rng = len(u), stream(0, LINALG, 2)
-    count = min(long, -(-2 * (k - kept) * long // max(1, long - kept)))
-    rows = np.sort(rng.choice(long, count, replace=False))
-    some = rng.standard_normal((count, k - kept)) / count**0.5
-    shared = u[rows, :kept].astype(np.float64).T @ some
-    turn = _inverse(np.linalg.cholesky(some.T @ some - shared.T @ shared)).T
-    shared = shared @ turn
+    rng = stream(0, LINALG, 2)
     for part in _by_parts(u):
-        part[:, kept:] = part[:, :kept] @ -shared.astype(u.dtype)
-    u[rows, kept:] += (some @ turn).astype(u.dtype)
-    _straighten(u, k, kept, _loss(np.concatenate([shared, turn]), u.dtype), limit)
+        part[:, kept:] = rng.standard_normal((len(part), k - kept), dtype=np.float32) / np.float32(long**0.5)
+    overlap = _overlap(u, k, kept)
+    shared, own = overlap[:kept], overlap[kept:]
+    turn = _inverse(np.linalg.cholesky(own - shared.T @ shared)).T
+    turn = np.concatenate([-shared @ turn, turn])
+    _rotate(u, turn, kept)
+    _straighten(u, k, kept, _loss(turn, u.dtype), limit)
 
 
 def _vanishing(x: TallMatrix, top: float) -> float:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.checks import is_number
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import stacked
 from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls
@@ -75,8 +76,9 @@ def svd(
     float64; the order of bytes and of memory does not matter.
 
     Memory beyond the input and the results: O(min(m, n)²) and less than 64 MB, except for "full" and for matrices
-    nearly square, which are copied whole, and for the shorter side alone of singular values that fall below 1e-6 of
-    the largest, which are judged by the longer side's vectors. uint8 is never converted as a whole.
+    nearly square, which are copied whole, and for the shorter side alone where the route is "gram-levels" or "qr" (of
+    float64, singular values that fall below about 0.01 of the largest): they are judged by the longer side's vectors,
+    which are made then. uint8 is never converted as a whole.
 
     Raises InputError for NaN, infinities, dtypes that are not real numbers and settings that do not exist,
     ShapeError for empty arrays and fewer than two dimensions, ConvergenceError where no route reached `tol`.
@@ -93,7 +95,7 @@ def svd(
     k = _check_k(k, m, n)
     if compute not in ("both", "left", "right"):
         raise InputError(f"compute is {compute!r}: expected 'both', 'left' or 'right'")
-    if tol is not None and not (isinstance(tol, (int, float, np.number)) and tol > 0):
+    if tol is not None and not (is_number(tol) and tol > 0):
         raise InputError(f"tol is {tol!r}: expected a number > 0, or None for the default of the dtype")
     backend = gpu_for(a, device)
     known = METHODS if backend is None else CUDA_METHODS
@@ -145,7 +147,7 @@ def leading_triples(
             rejected.append(f"{route}: {error}")
             continue
         v = v.astype(x.dtype, copy=False)
-        residual, orthogonality = measure(x, u, s, v, limit)
+        residual, orthogonality = measure(x, u, s.astype(x.dtype), v, limit)
         if residual <= limit and orthogonality <= limit:
             break
         rejected.append(f"{route}: residual {residual:.2g}, orthogonality {orthogonality:.2g}")

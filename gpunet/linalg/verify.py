@@ -21,7 +21,7 @@ def tolerance(dtype: Any, short: int, k: int) -> float:
     """The default tolerance of residual and orthogonality, ε (128 + 3 √(k · short)).
 
     k columns of `short` elements, each element good to a few ε; LAPACK's own iteration stops at about 90 ε (bdsqr),
-    and measures up to a third of this. float32, 784 and 100 triples: 1.2e-4; float64: 2.2e-13.
+    and measures up to a third of this. float32, 784 and 100 triples: 1.2e-4; float64: 2.1e-13.
     """
     return float(np.finfo(dtype).eps) * (128 + 3 * float(np.sqrt(k * short)))
 

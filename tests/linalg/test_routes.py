@@ -142,7 +142,7 @@ def test_columns_of_zeros_are_known(m, dtype, rng):
 @pytest.mark.parametrize("shape", [(784, 0), (784, 700), (4000, 600), (100, 99), (64, 0)])
 @pytest.mark.parametrize("turned", [True, False])
 def test_complete_fills_up(shape, turned, rng):
-    """Any orthonormal columns, rows of the unit matrix among them, whose space a few random rows may not leave."""
+    """Any orthonormal columns, rows of the unit matrix among them."""
     long, kept = shape
     k = min(long, kept + 100)
     q = orthonormal(rng, long, kept) if turned else np.eye(long, kept)
@@ -152,10 +152,23 @@ def test_complete_fills_up(shape, turned, rng):
     assert np.linalg.norm(u.T @ u - np.eye(k)) <= tolerance(np.float64, k, k)
 
 
+@pytest.mark.parametrize("shape", [(20_000, 64), (65_536, 64), (20_000, 160), (40_000, 300)])
+@pytest.mark.parametrize("distinct", [1, 2])
+def test_rows_that_repeat(shape, distinct, rng):
+    """All triples, most of σ zero: the vectors that complete u are no longer constant where u is."""
+    a = np.repeat(
+        rng.standard_normal((distinct, shape[1])) if distinct > 1 else np.ones((1, shape[1])),
+        -(-shape[0] // distinct),
+        0,
+    )
+    found = svd(a)
+    assert max(found.residual, found.orthogonality) < found.tol / 2
+
+
 @settings(deadline=None)
 @given(st.integers(1, 60), st.floats(0, 1), st.floats(0, 1), st.integers(0, 999))
 def test_complete_in_float32(long, share, of_rest, seed):
-    """Of few rows nearly all are drawn, and depend on each other."""
+    """Of few rows what is drawn nearly depends on each other."""
     kept = round(share * (long - 1))
     k = kept + round(of_rest * (long - kept))
     u = np.zeros((long, k), np.float32)
