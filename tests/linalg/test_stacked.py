@@ -71,6 +71,16 @@ def test_each_matrix_has_its_own_scale():
     np.testing.assert_allclose(s[2] / 1e30, s[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_stack_with_an_infinity_is_refused(dtype, bad, rng):
+    """LAPACK's gesdd does not come back from some of them."""
+    a = rng.standard_normal((3, 9, 4)).astype(dtype)
+    a[2, 4, 1] = bad
+    with pytest.raises(InputError, match=r"matrix 2 of the stack holds -?(inf|nan) at \[4, 1\]"):
+        svd(a)
+
+
 def test_gpu_takes_the_route_for_the_shape(gpu, rng):
     assert svd(rng.standard_normal((5, 20, 30)), device="cuda").route == "gesvdj"
     assert svd(rng.standard_normal((5, 200, 20)), 3, device="cuda").route == "gesvda"
