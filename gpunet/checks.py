@@ -130,8 +130,7 @@ def check_range(
     most: float = math.inf,
 ) -> None:
     """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and least <= value <= most and above < value < below:
+    if is_number(value) and math.isfinite(value) and least <= value <= most and above < value < below:
         return
     wanted = [
         f"{sign} {bound:g}"

@@ -11,12 +11,11 @@ from gpunet.checks import is_number
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg.eigen import leading
 from gpunet.linalg.matrix import Floats
-from gpunet.linalg.moments import FOLD_ROWS, Centred, diagonal, folded
+from gpunet.linalg.moments import EPS, FOLD_ROWS, Centred, diagonal, folded
 from gpunet.linalg.place import on_host
 from gpunet.linalg.svd import svd
 from gpunet.linalg.verify import fix_signs, tolerance
 
-EPS = float(np.finfo(np.float64).eps)
 VANISHING = 2.0**-960  # a trace below which squares may have lost digits to underflow
 
 

@@ -27,7 +27,7 @@ VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to 
 PART_ROWS = 256  # that one sum of a thin matrix takes
 THIN = 256  # sums that BLAS may take in one go, and does where it multiplies with a vector
 HOT_ELEMENTS = 1 << 18  # 2 MB of float64: what a second product finds in the cache
-WHOLE_ELEMENTS = 1 << 18  # up to 4 MB of float64 are converted once, and kept: then nothing is gained by chunks
+WHOLE_ELEMENTS = 1 << 18  # up to 2 MB of float64 are converted once, and kept: then nothing is gained by chunks
 
 
 @cache

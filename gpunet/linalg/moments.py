@@ -291,15 +291,13 @@ def exact_products(xp: Any, a: Any) -> Any:
     return split_products(xp, high) + (cross + cross.T + xp.matmul(low.T, low))
 
 
-def add_products(
-    total: Floats, a: Floats, b: Floats, part: Floats, subtract: bool = False, rows: int = EXACT_ROWS
-) -> None:
+def add_products(total: Floats, a: Floats, b: Floats, part: Floats, subtract: bool = False) -> None:
     """Add AᵀB to a float64 total as `split_products` multiplies it; part: memory that is warm, in their dtype.
 
     Cutting the rows up costs 15 % where they are 28 wide, and less than can be measured from 96.
     """
-    for start in range(0, len(a), rows):
-        np.matmul(a[start : start + rows].T, b[start : start + rows], out=part)
+    for start in range(0, len(a), EXACT_ROWS):
+        np.matmul(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], out=part)
         (np.subtract if subtract else np.add)(total, part, out=total)
 
 

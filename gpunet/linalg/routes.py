@@ -22,14 +22,13 @@ from gpunet.linalg.eigen import (
     leading_by_lanczos,
 )
 from gpunet.linalg.matrix import CHUNK_BYTES, Floats, RunningSum, TallMatrix, inner
-from gpunet.linalg.moments import exact_sums, shifted_scatter
+from gpunet.linalg.moments import EPS, exact_sums, shifted_scatter
 from gpunet.linalg.verify import tolerance
 from gpunet.rng import LINALG, stream
 
 Triples = tuple[Floats | None, Floats, Floats]
 Route = Callable[..., Triples]  # (x, k, long_side, limit)
 
-EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 4.0  # ‖Gv − λv‖/(ε λ₁) of LAPACK's eigenvectors: 3 on average, 9 at most, for 5 to 1500 columns
 HOPE = 0.25  # the same where the values fall: for a try, since the result is verified
 LEVELS = 16

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpunet.errors import InputError
 from gpunet.linalg.eigen_stack import leading_stack
-from gpunet.linalg.routes import EPS, HOPE
+from gpunet.linalg.moments import EPS
+from gpunet.linalg.routes import HOPE
 from gpunet.linalg.verify import probes, tolerance
 
 CHUNK_BYTES = 48 << 20  # of the long side, converted to float64

@@ -15,8 +15,9 @@ from gpunet.linalg import stacked
 from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls
 from gpunet.linalg.eigen import GAMBLE_ROUNDS, NotConverged
 from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.moments import EPS
 from gpunet.linalg.place import computing_on, gpu_for
-from gpunet.linalg.routes import EPS, ROUTES
+from gpunet.linalg.routes import ROUTES
 from gpunet.linalg.verify import EPS32, fix_signs, identity, measure, norm, tolerance
 
 Compute = Literal["both", "left", "right"]
