@@ -464,10 +464,11 @@ class Samples:
             self.vectors = vt.T
 
     def range(self, margin: int) -> str:
-        """Whether the largest variance, or what rounding makes of none, is a float64, by `margin` powers of two."""
-        top = max(self.exact[0], self.floor)
-        _, power = np.frexp(top**2 / len(self.x))
-        return "may" if top and not margin - 1020 < power + 2 * self.e < 1023 - margin else "not"
+        """Whether the largest variance, and what rounding may make of it, are float64, by `margin` powers of two."""
+        both = np.array([self.exact[0], max(self.exact[0], self.floor)])
+        _, power = np.frexp(both**2 / len(self.x))
+        inside = (margin - 1020 < power + 2 * self.e) & (power + 2 * self.e < 1023 - margin)
+        return "not" if (inside | (both == 0)).all() else "may"
 
     def by_lapack(self, k: int, dtype: Any) -> Any:
         """The best that its own dtype can hold."""

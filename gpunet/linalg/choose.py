@@ -22,7 +22,7 @@ class Rates:
 
     product: float = 1 / 60e9  # of large matrices in float64; float32 takes half of everything that is a product
     square: float = 1 / 85e9  # the same of AᵀA, of which BLAS computes half
-    thin: float = 1 / 16e9  # of a large matrix and few columns, which is read from memory
+    read: float = 1 / 4e9  # to read one number of a large matrix, in either precision
     eigh: tuple[float, float] = (8e-11, 4e-8)  # of n³ and n²: all eigenvectors of a symmetric matrix
     leading: tuple[float, float] = (3e-11, 2.5e-8)  # an eighth of them, or fewer
     gesdd: tuple[float, float, float] = (1e-10, 6e-8, 7e-11)  # of n³, n² and m n²: LAPACK's SVD of m×n
@@ -31,14 +31,22 @@ class Rates:
 
 RATES = Rates()
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
-GAMBLE = 0.4  # of the sure way's time that iterating may take if it goes well: to find that it does not takes half
+# Blocks of patience from which on iterating is tried, in float32 and not: as many as it takes where it goes well. Where
+# it goes badly that shows after two.
+GAMBLE = {True: 7, False: 12}
+STAKE = 0.7  # of the sure way's time, that may still lie ahead of an iteration: what lies behind is spent either way
+
+
+def eigh_seconds(n: int, k: int, rates: Rates = RATES) -> float:
+    """What LAPACK is expected to take for the k leading eigenvectors of a symmetric matrix n×n."""
+    cubes, squares = rates.leading if n >= 512 and 8 * k <= n else rates.eigh
+    return cubes * n**3 + squares * n**2
 
 
 def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates: Rates = RATES) -> float:
     """What the Gram matrix, its eigenvectors and, of both sides, X v are expected to take."""
     half = 0.5 if single else 1.0
-    cubes, squares = rates.leading if short >= 512 and 8 * k <= short else rates.eigh
-    found = half * rates.square * long * short**2 + cubes * short**3 + squares * short**2 + 4 * rates.call
+    found = half * rates.square * long * short**2 + eigh_seconds(short, k, rates) + 4 * rates.call
     if both:
         found += half * rates.product * long * short * k
         if not single:  # X v is straightened
@@ -48,8 +56,7 @@ def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates:
 
 def levels_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
     """What `routes.by_levels` is expected to take with its Gram matrix in float64."""
-    cubes, squares = rates.eigh
-    found = rates.square * long * short**2 + cubes * short**3 + squares * short**2
+    found = rates.square * long * short**2 + eigh_seconds(short, short, rates)
     found += rates.product * long * short * k + 8 * rates.call
     if k < short:  # passes over X
         found += rates.product * long * short**2
@@ -58,18 +65,28 @@ def levels_seconds(long: int, short: int, k: int, single: bool, rates: Rates = R
     return found
 
 
-def randomized_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
-    """What block Krylov iteration is expected to take where the singular values fall: one round of eight blocks."""
+def krylov_seconds(elements: int, n: int, k: int, single: bool, rates: Rates = RATES) -> float:
+    """What one block of a Krylov iteration is expected to take: `elements` are multiplied, and kept blocks of n rows.
+
+    A mean of the eight after which it starts again.
+    """
     width, steps = k + max(4, k // 8), 8
-    passes = max(rates.thin * min(1.0, 32 / width), rates.product) * 2 * steps * long * short * width
-    inner = 2 * rates.product * short * (steps * width) ** 2 + 2 * rates.eigh[0] * (steps * width) ** 3
-    return (0.5 if single else 1.0) * passes + inner + 6 * steps * rates.call
+    product = (rates.read + (0.5 if single else 1.0) * rates.product * width) * elements
+    inner = 5.5 * rates.product * n * steps * width**2 + rates.eigh[0] * steps**2 * width**3
+    return product + inner + 6 * rates.call
 
 
 def full_seconds(long: int, short: int, rates: Rates = RATES) -> float:
     """What LAPACK's SVD of the whole is expected to take; in float64, whatever the dtype."""
     cubes, squares, both = rates.gesdd
     return cubes * short**3 + squares * short**2 + both * long * short**2 + 4 * rates.call
+
+
+def patience(x: TallMatrix, k: int, long_side: bool) -> float:
+    """For how many more blocks it pays to iterate on X, where X's Gram matrix is the sure way."""
+    single = not x.float64_products
+    sure = gram_seconds(x.long, x.short, k, single, long_side)
+    return STAKE * sure / krylov_seconds(2 * x.long * x.short, x.short, k, single)
 
 
 def few_calls(m: int, n: int) -> bool:
@@ -98,7 +115,7 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
     if whole < sure:
         return "full", *gram, "gram-levels", "qr"
     last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
-    if not x.exact and randomized_seconds(long, short, k, single) < GAMBLE * sure:
+    if not x.exact and patience(x, k, long_side) > GAMBLE[single]:
         return "randomized", *gram, *last
     return *gram, *last
 

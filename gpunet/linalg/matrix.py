@@ -26,7 +26,7 @@ CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product,
 VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
 PART_ROWS = 256  # that one sum of a thin matrix takes
 THIN = 256  # sums that BLAS may take in one go, and does where it multiplies with a vector
-HOT_ELEMENTS = 1 << 18  # 2 MB of float64: what a second product finds in the cache
+HOT_ELEMENTS = 1 << 20  # 8 MB of float64: what a second product finds in the cache, and rows enough for BLAS
 WHOLE_ELEMENTS = 1 << 18  # up to 2 MB of float64 are converted once, and kept: then nothing is gained by chunks
 
 
@@ -184,6 +184,7 @@ class TallMatrix:
         # By the precision of the products; routes share them.
         self.grams: dict[str, Floats] = {}
         self.eigen: dict[str, tuple[Floats, Floats]] = {}
+        self.iterates = True  # until an iteration on it was seen to go badly
 
     @property
     def exact(self) -> bool:
@@ -196,12 +197,17 @@ class TallMatrix:
         return self.exact or self.small or self.dtype == np.float64
 
     def rescale(self) -> None:
-        """Set `scale` to the power of two that brings max|a| near 1; raises InputError for NaN and infinities."""
+        """Set `scale` to the power of two that brings max|a| near 1, where σ⁴ might leave the range of numbers.
+
+        Elsewhere it stays 1, and passes over X copy nothing. Raises InputError for NaN and infinities.
+        """
         if self.a.dtype.kind != "f":
             return
         top = largest(self.a, self.what, self.rows)
-        limit = 126 if self.dtype == np.float32 else 1000
-        self.scale = float(2.0 ** -np.clip(np.frexp(top)[1], -limit, limit)) if top else 1.0
+        limit, safe = (126, 1e4) if self.dtype == np.float32 else (1000, 1e50)
+        if not top or 1 / safe < top < safe:
+            return
+        self.scale = float(2.0 ** -np.clip(np.frexp(top)[1], -limit, limit))
         self._whole = None
         self.grams.clear()
         self.eigen.clear()

@@ -13,14 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.linalg.eigen import (
-    GAMBLE_ROUNDS,
-    ROUNDS,
-    NotConverged,
-    leading,
-    leading_by_eigh,
-    leading_by_lanczos,
-)
+from gpunet.linalg.eigen import NotConverged, inverse, leading, leading_by_eigh, leading_by_lanczos
 from gpunet.linalg.matrix import CHUNK_BYTES, Floats, RunningSum, TallMatrix, inner
 from gpunet.linalg.moments import EPS, exact_sums, shifted_scatter
 from gpunet.linalg.verify import tolerance
@@ -112,7 +105,7 @@ def by_subspace(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples
     return finish(x, np.sqrt(values), v, long_side, limit)
 
 
-def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, rounds: int = ROUNDS) -> Triples:
+def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, patience: float = math.inf) -> Triples:
     """Randomised block Krylov iteration on X itself from a seeded Gaussian block, without forming XᵀX.
 
     (Musco & Musco 2015, algorithm 2; the last step from v to both sides is Halko, Martinsson & Tropp 2011, 5.1.)
@@ -121,7 +114,12 @@ def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, rounds: int
     x.rescale()
     single = not x.float64_products
     tol, floor = (1e-5, 1e-7) if single else (_eigen_tol(x, k), 1e-15)
-    values, v = leading_by_lanczos(x.normal_times, x.short, k, tol, floor, np.float32 if single else np.float64, rounds)
+    dtype = np.float32 if single else np.float64
+    try:
+        values, v = leading_by_lanczos(x.normal_times, x.short, k, tol, floor, dtype, patience)
+    except NotConverged:
+        x.iterates = False
+        raise
     _check_resolved(values, single, limit)
     u, _, _ = finish(x, np.sqrt(values), v, True, limit)
     assert u is not None
@@ -197,7 +195,7 @@ def eigen(x: TallMatrix, precision: str, k: int) -> tuple[Floats, Floats]:
             values[: len(some)], v[some, : len(some)] = leading_by_eigh(g[np.ix_(some, some)], len(some))
             v[np.delete(np.arange(len(g)), some)[: k - len(some)], np.arange(len(some), k)] = 1
         else:
-            values, v = leading(g, k, _eigen_tol(x, k), GAMBLE_ROUNDS)
+            values, v = leading(g, k, _eigen_tol(x, k)) if x.iterates else leading_by_eigh(g, k)
         x.eigen[precision] = values, v
     return values[:k], v[:, :k]
 
@@ -361,7 +359,7 @@ def _at_once(
     except np.linalg.LinAlgError:
         return None
     turn = np.zeros((k, alive))
-    turn[:alive] = _inverse(lower).T
+    turn[:alive] = inverse(lower).T
     r = np.concatenate([lower.T, turn[:alive].T @ gram[:alive, alive:]], axis=1)
     left = size[alive:] * np.sqrt(np.maximum(1 - (r[:, alive:] ** 2).sum(axis=0), 0))
     if not (left <= floor).all():
@@ -403,23 +401,11 @@ def _by_levels(
             break
         new = image @ (own[:, :good] / np.sqrt(values[:good]))
         lower = np.linalg.cholesky(new.T @ (gram @ new))
-        turn = np.concatenate([turn, new @ _inverse(lower).T], axis=1)
+        turn = np.concatenate([turn, new @ inverse(lower).T], axis=1)
         s = np.concatenate([s, np.sqrt(values[:good]) * np.diagonal(lower)])
         mix, rest = np.concatenate([mix, rest @ own[:, :good]], axis=1), rest @ own[:, good:]
         good = 0
     return turn, s, mix[:, straight:]
-
-
-def _inverse(lower: Floats) -> Floats:
-    """The inverse of a lower triangular matrix, by halves: products, where NumPy's LAPACK would factor it again."""
-    n = len(lower)
-    if n <= 64:
-        return np.asarray(np.linalg.inv(lower))
-    out, half = np.zeros_like(lower), slice(0, n // 2)
-    rest = slice(n // 2, n)
-    out[half, half], out[rest, rest] = _inverse(lower[half, half]), _inverse(lower[rest, rest])
-    out[rest, half] = -out[rest, rest] @ (lower[rest, half] @ out[half, half])
-    return out
 
 
 def _straighten(u: Floats, kept: int, straight: int, loss: Floats, limit: float) -> None:
@@ -477,12 +463,12 @@ def _complete(u: Floats, kept: int, limit: float) -> None:
     long, k = u.shape
     if kept == k:
         return
-    rng = stream(0, LINALG, 2)
+    rng, scale = stream(0, LINALG, 2), np.float32((12 / long) ** 0.5)  # to length 1
     for part in _by_parts(u):
-        part[:, kept:] = rng.standard_normal((len(part), k - kept), dtype=np.float32) / np.float32(long**0.5)
+        part[:, kept:] = (rng.random((len(part), k - kept), dtype=np.float32) - np.float32(0.5)) * scale
     overlap = _overlap(u, k, kept)
     shared, own = overlap[:kept], overlap[kept:]
-    turn = _inverse(np.linalg.cholesky(own - shared.T @ shared)).T
+    turn = inverse(np.linalg.cholesky(own - shared.T @ shared)).T
     turn = np.concatenate([-shared @ turn, turn])
     _rotate(u, turn, kept)
     _straighten(u, k, kept, _loss(turn, u.dtype), limit)

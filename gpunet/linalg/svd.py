@@ -12,8 +12,8 @@ from gpunet.backend import Backend
 from gpunet.checks import is_number
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls
-from gpunet.linalg.eigen import GAMBLE_ROUNDS, NotConverged
+from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls, patience
+from gpunet.linalg.eigen import NotConverged
 from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.moments import EPS
 from gpunet.linalg.place import computing_on, gpu_for
@@ -142,7 +142,7 @@ def leading_triples(
     rejected: list[str] = []
     for route in cpu_routes(method, x, k, long_side):
         try:
-            gamble = {"rounds": GAMBLE_ROUNDS} if (method, route) == ("auto", "randomized") else {}
+            gamble = {"patience": patience(x, k, long_side)} if (method, route) == ("auto", "randomized") else {}
             u, s, v = ROUTES[route](x, k, long_side, limit, **gamble)
         except (NotConverged, np.linalg.LinAlgError) as error:
             rejected.append(f"{route}: {error}")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import class_pca, svd
 from gpunet.linalg.choose import cpu_routes
-from gpunet.linalg.eigen import NotConverged, leading_by_eigh, leading_by_lanczos
+from gpunet.linalg.eigen import NotConverged, _qr, leading_by_eigh, leading_by_lanczos
 from gpunet.linalg.matrix import RunningSum, TallMatrix, inner
-from gpunet.linalg.routes import _complete, _inverse, _rotate, by_levels, conditioned, finish, resolved
+from gpunet.linalg.routes import _complete, _rotate, by_levels, conditioned, finish, inverse, resolved
 from gpunet.linalg.verify import measure, tolerance
 from tests.linalg.matrices import check_triples, orthonormal, with_spectrum
 
@@ -191,7 +191,7 @@ def test_rotate_is_a_product(first, mixed, rng):
 @pytest.mark.parametrize("n", [1, 64, 65, 200])
 def test_inverse_of_a_triangular_matrix(n, rng):
     lower = np.linalg.cholesky(np.cov(rng.standard_normal((n, 3 * n + 3))).reshape(n, n) + np.eye(n))
-    np.testing.assert_allclose(_inverse(lower) @ lower, np.eye(n), atol=1e-12)
+    np.testing.assert_allclose(inverse(lower) @ lower, np.eye(n), atol=1e-12)
 
 
 @settings(deadline=None)
@@ -262,9 +262,53 @@ def test_a_gamble_that_goes_badly_ends_early(rng):
         calls.append(1)
         return a.T @ (a @ q)
 
-    with pytest.raises(NotConverged, match="after 4 blocks"):
-        leading_by_lanczos(apply, 480, 10, 1e-12, rounds=2)
-    assert len(calls) == 4
+    with pytest.raises(NotConverged, match="after 2 blocks"):
+        leading_by_lanczos(apply, 480, 10, 1e-12, patience=16)
+    assert len(calls) == 2
+
+
+def test_what_was_seen_to_go_badly_is_not_iterated_again(rng, monkeypatch):
+    """Noise: X is given up after two blocks, and its Gram matrix goes to LAPACK at once."""
+    tried = []
+    monkeypatch.setattr("gpunet.linalg.routes.leading", lambda *_: tried.append(1))
+    a = rng.standard_normal((3072, 2000))
+    found = svd(a, 1)
+    assert found.route == "gram"
+    assert len(found.rejected) == 1
+    assert found.rejected[0].endswith("λ₁ after 2 blocks")
+    assert not tried
+    check_triples(a, found, 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "copied"),
+    [
+        *(("f4", 1e3, False), ("f4", 1e-3, False), ("f4", 1e6, True), ("f4", 1e-6, True), ("f4", 1e35, True)),
+        *(("f8", 1e-49, False), ("f8", 1e49, False), ("f8", 1e-51, True), ("f8", 1e300, True)),
+    ],
+)
+def test_numbers_of_ordinary_size_are_read_where_they_lie(dtype, size, copied, rng):
+    a = (with_spectrum(rng, 700, 600, 30.0 / np.arange(1, 601)) * size).astype(dtype)
+    x = TallMatrix(a)
+    x.rescale()
+    _, part = next(x.chunks())
+    assert np.shares_memory(part, a) != copied
+    assert 0.25 < np.abs(part).max() <= 1 or not copied
+    check_triples(a, svd(a, 1, method="randomized"), 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("cond", [1, 10, 1e3, 1e6, 1e12, np.inf])
+@pytest.mark.parametrize("width", [5, 16, 40])
+def test_qr_of_a_block(dtype, cond, width, rng):
+    y = with_spectrum(rng, 500, width, np.geomspace(1, 1 / cond, width) if cond < np.inf else np.arange(width) < 3)
+    y = y.astype(dtype)
+    q, b = _qr(y)
+    eps = np.finfo(dtype).eps
+    assert q.dtype == b.dtype == dtype
+    np.testing.assert_allclose(q.T @ q, np.eye(width), atol=20 * eps)
+    np.testing.assert_allclose(q @ b, y, atol=20 * eps)
+    assert not np.tril(b, -1).any()
 
 
 @pytest.mark.parametrize("method", ["subspace", "randomized"])
