@@ -31,15 +31,21 @@ class Rates:
 
 RATES = Rates()
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
-# Blocks of patience from which on iterating is tried, in float32 and not: as many as it takes where it goes well. Where
-# it goes badly that shows after two.
-GAMBLE = {True: 7, False: 12}
-STAKE = 0.7  # of the sure way's time, that may still lie ahead of an iteration: what lies behind is spent either way
+GOOD = {True: 7, False: 13}  # blocks that an iteration takes where it goes well, of float32 and of float64
+STAKE = 0.5  # of the sure way's time, that may still lie ahead of an iteration: what lies behind is spent either way
+
+
+def few_of_many(n: int, k: int) -> bool:
+    """Whether SciPy's syevr, which computes no eigenvectors but the k asked for, saves more than it costs.
+
+    It has threads of its own, and those of NumPy still spin for 0.1 s after the last product: the two fight for cores.
+    """
+    return n >= 1024 and 8 * k <= n
 
 
 def eigh_seconds(n: int, k: int, rates: Rates = RATES) -> float:
     """What LAPACK is expected to take for the k leading eigenvectors of a symmetric matrix n×n."""
-    cubes, squares = rates.leading if n >= 512 and 8 * k <= n else rates.eigh
+    cubes, squares = rates.leading if few_of_many(n, k) else rates.eigh
     return cubes * n**3 + squares * n**2
 
 
@@ -83,10 +89,25 @@ def full_seconds(long: int, short: int, rates: Rates = RATES) -> float:
 
 
 def patience(x: TallMatrix, k: int, long_side: bool) -> float:
-    """For how many more blocks it pays to iterate on X, where X's Gram matrix is the sure way."""
+    """For how many more blocks it pays to iterate on X, in place of its Gram matrix; 0 where it never does.
+
+    It is worth a try where X is read as it lies, and going well saves more than the two blocks that going badly costs:
+    half as much again, by measurement. Where X can be iterated on well so can its Gram matrix; where not, that is left
+    to LAPACK, and going on is weighed against it.
+    """
     single = not x.float64_products
-    sure = gram_seconds(x.long, x.short, k, single, long_side)
-    return STAKE * sure / krylov_seconds(2 * x.long * x.short, x.short, k, single)
+    if x.exact or not x.as_it_lies(x.dtype):
+        return 0.0
+    sure = hoped = gram_seconds(x.long, x.short, k, single, long_side)
+    block, good = krylov_seconds(2 * x.long * x.short, x.short, k, single), GOOD[x.dtype == np.float32]
+    if iterates(x.short, k):
+        hoped -= max(0.0, eigh_seconds(x.short, k) - good * krylov_seconds(x.short**2, x.short, k, False))
+    return STAKE * sure / block if good * block * (1 + 3 * block / sure) < hoped else 0.0
+
+
+def iterates(n: int, k: int) -> bool:
+    """Whether the k leading eigenvectors of n×n are iterated for before LAPACK is asked."""
+    return n >= 200 and 25 * k <= n
 
 
 def few_calls(m: int, n: int) -> bool:
@@ -115,7 +136,7 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
     if whole < sure:
         return "full", *gram, "gram-levels", "qr"
     last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
-    if not x.exact and patience(x, k, long_side) > GAMBLE[single]:
+    if patience(x, k, long_side):
         return "randomized", *gram, *last
     return *gram, *last
 

@@ -212,9 +212,13 @@ class TallMatrix:
         self.grams.clear()
         self.eigen.clear()
 
+    def as_it_lies(self, dtype: Any) -> bool:
+        """Whether chunks of this dtype are views, which take neither time nor memory."""
+        return self.rows is None and self.mean is None and self.scale == 1 and self.a.dtype == dtype
+
     def chunk_rows(self, dtype: Any) -> int:
         """Rows of a chunk of CHUNK_BYTES; more where chunks are views, which take no memory."""
-        if self.rows is None and self.mean is None and self.scale == 1 and self.a.dtype == dtype:
+        if self.as_it_lies(dtype):
             return min(self.long, VIEW_ROWS)
         return int(max(1, min(self.long, CHUNK_BYTES // (self.short * np.dtype(dtype).itemsize))))
 

@@ -60,9 +60,12 @@ def by_gram(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
 
 
 def by_gram64(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
-    """`by_gram` with float64 products whatever the data's dtype; of all triples none is lost, so that is not asked."""
+    """`by_gram` with float64 products whatever the data's dtype.
+
+    Of all triples none is lost, and X v is at hand to tell how good they are: that is not foretold.
+    """
     values, v = eigen(x, "float64", k)
-    if k < x.short:
+    if k < x.short or not long_side:
         _check_resolved(values, False, limit)
     return finish(x, np.sqrt(values), v, long_side, limit)
 
