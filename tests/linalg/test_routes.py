@@ -17,6 +17,7 @@ from gpunet.linalg.eigen import NotConverged, _qr, leading_by_eigh, leading_by_l
 from gpunet.linalg.matrix import RunningSum, TallMatrix, inner
 from gpunet.linalg.routes import _complete, _rotate, by_levels, conditioned, finish, inverse, resolved
 from gpunet.linalg.verify import measure, tolerance
+from gpunet.rng import LINALG, stream
 from tests.linalg.matrices import check_triples, orthonormal, with_spectrum
 
 EPS = np.finfo(float).eps
@@ -264,6 +265,28 @@ def test_a_gamble_that_goes_badly_ends_early(rng):
     with pytest.raises(NotConverged, match="after 2 blocks"):
         leading_by_lanczos(apply, 480, 10, 1e-12, patience=16)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("more", [3e-5, 1e-4, 2e-4])
+@pytest.mark.parametrize(("n", "k"), [(1000, 1), (1000, 5), (3000, 1)])
+def test_near_one_the_largest_is_found_all_the_same(n, k, more):
+    """After one block a matrix near 1 leaves a residual within the tolerance whatever the vectors are."""
+    a = np.eye(n, dtype=np.float32)
+    a[7, 7] += np.float32(more)
+    assert svd(a, k).s[0] == pytest.approx(1 + more, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "gram", "randomized", "subspace"])
+def test_what_the_first_block_misses_is_found(method):
+    """The start block spans a space that X maps to itself, and σ₁ is beside it."""
+    n, k, width = 700, 5, 9
+    q = np.linalg.qr(stream(0, LINALG).standard_normal((n, width)))[0]
+    x = np.random.default_rng(5).standard_normal(n)
+    for _ in range(2):
+        x -= q @ (q.T @ x)
+    x /= np.linalg.norm(x)
+    a = (q * np.linspace(0.9, 0.5, width)) @ q.T + np.outer(x, x)
+    np.testing.assert_allclose(svd(a, k, method=method).s, [1, 0.9, 0.85, 0.8, 0.75], atol=1e-12)
 
 
 def test_what_was_seen_to_go_badly_is_not_iterated_again(rng, monkeypatch):
