@@ -96,7 +96,7 @@ def patience(x: TallMatrix, k: int, long_side: bool) -> float:
     to LAPACK, and going on is weighed against it.
     """
     single = not x.float64_products
-    if x.exact or not x.as_it_lies(x.dtype):
+    if not x.as_it_lies(x.dtype):
         return 0.0
     sure = hoped = gram_seconds(x.long, x.short, k, single, long_side)
     block, good = krylov_seconds(2 * x.long * x.short, x.short, k, single), GOOD[x.dtype == np.float32]
