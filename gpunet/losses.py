@@ -37,6 +37,10 @@ class Loss:
         self.ops = backend
         self.last = activation
 
+    def classes(self, outputs: int) -> int:
+        """How many classes a model with so many outputs tells apart: one output tells 0 from 1."""
+        return max(2, outputs)
+
     def scale(self, n: int) -> float:
         """Factor on ∂L/∂z for a batch of n."""
         return 1.0 if self.reduction == "sum" else 1.0 / n
@@ -50,6 +54,14 @@ class SoftmaxCrossEntropy(Loss):
     """−log softmax(z)[label]; the last layer has no activation."""
 
     activation = "identity"
+
+    def classes(self, outputs: int) -> int:
+        if outputs < 2:
+            raise InputError(
+                f"the softmax of {outputs} output is always 1: expected an output a class, or for two classes "
+                "loss='binary_cross_entropy' and a last layer Dense(1, 'sigmoid')"
+            )
+        return outputs
 
     def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
         self.ops.softmax_cross_entropy(z, labels, self.scale(len(z)), dz, totals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class DivergenceGuard(Callback):
         train, xp = trainer.plan.train, trainer.backend.xp
         every = -(-len(train) // LOOKED_AT)
         x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self._looked_at = Samples(x, labels, train.scale)
+        self._looked_at: Samples = replace(train, x=x, labels=labels)
         self.start = trainer.evaluate(self._looked_at)["loss"]
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
