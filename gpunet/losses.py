@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gpunet.backend.base import Array, Backend
+from gpunet.checks import is_one_of
 from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
@@ -23,7 +24,7 @@ class Loss:
     activation: str | None = None  # what the model's last layer must have; None: anything
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        if reduction not in ("mean", "sum"):
+        if not is_one_of(reduction, ("mean", "sum")):
             raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
@@ -94,6 +95,7 @@ def resolve(loss: str | Loss) -> Loss:
     """A loss, from itself or from its name."""
     if isinstance(loss, Loss):
         return loss
-    if loss not in NAMED:
-        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}")
+    if not is_one_of(loss, NAMED):
+        mend = ", or an object such as gn.SquaredError()"
+        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}{mend}")
     return NAMED[loss]()
