@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gpunet.errors import DataError, OutputError
+from gpunet.errors import DataError, OutputError, shown
 
 from . import registry
 from .delivery import Delivery
@@ -42,9 +42,15 @@ def fetch(
     Raises FetchError when no mirror delivers, OutputError when the folder cannot be written, DataError for a
     name that is unknown or an address that is none.
     """
+    from gpunet.checks import as_list, check_flag, check_range
+
     entry = registry.entry(name)
-    addresses = [_checked(mirror) for mirror in (mirrors or entry.mirrors)]
-    job = _Job(entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(progress))
+    check_range("timeout", timeout, above=0)
+    given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'", str)
+    addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
+    job = _Job(
+        entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(check_flag("progress", progress))
+    )
     return job.from_archive(entry.archive) if entry.archive else [job.file(file) for file in entry.files]
 
 
@@ -134,7 +140,12 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _checked(mirror: str) -> str:
-    address = urlsplit(mirror)
+    try:
+        address = urlsplit(mirror)
+    except ValueError as error:
+        raise DataError(f"mirror {shown(mirror)} is not an address: {error}") from error
     if address.scheme not in ("http", "https") or not address.netloc:
-        raise DataError(f"mirror {mirror!r} is not an address; expected http://… or https://…, the folder of the files")
+        raise DataError(
+            f"mirror {shown(mirror)} is not an address; expected http://… or https://…, the folder of the files"
+        )
     return mirror.rstrip("/") + "/"

@@ -6,8 +6,9 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from gpunet.errors import OutputError
+from gpunet.errors import InputError, OutputError, shown
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -37,3 +38,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(FileNotFoundError):  # interrupted just after the rename
             os.unlink(name)
         raise
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path; InputError for what names no file or folder."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'")
+    return Path(value)

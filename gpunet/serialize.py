@@ -18,9 +18,9 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
-from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.files import write_atomically
-from gpunet.model import Sequential
+from gpunet.errors import DataError, InputError, OutputError, ShapeError
+from gpunet.files import check_path, write_atomically
+from gpunet.model import Sequential, check_model
 
 KEY, FORMAT = "gpunet", 1
 SEAL, BLANK = "sha256", "0" * 64
@@ -38,9 +38,13 @@ def save(model: Sequential, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    if not model.built:
+    target = check_path("path", path)
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    write_atomically(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    try:
+        write_atomically(target, to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    except OSError as error:
+        raise OutputError(f"cannot write the model '{path}': {error.strerror or error}") from error
 
 
 def describe(model: Sequential) -> str:
@@ -76,7 +80,7 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
 
     Raises DataError where the file is missing, damaged, or was not written by `save`.
     """
-    arrays, metadata = _read(Path(path))
+    arrays, metadata = _read(check_path("path", path))
     if KEY not in metadata:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
@@ -101,9 +105,9 @@ def load_weights(model: Sequential, path: str | Path) -> None:
 
     Raises DataError naming what is missing, unknown or of another shape; the model is then left as it was.
     """
-    if not model.built:
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: build it before loading")
-    _assign(model, _read(Path(path))[0], str(path))
+    _assign(model, _read(check_path("path", path))[0], str(path))
 
 
 def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
