@@ -11,6 +11,7 @@ import numpy as np
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+MOST = 2**31 - 1  # numbers in one sample or one weight: what is beyond is a mistake
 DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
@@ -112,6 +113,13 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_text(name: str, value: Any) -> str:
+    """The text; InputError for what is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {shown(value)}: expected a text")
+    return value
+
+
 def is_one_of(value: Any, known: Collection[str]) -> bool:
     """Whether a setting is one of the names, without a word from what cannot be compared with them."""
     try:
@@ -138,9 +146,9 @@ def as_list(name: str, value: Any, of: str, kind: type = object) -> list[Any]:
 def check_shape(name: str, shape: Any, least: int = 1) -> tuple[int, ...]:
     """A shape of at least so many sizes ≥ 1, as Python's integers; ShapeError otherwise."""
     sizes = tuple(as_list(name, shape, "sizes")) if isinstance(shape, (tuple, list)) else ()
-    if len(sizes) < least or not all(map(is_whole, sizes)):
+    if len(sizes) < least or not all(map(is_whole, sizes)) or math.prod(map(int, sizes)) > MOST:
         wanted = "(784,)" if least < 2 else "(10, 784)"
-        raise ShapeError(f"{name} is {shown(shape)}: expected a tuple of whole numbers ≥ 1 such as {wanted}")
+        raise ShapeError(f"{name} is {shown(shape)}: expected whole numbers ≥ 1 such as {wanted}, of a product < 2³¹")
     return tuple(map(int, sizes))
 
 
@@ -214,10 +222,16 @@ def check_rows(rows: Any, what: str) -> Any:
     return array
 
 
+def check_integers(labels: Any) -> None:
+    """InputError where an array of labels holds no integers."""
+    if labels.dtype.kind not in "biu":
+        raise InputError(f"labels have dtype {labels.dtype}: expected integers; convert them with .astype('int64')")
+
+
 def check_lengths(x: Any, labels: Any, what: str) -> None:
     """DataError where samples and labels differ in number, or there are none."""
-    if not (x.ndim and labels.ndim):
-        raise DataError(f"{what}: samples have shape {x.shape} and labels {labels.shape}: expected as many of each")
+    if x.ndim == 0 or labels.ndim != 1:
+        raise DataError(f"{what}: samples have shape {x.shape} and labels {labels.shape}: expected one label a sample")
     if len(x) != len(labels):
         raise DataError(f"{what}: {len(x)} samples and {len(labels)} labels: expected as many of each")
     if len(x) == 0:

@@ -11,7 +11,7 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import check_finite, check_shape, is_one_of
+from gpunet.checks import check_finite, check_shape, check_text, is_one_of
 from gpunet.errors import DataError, InputError, ShapeError, shown
 from gpunet.model import Sequential, check_model
 from gpunet.rng import check_seed
@@ -69,6 +69,7 @@ class Evaluator:
         return self._samples(x, labels, what, keep=True)
 
     def _samples(self, x: Any, labels: Any, what: str, keep: bool = False, labelled: bool = False) -> Samples:
+        check_text("what", what)
         if isinstance(x, Samples):
             if labels is not None:
                 raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")

@@ -41,7 +41,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def check_path(name: str, value: Any) -> Path:
-    """A path; InputError for what names no file or folder."""
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
-        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'")
-    return Path(value)
+    """A path, which need not exist; InputError for what cannot be one."""
+    try:
+        path = Path(value)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except Exception as error:  # too long for the system, of bytes, a zero within, or an object of the user's
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'") from error
+    return path

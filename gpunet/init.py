@@ -77,6 +77,7 @@ def resolve(drawing: Drawing) -> Initializer:
 
 def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """What the function makes; InputError where it fails, as it may be a user's own."""
+    shape = check_shape("shape", shape)
     try:
         return draw(shape, rng)
     except GpunetError:

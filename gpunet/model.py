@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats, as_list, check_shape, is_one_of, is_whole
+from gpunet.checks import as_floats, as_list, check_shape, check_whole, is_one_of, is_whole
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
@@ -172,8 +172,7 @@ class Sequential:
 
     def bind(self, batch: int) -> None:
         """Allocate activations for up to `batch` samples; gradients of inputs share two buffers in turn."""
-        if not is_whole(batch):
-            raise InputError(f"batch is {shown(batch)}: expected a whole number of samples ≥ 1")
+        batch = check_whole("batch", batch, of=" of samples")
         if not self.built:
             raise InputError("the model has no weights yet: build it before it gets a workspace")
         if batch <= self.capacity:

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_finite, check_flag, check_labels, check_lengths, check_whole, is_one_of, real_array
+from gpunet.checks import (
+    check_finite,
+    check_flag,
+    check_labels,
+    check_lengths,
+    check_text,
+    check_whole,
+    is_one_of,
+    real_array,
+)
 from gpunet.errors import InputError, ShapeError, shown
 
 
@@ -18,8 +27,7 @@ def check_samples(x: Any, what: str) -> Any:
     bool, integers, float32 and float64 stay as they are; big-endian values are converted. Raises InputError for other
     dtypes, masked arrays and sparse matrices, ShapeError where x has no second axis, or samples hold no number.
     """
-    if not isinstance(what, str):
-        raise InputError(f"what is {shown(what)}: expected a name for the data such as 'data'")
+    check_text("what", what)
     x = real_array(x, f"{what}: x")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ShapeError(f"{what}: x has shape {x.shape}, expected (samples, features)")
@@ -80,7 +88,7 @@ class Samples:
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         x = check_samples(x, what)
         labels = None if labels is None else check_labels(labels, classes, what)
-        check_lengths(x, x if labels is None else labels, what)
+        check_lengths(x, np.arange(len(x)) if labels is None else labels, what)
         check_finite(x, what, dtype)
         held = backend.asarray(x)
         if check_flag("copy", copy) and held is x:

@@ -16,7 +16,7 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_rows, is_whole
+from gpunet.checks import as_list, check_flag, check_rows, check_text, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
@@ -236,9 +236,7 @@ class Trainer(Evaluator):
 
     def stop(self, reason: str) -> None:
         """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""
-        if not isinstance(reason, str):
-            raise InputError(f"reason is {shown(reason)}: expected a few words")
-        self.stopped = reason
+        self.stopped = check_text("reason", reason)
 
     @property
     def _look(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_flag, is_number, on_device, real_array
+from gpunet.checks import check_flag, check_integers, is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
@@ -234,6 +234,5 @@ def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
         raise ShapeError(f"x has shape {x.shape}: expected (samples, features); reshape it with x.reshape(len(x), -1)")
     if array.shape != x.shape[:1]:
         raise ShapeError(f"labels have shape {array.shape}: expected ({len(x)},), one label a sample of x {x.shape}")
-    if array.dtype.kind not in "biu":
-        raise InputError(f"labels have dtype {array.dtype}: expected integers; convert them with .astype('int64')")
+    check_integers(array)
     return array

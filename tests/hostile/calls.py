@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,7 @@ def pca() -> Any:
     return gn.class_pca(X, Y, 2)
 
 
+@cache
 def targets_by_class() -> dict[type, Target]:
     return {target.function: target for target in targets().values() if inspect.isclass(target.function)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import decimal
 import fractions
+import importlib.util
 import types
 from collections import OrderedDict, UserList
 from collections.abc import Callable
@@ -120,10 +121,17 @@ def structured() -> Any:
 
 
 def torch_tensors() -> dict[str, Callable[[], Any]]:
-    try:
-        import torch
-    except ImportError:
+    """Made where PyTorch is; imported with the first of them, since that takes a second."""
+    if importlib.util.find_spec("torch") is None:
         return {}
+
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            import torch
+
+            return getattr(torch, name)
+
+    torch = Torch()
     return {
         "a tensor": lambda: torch.ones(60, 5),
         "a 0-d tensor": lambda: torch.tensor(2.0),
@@ -150,6 +158,7 @@ def sparse() -> dict[str, Callable[[], Any]]:
     }
 
 
+TENSORS = torch_tensors()
 X = np.linspace(-1, 1, 300).reshape(60, 5)
 VALUES: dict[str, Callable[[], Any]] = {
     **{
@@ -377,6 +386,6 @@ VALUES: dict[str, Callable[[], Any]] = {
         X, np.arange(60)
     ),
     "samples without labels": lambda: gn.Trainer(gn.Sequential([gn.Dense(3)]), device="numpy").samples(X),
-    **torch_tensors(),
+    **TENSORS,
     **sparse(),
 }

@@ -27,7 +27,7 @@ from typing import Any
 
 from gpunet.errors import LONGEST, GpunetError
 from tests.hostile.calls import Target, call, needed, targets, value
-from tests.hostile.pool import VALUES
+from tests.hostile.pool import TENSORS, VALUES
 
 SECONDS, GROWTH = 10, 1 << 30
 ROOM = 6 << 30  # of addresses beyond those in use when the calls begin, so that a mistake does not take the machine
@@ -37,7 +37,7 @@ class Slow(BaseException):
     """A call took too long."""
 
 
-def wrong(target: Target, seed: int, number: int) -> tuple[dict[str, Any], list[str]]:
+def wrong(target: Target, seed: int, number: int, light: bool = False) -> tuple[dict[str, Any], list[str]]:
     """The values of one call, and which of them are wrong, in words."""
     draw = random.Random(f"{target.name} {seed} {number}")
     names = [name for name in target.parameters if needed(target, name) or draw.random() < 0.3]
@@ -46,6 +46,8 @@ def wrong(target: Target, seed: int, number: int) -> tuple[dict[str, Any], list[
     for name in target.parameters:
         if name in spoilt:
             kind = draw.choice(list(VALUES))
+            if light and kind in TENSORS:
+                kind = "what raises"
             values[name] = VALUES[kind]()
             told.append(f"{name} = {kind}")
         elif name in names:
@@ -88,7 +90,7 @@ def outcome(target: Target, values: dict[str, Any]) -> str:
     return f"took {grown / (1 << 30):.1f} GiB" if grown > GROWTH else ""
 
 
-def child(plan: Sequence[tuple[str, int]], seed: int) -> None:
+def child(plan: Sequence[tuple[str, int]], seed: int, light: bool) -> None:
     """Make the calls, saying on standard output which comes next and what was found."""
     talk = os.fdopen(os.dup(1), "w", buffering=1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -111,14 +113,14 @@ def child(plan: Sequence[tuple[str, int]], seed: int) -> None:
         if place == 0 and used:
             resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
         talk.write(json.dumps({"next": place}) + "\n")
-        values, told = wrong(known[name], seed, number)
+        values, told = wrong(known[name], seed, number, light)
         if found := outcome(known[name], values):
             talk.write(json.dumps({"finding": place, "what": found, "told": told}) + "\n")
     talk.write(json.dumps({"next": len(plan)}) + "\n")
 
 
-def findings(plan: Sequence[tuple[str, int]], seed: int) -> Iterator[tuple[str, int, str]]:
-    """(target, number, what) of every finding, from as many children as it takes."""
+def findings(plan: Sequence[tuple[str, int]], seed: int, light: bool = False) -> Iterator[tuple[str, int, str]]:
+    """(target, number, what) of every finding, from as many children as it takes; light: without PyTorch's tensors."""
     start = 0
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
@@ -127,7 +129,8 @@ def findings(plan: Sequence[tuple[str, int]], seed: int) -> Iterator[tuple[str, 
         }  # fmt: skip
         while start < len(plan):
             with subprocess.Popen(
-                [sys.executable, "-m", "tests.hostile.random_calls", "--child", "--seed", str(seed)], env=environment,
+                [sys.executable, "-m", "tests.hostile.random_calls", "--child", "--seed", str(seed),
+                 *(["--light"] if light else [])], env=environment,
                 cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             ) as process:  # fmt: skip
                 assert process.stdin is not None
@@ -162,13 +165,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first call")
     parser.add_argument("--only", help="beginning of the targets' names")
+    parser.add_argument("--light", action="store_true", help="without PyTorch's tensors")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child([tuple(each) for each in json.load(sys.stdin)], options.seed)
+        child([tuple(each) for each in json.load(sys.stdin)], options.seed, options.light)
         return 0
     plan, count = planned(options.count, options.first, options.only), 0
-    for name, number, what in findings(plan, options.seed):
+    for name, number, what in findings(plan, options.seed, options.light):
         count += 1
         print(f"{name}: {what}\n    again: --only {name} --seed {options.seed} --first {number} --count 1", flush=True)
     print(f"{count} findings in {len(plan)} calls of {len({name for name, _ in plan})} targets")
