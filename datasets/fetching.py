@@ -45,7 +45,7 @@ def fetch(
     from gpunet.checks import as_list, check_flag, check_range
 
     entry = registry.entry(name)
-    check_range("timeout", timeout, above=0)
+    timeout = check_range("timeout", timeout, above=0)
     given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'", str)
     addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
     job = _Job(

@@ -128,7 +128,7 @@ def is_one_of(value: Any, known: Collection[str]) -> bool:
         return False
 
 
-def as_list(name: str, value: Any, of: str, kind: type = object) -> list[Any]:
+def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:
     """The items of a list, tuple or generator, all of `kind`, `of` in words; InputError otherwise, at the first."""
     found = []
     try:
@@ -246,11 +246,14 @@ def check_range(
     above: float = -math.inf,
     below: float = math.inf,
     most: float = math.inf,
-) -> None:
-    """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
+) -> float:
+    """The number as Python's float, since NumPy's small ones overflow in products; InputError where it is not finite.
+
+    It is to be least ≤ value ≤ most and above < value < below.
+    """
     number = _as_float(value) if is_number(value) else math.nan
     if math.isfinite(number) and least <= number <= most and above < number < below:
-        return
+        return number
     wanted = [
         f"{sign} {bound:g}"
         for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below))

@@ -96,7 +96,7 @@ def gradient_check(
     >>> table.relative_error < 1e-6
     True
     """
-    check_range("step", step, above=0)
+    step = check_range("step", step, above=0)
     check_model(model)
     backend = get_backend(device)
     looker = Evaluator(

@@ -23,7 +23,7 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
 
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
-    check_range("std", std, least=0)
+    std = check_range("std", std, least=0)
     return lambda shape, rng: _checked(rng).normal(0.0, std, check_shape("shape", shape))
 
 

@@ -39,6 +39,7 @@ class Sequential:
             layer.name, layer.head = str(place), layer is self.layers[-1]
             place += layer.slots
         self.built = False
+        self._store: Parameters | None = None
         self.capacity = 0
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self.migrations: list[Migration] = []  # one for each `replace`; a trainer follows them
@@ -115,11 +116,11 @@ class Sequential:
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
         self.layers[index] = layer
-        before = self._store
+        before = self._built()
         self._declare()
         self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
         self._write(kept | new)
-        self.migrations.append(migration(before, self._store, layer.name, inherits, state))
+        self.migrations.append(migration(before, self._built(), layer.name, inherits, state))
         layer.made_from, layer.inherits = None, {}  # what it came from may be freed
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
@@ -156,17 +157,22 @@ class Sequential:
     @property
     def parameters(self) -> dict[str, Array]:
         """Views of the parameters by name ("0.weight", …), in the layers' order: writing into one changes the model."""
-        return self._store.views
+        return self._built().views
 
     @property
     def gradients(self) -> dict[str, Array]:
         """Views of the trained parameters' gradients by name."""
-        return self._store.gradients
+        return self._built().gradients
 
     @property
     def flat(self) -> tuple[Array, Array, int]:
         """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
-        return self._store.flat
+        return self._built().flat
+
+    def _built(self) -> Parameters:
+        if self._store is None:
+            raise InputError("the model has no weights yet: build it, or let a gn.Trainer")
+        return self._store
 
     # -- workspace --------------------------------------------------------------------------------------------------
 
@@ -177,7 +183,7 @@ class Sequential:
             raise InputError("the model has no weights yet: build it before it gets a workspace")
         if batch <= self.capacity:
             return
-        trained = {name.rpartition(".")[0] for name in self._store.trained}
+        trained = {name.rpartition(".")[0] for name in self._built().trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
         turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in (0, 1)}
@@ -258,6 +264,7 @@ class Sequential:
     @property
     def output_shape(self) -> Shape:
         """Shape of one sample's output."""
+        self._built()
         return self._shapes[-1]
 
     def config(self) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ class Trainer(Evaluator):
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self.optimizer = resolve(optimizer)
         self.graphs = Graphs(self.backend, graphs)
+        self.followed = -1
         self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
@@ -245,6 +246,8 @@ class Trainer(Evaluator):
 
     def _follow(self) -> None:
         """Take the optimiser's state to where the model's replaced layers left their parameters."""
+        if self.followed < 0:
+            raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         params, grads, _ = self.model.flat
         self.optimizer.migrate(self.model.migrations[self.followed :], params, grads)
         self.followed = len(self.model.migrations)

@@ -59,7 +59,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name in ("variance", "correlation", "fraction"):
-            check_range(name, getattr(self, name), above=0, most=1)
+            object.__setattr__(self, name, check_range(name, getattr(self, name), above=0, most=1))
         check_flag("center", self.center)
         if self.most is not None:
             check_whole("most", self.most)
@@ -101,7 +101,7 @@ class FittedLayer(Layer):
         x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
         check_lengths(x, labels, "the layer's input")
         check_integers(labels)
-        rows = chosen_rows(labels, fraction, seed)
+        rows = chosen_rows(labels, thresholds.fraction, seed)
         backend = get_backend(device)
         batches = (
             (some_rows(x, part, backend), labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))

@@ -228,7 +228,7 @@ def reached(values: Floats, variance: float, total: float) -> int:
 
     The share is compared a rounding error below, so that variance=1 ends where the trace is exhausted.
     """
-    enough = np.cumsum(values) >= variance * total * (1 - 1e-12)
+    enough = np.cumsum(values) >= float(variance) * total * (1 - 1e-12)
     return int(np.argmax(enough)) + 1 if enough.any() else len(values)
 
 

@@ -93,7 +93,7 @@ def class_pca(
     chosen = []
     for index, rows in enumerate(np.split(order, starts[1:])):
         if fraction < 1:
-            size = max(1, round(fraction * len(rows)))
+            size = max(1, round(float(fraction) * len(rows)))
             rows = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
         most = min(len(rows), x.shape[1])
         if components is not None and components > most:

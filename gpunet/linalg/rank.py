@@ -166,7 +166,7 @@ def marchenko_pastur_median(beta: float) -> float:
     A = Σ c^k sin(kθ)/k = arctan(c sin θ/(1 − c cos θ)). Bisected in θ, to some 1e-15: ω(1) is 2.85836. The 2.8582 of
     the paper's table comes from a bisection that stops at 1e-3. Raises InputError for β outside (0, 1].
     """
-    check_range("beta", beta, above=0, most=1)
+    beta = check_range("beta", beta, above=0, most=1)
     c = math.sqrt(beta)
     low, high = 0.0, math.pi
     for _ in range(60):
