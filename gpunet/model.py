@@ -216,6 +216,7 @@ class Sequential:
     def _settle(self, n: int) -> None:
         """Batches have n samples from now on."""
         self._batch = int(n)
+        self._passed = False
         self._kind, self._dtype = type(self.d_scores), self.d_scores.dtype
         self._takes, self._gives = (self._batch, *self.input_shape), (self._batch, *self.output_shape)
 
@@ -225,6 +226,7 @@ class Sequential:
         """Scores z (n, outputs): what the last layer computes before its activation."""
         if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
             raise self._unfit("x", x)
+        self._passed = True
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -233,6 +235,8 @@ class Sequential:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
         if type(dz) is not self._kind or dz.shape != self._gives or dz.dtype != self._dtype:
             raise self._unfit("dz", dz)
+        if not self._passed:
+            raise InputError("backward needs what a forward pass leaves behind: call forward first")
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)
