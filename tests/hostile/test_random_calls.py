@@ -125,6 +125,7 @@ def test_random_calls_light():
     assert list(findings(planned(2), seed=5, light=True)) == []
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_a_finding_and_the_rest_goes_on():
     (found,) = findings([("Dense", 0), ("no such name", 0), ("Dense", 1)], seed=0, light=True)
     assert found == ("no such name", 0, "the process ended with 1")
