@@ -80,7 +80,8 @@ def test_what_is_no_whole_number_is_named(place, wrong):
 def test_configurations_stay_json(kind):
     layers = [
         gn.Reshape((kind(1), kind(6), kind(6))), gn.Conv2D(kind(2), kind(3), pool=kind(2), trainable=np.True_),
-        gn.MaxPool2D(kind(2)), gn.Flatten(), gn.LowRankDense(kind(4), kind(1)), gn.Activation("relu"), gn.Dense(kind(3)),
+        gn.MaxPool2D(kind(2)), gn.Flatten(), gn.LowRankDense(kind(4), kind(1)), gn.Activation("relu"),
+        gn.Dense(kind(3)),
     ]  # fmt: skip
     text = json.dumps(gn.Sequential(layers).config())
     assert json.dumps(Sequential.from_config(json.loads(text)).config()) == text
