@@ -76,6 +76,7 @@ class Trainer(Evaluator):
         self.optimizer = resolve(optimizer)
         self.graphs = Graphs(self.backend, graphs)
         self.followed = -1
+        self._stepped = 0  # id of the samples that were last seen to fit
         self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
@@ -208,6 +209,8 @@ class Trainer(Evaluator):
 
     def step(self, train: Samples, order: Array, n: int) -> None:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
+        if id(train) != self._stepped or order is not self._order:
+            self._check_step(train, order)
         if self.followed != len(self.model.migrations):
             self._follow()
         self.model.use(n)
@@ -219,6 +222,17 @@ class Trainer(Evaluator):
         self.model.backward(self.model.d_scores)
         self.optimizer.step()
         ops.advance(self.tally.cursor, n)
+
+    def _check_step(self, train: Samples, order: Array) -> None:
+        """That a step can be made on these: looked at when they are new, as a step has no time for it."""
+        if self.followed < 0:
+            raise InputError("the trainer has seen no data yet: call prepare or fit before step")
+        if not isinstance(train, Samples):
+            raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
+        self._samples(train, None, "training data", labelled=True)
+        if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
+            raise InputError(f"order is {shown(order)}: expected what trainer.line_up(numbers of samples) returned")
+        self._stepped = id(train)
 
     def stepper(self) -> Callable[[Samples, Array, int], None]:
         """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`."""
@@ -246,8 +260,6 @@ class Trainer(Evaluator):
 
     def _follow(self) -> None:
         """Take the optimiser's state to where the model's replaced layers left their parameters."""
-        if self.followed < 0:
-            raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         params, grads, _ = self.model.flat
         self.optimizer.migrate(self.model.migrations[self.followed :], params, grads)
         self.followed = len(self.model.migrations)

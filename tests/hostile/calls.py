@@ -89,7 +89,7 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
         if issubclass(kind, gn.Layer):
             shown = name in OF_LAYERS
         else:
-            shown = kind in (gn.Sequential, Samples) or not words & INSIDE
+            shown = kind in (gn.Sequential, gn.Trainer, Samples) or not words & INSIDE
         if shown:
             yield name, method
     if issubclass(kind, gn.Optimizer):
@@ -121,11 +121,12 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
     return {p.name: p.default is not p.empty for p in given if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
-def call(target: Target, values: dict[str, Any]) -> Any:
-    """The call, on a fresh object where it is a method."""
+def call(target: Target, values: dict[str, Any], ready: bool = True) -> Any:
+    """The call, on a fresh object where it is a method: one that is ready for it, or as its constructor leaves it."""
     if target.owner is None:
         return target.function(**values)
-    return target.function(made(target.owner, target.name.rpartition(".")[2]), **values)
+    fresh = made(target.owner, target.name.rpartition(".")[2]) if ready else right(targets_by_class()[target.owner])
+    return target.function(fresh, **values)
 
 
 # -- objects and values that are right ------------------------------------------------------------------------------
@@ -334,6 +335,7 @@ VALUES: dict[str, Maker] = {
     "thresholds": lambda: None,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
+    "Trainer.step.order": lambda: np.arange(60),
     "Sequential.bind.batch": lambda: 20,
     "Sequential.use.n": lambda: 20,
     "Sequential.forward.x": lambda: X.astype("float32"),
