@@ -57,8 +57,12 @@ def real_array(a: Any, what: str) -> Any:
     return array
 
 
-def as_floats(a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Any:
+def as_floats(
+    a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: str | None = None, *, given: bool = True
+) -> Any:
     """`real_array` of floats, of that shape and as `dtype` where they are given: finite, after the cast as before.
+
+    given=False: what was NaN or infinite before the cast is not looked for.
 
     Lists may hold Python's integers; an array of integers is taken for a mistake. Raises InputError for other dtypes,
     ShapeError for another shape, DataError naming what is not finite.
@@ -72,7 +76,7 @@ def as_floats(a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: st
         raise ShapeError(f"{what} has shape {array.shape}: expected {shape}")
     with np.errstate(over="ignore"):
         stored = array if dtype is None else array.astype(dtype)
-    finite = np.isfinite(stored)
+    finite = np.isfinite(stored) if given else np.isfinite(stored) | ~np.isfinite(array)
     if not bool(finite.all()):
         place = np.unravel_index(int(finite.argmin()), array.shape)
         beyond = f", beyond {dtype}" if np.isfinite(float(array[place])) else ""

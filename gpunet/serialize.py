@@ -68,10 +68,7 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
         if now != then:
             model.replace(layer.name, layer)
     model._write(
-        {
-            name: arrays[name] if arrays[name].dtype == p.dtype else as_floats(arrays[name], name, p.shape, model.dtype)
-            for name, p in model.parameters.items()
-        }
+        {name: as_floats(arrays[name], name, p.shape, model.dtype, given=False) for name, p in model.parameters.items()}
     )
 
 

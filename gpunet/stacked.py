@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_floats, check_finite, check_range, check_whole, is_one_of
+from gpunet.checks import as_array, as_floats, check_finite, check_range, check_whole, is_one_of, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
@@ -53,7 +53,7 @@ def draw_weights(sizes: Sequence[int], seeds: Sequence[int], initial: Drawing = 
 
 def sigmoid_outputs(weights: Sequence[Floats], x: Any) -> FloatArray:
     """The nets' outputs (nets, samples), float64, for x (samples, features), or each net's own in front of that."""
-    h = np.swapaxes(np.asarray(x, np.float64), -1, -2)
+    h: FloatArray = np.swapaxes(np.asarray(real_array(x, "x"), np.float64), -1, -2)
     for weight in weights:
         h = 0.5 * np.tanh(0.5 * (weight @ h)) + 0.5
     return h[:, 0]
@@ -98,8 +98,8 @@ def train(
         raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
     backend = get_backend(device)
     if backend.name.startswith("cuda"):
-        x, labels = np.asarray(x), np.asarray(labels)
-        _check(weights, x, labels)
+        x, labels = real_array(x, "x"), as_array(labels, "labels")
+        weights = _check(weights, x, labels, dtype)
         return stacked_cuda.train(
             backend, weights, x, labels, learning_rate=learning_rate, threshold=threshold, limit=limit, dtype=dtype,
             on_mark=on_mark,
@@ -130,8 +130,8 @@ class _Stack:
     """Nets on their way: those that have not finished stand in front, and are stepped a block at a time."""
 
     def __init__(self, weights: Sequence[Floats], x: Any, labels: Any, dtype: str) -> None:
-        x, labels = np.asarray(x), np.asarray(labels)
-        _check(weights, x, labels)
+        x, labels = real_array(x, "x"), as_array(labels, "labels")
+        weights = _check(weights, x, labels, dtype)
         self.live = len(weights[0])
         self.ids = np.arange(self.live)
         self.shared = x.ndim == 2
@@ -178,13 +178,17 @@ def _own(host: Any, dtype: str) -> Floats:
     return array
 
 
-def _check(weights: Sequence[Floats], x: NDArray[Any], labels: NDArray[Any]) -> None:
+def _check(weights: Sequence[Any], x: NDArray[Any], labels: NDArray[Any], dtype: str) -> list[Floats]:
+    """The weights as arrays of floats that fit the dtype; ShapeError or InputError for what does not fit."""
     if x.ndim not in (2, 3) or labels.shape != x.shape[:-1] or 0 in x.shape:
         raise ShapeError(
             f"x has shape {x.shape} and labels {labels.shape}: expected (samples, features) and (samples,), or both "
             "with the nets in front"
         )
-    check_finite(x.reshape(-1, x.shape[-1]), "x")
+    check_finite(x.reshape(-1, x.shape[-1]), "x", dtype)
+    weights = [
+        as_floats(w, f"the weight of layer {layer}", dtype=dtype, given=False) for layer, w in enumerate(weights)
+    ]
     if not np.isin(labels, (0, 1)).all():
         raise InputError(f"labels are {np.unique(labels)[:5].tolist()}: expected 0 and 1, one output tells two classes")
     shapes, nets, inner = [w.shape for w in weights], len(weights[0]) if weights else 0, x.shape[-1]
@@ -196,3 +200,4 @@ def _check(weights: Sequence[Floats], x: NDArray[Any], labels: NDArray[Any]) -> 
         raise ShapeError(
             f"weights have shapes {shapes}, x {x.shape}: expected one output, and data for each net or all"
         )
+    return weights
