@@ -21,7 +21,7 @@ from typing import Any
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import check_range
+from gpunet.checks import check_range, is_whole
 from gpunet.errors import InputError, shown
 from gpunet.experiments import cifar_mlp_search as searches
 from gpunet.experiments.cifar_mlp_claims import GRADIENTS, verdicts
@@ -72,7 +72,7 @@ class Settings:
             check_range(name, getattr(self, name), least=0)
         for name in ("hidden", "batch_size", "epochs", "trials", "wide_trials"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if value is not None and not is_whole(value):
                 raise InputError(f"{name} is a whole number ≥ 1, got {shown(value)}")
 
     def of(self, problem: Problem) -> Settings:

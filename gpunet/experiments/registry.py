@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,6 @@ EXPERIMENTS: dict[str, Entry] = {
 
 def experiment(name: str) -> Entry:
     """The entry of that name; InputError naming those that exist."""
-    if name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment '{name}': expected one of {', '.join(EXPERIMENTS)}")
+    if not isinstance(name, str) or name not in EXPERIMENTS:
+        raise InputError(f"unknown experiment {shown(name)}: expected one of {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]

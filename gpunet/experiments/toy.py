@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import check_range
+from gpunet.checks import check_range, is_whole
 from gpunet.errors import InputError, shown
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
@@ -51,14 +51,14 @@ class Settings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if any(isinstance(units, bool) or not isinstance(units, int) or units < 1 for units in self.hidden):
+        if not all(map(is_whole, self.hidden)):
             raise InputError(f"hidden layers are {list(self.hidden)}: expected whole numbers of units ≥ 1, say 3,3")
         if not self.learning_rates:
             raise InputError("no learning rate is given: expected at least one, say 0.8")
         for rate in self.learning_rates:
             check_range("learning_rate", rate, above=0)
         check_range("threshold", self.threshold, above=0)
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
+        if not is_whole(self.limit):
             raise InputError(f"limit is a whole number of steps ≥ 1, got {shown(self.limit)}")
 
     @property
