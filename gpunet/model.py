@@ -42,6 +42,7 @@ class Sequential:
         self._store: Parameters | None = None
         self.capacity = 0
         self._kind: Any = None  # type of the workspace's arrays, once there is one
+        self._batch: Any = None  # samples that it is used for
         self.migrations: list[Migration] = []  # one for each `replace`; a trainer follows them
 
     # -- parameters -------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class Sequential:
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
             self._write(self._drawn(layer, index, own))
-        self.built, self.capacity, self._kind = True, 0, None
+        self.built, self.capacity, self._kind, self._batch = True, 0, None, None
 
     def _declare(self) -> None:
         """Infer the shapes front to back, and collect the parameters that the layers declare."""
@@ -204,7 +205,7 @@ class Sequential:
 
     def use(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""
-        if self.capacity and n is self._batch:
+        if type(n) is int and n == self._batch:
             return
         if not is_whole(n, 1, self.capacity):
             raise ShapeError(f"a batch of {shown(n)} does not fit a workspace bound for {self.capacity}")
@@ -227,6 +228,10 @@ class Sequential:
         if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
             raise self._unfit("x", x)
         self._passed = True
+        return self._forward(x)
+
+    def _forward(self, x: Array) -> Array:
+        """`forward` of what a trainer knows to fit, in a step that has no time to look."""
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -237,6 +242,10 @@ class Sequential:
             raise self._unfit("dz", dz)
         if not self._passed:
             raise InputError("backward needs what a forward pass leaves behind: call forward first")
+        self._backward(dz)
+
+    def _backward(self, dz: Array) -> None:
+        """`backward` after a `_forward`."""
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)

@@ -217,9 +217,9 @@ class Trainer(Evaluator):
         x, labels, ops = self._x[:n], self._labels[:n], self.backend
         ops.gather(train.x, order, self.tally.cursor, train.scale, x)
         ops.gather(train.labels, order, self.tally.cursor, 1, labels)
-        z = self.model.forward(x)
+        z = self.model._forward(x)
         self.loss(z, labels, self.model.d_scores, self.tally.totals)
-        self.model.backward(self.model.d_scores)
+        self.model._backward(self.model.d_scores)
         self.optimizer.step()
         ops.advance(self.tally.cursor, n)
 
