@@ -29,7 +29,10 @@ class Callback:
         """The epoch's entry of the history, which may be added to."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """All epochs are done."""
+        """Training has ended: all epochs are done, or `stop`, an error or Ctrl-C has ended it.
+
+        Called once after each `on_fit_begin` that came to its end. Errors raised here are not in the others' way.
+        """
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold."""

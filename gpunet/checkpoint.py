@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.arena import Layout
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError, OutputError
@@ -83,10 +82,7 @@ class Checkpoints(Callback):
             callback.restore(state | _below(f"callbacks/{i}/", arrays))
         model = trainer.model
         put_back(model, json.loads(found["model"])["layers"], arrays)
-        trainer.followed = len(model.migrations)
-        trainer.optimizer.restore(
-            found["optimizer"], _below("optimizer/", arrays), found["ages"], _layout(trainer), model.flat
-        )
+        trainer.restore(found["optimizer"], _below("optimizer/", arrays), found["ages"])
         for name in ("totals", "cursor"):
             trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
         trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
@@ -107,8 +103,7 @@ class Checkpoints(Callback):
     def _save(self, trainer: Trainer, step: int) -> None:
         if step == self.step:
             return
-        trainer._follow()  # a layer may have been replaced since the last step
-        optimizer, ages = trainer.optimizer.export(_layout(trainer))
+        optimizer, ages = trainer.export()
         tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
         states = []
@@ -120,7 +115,7 @@ class Checkpoints(Callback):
         model = describe(trainer.model)
         entry = {
             "format": FORMAT, "run": self.run, "step": step, "epoch": trainer.epoch, "seconds": trainer.seconds,
-            "stopped": trainer.stopped, "model": model, "optimizer": trainer.optimizer.settings, "ages": ages,
+            "stopped": trainer.stopped, "model": model, "optimizer": dict(trainer.optimizer.settings), "ages": ages,
             "history": trainer.history.epochs, "callbacks": states,
         }  # fmt: skip
         write(self.path, seal(arrays, {MODEL: model, KEY: to_json(entry)}))
@@ -160,11 +155,6 @@ def read(path: Path) -> Saved:
     if found["format"] != FORMAT:
         raise DataError(f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}")
     return arrays, found
-
-
-def _layout(trainer: Trainer) -> Layout:
-    """Where the trained parameters lie in the flat arrays."""
-    return Layout({name: gradient.shape for name, gradient in trainer.model.gradients.items()})
 
 
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,10 +99,12 @@ class Graphs:
     """
 
     def __init__(self, backend: Backend, graphs: str = "auto") -> None:
+        asked = graphs
         for where, word in (("graphs", graphs), (SWITCH, os.environ.get(SWITCH) or "auto")):
             if word not in ("auto", "off"):
                 raise InputError(f"{where} is {word!r}: expected 'auto' or 'off'")
             graphs = "off" if word == "off" else graphs
+        self.asked = asked
         self.reason = "graphs are switched off" if graphs == "off" else ""
         if not backend.records:
             self.reason = f"{backend.name} runs operations one by one: it has no graphs"
@@ -143,8 +145,8 @@ class Graphs:
         if self.reason:
             trainer.step(train, order, n)
             return
-        if trainer.followed != len(trainer.model.migrations):
-            trainer._follow()
+        if trainer.behind:
+            trainer.follow()
         trainer.model.use(n)
         self._renew(_objects(trainer, order))
         kind = self._kinds.get((id(train), n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,9 +21,14 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return np.zeros(shape)
 
 
+# A function of the module, as `given` is: others cannot be pickled, and so no model with them.
+def _normal(std: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    return rng.normal(0.0, std, shape)
+
+
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
-    return lambda shape, rng: rng.normal(0.0, std, shape)
+    return partial(_normal, std)
 
 
 def uniform_sigmoid(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
@@ -63,14 +69,14 @@ def resolve(drawing: Drawing) -> Initializer:
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    given = np.array(real_array(drawing, "the initial weights"))
+    return partial(given, np.array(real_array(drawing, "the initial weights")))
 
-    def fixed(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-        if given.shape != shape:
-            raise ShapeError(f"initial weights have shape {given.shape}, the layer needs {shape}")
-        return given
 
-    return fixed
+def given(values: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """The values; ShapeError where they have another shape."""
+    if values.shape != shape:
+        raise ShapeError(f"initial weights have shape {values.shape}, the layer needs {shape}")
+    return values
 
 
 def _fans(shape: tuple[int, ...]) -> int:

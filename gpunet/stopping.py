@@ -36,7 +36,6 @@ class EarlyStopping(Callback):
             raise InputError(f"patience is {patience!r}: expected a whole number of epochs ≥ 1")
         check_range("least", least, least=0)
         self.metric, self.patience, self.least, self.restore_best = metric, patience, float(least), restore_best
-        self._sign = 1 if metric.endswith("accuracy") else -1
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Forget an earlier fit."""
@@ -52,7 +51,8 @@ class EarlyStopping(Callback):
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {self.metric!r}, the history has {', '.join(logs)}")
         value = logs[self.metric]
-        if math.isfinite(value) and (self.best is None or self._sign * (value - self.best) > self.least):
+        sign = 1 if self.metric.endswith("accuracy") else -1
+        if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.least):
             self.best, self.epoch, self.waited = value, epoch, 0
             if self.restore_best:
                 self._config = trainer.model.config()

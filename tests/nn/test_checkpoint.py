@@ -117,7 +117,7 @@ def everything(trainer):
     history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in trainer.history.epochs]
     rest = {
         "layers": trainer.model.config(), "history": history, "epoch": trainer.epoch, "stopped": trainer.stopped,
-        "settings": optimizer.settings, "ranges": [(len(part.params), part.decayed) for part in optimizer.ranges],
+        "settings": dict(optimizer.settings), "ranges": [(len(part.params), part.decayed) for part in optimizer.ranges],
     }  # fmt: skip
     return arrays, rest
 
