@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.errors import DataError, InputError, ShapeError, shown
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
@@ -75,6 +75,30 @@ def real_array(a: Any, what: str) -> Any:
     return array
 
 
+def as_floats(a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Any:
+    """`real_array` of floats, of that shape and as `dtype` where they are given: finite, after the cast as before.
+
+    Lists may hold Python's integers; an array of integers is taken for a mistake. Raises InputError for other dtypes,
+    ShapeError for another shape, DataError naming what is not finite.
+    """
+    array = real_array(a, what)
+    if array.dtype.kind in "iu" and not hasattr(a, "dtype"):
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise InputError(f"{what} has dtype {array.dtype}: expected floats; convert it, say with .astype('float32')")
+    if shape is not None and array.shape != shape:
+        raise ShapeError(f"{what} has shape {array.shape}: expected {shape}")
+    with np.errstate(over="ignore"):
+        stored = array if dtype is None else array.astype(dtype)
+    finite = np.isfinite(stored)
+    if not bool(finite.all()):
+        place = np.unravel_index(int(finite.argmin()), array.shape)
+        beyond = f", beyond {dtype}" if np.isfinite(float(array[place])) else ""
+        where = ", ".join(map(str, place))
+        raise DataError(f"{what} holds {array[place]}{beyond} at [{where}]: expected finite numbers")
+    return stored
+
+
 def is_number(value: Any) -> bool:
     """Whether a setting is a real number, as a share or a tolerance has to be: Python's or NumPy's, no bool."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
@@ -122,11 +146,16 @@ def check_labels(labels: Any, classes: int | None, what: str) -> np.ndarray[Any,
     if on_device(given):
         given = given.get()
     if given.ndim != 1:
-        raise DataError(f"{what}: labels have shape {given.shape}, expected one class number a sample, shape (n,)")
+        column, rows = given.ndim == 2 and given.shape[1] == 1, given.ndim == 2
+        advice = "; make it so with y.ravel()" if column else "; of one-hot rows take y.argmax(axis=1)" if rows else ""
+        raise DataError(
+            f"{what}: labels have shape {given.shape}, expected one class number a sample, shape (n,){advice}"
+        )
     if given.dtype.kind not in "iub" and (given.dtype.kind != "f" or not np.all(given == np.floor(given))):
         raise DataError(f"{what}: labels are {given.dtype}, expected integer class numbers")
     classes = 2**31 if classes is None else classes
-    number = given.astype(np.float64) if given.dtype.kind == "f" else given  # float16 has no 70000 to compare with
+    with np.errstate(over="ignore"):  # of a long double
+        number = given.astype(np.float64) if given.dtype.kind == "f" else given  # float16 has no 70000 to compare with
     bad = (number < 0) | (number >= classes)  # before the conversion: int64 would wrap 2**63 and warn of infinity
     if bad.any():
         row = int(bad.argmax())
@@ -160,4 +189,4 @@ def check_range(
         for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below))
         if math.isfinite(bound)
     ]
-    raise InputError(f"{name} cannot be {value!r}: expected a finite number {' and '.join(wanted)}")
+    raise InputError(f"{name} cannot be {shown(value)}: expected a finite number {' and '.join(wanted)}")

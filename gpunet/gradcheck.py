@@ -128,7 +128,7 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
 def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], float]:
     """The cost as a function of the weights as they stand; its forward pass leaves what `backward` needs."""
     backend = looker.backend
-    data = looker.samples(x, labels, "gradient check")
+    data = looker._labelled(x, labels, "gradient check")
     n, model, loss = len(data), looker.model, looker.loss
     model.bind(n)
     model.use(n)

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.checks import as_floats, check_range
+from gpunet.errors import GpunetError, InputError, shown
+from gpunet.linalg.place import on_host
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
 Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"
@@ -21,13 +22,18 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return np.zeros(shape)
 
 
-# A function of the module, as `given` is: others cannot be pickled, and so no model with them.
+# Functions of the module: others cannot be pickled, and so no model with them.
 def _normal(std: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return rng.normal(0.0, std, shape)
 
 
+def _given(values: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    return values
+
+
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
+    check_range("std", std, least=0)
     return partial(_normal, std)
 
 
@@ -65,18 +71,24 @@ def resolve(drawing: Drawing) -> Initializer:
     """A function of (shape, generator) for a name, such a function, or an array of the right shape."""
     if isinstance(drawing, str):
         if drawing not in NAMED:
-            raise InputError(f"unknown initial weights '{drawing}': expected one of {', '.join(NAMED)}")
+            raise InputError(f"unknown initial weights {shown(drawing)}: expected one of {', '.join(NAMED)}")
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    return partial(given, np.array(real_array(drawing, "the initial weights")))
+    return partial(_given, np.array(on_host(as_floats(drawing, "the initial weight"))))
 
 
-def given(values: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-    """The values; ShapeError where they have another shape."""
-    if values.shape != shape:
-        raise ShapeError(f"initial weights have shape {values.shape}, the layer needs {shape}")
-    return values
+def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """What the function makes; InputError where it fails, as it may be a user's own."""
+    try:
+        return draw(shape, rng)
+    except GpunetError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"drawing initial weights of shape {shape} failed: {type(error).__name__}: {error}; expected a function of "
+            "(shape, generator) that returns an array of floats"
+        ) from error
 
 
 def _fans(shape: tuple[int, ...]) -> int:

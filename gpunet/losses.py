@@ -9,7 +9,7 @@ import copy
 from typing import Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
 
@@ -26,7 +26,7 @@ class Loss:
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         if reduction not in ("mean", "sum"):
-            raise InputError(f"unknown reduction {reduction!r}: expected 'mean' or 'sum'")
+            raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -55,6 +55,10 @@ class Loss:
         self.ops = backend
         self.last = activation
 
+    def classes(self, outputs: int) -> int:
+        """How many classes a model with so many outputs tells apart: one output tells 0 from 1."""
+        return max(2, outputs)
+
     def scale(self, n: int) -> float:
         """Factor on ∂L/∂z for a batch of n."""
         return 1.0 if self.reduction == "sum" else 1.0 / n
@@ -68,6 +72,14 @@ class SoftmaxCrossEntropy(Loss):
     """−log softmax(z)[label]; the last layer has no activation."""
 
     activation = "identity"
+
+    def classes(self, outputs: int) -> int:
+        if outputs < 2:
+            raise InputError(
+                f"the softmax of {outputs} output is always 1: expected an output a class, or for two classes "
+                "loss='binary_cross_entropy' and a last layer Dense(1, 'sigmoid')"
+            )
+        return outputs
 
     def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
         self.ops.softmax_cross_entropy(z, labels, self.scale(len(z)), dz, totals)
@@ -101,5 +113,5 @@ def resolve(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if loss not in NAMED:
-        raise InputError(f"unknown loss {loss!r}: expected one of {', '.join(NAMED)}")
+        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}")
     return NAMED[loss]()

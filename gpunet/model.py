@@ -7,16 +7,15 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import fixed, real_array
-from gpunet.errors import InputError, ShapeError
-from gpunet.init import given
+from gpunet.checks import as_floats, fixed
+from gpunet.errors import InputError, ShapeError, shown
+from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters
@@ -144,9 +143,13 @@ class Sequential:
     def _drawn(self, layer: Layer, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
         """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
         generator = stream(self._seed, WEIGHTS, index)
-        draws = {n: partial(given, layer.start[n]) if n in layer.start else p.draw for n, p in declared.items()}
-        drawn = {n: real_array(draws[n](p.shape, generator), f"the initial {n}") for n, p in declared.items()}
-        return {f"{layer.name}.{name}": value.astype(self.dtype) for name, value in drawn.items()}
+        return {
+            f"{layer.name}.{name}": as_floats(
+                layer.start[name] if name in layer.start else drawn(p.draw, p.shape, generator),
+                f"the initial {name}", p.shape, self.dtype,
+            )
+            for name, p in declared.items()
+        }  # fmt: skip
 
     def _write(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -165,12 +168,14 @@ class Sequential:
         if not self.built:
             raise InputError("the model has no weights yet: build or fit it before replacing a layer")
         if state not in STATES:
-            raise InputError(f"state is {state!r}: expected one of {', '.join(STATES)}")
+            raise InputError(f"state is {shown(state)}: expected one of {', '.join(STATES)}")
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
         inherits = layer.inherits if layer.made_from is old else {}
         if state != "restart" and not any(transform for _, transform in inherits.values()):
-            raise InputError(f"state={state!r} needs what factorise() made of the layer {name!r}, got {layer!r}")
+            raise InputError(
+                f"state={shown(state)} needs what factorise() made of the layer {shown(name)}, got {shown(layer)}"
+            )
         layer.name, layer.head = old.name, old.head
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
@@ -210,7 +215,7 @@ class Sequential:
             )
         if new.slots != old.slots or (old.head and new.activation != old.activation):
             raise InputError(
-                f"the layer {old.name!r} has activation {old.activation!r}, its replacement {new.activation!r}: "
+                f"the layer {old.name!r} has activation {old.activation!r}, its replacement {shown(new.activation)}: "
                 "expected the same"
             )
         return spec
@@ -221,7 +226,7 @@ class Sequential:
             if layer.name == name:
                 return layer
         there = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in self.layers)
-        raise InputError(f"the model has no layer {name!r}: it has {there}")
+        raise InputError(f"the model has no layer {shown(name)}: it has {there}")
 
     @property
     def parameters(self) -> dict[str, Array]:
@@ -335,7 +340,7 @@ class Sequential:
 def _check_free(layer: Any) -> None:
     """InputError for what is no layer, or stands in another model."""
     if not isinstance(layer, Layer):
-        raise InputError(f"expected a layer such as Dense(10), got {layer!r}")
+        raise InputError(f"expected a layer such as Dense(10), got {shown(layer)}")
     if layer.owner is not None:
         raise InputError(
             f"the layer {layer.name!r} ({type(layer).__name__}) stands in another model: make a layer for each, or "

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
+from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import write_atomically
 from gpunet.model import Sequential
@@ -62,8 +63,12 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
     for now, then, layer in zip(model.config(), config, saved, strict=True):
         if now != then:
             model.replace(layer.name, layer)
-    for name, parameter in model.parameters.items():
-        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
+    model._write(
+        {
+            name: arrays[name] if arrays[name].dtype == p.dtype else as_floats(arrays[name], name, p.shape, model.dtype)
+            for name, p in model.parameters.items()
+        }
+    )
 
 
 def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
@@ -156,7 +161,7 @@ def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
     for name, parameter in parameters.items():
         if arrays[name].shape != parameter.shape:
             raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {parameter.shape}")
-        if not np.isfinite(arrays[name]).all():
-            raise DataError(f"'{path}': {name} holds NaN or infinity")
-    for name, parameter in parameters.items():
-        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
+    stored = {
+        name: as_floats(arrays[name], f"'{path}': {name}", p.shape, model.dtype) for name, p in parameters.items()
+    }
+    model._write(stored)

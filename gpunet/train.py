@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -19,7 +20,7 @@ from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
 from gpunet.checks import fixed
-from gpunet.errors import DivergedError, InputError
+from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
@@ -94,7 +95,7 @@ class Trainer(Evaluator):
     @optimizer.setter
     def optimizer(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"optimizer is {optimizer!r}: expected one such as gn.Adam()")
+            raise InputError(f"optimizer is {shown(optimizer)}: expected one such as gn.Adam()")
         self._optimizer = optimizer
         if self._life is not None:
             self._attach_optimizer()
@@ -166,7 +167,9 @@ class Trainer(Evaluator):
         DataError for a damaged one.
         """
         if not all(isinstance(n, (int, np.integer)) for n in (epochs, batch_size)) or epochs < 0 or batch_size < 1:
-            raise InputError(f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {epochs!r} and {batch_size!r}")
+            raise InputError(
+                f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {shown(epochs)} and {shown(batch_size)}"
+            )
         callbacks = tuple(callbacks) if np.iterable(callbacks) else (callbacks,)
         if wrong := [each for each in callbacks if not isinstance(each, Callback)]:
             raise InputError(
@@ -235,7 +238,7 @@ class Trainer(Evaluator):
             return
         train, n = self.plan.train, self.batch_size
         weights = self.model.flat[0]
-        loss = self.evaluate(Samples(train.x[:n], train.labels[:n], train.scale))["loss"]
+        loss = self.evaluate(replace(train, x=train.x[:n], labels=train.labels[:n]))["loss"]
         if not (math.isfinite(loss) and bool(self.backend.xp.isfinite(weights).all())):
             raise DivergedError(
                 f"the weights became NaN or infinite, or too large, in the last step of epoch {self.epoch}, at "

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_finite, real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.checks import as_floats
+from gpunet.errors import InputError, shown
 
 if TYPE_CHECKING:
     from gpunet.model import Sequential
@@ -117,7 +117,7 @@ class Layer:
             self._write(name, value)
         elif name == "trainable":
             if not isinstance(value, bool | np.bool_):
-                raise InputError(f"trainable is {value!r}: expected True or False")
+                raise InputError(f"trainable is {shown(value)}: expected True or False")
             if value != now:
                 object.__setattr__(self, name, bool(value))
                 if self.owner is not None:
@@ -131,11 +131,7 @@ class Layer:
     def _write(self, name: str, value: Any) -> None:
         """Copy a parameter's new value into the model's memory, where it has the right shape and is finite."""
         view, what = self._views[name], f"{self._called()}: {name}"
-        given = real_array(value, what)
-        if given.shape != view.shape:
-            raise ShapeError(f"{what} has shape {view.shape}, it was set to an array of shape {given.shape}")
-        check_finite(given.reshape(1, -1), what, str(view.dtype))
-        self.ops.copy(self.ops.asarray(given), view)
+        self.ops.copy(self.ops.asarray(as_floats(value, what, view.shape, str(view.dtype))), view)
 
     def leave(self) -> None:
         """Stand in no model any more: another layer has taken the place."""

@@ -133,7 +133,7 @@ def test_initial_weights_given_as_arrays():
     model = built([gn.Dense(2, weight=weight, bias=[1, 2])])
     np.testing.assert_array_equal(model.parameters["0.weight"], weight)
     np.testing.assert_array_equal(model.parameters["0.bias"], [1, 2])
-    with pytest.raises(ShapeError, match=r"have shape \(2, 5\), the layer needs \(3, 5\)"):
+    with pytest.raises(ShapeError, match=r"has shape \(2, 5\): expected \(3, 5\)"):
         built([gn.Dense(3, weight=weight)])
 
 
