@@ -128,7 +128,7 @@ def softmax_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
         label = labels[i]
         if 0 <= label < z.shape[1]:
             loss += math.log(total) - (z[i, label] - top)
-            correct += best == label
+            correct += best == label and total == total  # NaN scores have no largest
             dz[i, label] -= scale
         else:
             loss = math.nan
@@ -156,7 +156,11 @@ def binary_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
             if hit:
                 loss -= z[i, column]
                 dz[i, column] -= scale
-            correct += ((z[i, 0] > 0) == hit) if lone else (best == label)
+            right = ((z[i, 0] > 0) == hit) if lone else (best == label)
+            if loss != loss:  # NaN is no answer
+                for j in range(z.shape[1]):
+                    right = right and z[i, j] == z[i, j]
+            correct += right
         else:
             loss = math.nan
     return loss, correct

@@ -1,5 +1,7 @@
 """Fits that end early, by Ctrl-C or an error: what callbacks borrowed is given back, and the run can be resumed."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -167,3 +169,25 @@ def test_a_checkpoint_of_diverged_weights_is_not_written(tmp_path):
     with pytest.raises(DivergedError):
         trainer.fit(X, Y, batch_size=60, checkpoint=tmp_path)
     assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("units", [1, 3])
+def test_nan_scores_are_of_no_class(device, units):
+    layers = [gn.Dense(units, "sigmoid" if units == 1 else None)]
+    losses = ("squared_error", "binary_cross_entropy" if units == 1 else "softmax_cross_entropy")
+    for loss in losses:
+        trainer = gn.Trainer(gn.Sequential(copy.deepcopy(layers)), loss, device=device)
+        labels = Y if units == 3 else Y % 2
+        trainer.prepare((5,))
+        trainer.model.parameters["0.weight"][:] = np.nan
+        found = trainer.evaluate(X, labels)
+        assert np.isnan(found["loss"])
+        assert found["accuracy"] == 0
+        with pytest.raises(DivergedError, match="sample 0"):
+            trainer.predict(X)
+        assert np.isnan(trainer.outputs(X)).all()
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), device=device)
+    trainer.prepare((5,))
+    trainer.model.parameters["0.bias"][1] = np.nan  # one class of three: no sample has a largest score
+    assert trainer.evaluate(X, Y)["accuracy"] == 0
