@@ -52,9 +52,9 @@ def scaling(
     """
     from gpunet.backend import get_backend
     from gpunet.bench import scaling as bench
-    from gpunet.bench.steps import threads
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.files import writable_folder
+    from gpunet.identity import threads
     from gpunet.progress import progress
     from gpunet.report import scaling_figure
 

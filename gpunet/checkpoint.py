@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +21,14 @@ from gpunet.callbacks import Callback
 from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import writable_folder
-from gpunet.identity import asked, difference, to_json
+from gpunet.identity import asked, difference, machine, to_json
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
-FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 1
+FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
 
@@ -65,12 +66,19 @@ class Checkpoints(Callback):
             return
         self.path = writable_folder(Path(self.folder)) / FILE
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
+        self.machine = machine(trainer.backend)
         if self.resume and self.path.exists():
             self.saved = read(self.path)
             if found := difference("", self.run, self.saved[1]["run"]):
                 raise InputError(
                     f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
                     "another folder"
+                )
+            if found := difference("", self.machine, self.saved[1]["machine"]):
+                warnings.warn(
+                    f"'{self.path}' was written where other bits are computed: {found}; the run goes on from there, "
+                    "but not bit for bit as it would have gone on there",
+                    stacklevel=4,
                 )
 
     def take_up(self, trainer: Trainer) -> int:
@@ -114,9 +122,10 @@ class Checkpoints(Callback):
             states.append({name: value for name, value in state.items() if name not in kept})
         model = describe(trainer.model)
         entry = {
-            "format": FORMAT, "run": self.run, "step": step, "epoch": trainer.epoch, "seconds": trainer.seconds,
-            "stopped": trainer.stopped, "model": model, "optimizer": dict(trainer.optimizer.settings), "ages": ages,
-            "history": trainer.history.epochs, "callbacks": states,
+            "format": FORMAT, "run": self.run, "machine": self.machine, "step": step, "epoch": trainer.epoch,
+            "seconds": trainer.seconds, "stopped": trainer.stopped, "model": model,
+            "optimizer": dict(trainer.optimizer.settings), "ages": ages, "history": trainer.history.epochs,
+            "callbacks": states,
         }  # fmt: skip
         write(self.path, seal(arrays, {MODEL: model, KEY: to_json(entry)}))
         self.step = step

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.callbacks import Callback
+from gpunet.callbacks import Callback, settings
 from gpunet.checks import check_range
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
@@ -68,6 +68,10 @@ class EarlyStopping(Callback):
         if self._weights:
             put_back(trainer.model, self._config, self._weights)
 
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return settings(self)
+
     def state(self) -> dict[str, Any]:
         """The best epoch, its weights, and how long ago that was."""
         kept = {"best": self.best, "epoch": self.epoch, "waited": self.waited, "config": self._config}
@@ -112,6 +116,10 @@ class DivergenceGuard(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         """Let go of the samples."""
         del self._looked_at
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return settings(self)
 
     def state(self) -> dict[str, Any]:
         """The cost before training."""

@@ -159,7 +159,8 @@ class Trainer(Evaluator):
         checkpoint: a folder, one for each run, to save the whole state to every `checkpoint_every` epochs (0.1: ten
         times an epoch) and at the end; see `gpunet.checkpoint`. resume: go on from the checkpoint there, on the CPU
         bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
-        trains no more.
+        trains no more. Settings, data and callbacks must be those of that run; a UserWarning says where the bits may
+        differ, since the device, the kernels, NumPy or the number of its threads are others now.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
         `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.backend import Backend
-from gpunet.bench.steps import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
 from gpunet.files import write_atomically
+from gpunet.identity import threads
 
 
 def options(description: str | None, cases: Iterable[str]) -> argparse.Namespace:

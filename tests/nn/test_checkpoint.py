@@ -20,6 +20,7 @@ from gpunet.callbacks import Callback
 from gpunet.checkpoint import FILE, KEY
 from gpunet.errors import DataError, DivergedError, InputError, OutputError
 from gpunet.progress import Progress
+from gpunet.schedules import Schedule
 from gpunet.serialize import seal, unpack
 
 N, BATCH, EPOCHS = 50, 16, 3  # 4 steps an epoch, the last on 2 samples
@@ -473,7 +474,7 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
     ("change", "message"),
     [
         ({"layers": lambda: [gn.Dense(13, "relu"), *net()[1:]]}, "layers 0 units is 13 here and 12 there"),
-        ({"layers": lambda: net()[1:]}, r"layers is \[\{.*\] here and \[\{.*\] there"),
+        ({"layers": lambda: net()[1:]}, "layers are 2 here and 3 there"),
         ({"layers": lambda: [gn.Dense(12), *net()[1:]]}, 'layers 0 activation is "identity" here and "relu" there'),
         ({"loss": gn.SoftmaxCrossEntropy("sum")}, 'loss reduction is "sum" here and "mean" there'),
         ({"loss": "squared_error"}, 'loss class is "SquaredError" here and "SoftmaxCrossEntropy" there'),
@@ -490,8 +491,17 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
         ({"xy": other_data()}, "data digest is"),
         ({"xy": other_labels()}, "data digest is"),
         ({"validation_data": data(n=9)}, r"validation_data is \{.*\} here and null there"),
-        ({"callbacks": []}, r'callbacks is \[\] here and \["Factorise"\] there'),
-        ({"callbacks": [gn.ExponentialDecay(0.9)]}, 'callbacks 0 is "ExponentialDecay" here and "Factorise" there'),
+        ({"callbacks": []}, "callbacks are 0 here and 1 there"),
+        (
+            {"callbacks": [gn.ExponentialDecay(0.9)]},
+            'callbacks 0 class is "ExponentialDecay" here and "Factorise" there',
+        ),
+        ({"callbacks": [gn.Factorise(0.4, 3)]}, "callbacks 0 rank rank is 3 here and 2 there"),
+        ({"callbacks": [gn.Factorise(0.4, gn.Energy(0.9))]}, 'callbacks 0 rank class is "Energy" here and "FixedRank"'),
+        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 layers is"),
+        ({"callbacks": [gn.Factorise(0.5, 2)]}, "callbacks 0 pretrain is 0.5 here and 0.4 there"),
+        ({"callbacks": [gn.Factorise(0.4, 2, state="carry")]}, 'callbacks 0 state is "carry" here and "restart" there'),
+        ({"callbacks": [gn.Factorise(0.4, 2, merge=False)]}, "callbacks 0 merge is false here and true there"),
     ],
 )
 def test_another_run_is_refused_and_the_difference_named(change, message, tmp_path):
@@ -501,6 +511,62 @@ def test_another_run_is_refused_and_the_difference_named(change, message, tmp_pa
         run_with(**change, checkpoint=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
     assert (tmp_path / FILE).read_bytes() == before
+
+
+class Slower(Schedule):
+    """A schedule of one's own."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def rate(self, place):
+        return self.base / (1 + self.by * place)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (gn.ExponentialDecay(0.5), gn.ExponentialDecay(0.9), "factor is 0.9 here and 0.5 there"),
+        (gn.StepDecay(0.5, 1), gn.StepDecay(0.5, 2), "every is 2 here and 1 there"),
+        (gn.CyclicalRate(0.01, 0.1, 4), gn.CyclicalRate(0.01, 0.1, 4, halve=True), "halve is true here and false"),
+        (gn.CosineDecay(), gn.CosineDecay(1e-3), "least is 0.001 here and 0.0 there"),
+        (gn.EarlyStopping("train_loss"), gn.EarlyStopping("train_accuracy"), 'metric is "train_accuracy" here and'),
+        (gn.EarlyStopping("train_loss", 2), gn.EarlyStopping("train_loss", 3), "patience is 3 here and 2 there"),
+        (gn.DivergenceGuard(9.0), gn.DivergenceGuard(8.0), "times is 8.0 here and 9.0 there"),
+        (Slower(0.1), Slower(np.float64(0.2)), "by is 0.2 here and 0.1 there"),
+    ],
+)
+def test_callbacks_with_other_settings_are_refused(then, now, message, tmp_path):
+    run_with(callbacks=[gn.Factorise(0.4, 2), then], checkpoint=tmp_path)
+    with pytest.raises(InputError, match=f"is of another run: callbacks 1 {message}"):
+        run_with(callbacks=[gn.Factorise(0.4, 2), now], checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("kernels", "numba", 'kernels is "numpy" here and "numba" there'), ("threads", 64, "threads is"),
+        ("numpy", "1.0", "numpy is"), ("device", "cuda:0", 'device is "cpu" here and "cuda:0" there'),
+    ],
+)  # fmt: skip
+def test_other_bits_are_said_and_the_run_goes_on(name, value, message, tmp_path, monkeypatch):
+    usual = identity.machine
+    monkeypatch.setattr(module, "machine", lambda backend: usual(backend) | {name: value})
+    run_with(checkpoint=tmp_path)
+    monkeypatch.undo()
+    trainer = gn.Trainer(gn.Sequential(net()), optimizer=gn.Adam(0.02), device="numpy", seed=3)
+    options = {"epochs": 3, "batch_size": 16, "callbacks": [gn.Factorise(0.4, 2)], "checkpoint": tmp_path}
+    with pytest.warns(UserWarning, match=f"other bits are computed: {message}") as caught:
+        history = trainer.fit(*data(), **options, resume=True)
+    assert caught[0].filename == __file__
+    assert len(history.epochs) == 3
+
+
+def test_the_threads_of_numpys_products_are_told():
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        assert identity.machine(gn.get_backend("cpu"))["threads"] == 1
 
 
 def test_large_sets_are_looked_at_in_part(tmp_path, monkeypatch):
@@ -555,9 +621,9 @@ def test_files_of_another_kind(tmp_path):
     run_with(checkpoint=tmp_path)
     arrays, metadata = unpack((tmp_path / FILE).read_bytes())
     metadata.pop("sha256")
-    other = {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 2})}
+    other = {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 9})}
     (tmp_path / FILE).write_bytes(seal(arrays, metadata | other))
-    refused(tmp_path, "has format 2, this gpunet reads 1")
+    refused(tmp_path, "has format 9, this gpunet reads 2")
     model = gn.Sequential(net())
     model.build((8,), gn.get_backend("numpy"))
     gn.save(model, tmp_path / FILE)
