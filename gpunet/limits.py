@@ -21,6 +21,11 @@ UNPACKED = 128 << 20
 """Bytes that any file may unpack to; $GPUNET_UNPACKED stands above it, for those who have larger ones."""
 RATIO = 100
 """Bytes that a packed file may unpack to for each of its own. Photographs have 1 to 3, sparse counts about 40."""
+# What is raised by code that takes a file to be what it should be, where it is something else.
+DAMAGE = (
+    ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, RecursionError,
+    MemoryError, NotImplementedError, StopIteration,
+)  # fmt: skip
 
 
 def unpacked() -> int:

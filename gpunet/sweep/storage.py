@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from gpunet.addresses import cleaned, has_secret, public
 from gpunet.errors import DataError, InputError, RunError
+from gpunet.limits import DAMAGE
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
 TRIES = 4  # two workers that come first at the same time make the same tables
@@ -31,11 +32,7 @@ FORMS = (
 )
 
 LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
-# What Optuna and its drivers raise on damaged content.
-DAMAGE = (
-    ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RecursionError,
-    MemoryError, NotImplementedError, optuna.exceptions.OptunaError,
-)  # fmt: skip
+UNSOUND = (*DAMAGE, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
 
 shown = public  # a URL without its secrets
 
@@ -69,7 +66,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, *DAMAGE):
+        with _told(url, OSError, *UNSOUND):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -112,7 +109,7 @@ class Database(RDBStorage):
 
 
 def _database(url: str) -> Database:
-    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, *DAMAGE)
+    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, *UNSOUND)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
@@ -187,7 +184,7 @@ def understood(where: str) -> Iterator[None]:
         yield
     except (InputError, RunError, optuna.exceptions.StorageInternalError):
         raise
-    except DAMAGE as error:
+    except UNSOUND as error:
         raise DataError(
             f"{where} is damaged, or of another version of gpunet ({_words(error)}): choose another with --storage or "
             "--out, or delete it"
