@@ -48,9 +48,10 @@ def longest_text() -> int:
     return unpacked() // 8
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, nan: bool = False) -> Any:
     """What a file holds as JSON in UTF-8: numbers finite, no name twice in an object, no lone surrogates.
 
+    nan: NaN and Infinity, which are no JSON and which Python writes, are null and not refused.
     Raises OSError where it cannot be read, and ValueError, in words, for all else.
     """
     with path.open("rb") as file:
@@ -59,14 +60,15 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"it is longer than {longest_text():,} bytes; set {VARIABLE} to more than eight times its size"
         )
-    return parse_json(content)
+    return parse_json(content, nan=nan)
 
 
-def parse_json(content: str | bytes) -> Any:
+def parse_json(content: str | bytes, *, nan: bool = False) -> Any:
     """`read_json` of what has been read already."""
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        found = json.loads(text, parse_float=_finite, parse_constant=_refused, object_pairs_hook=_distinct)
+        constant = _null if nan else _refused
+        found = json.loads(text, parse_float=_finite, parse_constant=constant, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -94,6 +96,10 @@ def _finite(text: str) -> float:
 
 def _refused(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+def _null(_: str) -> None:
+    return None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
