@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class Checkpoints(Callback):
         if resume and folder is None:
             raise InputError("resume=True needs the folder of the checkpoint: give checkpoint=FOLDER, too")
         self.folder, self.callbacks, self.resume = folder, callbacks, resume
-        self.every = max(1, round(every * per_epoch))
+        self.every = max(1, round(min(every * per_epoch, sys.maxsize)))
         self.saved: Saved | None = None
         self.step = -1  # of the checkpoint in the file
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX, FLOAT_MAX = (float(np.finfo(each).max) for each in (np.float32, np.float64))
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
 
@@ -52,9 +55,73 @@ def real_array(a: Any, what: str) -> Any:
     return array
 
 
+def as_floats(a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: str | None = None) -> Any:
+    """`real_array` of floats, of that shape and as `dtype` where they are given: finite, after the cast as before.
+
+    Lists may hold Python's integers; an array of integers is taken for a mistake. Raises InputError for other dtypes,
+    ShapeError for another shape, DataError naming what is not finite.
+    """
+    array = real_array(a, what)
+    if array.dtype.kind in "iu" and not hasattr(a, "dtype"):
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise InputError(f"{what} has dtype {array.dtype}: expected floats; convert it, say with .astype('float32')")
+    if shape is not None and array.shape != shape:
+        raise ShapeError(f"{what} has shape {array.shape}: expected {shape}")
+    with np.errstate(over="ignore"):
+        stored = array if dtype is None else array.astype(dtype)
+    finite = np.isfinite(stored)
+    if not bool(finite.all()):
+        place = np.unravel_index(int(finite.argmin()), array.shape)
+        beyond = f", beyond {dtype}" if np.isfinite(float(array[place])) else ""
+        where = ", ".join(map(str, place))
+        raise DataError(f"{what} holds {array[place]}{beyond} at [{where}]: expected finite numbers")
+    return stored
+
+
 def is_number(value: Any) -> bool:
     """Whether a setting is a real number, as a share or a tolerance has to be: Python's or NumPy's, no bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.timedelta64))
+
+
+def is_whole(value: Any, least: float = 1, most: float = math.inf) -> bool:
+    """Whether a setting is a whole number from `least` to `most`: Python's or NumPy's integer, no bool and no 2.0."""
+    return is_number(value) and not isinstance(value, (float, np.floating)) and least <= int(value) <= most
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, most: int | None = None, of: str = "") -> int:
+    """The whole number as Python's int; InputError where it is none, or out of range. of: " of units", say."""
+    if not is_whole(value, least, math.inf if most is None else most):
+        bounds = f"≥ {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {shown(value)}: expected a whole number{of} {bounds}")
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """A switch as Python's bool; InputError for other things, which would all count as on or off."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is {shown(value)}: expected True or False")
+    return bool(value)
+
+
+def is_one_of(value: Any, known: Collection[str]) -> bool:
+    """Whether a setting is one of the names, without a word from what cannot be compared with them."""
+    return isinstance(value, str) and value in known
+
+
+def as_list(name: str, value: Any, of: str) -> list[Any]:
+    """The items of a list, tuple or generator, which should be `of`; InputError for what has none."""
+    try:
+        return list(value)
+    except Exception as error:  # whatever a user's own iteration raises
+        raise InputError(f"{name} is {shown(value)}: expected a list of {of}") from error
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path; InputError for what names no file or folder."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'")
+    return Path(value)
 
 
 def _refuse_mask_and_sparse(a: Any, what: str) -> None:
@@ -99,11 +166,16 @@ def check_labels(labels: Any, classes: int | None, what: str) -> np.ndarray[Any,
     if on_device(given):
         given = given.get()
     if given.ndim != 1:
-        raise DataError(f"{what}: labels have shape {given.shape}, expected one class number a sample, shape (n,)")
+        column, rows = given.ndim == 2 and given.shape[1] == 1, given.ndim == 2
+        advice = "; make it so with y.ravel()" if column else "; of one-hot rows take y.argmax(axis=1)" if rows else ""
+        raise DataError(
+            f"{what}: labels have shape {given.shape}, expected one class number a sample, shape (n,){advice}"
+        )
     if given.dtype.kind not in "iub" and (given.dtype.kind != "f" or not np.all(given == np.floor(given))):
         raise DataError(f"{what}: labels are {given.dtype}, expected integer class numbers")
     classes = 2**31 if classes is None else classes
-    number = given.astype(np.float64) if given.dtype.kind == "f" else given  # float16 has no 70000 to compare with
+    with np.errstate(over="ignore"):  # of a long double
+        number = given.astype(np.float64) if given.dtype.kind == "f" else given  # float16 has no 70000 to compare with
     bad = (number < 0) | (number >= classes)  # before the conversion: int64 would wrap 2**63 and warn of infinity
     if bad.any():
         row = int(bad.argmax())
@@ -130,7 +202,7 @@ def check_range(
     most: float = math.inf,
 ) -> None:
     """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
-    if is_number(value) and math.isfinite(value) and least <= value <= most and above < value < below:
+    if is_number(value) and abs(value) <= FLOAT_MAX and least <= value <= most and above < value < below:
         return
     wanted = [
         f"{sign} {bound:g}"

@@ -11,8 +11,10 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
+from gpunet.checks import is_one_of
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.model import Sequential
+from gpunet.rng import check_seed
 from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
 
@@ -25,10 +27,12 @@ class Evaluator:
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
-        if dtype not in ("float32", "float64"):
+        if not isinstance(model, Sequential):
+            raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
+        if not is_one_of(dtype, ("float32", "float64")):
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         self.model, self.loss = model, copy.copy(losses.resolve(loss))  # it learns of this model and device
-        self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
+        self.backend, self.dtype, self.seed = get_backend(device), dtype, check_seed(seed)
         self._ready: tuple[int, ...] | None = None
         self._room = 0  # samples that the workspace holds
 
@@ -55,21 +59,35 @@ class Evaluator:
         self._looking = Tally(self.backend)
 
     def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
-        """Check a data set against the model and put it on the device; without labels all are taken to be 0.
+        """Check a data set against the model and put it on the device; without labels it is for `predict` alone.
 
         They are copies, on the CPU too: to change x afterwards changes no samples. `fit`, `evaluate` and `predict` read
         an x on their device where it lies, and do not keep it.
         """
         return self._samples(x, labels, what, keep=True)
 
-    def _samples(self, x: Any, labels: Any, what: str, keep: bool = False) -> Samples:
+    def _samples(self, x: Any, labels: Any, what: str, keep: bool = False, labelled: bool = False) -> Samples:
         if isinstance(x, Samples):
             if labels is not None:
                 raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
+            outputs = self._outputs(x.shape)
+            x.check_place(self.backend, self.dtype, what)
+            if labelled:
+                x.check_classes(self.loss.classes(outputs), what)
             self.prepare(x.shape)
             return x
+        if labelled and labels is None:
+            raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
         x = check_samples(x, what)
         shape = tuple(x.shape[1:])
+        outputs = self._outputs(shape)
+        classes = None if labels is None else self.loss.classes(outputs)
+        found = Samples.of(self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep)
+        self.prepare(shape)
+        return found
+
+    def _outputs(self, shape: tuple[int, ...]) -> int:
+        """How many outputs the model has for samples of that shape; what does not fit is refused before it is built."""
         if self.model.built:
             self.prepare(shape)
             output = self.model.output_shape
@@ -80,15 +98,10 @@ class Evaluator:
                 f"the model gives samples of shape {output}, expected a row of outputs: end it in Flatten() and "
                 "Dense(classes)"
             )
-        labels = np.zeros(len(x), np.int64) if labels is None else labels
-        found = Samples.of(self.backend, x, labels, max(2, output[0]), what, dtype=self.dtype, copy=keep)
-        self.prepare(shape)
-        return found
+        return output[0]
 
     def _labelled(self, x: Any, y: Any, what: str) -> Samples:
-        if y is None and not isinstance(x, Samples):
-            raise InputError(f"{what} has no labels: give x and y, or Samples")
-        return self._samples(x, y, what)
+        return self._samples(x, y, what, labelled=True)
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
@@ -123,7 +136,7 @@ class Evaluator:
         return np.concatenate(parts)
 
     def _passes(self, data: Samples) -> Iterator[tuple[Array, Array]]:
-        """Scores and labels of the data, a batch at a time, in order."""
+        """Scores of the data, and labels where it has any, a batch at a time, in order."""
         batch = min(EVAL_BATCH, len(data))
         self._workspace(batch)
         order = self.backend.asarray(np.arange(len(data)))
@@ -134,6 +147,7 @@ class Evaluator:
                 n = min(batch, len(data) - start)
                 self.model.use(n)
                 self.backend.gather(data.x, order, cursor, data.scale, self._x[:n])
-                self.backend.gather(data.labels, order, cursor, 1, self._labels[:n])
+                if data.labels is not None:
+                    self.backend.gather(data.labels, order, cursor, 1, self._labels[:n])
                 yield self.model.forward(self._x[:n]), self._labels[:n]
                 self.backend.advance(cursor, n)

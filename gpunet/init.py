@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.checks import as_floats, check_range, is_one_of
+from gpunet.errors import GpunetError, InputError, ShapeError, shown
+from gpunet.linalg.place import on_host
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
 Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"
@@ -22,6 +23,7 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
 
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
+    check_range("std", std, least=0)
     return lambda shape, rng: rng.normal(0.0, std, shape)
 
 
@@ -58,12 +60,12 @@ NAMED: dict[str, Initializer] = {
 def resolve(drawing: Drawing) -> Initializer:
     """A function of (shape, generator) for a name, such a function, or an array of the right shape."""
     if isinstance(drawing, str):
-        if drawing not in NAMED:
-            raise InputError(f"unknown initial weights '{drawing}': expected one of {', '.join(NAMED)}")
+        if not is_one_of(drawing, NAMED):
+            raise InputError(f"unknown initial weights {shown(drawing)}: expected one of {', '.join(NAMED)}")
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    given = np.array(real_array(drawing, "the initial weights"))
+    given = np.array(on_host(as_floats(drawing, "the initial weight")))
 
     def fixed(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
         if given.shape != shape:
@@ -71,6 +73,19 @@ def resolve(drawing: Drawing) -> Initializer:
         return given
 
     return fixed
+
+
+def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """What the function makes; InputError where it fails, as it may be a user's own."""
+    try:
+        return draw(shape, rng)
+    except GpunetError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"drawing initial weights of shape {shape} failed: {type(error).__name__}: {error}; expected a function of "
+            "(shape, generator) that returns an array of floats"
+        ) from error
 
 
 def _fans(shape: tuple[int, ...]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gpunet.backend.base import Array, Backend
+from gpunet.checks import is_one_of
 from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
@@ -23,7 +24,7 @@ class Loss:
     activation: str | None = None  # what the model's last layer must have; None: anything
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        if reduction not in ("mean", "sum"):
+        if not is_one_of(reduction, ("mean", "sum")):
             raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
@@ -36,6 +37,10 @@ class Loss:
             )
         self.ops = backend
         self.last = activation
+
+    def classes(self, outputs: int) -> int:
+        """How many classes a model with so many outputs tells apart: one output tells 0 from 1."""
+        return max(2, outputs)
 
     def scale(self, n: int) -> float:
         """Factor on ∂L/∂z for a batch of n."""
@@ -50,6 +55,14 @@ class SoftmaxCrossEntropy(Loss):
     """−log softmax(z)[label]; the last layer has no activation."""
 
     activation = "identity"
+
+    def classes(self, outputs: int) -> int:
+        if outputs < 2:
+            raise InputError(
+                f"the softmax of {outputs} output is always 1: expected an output a class, or for two classes "
+                "loss='binary_cross_entropy' and a last layer Dense(1, 'sigmoid')"
+            )
+        return outputs
 
     def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
         self.ops.softmax_cross_entropy(z, labels, self.scale(len(z)), dz, totals)
@@ -82,6 +95,7 @@ def resolve(loss: str | Loss) -> Loss:
     """A loss, from itself or from its name."""
     if isinstance(loss, Loss):
         return loss
-    if loss not in NAMED:
-        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}")
+    if not is_one_of(loss, NAMED):
+        mend = ", or an object such as gn.SquaredError()"
+        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}{mend}")
     return NAMED[loss]()

@@ -9,8 +9,9 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import real_array
+from gpunet.checks import as_floats
 from gpunet.errors import InputError, ShapeError, shown
+from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters
@@ -74,8 +75,12 @@ class Sequential:
     def _drawn(self, layer: Layer, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
         """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
         generator = stream(self._seed, WEIGHTS, index)
-        drawn = {name: real_array(p.draw(p.shape, generator), f"the initial {name}") for name, p in declared.items()}
-        return {f"{layer.name}.{name}": value.astype(self.dtype) for name, value in drawn.items()}
+        return {
+            f"{layer.name}.{name}": as_floats(
+                drawn(p.draw, p.shape, generator), f"the initial {name}", p.shape, self.dtype
+            )
+            for name, p in declared.items()
+        }
 
     def _write(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

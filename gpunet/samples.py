@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_finite, check_labels, check_lengths, real_array
-from gpunet.errors import ShapeError
+from gpunet.errors import DataError, InputError, ShapeError
 
 
 def check_samples(x: Any, what: str) -> Any:
@@ -26,11 +26,17 @@ def check_samples(x: Any, what: str) -> Any:
 
 @dataclass(frozen=True)
 class Samples:
-    """x (N, …) in its own dtype, labels (N,) int64, and the factor that the gather applies to x."""
+    """x (N, …) in its own dtype, labels (N,) int64, and the factor that the gather applies to x.
+
+    classes: one more than the largest label; device: where they lie; dtype: "float32" where x was seen to fit it.
+    """
 
     x: Array
-    labels: Array
+    labels: Array  # None where there are none
     scale: float
+    classes: int
+    device: str
+    dtype: str | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -50,13 +56,13 @@ class Samples:
         backend: Backend,
         x: Any,
         labels: Any,
-        classes: int,
+        classes: int | None,
         what: str = "data",
         *,
         dtype: str | None = None,
         copy: bool = True,
     ) -> Samples:
-        """Check x (N, …) and labels (N,) from 0 to classes − 1, and put them on the device.
+        """Check x (N, …) and labels (N,) from 0 to classes − 1, or None, and put them on the device.
 
         uint8 stays uint8 and is divided by 255 as batches are gathered; bool (0 and 1), other integers and floats are
         taken as they are, see `check_samples`. dtype: "float32" where the samples are for a model of that dtype, to
@@ -65,11 +71,28 @@ class Samples:
         Raises ShapeError, DataError or InputError, naming `what` and the first offending row.
         """
         x = check_samples(x, what)
-        labels = check_labels(labels, classes, what)
-        check_lengths(x, labels, what)
+        labels = None if labels is None else check_labels(labels, classes, what)
+        check_lengths(x, x if labels is None else labels, what)
         check_finite(x, what, dtype)
         held = backend.asarray(x)
         if copy and held is x:
             held = backend.empty(x.shape, x.dtype)
             backend.copy(x, held)
-        return cls(held, backend.asarray(labels), 1 / 255 if x.dtype == np.uint8 else 1.0)
+        scale = 1 / 255 if x.dtype == np.uint8 else 1.0
+        if labels is None:
+            return cls(held, None, scale, 0, backend.name, dtype)
+        return cls(held, backend.asarray(labels), scale, int(labels.max()) + 1, backend.name, dtype)
+
+    def check_place(self, backend: Backend, dtype: str, what: str) -> None:
+        """That a model of that dtype on that device can take x; InputError or DataError otherwise."""
+        if self.device != backend.name:
+            raise InputError(f"{what}: these Samples lie on {self.device}, the model on {backend.name}: make its own")
+        if dtype == "float32" != self.dtype:
+            check_finite(self.x, what, dtype)
+
+    def check_classes(self, classes: int, what: str) -> None:
+        """That there are labels, and all below `classes`; InputError or DataError otherwise."""
+        if self.labels is None:
+            raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
+        if self.classes > classes:
+            raise DataError(f"{what}: label {self.classes - 1} is out of range: expected 0 to {classes - 1}")

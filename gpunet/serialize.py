@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
+from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import write_atomically
 from gpunet.limits import DAMAGE, parse_json
@@ -63,8 +64,12 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
     for now, then, layer in zip(model.config(), config, saved, strict=True):
         if now != then:
             model.replace(layer.name, layer)
-    for name, parameter in model.parameters.items():
-        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
+    model._write(
+        {
+            name: arrays[name] if arrays[name].dtype == p.dtype else as_floats(arrays[name], name, p.shape, model.dtype)
+            for name, p in model.parameters.items()
+        }
+    )
 
 
 def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
@@ -178,13 +183,8 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, An
 
 
 def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
-    _check_shapes({name: parameter.shape for name, parameter in model.parameters.items()}, arrays, path)
-    for name in model.parameters:
-        if arrays[name].dtype.kind != "f":
-            raise DataError(f"'{path}': {name} holds {arrays[name].dtype}: expected floats")
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(arrays[name].astype(model.dtype, copy=False)).all()
-        if not finite:
-            raise DataError(f"'{path}': {name} holds NaN or infinity as {model.dtype}")
-    for name, parameter in model.parameters.items():
-        model.backend.copy(model.backend.asarray(arrays[name]), parameter)
+    shapes = {name: parameter.shape for name, parameter in model.parameters.items()}
+    _check_shapes(shapes, arrays, path)
+    model._write(
+        {name: as_floats(arrays[name], f"'{path}': {name}", shape, model.dtype) for name, shape in shapes.items()}
+    )

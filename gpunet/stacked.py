@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import check_finite, check_range
+from gpunet.checks import as_floats, check_finite, check_range
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.init import Drawing, resolve
+from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
 from gpunet.stacked_block import Block, FloatArray, Floats, Scratch
 from gpunet.stacked_book import Book, Trained
@@ -36,7 +36,17 @@ def draw_weights(sizes: Sequence[int], seeds: Sequence[int], initial: Drawing = 
     """
     draw = resolve(initial)
     return [
-        np.stack([np.asarray(draw((out, inner), stream(seed, WEIGHTS, layer)), np.float64) for seed in seeds])
+        np.stack(
+            [
+                as_floats(
+                    drawn(draw, (out, inner), stream(seed, WEIGHTS, layer)),
+                    "the initial weight",
+                    (out, inner),
+                    "float64",
+                )
+                for seed in seeds
+            ]
+        )
         for layer, (inner, out) in enumerate(pairwise(sizes))
     ]
 

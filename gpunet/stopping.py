@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpunet.callbacks import Callback
-from gpunet.checks import check_range
+from gpunet.checks import check_flag, check_range, check_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
@@ -32,10 +33,11 @@ class EarlyStopping(Callback):
     def __init__(
         self, metric: str = "validation_loss", patience: int = 5, *, least: float = 0.0, restore_best: bool = True
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise InputError(f"patience is {shown(patience)}: expected a whole number of epochs ≥ 1")
+        if not isinstance(metric, str):
+            raise InputError(f"metric is {shown(metric)}: expected a name of the history such as 'validation_loss'")
         check_range("least", least, least=0)
-        self.metric, self.patience, self.least, self.restore_best = metric, patience, float(least), restore_best
+        self.metric, self.patience = metric, check_whole("patience", patience, of=" of epochs")
+        self.least, self.restore_best = float(least), check_flag("restore_best", restore_best)
         self._sign = 1 if metric.endswith("accuracy") else -1
 
     def on_fit_begin(self, trainer: Trainer) -> None:
@@ -96,7 +98,7 @@ class DivergenceGuard(Callback):
         train, xp = trainer.plan.train, trainer.backend.xp
         every = -(-len(train) // LOOKED_AT)
         x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self._looked_at = Samples(x, labels, train.scale)
+        self._looked_at: Samples = replace(train, x=x, labels=labels)
         self.start = trainer.evaluate(self._looked_at)["loss"]
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:

@@ -164,7 +164,8 @@ class Backend(ABC):
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         """out = scale · dataset[order[c : c + n]], c = cursor[0], cast to out's dtype.
 
-        dataset (N, …) of any real dtype, order (N,) int64, cursor (1,) int64, out (n, …).
+        dataset (N, …) of any real dtype, order (N,) int64, cursor (1,) int64, out (n, …). Rows that are not there are
+        taken at the data set's ends.
         """
 
     @abstractmethod
@@ -172,6 +173,8 @@ class Backend(ABC):
         """cursor += by."""
 
     # -- losses: integer labels (n,), outputs z (n, k) before the last activation ----------------------------------
+    # Callers check labels. One that is no class all the same is never used as a place: the CPU raises DataError, on
+    # CUDA L becomes NaN.
 
     @abstractmethod
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from gpunet.backend import numba_kernels as kernels
-from gpunet.backend.base import In, Out
+from gpunet.backend.base import Array, In, Out
 from gpunet.backend.numba_conv import NumbaConv
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.numpy_optimisers import adam_factors
@@ -35,17 +37,25 @@ class NumbaBackend(NumbaConv, NumpyBackend):
         (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(rows, d_rows, bias_grad)
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
-        if dataset.ndim == 1 or dataset.dtype == out.dtype:  # a plain copy of rows: memcpy wins
+        plain = dataset.ndim == 1 or dataset.dtype == out.dtype  # a copy of rows: memcpy wins
+        if plain or not (len(dataset) and len(order)):
             super().gather(dataset, order, cursor, scale, out)
             return
         rows, target = dataset.reshape(len(dataset), -1), out.reshape(len(out), -1)
         kernels.gather(rows, order, int(cursor[0]), out.dtype.type(scale), target)
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        self._add(totals, len(z), *kernels.softmax_cross_entropy(z, labels, z.dtype.type(scale), dz))
+        loss, correct = kernels.softmax_cross_entropy(z, labels, z.dtype.type(scale), dz)
+        self._add_checked(totals, loss, correct, labels, z.shape[1])
 
     def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        self._add(totals, len(z), *kernels.binary_cross_entropy(z, labels, z.dtype.type(scale), dz))
+        loss, correct = kernels.binary_cross_entropy(z, labels, z.dtype.type(scale), dz)
+        self._add_checked(totals, loss, correct, labels, max(2, z.shape[1]))
+
+    def _add_checked(self, totals: Array, loss: float, correct: int, labels: Array, classes: int) -> None:
+        if math.isnan(loss):  # of labels that are no classes, too: the kernels look where they read
+            self._check_classes(labels, classes)
+        self._add(totals, len(labels), loss, correct)
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         rate, _, _, _, l2, _, _ = scalars.tolist()

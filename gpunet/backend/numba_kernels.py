@@ -8,6 +8,7 @@ What was measured decides their form; each of these traps cost a factor of three
 - No array is passed twice: LLVM's overlap check would send the loop down its scalar path. So what may be computed in
   place is computed in place only.
 - Selects are `x if c else zero`, never `x if c else 0 * x` or `load if c else 0`.
+- A label or a row that comes from an array is compared with its range before it is an index: nothing else does it.
 
 NaN must survive, since a NaN loss is how divergence is noticed: so fast-math without `nnan` and `ninf`.
 """
@@ -66,9 +67,10 @@ def sigmoid_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
 
 @kernel
 def gather(dataset, order, start, scale, out):  # type: ignore[no-untyped-def]
-    """out[i] = scale · dataset[order[start + i]]."""
+    """out[i] = scale · dataset[order[start + i]]; places outside are the nearest inside."""
+    last, end = dataset.shape[0] - 1, order.size - 1
     for i in range(out.shape[0]):
-        row = order[start + i]
+        row = min(max(order[min(max(start + i, 0), end)], 0), last)
         for j in range(out.shape[1]):
             out[i, j] = dataset[row, j] * scale
 
@@ -120,13 +122,16 @@ def softmax_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
             e = math.exp(z[i, j] - top)
             dz[i, j] = e
             total += e
-        label = labels[i]
-        loss += math.log(total) - (z[i, label] - top)
-        correct += best == label
         factor = scale / total
         for j in range(z.shape[1]):
             dz[i, j] *= factor
-        dz[i, label] -= scale
+        label = labels[i]
+        if 0 <= label < z.shape[1]:
+            loss += math.log(total) - (z[i, label] - top)
+            correct += best == label
+            dz[i, label] -= scale
+        else:
+            loss = math.nan
     return loss, correct
 
 
@@ -135,6 +140,7 @@ def binary_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
     """dz = scale · (σ(z) − t); returns (loss, correct). See `Backend.binary_cross_entropy`."""
     loss, correct, one = 0.0, 0, z.dtype.type(1)
     lone = z.shape[1] == 1
+    classes = max(z.shape[1], 2)
     for i in range(z.shape[0]):
         best = 0
         for j in range(z.shape[1]):
@@ -143,10 +149,14 @@ def binary_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
             e = math.exp(-abs(z[i, j]))
             loss += max(z[i, j], 0) + math.log(one + e)
             dz[i, j] = scale * ((one if z[i, j] >= 0 else e) / (one + e))
-        hit = labels[i] == 1 if lone else True
-        column = 0 if lone else labels[i]
-        if hit:
-            loss -= z[i, column]
-            dz[i, column] -= scale
-        correct += ((z[i, 0] > 0) == hit) if lone else (best == labels[i])
+        label = labels[i]
+        if 0 <= label < classes:
+            hit = label == 1 if lone else True
+            column = 0 if lone else label
+            if hit:
+                loss -= z[i, column]
+                dz[i, column] -= scale
+            correct += ((z[i, 0] > 0) == hit) if lone else (best == label)
+        else:
+            loss = math.nan
     return loss, correct

@@ -12,6 +12,9 @@ import numpy as np
 
 from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES, Array, In, Out
 from gpunet.backend.cpu_memory import CpuMemory
+from gpunet.errors import DataError
+
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 
 
 class NumpyLosses(CpuMemory):
@@ -20,6 +23,7 @@ class NumpyLosses(CpuMemory):
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
         # Classes as rows: over a handful of classes NumPy's loops along the last axis are too short to be fast.
         n, k = z.shape
+        self._check_classes(labels, k)
         work, row = self.scratch("classes as rows", (k, n), z.dtype), self.scratch("per sample", n, z.dtype)
         np.copyto(work, z.T)
         np.maximum.reduce(work, axis=0, out=row)
@@ -52,6 +56,7 @@ class NumpyLosses(CpuMemory):
         return int(np.count_nonzero(np.equal(answers, labels, out=self.scratch("right", len(z), np.bool_))))
 
     def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._check_classes(labels, max(2, z.shape[1]))
         # −t log σ(z) − (1−t) log(1−σ(z)) = max(z, 0) + log(1 + e^−|z|) − t z
         np.abs(z, out=dz)
         np.negative(dz, out=dz)
@@ -68,6 +73,7 @@ class NumpyLosses(CpuMemory):
         self._count(totals, loss, z, labels, threshold=0.0)
 
     def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._check_classes(labels, max(2, z.shape[1]))
         y = self.scratch("outputs", z.shape, z.dtype)
         self.activate(activation, z, y)
         difference = self.scratch("difference", z.shape, z.dtype)
@@ -79,6 +85,13 @@ class NumpyLosses(CpuMemory):
         if scale != 1:
             np.multiply(dz, scale, out=dz)
         self._count(totals, loss, y, labels, threshold=0.5)
+
+    @staticmethod
+    def _check_classes(labels: Array, classes: int) -> None:
+        """DataError for a label that is none of the classes, which as a place would lie anywhere."""
+        unsigned = labels.view(UINT64) if labels.dtype is INT64 else labels.astype(UINT64)  # −1 is huge
+        if len(labels) and unsigned[row := unsigned.argmax()] >= classes:  # argmax: half the time of max
+            raise DataError(f"label {labels[row]} of sample {row} of a batch: expected 0 to {classes - 1}")
 
     # -- targets: one-hot labels, or the label itself when there is one output ---------------------------------------
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpunet.backend.base import Array, Backend
-from gpunet.errors import InputError
+from gpunet.backend.base import ACTIVATIONS, Array, Backend
+from gpunet.checks import is_one_of
+from gpunet.errors import InputError, shown
 
 Shape = tuple[int, ...]
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
@@ -113,3 +114,10 @@ class Layer:
     def applied(self) -> str:
         """The activation that this layer itself applies."""
         return "identity" if self.head else self.activation
+
+
+def check_activation(activation: str | None) -> str:
+    """The activation's name, "identity" for None; InputError for an unknown one."""
+    if activation is not None and not is_one_of(activation, ACTIVATIONS):
+        raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
+    return activation or "identity"

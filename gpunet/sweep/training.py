@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpunet.callbacks import Callback
@@ -11,7 +12,6 @@ from gpunet.errors import InputError
 from gpunet.layers import Dense
 from gpunet.model import Sequential
 from gpunet.optim import SGD, Adam, Optimizer
-from gpunet.samples import Samples
 from gpunet.sweep.experiment import check_kinds
 from gpunet.sweep.holdout import described, same_data, split
 from gpunet.sweep.parameters import Parameter
@@ -97,7 +97,7 @@ class _Reported(Callback):
         train, xp = trainer.plan.train, trainer.backend.xp
         every = -(-len(train) // LOOKED_AT)
         x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self.looked_at = Samples(x, labels, train.scale)
+        self.looked_at = replace(train, x=x, labels=labels)
         self._look(trainer, 0)
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:

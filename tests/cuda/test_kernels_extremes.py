@@ -137,6 +137,8 @@ def test_labels_of_other_integers_are_taken_and_labels_out_of_range_read_nothing
     dz, totals = results(bench, LOSSES["softmax"](bench, z, np.array([5, -1, 1])))
     np.testing.assert_allclose(dz[0], np.exp([1, 0, 0]) / (np.e + 2) / 8, rtol=1e-6)
     assert totals[CORRECT] == 2
+    assert np.isnan(totals[LOSS_SUM])
+    assert totals[FIRST_BAD] == 3
 
 
 # -- optimisers ------------------------------------------------------------------------------------------------------

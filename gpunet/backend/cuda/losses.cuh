@@ -124,7 +124,10 @@ __device__ void rows_of_loss(
             dz[row * k + j] = slope * scale;
         }
         const i64 answer = k == 1 ? best.score > loss.threshold() : best.column;
-        if (end && lane == 0) correct += answer == label;
+        if (end && lane == 0) {
+            correct += answer == label;
+            if (label < 0 || label >= (k == 1 ? 2 : k)) sum = nan("");  // no class: nothing was read, and it shows
+        }
     }
     add_to_totals(totals, parts, ticket, sum, correct, n);
 }
