@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gpunet.addresses import public
 from gpunet.errors import DataError, OutputError
 
 from . import registry
@@ -134,7 +136,15 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _checked(mirror: str) -> str:
-    address = urlsplit(mirror)
-    if address.scheme not in ("http", "https") or not address.netloc:
-        raise DataError(f"mirror {mirror!r} is not an address; expected http://… or https://…, the folder of the files")
-    return mirror.rstrip("/") + "/"
+    """The mirror, an address of http or https that can be parsed; DataError otherwise."""
+    try:
+        address = urlsplit(mirror)
+        fine = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 0) >= 0
+    except ValueError:
+        fine = False
+    if not fine or not mirror.isprintable():
+        shown = public(mirror) if re.search(r"[:@?#=]", mirror) else mirror
+        raise DataError(
+            f"mirror '{shown}' is not an address; expected http://… or https://…, the folder of the files"
+        ) from None
+    return mirror

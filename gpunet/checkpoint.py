@@ -9,7 +9,9 @@ callbacks. Orders of samples need no state: they are drawn from seed and epoch.
 from __future__ import annotations
 
 import json
+import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import writable_folder
 from gpunet.identity import asked, difference, machine, to_json
+from gpunet.limits import DAMAGE
+from gpunet.model import Sequential
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
 
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
+KINDS = {
+    "run": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list, "callbacks": list,
+}  # fmt: skip
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
 
@@ -52,7 +60,7 @@ class Checkpoints(Callback):
         if resume and folder is None:
             raise InputError("resume=True needs the folder of the checkpoint: give checkpoint=FOLDER, too")
         self.folder, self.callbacks, self.resume = folder, callbacks, resume
-        self.every = max(1, round(every * per_epoch))
+        self.every = max(1, round(min(every * per_epoch, sys.maxsize)))
         self.saved: Saved | None = None
         self.step = -1  # of the checkpoint in the file
 
@@ -86,6 +94,44 @@ class Checkpoints(Callback):
         if self.saved is None:
             return 0
         (arrays, found), self.saved = self.saved, None
+        try:
+            self._check(trainer, arrays, found)
+            self._restore(trainer, arrays, found)
+        except DAMAGE as error:
+            raise DataError(f"'{self.path}' is damaged ({error}): delete it to start afresh") from error
+        return self.step
+
+    def _check(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
+        """ValueError or a like error where the checkpoint is not one of such a run, before anything is changed."""
+        model = Sequential.from_config(json.loads(found["model"])["layers"])
+        shapes = model.parameter_shapes(trainer.model.input_shape)
+        totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
+        clocks = (len(arrays["optimizer/clocks"]), N_SCALARS)
+        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor, "optimizer/clocks": clocks}
+        wanted |= {
+            f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
+        }
+        for name, shape in wanted.items():
+            if (
+                arrays[name].shape != shape
+                or arrays[name].dtype.kind not in "if"
+                or not np.isfinite(arrays[name]).all()
+            ):
+                raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
+        for name in ("step", "epoch"):
+            if type(found[name]) is not int or found[name] < 0:
+                raise ValueError(f"{name} {found[name]}")
+        epochs, numbers = found["history"], [found["seconds"], *found["optimizer"].values()]
+        if found["step"] > trainer.plan.total or len(epochs) != found["step"] // trainer.plan.per_epoch:
+            raise ValueError(f"step {found['step']} after {len(epochs)} epochs")
+        if found["optimizer"].keys() != trainer.optimizer.settings.keys() or not isinstance(found["stopped"], str):
+            raise ValueError(f"optimizer {found['optimizer']}, stopped {found['stopped']}")
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a number that is not finite")
+        if not all(isinstance(value, (int, float)) for each in epochs for value in each.values()):
+            raise ValueError("a history without numbers")
+
+    def _restore(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
         for i, (callback, state) in enumerate(zip(self.callbacks, found["callbacks"], strict=True)):
             callback.restore(state | _below(f"callbacks/{i}/", arrays))
         model = trainer.model
@@ -95,8 +141,7 @@ class Checkpoints(Callback):
             trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
         trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
         trainer.history.epochs.extend(found["history"])
-        self.step = int(found["step"])
-        return self.step
+        self.step = found["step"]
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         """Save the state before `step`; one that has diverged is not worth it."""
@@ -160,9 +205,19 @@ def read(path: Path) -> Saved:
         raise DataError(f"'{path}' is no checkpoint of a training run: choose another folder")
     if not sealed(content):
         raise DataError(f"'{path}' does not match its digest: it was cut short or changed; delete it to start afresh")
-    found = json.loads(metadata[KEY])
-    if found["format"] != FORMAT:
-        raise DataError(f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}")
+    try:
+        found = json.loads(metadata[KEY])
+        if found["format"] != FORMAT:
+            raise DataError(
+                f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}; delete it to start afresh"
+            )
+        for name, kind in KINDS.items():
+            if not isinstance(found[name], kind):
+                raise ValueError(f"{name} is a {type(found[name]).__name__}")
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"'{path}' is damaged ({error}): delete it to start afresh") from error
     return arrays, found
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX, FLOAT_MAX = (float(np.finfo(each).max) for each in (np.float32, np.float64))
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
 
@@ -101,7 +104,47 @@ def as_floats(a: Any, what: str, shape: tuple[int, ...] | None = None, dtype: st
 
 def is_number(value: Any) -> bool:
     """Whether a setting is a real number, as a share or a tolerance has to be: Python's or NumPy's, no bool."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.timedelta64))
+
+
+def is_whole(value: Any, least: float = 1, most: float = math.inf) -> bool:
+    """Whether a setting is a whole number from `least` to `most`: Python's or NumPy's integer, no bool and no 2.0."""
+    return is_number(value) and not isinstance(value, (float, np.floating)) and least <= int(value) <= most
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, most: int | None = None, of: str = "") -> int:
+    """The whole number as Python's int; InputError where it is none, or out of range. of: " of units", say."""
+    if not is_whole(value, least, math.inf if most is None else most):
+        bounds = f"≥ {least}" if most is None else f"from {least} to {most}"
+        raise InputError(f"{name} is {shown(value)}: expected a whole number{of} {bounds}")
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """A switch as Python's bool; InputError for other things, which would all count as on or off."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is {shown(value)}: expected True or False")
+    return bool(value)
+
+
+def is_one_of(value: Any, known: Collection[str]) -> bool:
+    """Whether a setting is one of the names, without a word from what cannot be compared with them."""
+    return isinstance(value, str) and value in known
+
+
+def as_list(name: str, value: Any, of: str) -> list[Any]:
+    """The items of a list, tuple or generator, which should be `of`; InputError for what has none."""
+    try:
+        return list(value)
+    except Exception as error:  # whatever a user's own iteration raises
+        raise InputError(f"{name} is {shown(value)}: expected a list of {of}") from error
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path; InputError for what names no file or folder."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'")
+    return Path(value)
 
 
 def _refuse_mask_and_sparse(a: Any, what: str) -> None:
@@ -182,7 +225,7 @@ def check_range(
     most: float = math.inf,
 ) -> None:
     """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
-    if is_number(value) and math.isfinite(value) and least <= value <= most and above < value < below:
+    if is_number(value) and abs(value) <= FLOAT_MAX and least <= value <= most and above < value < below:
         return
     wanted = [
         f"{sign} {bound:g}"

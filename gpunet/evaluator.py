@@ -10,9 +10,10 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import fixed
+from gpunet.checks import fixed, is_one_of
 from gpunet.errors import DivergedError, InputError, ShapeError, shown
 from gpunet.model import Sequential
+from gpunet.rng import check_seed
 from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
 
@@ -29,10 +30,12 @@ class Evaluator:
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
-        if dtype not in ("float32", "float64"):
+        if not isinstance(model, Sequential):
+            raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
+        if not is_one_of(dtype, ("float32", "float64")):
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         self.model = model
-        self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
+        self.backend, self.dtype, self.seed = get_backend(device), dtype, check_seed(seed)
         self._life: object = None  # the model's, since it was built, that belongs to what is attached
         self._room = 0  # samples that the workspace holds
         self.loss = losses.resolve(loss)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_range
+from gpunet.checks import as_list, check_flag, check_range, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.layers import Dense, LowRankDense
 from gpunet.layers.dense import SPLITS
@@ -81,14 +81,14 @@ class Factorise(Callback):
             ("state", state, STATES),
             ("policy", policy, POLICIES),
         ):
-            if value not in known:
+            if not is_one_of(value, known):
                 raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
-        self.pretrain, self.split, self.merge = float(pretrain), split, merge
+        self.pretrain, self.split, self.merge = float(pretrain), split, check_flag("merge", merge)
         self.optimizer_state: State = state
         self.policy: Policy = policy
         self._rank = None if isinstance(rank, Mapping) else _rule(rank)
         self._ranks = {name: _rule(each) for name, each in rank.items()} if isinstance(rank, Mapping) else {}
-        self.layers = list(layers if layers is not None else self._ranks) or None
+        self.layers = as_list("layers", layers if layers is not None else self._ranks, "names such as '0'") or None
         self.conversions: list[Conversion] = []
         self.seconds = 0.0
 

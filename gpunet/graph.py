@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
+from gpunet.checks import is_one_of
 from gpunet.errors import CaptureError, InputError, MemoryFullError, shown
 from gpunet.samples import Samples
 
@@ -101,7 +102,7 @@ class Graphs:
     def __init__(self, backend: Backend, graphs: str = "auto") -> None:
         asked = graphs
         for where, word in (("graphs", graphs), (SWITCH, os.environ.get(SWITCH) or "auto")):
-            if word not in ("auto", "off"):
+            if not is_one_of(word, ("auto", "off")):
                 raise InputError(f"{where} is {shown(word)}: expected 'auto' or 'off'")
             graphs = "off" if word == "off" else graphs
         self.asked = asked

@@ -100,12 +100,16 @@ def difference(where: str, given: Any, held: Any) -> str:
         found = [difference(f"{where} {key}".lstrip(), given[key], held[key]) for key in both]
         if any(found) or given.keys() == held.keys():
             return next(filter(None, found), "")
-    elif isinstance(given, list) and isinstance(held, list):
+    elif isinstance(given, list) and isinstance(held, list) and (len(given) == len(held) or _entries(given + held)):
         if len(given) != len(held):
             return f"{where} are {len(given)} here and {len(held)} there"
         found = [difference(f"{where} {i}", *pair) for i, pair in enumerate(zip(given, held, strict=True))]
         return next(filter(None, found), "")
     return "" if given == held else f"{where} is {json.dumps(given)} here and {json.dumps(held)} there"
+
+
+def _entries(values: list[Any]) -> bool:
+    return any(isinstance(each, dict) for each in values)
 
 
 def to_json(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import as_floats, check_range
+from gpunet.checks import as_floats, check_range, is_one_of
 from gpunet.errors import GpunetError, InputError, shown
 from gpunet.linalg.place import on_host
 
@@ -70,7 +70,7 @@ NAMED: dict[str, Initializer] = {
 def resolve(drawing: Drawing) -> Initializer:
     """A function of (shape, generator) for a name, such a function, or an array of the right shape."""
     if isinstance(drawing, str):
-        if drawing not in NAMED:
+        if not is_one_of(drawing, NAMED):
             raise InputError(f"unknown initial weights {shown(drawing)}: expected one of {', '.join(NAMED)}")
         return NAMED[drawing]
     if callable(drawing):

@@ -9,6 +9,7 @@ import copy
 from typing import Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
+from gpunet.checks import is_one_of
 from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
@@ -25,7 +26,7 @@ class Loss:
     _given = _held = False  # to a trainer, which works on a copy; by a trainer, as its own
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        if reduction not in ("mean", "sum"):
+        if not is_one_of(reduction, ("mean", "sum")):
             raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
@@ -112,6 +113,7 @@ def resolve(loss: str | Loss) -> Loss:
     """A loss, from itself or from its name."""
     if isinstance(loss, Loss):
         return loss
-    if loss not in NAMED:
-        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}")
+    if not is_one_of(loss, NAMED):
+        mend = ", or an object such as gn.SquaredError()"
+        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}{mend}")
     return NAMED[loss]()

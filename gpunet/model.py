@@ -312,6 +312,15 @@ class Sequential:
             found.append(input_shape)
         return found
 
+    def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """The parameters' shapes by name for samples of `input_shape`; nothing is built."""
+        found: dict[str, Shape] = {}
+        for layer in self.layers:
+            spec = layer.spec(input_shape)
+            found |= {f"{layer.name}.{name}": parameter.shape for name, parameter in spec.parameters.items()}
+            input_shape = spec.output
+        return found
+
     @property
     def output_shape(self) -> Shape:
         """Shape of one sample's output."""

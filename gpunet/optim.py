@@ -14,7 +14,7 @@ from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_range
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.migration import Migration, Move, places
 
 if TYPE_CHECKING:
@@ -281,3 +281,14 @@ class Adam(Optimizer):
     def update(self, part: Range) -> None:
         first, second = part.state["first"], part.state["second"]
         self.ops.adam(part.params, part.grads, first, second, part.scalars, part.decayed)
+
+
+def resolve(optimizer: str | Optimizer | None) -> Optimizer:
+    """An optimizer, from itself or from the name "adam", which is also what None gives, with its default rate."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer is None or (isinstance(optimizer, str) and optimizer.lower() == "adam"):
+        return Adam()
+    sgd = isinstance(optimizer, str) and optimizer.lower() == "sgd"
+    mend = "SGD has no default rate, give gn.SGD(0.1)" if sgd else "expected 'adam', or an object such as gn.Adam(1e-3)"
+    raise InputError(f"optimizer is {shown(optimizer)}: {mend}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from gpunet.checks import is_whole
 from gpunet.errors import InputError, shown
 
 # The purposes a seed is split for. Numbers, not hash(): a stream must not change between runs.
@@ -12,6 +15,11 @@ WEIGHTS, BATCHES, DATA, LINALG = range(4)
 
 def stream(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
     """An independent Philox generator for one purpose (and, say, one layer) of a seed ≥ 0."""
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([check_seed(seed), purpose, index])))
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as Python's int; InputError where it is none."""
+    if not is_whole(seed, 0):
         raise InputError(f"a seed is an integer ≥ 0, got {shown(seed)}")
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([int(seed), purpose, index])))
+    return int(seed)

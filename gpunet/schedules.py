@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_range
-from gpunet.errors import InputError, shown
+from gpunet.checks import check_flag, check_range, check_whole
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
@@ -86,8 +85,7 @@ class StepDecay(Schedule):
 
     def __init__(self, factor: float, every: int) -> None:
         check_range("factor", factor, above=0, most=1)
-        _check_whole("every", every)
-        self.factor, self.every = float(factor), every
+        self.factor, self.every = float(factor), check_whole("every", every)
 
     def rate(self, place: int) -> float:
         """η·d^⌊e/k⌋."""
@@ -105,8 +103,8 @@ class CyclicalRate(Schedule):
     def __init__(self, low: float, high: float, half: int, *, halve: bool = False) -> None:
         check_range("low", low, above=0)
         check_range("high", high, least=low)
-        _check_whole("half", half)
-        self.low, self.high, self.half, self.halve = float(low), float(high), half, bool(halve)
+        self.low, self.high, self.half = float(low), float(high), check_whole("half", half)
+        self.halve = check_flag("halve", halve)
 
     def rate(self, place: int) -> float:
         """low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half."""
@@ -128,8 +126,3 @@ class CosineDecay(Schedule):
         """Half a cosine from η almost to `least`."""
         done = (place - self.first) / max(1, self.total)
         return self.least + (self.base - self.least) * (1 + math.cos(math.pi * done)) / 2
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {shown(value)}: expected a whole number ≥ 1")

@@ -20,6 +20,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import write_atomically
+from gpunet.limits import DAMAGE, parse_json
 from gpunet.model import Sequential
 
 KEY, FORMAT = "gpunet", 1
@@ -81,19 +82,35 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
         )
+    model, shape, dtype = _described(metadata[KEY], str(path))
+    own = {name: array for name, array in arrays.items() if "/" not in name}
+    _check_shapes(model.parameter_shapes(shape), own, str(path))  # before memory is taken for what is only said
+    model.build(shape, get_backend(device), dtype=dtype)
+    _assign(model, own, str(path))
+    return model
+
+
+def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
+    """The model that a file describes, the shape of its samples and its dtype; DataError where it describes none."""
     try:
-        description = json.loads(metadata[KEY])
+        description = parse_json(text)
         if description["format"] != FORMAT:
             raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
         model = Sequential.from_config(description["layers"])
-        shape, dtype = tuple(int(n) for n in description["input_shape"]), str(description["dtype"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, (DataError, InputError)):
-            raise
-        raise DataError(f"'{path}': its description of the model is damaged ({error})") from error
-    model.build(shape, get_backend(device), dtype=dtype)
-    _assign(model, {name: array for name, array in arrays.items() if "/" not in name}, str(path))
-    return model
+        shape, dtype = tuple(description["input_shape"]), description["dtype"]
+        if not shape or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
+            raise ValueError(f"samples of shape {shape}")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype {dtype}")
+        model.parameter_shapes(shape)
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(
+            f"'{path}': its description of the model is damaged ({error}): save it again, or build the model and read "
+            "the weights with load_weights(model, path)"
+        ) from error
+    return model, shape, dtype
 
 
 def load_weights(model: Sequential, path: str | Path) -> None:
@@ -134,7 +151,7 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return from_bytes(content), dict(header.get("__metadata__", {}))
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise ValueError(str(error)) from error
 
 
@@ -146,22 +163,28 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise DataError(f"'{path}' is not a readable safetensors file: {error}") from error
+    except (SafetensorError, OSError, *DAMAGE) as error:
+        raise DataError(
+            f"'{path}' is not a readable safetensors file: {error}; save it again, or get another copy"
+        ) from error
 
 
-def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
-    parameters = model.parameters
-    missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], path: str) -> None:
+    """DataError naming what is missing or unknown, ShapeError for the first of another shape."""
+    missing, unknown = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
     if missing or unknown:
         raise DataError(
             f"'{path}' does not fit this model: missing {', '.join(missing) or 'nothing'}; "
             f"unknown {', '.join(unknown) or 'nothing'}"
         )
-    for name, parameter in parameters.items():
-        if arrays[name].shape != parameter.shape:
-            raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {parameter.shape}")
-    stored = {
-        name: as_floats(arrays[name], f"'{path}': {name}", p.shape, model.dtype) for name, p in parameters.items()
-    }
-    model._write(stored)
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {shape}")
+
+
+def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
+    shapes = {name: parameter.shape for name, parameter in model.parameters.items()}
+    _check_shapes(shapes, arrays, path)
+    model._write(
+        {name: as_floats(arrays[name], f"'{path}': {name}", shape, model.dtype) for name, shape in shapes.items()}
+    )

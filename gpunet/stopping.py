@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_range
+from gpunet.checks import check_flag, check_range, check_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
@@ -33,10 +33,11 @@ class EarlyStopping(Callback):
     def __init__(
         self, metric: str = "validation_loss", patience: int = 5, *, least: float = 0.0, restore_best: bool = True
     ) -> None:
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise InputError(f"patience is {shown(patience)}: expected a whole number of epochs ≥ 1")
+        if not isinstance(metric, str):
+            raise InputError(f"metric is {shown(metric)}: expected a name of the history such as 'validation_loss'")
         check_range("least", least, least=0)
-        self.metric, self.patience, self.least, self.restore_best = metric, patience, float(least), restore_best
+        self.metric, self.patience = metric, check_whole("patience", patience, of=" of epochs")
+        self.least, self.restore_best = float(least), check_flag("restore_best", restore_best)
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Forget an earlier fit."""

@@ -19,12 +19,12 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import fixed
+from gpunet.checks import as_list, check_flag, check_path, fixed, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
-from gpunet.optim import Adam, Optimizer
+from gpunet.optim import Optimizer, resolve
 from gpunet.plan import Events, History, Plan, events
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
@@ -32,16 +32,17 @@ from gpunet.samples import Samples
 from gpunet.tally import Tally
 
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
+MOST_EPOCHS = 10**9
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
 class Trainer(Evaluator):
     """Trains a model on one device.
 
-    loss, optimizer: objects, or the loss's name; device: see `get_backend`; dtype "float32" or "float64"; seed ≥ 0
-    decides initial weights and batches, the same on every device; graphs: "auto" records steps and replays them where
-    the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation: the same bits either
-    way, see `gpunet.graph`.
+    loss, optimizer: objects or names ("adam" is gn.Adam(), as is None); device: see `get_backend`; dtype "float32" or
+    "float64"; seed ≥ 0 decides initial weights and batches, the same on every device; graphs: "auto" records steps and
+    replays them where the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation:
+    the same bits either way, see `gpunet.graph`.
 
     An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
     then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new
@@ -70,7 +71,7 @@ class Trainer(Evaluator):
         self,
         model: Sequential,
         loss: str | losses.Loss = "softmax_cross_entropy",
-        optimizer: Optimizer | None = None,
+        optimizer: str | Optimizer | None = None,
         *,
         device: str | Backend = "auto",
         dtype: str = "float32",
@@ -79,7 +80,7 @@ class Trainer(Evaluator):
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self._me = weakref.ref(self)
-        self.optimizer = optimizer or Adam()
+        self.optimizer = optimizer
         self.graphs = graphs
         self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
@@ -93,10 +94,8 @@ class Trainer(Evaluator):
         return self._optimizer
 
     @optimizer.setter
-    def optimizer(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise InputError(f"optimizer is {shown(optimizer)}: expected one such as gn.Adam()")
-        self._optimizer = optimizer
+    def optimizer(self, optimizer: str | Optimizer | None) -> None:
+        self._optimizer = resolve(optimizer)
         if self._life is not None:
             self._attach_optimizer()
 
@@ -146,7 +145,7 @@ class Trainer(Evaluator):
         epochs: int = 1,
         batch_size: int = 64,
         validation_data: tuple[Any, Any] | Samples | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Callback | Sequence[Callback] = (),
         shuffle: bool = True,
         progress: bool | Progress = False,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -167,11 +166,18 @@ class Trainer(Evaluator):
         Raises DivergedError when the loss becomes NaN or infinite, InputError for a checkpoint of another run, and
         DataError for a damaged one.
         """
-        if not all(isinstance(n, (int, np.integer)) for n in (epochs, batch_size)) or epochs < 0 or batch_size < 1:
+        if not (is_whole(epochs, 0, MOST_EPOCHS) and is_whole(batch_size)):
             raise InputError(
-                f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {shown(epochs)} and {shown(batch_size)}"
+                f"expected whole numbers epochs ≥ 0 (up to 10⁹) and batch_size ≥ 1, got {shown(epochs)} and "
+                f"{shown(batch_size)}"
             )
-        callbacks = tuple(callbacks) if np.iterable(callbacks) else (callbacks,)
+        epochs, batch_size = int(epochs), int(batch_size)
+        shuffle, resume = check_flag("shuffle", shuffle), check_flag("resume", resume)
+        if not isinstance(progress, Progress):
+            progress = check_flag("progress", progress)
+        checkpoint = None if checkpoint is None else check_path("checkpoint", checkpoint)
+        alone = not hasattr(type(callbacks), "__iter__")
+        callbacks = as_list("callbacks", [callbacks] if alone else callbacks, "callbacks such as gn.EarlyStopping()")
         if wrong := [each for each in callbacks if not isinstance(each, Callback)]:
             raise InputError(
                 f"callbacks hold a {type(wrong[0]).__name__}: expected callbacks such as gn.EarlyStopping()"
@@ -185,7 +191,7 @@ class Trainer(Evaluator):
             held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
             if self.behind:
                 self.follow()
-            self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), bool(shuffle))
+            self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
             vars(self)["batch_size"] = self.plan.batch_size
             self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
             self.history, self.stopped, self.seconds = History(), "", 0.0

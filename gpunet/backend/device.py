@@ -9,7 +9,7 @@ from typing import Any
 from gpunet.backend import cuda_facts
 from gpunet.backend.base import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.errors import DeviceError
+from gpunet.errors import DeviceError, shown
 
 WITHOUT = "; without a GPU use --device cpu"  # the end of the message for a GPU that cannot be used
 INSTALL_NUMBA = "pip install 'gpunet[fast]'"
@@ -28,7 +28,9 @@ def get_backend(device: str | Backend | None = "auto") -> Backend:
     """
     if isinstance(device, Backend):
         return device
-    name = "auto" if device is None else str(device).strip().lower()
+    if not (device is None or isinstance(device, str)):
+        raise DeviceError(f"device is {shown(device)}: expected 'auto', 'cpu', 'numpy', 'cuda' or 'cuda:N'")
+    name = "auto" if device is None else device.strip().lower()
     if name == "auto":
         return _cpu() if why_no_gpu(0) else _cuda(0)
     if name == "cpu":
@@ -37,7 +39,7 @@ def get_backend(device: str | Backend | None = "auto") -> Backend:
         return NumpyBackend()
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", name)
     if match is None:
-        raise DeviceError(f"unknown device '{device}': expected auto, cpu, numpy, cuda or cuda:N")
+        raise DeviceError(f"unknown device {shown(device)}: expected auto, cpu, numpy, cuda or cuda:N")
     index = int(match.group(1) or 0)
     reason = why_no_gpu(index)
     if reason:

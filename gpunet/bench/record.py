@@ -14,6 +14,7 @@ from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
 from gpunet.files import write_atomically
 from gpunet.identity import threads
+from gpunet.limits import read_json
 
 
 def options(description: str | None, cases: Iterable[str]) -> argparse.Namespace:
@@ -58,12 +59,12 @@ def provenance(backend: Backend | None = None) -> dict[str, Any]:
 def read_sections(path: Path) -> dict[str, Any]:
     """The sections of a file of results by name; InputError where the file is something else."""
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path, nan=True)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not JSON"
+        why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
         raise InputError(f"'{path}' cannot be read: {why}; expected a file of benchmarks/results") from error
     sections = document.get("sections") if isinstance(document, dict) else None
-    if not isinstance(sections, dict):
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise InputError(f"'{path}' has no sections: expected a file of benchmarks/results, or none yet")
     return sections
 

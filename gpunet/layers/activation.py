@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.backend.base import ACTIVATIONS, Array
-from gpunet.errors import InputError, shown
-from gpunet.layers.base import Layer, Shape, Spec
+from gpunet.backend.base import Array
+from gpunet.layers.base import Layer, Shape, Spec, check_activation
 
 
 class Activation(Layer):
     """y = f(x), element by element; x and y of any one shape (batch, …)."""
 
     def __init__(self, activation: str) -> None:
-        if activation not in ACTIVATIONS:
-            raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
-        self.activation = activation
+        self.activation = check_activation(activation)
 
     @property
     def slots(self) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats
+from gpunet.backend.base import ACTIVATIONS, Array, Backend
+from gpunet.checks import as_floats, is_one_of
 from gpunet.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -180,3 +180,10 @@ class Layer:
     def applied(self) -> str:
         """The activation that this layer itself applies."""
         return "identity" if self.head else self.activation
+
+
+def check_activation(activation: str | None) -> str:
+    """The activation's name, "identity" for None; InputError for an unknown one."""
+    if activation is not None and not is_one_of(activation, ACTIVATIONS):
+        raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
+    return activation or "identity"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.backend.base import ACTIVATIONS, Array
+from gpunet.backend.base import Array
+from gpunet.checks import check_flag, check_whole, is_one_of
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Parameter, Shape, Spec
+from gpunet.layers.base import Parameter, Shape, Spec, check_activation
 from gpunet.layers.fitted import FittedLayer, Floats
-from gpunet.layers.pool import check_images, check_whole, pooled_shape
+from gpunet.layers.pool import check_images, pooled_shape
 
 
 class Conv2D(FittedLayer):
@@ -44,19 +45,17 @@ class Conv2D(FittedLayer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.activation = activation or "identity"
-        check_whole("Conv2D's filters", filters)
-        check_whole("Conv2D's kernel", kernel)
-        check_whole("Conv2D's pool", pool, most=15)
-        if kernel % 2 == 0:
-            raise InputError(f"Conv2D takes odd kernels, got {kernel}: use {kernel - 1} or {kernel + 1}")
-        if self.activation not in ACTIVATIONS:
-            raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
-        if padding not in ("valid", "same"):
+        self.filters = check_whole("Conv2D's filters", filters)
+        self.kernel = check_whole("Conv2D's kernel", kernel)
+        self.pool = check_whole("Conv2D's pool", pool, most=15)
+        if self.kernel % 2 == 0:
+            around = f"use {self.kernel - 1} or {self.kernel + 1}"
+            raise InputError(f"Conv2D takes odd kernels, got {shown(kernel)}: {around}")
+        self.activation = check_activation(activation)
+        if not is_one_of(padding, ("valid", "same")):
             raise InputError(f"Conv2D's padding is 'valid' or 'same', got {shown(padding)}")
-        self.filters, self.kernel, self.pool, self.padding = filters, kernel, pool, padding
-        self.trainable = trainable
-        self._zeros = kernel // 2 if padding == "same" else 0  # on each side
+        self.padding, self.trainable = padding, check_flag("trainable", trainable)
+        self._zeros = self.kernel // 2 if padding == "same" else 0  # on each side
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 
     @property

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.backend.base import ACTIVATIONS, Array, Backend
+from gpunet.backend.base import Array, Backend
+from gpunet.checks import check_flag, check_whole, is_one_of
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
 from gpunet.layers.fitted import FittedLayer, Floats
 from gpunet.linalg import FixedRank, svd
 from gpunet.linalg.rank import RankRule
@@ -45,7 +46,7 @@ class Dense(FittedLayer):
         trainable: bool = True,
     ) -> None:
         self.units, self.activation = check_units(units, activation, "Dense")
-        self.trainable = trainable
+        self.trainable = check_flag("trainable", trainable)
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:
@@ -91,7 +92,7 @@ class Dense(FittedLayer):
         """
         from gpunet.layers.lowrank import LowRankDense
 
-        if split not in SPLITS:
+        if not is_one_of(split, SPLITS):
             raise InputError(f"split is {shown(split)}: expected one of {', '.join(SPLITS)}")
         bias = on_host(self, "bias")
         rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
@@ -119,11 +120,7 @@ class Dense(FittedLayer):
 
 def check_units(units: Any, activation: str | None, kind: str) -> tuple[int, str]:
     """Both, checked; InputError otherwise."""
-    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-        raise InputError(f"{kind} needs a whole number of units ≥ 1, got {shown(units)}")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
-    return units, activation or "identity"
+    return check_whole(f"{kind}'s units", units, of=" of units"), check_activation(activation)
 
 
 def on_host(layer: Layer, name: str) -> Any:

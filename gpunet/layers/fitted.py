@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, check_lengths, check_range, real_array
-from gpunet.errors import InputError, shown
+from gpunet.checks import as_array, check_flag, check_lengths, check_range, check_whole, real_array
+from gpunet.errors import InputError
 from gpunet.init import resolve, zeros
 from gpunet.layers.base import Layer
 from gpunet.linalg import deduplicate
@@ -60,8 +60,9 @@ class Thresholds:
     def __post_init__(self) -> None:
         for name in ("variance", "correlation", "fraction"):
             check_range(name, getattr(self, name), above=0, most=1)
-        if self.most is not None and (isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1):
-            raise InputError(f"most is {shown(self.most)}: expected a whole number ≥ 1, or None")
+        check_flag("center", self.center)
+        if self.most is not None:
+            check_whole("most", self.most)
 
 
 class FittedLayer(Layer):

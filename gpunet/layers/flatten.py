@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunet.backend.base import Array
+from gpunet.checks import is_whole
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
@@ -20,9 +21,9 @@ class Reshape(Layer):
 
     def __init__(self, shape: Sequence[int]) -> None:
         given = tuple(shape) if isinstance(shape, Sequence) else ()
-        if not given or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in given):
+        if not given or not all(map(is_whole, given)):
             raise InputError(f"Reshape takes the shape of a sample such as (3, 32, 32), got {shown(shape)}")
-        self.shape = given
+        self.shape = tuple(map(int, given))
 
     def spec(self, input_shape: Shape) -> Spec:
         shape = self.target(input_shape)

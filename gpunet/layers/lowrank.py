@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array
+from gpunet.checks import check_flag, is_whole
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
@@ -43,10 +44,10 @@ class LowRankDense(Layer):
         trainable: bool = True,
     ) -> None:
         self.units, self.activation = check_units(units, activation, "LowRankDense")
-        if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= units:
+        if not is_whole(rank, 1, self.units):
             raise InputError(f"rank is {shown(rank)}: expected a whole number from 1 to the layer's {units} units")
-        self.rank = rank
-        self.trainable = trainable
+        self.rank = int(rank)
+        self.trainable = check_flag("trainable", trainable)
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import check_whole
+from gpunet.errors import ShapeError
 from gpunet.layers.base import Layer, Shape, Spec
 
 
@@ -18,8 +19,7 @@ class MaxPool2D(Layer):
     """
 
     def __init__(self, size: int = 2) -> None:
-        check_whole("MaxPool2D's size", size, most=15)
-        self.size = size
+        self.size = check_whole("MaxPool2D's size", size, most=15)
 
     def spec(self, input_shape: Shape) -> Spec:
         check_images("MaxPool2D", input_shape)
@@ -62,10 +62,3 @@ def check_images(layer: str, shape: Shape) -> None:
             f"{layer} takes images (channels, rows, columns), got samples of shape {shape}: "
             f"put Reshape(({hint})) before it"
         )
-
-
-def check_whole(what: str, value: Any, most: int | None = None) -> None:
-    """InputError where `value` is not a whole number from 1 to `most`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
-        bounds = "≥ 1" if most is None else f"from 1 to {most}"
-        raise InputError(f"{what}: expected a whole number {bounds}, got {shown(value)}")

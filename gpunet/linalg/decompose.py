@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.checks import is_number
+from gpunet.checks import is_number, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg.eigen import leading
 from gpunet.linalg.matrix import Floats
@@ -236,7 +236,7 @@ def check_count(k: int | None, variance: float | None, most: int) -> None:
     """Raises InputError unless at most one of k in [1, most] and variance in (0, 1] is given."""
     if k is not None and variance is not None:
         raise InputError(f"got components={k} and variance={variance}: give one of them")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most):
+    if k is not None and not is_whole(k, 1, most):
         raise InputError(f"components is {shown(k)}: expected an integer from 1 to {most}")
     if variance is not None and not (is_number(variance) and 0 < variance <= 1):
         raise InputError(f"variance is {shown(variance)}: expected a share of the variance in (0, 1], say 0.98")

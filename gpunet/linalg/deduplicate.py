@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.checks import as_array, real_array
+from gpunet.checks import as_array, is_number, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.pca import ClassPCA
@@ -36,8 +36,7 @@ def deduplicate(
     Raises ShapeError for classes whose vectors differ in length and for weights that do not fit, InputError for a
     threshold outside [0, 1], for NaN and infinities, and where there is no vector.
     """
-    number = isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(threshold, bool)
-    if not number or not 0 <= threshold <= 1:
+    if not (is_number(threshold) and 0 <= threshold <= 1):
         raise InputError(
             f"threshold is {shown(threshold)}: expected a |cosine| in [0, 1]; document 002 uses 0.8 to 0.9"
         )

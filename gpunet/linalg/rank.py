@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.checks import check_range, real_array
+from gpunet.checks import check_range, is_whole, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.place import on_host
 
@@ -61,7 +61,7 @@ class FixedRank(RankRule):
     rank: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
+        if not is_whole(self.rank):
             raise InputError(f"rank is {shown(self.rank)}: expected an integer ≥ 1")
 
     def _rank(self, m: int, n: int, s: Any) -> int:
@@ -200,9 +200,8 @@ def _meant(share: Any) -> Fraction:
 
 def _check_shape(shape: Any) -> tuple[int, int]:
     pair = tuple(shape) if np.iterable(shape) else ()
-    if len(pair) != 2 or not all(isinstance(d, (int, np.integer)) and not isinstance(d, bool) and d >= 1 for d in pair):
-        given = " ".join(repr(shape).split())[:80]  # a whole weight, say
-        raise ShapeError(f"shape is {given}: expected (m, n) of a weight, both integers ≥ 1; pass weight.shape")
+    if len(pair) != 2 or not all(map(is_whole, pair)):
+        raise ShapeError(f"shape is {shown(shape)}: expected (m, n) of a weight, both integers ≥ 1; pass weight.shape")
     return int(pair[0]), int(pair[1])
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.checks import is_number
+from gpunet.checks import is_number, is_one_of, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls, patience
@@ -94,13 +94,13 @@ def svd(
     a = check_matrix(a)
     m, n = a.shape[-2:]
     k = _check_k(k, m, n)
-    if compute not in ("both", "left", "right"):
+    if not is_one_of(compute, ("both", "left", "right")):
         raise InputError(f"compute is {shown(compute)}: expected 'both', 'left' or 'right'")
     if tol is not None and not (is_number(tol) and tol > 0):
         raise InputError(f"tol is {shown(tol)}: expected a number > 0, or None for the default of the dtype")
     backend = gpu_for(a, device)
     known = METHODS if backend is None else CUDA_METHODS
-    if method not in known:
+    if not is_one_of(method, known):
         where = "the CPU" if backend is None else "a GPU"
         raise InputError(f"unknown method {shown(method)} on {where}: expected one of {', '.join(known)}")
     limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else float(tol)
@@ -303,7 +303,7 @@ def _placed(kept: list[Any], found: list[Any], todo: Array) -> list[Any]:
 def _check_k(k: Any, m: int, n: int) -> int:
     if k is None:
         return min(m, n)
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k <= min(m, n):
+    if not is_whole(k, 0, min(m, n)):
         raise InputError(f"k is {shown(k)}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
     return int(k)
 

@@ -27,15 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import gpunet
+from gpunet.checks import is_number
 from gpunet.errors import OutputError
 from gpunet.experiments.claims import told_once
 from gpunet.experiments.registry import experiment
 from gpunet.experiments.schema import VERDICTS
 from gpunet.experiments.work import Done
 from gpunet.files import write_atomically
+from gpunet.limits import DAMAGE, read_json
 from gpunet.reproduce.plan import Run
 
 NAME, SCHEMA = "claims.json", 1
+STATES = ("finished", "failed", "skipped", "waiting")
+KINDS = {
+    "name": str, "experiment": str, "document": str, "seeds": list, "settings": dict, "figures": list, "counts": dict,
+    "provenance": dict,
+}  # fmt: skip
+TEXTS = ("dataset", "device", "digest", "started", "result", "sha256")  # of a run that is finished
+LONGEST = 1e9  # seconds of a run, and its pieces
 Held = dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]  # a run's entry and claims, by its name
 
 
@@ -82,13 +91,14 @@ class Book:
 
     def _read(self, keys: Set[str]) -> Held:
         try:
-            held = json.loads(self.path.read_text())
+            held = read_json(self.path)
             found = {run["name"]: (run, [c for c in held["claims"] if c["run"] == run["name"]]) for run in held["runs"]}
             other = held["quick"] is not self.quick
-            whole = held["schema"] == SCHEMA and all(run.keys() == keys for run in held["runs"])
+            whole = held["schema"] == SCHEMA and all(_whole(run, keys) for run in held["runs"])
+            whole = whole and len(found) == len(held["runs"]) and all(map(_whole_claim, held["claims"]))
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (OSError, *DAMAGE):
             whole = other = False
         if not whole:
             raise OutputError(
@@ -169,11 +179,36 @@ class Book:
         return self.path
 
 
+def _whole(run: Any, keys: Set[str]) -> bool:
+    """Whether an entry is one that `Book` writes: what is not may not be taken for a run that is finished."""
+    done, fine = run["state"] == "finished", run.keys() == keys and run["state"] in STATES
+    fine = fine and all(isinstance(run[name], kind) for name, kind in KINDS.items())
+    fine = fine and all(isinstance(run[name], str if done else str | None) for name in TEXTS)
+    if not fine or Path(run["name"]).name != run["name"]:
+        return False
+    if run["counts"].keys() != set(VERDICTS) or any(type(count) is not int for count in run["counts"].values()):
+        return False
+    if not done:
+        return run["asked"] is None
+    datetime.fromisoformat(run["started"])
+    return (
+        isinstance(run["asked"], dict)
+        and is_number(run["seconds"]) and 0 <= run["seconds"] < LONGEST
+        and type(run["pieces"]) is int and 0 <= run["pieces"] < LONGEST
+        and all(isinstance(name, str) and Path(name).name == name for name in run["figures"])
+        and run["result"].startswith(f"{run['name']}/") and ".." not in run["result"]
+    )  # fmt: skip
+
+
+def _whole_claim(claim: Any) -> bool:
+    return all(isinstance(claim[name], str) for name in ("experiment", "id", "run")) and claim["verdict"] in VERDICTS
+
+
 def finished(folder: Path) -> tuple[int, int]:
     """How many runs of a folder's claims.json are finished, and how many there are; 0 of 0 where there is none yet."""
     try:
-        states = [run["state"] for run in json.loads((folder / NAME).read_text())["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        states = [run["state"] for run in read_json(folder / NAME)["runs"]]
+    except (OSError, *DAMAGE):
         return 0, 0
     return states.count("finished"), len(states)
 

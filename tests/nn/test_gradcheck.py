@@ -249,3 +249,46 @@ def test_the_default_device_is_plain_numpy():
 
     assert inspect.signature(gn.gradient_check).parameters["device"].default == "numpy"
     assert get_backend("numpy").kernels == "numpy"
+
+
+# -- gradients that are 0 ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("n", [6, 60])
+def test_a_gradient_that_is_0_is_right_where_differences_show_rounding_alone(rng, loss, reduction, n):
+    """Of balanced classes the bias of equal outputs has no gradient: a few ε/h were called an error of 100."""
+    layers = [gn.Dense(4, "sigmoid", weight="zeros"), gn.Dense(3, weight="zeros")]
+    kind = {"softmax_cross_entropy": gn.SoftmaxCrossEntropy, "squared_error": gn.SquaredError}[loss](reduction)
+    for model in (gn.Sequential([gn.Dense(3, weight="zeros")]), gn.Sequential(layers)):
+        table = gn.gradient_check(model, kind, rng.normal(size=(n, 5)), np.arange(n) % 3)
+        assert table.relative_error < 1e-6, str(table)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1e-9])
+def test_a_gradient_that_is_called_0_and_is_not_is_found(rng, wrong):
+    class Silent(gn.Dense):
+        def backward(self, dy):
+            found = super().backward(dy)
+            self.d_bias[...] = wrong
+            return found
+
+    x, y = rng.normal(size=(20, 5)), np.arange(20) % 3
+    table = gn.gradient_check(gn.Sequential([gn.Dense(4, "sigmoid"), Silent(3)]), "softmax_cross_entropy", x, y)
+    assert table.parameters["2.bias"].relative_error > 0.9
+    small = gn.gradient_check(gn.Sequential([Silent(3)]), "squared_error", x * 1e-4, y * 0, step=1e-3)
+    assert small.parameters["0.bias"].relative_error > 0.9
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-6])
+def test_a_gradient_that_is_off_by_a_ten_thousandth_is_found(rng, size):
+    class Off(gn.Dense):
+        def backward(self, dy):
+            found = super().backward(dy)
+            self.d_weight[0, 0] += 1e-4 * abs(self.d_weight).max()
+            return found
+
+    x, y = size * rng.normal(size=(20, 5)), np.arange(20) % 3
+    table = gn.gradient_check(gn.Sequential([Off(3)]), "softmax_cross_entropy", x, y)
+    assert table.parameters["0.weight"].relative_error > 2e-5
