@@ -6,6 +6,8 @@ turns an `InputError` into exit code 2 and a `RunError` into exit code 1, withou
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class GpunetError(Exception):
     """Base of everything gpunet raises on purpose."""
@@ -52,4 +54,8 @@ class FetchError(RunError):
 
 
 class OutputError(InputError):
-    """A folder or file that cannot be written."""
+    """A folder or file that cannot be written; `kept` is where its content lies instead, None where nowhere."""
+
+    def __init__(self, message: str, kept: Path | None = None) -> None:
+        super().__init__(message)
+        self.kept = kept
