@@ -19,7 +19,7 @@ import numpy as np
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.files import write_atomically
+from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
 from gpunet.model import Sequential
 
@@ -28,7 +28,10 @@ SEAL, BLANK = "sha256", "0" * 64
 
 
 def save(model: Sequential, path: str | Path) -> None:
-    """Write the model's parameters and the description of its layers, in one piece.
+    """Write the model's parameters and the description of its layers, in one piece; a missing folder is made.
+
+    Raises OutputError where that cannot be: what stands there is no plain file, and then nothing is written; or the
+    disk is full, say, and then the model is kept elsewhere, which the message names.
 
     >>> import gpunet as gn
     >>> model = gn.Sequential([gn.Dense(3, "relu"), gn.Dense(2)])
@@ -41,7 +44,8 @@ def save(model: Sequential, path: str | Path) -> None:
 
     if not model.built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    write_atomically(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    check_replaceable(Path(path))
+    write_or_keep(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
 
 
 def describe(model: Sequential) -> str:

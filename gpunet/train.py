@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -159,7 +160,9 @@ class Trainer(Evaluator):
         times an epoch) and at the end; see `gpunet.checkpoint`. resume: go on from the checkpoint there, on the CPU
         bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
         trains no more. Settings, data and callbacks must be those of that run; a UserWarning says where the bits may
-        differ, since the device, the kernels, NumPy or the number of its threads are others now.
+        differ, since the device, the kernels, NumPy or the number of its threads are others now. A checkpoint that
+        cannot be written ends no training: a warning says so, the next is tried, and the last is kept elsewhere, with a
+        warning that says where.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
         `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.
@@ -196,8 +199,9 @@ class Trainer(Evaluator):
             self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
             self.history, self.stopped, self.seconds = History(), "", 0.0
             try:
-                saver = Checkpoints(checkpoint, checkpoint_every, self.plan.per_epoch, callbacks, resume)
-                self._run(saver, callbacks, bar, own)
+                per_epoch = self.plan.per_epoch
+                with closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver:
+                    self._run(saver, callbacks, bar, own)
             finally:
                 bar.close() if own else None
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones

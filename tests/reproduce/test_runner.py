@@ -10,8 +10,8 @@ import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError, InputError, OutputError
+from gpunet.files import alone
 from gpunet.reproduce import runner
-from gpunet.reproduce.lock import alone
 from gpunet.reproduce.plan import Run
 from gpunet.reproduce.runner import Outcome, Request, reproduce
 
