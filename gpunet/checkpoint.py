@@ -29,7 +29,7 @@ from gpunet.identity import asked, difference, machine, to_json
 from gpunet.limits import DAMAGE
 from gpunet.model import Sequential
 from gpunet.serialize import KEY as MODEL
-from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
+from gpunet.serialize import arrays_of, describe, put_back, read, seal
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
@@ -80,7 +80,7 @@ class Checkpoints(Callback):
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
         self.machine = machine(trainer.backend)
         if self.resume and self.path.exists():
-            self.saved = read(self.path)
+            self.saved = load(self.path)
             if found := difference("", self.run, self.saved[1]["run"]):
                 raise InputError(
                     f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
@@ -202,17 +202,11 @@ class Checkpoints(Callback):
         return seal(arrays, {MODEL: model, KEY: to_json(entry)})
 
 
-def read(path: Path) -> Saved:
+def load(path: Path) -> Saved:
     """Arrays, and what stands beside them; DataError where the file is no checkpoint, of another format or damaged."""
-    try:
-        content = path.read_bytes()
-        arrays, metadata = unpack(content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' is not a readable safetensors file: {error}; delete it to start afresh") from error
+    arrays, metadata = read(path, "delete it to start afresh")
     if KEY not in metadata:
         raise DataError(f"'{path}' is no checkpoint of a training run: choose another folder")
-    if not sealed(content):
-        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; delete it to start afresh")
     try:
         found = json.loads(metadata[KEY])
         if found["format"] != FORMAT:

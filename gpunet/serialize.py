@@ -1,4 +1,4 @@
-"""Saving and loading models as safetensors: no pickle, and names and shapes that PyTorch reads.
+"""Saving and loading models as safetensors: no pickle, names and shapes that PyTorch reads, and a digest of the file.
 
 A model saved here loads into the equal `torch.nn.Sequential` with
 `load_state_dict(safetensors.torch.load_file(path))`, and such a network's state, saved there, loads here with
@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -23,8 +24,9 @@ from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
 from gpunet.model import Sequential
 
-KEY, FORMAT = "gpunet", 1
+KEY, FORMAT = "gpunet", 2
 SEAL, BLANK = "sha256", "0" * 64
+CHUNK = 1 << 20  # bytes of a file that are digested at a time
 
 
 def save(model: Sequential, path: str | Path) -> None:
@@ -40,12 +42,10 @@ def save(model: Sequential, path: str | Path) -> None:
     >>> {name: value.shape for name, value in gn.load("model.safetensors", device="cpu").parameters.items()}
     {'0.weight': (3, 4), '0.bias': (3,), '2.weight': (2, 3), '2.bias': (2,)}
     """
-    from safetensors.numpy import save as to_bytes
-
     if not model.built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
     check_replaceable(Path(path))
-    write_or_keep(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    write_or_keep(Path(path), seal(arrays_of(model), {KEY: describe(model)}))
 
 
 def describe(model: Sequential) -> str:
@@ -79,9 +79,9 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
 def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
     """The model saved at `path`, on `device`: by `save`, or in a trainer's checkpoint.
 
-    Raises DataError where the file is missing, damaged, or was not written by `save`.
+    Raises DataError where the file is missing, differs in a single bit from what was written, or is none of these.
     """
-    arrays, metadata = _read(Path(path))
+    arrays, metadata = read(Path(path))
     if KEY not in metadata:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
@@ -120,11 +120,14 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
 def load_weights(model: Sequential, path: str | Path) -> None:
     """Read parameters into a built model, from a file of `save` or of PyTorch; names and shapes must be the model's.
 
-    Raises DataError naming what is missing, unknown or of another shape; the model is then left as it was.
+    Of a checkpoint the parameters are read. Raises DataError naming what is missing, unknown or of another shape, and
+    for a file of `save` that was changed since; the model is then left as it was.
     """
     if not model.built:
         raise InputError("the model has no weights yet: build it before loading")
-    _assign(model, _read(Path(path))[0], str(path))
+    arrays, metadata = read(Path(path))
+    own = {name: array for name, array in arrays.items() if "/" not in name} if KEY in metadata else arrays
+    _assign(model, own, str(path))
 
 
 def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
@@ -137,40 +140,40 @@ def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
     return content
 
 
-def sealed(content: bytes) -> bool:
-    """Whether every byte is as `seal` wrote it."""
-    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), content[: 8 + int.from_bytes(content[:8], "little")])
+def sealed(file: BinaryIO) -> bool:
+    """Whether every byte of a safetensors file is as `seal` wrote it."""
+    head = file.read(8)
+    head += file.read(int.from_bytes(head, "little"))
+    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), head)
     if not found:
         return False
-    blanked = bytearray(content)
-    blanked[slice(*found.span(1))] = BLANK.encode()
-    return hashlib.sha256(blanked).hexdigest().encode() == found[1]
+    digest = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
+    for chunk in iter(partial(file.read, CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest().encode() == found[1]
 
 
-def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; ValueError where it is none."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
+def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; DataError, which ends in `mend`, where it is none.
 
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return from_bytes(content), dict(header.get("__metadata__", {}))
-    except (SafetensorError, *DAMAGE) as error:
-        raise ValueError(str(error)) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    What we have written ourselves must match its digest; other files have none.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+            if KEY in metadata or SEAL in metadata:
+                with open(path, "rb") as raw:
+                    if not sealed(raw):
+                        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except DataError:
+        raise
     except (SafetensorError, OSError, *DAMAGE) as error:
-        raise DataError(
-            f"'{path}' is not a readable safetensors file: {error}; save it again, or get another copy"
-        ) from error
+        raise DataError(f"'{path}' is not a readable safetensors file: {error}; {mend}") from error
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], path: str) -> None:

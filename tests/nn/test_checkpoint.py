@@ -21,7 +21,7 @@ from gpunet.checkpoint import FILE, KEY
 from gpunet.errors import DataError, DivergedError, InputError, OutputError
 from gpunet.progress import Progress
 from gpunet.schedules import Schedule
-from gpunet.serialize import seal, unpack
+from gpunet.serialize import read, seal
 
 N, BATCH, EPOCHS = 50, 16, 3  # 4 steps an epoch, the last on 2 samples
 
@@ -287,11 +287,11 @@ def test_an_epoch_in_which_a_callback_stops_is_finished(tmp_path):
 def test_training_time_is_counted_on(tmp_path):
     with pytest.raises(Interrupted):
         start()[2](6, checkpoint=tmp_path, checkpoint_every=0.25)
-    _, metadata = unpack((tmp_path / FILE).read_bytes())
+    _, metadata = read(tmp_path / FILE)
     saved = json.loads(metadata[KEY])
     assert (saved["step"], saved["epoch"], len(saved["history"])) == (6, 1, 1)
     assert saved["seconds"] > 0
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     metadata[KEY] = json.dumps(saved | {"seconds": 1000.0})
     (tmp_path / FILE).write_bytes(seal(arrays, metadata))
     history = start()[2](checkpoint=tmp_path, resume=True)
@@ -324,7 +324,7 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
 
     with pytest.raises(DivergedError):
         start()[2](callbacks=[Poison()], checkpoint=tmp_path, checkpoint_every=0.25)
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     assert json.loads(metadata[KEY])["step"] == 6
     assert all(np.isfinite(array).all() for array in arrays.values())
 
@@ -369,7 +369,7 @@ def test_the_model_is_read_from_a_checkpoint_in_mid_training(tmp_path):
 def test_the_optimisers_state_lies_in_the_file_by_parameter(tmp_path):
     trainer, _, fit = start("adam factorise carry")
     fit(checkpoint=tmp_path)
-    arrays, _ = unpack((tmp_path / FILE).read_bytes())
+    arrays, _ = read(tmp_path / FILE)
     assert set(arrays) == (
         set(trainer.model.parameters)
         | {f"optimizer/{kind}/{name}" for kind in ("first", "second") for name in trainer.model.gradients}
@@ -686,7 +686,7 @@ def test_a_changed_weight_is_found_by_the_digest(tmp_path):
 
 def test_files_of_another_kind(tmp_path):
     run_with(checkpoint=tmp_path)
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     metadata.pop("sha256")
     other = {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 9})}
     (tmp_path / FILE).write_bytes(seal(arrays, metadata | other))
