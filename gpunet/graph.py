@@ -14,6 +14,7 @@ by operation.
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -218,6 +219,7 @@ class Graphs:
 def _objects(trainer: Trainer, order: Array) -> tuple[Any, ...]:
     """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
     model = trainer.model
-    return (
-        order, trainer._x, trainer.tally, trainer.loss, trainer.optimizer.ranges, model._store, model._d_scores,
+    return (  # and the thread, which has a stream and scratch memory of its own
+        threading.current_thread(), order, trainer._x, trainer.tally, trainer.loss, trainer.optimizer.ranges,
+        model._store, model._d_scores,
     )  # fmt: skip

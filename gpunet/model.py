@@ -18,7 +18,7 @@ from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
-from gpunet.parameters import Parameters
+from gpunet.parameters import Parameters, Views
 from gpunet.rng import WEIGHTS, stream
 
 Inherits = Mapping[str, tuple[str, Transform | None]]
@@ -229,12 +229,12 @@ class Sequential:
         raise InputError(f"the model has no layer {shown(name)}: it has {there}")
 
     @property
-    def parameters(self) -> dict[str, Array]:
-        """Views of the parameters by name ("0.weight", …), in the layers' order: writing into one changes the model."""
+    def parameters(self) -> Views:
+        """Views of the parameters by name ("0.weight", …), in the layers' order, to write into or to set."""
         return self._store.views
 
     @property
-    def gradients(self) -> dict[str, Array]:
+    def gradients(self) -> Views:
         """Views of the trained parameters' gradients by name."""
         return self._store.gradients
 

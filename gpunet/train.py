@@ -305,15 +305,16 @@ class Trainer(Evaluator):
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
         if self.behind:
             self.follow()
-        self.model.use(n)
-        x, labels, ops = self._x[:n], self._labels[:n], self.backend
-        ops.gather(train.x, order, self.tally.cursor, train.scale, x)
-        ops.gather(train.labels, order, self.tally.cursor, 1, labels)
-        z = self.model.forward(x)
-        self.loss(z, labels, self.model.d_scores, self.tally.totals)
-        self.model.backward(self.model.d_scores)
-        self.optimizer.step()
-        ops.advance(self.tally.cursor, n)
+        model, tally, ops = self.model, self.tally, self.backend
+        model.use(n)
+        x, labels = self._x[:n], self._labels[:n]
+        ops.gather(train.x, order, tally.cursor, train.scale, x)
+        ops.gather(train.labels, order, tally.cursor, 1, labels)
+        z = model.forward(x)
+        self._loss(z, labels, model.d_scores, tally.totals)
+        model.backward(model.d_scores)
+        self._optimizer.step()
+        ops.advance(tally.cursor, n)
 
     def stepper(self) -> Callable[[Samples, Array, int], None]:
         """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`."""

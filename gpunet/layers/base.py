@@ -40,6 +40,11 @@ class Spec:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
+def write(ops: Backend, view: Array, value: Any, what: str) -> None:
+    """Copy a parameter's new value into the model's memory, where it has the right shape and is finite."""
+    ops.copy(ops.asarray(as_floats(value, what, view.shape, str(view.dtype))), view)
+
+
 class Layer:
     """Base of all layers.
 
@@ -114,7 +119,7 @@ class Layer:
         if value is now:  # after `layer.weight *= 2`, which has written into the memory already
             return
         if name in self._views:
-            self._write(name, value)
+            write(self.ops, self._views[name], value, f"{self._called()}: {name}")
         elif name == "trainable":
             if not isinstance(value, bool | np.bool_):
                 raise InputError(f"trainable is {shown(value)}: expected True or False")
@@ -127,11 +132,6 @@ class Layer:
                 f"{self._called()} stands in a built model: its {name} cannot be set any more; make another layer and "
                 "put it there with model.replace"
             )
-
-    def _write(self, name: str, value: Any) -> None:
-        """Copy a parameter's new value into the model's memory, where it has the right shape and is finite."""
-        view, what = self._views[name], f"{self._called()}: {name}"
-        self.ops.copy(self.ops.asarray(as_floats(value, what, view.shape, str(view.dtype))), view)
 
     def leave(self) -> None:
         """Stand in no model any more: another layer has taken the place."""

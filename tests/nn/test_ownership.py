@@ -155,6 +155,20 @@ def test_a_layer_of_ones_own_keeps_what_it_holds_beside_parameters(how):
 
 
 @pytest.mark.parametrize("how", COPIES)
+def test_copied_parameters_are_arrays_of_ones_own(how):
+    trainer = net()
+    trainer.fit(X, Y)
+    best = COPIES[how](trainer.model.parameters)
+    before = weights(trainer)
+    if how != "copy":
+        trainer.fit(X, Y)
+        same(best, before)
+        trainer.model.parameters.update(best)
+    best["0.weight"] = None
+    same(trainer, before)
+
+
+@pytest.mark.parametrize("how", COPIES)
 def test_a_copied_layer_starts_with_the_values_of_now(how):
     trainer = net()
     trainer.fit(X, Y, epochs=2)
@@ -312,6 +326,28 @@ def test_a_parameter_that_is_set_is_the_models(device):
     assert trainer.model.parameters["0.bias"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
     trainer.fit(X, Y)
     assert not (view == 2).all()
+
+
+def test_parameters_set_by_name_are_the_models():
+    trainer = net()
+    trainer.prepare((5,))
+    model = trainer.model
+    model.parameters["0.weight"] = np.ones((8, 5))
+    model.parameters["0.weight"] *= 3
+    model.parameters.update({"0.bias": np.arange(8.0)}, **{"4.bias": [1.0, 2, 3]})
+    named = model.parameters
+    named |= {"4.weight": np.full((3, 6), 0.5)}
+    assert (model.layers[0].weight == 3).all()
+    assert model.layers[0].bias.tolist() == list(range(8))
+    assert model.layers[2].bias.tolist() == [1, 2, 3]
+    assert (model.layers[2].weight == 0.5).all()
+    for name, value, match in (
+        ("5.weight", 1.0, "no parameter '5.weight'"), ("0.bias", np.ones(7), "shape"),
+        ("0.bias", np.full(8, np.inf), "inf"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=match):
+            model.parameters[name] = value
+    assert model.layers[0].bias.tolist() == list(range(8))
 
 
 @pytest.mark.parametrize(
