@@ -232,7 +232,8 @@ class Trainer(Evaluator):
         errors = []
         for callback in callbacks:
             try:
-                callback.on_fit_end(self)
+                with self.backend.session():  # diverged weights warn of nothing
+                    callback.on_fit_end(self)
             except Exception as error:
                 errors.append(error)
                 if failure is not None:
