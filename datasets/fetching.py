@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gpunet.addresses import public
-from gpunet.errors import DataError, OutputError
+from gpunet.errors import DataError, OutputError, shown
 
 from . import registry
 from .delivery import Delivery
@@ -44,9 +44,15 @@ def fetch(
     Raises FetchError when no mirror delivers, OutputError when the folder cannot be written, DataError for a
     name that is unknown or an address that is none.
     """
+    from gpunet.checks import as_list, check_flag, check_range
+
     entry = registry.entry(name)
-    addresses = [_checked(mirror) for mirror in (mirrors or entry.mirrors)]
-    job = _Job(entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(progress))
+    check_range("timeout", timeout, above=0)
+    given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'", str)
+    addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
+    job = _Job(
+        entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(check_flag("progress", progress))
+    )
     return job.from_archive(entry.archive) if entry.archive else [job.file(file) for file in entry.files]
 
 
@@ -137,14 +143,16 @@ def _writing(target: Path) -> Iterator[None]:
 
 def _checked(mirror: str) -> str:
     """The mirror, an address of http or https that can be parsed; DataError otherwise."""
+    if not isinstance(mirror, str):
+        raise DataError(f"mirror {shown(mirror)} is not an address; expected http://… or https://…")
     try:
         address = urlsplit(mirror)
         fine = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 0) >= 0
     except ValueError:
         fine = False
     if not fine or not mirror.isprintable():
-        shown = public(mirror) if re.search(r"[:@?#=]", mirror) else mirror
+        said = public(mirror) if re.search(r"[:@?#=]", mirror) else mirror
         raise DataError(
-            f"mirror '{shown}' is not an address; expected http://… or https://…, the folder of the files"
+            f"mirror '{said}' is not an address; expected http://… or https://…, the folder of the files"
         ) from None
     return mirror

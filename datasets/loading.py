@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpunet.errors import DataError
+from gpunet.files import check_path
 
 from . import registry
 from .location import data_dir as data_folder
@@ -25,11 +26,15 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
 
     Raises DataError, one line, where the data is missing, damaged or inconsistent.
     """
+    given = check_path("the data set", name_or_path)
     if isinstance(name_or_path, str) and name_or_path in registry.REGISTRY:
         found = registry.entry(name_or_path)
         return found.load(data_folder(data_dir) / found.name)
 
-    path = Path(name_or_path).expanduser()
+    try:
+        path = given.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{given}: {error}; expected a name of a data set, or a path") from error
     if path.is_dir():
         from .folder import load_folder
 

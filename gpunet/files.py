@@ -16,9 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from gpunet.errors import OutputError
+from gpunet.errors import InputError, OutputError, shown
 
 WINDOWS = os.name == "nt"  # which has no such locks, and neither renames nor removes what is open
 ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the file system has no locks to tell it by
@@ -245,3 +245,15 @@ def _reason(error: Exception, folder: Path | None = None) -> str:
     if isinstance(error, FileNotFoundError) and folder is not None and not folder.is_dir():
         return f"there is no folder '{folder}'"
     return str(getattr(error, "strerror", None) or error)
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path, which need not exist; InputError for what cannot be one."""
+    try:
+        path = Path(value)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except Exception as error:  # too long for the system, of bytes, a zero within, or an object of the user's
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'") from error
+    return path

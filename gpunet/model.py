@@ -13,13 +13,13 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats, fixed
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import as_floats, as_list, check_shape, check_whole, fixed, is_one_of, is_whole
+from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters, Views
-from gpunet.rng import WEIGHTS, stream
+from gpunet.rng import WEIGHTS, check_seed, stream
 
 Inherits = Mapping[str, tuple[str, Transform | None]]
 
@@ -42,7 +42,7 @@ class Sequential:
     dtype: str = fixed("build it with another dtype")
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = tuple(layers)
+        self.layers = tuple(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
             raise InputError("a model needs at least one layer")
         if len({id(layer) for layer in self.layers}) != len(self.layers):
@@ -56,6 +56,7 @@ class Sequential:
         vars(self).update(input_shape=None, backend=None, dtype=None)
         self.built = False
         self.capacity = 0
+        self._kind: Any = None  # type of the workspace's arrays, once there is one
         self.migrations: list[Migration] = []  # since it was built, one for each `replace`; a trainer follows them
         self._take()
 
@@ -113,9 +114,15 @@ class Sequential:
         that is built again starts afresh; so does a trainer's optimiser then.
         Raises ShapeError where a layer does not fit its input.
         """
+        input_shape, seed = check_shape("input_shape", input_shape), check_seed(seed)
+        if not isinstance(backend, Backend):
+            raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
+        if not is_one_of(dtype, ("float32", "float64")):
+            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         if self.training and self.built:
             raise InputError("the model is being trained: build it again afterwards")
-        vars(self).update(backend=backend, dtype=dtype, input_shape=tuple(input_shape))
+        self.shapes(input_shape)  # whether all fits, before anything is changed
+        vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
         self._seed, self.migrations = seed, []
         self._allocate()
         self.built = True
@@ -127,7 +134,7 @@ class Sequential:
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
             self._write(self._drawn(layer, index, own))
-        self.capacity = 0
+        self.capacity, self._kind = 0, None
 
     def _declare(self) -> None:
         """Infer the shapes front to back, and collect the parameters that the layers declare."""
@@ -167,7 +174,7 @@ class Sequential:
         old = self.layer(name)
         if not self.built:
             raise InputError("the model has no weights yet: build or fit it before replacing a layer")
-        if state not in STATES:
+        if not is_one_of(state, STATES):
             raise InputError(f"state is {shown(state)}: expected one of {', '.join(STATES)}")
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
@@ -223,7 +230,7 @@ class Sequential:
     def layer(self, name: str) -> Layer:
         """The layer of that name; InputError naming those there are."""
         for layer in self.layers:
-            if layer.name == name:
+            if isinstance(name, str) and layer.name == str.__str__(name):
                 return layer
         there = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in self.layers)
         raise InputError(f"the model has no layer {shown(name)}: it has {there}")
@@ -252,6 +259,9 @@ class Sequential:
 
     def bind(self, batch: int) -> None:
         """Allocate activations for up to `batch` samples; gradients of inputs share two buffers in turn."""
+        batch = check_whole("batch", batch, of=" of samples")
+        if not self.built:
+            raise InputError("the model has no weights yet: build it before it gets a workspace")
         if batch <= self.capacity:
             return
         trained = {name.rpartition(".")[0] for name in self._store.trained}
@@ -271,41 +281,61 @@ class Sequential:
         self.capacity = batch
         self._batch = batch
         self.d_scores = self._d_scores
+        self._settle(batch)
 
     def use(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""
-        if n == self._batch:
+        if self.capacity and n is self._batch:
             return
-        if n > self.capacity:
-            raise ShapeError(f"a batch of {n} does not fit a workspace bound for {self.capacity}")
+        if not is_whole(n, 1, self.capacity):
+            raise ShapeError(f"a batch of {shown(n)} does not fit a workspace bound for {self.capacity}")
         for layer in self.layers:
             layer.use(n)
         self.d_scores = self._d_scores[:n]
-        self._batch = n
+        self._settle(n)
+
+    def _settle(self, n: int) -> None:
+        """Batches have n samples from now on."""
+        self._batch = int(n)
+        self._kind, self._dtype = type(self.d_scores), self.d_scores.dtype
+        self._takes, self._gives = (self._batch, *self.input_shape), (self._batch, *self.output_shape)
 
     # -- hot ----------------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
         """Scores z (n, outputs): what the last layer computes before its activation."""
+        if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
+            raise self._unfit("x", x)
         for layer in self.layers:
             x = layer.forward(x)
         return x
 
     def backward(self, dz: Array) -> None:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
+        if type(dz) is not self._kind or dz.shape != self._gives or dz.dtype != self._dtype:
+            raise self._unfit("dz", dz)
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)
 
     def activate_scores(self, z: Array) -> Array:
         """The model's outputs y = f(z), in z's memory."""
+        if type(z) is not self._kind or z.shape != self._gives or z.dtype != self._dtype:
+            raise self._unfit("z", z)
         self.backend.activate(self.layers[-1].activation, z, z)
         return z
+
+    def _unfit(self, name: str, given: Any) -> GpunetError:
+        if self._kind is None:
+            return InputError("the model has no workspace yet: build and bind it, or leave both to a gn.Trainer")
+        shape = self._takes if name == "x" else self._gives
+        return ShapeError(f"{name} is {shown(given)}: expected {self._kind.__name__} of shape {shape}, {self._dtype}")
 
     # -- information --------------------------------------------------------------------------------------------------
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
         """The shape of one sample's output of each layer, for samples of `input_shape`; nothing is built."""
+        input_shape = check_shape("input_shape", input_shape)
         found: list[Shape] = []
         for layer in self.layers:
             input_shape = layer.spec(input_shape).output
@@ -334,15 +364,17 @@ class Sequential:
     def from_config(cls, config: list[dict[str, Any]]) -> Sequential:
         """The model that `config` describes, its weights not drawn yet."""
         layers = []
-        for entry in config:
+        for entry in as_list("config", config, "descriptions such as {'layer': 'Dense', 'units': 10}", dict):
             settings = dict(entry)
             kind = Layer.kinds.get(str(settings.pop("layer", None)))
             if kind is None:
-                raise InputError(f"unknown layer in {entry}: expected one of {', '.join(sorted(Layer.kinds))}")
+                raise InputError(f"unknown layer in {shown(entry)}: expected one of {', '.join(sorted(Layer.kinds))}")
             try:
                 layers.append(kind(**settings))
             except TypeError as error:
-                raise InputError(f"a saved layer does not fit this version of gpunet: {entry} ({error})") from error
+                raise InputError(
+                    f"a saved layer does not fit this version of gpunet: {shown(entry)} ({error})"
+                ) from error
         return cls(layers)
 
 
@@ -355,3 +387,10 @@ def _check_free(layer: Any) -> None:
             f"the layer {layer.name!r} ({type(layer).__name__}) stands in another model: make a layer for each, or "
             "take a copy.deepcopy of it"
         )
+
+
+def check_model(model: Any) -> Sequential:
+    """The model; InputError where it is none."""
+    if not isinstance(model, Sequential):
+        raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
+    return model

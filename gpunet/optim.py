@@ -13,7 +13,7 @@ import numpy as np
 from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_range
+from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
 from gpunet.migration import Migration, Move, places
 
@@ -162,6 +162,7 @@ class Optimizer:
 
     def age_apart(self, place: int) -> None:
         """Let the parameters from `place` on count their steps apart, as after a replacement: for timing."""
+        check_whole("place", place, least=0)
         size = self._ages[-1][0].stop
         if self.counts_steps and 0 < place < size:
             flat = self._flat
@@ -200,6 +201,8 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from the gradients."""
+        if not self._clocks:
+            raise InputError("the optimizer has nothing to update yet: give it to a gn.Trainer")
         for clock in self._clocks:
             self.ops.tick(clock)
         for part in self.ranges:

@@ -20,9 +20,9 @@ import numpy as np
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.files import check_replaceable, write_or_keep
+from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
-from gpunet.model import Sequential
+from gpunet.model import Sequential, check_model
 
 KEY, FORMAT = "gpunet", 2
 SEAL, BLANK = "sha256", "0" * 64
@@ -42,10 +42,11 @@ def save(model: Sequential, path: str | Path) -> None:
     >>> {name: value.shape for name, value in gn.load("model.safetensors", device="cpu").parameters.items()}
     {'0.weight': (3, 4), '0.bias': (3,), '2.weight': (2, 3), '2.bias': (2,)}
     """
-    if not model.built:
+    target = check_path("path", path)
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    check_replaceable(Path(path))
-    write_or_keep(Path(path), seal(arrays_of(model), {KEY: describe(model)}))
+    check_replaceable(target)
+    write_or_keep(target, seal(arrays_of(model), {KEY: describe(model)}))
 
 
 def describe(model: Sequential) -> str:
@@ -81,7 +82,7 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
 
     Raises DataError where the file is missing, differs in a single bit from what was written, or is none of these.
     """
-    arrays, metadata = read(Path(path))
+    arrays, metadata = read(check_path("path", path))
     if KEY not in metadata:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
@@ -123,9 +124,9 @@ def load_weights(model: Sequential, path: str | Path) -> None:
     Of a checkpoint the parameters are read. Raises DataError naming what is missing, unknown or of another shape, and
     for a file of `save` that was changed since; the model is then left as it was.
     """
-    if not model.built:
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: build it before loading")
-    arrays, metadata = read(Path(path))
+    arrays, metadata = read(check_path("path", path))
     own = {name: array for name, array in arrays.items() if "/" not in name} if KEY in metadata else arrays
     _assign(model, own, str(path))
 

@@ -20,9 +20,10 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_path, fixed, is_whole
+from gpunet.checks import as_list, check_flag, check_rows, check_text, fixed, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
+from gpunet.files import check_path
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
@@ -326,6 +327,7 @@ class Trainer(Evaluator):
 
     def line_up(self, order: Any) -> Array:
         """An order of samples, int (N,), on the device: in one place, where recorded steps look for it."""
+        order = check_rows(order, "order")
         if self._order is None or len(self._order) != len(order):
             self._order = self.backend.empty(len(order), "int64")
         self.backend.copy(order, self._order)
@@ -333,7 +335,7 @@ class Trainer(Evaluator):
 
     def stop(self, reason: str) -> None:
         """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""
-        self.stopped = reason
+        self.stopped = check_text("reason", reason)
 
     @property
     def _look(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, check_flag, check_lengths, check_range, check_whole, real_array
+from gpunet.checks import as_array, check_flag, check_integers, check_lengths, check_range, check_whole, real_array
 from gpunet.errors import InputError
 from gpunet.init import resolve, zeros
 from gpunet.layers.base import Layer
@@ -100,6 +100,7 @@ class FittedLayer(Layer):
         thresholds = Thresholds(variance, correlation, fraction, center, most)
         x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
         check_lengths(x, labels, "the layer's input")
+        check_integers(labels)
         rows = chosen_rows(labels, fraction, seed)
         backend = get_backend(device)
         batches = (

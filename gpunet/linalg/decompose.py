@@ -235,7 +235,7 @@ def reached(values: Floats, variance: float, total: float) -> int:
 def check_count(k: int | None, variance: float | None, most: int) -> None:
     """Raises InputError unless at most one of k in [1, most] and variance in (0, 1] is given."""
     if k is not None and variance is not None:
-        raise InputError(f"got components={k} and variance={variance}: give one of them")
+        raise InputError(f"got components={shown(k)} and variance={shown(variance)}: give one of them")
     if k is not None and not is_whole(k, 1, most):
         raise InputError(f"components is {shown(k)}: expected an integer from 1 to {most}")
     if variance is not None and not (is_number(variance) and 0 < variance <= 1):

@@ -206,5 +206,6 @@ def _check_shape(shape: Any) -> tuple[int, int]:
 
 
 def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) <= 1:
+    number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_, np.timedelta64))
+    if not (number and 0 < value <= 1):
         raise InputError(f"{name} is {shown(value)}: expected a number in (0, 1], say 0.5")
