@@ -19,7 +19,7 @@ import pytest
 from gpunet.bench.entrants import GPU
 from gpunet.bench.lowrank import SAME
 from gpunet.bench.record import provenance
-from gpunet.bench.steps import threads
+from gpunet.identity import threads
 from gpunet.timing import PAUSE
 
 

@@ -12,8 +12,8 @@ from gpunet.backend import get_backend
 from gpunet.bench import payoff_grid
 from gpunet.bench.lowrank import CASE, NETS, compare
 from gpunet.bench.record import json_option, torch_version, write_section
-from gpunet.bench.steps import threads
 from gpunet.experiments.provenance import Stopwatch
+from gpunet.identity import threads
 from gpunet.progress import progress
 
 

@@ -19,6 +19,7 @@ def main() -> None:
 
 def execute(arguments: list[str], debug: bool = False) -> int:
     """Run one command line; returns the exit code."""
+    from gpunet.addresses import cleaned
     from gpunet.errors import GpunetError, InputError
 
     try:
@@ -46,10 +47,11 @@ def execute(arguments: list[str], debug: bool = False) -> int:
                 from gpunet.experiments.registry import EXPERIMENTS
 
                 message += f" Experiments: {', '.join(EXPERIMENTS)}."
-            return _fail(message, INTERRUPTED if type(error).__name__ == "Abort" else int(error.exit_code))
+            return _fail(cleaned(message), INTERRUPTED if type(error).__name__ == "Abort" else int(error.exit_code))
         if isinstance(error, MemoryError):
             return _fail(f"out of memory: {error}", 1)
-        return _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
+        told = cleaned(str(error))
+        return _fail(f"unexpected {type(error).__name__}: {told} (run again with --debug for the traceback)", 1)
 
 
 @contextlib.contextmanager

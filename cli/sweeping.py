@@ -100,12 +100,15 @@ def run(
 ) -> None:  # fmt: skip
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
     from gpunet.experiments.provenance import Stopwatch
+    from gpunet.experiments.schema import RESULT
     from gpunet.files import writable_folder
     from gpunet.progress import progress
     from gpunet.sweep.results import as_result
 
     watch = Stopwatch()
-    folder = out if what is None else writable_folder(out or Path("runs") / f"{what}-{dataset}")
+    folder = out or (None if what is None else Path("runs") / f"{what}-{dataset}")
+    if folder is not None:
+        writable_folder(folder, RESULT)
     url = storage or f"sqlite:///{folder}/sweep.db"
     try:
         with progress(True) as bar:
@@ -126,19 +129,27 @@ def _name_of(table: Table) -> str:
 
 
 def _finish(result: Any, folder: Path | None, json: bool) -> None:
-    from gpunet.files import writable_folder
-    from gpunet.report import sweep_figures, sweep_tables
+    from gpunet.errors import RunError
+    from gpunet.files import results_first
+    from gpunet.report import sweep_figures
+
+    path: Path | None = None
+    figures: list[Path] = []
+    problem = ""
+    if folder is not None:
+        path, figures, problem = results_first(lambda: result.write(folder), lambda: sweep_figures.draw(result, folder))
+    if json:
+        print(result.text(), end="")
+    else:
+        _print(result, [str(path), *(figure.name for figure in figures)] if path else [])
+    if problem:
+        raise RunError(problem)
+
+
+def _print(result: Any, written: list[str]) -> None:
+    from gpunet.report import sweep_tables
     from gpunet.report.tables import console
 
-    written = []
-    if folder is not None:
-        figures = sweep_figures.draw(result, writable_folder(folder))
-        written = [str(result.write(folder)), *(path.name for path in figures)]
-    if json:
-        import json as json_module
-
-        print(json_module.dumps(result.to_json(), indent=1))
-        return
     screen = console()
     for table in sweep_tables.tables(result):
         screen.print(table)

@@ -11,6 +11,7 @@ from gpunet.errors import DataError
 
 from .base import Dataset, validate
 from .convert import as_features, as_labels
+from .entries import RemoteFile
 from .hdf5 import read_hdf5
 from .registry import REGISTRY
 
@@ -27,15 +28,17 @@ def load_cats(folder: Path) -> Dataset:
     `train_set_x`, `train_set_y` and the same with test are read; `list_classes` is ignored. Raises DataError where
     files are missing, damaged, or hold anything else.
     """
-    train, test = REGISTRY["cats"].located(folder)
-    x_train, y_train = _read_split(train, "train")
-    x_test, y_test = _read_split(test, "test")
+    entry = REGISTRY["cats"]
+    (x_train, y_train), (x_test, y_test) = (
+        _read_split(path, file, split)
+        for path, file, split in zip(entry.located(folder), entry.files, ("train", "test"), strict=True)
+    )
     return validate(Dataset("cats", x_train, y_train, x_test, y_test, SHAPE, CLASSES, str(folder)))
 
 
-def _read_split(path: Path, split: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _read_split(path: Path, known: RemoteFile, split: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     keys = (f"{split}_set_x", f"{split}_set_y")
-    images, labels = read_hdf5(path, keys).values()
+    images, labels = read_hdf5(path, keys, known).values()
     if images.dtype != np.uint8 or images.shape[1:] != SHAPE:
         raise DataError(
             f"{path}: {keys[0]} is {images.dtype} of shape {images.shape}; expected uint8 of shape (n, 64, 64, 3)"

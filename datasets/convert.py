@@ -57,6 +57,8 @@ def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, .
     if x.dtype.kind not in "buif":
         raise DataError(f"{where} has dtype {x.dtype}; expected uint8, floats, integers or bool")
     shape = x.shape[1:] or (1,)
+    if x.size == 0:
+        raise DataError(f"{where} is empty, shape {x.shape}; at least one sample and one feature are needed")
     flat = x.reshape(len(x), math.prod(shape))
     if x.dtype == np.bool_:
         flat = flat.view(np.uint8) * np.uint8(255)

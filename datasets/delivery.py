@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
+from gpunet.addresses import cleaned, host
 from gpunet.errors import FetchError
 
 from .progress import Quiet
@@ -60,8 +61,8 @@ class Delivery:
                     return
                 answer = f"wrong content ({wrong})"
             except DownloadError as error:
-                answer = str(error)
-            answers.append(f"{urlsplit(mirror).netloc.rpartition('@')[2]}: {answer}")
+                answer = cleaned(str(error), mirror)[:120]
+            answers.append(f"{host(mirror)}: {answer}")
             self.report.say(f"{self.label}: {answers[-1]}")
         left = stream.seek(0, os.SEEK_END)
         kept = f"{left:,} bytes are kept and taken up next time. " if left else ""
@@ -75,7 +76,7 @@ class Delivery:
         from .download import begin_again
 
         for last in (False, True):
-            download(mirror + self.name, stream)
+            download(_file_at(mirror, self.name), stream)
             wrong = self.damage(part)
             if wrong is None:
                 return None
@@ -85,6 +86,12 @@ class Delivery:
             # The earlier bytes may be damaged, or of another packing of the same content: once more, whole.
             self.report.say(f"{self.label}: what an earlier download left does not fit; begun again")
         return None
+
+
+def _file_at(mirror: str, name: str) -> str:
+    """The address of a file in the mirror's folder; a query, such as a signature, stays behind it."""
+    folder = urlsplit(mirror)
+    return folder._replace(path=f"{folder.path.rstrip('/')}/{name}", fragment="").geturl()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import pooch
 import requests
+import urllib3
 
 from .progress import Quiet, megabytes
 
@@ -58,7 +59,7 @@ class ResumingDownloader(pooch.HTTPDownloader):  # type: ignore[misc]
         except _RangeRefusedError:
             begin_again(output_file)
             self(url, output_file)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # the last: bad headers
             raise DownloadError(_clause(error, self.timeout, output_file.tell())) from None
         finally:
             self.report.stop()
@@ -143,8 +144,8 @@ class _RangeRefusedError(Exception):
     """The server cannot continue where the file ends, so the file must be begun again."""
 
 
-def _clause(error: requests.RequestException, timeout: float, length: int) -> str:
-    """What happened, in a few words; requests' own text is several nested exceptions long."""
+def _clause(error: Exception, timeout: float, length: int) -> str:
+    """What happened, in a few words where it is known; requests' own text is several nested exceptions long."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     text = str(error)
@@ -162,4 +163,4 @@ def _clause(error: requests.RequestException, timeout: float, length: int) -> st
             return clause
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return f"broke off after {length:,} bytes"
-    return " ".join(text.split())[:120] or type(error).__name__
+    return " ".join(text.split()) or type(error).__name__

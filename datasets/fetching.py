@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gpunet.addresses import public
 from gpunet.errors import DataError, OutputError, shown
 
 from . import registry
@@ -140,12 +142,17 @@ def _writing(target: Path) -> Iterator[None]:
 
 
 def _checked(mirror: str) -> str:
+    """The mirror, an address of http or https that can be parsed; DataError otherwise."""
+    if not isinstance(mirror, str):
+        raise DataError(f"mirror {shown(mirror)} is not an address; expected http://… or https://…")
     try:
         address = urlsplit(mirror)
-    except ValueError as error:
-        raise DataError(f"mirror {shown(mirror)} is not an address: {error}") from error
-    if address.scheme not in ("http", "https") or not address.netloc:
+        fine = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 0) >= 0
+    except ValueError:
+        fine = False
+    if not fine or not mirror.isprintable():
+        said = public(mirror) if re.search(r"[:@?#=]", mirror) else mirror
         raise DataError(
-            f"mirror {shown(mirror)} is not an address; expected http://… or https://…, the folder of the files"
-        )
-    return mirror.rstrip("/") + "/"
+            f"mirror '{said}' is not an address; expected http://… or https://…, the folder of the files"
+        ) from None
+    return mirror

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpunet.errors import DataError
 
 from .base import Dataset
 from .convert import from_arrays
+from .entries import RemoteFile
 from .idx import read_idx
 from .images import has_images, load_images
 
@@ -38,13 +40,13 @@ def load_folder(folder: str | Path) -> Dataset:
     if images:
         return load_images(folder)
     parts = _complete(folder, found, [path.name for path in files] + folders)
-    return load_parts(folder.resolve().name, parts, folder)
+    return load_parts(folder.resolve().name, {part: (path, None) for part, path in parts.items()}, folder)
 
 
-def load_parts(name: str, parts: dict[str, Path], folder: Path) -> Dataset:
-    """Read the four files and make a data set of them; `parts` has the keys of PARTS."""
-    labels = {part: read_idx(parts[part]) for part in ("y_train", "y_test")}
-    images = {part: read_idx(parts[part]) for part in ("x_train", "x_test")}
+def load_parts(name: str, parts: Mapping[str, tuple[Path, RemoteFile | None]], folder: Path) -> Dataset:
+    """Read the four files and make a data set of them; `parts` has the keys of PARTS, and which known file each is."""
+    labels = {part: read_idx(*parts[part]) for part in ("y_train", "y_test")}
+    images = {part: read_idx(*parts[part]) for part in ("x_train", "x_test")}
     return from_arrays(name, **images, **labels, source=str(folder))
 
 

@@ -18,19 +18,22 @@ import numpy as np
 from gpunet.errors import DataError
 
 from .memory import check_fits
-from .packed import BAD_GZIP, MAX_RATIO, is_packed, open_unpacked
+from .packed import BAD_GZIP, MAX_RATIO, is_packed, open_unpacked, wrong_checksum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from .entries import RemoteFile
 
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 32
 _CHUNK = 1 << 20
 
 
-def read_idx(path: str | Path) -> NDArray[Any]:
+def read_idx(path: str | Path, known: RemoteFile | None = None) -> NDArray[Any]:
     """Read an IDX file, packed with gzip or not, as a writable array of its own dtype in native byte order.
 
+    known: what it should be; then content of that size must have that checksum, and other sizes are somebody's own.
     Raises DataError, naming the file, for a wrong magic number, an unknown type code, a payload shorter or
     longer than the header says, a corrupt gzip file, and sizes that the file or the machine cannot hold.
     """
@@ -38,20 +41,27 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     try:
         packed = is_packed(path)
         with open_unpacked(path) as stream:
-            dtype, shape = _read_header(stream, path)
+            dtype, shape, begin = _read_header(stream, path)
             size = math.prod(shape) * dtype.itemsize
-            header = 4 + 4 * len(shape)
-            _check_size(path, packed, header, size, shape)
+            _check_size(path, packed, len(begin), size, shape)
             payload = _read_payload(stream, path, size)
     except BAD_GZIP as error:
         raise DataError(f"{path}: corrupt gzip file ({error}); fetch or copy it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    array = np.frombuffer(payload, dtype).reshape(shape)
+    if known and (wrong := wrong_checksum(known, begin, payload)):
+        raise DataError(
+            f"{path}: damaged, or another data set's: {wrong}; fetch it again, or give its folder as a path"
+        )
+    try:
+        array = np.frombuffer(payload, dtype).reshape(shape)
+    except ValueError:  # 0 samples of a shape that no array can have
+        raise DataError(f"{path}: the IDX header says {_times(shape)}, beyond any array; it is damaged") from None
     return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
 
 
-def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...], bytes]:
+    """Dtype and shape, and the header itself."""
     magic = stream.read(4)
     if len(magic) < 4:
         raise DataError(f"{path}: {len(magic)} bytes long; an IDX file begins with a header of at least 8")
@@ -74,7 +84,7 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int
             f"{path}: truncated within the IDX header: {4 + len(sizes)} bytes, expected "
             f"{4 + 4 * dimensions} for {dimensions} dimensions"
         )
-    return np.dtype(DTYPES[code]), struct.unpack(f">{dimensions}I", sizes)
+    return np.dtype(DTYPES[code]), struct.unpack(f">{dimensions}I", sizes), magic + sizes
 
 
 def _check_size(path: Path, packed: bool, header: int, size: int, shape: tuple[int, ...]) -> None:
@@ -88,7 +98,7 @@ def _check_size(path: Path, packed: bool, header: int, size: int, shape: tuple[i
     if not packed and header + size != on_disk:
         kind = "truncated" if on_disk < header + size else "too long"
         raise _wrong_length(path, kind, f"{on_disk - header:,}", size)
-    check_fits(size, f"{path}: the IDX header says {_times(shape)}, which")
+    check_fits(size, f"{path}: the IDX header says {_times(shape)}, which", on_disk if packed else None)
 
 
 def _read_payload(stream: BinaryIO, path: Path, size: int) -> bytearray:

@@ -126,7 +126,7 @@ def _shape(folder: Path, paths: Sequence[Path]) -> tuple[int, ...]:
     """The shape of a sample, from the headers of all images; what the whole set needs is held against the memory."""
     with _opened(paths[0]) as image:
         width, height = image.size
-    colour = False
+    colour, stored = False, 0
     for path in paths:
         with _opened(path) as image:
             if image.mode not in GREY + COLOUR:
@@ -137,8 +137,10 @@ def _shape(folder: Path, paths: Sequence[Path]) -> tuple[int, ...]:
                     f"{path.relative_to(folder)} is {image.width}×{image.height}; make them of one size"
                 )
             colour = colour or image.mode in COLOUR
+            image.verify()  # the checksums of a PNG, which decoding does not look at
+            stored += path.stat().st_size
     shape = (3, height, width) if colour else (height, width)
-    check_fits(len(paths) * math.prod(shape), f"{folder}: {len(paths):,} images of {width}×{height}")
+    check_fits(len(paths) * math.prod(shape), f"{folder}: {len(paths):,} images of {width}×{height}", stored)
     return shape
 
 

@@ -11,6 +11,7 @@ from .registry import REGISTRY
 
 def load_mnist(folder: Path) -> Dataset:
     """Load MNIST: x (60000 and 10000, 784) uint8, shape (28, 28); DataError where files are missing."""
-    paths = REGISTRY["mnist"].located(folder)
-    parts = {part: path for path in paths if (part := part_of(path.name))}
+    entry = REGISTRY["mnist"]
+    found = zip(entry.files, entry.located(folder), strict=True)
+    parts = {part: (path, file) for file, path in found if (part := part_of(path.name))}
     return load_parts("mnist", parts, folder)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can take gigabytes to unpack a few bytes
 # Everything that zipfile and NumPy's reader have been seen to raise on damaged files.
 _BAD_FILE = (
     zipfile.BadZipFile,
@@ -54,7 +55,8 @@ def load_npz(path: str | Path) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive, path)
-            check_fits(sum(member.file_size for member in members.values()), f"{path}: the content")
+            whole = sum(member.file_size for member in members.values())
+            check_fits(whole, f"{path}: the content", path.stat().st_size)
             arrays = {key: _read(archive, member, path, key) for key, member in members.items()}
     except DataError:
         raise
@@ -66,7 +68,10 @@ def load_npz(path: str | Path) -> Dataset:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    there: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        if there.setdefault(key := info.filename.removesuffix(".npy"), info) is not info and key in KEYS:
+            raise DataError(f"{path}: {key} is in it twice; write it again with numpy.savez")
     missing = [key for key in KEYS if key not in there]
     if missing:
         here = ", ".join(list(there)[:8]) + (", …" if len(there) > 8 else "")
@@ -74,6 +79,9 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
             f"{path}: missing {', '.join(missing)}; found {here or 'nothing'}. Write it with "
             "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
         )
+    for key in KEYS:
+        if there[key].compress_type not in METHODS or there[key].flag_bits & 1:
+            raise DataError(f"{path}: {key} is packed as numpy.savez never does; write it again with that")
     return {key: there[key] for key in KEYS}
 
 
@@ -83,6 +91,8 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, key: st
         shape, dtype = _header(stream, path, key)
         payload = member.file_size - stream.tell()
     expected = math.prod(shape) * dtype.itemsize
+    if dtype.kind not in "buif" or min(shape, default=0) < 0:
+        raise DataError(f"{path}: {key} is {dtype} of shape {shape}; expected an array of real numbers")
     if payload != expected:
         raise DataError(
             f"{path}: {key} is damaged: its header says {shape} of {dtype}, {expected:,} bytes, but "

@@ -8,7 +8,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from .entries import RemoteFile
 
 # Deflate cannot do better than about 1032 to 1 (zlib's technical details), which bounds what a file may
 # unpack to.
@@ -58,7 +61,20 @@ def damage(path: Path, size: int, sha256: str | None, *, unpack: bool = True) ->
     if count != size:
         more = "more than " if count > size else ""
         return f"{'unpacks to' if packed else 'has'} {more}{min(count, size):,} bytes, expected {size:,}"
-    found = digest.hexdigest()
+    return _differs(digest.hexdigest(), sha256)
+
+
+def wrong_checksum(known: RemoteFile, *content: bytes | bytearray) -> str | None:
+    """What is wrong with unpacked content that has the size of a known file; None where it has another one."""
+    if known.sha256 is None or sum(map(len, content)) != known.size:
+        return None
+    digest = hashlib.sha256(usedforsecurity=False)
+    for part in content:
+        digest.update(part)
+    return _differs(digest.hexdigest(), known.sha256)
+
+
+def _differs(found: str, sha256: str | None) -> str | None:
     if sha256 is None or found == sha256:
         return None
     return f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"

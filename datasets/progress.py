@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from gpunet.errors import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -36,7 +38,7 @@ class Lines(Quiet):
 
     def say(self, text: str) -> None:
         """One line for the reader."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def start(self, label: str, total: int) -> None:
         """Say what is fetched and how large it is."""
@@ -63,7 +65,7 @@ class Bar(Quiet):
 
     def say(self, text: str) -> None:
         """One line for the reader."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def start(self, label: str, total: int) -> None:
         """Show a bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,21 @@ if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 
+def settings(thing: Any) -> dict[str, Any]:
+    """The arguments that an object was made with, as far as it has attributes of the same names."""
+    given = inspect.signature(type(thing).__init__).parameters
+    return {name: vars(thing)[name] for name in given if name in vars(thing)}
+
+
 class Callback:
     """Base of all callbacks: override what you need. Time spent here is not counted as training time.
 
     A callback may read `trainer.plan`, what `fit` was asked to do, and end training early with `trainer.stop(reason)`.
     """
+
+    def config(self) -> dict[str, Any]:
+        """What a resumed run must share with the one it goes on from: `settings(self)` where all of them matter."""
+        return {}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Parameters are drawn, nothing has been trained."""
@@ -29,7 +40,10 @@ class Callback:
         """The epoch's entry of the history, which may be added to."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """All epochs are done."""
+        """Training has ended: all epochs are done, or `stop`, an error or Ctrl-C has ended it.
+
+        Called once after each `on_fit_begin` that came to its end. Errors raised here are not in the others' way.
+        """
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold."""

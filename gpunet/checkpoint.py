@@ -8,28 +8,36 @@ callbacks. Orders of samples need no state: they are drawn from seed and epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.arena import Layout
+from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError, OutputError
-from gpunet.files import writable_folder
-from gpunet.identity import asked, difference, to_json
+from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
+from gpunet.identity import asked, difference, machine, to_json
+from gpunet.limits import DAMAGE
+from gpunet.model import Sequential
 from gpunet.serialize import KEY as MODEL
-from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
+from gpunet.serialize import arrays_of, describe, put_back, read, seal
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
-FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 1
+FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
+KINDS = {
+    "run": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list, "callbacks": list,
+}  # fmt: skip
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
 
@@ -56,6 +64,8 @@ class Checkpoints(Callback):
         self.every = max(1, round(min(every * per_epoch, sys.maxsize)))
         self.saved: Saved | None = None
         self.step = -1  # of the checkpoint in the file
+        self.failed = False  # whether the one after it could not be written
+        self.held = contextlib.ExitStack()
 
     def steps(self, total: int) -> Iterable[int]:
         """Those between which `every` steps lie; after the last one `on_fit_end` saves."""
@@ -65,35 +75,81 @@ class Checkpoints(Callback):
         """Read and check what is to be resumed, before anything is changed."""
         if self.folder is None:
             return
-        self.path = writable_folder(Path(self.folder)) / FILE
+        self.path = writable_folder(self.folder, FILE) / FILE
+        self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
+        self.machine = machine(trainer.backend)
         if self.resume and self.path.exists():
-            self.saved = read(self.path)
+            self.saved = load(self.path)
             if found := difference("", self.run, self.saved[1]["run"]):
                 raise InputError(
                     f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
                     "another folder"
                 )
+            if found := difference("", self.machine, self.saved[1]["machine"]):
+                warnings.warn(
+                    f"'{self.path}' was written where other bits are computed: {found}; the run goes on from there, "
+                    "but not bit for bit as it would have gone on there",
+                    stacklevel=4,
+                )
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.held.close()
 
     def take_up(self, trainer: Trainer) -> int:
         """Put trainer and callbacks where the checkpoint left them; how many steps lie behind."""
         if self.saved is None:
             return 0
         (arrays, found), self.saved = self.saved, None
+        try:
+            self._check(trainer, arrays, found)
+            self._restore(trainer, arrays, found)
+        except DAMAGE as error:
+            raise DataError(f"'{self.path}' is damaged ({error}): delete it to start afresh") from error
+        return self.step
+
+    def _check(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
+        """ValueError or a like error where the checkpoint is not one of such a run, before anything is changed."""
+        model = Sequential.from_config(json.loads(found["model"])["layers"])
+        shapes = model.parameter_shapes(trainer.model.input_shape)
+        totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
+        clocks = (len(arrays["optimizer/clocks"]), N_SCALARS)
+        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor, "optimizer/clocks": clocks}
+        wanted |= {
+            f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
+        }
+        for name, shape in wanted.items():
+            if (
+                arrays[name].shape != shape
+                or arrays[name].dtype.kind not in "if"
+                or not np.isfinite(arrays[name]).all()
+            ):
+                raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
+        for name in ("step", "epoch"):
+            if type(found[name]) is not int or found[name] < 0:
+                raise ValueError(f"{name} {found[name]}")
+        epochs, numbers = found["history"], [found["seconds"], *found["optimizer"].values()]
+        if found["step"] > trainer.plan.total or len(epochs) != found["step"] // trainer.plan.per_epoch:
+            raise ValueError(f"step {found['step']} after {len(epochs)} epochs")
+        if found["optimizer"].keys() != trainer.optimizer.settings.keys() or not isinstance(found["stopped"], str):
+            raise ValueError(f"optimizer {found['optimizer']}, stopped {found['stopped']}")
+        if not all(math.isfinite(number) for number in numbers):
+            raise ValueError("a number that is not finite")
+        if not all(isinstance(value, (int, float)) for each in epochs for value in each.values()):
+            raise ValueError("a history without numbers")
+
+    def _restore(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
         for i, (callback, state) in enumerate(zip(self.callbacks, found["callbacks"], strict=True)):
             callback.restore(state | _below(f"callbacks/{i}/", arrays))
         model = trainer.model
         put_back(model, json.loads(found["model"])["layers"], arrays)
-        trainer.followed = len(model.migrations)
-        trainer.optimizer.restore(
-            found["optimizer"], _below("optimizer/", arrays), found["ages"], _layout(trainer), model.flat
-        )
+        trainer.restore(found["optimizer"], _below("optimizer/", arrays), found["ages"])
         for name in ("totals", "cursor"):
             trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
         trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
         trainer.history.epochs.extend(found["history"])
-        self.step = int(found["step"])
-        return self.step
+        self.step = found["step"]
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         """Save the state before `step`; one that has diverged is not worth it."""
@@ -103,13 +159,31 @@ class Checkpoints(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         """Save the state after the last step, before other callbacks have the last word on the model."""
         if self.folder is not None:
-            self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch)
+            self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch, last=True)
 
-    def _save(self, trainer: Trainer, step: int) -> None:
+    def _save(self, trainer: Trainer, step: int, last: bool = False) -> None:
+        """A full disk, or a folder that is gone, must not cost the training: that is said once, and at the end."""
         if step == self.step:
             return
-        trainer._follow()  # a layer may have been replaced since the last step
-        optimizer, ages = trainer.optimizer.export(_layout(trainer))
+        content = self._content(trainer, step)
+        try:
+            if last:
+                write_or_keep(self.path, content)
+            else:
+                with contextlib.suppress(OSError):  # deleted meanwhile
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, content)
+        except OutputError as error:
+            if last:
+                warnings.warn(f"the last checkpoint is missing: {error}", RuntimeWarning, 2)
+            elif not self.failed:
+                warnings.warn(f"no checkpoint: {error}; training goes on, and the next is tried", RuntimeWarning, 2)
+            self.failed = True
+        else:
+            self.step, self.failed = step, False
+
+    def _content(self, trainer: Trainer, step: int) -> bytearray:
+        optimizer, ages = trainer.export()
         tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
         states = []
@@ -120,52 +194,33 @@ class Checkpoints(Callback):
             states.append({name: value for name, value in state.items() if name not in kept})
         model = describe(trainer.model)
         entry = {
-            "format": FORMAT, "run": self.run, "step": step, "epoch": trainer.epoch, "seconds": trainer.seconds,
-            "stopped": trainer.stopped, "model": model, "optimizer": trainer.optimizer.settings, "ages": ages,
-            "history": trainer.history.epochs, "callbacks": states,
+            "format": FORMAT, "run": self.run, "machine": self.machine, "step": step, "epoch": trainer.epoch,
+            "seconds": trainer.seconds, "stopped": trainer.stopped, "model": model,
+            "optimizer": dict(trainer.optimizer.settings), "ages": ages, "history": trainer.history.epochs,
+            "callbacks": states,
         }  # fmt: skip
-        write(self.path, seal(arrays, {MODEL: model, KEY: to_json(entry)}))
-        self.step = step
+        return seal(arrays, {MODEL: model, KEY: to_json(entry)})
 
 
-def write(path: Path, content: bytes | bytearray) -> None:
-    """Write beside, wait for the disk, rename: whatever dies at whatever moment, the old file or the new one is whole.
-
-    Waiting costs 4 ms, or 60 for 64 MB: without it a process may be killed at any moment, but after a power failure
-    the renamed file could be an empty one, and the old one gone. The neighbour has one name, so that being killed
-    leaves one of them at most.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(f"cannot write the checkpoint '{path}': {error.strerror or error}") from error
-
-
-def read(path: Path) -> Saved:
+def load(path: Path) -> Saved:
     """Arrays, and what stands beside them; DataError where the file is no checkpoint, of another format or damaged."""
-    try:
-        content = path.read_bytes()
-        arrays, metadata = unpack(content)
-    except (OSError, ValueError) as error:
-        raise DataError(f"'{path}' is not a readable safetensors file: {error}; delete it to start afresh") from error
+    arrays, metadata = read(path, "delete it to start afresh")
     if KEY not in metadata:
         raise DataError(f"'{path}' is no checkpoint of a training run: choose another folder")
-    if not sealed(content):
-        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; delete it to start afresh")
-    found = json.loads(metadata[KEY])
-    if found["format"] != FORMAT:
-        raise DataError(f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}")
+    try:
+        found = json.loads(metadata[KEY])
+        if found["format"] != FORMAT:
+            raise DataError(
+                f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}; delete it to start afresh"
+            )
+        for name, kind in KINDS.items():
+            if not isinstance(found[name], kind):
+                raise ValueError(f"{name} is a {type(found[name]).__name__}")
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(f"'{path}' is damaged ({error}): delete it to start afresh") from error
     return arrays, found
-
-
-def _layout(trainer: Trainer) -> Layout:
-    """Where the trained parameters lie in the flat arrays."""
-    return Layout({name: gradient.shape for name, gradient in trainer.model.gradients.items()})
 
 
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,29 @@ DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
 
+class Fixed:
+    """An attribute that its owner sets once: setting it again raises InputError, which says what to do instead.
+
+    Reading it costs nothing, since it lies where attributes lie; the owner changes it through `vars(self)`.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if self.name in vars(instance) and value is not vars(instance)[self.name]:
+            raise InputError(f"{self.name} of a {type(instance).__name__} cannot be set any more: {self.advice}")
+        vars(instance)[self.name] = value
+
+
+def fixed(advice: str) -> Any:
+    """A `Fixed`, of whatever type its attribute is said to be."""
+    return Fixed(advice)
+
+
 def on_device(a: Any) -> bool:
     """Whether `a` lies on a GPU: CuPy's arrays know their device by number, and how to come back."""
     return _has(a, "get") and _has(a, "device") and _has(a.device, "id") and isinstance(a.device.id, int)

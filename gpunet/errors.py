@@ -7,6 +7,7 @@ turns an `InputError` into exit code 2 and a `RunError` into exit code 1, withou
 from __future__ import annotations
 
 import reprlib
+from pathlib import Path
 from typing import Any
 
 LONGEST = 1000  # characters of a message: a screen, not a log
@@ -62,7 +63,11 @@ class FetchError(RunError):
 
 
 class OutputError(InputError):
-    """A folder or file that cannot be written."""
+    """A folder or file that cannot be written; `kept` is where its content lies instead, None where nowhere."""
+
+    def __init__(self, message: str, kept: Path | None = None) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 def printable(text: Any) -> str:

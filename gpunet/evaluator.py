@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import check_finite, check_shape, check_text, is_one_of
-from gpunet.errors import DataError, InputError, ShapeError, shown
+from gpunet.checks import check_finite, check_shape, check_text, fixed, is_one_of
+from gpunet.errors import DataError, DivergedError, InputError, ShapeError, shown
 from gpunet.model import Sequential, check_model
 from gpunet.rng import check_seed
 from gpunet.samples import Samples, check_samples
@@ -24,36 +23,56 @@ EVAL_BATCH = 1000  # samples at a time where nothing is trained
 class Evaluator:
     """A model, its loss and a device; base of `Trainer`, which says what the arguments are."""
 
+    model: Sequential = fixed("make another one for another model")
+    backend: Backend = fixed("make another one for another device")
+    dtype: str = fixed("make another one for another dtype")
+
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
         if not is_one_of(dtype, ("float32", "float64")):
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
-        self.model, self.loss = (
-            check_model(model),
-            copy.copy(losses.resolve(loss)),
-        )  # it learns of this model and device
+        self.model = check_model(model)
         self.backend, self.dtype, self.seed = get_backend(device), dtype, check_seed(seed)
-        self._ready: tuple[int, ...] | None = None
+        self._life: object = None  # the model's, since it was built, that belongs to what is attached
         self._room = 0  # samples that the workspace holds
+        self.loss = losses.resolve(loss)
+
+    @property
+    def loss(self) -> losses.Loss:
+        """A copy of the loss that was given, or set: it learns of this model and device."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | losses.Loss) -> None:
+        own = losses.resolve(loss).given()
+        if self._life is not None:
+            own.attach(self.backend, self.model.layers[-1].activation)
+        self._loss = own
 
     # -- preparation ------------------------------------------------------------------------------------------------
 
     def prepare(self, input_shape: tuple[int, ...]) -> None:
         """Draw the weights (unless the model has its own) and attach what belongs to it; later calls only check."""
-        input_shape = check_shape("input_shape", input_shape)
-        if self._ready is None:
-            if not self.model.built:
-                self.model.build(input_shape, self.backend, dtype=self.dtype, seed=self.seed)
-            if (self.model.dtype, self.model.backend.name) != (self.dtype, self.backend.name):
-                raise InputError(
-                    f"the model holds {self.model.dtype} weights on {self.model.backend.name}, the trainer was asked "
-                    f"for {self.dtype} on {self.backend.name}: give both the same dtype and device"
-                )
-            self._attach()
-            self._ready = self.model.input_shape
-        if input_shape != self._ready:
-            raise ShapeError(f"samples have shape {input_shape}, the model was built for {self._ready}")
+        input_shape, model = check_shape("input_shape", input_shape), self.model
+        if self._life is not model.migrations or not model.built:  # built, or built again, since the last look
+            with model.alone():
+                self._join(input_shape)
+        if input_shape != model.input_shape:
+            raise ShapeError(f"samples have shape {input_shape}, the model was built for {model.input_shape}")
+
+    def _join(self, input_shape: tuple[int, ...]) -> None:
+        """Build the model where that is to be done, and attach to it."""
+        model = self.model
+        if not model.built:
+            model.build(input_shape, self.backend, dtype=self.dtype, seed=self.seed)
+        if (model.dtype, model.backend.name) != (self.dtype, self.backend.name):
+            raise InputError(
+                f"the model holds {model.dtype} weights on {model.backend.name}, the trainer was asked "
+                f"for {self.dtype} on {self.backend.name}: give both the same dtype and device"
+            )
+        self._attach()
+        self._life, self._room = model.migrations, 0
 
     def _attach(self) -> None:
         """What is to be done once, when the model has its weights."""
@@ -125,9 +144,9 @@ class Evaluator:
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
+        self.model.bind(batch)
         if batch <= self._room:
             return
-        self.model.bind(batch)
         self._room = batch
         self._x = self.backend.empty((batch, *self.model.input_shape), self.dtype)
         self._labels = self.backend.empty(batch, "int64")
@@ -136,23 +155,33 @@ class Evaluator:
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} over a data set: means over its samples."""
-        data = self._labelled(x, y, "evaluation data")
-        for z, labels in self._passes(data):
-            self.loss(z, labels, self.model.d_scores, self._looking.totals)
-        loss, accuracy = self._looking.means()
+        with self.model.alone():
+            data = self._labelled(x, y, "evaluation data")
+            for z, labels in self._passes(data):
+                self.loss(z, labels, self.model.d_scores, self._looking.totals)
+            loss, accuracy = self._looking.means()
         return {"loss": loss, "accuracy": accuracy}
 
     def predict(self, x: Any) -> np.ndarray[Any, Any]:
-        """The class of each sample, int64 (samples,): the largest output, or a lone output rounded."""
+        """The class of each sample, int64 (samples,): the largest output, or a lone output rounded.
+
+        Raises DivergedError where an output is NaN: it is of no class.
+        """
         outputs = self.outputs(x)
+        if (missing := np.isnan(outputs).any(axis=1)).any():
+            raise DivergedError(
+                f"sample {int(missing.argmax())} has outputs that are NaN: the weights have diverged; train again at a "
+                "lower learning rate"
+            )
         if outputs.shape[1] > 1:
             return np.asarray(outputs.argmax(axis=1))
         return (outputs[:, 0] > 0.5).astype(np.int64)
 
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:
         """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
-        data = self._samples(x, None, "data")
-        parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
+        with self.model.alone():
+            data = self._samples(x, None, "data")
+            parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
         return np.concatenate(parts)
 
     def _passes(self, data: Samples) -> Iterator[tuple[Array, Array]]:

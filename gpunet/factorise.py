@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from gpunet.callbacks import Callback
+from gpunet.callbacks import Callback, settings
 from gpunet.checks import as_list, check_flag, check_range, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.layers import Dense, LowRankDense
@@ -121,6 +121,9 @@ class Factorise(Callback):
                 layer = trainer.model.layer(done.layer)
                 if isinstance(layer, LowRankDense):  # early stopping may have brought the dense layer back
                     trainer.model.replace(done.layer, layer.merge())
+
+    def config(self) -> dict[str, Any]:
+        return settings(self) | {"rank": self._ranks or self._rank, "state": self.optimizer_state}
 
     def state(self) -> dict[str, Any]:
         return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}

@@ -14,6 +14,7 @@ by operation.
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -100,10 +101,12 @@ class Graphs:
     """
 
     def __init__(self, backend: Backend, graphs: str = "auto") -> None:
+        asked = graphs
         for where, word in (("graphs", graphs), (SWITCH, os.environ.get(SWITCH) or "auto")):
             if not is_one_of(word, ("auto", "off")):
                 raise InputError(f"{where} is {shown(word)}: expected 'auto' or 'off'")
             graphs = "off" if word == "off" else graphs
+        self.asked = asked
         self.reason = "graphs are switched off" if graphs == "off" else ""
         if not backend.records:
             self.reason = f"{backend.name} runs operations one by one: it has no graphs"
@@ -144,8 +147,8 @@ class Graphs:
         if self.reason:
             trainer.step(train, order, n)
             return
-        if trainer.followed != len(trainer.model.migrations):
-            trainer._follow()
+        if trainer.behind:
+            trainer.follow()
         trainer.model.use(n)
         self._renew(_objects(trainer, order))
         kind = self._kinds.get((id(train), n))
@@ -216,6 +219,7 @@ class Graphs:
 def _objects(trainer: Trainer, order: Array) -> tuple[Any, ...]:
     """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
     model = trainer.model
-    return (
-        order, trainer._x, trainer.tally, trainer.loss, trainer.optimizer.ranges, model._store, model._d_scores,
+    return (  # and the thread, which has a stream and scratch memory of its own
+        threading.current_thread(), order, trainer._x, trainer.tally, trainer.loss, trainer.optimizer.ranges,
+        model._store, model._d_scores,
     )  # fmt: skip

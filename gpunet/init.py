@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from gpunet.checks import as_floats, check_range, check_shape, is_one_of
-from gpunet.errors import GpunetError, InputError, ShapeError, shown
+from gpunet.errors import GpunetError, InputError, shown
 from gpunet.linalg.place import on_host
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
@@ -21,10 +22,18 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return np.zeros(check_shape("shape", shape))
 
 
+# Functions of the module: others cannot be pickled, and so no model with them.
+def _normal(std: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    return _checked(rng).normal(0.0, std, check_shape("shape", shape))
+
+
+def _given(values: Any, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    return values
+
+
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
-    std = check_range("std", std, least=0)
-    return lambda shape, rng: _checked(rng).normal(0.0, std, check_shape("shape", shape))
+    return partial(_normal, check_range("std", std, least=0))
 
 
 def uniform_sigmoid(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
@@ -65,14 +74,7 @@ def resolve(drawing: Drawing) -> Initializer:
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    given = np.array(on_host(as_floats(drawing, "the initial weight")))
-
-    def fixed(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-        if given.shape != shape:
-            raise ShapeError(f"initial weights have shape {given.shape}, the layer needs {shape}")
-        return given
-
-    return fixed
+    return partial(_given, np.array(on_host(as_floats(drawing, "the initial weight"))))
 
 
 def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:

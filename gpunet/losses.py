@@ -5,7 +5,8 @@ All take integer labels: the class, or 0 and 1 where the model has a single outp
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import is_one_of
@@ -22,11 +23,28 @@ class Loss:
     """
 
     activation: str | None = None  # what the model's last layer must have; None: anything
+    _given = _held = False  # to a trainer, which works on a copy; by a trainer, as its own
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         if not is_one_of(reduction, ("mean", "sum")):
             raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._given:
+            raise InputError(
+                f"this {type(self).__name__} was given to a trainer, which works on a copy: set {name} on "
+                "trainer.loss, or set trainer.loss to another loss"
+            )
+        object.__setattr__(self, name, value)
+
+    def given(self) -> Self:
+        """A copy for one trainer; setting an attribute of this one, which would do nothing, raises InputError now."""
+        own = copy.copy(self)
+        vars(own).update(_held=True, _given=False)
+        if not self._held:
+            vars(self)["_given"] = True
+        return own
 
     def attach(self, backend: Backend, activation: str) -> None:
         """Check that the model's last activation fits, and keep the operations."""

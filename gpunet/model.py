@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
 
 import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats, as_list, check_shape, check_whole, is_one_of, is_whole
+from gpunet.checks import as_floats, as_list, check_shape, check_whole, fixed, is_one_of, is_whole
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
-from gpunet.layers.base import Layer, Parameter, Shape, Spec
+from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
-from gpunet.parameters import Parameters
+from gpunet.parameters import Parameters, Views
 from gpunet.rng import WEIGHTS, check_seed, stream
+
+Inherits = Mapping[str, tuple[str, Transform | None]]
 
 
 class Sequential:
@@ -26,31 +32,88 @@ class Sequential:
     the `nn.Sequential` that equals the model: an activation takes a place of its own there, so the layers of
     784-512-ReLU-10 are "0" and "2".
 
+    A layer stands in one model: InputError for one of another model, of which a copy can be taken (`copy.deepcopy`).
+    A copy of a model has its weights and is independent of it; so has one that was pickled.
     """
 
+    layers: tuple[Layer, ...] = fixed("make another model, or put a layer in one's place with model.replace")
+    input_shape: Shape = fixed("make another model, or build this one again")
+    backend: Backend = fixed("build it on another device")
+    dtype: str = fixed("build it with another dtype")
+
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers: list[Layer] = as_list("layers", layers, "layers such as Dense(10)", Layer)
+        self.layers = tuple(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
             raise InputError("a model needs at least one layer")
         if len({id(layer) for layer in self.layers}) != len(self.layers):
             raise InputError("the same layer object stands twice in the model: make two")
+        for layer in self.layers:
+            _check_free(layer)
         place = 0
         for layer in self.layers:
             layer.name, layer.head = str(place), layer is self.layers[-1]
             place += layer.slots
+        vars(self).update(input_shape=None, backend=None, dtype=None)
         self.built = False
-        self._store: Parameters | None = None
         self.capacity = 0
+        self.migrations: list[Migration] = []  # since it was built, one for each `replace`; a trainer follows them
+        self._take()
+
+    def _take(self) -> None:
+        """Be the model of its layers."""
+        self._store: Parameters | None = None
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self._batch: Any = None  # samples that it is used for
-        self.migrations: list[Migration] = []  # one for each `replace`; a trainer follows them
+        self._lock, self.training = threading.RLock(), False
+        me = weakref.ref(self)
+        for layer in self.layers:
+            layer._model = me
+
+    @contextmanager
+    def alone(self, training: bool = False) -> Iterator[None]:
+        """For work in the model's memory: threads that look at data wait for each other; InputError while one trains.
+
+        Raises InputError also for a second training inside the first, in a callback.
+        """
+        if not self._lock.acquire(blocking=not self.training):
+            raise InputError("the model is being trained in another thread: wait, or work on a copy.deepcopy of it")
+        try:
+            if training and self.training:
+                raise InputError("the model is being trained already: train a copy.deepcopy of it")
+            before, self.training = self.training, self.training or training
+            try:
+                yield
+            finally:
+                self.training = before
+        finally:
+            self._lock.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along; its layers bring the weights."""
+        names = ("layers", "input_shape", "backend", "dtype", "_seed", "built")
+        return {name: vars(self)[name] for name in names if name in vars(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.capacity, self.migrations = 0, []
+        self._take()
+        if self.built:
+            kept = [dict(vars(layer)) for layer in self.layers]
+            self._allocate()
+            for layer, own in zip(self.layers, kept, strict=True):  # what a layer of your own keeps beside parameters
+                vars(layer).update({name: value for name, value in own.items() if name not in ("start", "_model")})
+                layer.start = {}
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)
 
     # -- parameters -------------------------------------------------------------------------------------------------
 
     def build(self, input_shape: Shape, backend: Backend, *, dtype: str = "float32", seed: int = 0) -> None:
         """Allocate and draw the parameters for samples of `input_shape`.
 
-        Layer i draws from its own stream of `seed`, on the host in float64: the same weights on every device.
+        Layer i draws from its own stream of `seed`, on the host in float64: the same weights on every device. A model
+        that is built again starts afresh; so does a trainer's optimiser then.
         Raises ShapeError where a layer does not fit its input.
         """
         input_shape, seed = check_shape("input_shape", input_shape), check_seed(seed)
@@ -58,14 +121,22 @@ class Sequential:
             raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
         if not is_one_of(dtype, ("float32", "float64")):
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
+        if self.training and self.built:
+            raise InputError("the model is being trained: build it again afterwards")
         self.shapes(input_shape)  # whether all fits, before anything is changed
-        self.backend, self.dtype, self.input_shape, self._seed = backend, dtype, input_shape, seed
+        vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
+        self._seed, self.migrations = seed, []
+        self._allocate()
+        self.built = True
+
+    def _allocate(self) -> None:
+        """Make the arenas and draw the parameters."""
         self._declare()
-        self._store = Parameters(self.layers, self._declared, backend, dtype)
+        self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
             self._write(self._drawn(layer, index, own))
-        self.built, self.capacity, self._kind, self._batch = True, 0, None, None
+        self.capacity, self._kind, self._batch = 0, None, None
 
     def _declare(self) -> None:
         """Infer the shapes front to back, and collect the parameters that the layers declare."""
@@ -83,10 +154,11 @@ class Sequential:
         generator = stream(self._seed, WEIGHTS, index)
         return {
             f"{layer.name}.{name}": as_floats(
-                drawn(p.draw, p.shape, generator), f"the initial {name}", p.shape, self.dtype
+                layer.start[name] if name in layer.start else drawn(p.draw, p.shape, generator),
+                f"the initial {name}", p.shape, self.dtype,
             )
             for name, p in declared.items()
-        }
+        }  # fmt: skip
 
     def _write(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -116,13 +188,24 @@ class Sequential:
         layer.name, layer.head = old.name, old.head
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
-        self.layers[index] = layer
-        before = self._built()
+        vars(self)["layers"] = (*self.layers[:index], layer, *self.layers[index + 1 :])
+        old.leave()
+        layer._model = weakref.ref(self)
+        self._move(kept | new, layer.name, inherits, state)
+        layer.made_from, layer.inherits = None, {}  # what it came from may be freed
+
+    def rearrange(self) -> None:
+        """After layers were frozen or freed: lay their parameters where the optimiser goes, or does not."""
+        if self.built:
+            self._move(self.parameters, "", {}, "restart")
+
+    def _move(self, values: Mapping[str, Any], replaced: str, inherits: Inherits, state: State) -> None:
+        """To new arenas, with these values; the optimiser's state follows."""
+        before = self._arenas
         self._declare()
         self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
-        self._write(kept | new)
-        self.migrations.append(migration(before, self._built(), layer.name, inherits, state))
-        layer.made_from, layer.inherits = None, {}  # what it came from may be freed
+        self._write(values)
+        self.migrations.append(migration(before, self._arenas, replaced, inherits, state))
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
             self.bind(capacity)
@@ -130,10 +213,9 @@ class Sequential:
 
     def _spec_in_place(self, old: Layer, new: Layer, index: int) -> Spec:
         """What the new layer declares in the old one's place; raises where it does not fit there."""
-        if not isinstance(new, Layer):
-            raise InputError(f"expected a layer such as Dense(10), got {shown(new)}")
         if any(new is layer for layer in self.layers):
             raise InputError("this layer stands in the model already: make another")
+        _check_free(new)
         spec = new.spec(self._shapes[index - 1] if index else self.input_shape)
         if spec.output != self._shapes[index]:
             raise ShapeError(
@@ -156,24 +238,30 @@ class Sequential:
         raise InputError(f"the model has no layer {shown(name)}: it has {there}")
 
     @property
-    def parameters(self) -> dict[str, Array]:
-        """Views of the parameters by name ("0.weight", …), in the layers' order: writing into one changes the model."""
-        return self._built().views
+    def parameters(self) -> Views:
+        """Views of the parameters by name ("0.weight", …), in the layers' order, to write into or to set."""
+        return self._arenas.views
 
     @property
-    def gradients(self) -> dict[str, Array]:
+    def gradients(self) -> Views:
         """Views of the trained parameters' gradients by name."""
-        return self._built().gradients
+        return self._arenas.gradients
 
     @property
     def flat(self) -> tuple[Array, Array, int]:
         """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
-        return self._built().flat
+        return self._arenas.flat
 
-    def _built(self) -> Parameters:
+    @property
+    def _arenas(self) -> Parameters:
         if self._store is None:
             raise InputError("the model has no weights yet: build it, or let a gn.Trainer")
         return self._store
+
+    @property
+    def trained_layout(self) -> Layout:
+        """Where the trained parameters lie in the flat arrays."""
+        return Layout({name: gradient.shape for name, gradient in self.gradients.items()})
 
     # -- workspace --------------------------------------------------------------------------------------------------
 
@@ -184,7 +272,7 @@ class Sequential:
             raise InputError("the model has no weights yet: build it before it gets a workspace")
         if batch <= self.capacity:
             return
-        trained = {name.rpartition(".")[0] for name in self._built().trained}
+        trained = {name.rpartition(".")[0] for name in self._arenas.trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
         turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in (0, 1)}
@@ -274,10 +362,19 @@ class Sequential:
             found.append(input_shape)
         return found
 
+    def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
+        """The parameters' shapes by name for samples of `input_shape`; nothing is built."""
+        found: dict[str, Shape] = {}
+        for layer in self.layers:
+            spec = layer.spec(input_shape)
+            found |= {f"{layer.name}.{name}": parameter.shape for name, parameter in spec.parameters.items()}
+            input_shape = spec.output
+        return found
+
     @property
     def output_shape(self) -> Shape:
         """Shape of one sample's output."""
-        self._built()
+        _ = self._arenas  # built, or it says so
         return self._shapes[-1]
 
     def config(self) -> list[dict[str, Any]]:
@@ -300,6 +397,17 @@ class Sequential:
                     f"a saved layer does not fit this version of gpunet: {shown(entry)} ({error})"
                 ) from error
         return cls(layers)
+
+
+def _check_free(layer: Any) -> None:
+    """InputError for what is no layer, or stands in another model."""
+    if not isinstance(layer, Layer):
+        raise InputError(f"expected a layer such as Dense(10), got {shown(layer)}")
+    if layer.owner is not None:
+        raise InputError(
+            f"the layer {layer.name!r} ({type(layer).__name__}) stands in another model: make a layer for each, or "
+            "take a copy.deepcopy of it"
+        )
 
 
 def check_model(model: Any) -> Sequential:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +16,31 @@ from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
 from gpunet.migration import Migration, Move, places
+
+if TYPE_CHECKING:
+    from gpunet.train import Trainer
+
+PLACES = {
+    "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
+    "epsilon": base.EPSILON, "l2": base.L2,
+}  # fmt: skip
+
+
+class Setting:
+    """A setting of an optimiser, a number within bounds; one set between steps holds from the next step on."""
+
+    def __init__(self, **bounds: float) -> None:
+        self.bounds = bounds
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Optimizer, owner: type | None = None) -> float:
+        return optimizer._settings[self.name]
+
+    def __set__(self, optimizer: Optimizer, value: float) -> None:
+        check_range(self.name, value, **self.bounds)
+        optimizer._set(self.name, float(value))
 
 
 @dataclass(frozen=True)
@@ -38,12 +65,31 @@ class Optimizer:
     states: tuple[str, ...] = ()  # names of the flat arrays beside the parameters
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
+    owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
+
+    learning_rate = Setting(above=0)
+    l2 = Setting(least=0)
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
-        check_range("learning_rate", learning_rate, above=0)
-        check_range("l2", l2, least=0)
-        self.settings: dict[str, float] = {"learning_rate": float(learning_rate), "l2": float(l2)}
+        self._settings: dict[str, float] = {}
         self._clocks: list[Array] = []
+        self.learning_rate, self.l2 = learning_rate, l2
+
+    @property
+    def settings(self) -> Mapping[str, float]:
+        """All settings by name, to read; each is an attribute, and set there."""
+        return MappingProxyType(self._settings)
+
+    def _set(self, name: str, value: float) -> None:
+        self._settings[name] = value
+        for clock in self._clocks:
+            self.ops.copy(value, clock[PLACES[name] : PLACES[name] + 1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: the settings; the state belongs to the trainer's parameters."""
+        gone = ("ops", "owner", "state", "ranges", "_ages", "_flat", "_clocks")
+        kept = {name: value for name, value in vars(self).items() if name not in gone}
+        return kept | {"_settings": dict(self._settings), "_clocks": []}
 
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
@@ -94,7 +140,7 @@ class Optimizer:
         flat: tuple[Array, Array, int],
     ) -> None:
         """Go on from what `export` returned, with `flat` parameters, gradients and count of decayed ones."""
-        self.settings = dict(settings)
+        self._settings = dict(settings)
         self.attach(self.ops, *flat)
         for kind, state in self.state.items():
             for name, place in layout.places.items():
@@ -149,22 +195,10 @@ class Optimizer:
     def _clock(self, steps: float, second_steps: float) -> Array:
         """The scalars of a range whose moments have so many steps behind them."""
         host = [0.0] * base.N_SCALARS
-        for name, value in self.settings.items():
-            host[self._place(name)] = value
+        for name, value in self._settings.items():
+            host[PLACES[name]] = value
         host[base.STEP], host[base.SECOND_STEP] = steps, second_steps
         return self.ops.asarray(host, "float64")
-
-    @property
-    def learning_rate(self) -> float:
-        """η; may be set between steps."""
-        return self.settings["learning_rate"]
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        check_range("learning_rate", value, above=0)
-        self.settings["learning_rate"] = float(value)
-        for clock in self._clocks:
-            self.ops.copy(float(value), clock[base.LEARNING_RATE : base.LEARNING_RATE + 1])
 
     def step(self) -> None:
         """Update the parameters from the gradients."""
@@ -183,13 +217,6 @@ class Optimizer:
         """The arithmetic of one step on one range."""
         raise NotImplementedError
 
-    @staticmethod
-    def _place(name: str) -> int:
-        return {
-            "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
-            "epsilon": base.EPSILON, "l2": base.L2,
-        }[name]  # fmt: skip
-
 
 def _joined(ages: Sequence[tuple[slice, Array]]) -> list[tuple[slice, Array]]:
     """Neighbours of one clock as one part."""
@@ -206,11 +233,23 @@ class SGD(Optimizer):
 
     linear = ("velocity",)
 
+    momentum = Setting(least=0, below=1)
+
     def __init__(self, learning_rate: float, momentum: float = 0.0, l2: float = 0.0) -> None:
         super().__init__(learning_rate, l2)
-        check_range("momentum", momentum, least=0, below=1)
-        self.settings["momentum"] = float(momentum)
-        self.states = ("velocity",) if momentum else ()
+        self.momentum = momentum
+
+    def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
+        self.states = ("velocity",) if self.momentum else ()
+        super().attach(backend, params, grads, decayed)
+
+    def _set(self, name: str, value: float) -> None:
+        if name == "momentum" and self._clocks and bool(value) != bool(self.states):
+            raise InputError(
+                f"momentum cannot be set from {self.momentum:g} to {value:g} in mid-training, where a velocity begins "
+                "or ends: give the trainer another optimizer"
+            )
+        super()._set(name, value)
 
     def update(self, part: Range) -> None:
         if self.states:
@@ -226,6 +265,10 @@ class Adam(Optimizer):
     linear = ("first",)
     counts_steps = True
 
+    beta1 = Setting(least=0, below=1)
+    beta2 = Setting(least=0, below=1)
+    epsilon = Setting(above=0)
+
     def __init__(
         self,
         learning_rate: float = 1e-3,
@@ -235,10 +278,13 @@ class Adam(Optimizer):
         l2: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, l2)
-        check_range("beta1", beta1, least=0, below=1)
-        check_range("beta2", beta2, least=0, below=1)
-        check_range("epsilon", epsilon, above=0)
-        self.settings |= {"beta1": float(beta1), "beta2": float(beta2), "epsilon": float(epsilon)}
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+
+    def _set(self, name: str, value: float) -> None:
+        kept = {"beta1": "first", "beta2": "second"}.get(name)
+        if kept and self._clocks:  # the state is m/(1 − β): m itself stays what it was
+            self.state[kept] *= (1 - self.settings[name]) / (1 - value)
+        super()._set(name, value)
 
     def update(self, part: Range) -> None:
         first, second = part.state["first"], part.state["second"]

@@ -3,12 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.layers.base import Layer, Parameter
+from gpunet.errors import InputError, shown
+from gpunet.layers.base import Layer, Parameter, write
 
 Declared = Mapping[str, tuple[Layer, Parameter]]
+
+
+class Views(dict[str, Array]):
+    """Views of an arena by name: writing into one changes the model, and so does setting one, which copies.
+
+    Raises InputError for a name that is not there, or an array of another shape, and DataError for NaN and infinity.
+    """
+
+    def __init__(self, backend: Backend, views: Mapping[str, Array]) -> None:
+        super().__init__(views)
+        self._backend = backend
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name not in self:
+            raise InputError(f"there is no parameter {shown(name)}: expected one of {', '.join(self)}")
+        if value is not self[name]:  # as it is after `parameters[name] *= 2`
+            write(self._backend, self[name], value, name)
+
+    def update(self, *others: Any, **named: Any) -> None:  # dict's own goes past __setitem__
+        """Set several."""
+        for name, value in dict(*others, **named).items():
+            self[name] = value
+
+    def __ior__(self, others: Any) -> Self:  # type: ignore[override,misc]
+        self.update(others)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is of the arrays, and of no model."""
+        return dict, (dict(self),)
 
 
 class Parameters:
@@ -25,6 +57,7 @@ class Parameters:
 
         names = sorted(declared, key=part)  # stable: the layers' order inside each part
         shapes = {name: declared[name][1].shape for name in names}
+        self._backend = backend
         self.trained = [name for name in names if part(name) < 2]
         self._params = Arena(backend, Layout(shapes), dtype)
         self._grads = Arena(backend, Layout({name: shapes[name] for name in self.trained}), dtype)
@@ -41,14 +74,14 @@ class Parameters:
             )
 
     @property
-    def views(self) -> dict[str, Array]:
+    def views(self) -> Views:
         """The parameters by name, in the layers' order."""
-        return {name: self._params.views[name] for name in self._order}
+        return Views(self._backend, {name: self._params.views[name] for name in self._order})
 
     @property
-    def gradients(self) -> dict[str, Array]:
+    def gradients(self) -> Views:
         """The trained parameters' gradients by name."""
-        return dict(self._grads.views)
+        return Views(self._backend, self._grads.views)
 
     @property
     def flat(self) -> tuple[Array, Array, int]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from gpunet.callbacks import Callback
+from gpunet.callbacks import Callback, settings
 from gpunet.checks import check_flag, check_range, check_whole
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Schedule(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         """Give the optimiser its own rate back."""
         trainer.optimizer.learning_rate = self.base
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return settings(self)
 
     def state(self) -> dict[str, Any]:
         """The rate to go back to, and where this fit began."""

@@ -1,4 +1,4 @@
-"""Saving and loading models as safetensors: no pickle, and names and shapes that PyTorch reads.
+"""Saving and loading models as safetensors: no pickle, names and shapes that PyTorch reads, and a digest of the file.
 
 A model saved here loads into the equal `torch.nn.Sequential` with
 `load_state_dict(safetensors.torch.load_file(path))`, and such a network's state, saved there, loads here with
@@ -11,23 +11,29 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
-from gpunet.errors import DataError, InputError, OutputError, ShapeError
-from gpunet.files import check_path, write_atomically
+from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.files import check_path, check_replaceable, write_or_keep
+from gpunet.limits import DAMAGE, parse_json
 from gpunet.model import Sequential, check_model
 
-KEY, FORMAT = "gpunet", 1
+KEY, FORMAT = "gpunet", 2
 SEAL, BLANK = "sha256", "0" * 64
+CHUNK = 1 << 20  # bytes of a file that are digested at a time
 
 
 def save(model: Sequential, path: str | Path) -> None:
-    """Write the model's parameters and the description of its layers, in one piece.
+    """Write the model's parameters and the description of its layers, in one piece; a missing folder is made.
+
+    Raises OutputError where that cannot be: what stands there is no plain file, and then nothing is written; or the
+    disk is full, say, and then the model is kept elsewhere, which the message names.
 
     >>> import gpunet as gn
     >>> model = gn.Sequential([gn.Dense(3, "relu"), gn.Dense(2)])
@@ -36,15 +42,11 @@ def save(model: Sequential, path: str | Path) -> None:
     >>> {name: value.shape for name, value in gn.load("model.safetensors", device="cpu").parameters.items()}
     {'0.weight': (3, 4), '0.bias': (3,), '2.weight': (2, 3), '2.bias': (2,)}
     """
-    from safetensors.numpy import save as to_bytes
-
     target = check_path("path", path)
     if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    try:
-        write_atomically(target, to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
-    except OSError as error:
-        raise OutputError(f"cannot write the model '{path}': {error.strerror or error}") from error
+    check_replaceable(target)
+    write_or_keep(target, seal(arrays_of(model), {KEY: describe(model)}))
 
 
 def describe(model: Sequential) -> str:
@@ -75,36 +77,55 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
 def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
     """The model saved at `path`, on `device`: by `save`, or in a trainer's checkpoint.
 
-    Raises DataError where the file is missing, damaged, or was not written by `save`.
+    Raises DataError where the file is missing, differs in a single bit from what was written, or is none of these.
     """
-    arrays, metadata = _read(check_path("path", path))
+    arrays, metadata = read(check_path("path", path))
     if KEY not in metadata:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
         )
+    model, shape, dtype = _described(metadata[KEY], str(path))
+    own = {name: array for name, array in arrays.items() if "/" not in name}
+    _check_shapes(model.parameter_shapes(shape), own, str(path))  # before memory is taken for what is only said
+    model.build(shape, get_backend(device), dtype=dtype)
+    _assign(model, own, str(path))
+    return model
+
+
+def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
+    """The model that a file describes, the shape of its samples and its dtype; DataError where it describes none."""
     try:
-        description = json.loads(metadata[KEY])
+        description = parse_json(text)
         if description["format"] != FORMAT:
             raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
         model = Sequential.from_config(description["layers"])
-        shape, dtype = tuple(int(n) for n in description["input_shape"]), str(description["dtype"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, (DataError, InputError)):
-            raise
-        raise DataError(f"'{path}': its description of the model is damaged ({error})") from error
-    model.build(shape, get_backend(device), dtype=dtype)
-    _assign(model, {name: array for name, array in arrays.items() if "/" not in name}, str(path))
-    return model
+        shape, dtype = tuple(description["input_shape"]), description["dtype"]
+        if not shape or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
+            raise ValueError(f"samples of shape {shape}")
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype {dtype}")
+        model.parameter_shapes(shape)
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise DataError(
+            f"'{path}': its description of the model is damaged ({error}): save it again, or build the model and read "
+            "the weights with load_weights(model, path)"
+        ) from error
+    return model, shape, dtype
 
 
 def load_weights(model: Sequential, path: str | Path) -> None:
     """Read parameters into a built model, from a file of `save` or of PyTorch; names and shapes must be the model's.
 
-    Raises DataError naming what is missing, unknown or of another shape; the model is then left as it was.
+    Of a checkpoint the parameters are read. Raises DataError naming what is missing, unknown or of another shape, and
+    for a file of `save` that was changed since; the model is then left as it was.
     """
     if not check_model(model).built:
         raise InputError("the model has no weights yet: build it before loading")
-    _assign(model, _read(check_path("path", path))[0], str(path))
+    arrays, metadata = read(check_path("path", path))
+    own = {name: array for name, array in arrays.items() if "/" not in name} if KEY in metadata else arrays
+    _assign(model, own, str(path))
 
 
 def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
@@ -117,52 +138,58 @@ def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
     return content
 
 
-def sealed(content: bytes) -> bool:
-    """Whether every byte is as `seal` wrote it."""
-    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), content[: 8 + int.from_bytes(content[:8], "little")])
+def sealed(file: BinaryIO) -> bool:
+    """Whether every byte of a safetensors file is as `seal` wrote it."""
+    head = file.read(8)
+    head += file.read(int.from_bytes(head, "little"))
+    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), head)
     if not found:
         return False
-    blanked = bytearray(content)
-    blanked[slice(*found.span(1))] = BLANK.encode()
-    return hashlib.sha256(blanked).hexdigest().encode() == found[1]
+    digest = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
+    for chunk in iter(partial(file.read, CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest().encode() == found[1]
 
 
-def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; ValueError where it is none."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
+def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[dict[str, Any], dict[str, str]]:
+    """Arrays and metadata of a safetensors file; DataError, which ends in `mend`, where it is none.
 
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return from_bytes(content), dict(header.get("__metadata__", {}))
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    What we have written ourselves must match its digest; other files have none.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
     try:
         with safe_open(str(path), framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise DataError(f"'{path}' is not a readable safetensors file: {error}") from error
+            metadata = dict(file.metadata() or {})
+            if KEY in metadata or SEAL in metadata:
+                with open(path, "rb") as raw:
+                    if not sealed(raw):
+                        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except DataError:
+        raise
+    except (SafetensorError, OSError, *DAMAGE) as error:
+        raise DataError(f"'{path}' is not a readable safetensors file: {error}; {mend}") from error
 
 
-def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
-    parameters = model.parameters
-    missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], path: str) -> None:
+    """DataError naming what is missing or unknown, ShapeError for the first of another shape."""
+    missing, unknown = sorted(shapes.keys() - arrays.keys()), sorted(arrays.keys() - shapes.keys())
     if missing or unknown:
         raise DataError(
             f"'{path}' does not fit this model: missing {', '.join(missing) or 'nothing'}; "
             f"unknown {', '.join(unknown) or 'nothing'}"
         )
-    for name, parameter in parameters.items():
-        if arrays[name].shape != parameter.shape:
-            raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {parameter.shape}")
-    stored = {
-        name: as_floats(arrays[name], f"'{path}': {name}", p.shape, model.dtype) for name, p in parameters.items()
-    }
-    model._write(stored)
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ShapeError(f"'{path}': {name} has shape {arrays[name].shape}, the model's has {shape}")
+
+
+def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
+    shapes = {name: parameter.shape for name, parameter in model.parameters.items()}
+    _check_shapes(shapes, arrays, path)
+    model._write(
+        {name: as_floats(arrays[name], f"'{path}': {name}", shape, model.dtype) for name, shape in shapes.items()}
+    )

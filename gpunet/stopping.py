@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.callbacks import Callback
+from gpunet.callbacks import Callback, settings
 from gpunet.checks import check_flag, check_range, check_text, check_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
@@ -37,7 +37,6 @@ class EarlyStopping(Callback):
         check_range("least", least, least=0)
         self.metric, self.patience = metric, check_whole("patience", patience, of=" of epochs")
         self.least, self.restore_best = float(least), check_flag("restore_best", restore_best)
-        self._sign = 1 if str.endswith(metric, "accuracy") else -1
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Forget an earlier fit."""
@@ -53,7 +52,8 @@ class EarlyStopping(Callback):
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
         value = logs[self.metric]
-        if math.isfinite(value) and (self.best is None or self._sign * (value - self.best) > self.least):
+        sign = 1 if self.metric.endswith("accuracy") else -1
+        if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.least):
             self.best, self.epoch, self.waited = value, epoch, 0
             if self.restore_best:
                 self._config = trainer.model.config()
@@ -67,6 +67,10 @@ class EarlyStopping(Callback):
         """Give the model its best weights back."""
         if self._weights:
             put_back(trainer.model, self._config, self._weights)
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return settings(self)
 
     def state(self) -> dict[str, Any]:
         """The best epoch, its weights, and how long ago that was."""
@@ -112,6 +116,10 @@ class DivergenceGuard(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         """Let go of the samples."""
         del self._looked_at
+
+    def config(self) -> dict[str, Any]:
+        """All settings."""
+        return settings(self)
 
     def state(self) -> dict[str, Any]:
         """The cost before training."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,7 +20,7 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_rows, check_text, is_whole
+from gpunet.checks import as_list, check_flag, check_rows, check_text, fixed, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
@@ -29,7 +33,7 @@ from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
 from gpunet.tally import Tally
 
-SERVED: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Trainer]] = weakref.WeakKeyDictionary()
+LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
@@ -42,7 +46,10 @@ class Trainer(Evaluator):
     replays them where the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation:
     the same bits either way, see `gpunet.graph`.
 
-    An optimizer holds the state of one trainer: the trainer that attached it last.
+    An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
+    then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new
+    optimizer starts afresh. A copy (`copy.deepcopy`, pickle) has a model and an optimizer of its own, and goes on as
+    this one would. One thread trains a model at a time.
 
     x is (samples, …) of floats, or uint8, which stays uint8 in memory and is divided by 255 as batches are gathered;
     bool and other integers are taken as the numbers they are, float16 is widened, big-endian converted; labels are
@@ -60,6 +67,7 @@ class Trainer(Evaluator):
     """
 
     plan: Plan  # there while `fit` runs, for its callbacks
+    batch_size: int = fixed("it is fit's argument")  # of the fit that runs, or ran last
 
     def __init__(
         self,
@@ -73,22 +81,64 @@ class Trainer(Evaluator):
         graphs: str = "auto",
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
-        self.optimizer = resolve(optimizer)
-        self.graphs = Graphs(self.backend, graphs)
-        self.followed = -1
+        self._me = weakref.ref(self)
+        self.optimizer = optimizer
+        self.graphs = graphs
         self._stepped = 0  # id of the samples that were last seen to fit
         self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
-        self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
-        self.history, self.stopped = History(), ""
+        self.batch_size = 0
+        self.history, self.stopped = History(), ""  # of the fit that runs, or ran last, and why it stopped early
         self.seconds = 0.0  # training time of the epoch that runs, up to the last pause for callbacks
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates the weights."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: str | Optimizer | None) -> None:
+        self._optimizer = resolve(optimizer)
+        if self._life is not None:
+            self._attach_optimizer()
+
+    @property
+    def graphs(self) -> Graphs:
+        """The recordings of its steps; set it to "auto" or "off"."""
+        return self._graphs
+
+    @graphs.setter
+    def graphs(self, graphs: str) -> None:
+        self._graphs = Graphs(self.backend, graphs)
 
     def _attach(self) -> None:
         super()._attach()
-        self.optimizer.attach(self.backend, *self.model.flat)
-        SERVED[self.optimizer] = weakref.ref(self)
-        self.followed = len(self.model.migrations)  # replacements that the optimiser knows of
+        self._attach_optimizer()
         self.tally = Tally(self.backend)  # beside the evaluator's own: callbacks may evaluate in mid-epoch
+
+    def _attach_optimizer(self) -> None:
+        self._optimizer.attach(self.backend, *self.model.flat)
+        self._optimizer.owner = self._me
+        self._caught_up()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: settings, model, the optimiser with its state; not the memory of batches."""
+        names = ("model", "_loss", "_optimizer", "backend", "dtype", "seed", "epoch", "history", "stopped", "seconds")
+        state = {name: vars(self)[name] for name in (*names, "batch_size")} | {"graphs": self.graphs.asked}
+        if self._life is None or self._life is not self.model.migrations:
+            return state
+        return state | {"exported": self.export()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        exported, graphs = state.pop("exported", None), state.pop("graphs")
+        vars(self).update(state, _me=weakref.ref(self), _life=None, _room=0, _order=None, _stepped=0)
+        self.graphs = graphs
+        if exported is not None:
+            self._join(self.model.input_shape)
+            self.restore(self._optimizer.settings, *exported)
+
+    def __copy__(self) -> Self:
+        return copy.deepcopy(self)
 
     def fit(
         self,
@@ -111,7 +161,10 @@ class Trainer(Evaluator):
         checkpoint: a folder, one for each run, to save the whole state to every `checkpoint_every` epochs (0.1: ten
         times an epoch) and at the end; see `gpunet.checkpoint`. resume: go on from the checkpoint there, on the CPU
         bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
-        trains no more.
+        trains no more. Settings, data and callbacks must be those of that run; a UserWarning says where the bits may
+        differ, since the device, the kernels, NumPy or the number of its threads are others now. A checkpoint that
+        cannot be written ends no training: a warning says so, the next is tried, and the last is kept elsewhere, with a
+        warning that says where.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
         `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.
@@ -137,30 +190,74 @@ class Trainer(Evaluator):
         pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
-        train = self._labelled(x, y, "training data")
-        held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
-        if (served := SERVED.get(self.optimizer)) is not None and served() is not self:
-            raise InputError("the optimizer was attached to another trainer since: give each trainer one of its own")
-        self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
-        self.batch_size = self.plan.batch_size
-        self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
-        self.history, self.stopped, self.seconds = History(), "", 0.0
         own, bar = not isinstance(progress, Progress), _progress(progress)
+        with self.model.alone(training=True):
+            train = self._labelled(x, y, "training data")
+            held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
+            if self.behind:
+                self.follow()
+            self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
+            vars(self)["batch_size"] = self.plan.batch_size
+            self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
+            self.history, self.stopped, self.seconds = History(), "", 0.0
+            try:
+                per_epoch = self.plan.per_epoch
+                with closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver:
+                    self._run(saver, callbacks, bar, own)
+            finally:
+                bar.close() if own else None
+                self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
+                del self.plan  # and with it the data
+            return History([dict(logs) for logs in self.history.epochs])
+
+    def _run(self, saver: Checkpoints, callbacks: Sequence[Callback], bar: Progress, start: bool) -> None:
+        """What the plan says; whatever happens, the callbacks that have begun come to their end."""
+        begun: list[Callback] = []
+        # The saver comes first, so that what it saves is what the others have not touched yet.
+        asked = events([saver, *callbacks], self.plan.total)
+        saver.on_fit_begin(self)
         try:
-            saver = Checkpoints(checkpoint, checkpoint_every, self.plan.per_epoch, callbacks, resume)
-            callbacks = [saver, *callbacks]  # first, so that what it saves is what the others have not touched yet
-            asked = events(callbacks, self.plan.total)
             for callback in callbacks:
                 callback.on_fit_begin(self)
-            bar.start("training", self.plan.total) if own else None
-            self._epochs(callbacks, asked, saver.take_up(self), bar)
-            for callback in callbacks:
-                callback.on_fit_end(self)
-        finally:
-            bar.close() if own else None
-            self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
-            del self.plan  # and with it the data
-        return History([dict(logs) for logs in self.history.epochs])
+                begun.append(callback)
+            bar.start("training", self.plan.total) if start else None
+            self._epochs([saver, *callbacks], asked, saver.take_up(self), bar)
+            self._check_end()
+            saver.on_fit_end(self)
+        except BaseException as error:
+            self._end(begun, error)
+            raise
+        self._end(begun)
+
+    def _end(self, callbacks: Sequence[Callback], failure: BaseException | None = None) -> None:
+        """`on_fit_end` of all of them; an error of one is raised when all had their turn, or added to `failure`."""
+        errors = []
+        for callback in callbacks:
+            try:
+                with self.backend.session():  # diverged weights warn of nothing
+                    callback.on_fit_end(self)
+            except Exception as error:
+                errors.append(error)
+                if failure is not None:
+                    failure.add_note(f"{type(callback).__name__}.on_fit_end failed, too: {error}")
+        if errors and failure is None:
+            raise errors[0]
+
+    def _check_end(self) -> None:
+        """DivergedError where the last update has left weights, or a loss of them, that are not finite.
+
+        A step's loss is that before its update, so the last one's is looked at here, over the first batch.
+        """
+        if not self.history.epochs:
+            return
+        train, n = self.plan.train, self.batch_size
+        weights = self.model.flat[0]
+        loss = self.evaluate(replace(train, x=train.x[:n], labels=train.labels[:n]))["loss"]
+        if not (math.isfinite(loss) and bool(self.backend.xp.isfinite(weights).all())):
+            raise DivergedError(
+                f"the weights became NaN or infinite, or too large, in the last step of epoch {self.epoch}, at "
+                f"learning rate {self.optimizer.learning_rate:g}: {LOWER}"
+            )
 
     def _epochs(self, callbacks: Sequence[Callback], asked: Events, done: int, bar: Progress) -> None:
         """The epochs of the plan, of which `done` steps are behind us."""
@@ -211,21 +308,22 @@ class Trainer(Evaluator):
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
         if id(train) != self._stepped or order is not self._order:
             self._check_step(train, order)
-        if self.followed != len(self.model.migrations):
-            self._follow()
-        self.model.use(n)
-        x, labels, ops = self._x[:n], self._labels[:n], self.backend
-        ops.gather(train.x, order, self.tally.cursor, train.scale, x)
-        ops.gather(train.labels, order, self.tally.cursor, 1, labels)
-        z = self.model._forward(x)
-        self.loss(z, labels, self.model.d_scores, self.tally.totals)
-        self.model._backward(self.model.d_scores)
-        self.optimizer.step()
-        ops.advance(self.tally.cursor, n)
+        if self.behind:
+            self.follow()
+        model, tally, ops = self.model, self.tally, self.backend
+        model.use(n)
+        x, labels = self._x[:n], self._labels[:n]
+        ops.gather(train.x, order, tally.cursor, train.scale, x)
+        ops.gather(train.labels, order, tally.cursor, 1, labels)
+        z = model._forward(x)
+        self._loss(z, labels, model.d_scores, tally.totals)
+        model._backward(model.d_scores)
+        self._optimizer.step()
+        ops.advance(tally.cursor, n)
 
     def _check_step(self, train: Samples, order: Array) -> None:
         """That a step can be made on these: looked at when they are new, as a step has no time for it."""
-        if self.followed < 0:
+        if self._life is None:
             raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         if not isinstance(train, Samples):
             raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
@@ -258,11 +356,31 @@ class Trainer(Evaluator):
         """Steps between looks at the loss."""
         return CHECK_EVERY if self.backend.name == "cpu" else max(1, self.plan.per_epoch)
 
-    def _follow(self) -> None:
-        """Take the optimiser's state to where the model's replaced layers left their parameters."""
+    @property
+    def behind(self) -> bool:
+        """Whether the model's parameters have moved since the optimiser was attached to them, or it serves another."""
+        return self.model._store is not self._store or self._optimizer.owner is not self._me
+
+    def follow(self) -> None:
+        """Take the optimiser's state to where replaced or frozen layers left the model's parameters."""
+        if self._optimizer.owner is not self._me:
+            raise InputError("the optimizer was attached to another trainer since: give each trainer one of its own")
         params, grads, _ = self.model.flat
-        self.optimizer.migrate(self.model.migrations[self.followed :], params, grads)
-        self.followed = len(self.model.migrations)
+        self._optimizer.migrate(self.model.migrations[self._followed :], params, grads)
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        self._store, self._followed = self.model._store, len(self.model.migrations)
+
+    def export(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """The optimiser's state on the host, see `Optimizer.export`."""
+        self.follow()
+        return self._optimizer.export(self.model.trained_layout)
+
+    def restore(self, settings: Mapping[str, float], arrays: Mapping[str, Any], ages: Mapping[str, int]) -> None:
+        """Go on from what `export` returned; the model is what it was then."""
+        self._optimizer.restore(settings, arrays, ages, self.model.trained_layout, self.model.flat)
+        self._caught_up()
 
     def _note(self, batch: int) -> str:
         """How training goes; raises DivergedError when it does not."""
@@ -270,7 +388,7 @@ class Trainer(Evaluator):
         if bad >= 0:
             raise DivergedError(
                 f"the loss became NaN or infinite in epoch {self.epoch + 1}, step {bad // batch + 1}, at learning "
-                f"rate {self.optimizer.learning_rate:g}: lower the learning rate, or look at the data's scale"
+                f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
 

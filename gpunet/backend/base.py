@@ -39,7 +39,7 @@ N_TOTALS = 4
 
 
 class Backend(ABC):
-    """One device and its operations. An instance serves one thread: it keeps scratch memory between calls."""
+    """One device and its operations, for any number of threads: each has scratch memory of its own between calls."""
 
     name: str  # "cpu" or "cuda:0"
     kernels: str  # what runs the element-wise passes: "numpy", "numba", "cupy"

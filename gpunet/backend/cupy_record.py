@@ -82,6 +82,9 @@ class CupyRecord(Backend):
             kept[key] = make()
         return kept[key]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.index,)
+
     # -- graphs ---------------------------------------------------------------------------------------------------
 
     def _refuse(self, what: str) -> None:

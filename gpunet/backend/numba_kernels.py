@@ -19,7 +19,14 @@ import math
 
 import numba
 
-kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "arcp", "contract", "afn"})
+from gpunet.backend.numba_cache import cached
+
+FASTMATH = {"reassoc", "nsz", "arcp", "contract", "afn"}
+
+
+def kernel(function):  # type: ignore[no-untyped-def]
+    """Compiled at its first call, or taken from the cache."""
+    return cached(numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
 
 
 @kernel
@@ -128,7 +135,7 @@ def softmax_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
         label = labels[i]
         if 0 <= label < z.shape[1]:
             loss += math.log(total) - (z[i, label] - top)
-            correct += best == label
+            correct += best == label and total == total  # NaN scores have no largest
             dz[i, label] -= scale
         else:
             loss = math.nan
@@ -156,7 +163,11 @@ def binary_cross_entropy(z, labels, scale, dz):  # type: ignore[no-untyped-def]
             if hit:
                 loss -= z[i, column]
                 dz[i, column] -= scale
-            correct += ((z[i, 0] > 0) == hit) if lone else (best == label)
+            right = ((z[i, 0] > 0) == hit) if lone else (best == label)
+            if loss != loss:  # NaN is no answer
+                for j in range(z.shape[1]):
+                    right = right and z[i, j] == z[i, j]
+            correct += right
         else:
             loss = math.nan
     return loss, correct

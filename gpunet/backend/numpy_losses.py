@@ -47,13 +47,18 @@ class NumpyLosses(CpuMemory):
         self._add(totals, n, loss, correct)
 
     def _count_largest(self, below_top: Array, at_label: Array, z: Array, labels: Array) -> int:
-        """How many labels have the largest output, the first of several equal ones; both relative to it, so ≤ 0."""
+        """How many labels have the largest output, the first of several equal ones; both relative to it, so ≤ 0.
+
+        A sample with a NaN among its outputs has none: they are all NaN relative to it.
+        """
         mask = self.scratch("is largest", below_top.shape, np.bool_)
         np.equal(below_top, 0, out=mask)
         if np.count_nonzero(mask) == len(at_label):  # no ties: `argmax` would be slower
             return len(at_label) - int(np.count_nonzero(at_label))
         answers = np.argmax(z, axis=1, out=self.scratch("answers", len(z), np.int64))
-        return int(np.count_nonzero(np.equal(answers, labels, out=self.scratch("right", len(z), np.bool_))))
+        right = np.equal(answers, labels, out=self.scratch("right", len(z), np.bool_))
+        numbers = np.equal(at_label, at_label, out=self.scratch("numbers", len(z), np.bool_))
+        return int(np.count_nonzero(np.logical_and(right, numbers, out=right)))
 
     def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
         self._check_classes(labels, max(2, z.shape[1]))
@@ -121,7 +126,7 @@ class NumpyLosses(CpuMemory):
         return float(np.add.reduce(picked))
 
     def _count(self, totals: Array, loss: float, scores: Array, labels: Array, threshold: float) -> None:
-        """Add one batch to the totals; a lone output answers 1 above `threshold`."""
+        """Add one batch to the totals; a lone output answers 1 above `threshold`, and NaN is no answer."""
         n, k = scores.shape
         answers = self.scratch("answers", n, np.int64)
         if k > 1:
@@ -129,6 +134,8 @@ class NumpyLosses(CpuMemory):
         else:
             np.greater(scores[:, 0], threshold, out=answers, casting="unsafe")
         right = np.equal(answers, labels, out=self.scratch("right", n, np.bool_))
+        if not math.isfinite(loss):
+            right &= ~np.isnan(scores).any(axis=1)
         self._add(totals, n, loss, int(np.count_nonzero(right)))
 
     @staticmethod

@@ -7,7 +7,8 @@ one after the other: there a ratio is that of the medians, and its quartiles are
 
 from __future__ import annotations
 
-import json
+import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gpunet.checks import is_number
 from gpunet.errors import InputError
+from gpunet.limits import DAMAGE, read_json
 
+MOST = 5000  # ratios of one file
+ROUNDS = 1000  # of a contestant, that go into the quartiles over all pairs; of more, so many evenly spaced by size
 UNITS = {"microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
 TIME = re.compile(rf"({'|'.join(UNITS)})_per_\w+")
 PLAIN = ("cases", "nets", "contestants", "figures")  # levels of a section that say nothing of the case
@@ -36,6 +42,16 @@ class Ratio:
     quartiles: tuple[float, float] | None = None
     seconds: float | None = None
     rival_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for what is no ratio: it comes from a file."""
+        numbers = [self.ratio, *(self.quartiles or ()), self.seconds or 1, self.rival_seconds or 1]
+        if not all(is_number(number) and 0 < number < math.inf for number in numbers):
+            raise ValueError(f"{self.case}: {self.ours} over {self.rival} is {self.ratio}, quartiles {self.quartiles}")
+        if self.quartiles and len(self.quartiles) != 2:
+            raise ValueError(f"{self.case}: {len(self.quartiles)} quartiles")
+        if not all(isinstance(name, str) for name in self.key):
+            raise TypeError(f"{self.key} are no names")
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -65,14 +81,15 @@ class Measured:
 def read(path: Path) -> Measured:
     """A file's ratios; InputError where it cannot be read, is no file of benchmarks, or compares nothing."""
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path, nan=True)
     except OSError as error:
         raise InputError(
             f"'{path}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
         ) from error
     except ValueError as error:
         raise InputError(
-            f"'{path}' is not JSON: expected what --benchmark-json wrote, or benchmarks/results"
+            f"'{path}' is not JSON as it should be ({error}): expected what --benchmark-json wrote, or "
+            "benchmarks/results"
         ) from error
     kinds = document if isinstance(document, dict) else {}
     try:
@@ -85,7 +102,11 @@ def read(path: Path) -> Measured:
                 f"'{path}' is no file of benchmarks: expected what `pytest benchmarks --benchmark-only "
                 "--benchmark-json FILE` wrote, or a file of benchmarks/results"
             )
-    except (KeyError, TypeError, AttributeError) as error:
+        if len(found) > MOST:
+            raise ValueError(f"{len(found):,} ratios, more than {MOST:,}")
+    except InputError:
+        raise
+    except DAMAGE as error:
         raise InputError(f"'{path}' is damaged: {type(error).__name__} at {error}; measure again") from error
     if not found:
         raise InputError(
@@ -171,8 +192,12 @@ def _pytest_ratios(benchmarks: Sequence[Mapping[str, Any]]) -> list[Ratio]:
     """Each of ours beside all others of its group, case and device; those that failed have no times."""
     timed = [each for each in benchmarks if each["extra_info"].get("role") and each["stats"].get("data")]
     ours = [each for each in timed if each["extra_info"]["role"] == "ours"]
-    others = [each for each in timed if each["extra_info"]["role"] != "ours"]
-    return [_pair(mine, rival) for mine in ours for rival in others if _place(mine) == _place(rival)]
+    others: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for each in timed:
+        if each["extra_info"]["role"] != "ours":
+            others.setdefault(_place(each), []).append(each)
+    pairs = ((mine, rival) for mine in ours for rival in others.get(_place(mine), ()))
+    return [_pair(*pair) for pair in itertools.islice(pairs, MOST + 1)]
 
 
 def _place(benchmark: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -182,9 +207,25 @@ def _place(benchmark: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _pair(ours: Mapping[str, Any], rival: Mapping[str, Any]) -> Ratio:
     """Both do the same number of pieces of work, of which `pieces` are in a timed call."""
-    mine, theirs = (np.asarray(each["stats"]["data"]) / each["extra_info"]["pieces"] for each in (ours, rival))
-    low, high = np.percentile(np.divide.outer(mine, theirs), (25, 75))
+    mine, theirs = _times(ours), _times(rival)
+    low, high = np.percentile(np.divide.outer(_thinned(mine), _thinned(theirs)), (25, 75))
     seconds, others = float(np.median(mine)), float(np.median(theirs))
     names = ours["extra_info"]["who"], rival["extra_info"]["who"]
     quartiles = (float(low), float(high)) if len(mine) > 1 and len(theirs) > 1 else None
     return Ratio(ours["group"], ours["extra_info"]["case"], *names, seconds / others, quartiles, seconds, others)
+
+
+def _times(benchmark: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Seconds of a piece of work in each round; ValueError where they are none."""
+    data, pieces = benchmark["stats"]["data"], benchmark["extra_info"]["pieces"]
+    if not all(is_number(each) and each > 0 for each in (pieces, *data)):
+        raise ValueError(f"times {data[:3]} … of {pieces} pieces")
+    times: NDArray[np.float64] = np.asarray(data, np.float64) / pieces
+    return times
+
+
+def _thinned(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(times) <= ROUNDS:
+        return times
+    places = np.linspace(0, len(times) - 1, ROUNDS).round().astype(int)
+    return np.take(np.sort(times), places)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.backend import Backend
-from gpunet.bench.steps import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
-from gpunet.files import write_atomically
+from gpunet.files import check_replaceable, write_or_keep
+from gpunet.identity import threads
+from gpunet.limits import read_json
 
 
 def options(description: str | None, cases: Iterable[str]) -> argparse.Namespace:
@@ -31,6 +32,7 @@ def json_option(parser: argparse.ArgumentParser) -> None:
     def section_file(text: str) -> Path:
         path = Path(text)
         try:
+            check_replaceable(path)
             read_sections(path) if path.exists() else {}
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
@@ -58,12 +60,12 @@ def provenance(backend: Backend | None = None) -> dict[str, Any]:
 def read_sections(path: Path) -> dict[str, Any]:
     """The sections of a file of results by name; InputError where the file is something else."""
     try:
-        document = json.loads(path.read_text())
+        document = read_json(path, nan=True)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not JSON"
+        why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
         raise InputError(f"'{path}' cannot be read: {why}; expected a file of benchmarks/results") from error
     sections = document.get("sections") if isinstance(document, dict) else None
-    if not isinstance(sections, dict):
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise InputError(f"'{path}' has no sections: expected a file of benchmarks/results, or none yet")
     return sections
 
@@ -75,5 +77,4 @@ def write_section(path: Path, name: str, figures: dict[str, Any], made: dict[str
     """
     sections = read_sections(path) if path.exists() else {}
     sections[name] = figures | {"provenance": provenance() if made is None else made}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"sections": sections}, indent=1) + "\n")
+    write_or_keep(path, json.dumps({"sections": sections}, indent=1) + "\n")

@@ -66,13 +66,3 @@ def repeats(run: Callable[[], None], least: float) -> int:
     began = time.perf_counter()
     run()
     return max(1, math.ceil(least / max(1e-7, time.perf_counter() - began)))
-
-
-def threads() -> int | None:
-    """Threads of the matrix products; None where nothing tells."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return None
-    found = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return max(found, default=None)

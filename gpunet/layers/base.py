@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Array, Backend
-from gpunet.checks import is_one_of
+from gpunet.checks import as_floats, is_one_of
 from gpunet.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from gpunet.model import Sequential
 
 Shape = tuple[int, ...]
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
@@ -36,6 +40,11 @@ class Spec:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
+def write(ops: Backend, view: Array, value: Any, what: str) -> None:
+    """Copy a parameter's new value into the model's memory, where it has the right shape and is finite."""
+    ops.copy(ops.asarray(as_floats(value, what, view.shape, str(view.dtype))), view)
+
+
 class Layer:
     """Base of all layers.
 
@@ -44,6 +53,10 @@ class Layer:
 
     `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
     returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
+
+    A layer stands in one model. Once that is built, setting a parameter (`layer.weight = w`) writes into the model's
+    memory, and `layer.trainable = False` moves it to where the optimiser does not go; another setting raises
+    InputError. A copy (`copy.copy`, `copy.deepcopy`, pickle) stands in no model and starts with the values of now.
     """
 
     kinds: ClassVar[dict[str, type[Layer]]] = {}  # by class name, for loading saved models
@@ -52,6 +65,10 @@ class Layer:
     trainable: bool = True
     head: bool = False
     name: str = ""
+    start: Mapping[str, Any] = MappingProxyType({})  # of a copy: its parameters' first values, instead of drawn ones
+    _model: weakref.ref[Sequential] | None = None  # the one it stands in
+    _views: Mapping[str, Array] = MappingProxyType({})  # its parameters in the model's memory, by name
+    _fixed: frozenset[str] = frozenset()  # attributes that are not just set any more
     # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
     # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
     made_from: Layer | None = None
@@ -76,10 +93,59 @@ class Layer:
 
     def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""
+        self._fixed = frozenset()
         self.ops = backend
         for parameter, view in parameters.items():
             setattr(self, parameter, view)
             setattr(self, "d_" + parameter, gradients.get(parameter))
+        self._views = dict(parameters)
+        names = [*parameters, *("d_" + name for name in parameters)]
+        self._fixed = frozenset([*names, *self.config(), "trainable", "name", "head"])
+
+    @property
+    def owner(self) -> Sequential | None:
+        """The model that this layer stands in."""
+        return None if self._model is None else self._model()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._fixed:
+            self._change(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _change(self, name: str, value: Any) -> None:
+        """Set what a built model depends on: it follows, or InputError says that it cannot."""
+        now = getattr(self, name, None)
+        if value is now:  # after `layer.weight *= 2`, which has written into the memory already
+            return
+        if name in self._views:
+            write(self.ops, self._views[name], value, f"{self._called()}: {name}")
+        elif name == "trainable":
+            if not isinstance(value, bool | np.bool_):
+                raise InputError(f"trainable is {shown(value)}: expected True or False")
+            if value != now:
+                object.__setattr__(self, name, bool(value))
+                if self.owner is not None:
+                    self.owner.rearrange()
+        elif name.startswith("d_") or value != now:
+            raise InputError(
+                f"{self._called()} stands in a built model: its {name} cannot be set any more; make another layer and "
+                "put it there with model.replace"
+            )
+
+    def leave(self) -> None:
+        """Stand in no model any more: another layer has taken the place."""
+        self._fixed = frozenset()
+        self._model, self._views = None, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the model's memory, but the values there."""
+        gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx"}
+        gone |= {*self._views, *("d_" + name for name in self._views)}
+        state = {name: value for name, value in vars(self).items() if name not in gone}
+        if self._views:
+            state["start"] = {name: np.array(self.ops.to_host(view)) for name, view in self._views.items()}
+        return state
 
     def bind(self, y: Array, dx: Array | None) -> None:
         """Receive the workspace: y (batch, …) to write outputs to, dx (batch, …) for the input's gradient."""

@@ -136,7 +136,7 @@ class FittedLayer(Layer):
 
     def take(self, vectors: Floats) -> None:
         """Make the vectors (r, features) this layer's weight, with zero bias, and freeze it."""
-        self._draw = {"weight": resolve(self.shaped(vectors)), "bias": zeros}
+        self._draw, self.start = {"weight": resolve(self.shaped(vectors)), "bias": zeros}, {}
         self.trainable = False
 
     def shaped(self, vectors: Floats) -> Floats:

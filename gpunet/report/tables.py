@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gpunet.errors import printable
 from gpunet.experiments.schema import VERDICTS, ClaimResult, Result
 from gpunet.report.sheets import NOTHING, PERCENT, Column, Sheet, number
 
@@ -23,19 +24,24 @@ def console() -> Console:
     return Console(width=WIDTH if narrow else None)
 
 
+def plain(text: str) -> str:
+    """A text that may come from a file: no markup of rich's, and no control characters but line ends."""
+    return escape("\n".join(map(printable, text.split("\n"))))
+
+
 def rich_table(sheet: Sheet) -> Table:
     """A sheet as a table of the terminal."""
-    table = Table(title=escape(sheet.title), title_justify="left", title_style="bold")
-    table.add_column(escape(sheet.corner), no_wrap=True)
+    table = Table(title=plain(sheet.title), title_justify="left", title_style="bold")
+    table.add_column(plain(sheet.corner), no_wrap=True)
     for column in sheet.columns:
         style = "dim" if column.source == "claimed" else None
         table.add_column(_heading(column), justify="left" if column.text else "right", style=style)
     for place, row in enumerate(sheet.rows):
         if place in sheet.breaks:
             table.add_section()
-        table.add_row(*map(escape, row))
+        table.add_row(*map(plain, row))
     if sheet.note:
-        table.caption, table.caption_justify = escape(sheet.note), "left"
+        table.caption, table.caption_justify = plain(sheet.note), "left"
     return table
 
 
@@ -45,7 +51,7 @@ def rich_tables(sheets: Sequence[Sheet]) -> list[Table]:
 
 
 def _heading(column: Column) -> str:
-    said = escape(column.heading) + (f" {column.unit}" if column.unit else "")
+    said = plain(column.heading) + (f" {column.unit}" if column.unit else "")
     return f"{said}\n{column.source}" if column.source else said
 
 

@@ -34,9 +34,9 @@ def asked(order: Order, backend: Backend) -> dict[str, Any]:
 def changed(now: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     """What of a run is asked for otherwise than before, in words; "" where nothing is. Only what `now` names counts."""
     for part in ("data", "code"):  # digests tell a reader nothing
-        if part in now and now[part] != held[part]:
+        if part in now and now[part] != held.get(part):
             return f"its {part} changed"
-    return difference("", dict(now), {part: held[part] for part in now})
+    return difference("", dict(now), {part: held.get(part) for part in now})
 
 
 def fingerprint(data: Any) -> str:

@@ -27,15 +27,24 @@ from pathlib import Path
 from typing import Any
 
 import gpunet
+from gpunet.checks import is_number
 from gpunet.errors import OutputError
 from gpunet.experiments.claims import told_once
 from gpunet.experiments.registry import experiment
 from gpunet.experiments.schema import VERDICTS
 from gpunet.experiments.work import Done
-from gpunet.files import write_atomically
+from gpunet.files import check_replaceable, write_or_keep
+from gpunet.limits import DAMAGE, read_json
 from gpunet.reproduce.plan import Run
 
 NAME, SCHEMA = "claims.json", 1
+STATES = ("finished", "failed", "skipped", "waiting")
+KINDS = {
+    "name": str, "experiment": str, "document": str, "seeds": list, "settings": dict, "figures": list, "counts": dict,
+    "provenance": dict,
+}  # fmt: skip
+TEXTS = ("dataset", "device", "digest", "started", "result", "sha256")  # of a run that is finished
+LONGEST = 1e9  # seconds of a run, and its pieces
 Held = dict[str, tuple[dict[str, Any], list[dict[str, Any]]]]  # a run's entry and claims, by its name
 
 
@@ -70,11 +79,14 @@ class Book:
     """`claims.json` of one folder; every change is written at once, in one piece.
 
     Raises OutputError where the folder holds a claims.json that is not ours, or one of the other mode (`quick`);
-    fresh: such a one is replaced.
+    fresh: such a one is replaced, unless it is no plain file.
     """
 
     def __init__(self, folder: Path, plan: Sequence[Run], quick: bool, fresh: bool = False) -> None:
         self.folder, self.quick = folder, quick
+        self.text = ""  # what was written last
+        self.at: Path | None = None  # and where that lies, None where nowhere
+        check_replaceable(self.path)
         held: Held = {}
         with contextlib.suppress(OutputError) if fresh else contextlib.nullcontext():
             held = self._read(waiting(plan[0]).keys())
@@ -82,13 +94,14 @@ class Book:
 
     def _read(self, keys: Set[str]) -> Held:
         try:
-            held = json.loads(self.path.read_text())
+            held = read_json(self.path)
             found = {run["name"]: (run, [c for c in held["claims"] if c["run"] == run["name"]]) for run in held["runs"]}
             other = held["quick"] is not self.quick
-            whole = held["schema"] == SCHEMA and all(run.keys() == keys for run in held["runs"])
+            whole = held["schema"] == SCHEMA and all(_whole(run, keys) for run in held["runs"])
+            whole = whole and len(found) == len(held["runs"]) and all(map(_whole_claim, held["claims"]))
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (OSError, *DAMAGE):
             whole = other = False
         if not whole:
             raise OutputError(
@@ -122,7 +135,8 @@ class Book:
         if entry["state"] != "finished":
             return False
         try:
-            same = _sha256(self.folder / entry["result"]) == entry["sha256"]
+            result = self.folder / entry["result"]
+            same = result.is_file() and _sha256(result) == entry["sha256"]
         except OSError:
             return False
         return same and all((self.folder / name / figure).is_file() for figure in entry["figures"])
@@ -137,6 +151,7 @@ class Book:
 
     def finish(self, run: Run, done: Done, asked: dict[str, Any], pieces: int) -> None:
         """The run is finished and its files are written."""
+        assert done.path
         result = done.result.to_json()
         begins = {"experiment": run.experiment, "document": experiment(run.experiment).document, "run": run.name}
         claims = [begins | claim for claim in result["claims"]]
@@ -164,16 +179,47 @@ class Book:
         }  # fmt: skip
 
     def write(self) -> Path:
-        """Write `claims.json`."""
-        write_atomically(self.path, json.dumps(self.document(), indent=1, allow_nan=False) + "\n")
+        """Write `claims.json`; OutputError where that cannot be, see `files.write_or_keep`."""
+        self.text = json.dumps(self.document(), indent=1, allow_nan=False) + "\n"
+        try:
+            write_or_keep(self.path, self.text)
+        except OutputError as error:
+            self.at = error.kept
+            raise
+        self.at = self.path
         return self.path
+
+
+def _whole(run: Any, keys: Set[str]) -> bool:
+    """Whether an entry is one that `Book` writes: what is not may not be taken for a run that is finished."""
+    done, fine = run["state"] == "finished", run.keys() == keys and run["state"] in STATES
+    fine = fine and all(isinstance(run[name], kind) for name, kind in KINDS.items())
+    fine = fine and all(isinstance(run[name], str if done else str | None) for name in TEXTS)
+    if not fine or Path(run["name"]).name != run["name"]:
+        return False
+    if run["counts"].keys() != set(VERDICTS) or any(type(count) is not int for count in run["counts"].values()):
+        return False
+    if not done:
+        return run["asked"] is None
+    datetime.fromisoformat(run["started"])
+    return (
+        isinstance(run["asked"], dict)
+        and is_number(run["seconds"]) and 0 <= run["seconds"] < LONGEST
+        and type(run["pieces"]) is int and 0 <= run["pieces"] < LONGEST
+        and all(isinstance(name, str) and Path(name).name == name for name in run["figures"])
+        and run["result"].startswith(f"{run['name']}/") and ".." not in run["result"]
+    )  # fmt: skip
+
+
+def _whole_claim(claim: Any) -> bool:
+    return all(isinstance(claim[name], str) for name in ("experiment", "id", "run")) and claim["verdict"] in VERDICTS
 
 
 def finished(folder: Path) -> tuple[int, int]:
     """How many runs of a folder's claims.json are finished, and how many there are; 0 of 0 where there is none yet."""
     try:
-        states = [run["state"] for run in json.loads((folder / NAME).read_text())["runs"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        states = [run["state"] for run in read_json(folder / NAME)["runs"]]
+    except (OSError, *DAMAGE):
         return 0, 0
     return states.count("finished"), len(states)
 

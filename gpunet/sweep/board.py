@@ -25,6 +25,7 @@ from gpunet.errors import InputError
 from gpunet.sweep.lease import WORKER, Watch, me
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Spec
+from gpunet.sweep.storage import understood
 from gpunet.sweep.table import Row, Table
 
 STUDY, SPEC = "gpunet-sweep", "sweep"  # the study's name, and the attribute that says what is searched
@@ -62,9 +63,10 @@ class Look:
 class Board:
     """A sweep and the storage it is kept in. Raises InputError where that holds another one."""
 
-    def __init__(self, storage: BaseStorage, spec: Spec) -> None:
-        self.storage, self.spec = storage, spec
-        self.study = optuna.load_study(study_name=STUDY, storage=storage, pruner=OwnCurve())
+    def __init__(self, storage: BaseStorage, spec: Spec, where: str = "the storage") -> None:
+        self.storage, self.spec, self.where = storage, spec, where
+        with understood(where):
+            self.study = optuna.load_study(study_name=STUDY, storage=storage, pruner=OwnCurve())
         self._kinds = {parameter.name: parameter.distribution() for parameter in spec.space}
         self._spaces: list[tuple[Parameter, ...]] = []
         self._watch = Watch()
@@ -73,31 +75,39 @@ class Board:
     def start(cls, storage: BaseStorage, spec: Spec, where: str) -> Board:
         """Begin the sweep, or go on with it."""
         direction = StudyDirection.MAXIMIZE if spec.direction == "maximize" else StudyDirection.MINIMIZE
-        with contextlib.suppress(DuplicatedStudyError):
-            storage.create_new_study([direction], STUDY)
-        study = storage.get_study_id_from_name(STUDY)
-        if SPEC not in storage.get_study_user_attrs(study):
-            storage.set_study_user_attr(study, SPEC, spec.to_json())
-        if difference := spec.difference(storage.get_study_user_attrs(study)[SPEC]):
+        with understood(where):
+            with contextlib.suppress(DuplicatedStudyError):
+                storage.create_new_study([direction], STUDY)
+            study = storage.get_study_id_from_name(STUDY)
+            if SPEC not in storage.get_study_user_attrs(study):
+                storage.set_study_user_attr(study, SPEC, spec.to_json())
+            difference = spec.difference(storage.get_study_user_attrs(study)[SPEC])
+        if difference:
             raise InputError(
                 f"{where} holds another sweep: {difference}; give what that one began with, or choose "
                 "another storage (--storage or --out)"
             )
-        return cls(storage, spec)
+        return cls(storage, spec, where)
 
     @classmethod
     def join(cls, storage: BaseStorage, where: str) -> Board:
         """Take part in the sweep that is there."""
-        try:
-            held = storage.get_study_user_attrs(storage.get_study_id_from_name(STUDY))[SPEC]
-        except KeyError:
-            raise InputError(f"{where} holds no sweep: start one with gpunet sweep … --storage URL") from None
-        return cls(storage, Spec.from_json(held))
+        with understood(where):
+            try:
+                held = storage.get_study_user_attrs(storage.get_study_id_from_name(STUDY))[SPEC]
+            except KeyError:
+                raise InputError(f"{where} holds no sweep: start one with gpunet sweep … --storage URL") from None
+            spec = Spec.from_json(held)
+        return cls(storage, spec, where)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def look(self) -> Look:
-        """What there is to do."""
+        """What there is to do. Raises DataError where the storage holds trials that no sweep has written."""
+        with understood(self.where):
+            return self._look()
+
+    def _look(self) -> Look:
         attempts: dict[int, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if NUMBER in trial.user_attrs and not _void(trial):
@@ -117,15 +127,25 @@ class Board:
         return look
 
     def _row(self, trial: FrozenTrial) -> Row:
-        outcome = trial.user_attrs.get(OUTCOME, {})
+        outcome, number, stage = trial.user_attrs.get(OUTCOME, {}), trial.user_attrs[NUMBER], trial.user_attrs[STAGE]
+        if not isinstance(stage, int) or number not in self.spec.numbers(stage):
+            raise ValueError(f"trial {number} of stage {stage}")
+        value, metrics = trial.value if trial.state == TrialState.COMPLETE else None, outcome.get("metrics", {})
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"trial {number} has the value {value}")
+        seconds = outcome.get("seconds")
+        if not isinstance(metrics, dict) or not (seconds is None or 0 <= seconds < math.inf):
+            raise ValueError(f"trial {number} has the metrics {metrics} after {seconds} s")
+        if not isinstance(trial.user_attrs.get(ERROR, ""), str):
+            raise ValueError(f"trial {number} failed with {trial.user_attrs[ERROR]}")
         return {
-            "number": trial.user_attrs[NUMBER],
-            "stage": trial.user_attrs[STAGE],
+            "number": number,
+            "stage": stage,
             "state": STATES[trial.state],
             "parameters": {name: trial.params[name] for name in self._kinds},
-            "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "metrics": outcome.get("metrics", {}),
-            "seconds": outcome.get("seconds"),
+            "value": value,
+            "metrics": metrics,
+            "seconds": seconds,
         }
 
     def spaces(self, look: Look, stages: int) -> list[tuple[Parameter, ...]]:

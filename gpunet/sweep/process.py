@@ -44,7 +44,7 @@ def _work(url: str, keep_going: bool) -> None:
     from gpunet.sweep.worker import Worker, one_thread
 
     with opened(url) as storage:
-        board = Board.join(storage, shown(url))
+        board = Board.join(storage, f"the storage '{shown(url)}'")
         function = prepare(board.spec.function, board.spec.settings)
         with one_thread():
             Worker(board, function, keep_going=keep_going).work()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from gpunet.errors import InputError, RunError
+from gpunet.addresses import cleaned, has_secret, public
+from gpunet.errors import DataError, InputError, RunError
+from gpunet.limits import DAMAGE
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
 TRIES = 4  # two workers that come first at the same time make the same tables
@@ -28,26 +31,27 @@ FORMS = (
     "SQLite, anything else for a journal"
 )
 
+LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
+UNSOUND = (*DAMAGE, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
+
+shown = public  # a URL without its secrets
+
 
 def storage_url(given: str) -> str:
     """The URL in full: a path stands for an SQLite file or a journal, and databases get the driver that we install."""
     scheme, separator, rest = given.partition("://")
-    if not given.strip() or (separator and not scheme):
-        raise InputError(f"the storage {given!r} is malformed: {FORMS}")
+    mistaken = re.match(r"[^/]*:.*@", given)  # an address less its slashes: as a path it would be shown
+    if not given.strip() or (not scheme if separator else mistaken):
+        raise InputError(f"the storage {public(given) if given.strip() else given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
         return f"{kind}:///{Path(given).expanduser().resolve()}"
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
-            raise InputError(f"the storage '{given}' names no file: {FORMS}")
+            raise InputError(f"the storage '{shown(given)}' names no file: {FORMS}")
         return f"{scheme}:///{Path(rest[1:]).resolve()}"  # as SQLAlchemy: an absolute path has four slashes
     return DRIVERS.get(scheme, scheme) + separator + rest
-
-
-def shown(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
 
 
 @contextlib.contextmanager
@@ -62,7 +66,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, ValueError):
+        with _told(url, OSError, *UNSOUND):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -105,12 +109,14 @@ class Database(RDBStorage):
 
 
 def _database(url: str) -> Database:
-    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError, ValueError, TypeError)
+    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, *UNSOUND)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
     options |= {} if sqlite else {"pool_pre_ping": True}
     with _told(url, *errors):
+        if sqlite:
+            _tables_only(shown(url).partition(":///")[2].partition("?")[0])
         for left in reversed(range(TRIES)):
             try:
                 storage = Database(url, options)
@@ -124,13 +130,27 @@ def _database(url: str) -> Database:
     return storage
 
 
+def _tables_only(path: str) -> None:
+    """ValueError for an SQLite file with more than tables, which are all that Optuna makes: a view can be endless."""
+    if not Path(path).is_file():
+        return
+    with contextlib.closing(sqlite3.connect(path, timeout=WAIT)) as connection:
+        for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
+            raise ValueError(f"it has the {kind} {name}, so it is no storage of Optuna's")
+
+
 def _one_writer_at_a_time(engine: Any) -> None:
     """Lock an SQLite file for each transaction as a whole.
 
     SQLite has no SELECT … FOR UPDATE, and its driver begins a transaction with the first write only: of two workers
     that read WAITING and then write RUNNING both would have the trial.
     """
-    sqlalchemy.event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+
+    def set_up(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+
+    sqlalchemy.event.listen(engine, "connect", set_up)
     sqlalchemy.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     engine.dispose()  # connections made before
 
@@ -141,7 +161,8 @@ def _told(url: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise InputError(f"the storage '{shown(url)}' cannot be used: {_reason(error)}{_hint(url, error)}") from error
+        told = InputError(f"the storage '{shown(url)}' cannot be used: {_reason(error, url)}{_hint(url, error)}")
+        raise told from _cause(error, url)
 
 
 @contextlib.contextmanager
@@ -151,19 +172,44 @@ def _lost(url: str) -> Iterator[None]:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise RunError(
-            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error)}; the same command goes on where "
-            "it stopped"
+            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error, url)}; the same command goes on "
+            "where it stopped"
+        ) from _cause(error, url)
+
+
+@contextlib.contextmanager
+def understood(where: str) -> Iterator[None]:
+    """DataError for a storage that can be read, and holds what no sweep of this version has written."""
+    try:
+        yield
+    except (InputError, RunError, optuna.exceptions.StorageInternalError):
+        raise
+    except UNSOUND as error:
+        raise DataError(
+            f"{where} is damaged, or of another version of gpunet ({_words(error)}): choose another with --storage or "
+            "--out, or delete it"
         ) from error
 
 
-def _reason(error: BaseException) -> str:
-    """The driver's own words, without SQLAlchemy's around them."""
+def _cause(error: BaseException, url: str) -> BaseException | None:
+    """The error for a traceback; None where it may quote what nobody else should know."""
+    return None if has_secret(url) else error
+
+
+def _reason(error: BaseException, url: str) -> str:
+    """The driver's own words, without SQLAlchemy's around them and without the URL's secrets."""
+    return cleaned(_words(error), url)
+
+
+def _words(error: BaseException) -> str:
     inner = getattr(error, "orig", None) or error
     first = inner.args[0] if inner.args else inner
     if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
         return str(first["M"])
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
         return "it is not a journal of Optuna's"
+    if isinstance(error, KeyError):
+        return f"it lacks {inner}"
     return " ".join(str(inner).split()).rstrip(".") or type(inner).__name__
 
 
@@ -172,9 +218,10 @@ def _hint(url: str, error: Exception) -> str:
         return "; install the driver with: pip install 'gpunet[postgres]'"
     if isinstance(error, ImportError) and "+pymysql" in url:
         return "; install the driver with: pip install pymysql"
-    if isinstance(error, TypeError):  # the driver's: it has no default
+    files = url.startswith(("sqlite:", "journal:"))
+    if isinstance(error, TypeError) and not files:  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
-    path = Path(url.partition(":///")[2])
-    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
+    path = Path(shown(url).partition(":///")[2])
+    if files and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

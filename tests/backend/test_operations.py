@@ -200,6 +200,21 @@ def test_a_loss_that_is_not_finite_is_marked_with_its_first_sample(backend, name
     assert backend.to_host(totals)[FIRST_BAD] == 4
 
 
+@pytest.mark.parametrize("name", ["softmax", "binary", "identity", "relu"])
+@pytest.mark.parametrize("outputs", [1, 2, 7, 40])
+def test_a_sample_with_a_nan_score_is_of_no_class(backend, name, outputs):
+    if name == "softmax" and outputs == 1:
+        pytest.skip("a softmax has two outputs at least")
+    n = 3 * outputs + 2
+    z, labels = np.ones((n, outputs), "float32"), np.arange(n) % max(2, outputs)
+    labels[-2:] = 0
+    z[np.arange(n) - 2, np.arange(n) % outputs] = np.nan  # every column, the label's and others
+    z[-2:] = 1  # and two samples whose answer is the first column, or 1 where it is the only one
+    dz, totals = backend.empty(z.shape, "float32"), backend.asarray(np.array([0.0, 0, 0, -1]))
+    run_loss(backend, name, *device(backend, z, labels), 1, dz, totals)
+    assert backend.to_host(totals)[[CORRECT, SAMPLES]].tolist() == [0 if outputs == 1 else 2, n]
+
+
 def reference_step(name, p, g, state, rate, l2, decayed, step, before, beta1=0.9, beta2=0.999, epsilon=1e-8):
     g = g.copy()
     g[:decayed] += 2 * l2 * p[:decayed]

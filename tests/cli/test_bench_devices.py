@@ -68,7 +68,7 @@ def test_an_experiment_that_fails_is_said_and_the_others_go_on(capsys, monkeypat
     def failing(*args, **kwargs):
         calls.append(kwargs["device"])
         if len(calls) == 2:
-            raise DivergedError("the loss became\nNaN")
+            raise DivergedError("the loss became NaN")
         return run_toy(*args, **kwargs)
 
     monkeypatch.setattr(module, "run", failing)

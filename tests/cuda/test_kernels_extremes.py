@@ -107,6 +107,7 @@ def test_a_bad_score_marks_the_batch_and_spoils_its_row_only(gpu, rng, name, bad
     np.testing.assert_array_equal(np.isfinite(dz[40]), np.isfinite(want[40]))
     assert np.isfinite(totals[LOSS_SUM]) == np.isfinite(right[LOSS_SUM])
     assert totals[FIRST_BAD] == right[FIRST_BAD]
+    assert totals[CORRECT] == right[CORRECT]
     assert totals[SAMPLES] == right[SAMPLES] == 67
 
 

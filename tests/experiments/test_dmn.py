@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -143,9 +144,8 @@ def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
     trainer = gn.Trainer(model, optimizer=gn.Adam(1e-2), device="numpy")
     trainer.prepare((64,))
     head = gn.Sequential([gn.Dense(3)])
-    features = gn.Trainer(gn.Sequential([*layers, gn.Flatten()]), "squared_error", device="numpy").outputs(
-        images.x_train
-    )
+    body_alone = gn.Sequential([*map(copy.copy, layers), gn.Flatten()])
+    features = gn.Trainer(body_alone, "squared_error", device="numpy").outputs(images.x_train)
     alone = gn.Trainer(head, optimizer=gn.Adam(1e-2), device="numpy")
     alone.fit(features, images.y_train, epochs=2, batch_size=16)
     assert outcome.train_accuracy == pytest.approx(alone.evaluate(features, images.y_train)["accuracy"])

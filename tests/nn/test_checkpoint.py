@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -14,13 +15,13 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import checkpoint as module
-from gpunet import identity
+from gpunet import checkpoint, identity
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import FILE, KEY
 from gpunet.errors import DataError, DivergedError, InputError, OutputError
 from gpunet.progress import Progress
-from gpunet.serialize import seal, unpack
+from gpunet.schedules import Schedule
+from gpunet.serialize import read, seal
 
 N, BATCH, EPOCHS = 50, 16, 3  # 4 steps an epoch, the last on 2 samples
 
@@ -117,7 +118,7 @@ def everything(trainer):
     history = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in trainer.history.epochs]
     rest = {
         "layers": trainer.model.config(), "history": history, "epoch": trainer.epoch, "stopped": trainer.stopped,
-        "settings": optimizer.settings, "ranges": [(len(part.params), part.decayed) for part in optimizer.ranges],
+        "settings": dict(optimizer.settings), "ranges": [(len(part.params), part.decayed) for part in optimizer.ranges],
     }  # fmt: skip
     return arrays, rest
 
@@ -286,11 +287,11 @@ def test_an_epoch_in_which_a_callback_stops_is_finished(tmp_path):
 def test_training_time_is_counted_on(tmp_path):
     with pytest.raises(Interrupted):
         start()[2](6, checkpoint=tmp_path, checkpoint_every=0.25)
-    _, metadata = unpack((tmp_path / FILE).read_bytes())
+    _, metadata = read(tmp_path / FILE)
     saved = json.loads(metadata[KEY])
     assert (saved["step"], saved["epoch"], len(saved["history"])) == (6, 1, 1)
     assert saved["seconds"] > 0
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     metadata[KEY] = json.dumps(saved | {"seconds": 1000.0})
     (tmp_path / FILE).write_bytes(seal(arrays, metadata))
     history = start()[2](checkpoint=tmp_path, resume=True)
@@ -323,7 +324,7 @@ def test_a_diverged_run_keeps_its_last_good_checkpoint(tmp_path):
 
     with pytest.raises(DivergedError):
         start()[2](callbacks=[Poison()], checkpoint=tmp_path, checkpoint_every=0.25)
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     assert json.loads(metadata[KEY])["step"] == 6
     assert all(np.isfinite(array).all() for array in arrays.values())
 
@@ -368,7 +369,7 @@ def test_the_model_is_read_from_a_checkpoint_in_mid_training(tmp_path):
 def test_the_optimisers_state_lies_in_the_file_by_parameter(tmp_path):
     trainer, _, fit = start("adam factorise carry")
     fit(checkpoint=tmp_path)
-    arrays, _ = unpack((tmp_path / FILE).read_bytes())
+    arrays, _ = read(tmp_path / FILE)
     assert set(arrays) == (
         set(trainer.model.parameters)
         | {f"optimizer/{kind}/{name}" for kind in ("first", "second") for name in trainer.model.gradients}
@@ -391,7 +392,7 @@ def test_dying_while_saving_leaves_the_old_checkpoint(moment, tmp_path, monkeypa
 
     with monkeypatch.context() as patched:
         if moment == "write":
-            patched.setattr(module, "open", HalfWritten, raising=False)
+            patched.setattr(os, "fdopen", HalfWritten)
         else:
             patched.setattr(os, {"fsync": "fsync", "rename": "replace"}[moment], die)
         with pytest.raises(KeyboardInterrupt):
@@ -408,8 +409,8 @@ def test_dying_while_saving_leaves_the_old_checkpoint(moment, tmp_path, monkeypa
 class HalfWritten:
     """A file whose writing stops in the middle."""
 
-    def __init__(self, path, mode):
-        self.file = open(path, mode)  # noqa: SIM115
+    def __init__(self, handle, mode):
+        self.file = open(handle, mode)  # noqa: SIM115
 
     def __enter__(self):
         return self
@@ -422,13 +423,80 @@ class HalfWritten:
         raise KeyboardInterrupt
 
 
-def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("room", ["never", "beside", "later"])
+def test_a_disk_that_is_full_costs_no_training(tmp_path, monkeypatch, room):
+    """It is said when it begins, and at the end where the last checkpoint could not be written either."""
+    undisturbed, _, fit = start()
+    fit()
+    folder, calls, real = tmp_path / "run", [], os.fsync
 
+    def full(handle):
+        calls.append(handle)
+        if room == "never" or (room == "beside" and len(calls) < 13) or len(calls) < 3:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=rf"cannot write the checkpoint '{tmp_path}.*': No space left on device"):
-        start()[2](checkpoint=tmp_path)
+    trainer, _, fit = start()
+    with pytest.warns(RuntimeWarning) as said:
+        fit(checkpoint=folder, checkpoint_every=0.25)
+    assert_same(everything(trainer), everything(undisturbed))
+    first, *last = [str(each.message) for each in said]
+    name = re.escape(str(folder / FILE))
+    assert re.fullmatch(rf"no checkpoint: cannot write '{name}': No space left on device; training goes on, .*", first)
+    ends = {"never": "; nor could it be kept .*", "beside": rf"; it is kept as '.*run-kept/{FILE}'"}
+    if room == "later":
+        assert (last, (folder / FILE).exists()) == ([], True)
+    else:
+        assert re.fullmatch(rf"the last checkpoint is missing: cannot write '{name}': .*{ends[room]}", last[0])
+        assert len(last) == 1
+        assert not (folder / FILE).exists()
+    kept = {"never": [], "beside": ["run-kept"], "later": []}[room]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", *kept]
+    if kept:
+        resumed, _, fit = start()
+        fit(checkpoint=tmp_path / "run-kept", checkpoint_every=0.25, resume=True)
+        assert_same(everything(resumed), everything(undisturbed))
+
+
+def test_a_folder_that_vanished_is_made_again(tmp_path):
+    import shutil
+
+    class Vandal(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            shutil.rmtree(tmp_path / "run")
+
+    start()[2](checkpoint=tmp_path / "run", callbacks=[Vandal()])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [FILE]
+
+
+def test_two_runs_in_one_folder_at_once(tmp_path):
+    """The second is told, and the first one's checkpoint is not touched; afterwards the folder is free."""
+
+    class Second(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            other, _, fit = start()
+            with pytest.raises(OutputError, match=rf"another training run is writing to '{tmp_path}': .* checkpoint$"):
+                fit(checkpoint=tmp_path)
+            assert other.epoch == 0
+
+    _, _, fit = start()
+    fit(callbacks=[Second()], checkpoint=tmp_path)
+    with pytest.raises(Interrupted):
+        start()[2](3, checkpoint=tmp_path)
+    start()[2](checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_told_before_training(tmp_path, kind):
+    path = tmp_path / FILE
+    {"link": lambda: path.symlink_to(tmp_path / "else"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    trainer, _, fit = start()
+    with pytest.raises(OutputError, match="neither followed nor replaced"):
+        fit(checkpoint=tmp_path, resume=True)
+    assert (trainer.epoch, [each.name for each in tmp_path.iterdir()]) == (0, [FILE])
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
@@ -473,7 +541,7 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
     ("change", "message"),
     [
         ({"layers": lambda: [gn.Dense(13, "relu"), *net()[1:]]}, "layers 0 units is 13 here and 12 there"),
-        ({"layers": lambda: net()[1:]}, r"layers is \[\{.*\] here and \[\{.*\] there"),
+        ({"layers": lambda: net()[1:]}, "layers are 2 here and 3 there"),
         ({"layers": lambda: [gn.Dense(12), *net()[1:]]}, 'layers 0 activation is "identity" here and "relu" there'),
         ({"loss": gn.SoftmaxCrossEntropy("sum")}, 'loss reduction is "sum" here and "mean" there'),
         ({"loss": "squared_error"}, 'loss class is "SquaredError" here and "SoftmaxCrossEntropy" there'),
@@ -490,8 +558,17 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
         ({"xy": other_data()}, "data digest is"),
         ({"xy": other_labels()}, "data digest is"),
         ({"validation_data": data(n=9)}, r"validation_data is \{.*\} here and null there"),
-        ({"callbacks": []}, r'callbacks is \[\] here and \["Factorise"\] there'),
-        ({"callbacks": [gn.ExponentialDecay(0.9)]}, 'callbacks 0 is "ExponentialDecay" here and "Factorise" there'),
+        ({"callbacks": []}, "callbacks are 0 here and 1 there"),
+        (
+            {"callbacks": [gn.ExponentialDecay(0.9)]},
+            'callbacks 0 class is "ExponentialDecay" here and "Factorise" there',
+        ),
+        ({"callbacks": [gn.Factorise(0.4, 3)]}, "callbacks 0 rank rank is 3 here and 2 there"),
+        ({"callbacks": [gn.Factorise(0.4, gn.Energy(0.9))]}, 'callbacks 0 rank class is "Energy" here and "FixedRank"'),
+        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 layers is"),
+        ({"callbacks": [gn.Factorise(0.5, 2)]}, "callbacks 0 pretrain is 0.5 here and 0.4 there"),
+        ({"callbacks": [gn.Factorise(0.4, 2, state="carry")]}, 'callbacks 0 state is "carry" here and "restart" there'),
+        ({"callbacks": [gn.Factorise(0.4, 2, merge=False)]}, "callbacks 0 merge is false here and true there"),
     ],
 )
 def test_another_run_is_refused_and_the_difference_named(change, message, tmp_path):
@@ -501,6 +578,62 @@ def test_another_run_is_refused_and_the_difference_named(change, message, tmp_pa
         run_with(**change, checkpoint=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
     assert (tmp_path / FILE).read_bytes() == before
+
+
+class Slower(Schedule):
+    """A schedule of one's own."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def rate(self, place):
+        return self.base / (1 + self.by * place)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (gn.ExponentialDecay(0.5), gn.ExponentialDecay(0.9), "factor is 0.9 here and 0.5 there"),
+        (gn.StepDecay(0.5, 1), gn.StepDecay(0.5, 2), "every is 2 here and 1 there"),
+        (gn.CyclicalRate(0.01, 0.1, 4), gn.CyclicalRate(0.01, 0.1, 4, halve=True), "halve is true here and false"),
+        (gn.CosineDecay(), gn.CosineDecay(1e-3), "least is 0.001 here and 0.0 there"),
+        (gn.EarlyStopping("train_loss"), gn.EarlyStopping("train_accuracy"), 'metric is "train_accuracy" here and'),
+        (gn.EarlyStopping("train_loss", 2), gn.EarlyStopping("train_loss", 3), "patience is 3 here and 2 there"),
+        (gn.DivergenceGuard(9.0), gn.DivergenceGuard(8.0), "times is 8.0 here and 9.0 there"),
+        (Slower(0.1), Slower(np.float64(0.2)), "by is 0.2 here and 0.1 there"),
+    ],
+)
+def test_callbacks_with_other_settings_are_refused(then, now, message, tmp_path):
+    run_with(callbacks=[gn.Factorise(0.4, 2), then], checkpoint=tmp_path)
+    with pytest.raises(InputError, match=f"is of another run: callbacks 1 {message}"):
+        run_with(callbacks=[gn.Factorise(0.4, 2), now], checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("kernels", "numba", 'kernels is "numpy" here and "numba" there'), ("threads", 64, "threads is"),
+        ("numpy", "1.0", "numpy is"), ("device", "cuda:0", 'device is "cpu" here and "cuda:0" there'),
+    ],
+)  # fmt: skip
+def test_other_bits_are_said_and_the_run_goes_on(name, value, message, tmp_path, monkeypatch):
+    usual = identity.machine
+    monkeypatch.setattr(checkpoint, "machine", lambda backend: usual(backend) | {name: value})
+    run_with(checkpoint=tmp_path)
+    monkeypatch.undo()
+    trainer = gn.Trainer(gn.Sequential(net()), optimizer=gn.Adam(0.02), device="numpy", seed=3)
+    options = {"epochs": 3, "batch_size": 16, "callbacks": [gn.Factorise(0.4, 2)], "checkpoint": tmp_path}
+    with pytest.warns(UserWarning, match=f"other bits are computed: {message}") as caught:
+        history = trainer.fit(*data(), **options, resume=True)
+    assert caught[0].filename == __file__
+    assert len(history.epochs) == 3
+
+
+def test_the_threads_of_numpys_products_are_told():
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        assert identity.machine(gn.get_backend("cpu"))["threads"] == 1
 
 
 def test_large_sets_are_looked_at_in_part(tmp_path, monkeypatch):
@@ -553,11 +686,11 @@ def test_a_changed_weight_is_found_by_the_digest(tmp_path):
 
 def test_files_of_another_kind(tmp_path):
     run_with(checkpoint=tmp_path)
-    arrays, metadata = unpack((tmp_path / FILE).read_bytes())
+    arrays, metadata = read(tmp_path / FILE)
     metadata.pop("sha256")
-    other = {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 2})}
+    other = {KEY: json.dumps(json.loads(metadata[KEY]) | {"format": 9})}
     (tmp_path / FILE).write_bytes(seal(arrays, metadata | other))
-    refused(tmp_path, "has format 2, this gpunet reads 1")
+    refused(tmp_path, "has format 9, this gpunet reads 2")
     model = gn.Sequential(net())
     model.build((8,), gn.get_backend("numpy"))
     gn.save(model, tmp_path / FILE)

@@ -273,7 +273,7 @@ def test_bad_arguments(make, message):
         ((3, 4, 4), [Conv2D(8, 3, pool=3)], "maps of 2×2 are smaller than the 3×3 pool"),
         ((3, 4, 4), [MaxPool2D(5)], "maps of 4×4 are smaller than the 5×5 pool"),
         ((64,), [Reshape((3, 8, 8))], r"hold 64 numbers and do not fit shape \(3, 8, 8\), which holds 192"),
-        ((3, 8, 8), [Conv2D(8, weight=np.zeros((8, 3, 5, 5)))], r"\(8, 3, 5, 5\), the layer needs \(8, 3, 3, 3\)"),
+        ((3, 8, 8), [Conv2D(8, weight=np.zeros((8, 3, 5, 5)))], r"\(8, 3, 5, 5\): expected \(8, 3, 3, 3\)"),
         ((3, 8, 8), [Dense(4)], "Dense takes rows of features"),
     ],
 )

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpunet as gn
-from gpunet import init
+from gpunet import init, serialize
 from gpunet.arena import ALIGN, Arena, Layout
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.rng import stream
-from gpunet.serialize import load_weights
+from gpunet.serialize import load_weights, seal
 
 
 def built(layers, features=5, **options):
@@ -133,7 +133,7 @@ def test_initial_weights_given_as_arrays():
     model = built([gn.Dense(2, weight=weight, bias=[1, 2])])
     np.testing.assert_array_equal(model.parameters["0.weight"], weight)
     np.testing.assert_array_equal(model.parameters["0.bias"], [1, 2])
-    with pytest.raises(ShapeError, match=r"have shape \(2, 5\), the layer needs \(3, 5\)"):
+    with pytest.raises(ShapeError, match=r"has shape \(2, 5\): expected \(3, 5\)"):
         built([gn.Dense(3, weight=weight)])
 
 
@@ -206,7 +206,7 @@ def test_damaged_files(tmp_path):
     ("change", "message"),
     [
         (lambda d: d | {"format": 99}, "has format 99"),
-        (lambda d: {"format": 1}, "damaged"),
+        (lambda d: {"format": 2}, "damaged"),
         (lambda d: d | {"layers": [{"layer": "Trainer"}]}, "unknown layer"),
         (lambda d: d | {"layers": [{"layer": "Dense", "units": 4, "hack": 1}]}, "does not fit this version"),
         (lambda d: d | {"layers": [{"layer": "Dense", "units": -4}]}, "whole number of units"),
@@ -215,15 +215,43 @@ def test_damaged_files(tmp_path):
     ],
 )
 def test_tampered_descriptions(tmp_path, change, message):
-    from safetensors.numpy import load_file, save_file
-
     path = tmp_path / "model"
     model = built([gn.Dense(4)])
     gn.save(model, path)
-    description = {"format": 1, "layers": model.config(), "input_shape": [5], "dtype": "float32"}
-    save_file(load_file(path), path, metadata={"gpunet": json.dumps(change(description))})
+    arrays, metadata = serialize.read(path)
+    path.write_bytes(seal(arrays, {"gpunet": json.dumps(change(json.loads(metadata["gpunet"])))}))
     with pytest.raises(InputError, match=message):
         gn.load(path)
+
+
+def test_a_file_of_which_one_bit_was_changed_is_refused_at_every_door(tmp_path, rng):
+    model, other = built([gn.Dense(4)]), built([gn.Dense(4)], seed=1)
+    saved, point = tmp_path / "model", tmp_path / "checkpoint.safetensors"
+    gn.save(model, saved)
+    gn.Trainer(other, device="numpy").fit(rng.normal(size=(9, 5)), np.arange(9) % 4, checkpoint=tmp_path)
+    before = other.flat[0].copy()
+    for path in (saved, point):
+        content = path.read_bytes()
+        gn.load(path, device="numpy")
+        for place in [*range(0, len(content), 11), len(content) - 1]:
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+            for door in (gn.load, lambda path: gn.load_weights(other, path)):
+                with pytest.raises(DataError):
+                    door(path)
+        path.write_bytes(content)
+    np.testing.assert_array_equal(other.flat[0], before)
+    gn.load_weights(model, point)
+    np.testing.assert_array_equal(model.flat[0], before)
+
+
+def test_a_file_without_its_digest_is_refused(tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    gn.save(built([gn.Dense(4)]), tmp_path / "model")
+    _, metadata = serialize.read(tmp_path / "model")
+    save_file(load_file(tmp_path / "model"), tmp_path / "model", metadata={"gpunet": metadata["gpunet"]})
+    with pytest.raises(DataError, match="does not match its digest"):
+        gn.load(tmp_path / "model")
 
 
 def test_saving_before_building():

@@ -343,7 +343,7 @@ def test_data_of_another_shape_than_before(rng):
         (lambda: gn.Dense(3, weight="magic"), "unknown initial weights 'magic'"),
         (lambda: gn.Activation("swish"), "unknown activation"),
         (lambda: gn.Sequential([]), "at least one layer"),
-        (lambda: gn.Sequential([3]), "expected layers"),
+        (lambda: gn.Sequential([3]), "expected layers such as"),
         (lambda: gn.Sequential([layer := gn.Dense(3), layer]), "stands twice"),
         (lambda: trainer(dtype="float16"), "float32"),
         (lambda: gn.Trainer(gn.Sequential([gn.Dense(2)]), "hinge"), "unknown loss 'hinge'"),

@@ -10,8 +10,8 @@ import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError, InputError, OutputError
+from gpunet.files import alone
 from gpunet.reproduce import runner
-from gpunet.reproduce.lock import alone
 from gpunet.reproduce.plan import Run
 from gpunet.reproduce.runner import Outcome, Request, reproduce
 
@@ -170,7 +170,7 @@ def test_an_interrupted_repetition_does_not_pass_for_the_old_result(go, claims, 
 @pytest.mark.parametrize(
     ("error", "reason", "traced"),
     [
-        (DivergedError("the loss\nbecame NaN"), "the loss became NaN", False),
+        (DivergedError("the loss\nbecame NaN"), r"the loss\nbecame NaN", False),
         (ZeroDivisionError("a bug"), "unexpected ZeroDivisionError: a bug (traceback in", True),
         (MemoryError("too much"), "unexpected MemoryError: too much (traceback in", True),
     ],
@@ -205,7 +205,7 @@ def test_data_that_cannot_be_fetched_is_skipped(go, claims, pretended, monkeypat
 
     def refuse(name, **_):
         fetched.append(name)
-        raise FetchError("cats: no mirror delivered it:\nexample.org says 404")
+        raise FetchError("cats: no mirror delivered it: example.org says 404")
 
     monkeypatch.setattr(datasets, "fetch", refuse)
     use([CATS, TINY[2]], monkeypatch)

@@ -55,8 +55,9 @@ __device__ inline void add_to_totals(
     totals[SAMPLES] += n;
 }
 
-// Each loss is a struct: `score` is what the answer is taken from, `prepare` sums up a row where that is needed, and
-// `element` writes one element of the gradient, before the scale, and returns its share of the loss.
+// Each loss is a struct: `score` is what the answer is taken from, `prepare` sums up a row where that is needed,
+// `answers` says whether the row has an answer, which it has not where scores are NaN, and `element` writes one element
+// of the gradient, before the scale, and returns its share of the loss.
 
 template <typename T>
 struct Softmax {
@@ -69,6 +70,7 @@ struct Softmax {
         for (int j = lane; j < k; j += lanes) mass += exp(z[j] - top);
         mass = group_sum(mass, lanes);
     }
+    __device__ bool answers(T) const { return mass == mass; }
     __device__ T element(T z, T target, T& dz) const {
         const T below = z - largest;
         dz = exp(below) / mass - target;
@@ -82,6 +84,7 @@ struct Binary {
     __device__ T score(T z) const { return z; }
     __device__ T threshold() const { return T(0); }
     __device__ void prepare(const T*, int, T, int, int) {}
+    __device__ bool answers(T best) const { return best == best; }
     __device__ T element(T z, T target, T& dz) const {
         dz = activated(SIGMOID, z) - target;
         const T linear = target == T(0) ? T(0) : target * z;
@@ -95,6 +98,7 @@ struct Squared {
     __device__ T score(T z) const { return activated(activation, z); }
     __device__ T threshold() const { return T(0.5); }
     __device__ void prepare(const T*, int, T, int, int) {}
+    __device__ bool answers(T best) const { return best == best; }
     __device__ T element(T z, T target, T& dz) const {
         const T y = score(z), difference = y - target;
         dz = chained(activation, y, difference);
@@ -125,7 +129,7 @@ __device__ void rows_of_loss(
         }
         const i64 answer = k == 1 ? best.score > loss.threshold() : best.column;
         if (end && lane == 0) {
-            correct += answer == label;
+            correct += answer == label && loss.answers(best.score);
             if (label < 0 || label >= (k == 1 ? 2 : k)) sum = nan("");  // no class: nothing was read, and it shows
         }
     }

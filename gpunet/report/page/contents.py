@@ -12,15 +12,15 @@ from typing import Any
 from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
 from gpunet.experiments.schema import Result
+from gpunet.limits import DAMAGE, unpacked
 from gpunet.report.page.captions import Caption, caption
-from gpunet.report.page.reading import DAMAGE, RESULT, Run, damaged
+from gpunet.report.page.reading import RESULT, Run, damaged
 from gpunet.report.page.svg import Picture, data_uri, picture
 from gpunet.report.sheets import Sheet, rows_sheet
 from gpunet.report.style import collected
 
 BROAD = 1.9  # width over height
 PNG = b"\x89PNG\r\n\x1a\n"
-WRONG = (*DAMAGE, ZeroDivisionError, StopIteration)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def sheets(run: Run) -> tuple[Sheet, ...]:
         return _all_rows(run.result)
     try:
         return tuple(_module(run, "tables").sheets(run.result))
-    except WRONG as error:
+    except DAMAGE as error:
         raise damaged(run.folder / RESULT, _plain(error)) from error
 
 
@@ -66,7 +66,7 @@ def _drawn(run: Run, result: Result, *, narrow: bool) -> dict[str, str]:
         with collected(narrow=narrow) as drawn, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font may have it
             _module(run, "figures").draw(result, run.folder)
-    except WRONG as error:
+    except DAMAGE as error:
         raise damaged(run.folder / RESULT, _plain(error)) from error
     return drawn
 
@@ -88,7 +88,11 @@ def _all_rows(result: Result) -> tuple[Sheet, ...]:
 
 def _png(path: Path, experiment: str) -> Figure:
     """A figure that the run has left, at half its pixels: they are drawn for screens of twice the density."""
-    content = path.read_bytes()
+    try:
+        with path.open("rb") as file:
+            content = file.read(unpacked() // 8)
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror}; run it again, or remove it") from error
     if len(content) < 24 or not content.startswith(PNG):
         raise DataError(f"'{path}' is not a PNG image: run it again, or remove it")
     width, height = struct.unpack(">II", content[16:24])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gpunet.checks import is_number
 from gpunet.errors import DataError
 from gpunet.experiments.schema import VERDICTS, ClaimResult, Metric, Result, Row
+from gpunet.limits import DAMAGE, read_json
 
 CLAIMS, RESULT = "claims.json", "result.json"
+MOST = 2**63  # of what is counted
+LARGEST = 1e150  # of what is measured: a deviation squares it
 STATES = ("finished", "failed", "skipped", "waiting")
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def read(folder: Path) -> Reproduction:
 def read_result(path: Path) -> Result:
     """A result.json; null stands for a number that is not finite. Raises DataError where it is not one of ours."""
     try:
-        return _result(json.loads(path.read_text(encoding="utf-8")))
+        return _result(read_json(path))
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror}; run the experiment again") from error
     except DAMAGE as error:
@@ -78,9 +81,11 @@ def damaged(path: Path, error: Exception) -> DataError:
 def _reproduction(folder: Path) -> Reproduction:
     path = folder / CLAIMS
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = read_json(path)
         runs = [_entry(folder, entry) for entry in held["runs"]]
-        return Reproduction(bool(held["quick"]), _text(held["updated"]), tuple(runs))
+        if not isinstance(held["quick"], bool):
+            raise TypeError(f"quick is {held['quick']!r}")
+        return Reproduction(held["quick"], _when(held["updated"]), tuple(runs))
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror}; run `gpunet reproduce` again") from error
     except DataError:
@@ -109,12 +114,12 @@ def _result(found: dict[str, Any]) -> Result:
         dataset=_text(found["dataset"]),
         device=_text(found["device"]),
         settings=dict(found["settings"]),
-        seeds=[int(seed) for seed in found["seeds"]],
+        seeds=[_whole(seed) for seed in found["seeds"]],
         rows=[_row(row) for row in found["rows"]],
         claims=[_claim(claim) for claim in found["claims"]],
         curves=_finite_or_nan(dict(found["curves"])),
         timings=dict(found["timings"]),
-        provenance=dict(found["provenance"]),
+        provenance=_provenance(dict(found["provenance"])),
     )
 
 
@@ -127,7 +132,27 @@ def _claim(found: dict[str, Any]) -> ClaimResult:
     claim = ClaimResult(**found)
     if claim.verdict not in VERDICTS:
         raise ValueError(f"verdict '{claim.verdict}'")
+    for text in (claim.id, claim.statement, claim.where, claim.note):
+        _text(text)
+    for value in (claim.claimed, claim.measured):
+        _number(None if isinstance(value, str) else value)
     return claim
+
+
+def _provenance(found: dict[str, Any]) -> dict[str, Any]:
+    for name in ("seconds", "peak_memory_bytes"):
+        if not (found.get(name) is None or (is_number(found[name]) and 0 <= found[name] < MOST)):
+            raise ValueError(f"{name} of its provenance are {found[name]!r}")
+    if found.get("started") is not None:
+        _when(found["started"])
+    return found
+
+
+def _when(stamp: Any) -> str:
+    """A point in time that can be told in any time zone."""
+    if not 2 <= datetime.fromisoformat(_text(stamp)).year <= 9998:
+        raise ValueError(f"the date {stamp}")
+    return str(stamp)
 
 
 def _finite_or_nan(value: Any) -> Any:
@@ -140,7 +165,15 @@ def _finite_or_nan(value: Any) -> Any:
 
 
 def _number(value: Any) -> float:
+    if value is not None and not (is_number(value) and abs(value) <= LARGEST):
+        raise ValueError(f"{value!r} where a number belongs")
     return math.nan if value is None else float(value)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < MOST:
+        raise ValueError(f"the seed {value!r}")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -162,7 +162,7 @@ def _each(values: Any) -> str:
 def _when(stamp: str) -> str:
     try:
         time = datetime.fromisoformat(stamp).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return stamp
     return f"{time.day} {time:%B %Y, %H:%M} UTC"
 

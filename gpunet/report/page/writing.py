@@ -10,8 +10,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from gpunet.errors import DataError
 from gpunet.files import write_atomically
-from gpunet.report.page.reading import read
+from gpunet.limits import DAMAGE
+from gpunet.report.page.reading import damaged, read
 from gpunet.report.page.views import PageView, page_view
 
 HERE = Path(__file__).parent
@@ -27,7 +29,13 @@ def write(folder: Path) -> Path:
     """
     folder = Path(folder)
     path = folder / NAME
-    write_atomically(path, html(page_view(read(folder))))
+    try:
+        text = html(page_view(read(folder))).encode()
+    except DataError:
+        raise
+    except DAMAGE as error:
+        raise damaged(folder, error) from error
+    write_atomically(path, text)
     return path
 
 

@@ -1,0 +1,133 @@
+"""What only its user should know of an address is never shown, however it is written and whoever quotes it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gpunet.addresses import cleaned, host, public
+from gpunet.datasets import fetch
+from gpunet.errors import GpunetError
+from gpunet.sweep import join, parse_parameter, search
+from gpunet.sweep.storage import storage_url
+
+PASSWORD = "top" + "secret"  # so that no line of this file, quoted in a traceback, has it
+SECRETS = [PASSWORD + end for end in ("", " ", "%", "@", "/x", "@x")] + [
+    begin + PASSWORD for begin in ("top/", "top@", "top#", "top?", "top%2F", "a:", "top\\", "top\t", "tö/", "[", "a&b=")
+]
+STORAGES = [
+    "postgresql://me:{}@127.0.0.1:1/name", "postgres://me:{}@127.0.0.1:1/name", "postgresql://:{}@127.0.0.1:1/name?x=1",
+    "mysql://me:{}@127.0.0.1:1/name", "postgresql://me@127.0.0.1:1/name?password={}", "nix://me:{}@host/name",
+    "postgresql://127.0.0.1:1/name?sslmode=x&sslpassword={}", "postgresql://me:{}@127.0.0.1:port/name",
+    "postgresql://me:{}", "postgresql://me:{}@", "://me:{}@host/name", "me:{}@host/name", "postgresql:me:{}@host/name",
+    "postgresql:/me:{}@host/name", "sqlite://me:{}@/name", "sqlite+pysqlcipher://:{}@/no/such/folder/x.db?cipher=aes",
+    "sqlite:////no/such/folder/x.db?key={}", "journal://me:{}@host/name",
+]  # fmt: skip
+SPACE = [parse_parameter("x=0..1")]
+MIRRORS = [
+    "http://me:{}@127.0.0.1:1/x/", "http://{}@127.0.0.1:1/", "https://me:{}@host:port/x", "ftp://me:{}@127.0.0.1/x",
+    "http://127.0.0.1:1/x/?token={}", "http://127.0.0.1:1/x?sig=1&{}", "me:{}@127.0.0.1/x", "//me:{}@127.0.0.1/x",
+    "127.0.0.1/x?token={}", "http://me:{}", "http://me:{}@[::1", "https://me:{}@127.0.0.1:99999/", "http:/me:{}@host/",
+]  # fmt: skip
+
+
+def told(call) -> str:
+    """All that a failing call shows: its streams, its error, and the traceback with all that is chained to it."""
+    out = io.StringIO()
+    with redirect_stdout(out), redirect_stderr(out), pytest.raises(GpunetError) as caught:
+        call()
+    assert str(caught.value).isprintable()
+    return out.getvalue() + str(caught.value) + "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.filterwarnings("ignore:Query string argument")
+@pytest.mark.parametrize("form", STORAGES)
+def test_no_error_of_a_storage_has_the_password(form):
+    for secret in SECRETS[:: 1 if "me:{}@127.0.0.1:1" in form else 4]:
+        where = {"storage": form.format(secret)}
+        assert PASSWORD not in told(lambda where=where: search("tests.sweep.functions:plain", {}, SPACE, **where))
+        assert PASSWORD not in told(lambda where=where: join(**where))
+
+
+@pytest.mark.parametrize("form", MIRRORS)
+def test_no_error_of_a_mirror_has_the_password(form, monkeypatch, tmp_path):
+    monkeypatch.setenv("GPUNET_DATA", str(tmp_path))
+    for secret in SECRETS[:: 1 if "me:{}@127.0.0.1:1" in form else 4]:
+        asked = {"mirrors": [form.format(secret)], "timeout": 1.0, "progress": True}
+        assert PASSWORD not in told(lambda asked=asked: fetch("mnist", **asked))
+
+
+WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["{}://me:{}SECRET{}@host/db", "{}://h/db?k={}SECRET{}", "{}://{}SECRET{}", "{}://h/{}#SECRET{}"]),
+       st.sampled_from(["postgresql", "https", "x+y", "s3", "mongodb"]), WORD, WORD)  # fmt: skip
+@example("{}://me:{}SECRET{}@host/db", "postgresql", "/", "@")
+def test_whatever_cannot_be_parsed_is_not_shown(form, scheme, before, after):
+    url = form.format(scheme, before, after)
+    if form == "{}://{}SECRET{}" and "SECRET" in public(url):  # a plain host, path or user without password
+        assert public(url).partition("***")[0] == url[: len(public(url).partition("***")[0])]
+        return
+    assert "SECRET" not in public(url), public(url)
+    assert "SECRET" not in host(url)
+    assert "SECRET" not in cleaned(f"cannot parse {url} or {url!r} at all", url)
+
+
+def test_what_is_no_secret_stays():
+    for plain in (
+        "postgresql+pg8000://me@host:5432/db",
+        "https://host/a/b.c/",
+        "sqlite:////a/b:c@d.db",
+        "http://[::1]:80/",
+    ):
+        assert public(plain) == plain
+    assert public("postgresql://me:a@b@host:1/db") == "postgresql://me:***@host:1/db"
+    assert public("https://token@host/x/?sig=1") == "https://***@host/x/?***"
+    assert cleaned("no such host: host, for pw", "postgresql://me:pw@host/db") == "no such host: host, for ***"
+    assert cleaned("sent to ftp://me:pw@other/x y", "http://host/") == "sent to ftp://***"
+
+
+def test_a_signature_stays_behind_the_name_of_the_file():
+    from gpunet.datasets.delivery import _file_at
+
+    assert _file_at("https://host/a/?sig=x%2F", "b.gz") == "https://host/a/b.gz?sig=x%2F"
+    assert _file_at("https://me:pw@host", "b.gz") == "https://me:pw@host/b.gz"
+
+
+def test_the_list_of_processes_has_no_password(monkeypatch):
+    """A worker is told on its standard input where the sweep lies."""
+    from gpunet.sweep import pool
+
+    seen = []
+    monkeypatch.setattr(pool.subprocess, "Popen", lambda *args, **kw: seen.append((args, kw)) or started(**kw))
+
+    def started(**kw):
+        kw = {name: value for name, value in kw.items() if name in ("stdin", "stdout")}
+        return REAL([sys.executable, "-c", "input()"], **kw)
+
+    url = storage_url(f"postgresql://me:{PASSWORD}@host/db")
+    process = pool._start(url, True)
+    process.communicate(timeout=30)
+    assert len(seen) == 1
+    assert PASSWORD not in repr(seen)
+
+
+REAL = subprocess.Popen
+
+
+@pytest.mark.parametrize(
+    "words", [("sweep", "train"), ("sweep", "join", "a.db"), ("run", "nix"), ("data", "path", "a")]
+)
+def test_a_word_too_many_on_the_command_line(words, capsys):
+    from gpunet.cli import execute
+
+    assert execute([*words, f"postgresql://me:{PASSWORD}@host/db"]) == 2
+    assert PASSWORD not in capsys.readouterr().err

@@ -1,0 +1,193 @@
+"""Fits that end early, by Ctrl-C or an error: what callbacks borrowed is given back, and the run can be resumed."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.errors import DivergedError
+
+X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
+Y = np.arange(60) % 3
+
+
+class StopError(Exception):
+    pass
+
+
+class Break(gn.Callback):
+    """Raises before a step, at the end of an epoch, or when training begins."""
+
+    def __init__(self, error, step=None, epoch=None, begin=False):
+        self.error, self.step, self.epoch, self.begin = error, step, epoch, begin
+
+    def on_fit_begin(self, trainer):
+        if self.begin:
+            raise self.error
+
+    def steps(self, total):
+        return () if self.step is None else (self.step,)
+
+    def on_step(self, trainer, step):
+        raise self.error
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        if epoch == self.epoch:
+            raise self.error
+
+
+class Ends(gn.Callback):
+    """Counts its ends; fails at them where told to."""
+
+    def __init__(self, error=None):
+        self.begun = self.ended = 0
+        self.error = error
+
+    def on_fit_begin(self, trainer):
+        self.begun += 1
+
+    def on_fit_end(self, trainer):
+        self.ended += 1
+        if self.error:
+            raise self.error
+
+
+def net(**kwargs):
+    layers = [gn.Dense(8, "relu"), gn.Dense(6, "relu"), gn.Dense(3)]
+    return gn.Trainer(gn.Sequential(layers), optimizer=gn.Adam(1e-2), device="numpy", **kwargs)
+
+
+def weights(trainer):
+    return {name: np.array(value) for name, value in trainer.model.parameters.items()}
+
+
+def same(one, other):
+    for name, value in weights(other).items():
+        np.testing.assert_array_equal(weights(one)[name], value, err_msg=name)
+
+
+BREAKS = [
+    Break(KeyboardInterrupt(), step=5), Break(StopError(), epoch=1), Break(KeyboardInterrupt(), begin=True),
+    Break(DivergedError("it did"), step=1),
+]  # fmt: skip
+SCHEDULES = [gn.ExponentialDecay(0.5), gn.StepDecay(0.1, 1), gn.CyclicalRate(0.1, 0.2, 3), gn.CosineDecay()]
+
+
+@pytest.mark.parametrize("cause", BREAKS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_optimiser_has_its_own_rate_again(schedule, cause):
+    for callbacks in ([schedule, cause], [cause, schedule]):
+        trainer = net()
+        with pytest.raises(type(cause.error)):
+            trainer.fit(X, Y, epochs=4, batch_size=16, callbacks=callbacks)
+        assert trainer.optimizer.learning_rate == 1e-2
+        assert not hasattr(trainer, "plan")
+
+
+@pytest.mark.parametrize("cause", BREAKS)
+def test_every_callback_that_has_begun_comes_to_its_end_once(cause):
+    first, bad, last = Ends(), Ends(ValueError("at the end")), Ends()
+    with pytest.raises(type(cause.error)) as caught:
+        net().fit(X, Y, epochs=4, batch_size=16, callbacks=[first, bad, cause, last])
+    assert (first.begun, first.ended, bad.ended) == (1, 1, 1)
+    assert last.ended == last.begun == (0 if cause.begin else 1)
+    assert "Ends.on_fit_end failed, too: at the end" in caught.value.__notes__
+    first, last = Ends(), Ends()
+    with pytest.raises(ValueError, match="at the end"):
+        net().fit(X, Y, callbacks=[first, bad, last])
+    assert (first.ended, last.ended) == (1, 1)
+
+
+@pytest.mark.parametrize("cause", [Break(KeyboardInterrupt(), step=7), Break(StopError(), epoch=2)])
+def test_early_stopping_gives_the_best_weights_back(cause):
+    best = {}
+
+    class Watch(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            best[logs["validation_loss"]] = weights(trainer)
+
+    trainer, keeper = net(), gn.EarlyStopping(patience=9)
+    with pytest.raises(BaseException):  # noqa: B017
+        trainer.fit(
+            X, Y, epochs=6, batch_size=16, validation_data=(X[:20], Y[20:40]), callbacks=[keeper, Watch(), cause]
+        )
+    for name, value in best[min(best)].items():
+        np.testing.assert_array_equal(trainer.model.parameters[name], value)
+    assert keeper.best == min(best)
+
+
+def test_factors_are_merged_after_an_interruption():
+    trainer = net()
+    cut = gn.Factorise(0.1, 2, policy="always", state="carry-both")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(X, Y, epochs=3, batch_size=16, callbacks=[cut, Break(KeyboardInterrupt(), step=9)])
+    assert all(type(layer) is gn.Dense for layer in trainer.model.layers)
+    trainer.fit(X, Y)
+
+
+@pytest.mark.parametrize("cause", [Break(KeyboardInterrupt(), step=9), Break(StopError(), epoch=1)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: [gn.ExponentialDecay(0.5)], lambda: [gn.CosineDecay(), gn.EarlyStopping("train_loss", 3)],
+        lambda: [gn.Factorise(0.1, 2, policy="always")], lambda: [gn.StepDecay(0.5, 1), gn.DivergenceGuard(50)],
+    ],
+)  # fmt: skip
+def test_the_same_trainer_resumes_bit_for_bit(tmp_path, made, cause):
+    whole, broken = net(), net()
+    options = {"epochs": 4, "batch_size": 16}
+    whole.fit(X, Y, **options, callbacks=[*made(), Ends()])
+    callbacks = made()
+    with pytest.raises(type(cause.error)):
+        broken.fit(X, Y, **options, checkpoint=tmp_path, checkpoint_every=0.5, callbacks=[*callbacks, cause])
+    cause.error, kept = None, cause.error
+    quiet = Break(None)
+    broken.fit(X, Y, **options, checkpoint=tmp_path, resume=True, callbacks=[*callbacks, quiet])
+    cause.error = kept
+    same(broken, whole)
+    assert broken.optimizer.learning_rate == whole.optimizer.learning_rate == 1e-2
+
+
+# -- divergence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("rate", [1e300, 1e25, 3e38])
+@pytest.mark.parametrize("batch", [60, 30])
+def test_divergence_in_the_last_step_is_seen(device, rate, batch):
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3)]), optimizer=gn.SGD(rate), device=device)
+    ends = Ends()
+    with pytest.raises(DivergedError, match="learning rate") as caught:
+        trainer.fit(X, Y, epochs=1, batch_size=batch, callbacks=[ends])
+    assert "\n" not in str(caught.value)
+    assert ends.ended == 1
+
+
+def test_a_checkpoint_of_diverged_weights_is_not_written(tmp_path):
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), optimizer=gn.SGD(1e300), device="numpy")
+    with pytest.raises(DivergedError):
+        trainer.fit(X, Y, batch_size=60, checkpoint=tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("units", [1, 3])
+def test_nan_scores_are_of_no_class(device, units):
+    layers = [gn.Dense(units, "sigmoid" if units == 1 else None)]
+    losses = ("squared_error", "binary_cross_entropy" if units == 1 else "softmax_cross_entropy")
+    for loss in losses:
+        trainer = gn.Trainer(gn.Sequential(copy.deepcopy(layers)), loss, device=device)
+        labels = Y if units == 3 else Y % 2
+        trainer.prepare((5,))
+        trainer.model.parameters["0.weight"][:] = np.nan
+        found = trainer.evaluate(X, labels)
+        assert np.isnan(found["loss"])
+        assert found["accuracy"] == 0
+        with pytest.raises(DivergedError, match="sample 0"):
+            trainer.predict(X)
+        assert np.isnan(trainer.outputs(X)).all()
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), device=device)
+    trainer.prepare((5,))
+    trainer.model.parameters["0.bias"][1] = np.nan  # one class of three: no sample has a largest score
+    assert trainer.evaluate(X, Y)["accuracy"] == 0

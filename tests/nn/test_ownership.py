@@ -1,0 +1,543 @@
+"""Objects that are copied, shared, or changed late: they work as one would think, or raise one line."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import get_backend
+from gpunet.errors import InputError
+from gpunet.layers.base import Layer, Parameter, Spec
+
+X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
+Y = np.arange(60) % 3
+
+OPTIMISERS = {
+    "sgd": lambda: gn.SGD(0.05, l2=1e-3),
+    "momentum": lambda: gn.SGD(0.05, 0.9),
+    "adam": lambda: gn.Adam(1e-2, l2=1e-3),
+}
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),  # noqa: S301
+}
+
+
+class Counting(Layer):
+    """A layer of one's own: a scale that learns, and a sum that is no parameter, kept as it goes."""
+
+    def spec(self, input_shape):
+        return Spec(input_shape, {"scale": Parameter(input_shape, lambda shape, rng: rng.normal(1, 0.1, shape))})
+
+    def config(self):
+        return {}
+
+    def attach(self, backend, parameters, gradients):
+        super().attach(backend, parameters, gradients)
+        self.total = 0.0
+
+    def forward(self, x):
+        self.x = x
+        np.multiply(x, self.scale, out=self.y)
+        self.total += float(abs(x).sum())
+        return self.y
+
+    def backward(self, dy):
+        np.einsum("ij,ij->j", dy, self.x, out=self.d_scale)
+        if self.dx is not None:
+            np.multiply(dy, self.scale, out=self.dx)
+        return self.dx
+
+
+def net(device="numpy", optimizer="adam", layers=None, **kwargs):
+    layers = layers or [gn.Dense(8, "relu"), gn.LowRankDense(6, 2, "relu"), gn.Dense(3)]
+    return gn.Trainer(gn.Sequential(layers), optimizer=OPTIMISERS[optimizer](), device=device, **kwargs)
+
+
+def weights(trainer):
+    return {name: np.array(value) for name, value in trainer.model.parameters.items()}
+
+
+def same(one, other):
+    one, other = (each if isinstance(each, dict) else weights(each) for each in (one, other))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("device", ["numpy", "cpu", "strict"])
+def test_a_copied_trainer_goes_on_as_the_original_would(device, how, optimizer):
+    if device == "strict":
+        from gpunet.backend.strict import StrictBackend
+
+        device = StrictBackend()
+    original = net(device, optimizer)
+    original.fit(X, Y, epochs=2, batch_size=16)
+    before = weights(original)
+    copied = COPIES[how](original)
+    same(copied, before)
+    copied.fit(X, Y, epochs=3, batch_size=16)
+    same(original, before)  # untouched
+    assert not np.array_equal(weights(copied)["0.weight"], before["0.weight"])
+    original.fit(X, Y, epochs=3, batch_size=16)
+    same(original, copied)
+    assert copied.epoch == original.epoch == 5
+    assert original.evaluate(X, Y) == copied.evaluate(X, Y)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copied_trainer_takes_replaced_layers_and_their_ages_along(how):
+    original = net(layers=[gn.Dense(8, "relu"), gn.Dense(6, "relu"), gn.Dense(3)])
+    original.fit(X, Y, epochs=1, batch_size=16)
+    original.model.replace("2", original.model.layer("2").factorise(2), state="carry-both")
+    original.fit(X, Y, epochs=1, batch_size=16)
+    copied = COPIES[how](original)
+    for trainer in (original, copied):
+        trainer.fit(X, Y, epochs=2, batch_size=16)
+    same(original, copied)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copied_model_has_the_weights_and_learns(how):
+    trainer = net()
+    trainer.fit(X, Y, epochs=1)
+    model = COPIES[how](trainer.model)
+    same(dict(model.parameters), weights(trainer))
+    other = gn.Trainer(model, optimizer=gn.Adam(1e-2), device="numpy")
+    first = other.evaluate(X, Y)["loss"]
+    before = weights(trainer)
+    other.fit(X, Y, epochs=5)
+    assert other.evaluate(X, Y)["loss"] < first
+    same(trainer, before)
+    assert [layer.owner for layer in model.layers] == [model] * 3
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_that_is_built_again_draws_as_the_original_does(how):
+    models = [net().model for _ in range(2)]
+    for model in models:
+        model.build((5,), get_backend("numpy"), seed=1)
+    models[1] = COPIES[how](models[1])
+    for model in models:
+        model.build((5,), get_backend("numpy"), seed=2)
+    same(dict(models[0].parameters), dict(models[1].parameters))
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_trainer_or_model_without_weights_is_copied_too(how):
+    original = net(seed=3)
+    copied, model = COPIES[how](original), COPIES[how](original.model)
+    built = gn.Trainer(model, optimizer=OPTIMISERS["adam"](), device="numpy", seed=3)
+    for trainer in (original, copied, built):
+        trainer.fit(X, Y, epochs=2)
+    same(original, copied)
+    same(original, built)
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "copy"])
+def test_a_layer_of_ones_own_keeps_what_it_holds_beside_parameters(how):
+    trainer = net(layers=[Counting(), gn.Dense(3)])
+    trainer.fit(X, Y, epochs=2)
+    copied = COPIES[how](trainer)
+    assert copied.model.layers[0].total == trainer.model.layers[0].total > 0
+    for each in (trainer, copied):
+        each.fit(X, Y, epochs=2)
+    same(trainer, copied)
+    assert copied.model.layers[0].total == trainer.model.layers[0].total
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copied_parameters_are_arrays_of_ones_own(how):
+    trainer = net()
+    trainer.fit(X, Y)
+    best = COPIES[how](trainer.model.parameters)
+    before = weights(trainer)
+    if how != "copy":
+        trainer.fit(X, Y)
+        same(best, before)
+        trainer.model.parameters.update(best)
+    best["0.weight"] = None
+    same(trainer, before)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copied_layer_starts_with_the_values_of_now(how):
+    trainer = net()
+    trainer.fit(X, Y, epochs=2)
+    layer = COPIES[how](trainer.model.layers[0])
+    assert layer.owner is None
+    other = gn.Sequential([layer, gn.Dense(4)])
+    other.build((5,), get_backend("numpy"))
+    np.testing.assert_array_equal(other.parameters["0.weight"], trainer.model.parameters["0.weight"])
+    other.parameters["0.weight"][:] = 0
+    assert trainer.model.parameters["0.weight"].any()
+    wider = gn.Sequential([COPIES[how](layer), gn.Dense(4)])
+    with pytest.raises(gn.errors.ShapeError, match="shape"):
+        wider.build((6,), get_backend("numpy"))
+
+
+def test_a_copied_optimiser_has_the_settings_and_no_state():
+    trainer = net(optimizer="momentum")
+    trainer.fit(X, Y)
+    copied = copy.deepcopy(trainer.optimizer)
+    assert dict(copied.settings) == dict(trainer.optimizer.settings)
+    copied.learning_rate = 0.5
+    assert trainer.optimizer.learning_rate == 0.05
+    fresh = gn.Trainer(net().model, optimizer=copied, device="numpy")
+    fresh.fit(X, Y)
+    trainer.fit(X, Y)  # is not disturbed
+
+
+def test_copies_taken_in_mid_training_are_of_that_moment():
+    taken = []
+
+    class Take(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            taken.append((weights(trainer), copy.deepcopy(trainer)))
+
+    trainer = net()
+    trainer.fit(X, Y, epochs=3, callbacks=[Take()])
+    for before, copied in taken:
+        same(copied, before)
+    taken[0][1].fit(X, Y, epochs=2)
+    same(taken[0][1], trainer)
+
+
+# -- sharing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_of_two_models_is_refused_and_leaves_the_first_as_it_was():
+    trainer = net()
+    layer = trainer.model.layers[0]
+    for layers in ([layer, gn.Dense(3)], [gn.Dense(2), layer]):
+        with pytest.raises(InputError, match="another model"):
+            gn.Sequential(layers)
+    built = net_with_weights()
+    with pytest.raises(InputError, match="another model"):
+        built.model.replace("0", layer)
+    other = net()
+    for each in (trainer, other):
+        each.fit(X, Y)
+    same(trainer, other)
+
+
+def test_a_layer_is_free_again_when_its_model_is_gone_or_has_replaced_it():
+    layers = [gn.Dense(4), gn.Dense(3)]
+    gn.Sequential(layers)
+    model = gn.Sequential(layers)
+    model.build((5,), get_backend("numpy"))
+    model.replace("0", gn.Dense(4))
+    again = gn.Sequential([layers[0], gn.Dense(2)])
+    again.build((7,), get_backend("numpy"))
+    assert model.parameters["0.weight"].shape == (4, 5)
+
+
+def test_an_optimiser_serves_one_trainer():
+    optimizer = gn.Adam(1e-2)
+    one, two = (gn.Trainer(net().model, optimizer=optimizer, device="numpy") for _ in range(2))
+    one.fit(X, Y)
+    two.fit(X, Y)
+    before = weights(two)
+    for work in (lambda: one.fit(X, Y), lambda: one.step(one.samples(X, Y), None, 4)):
+        with pytest.raises(InputError, match="attached to another trainer"):
+            work()
+    same(two, before)
+
+
+def test_a_loss_may_be_shared():
+    loss = gn.SoftmaxCrossEntropy()
+    shared = [gn.Trainer(net().model, loss, gn.SGD(0.1), device=device) for device in ("numpy", "cpu")]
+    for trainer in shared:
+        trainer.fit(X, Y)
+    shared[0].fit(X, Y)
+    alone = gn.Trainer(net().model, "softmax_cross_entropy", gn.SGD(0.1), device="numpy")
+    alone.fit(X, Y)
+    alone.fit(X, Y)
+    same(alone, shared[0])
+
+
+def test_two_trainers_of_one_model_each_keep_their_own_state():
+    model = net().model
+    one, two = (gn.Trainer(model, optimizer=gn.Adam(1e-2), device="numpy") for _ in range(2))
+    one.fit(X, Y, batch_size=16)
+    two.fit(X, Y, batch_size=60)
+    two.evaluate(X, Y)
+    one.fit(X, Y, batch_size=16)
+    assert one.optimizer.export(model.trained_layout)[0]["clocks"][0][5] == 8
+
+
+# -- changed late -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
+def test_a_layer_frozen_later_stays_and_the_others_learn_as_if_it_had_been_frozen(optimizer):
+    late = net(optimizer=optimizer, layers=[gn.Dense(8, "relu"), gn.Dense(3)])
+    late.prepare((5,))
+    late.model.layers[0].trainable = False
+    early = net(optimizer=optimizer, layers=[gn.Dense(8, "relu", trainable=False), gn.Dense(3)])
+    for trainer in (late, early):
+        trainer.fit(X, Y, epochs=3)
+    same(late, early)
+    assert "0.weight" not in late.model.gradients
+    before = weights(late)
+    late.model.layers[0].trainable = True
+    late.fit(X, Y)
+    assert not np.array_equal(weights(late)["0.weight"], before["0.weight"])
+
+
+def test_freezing_in_mid_training_keeps_the_others_state():
+    class Freeze(gn.Callback):
+        def steps(self, total):
+            return (3,)
+
+        def on_step(self, trainer, step):
+            self.then = np.array(trainer.model.layers[0].weight)
+            trainer.model.layers[0].trainable = False
+
+    freeze, trainer, plain = Freeze(), net(), net()
+    trainer.fit(X, Y, batch_size=16, epochs=2, callbacks=[freeze])
+    np.testing.assert_array_equal(trainer.model.layers[0].weight, freeze.then)
+    steps = trainer.optimizer.export(trainer.model.trained_layout)[0]["clocks"][:, 5]
+    assert steps.tolist() == [8.0]  # of those that learn: none has started afresh
+    plain.fit(X, Y, batch_size=16, epochs=2)
+    assert not np.array_equal(weights(plain)["0.weight"], freeze.then)
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_a_parameter_that_is_set_is_the_models(device):
+    trainer = net(device)
+    trainer.fit(X, Y)
+    layer = trainer.model.layers[0]
+    view = trainer.model.parameters["0.weight"]
+    layer.weight = np.ones((8, 5))
+    assert layer.weight is view or np.shares_memory(layer.weight, view)
+    assert (view == 1).all()
+    layer.weight *= 2
+    assert (view == 2).all()
+    layer.bias = [1, 2, 3, 4, 5, 6, 7, 8]
+    assert trainer.model.parameters["0.bias"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    trainer.fit(X, Y)
+    assert not (view == 2).all()
+
+
+def test_parameters_set_by_name_are_the_models():
+    trainer = net()
+    trainer.prepare((5,))
+    model = trainer.model
+    model.parameters["0.weight"] = np.ones((8, 5))
+    model.parameters["0.weight"] *= 3
+    model.parameters.update({"0.bias": np.arange(8.0)}, **{"4.bias": [1.0, 2, 3]})
+    named = model.parameters
+    named |= {"4.weight": np.full((3, 6), 0.5)}
+    assert (model.layers[0].weight == 3).all()
+    assert model.layers[0].bias.tolist() == list(range(8))
+    assert model.layers[2].bias.tolist() == [1, 2, 3]
+    assert (model.layers[2].weight == 0.5).all()
+    for name, value, match in (
+        ("5.weight", 1.0, "no parameter '5.weight'"), ("0.bias", np.ones(7), "shape"),
+        ("0.bias", np.full(8, np.inf), "inf"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=match):
+            model.parameters[name] = value
+    assert model.layers[0].bias.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (np.ones((5, 8)), "shape"), (np.full((8, 5), np.nan), "nan"), (np.full((8, 5), 1e300), "beyond float32"),
+        ("weights", "dtype"), (None, "dtype"), (np.ones((8, 5), complex), "dtype"),
+        (np.ma.masked_array(np.ones((8, 5)), True), "masked"),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_cannot_be_set_stays(value, match):
+    trainer = net()
+    trainer.prepare((5,))
+    before = weights(trainer)
+    with pytest.raises(InputError, match=match):
+        trainer.model.layers[0].weight = value
+    same(trainer, before)
+
+
+@pytest.mark.parametrize(
+    ("layer", "changes"),
+    [
+        (lambda: gn.Dense(6, "relu"), {"units": 7, "activation": "sigmoid", "name": "x", "head": True}),
+        (lambda: gn.LowRankDense(6, 2), {"units": 7, "rank": 1, "d_left": np.ones((6, 2))}),
+        (lambda: gn.Activation("relu"), {"activation": "sigmoid"}),
+    ],
+)
+def test_what_a_built_layer_cannot_follow_is_refused(layer, changes):
+    made = layer()
+    trainer = net(layers=[made, gn.Dense(3)])
+    trainer.prepare((5,))
+    for name, value in changes.items():
+        before = getattr(made, name)
+        with pytest.raises(InputError, match=name):
+            setattr(made, name, value)
+        assert getattr(made, name) is before
+    with pytest.raises(InputError, match="trainable is 'no'"):
+        made.trainable = "no"
+
+
+def test_the_parts_of_models_and_trainers_cannot_be_exchanged():
+    trainer = net()
+    trainer.prepare((5,))
+    model = trainer.model
+    with pytest.raises((AttributeError, TypeError)):
+        model.layers.append(gn.Dense(3))
+    for thing, name, value in (
+        (model, "layers", []), (model, "dtype", "float64"), (model, "input_shape", (3,)), (model, "backend", None),
+        (trainer, "model", net().model), (trainer, "backend", get_backend("cpu")), (trainer, "dtype", "float64"),
+        (trainer, "batch_size", 3),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{name} of a"):
+            setattr(thing, name, value)
+    for name, value in (("optimizer", "a word"), ("loss", "a word"), ("graphs", "a word")):
+        with pytest.raises(InputError):
+            setattr(trainer, name, value)
+    same(trainer, net_with_weights())
+
+
+def net_with_weights():
+    trainer = net()
+    trainer.prepare((5,))
+    return trainer
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_loss_or_optimiser_set_later_is_used(prepared):
+    model = [gn.Dense(8, "relu"), gn.Dense(3, "sigmoid")]
+    late = gn.Trainer(gn.Sequential(model), "squared_error", gn.Adam(1e-3), device="numpy")
+    if prepared:
+        late.prepare((5,))
+    late.loss, late.optimizer = "binary_cross_entropy", gn.SGD(0.1, 0.9)
+    early = gn.Trainer(
+        gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3, "sigmoid")]), "binary_cross_entropy", gn.SGD(0.1, 0.9),
+        device="numpy",
+    )  # fmt: skip
+    for trainer in (late, early):
+        trainer.fit(X, Y, epochs=2)
+    same(late, early)
+    with pytest.raises(InputError, match="activation"):
+        late.loss = "softmax_cross_entropy"
+    assert isinstance(late.loss, gn.BinaryCrossEntropy)
+
+
+def test_a_loss_that_was_given_away_does_not_take_settings():
+    loss = gn.SoftmaxCrossEntropy()
+    trainer = gn.Trainer(net().model, loss, device="numpy")
+    with pytest.raises(InputError, match=r"trainer\.loss"):
+        loss.reduction = "sum"
+    trainer.loss.reduction = "sum"
+    other = gn.Trainer(net().model, gn.SoftmaxCrossEntropy("sum"), device="numpy")
+    for each in (trainer, other):
+        each.fit(X, Y)
+    same(trainer, other)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [("sgd", {"l2": 0.1}), ("momentum", {"momentum": 0.5, "learning_rate": 0.01}), ("adam", {"epsilon": 1e-3})],
+)
+def test_settings_of_an_optimiser_take_effect_from_the_next_step_on(optimizer, changes):
+    late, early = net(optimizer=optimizer), net(optimizer=optimizer)
+    late.prepare((5,))
+    for name, value in changes.items():
+        setattr(late.optimizer, name, value)
+        setattr(early.optimizer, name, value)
+    for trainer in (late, early):
+        trainer.fit(X, Y)
+    same(late, early)
+    assert {**late.optimizer.settings} | changes == {**late.optimizer.settings}
+    with pytest.raises(TypeError):
+        late.optimizer.settings["l2"] = 1.0
+    with pytest.raises(InputError, match="l2"):
+        late.optimizer.l2 = -1
+
+
+def test_momentum_begins_or_ends_with_another_optimiser_only():
+    trainer = net(optimizer="sgd")
+    trainer.fit(X, Y)
+    with pytest.raises(InputError, match="momentum cannot be set"):
+        trainer.optimizer.momentum = 0.9
+    assert trainer.optimizer.momentum == 0
+    fresh = gn.SGD(0.1)
+    fresh.momentum = 0.9
+    gn.Trainer(net().model, optimizer=fresh, device="numpy").fit(X, Y)
+    assert fresh.states == ("velocity",)
+
+
+def test_betas_set_in_mid_training_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), optimizer=gn.Adam(1e-2), device="numpy", dtype="float64")
+    trainer.prepare((5,))
+    network = torch.nn.Linear(5, 3).double()
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor(np.array(trainer.model.parameters["0.weight"])))
+        network.bias.zero_()
+    adam = torch.optim.Adam(network.parameters(), 1e-2)
+    x, y = torch.tensor(X.astype("float64")), torch.tensor(Y)
+    for betas in ((0.9, 0.999), (0.5, 0.99), (0.95, 0.9)):
+        trainer.optimizer.beta1, trainer.optimizer.beta2 = adam.param_groups[0]["betas"] = betas
+        trainer.fit(X.astype("float64"), Y, epochs=4, batch_size=60, shuffle=False)
+        for _ in range(4):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), y).backward()
+            adam.step()
+        np.testing.assert_allclose(
+            trainer.model.parameters["0.weight"], network.weight.detach().numpy(), rtol=1e-12, atol=1e-14
+        )
+
+
+def test_a_model_that_is_built_again_is_trained_from_there():
+    trainer, other = net(), net()
+    trainer.fit(X, Y, epochs=2, batch_size=30)
+    trainer.model.build((5,), trainer.backend, seed=0)
+    trainer.epoch = 0
+    for each in (trainer, other):
+        each.fit(X, Y, epochs=2, batch_size=60)
+    same(trainer, other)
+    trainer.model.build((4,), trainer.backend)
+    trainer.fit(X[:, :4], Y)
+    with pytest.raises(gn.errors.ShapeError, match="built for"):
+        trainer.fit(X, Y)
+    trainer.model.build((5,), trainer.backend, dtype="float64")
+    with pytest.raises(InputError, match="float64 weights"):
+        trainer.fit(X, Y)
+
+
+def test_a_model_is_not_built_again_while_it_trains():
+    class Build(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            trainer.model.build((5,), trainer.backend)
+
+    with pytest.raises(InputError, match="being trained"):
+        net().fit(X, Y, callbacks=[Build()])
+
+
+def test_a_fit_within_a_fit_is_refused():
+    class Again(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            trainer.fit(X, Y)
+
+    trainer = net()
+    with pytest.raises(InputError, match="being trained already"):
+        trainer.fit(X, Y, callbacks=[Again()])
+    trainer.fit(X, Y)
+
+
+def test_early_stopping_looks_at_the_metric_of_now():
+    stop = gn.EarlyStopping("validation_loss", 2)
+    stop.metric = "validation_accuracy"
+    trainer = net()
+    history = trainer.fit(X, Y, epochs=4, validation_data=(X, Y), callbacks=[stop])
+    assert stop.best == max(history["validation_accuracy"])

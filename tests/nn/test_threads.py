@@ -1,0 +1,116 @@
+"""Threads that share a backend or a model."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import get_backend
+from gpunet.errors import InputError
+
+X = np.random.default_rng(0).standard_normal((400, 1, 12, 12)).astype("float32")
+Y = np.arange(400) % 3
+
+
+def net(device):
+    layers = [
+        gn.Conv2D(4, 3, "relu", pool=2), gn.Conv2D(6, 3, "sigmoid"), gn.MaxPool2D(2), gn.Flatten(),
+        gn.Dense(9, "relu"), gn.LowRankDense(8, 3, "sigmoid"), gn.Dense(3),
+    ]  # fmt: skip
+    return gn.Trainer(gn.Sequential(layers), optimizer=gn.Adam(1e-2, l2=1e-3), device=device)
+
+
+def in_threads(*works):
+    """Run them at once; what they return, or raise."""
+    found, gate = [None] * len(works), threading.Barrier(len(works))
+
+    def run(place, work):
+        gate.wait()
+        try:
+            found[place] = work()
+        except Exception as error:
+            found[place] = error
+
+    threads = [threading.Thread(target=run, args=each) for each in enumerate(works)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    return found
+
+
+@pytest.mark.parametrize("name", ["numpy", "cpu"])
+def test_trainers_that_share_a_backend_train_as_if_alone(name):
+    backend = get_backend(name)
+
+    def train(batch):
+        def work():
+            trainer = net(backend)
+            trainer.fit(X, Y, epochs=2, batch_size=batch)
+            return {key: np.array(value) for key, value in trainer.model.parameters.items()}
+
+        return work
+
+    works = [train(32), train(32), train(50)]
+    together, alone = in_threads(*works), [work() for work in works]
+    for one, other in zip(together, alone, strict=True):
+        assert not isinstance(one, Exception), one
+        for key in other:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_the_engine_shares_a_backend_too():
+    backend, rng = get_backend("numpy"), np.random.default_rng(1)
+    matrices = [rng.standard_normal((300, 40)) for _ in range(3)]
+    found = in_threads(*[lambda a=a: gn.svd(a, 5, device=backend).s for a in matrices])
+    for a, s in zip(matrices, found, strict=True):
+        np.testing.assert_allclose(s, np.linalg.svd(a, compute_uv=False)[:5], rtol=1e-9)
+
+
+def test_one_model_answers_several_threads():
+    trainer = net("cpu")
+    trainer.fit(X, Y)
+    want = [trainer.predict(X[n:]) for n in range(4)]
+    for _ in range(5):
+        found = in_threads(*[lambda n=n: trainer.predict(X[n:]) for n in range(4)])
+        for one, other in zip(found, want, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_in_training_refuses_other_threads():
+    started, done = threading.Event(), threading.Event()
+
+    class Wait(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            started.set()
+            done.wait(30)
+
+    trainer, alone = net("numpy"), net("numpy")
+    second = gn.Trainer(trainer.model, device="numpy")
+    worker = threading.Thread(target=lambda: trainer.fit(X, Y, epochs=2, callbacks=[Wait()]))
+    worker.start()
+    try:
+        assert started.wait(30)
+        for work in (
+            lambda: trainer.predict(X), lambda: trainer.evaluate(X, Y), lambda: trainer.fit(X, Y),
+            lambda: second.fit(X, Y),
+        ):  # fmt: skip
+            with pytest.raises(InputError, match="another thread"):
+                work()
+    finally:
+        done.set()
+        worker.join()
+    alone.fit(X, Y, epochs=2)
+    for key, value in alone.model.parameters.items():
+        np.testing.assert_array_equal(trainer.model.parameters[key], value)
+    trainer.predict(X)
+
+
+def test_trainers_of_an_unbuilt_model_build_it_once():
+    for _ in range(10):
+        trainer = net("numpy")
+        found = in_threads(*[lambda t=trainer: t.outputs(X[:8]) for _ in range(4)])
+        for each in found[1:]:
+            np.testing.assert_array_equal(each, found[0])
