@@ -61,6 +61,10 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
     Layers that differ from it, since one was factored or merged meanwhile, are replaced.
     """
     saved = Sequential.from_config(config).layers
+    if len(saved) != len(model.layers):
+        raise InputError(
+            f"{len(saved)} layers were saved, and the model has {len(model.layers)}: build the one they are of"
+        )
     for now, then, layer in zip(model.config(), config, saved, strict=True):
         if now != then:
             model.replace(layer.name, layer)

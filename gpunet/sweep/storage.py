@@ -32,7 +32,7 @@ FORMS = (
 )
 
 LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
-UNSOUND = (*DAMAGE, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
+UNSOUND = (*DAMAGE, RuntimeError, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
 
 shown = public  # a URL without its secrets
 
