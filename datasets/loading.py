@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpunet.errors import DataError
+from gpunet.errors import DataError, shown
 
 from . import registry
 from .location import data_dir as data_folder
@@ -29,12 +29,16 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
         found = registry.entry(name_or_path)
         return found.load(data_folder(data_dir) / found.name)
 
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name_or_path).expanduser()
+        folder, file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, TypeError) as error:  # a name that is too long, or ~nobody
+        raise DataError(f"{shown(name_or_path)} is no path of a data set: {error}") from None
+    if folder:
         from .folder import load_folder
 
         return load_folder(path)
-    if path.is_file():
+    if file:
         if path.suffix.lower() != ".npz":
             raise DataError(
                 f"{path}: expected an .npz file or a folder of IDX files or images, not a file of this kind"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gpunet.errors import DataError, shown
+
 VARIABLE = "GPUNET_DATA"
 
 
@@ -15,7 +17,10 @@ def data_dir(override: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = override or os.environ.get(VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise DataError(f"the data folder {shown(chosen)} is no path: {error}; set {VARIABLE}") from None
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("gpunet", appauthor=False))

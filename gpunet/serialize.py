@@ -162,11 +162,13 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
     try:
+        if not path.is_file():
+            raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except DataError:
+        raise
     except (SafetensorError, OSError, *DAMAGE) as error:
         raise DataError(
             f"'{path}' is not a readable safetensors file: {error}; save it again, or get another copy"

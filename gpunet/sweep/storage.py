@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 import time
@@ -17,7 +16,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from gpunet.addresses import cleaned, has_secret, public
-from gpunet.errors import DataError, InputError, RunError
+from gpunet.errors import DataError, InputError, RunError, printable
 from gpunet.limits import DAMAGE
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
@@ -45,13 +44,20 @@ def storage_url(given: str) -> str:
         raise InputError(f"the storage {public(given) if given.strip() else given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
-        return f"{kind}:///{Path(given).expanduser().resolve()}"
+        return f"{kind}:///{_resolved(given)}"
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
             raise InputError(f"the storage '{shown(given)}' names no file: {FORMS}")
-        return f"{scheme}:///{Path(rest[1:]).resolve()}"  # as SQLAlchemy: an absolute path has four slashes
+        return f"{scheme}:///{_resolved(rest[1:])}"  # as SQLAlchemy: an absolute path has four slashes
     return DRIVERS.get(scheme, scheme) + separator + rest
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, ~nobody
+        raise InputError(f"the storage {printable(path)!r} is no path: {error}") from None
 
 
 @contextlib.contextmanager
@@ -66,7 +72,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, *UNSOUND):
+        with _told(url, OSError, ValueError):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -87,8 +93,12 @@ def quiet() -> None:
 
 def _journal(path: str) -> BaseStorage:
     # A worker that was killed while it wrote leaves its lock; 30 s, the default, is long for one that is held for ms.
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path, grace_period=10)))
-    storage.get_all_studies()  # a file that is no journal shows itself here
+    lock = JournalFileOpenLock(path, grace_period=10)
+    try:
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=lock))
+        storage.get_all_studies()  # a file that is no journal shows itself here, or before
+    except UNSOUND as error:
+        raise ValueError("it is not a journal of Optuna's, or a damaged one: choose another, or delete it") from error
     return storage
 
 
@@ -206,8 +216,6 @@ def _words(error: BaseException) -> str:
     first = inner.args[0] if inner.args else inner
     if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
         return str(first["M"])
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return "it is not a journal of Optuna's"
     if isinstance(error, KeyError):
         return f"it lacks {inner}"
     return " ".join(str(inner).split()).rstrip(".") or type(inner).__name__
