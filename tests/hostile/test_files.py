@@ -247,6 +247,13 @@ def test_names_with_control_characters(tmp_path):
     refused(lambda: datasets.load(path), path, "missing x_train", "\\x1b[31mx\\n\\u202e")
 
 
+def test_bools_that_are_neither(tmp_path):
+    """Every byte but 0 is True."""
+    x = np.array([[0, 1], [2, 255], [95, 0], [1, 1]], np.uint8).view(bool)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=[0, 1, 0, 1], x_test=x[:2], y_test=[0, 1])
+    assert datasets.load(tmp_path / "a.npz").x_train.tolist() == [[0, 255], [255, 255], [255, 0], [255, 255]]
+
+
 def test_a_known_file_with_other_content(tmp_path, monkeypatch):
     """MNIST's name and size are not enough: Fashion-MNIST has them, too."""
     monkeypatch.setitem(datasets.REGISTRY, "mnist", datasets.entry("mnist"))
