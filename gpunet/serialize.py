@@ -20,10 +20,12 @@ from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import write_atomically
-from gpunet.limits import DAMAGE, parse_json
+from gpunet.layers.flatten import MOST_DIMENSIONS
+from gpunet.limits import DAMAGE, longest_text, parse_json
 from gpunet.model import Sequential
 
 KEY, FORMAT = "gpunet", 1
+MOST_LAYERS = 10_000  # of a file
 SEAL, BLANK = "sha256", "0" * 64
 
 
@@ -100,9 +102,11 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
         description = parse_json(text)
         if description["format"] != FORMAT:
             raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
+        if len(description["layers"]) > MOST_LAYERS:
+            raise ValueError(f"{len(description['layers']):,} layers, more than {MOST_LAYERS:,}")
         model = Sequential.from_config(description["layers"])
         shape, dtype = tuple(description["input_shape"]), description["dtype"]
-        if not shape or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
+        if not 1 <= len(shape) <= MOST_DIMENSIONS or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
             raise ValueError(f"samples of shape {shape}")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype {dtype}")
@@ -153,10 +157,18 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors.numpy import load as from_bytes
 
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        header = json.loads(content[8 : 8 + _header_size(content[:8])])
         return from_bytes(content), dict(header.get("__metadata__", {}))
     except (SafetensorError, *DAMAGE) as error:
         raise ValueError(str(error)) from error
+
+
+def _header_size(first: bytes) -> int:
+    """The length of a file's header, from its first eight bytes; ValueError where it would take too much memory."""
+    size = int.from_bytes(first, "little")
+    if size > longest_text():
+        raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
+    return size
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -165,6 +177,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         if not path.is_file():
             raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
+        with path.open("rb") as start:
+            _header_size(start.read(8))
         with safe_open(str(path), framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except DataError:

@@ -22,7 +22,7 @@ from gpunet.checks import is_number
 from gpunet.errors import InputError
 from gpunet.limits import DAMAGE, read_json
 
-MOST = 5000  # ratios of one file
+MOST = 1000  # ratios of one file, each a line of a figure
 ROUNDS = 1000  # of a contestant, that go into the quartiles over all pairs; of more, so many evenly spaced by size
 SHORTEST = 1e-15  # seconds
 UNITS = {"microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}

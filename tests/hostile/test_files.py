@@ -157,6 +157,62 @@ def test_a_model_that_is_only_described(tmp_path, layers, shape):
         refused(lambda: gn.load(path, device="numpy"), path, most=MB)
 
 
+def test_headers_and_descriptions_that_are_long(tmp_path):
+    from gpunet import checkpoint
+
+    path = tmp_path / "model"
+    for size in (2**64 - 1, 2**40, 17 * MB):
+        path.write_bytes(size.to_bytes(8, "little") + b"{}".ljust(min(size, 17 * MB)))
+        refused(lambda: gn.load(path, device="numpy"), path, "not a readable safetensors file", most=64 * MB)
+        refused(lambda: checkpoint.read(path), path, "not a readable safetensors file", most=64 * MB)
+    from safetensors.numpy import save
+
+    for layers, shape in (([{"layer": "Flatten"}] * 20_000, [2]), ([{"layer": "Flatten"}], [2**30] * 50_000),
+                          ([{"layer": "Reshape", "shape": [2**30] * 50_000}], [2])):  # fmt: skip
+        described = {"format": 1, "layers": layers, "input_shape": shape, "dtype": "float32"}
+        path.write_bytes(save({}, metadata={"gpunet": json.dumps(described)}))
+        refused(lambda: gn.load(path, device="numpy"), path, "description of the model is damaged")
+
+
+def test_a_sweep_of_more_trials_than_anybody_runs(tmp_path):
+    import optuna
+
+    from gpunet.sweep import join
+    from gpunet.sweep.board import SPEC, STUDY
+
+    path = tmp_path / "a.log"
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    study = optuna.create_study(study_name=STUDY, storage=optuna.storages.JournalStorage(backend))
+    spec = {
+        "format": 1,
+        "function": "gpunet.x:y",
+        "direction": "maximize",
+        "seed": 0,
+        "space": ["x=0..1"],
+        "settings": {},
+    }
+    study.set_user_attr(SPEC, spec | {"trials": 10**9, "stages": 10**9})
+    with pytest.raises(InputError, match="trials is 1000000000: expected at most 1,000,000"):
+        join(str(path))
+
+
+def test_names_of_benchmarks_are_no_paths_and_no_formulas(tmp_path):
+    from gpunet.bench.report import report
+    from gpunet.report import bench_figures
+
+    def entry(who, role):
+        info = {"case": "$\\frac{$", "who": who, "role": role, "device": "cpu", "pieces": 1}
+        return {"group": "../../\x1b$x_{" + "g" * 300, "stats": {"data": [1.0]}, "extra_info": info}
+
+    path = tmp_path / "b.json"
+    path.write_text(
+        json.dumps({"machine_info": {"gpunet": {}}, "benchmarks": [entry("x", "ours"), entry("y", "rival")]})
+    )
+    (tmp_path / "out").mkdir()
+    (drawn,) = bench_figures.draw(report([path]), tmp_path / "out")
+    assert [drawn] == list((tmp_path / "out").iterdir())
+
+
 def test_rounds_of_a_benchmark(tmp_path):
     """All pairs of 20,000 rounds would be 3.2 GB."""
 
