@@ -25,7 +25,7 @@ from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import writable_folder
 from gpunet.identity import asked, difference, to_json
-from gpunet.limits import DAMAGE
+from gpunet.limits import DAMAGE, check_room
 from gpunet.model import Sequential
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, seal, sealed, unpack
@@ -191,6 +191,7 @@ def write(path: Path, content: bytes | bytearray) -> None:
 def read(path: Path) -> Saved:
     """Arrays, and what stands beside them; DataError where the file is no checkpoint, of another format or damaged."""
     try:
+        check_room(path)
         content = path.read_bytes()
         arrays, metadata = unpack(content)
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import write_atomically
 from gpunet.layers.flatten import MOST_DIMENSIONS
-from gpunet.limits import DAMAGE, longest_text, parse_json
+from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 from gpunet.model import Sequential
 
 KEY, FORMAT = "gpunet", 1
@@ -177,6 +177,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         if not path.is_file():
             raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
+        check_room(path)
         with path.open("rb") as start:
             _header_size(start.read(8))
         with safe_open(str(path), framework="numpy") as file:

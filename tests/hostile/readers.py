@@ -630,6 +630,7 @@ def readers() -> list[Reader]:
     lease.LEASE = 1.0  # seconds that a trial is left to the worker that a file says runs it, which may be this process
     idx = tuple(idx_files(0))
     packed = tuple(idx_files(0, packed=True))
+    kept_size = (mutations.flip, mutations.run_of_bytes, mutations.extreme, mutations.swap)
     pngs, npz = ("set/cats/1.png", "set/dogs/4.png"), "set.npz"
     mnist, cats = idx_files(0, packed=True, folder="mnist"), cats_files(0)
     mnist_of = lambda folder: idx_expected(folder, "mnist")  # noqa: E731
@@ -652,7 +653,7 @@ def readers() -> list[Reader]:
         Reader("cifar10", cifar_files, named("cifar10"), tuple(cifar_files(0)), expected=cifar_expected),
         Reader("png", lambda seed: image_files(seed, "png"), load("set"), pngs, (*BYTES, *[in_png] * 5), True),
         Reader("jpeg", lambda seed: image_files(seed, "jpeg"), shapes_only, ("set/cats/1.jpeg",)),
-        Reader("cats", cats_files, named("cats"), tuple(cats), weight=1),
+        Reader("cats", cats_files, named("cats"), tuple(cats), kept_size, True, weight=1),
         Reader("cats packed", lambda seed: cats_files(seed, **chunks), named("cats"), tuple(cats), weight=1),
         Reader("fetched", tiny_files, fetched("tiny"), ("tiny/a.gz",), BYTES, True, weight=5),
         Reader("archive", archive_files, fetched("tiny-archive"), tuple(archive_files(0)), BYTES, True, weight=5),

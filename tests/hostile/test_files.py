@@ -157,10 +157,15 @@ def test_a_model_that_is_only_described(tmp_path, layers, shape):
         refused(lambda: gn.load(path, device="numpy"), path, most=MB)
 
 
-def test_headers_and_descriptions_that_are_long(tmp_path):
+def test_headers_and_descriptions_that_are_long(tmp_path, monkeypatch):
     from gpunet import checkpoint
 
     path = tmp_path / "model"
+    path.write_bytes(bytes(100))
+    with monkeypatch.context() as smaller:
+        smaller.setattr(limits, "physical_memory", lambda: 99)
+        refused(lambda: gn.load(path, device="numpy"), path, "it has 100 bytes and this machine 99 bytes of memory")
+        refused(lambda: checkpoint.read(path), path, "99 bytes of memory")
     for size in (2**64 - 1, 2**40, 17 * MB):
         path.write_bytes(size.to_bytes(8, "little") + b"{}".ljust(min(size, 17 * MB)))
         refused(lambda: gn.load(path, device="numpy"), path, "not a readable safetensors file", most=64 * MB)
@@ -344,6 +349,13 @@ def test_hdf5_that_ends_its_library(tmp_path, monkeypatch):
         np.testing.assert_array_equal(getattr(apart, part), getattr(here, part))
         assert getattr(apart, part).flags.writeable
     monkeypatch.undo()
+    monkeypatch.setitem(datasets.REGISTRY, "cats", datasets.entry("cats"))
+    known("cats", files)
+    path = folder / "cats" / "train_catvnoncat.h5"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(content[-500:-400], bytes(100)))
+    refused(lambda: datasets.load("cats", data_dir=folder), path, "SHA-256 is", "fetch it again")
+    path.write_bytes(content + b"0")
     path = folder / "cats" / "train_catvnoncat.h5"
     for child, words in (
         ("import os; os.abort()", "broke down over it, exit code -6"),
