@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.checks import as_array, check_finite
-from gpunet.errors import DataError
+from gpunet.checks import as_array, check_finite, check_flag
+from gpunet.errors import DataError, InputError, shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,9 @@ def validate(dataset: Dataset, *, every_class: bool = True) -> Dataset:
     every_class: each class must have training samples; False where the number of classes is known from elsewhere, so
     that a class without any is a small excerpt and no mistake in the numbering.
     """
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"dataset is {shown(dataset)}: expected a gn.datasets.Dataset")
+    check_flag("every_class", every_class)
     for split in ("train", "test"):
         _check_split(dataset, split)
     train, test = dataset.x_train, dataset.x_test

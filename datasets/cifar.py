@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from gpunet.checks import as_list
 from gpunet.errors import DataError
+from gpunet.files import check_path
 
 from .base import Dataset, validate
 from .location import data_dir
@@ -86,7 +88,8 @@ def load_cifar10_batches(folder: str | Path | None = None, names: Sequence[str] 
     `train, validation, test = load_cifar10_batches(names=("data_batch_1", "data_batch_2", "test_batch"))`. Raises
     DataError for other names than those of BATCHES, and where a file is missing or damaged.
     """
-    folder = data_dir() / "cifar10" if folder is None else Path(folder)
+    folder = data_dir() / "cifar10" if folder is None else check_path("folder", folder)
+    names = as_list("names", names, f"some of {', '.join(BATCHES)}", str)
     entry = REGISTRY["cifar10"]
     files = dict(zip(BATCHES, entry.files, strict=True))
     unknown = [name for name in names if name not in files]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from gpunet.addresses import public
@@ -44,9 +45,15 @@ def fetch(
     Raises FetchError when no mirror delivers, OutputError when the folder cannot be written, DataError for a
     name that is unknown or an address that is none.
     """
+    from gpunet.checks import as_list, check_flag, check_range
+
     entry = registry.entry(name)
-    addresses = [_checked(mirror) for mirror in (mirrors or entry.mirrors)]
-    job = _Job(entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(progress))
+    timeout = check_range("timeout", timeout, above=0)
+    given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'")
+    addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
+    job = _Job(
+        entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(check_flag("progress", progress))
+    )
     return job.from_archive(entry.archive) if entry.archive else [job.file(file) for file in entry.files]
 
 
@@ -135,8 +142,10 @@ def _writing(target: Path) -> Iterator[None]:
         ) from None
 
 
-def _checked(mirror: str) -> str:
+def _checked(mirror: Any) -> str:
     """The mirror, an address of http or https that can be parsed; DataError otherwise."""
+    if not isinstance(mirror, str):
+        raise DataError(f"a mirror is of {type(mirror).__name__}; expected an address such as 'https://…'")
     try:
         address = urlsplit(mirror)
         fine = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 0) >= 0

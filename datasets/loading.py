@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpunet.errors import DataError, shown
+from gpunet.errors import DataError
+from gpunet.files import check_path
 
 from . import registry
 from .location import data_dir as data_folder
@@ -25,16 +26,16 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
 
     Raises DataError, one line, where the data is missing, damaged or inconsistent.
     """
+    given = check_path("the data set", name_or_path)
     if isinstance(name_or_path, str) and name_or_path in registry.REGISTRY:
         found = registry.entry(name_or_path)
         return found.load(data_folder(data_dir) / found.name)
 
     try:
-        path = Path(name_or_path).expanduser()
-        folder, file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError, TypeError) as error:  # a name that is too long, or ~nobody
-        raise DataError(f"{shown(name_or_path)} is no path of a data set: {error}") from None
-    if folder:
+        path = given.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{given}: {error}; expected a name of a data set, or a path") from error
+    if path.is_dir():
         from .folder import load_folder
 
         return load_folder(path)

@@ -11,7 +11,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpunet.errors import DataError
+from gpunet.errors import DataError, shown
 
 from . import sources
 from .entries import Entry
@@ -116,12 +116,12 @@ def names() -> tuple[str, ...]:
 
 def entry(name: str) -> Entry:
     """The data set of that name; DataError lists the known names where there is none."""
-    found = REGISTRY.get(name)
+    found = REGISTRY.get(name) if isinstance(name, str) else None
     if found is None:
-        near = difflib.get_close_matches(name.lower(), REGISTRY, n=1)
+        near = difflib.get_close_matches(name.lower(), REGISTRY, n=1) if isinstance(name, str) else []
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"unknown data set {name!r}: {hint}known are {', '.join(names())}; "
+            f"unknown data set {shown(name)}: {hint}known are {', '.join(names())}; "
             "or give a path to a folder of IDX files, a folder of images (class/*.png), or an .npz file"
         )
     return found

@@ -55,7 +55,9 @@ def status(name: str, *, data_dir: str | os.PathLike[str] | None = None, check: 
 
     Reads only. Raises DataError for an unknown name.
     """
-    entry = registry.entry(name)
+    from gpunet.checks import check_flag
+
+    entry, check = registry.entry(name), check_flag("check", check)
     if entry.embedded:
         return Status(entry.name, entry.description, "embedded", 0, None)
     folder = data_folder(data_dir) / entry.name

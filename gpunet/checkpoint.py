@@ -55,7 +55,7 @@ class Checkpoints(Callback):
         callbacks: Sequence[Callback],
         resume: bool,
     ) -> None:
-        check_range("checkpoint_every", every, above=0)
+        every = check_range("checkpoint_every", every, above=0)
         if resume and folder is None:
             raise InputError("resume=True needs the folder of the checkpoint: give checkpoint=FOLDER, too")
         self.folder, self.callbacks, self.resume = folder, callbacks, resume

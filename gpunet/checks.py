@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
-FLOAT32_MAX, FLOAT_MAX = (float(np.finfo(each).max) for each in (np.float32, np.float64))
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+MOST = 2**31 - 1  # numbers in one sample or one weight: what is beyond is a mistake
+DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
 
 def on_device(a: Any) -> bool:
     """Whether `a` lies on a GPU: CuPy's arrays know their device by number, and how to come back."""
-    return hasattr(a, "get") and hasattr(getattr(a, "device", None), "id")
+    return _has(a, "get") and _has(a, "device") and _has(a.device, "id") and isinstance(a.device.id, int)
 
 
 def as_array(a: Any, what: str) -> Any:
@@ -35,11 +35,13 @@ def as_array(a: Any, what: str) -> Any:
             return a
         try:
             a = np.asarray(a)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever a user's own __array__ raises, too
             if isinstance(a, (list, tuple)) and "inhomogeneous" in str(error):
                 raise ShapeError(f"{what} has rows of different lengths: expected one array, all rows alike") from None
-            reason = " ".join(str(error).split())[:120]
+            reason = " ".join(shown(str(error)).strip("\"'").split())
             raise InputError(f"{what} is a {type(a).__name__}, which is no array ({reason}): pass NumPy's") from None
+        if type(a) is not np.ndarray:  # of an __array__ that returns another kind
+            return as_array(a, what)
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
@@ -84,6 +86,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.timedelta64))
 
 
+def _as_float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
+
+
 def is_whole(value: Any, least: float = 1, most: float = math.inf) -> bool:
     """Whether a setting is a whole number from `least` to `most`: Python's or NumPy's integer, no bool and no 2.0."""
     return is_number(value) and not isinstance(value, (float, np.floating)) and least <= int(value) <= most
@@ -104,34 +113,55 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_text(name: str, value: Any) -> str:
+    """The text; InputError for what is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {shown(value)}: expected a text")
+    return value
+
+
 def is_one_of(value: Any, known: Collection[str]) -> bool:
     """Whether a setting is one of the names, without a word from what cannot be compared with them."""
-    return isinstance(value, str) and value in known
-
-
-def as_list(name: str, value: Any, of: str) -> list[Any]:
-    """The items of a list, tuple or generator, which should be `of`; InputError for what has none."""
     try:
-        return list(value)
+        return isinstance(value, str) and value in known
+    except Exception:
+        return False
+
+
+def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:
+    """The items of a list, tuple or generator, all of `kind`, `of` in words; InputError otherwise, at the first."""
+    found = []
+    try:
+        for each in value:
+            if not isinstance(each, kind):
+                break
+            found.append(each)
+        else:
+            return found
     except Exception as error:  # whatever a user's own iteration raises
         raise InputError(f"{name} is {shown(value)}: expected a list of {of}") from error
+    raise InputError(f"{name} hold {shown(each)}: expected {of}")
 
 
-def check_path(name: str, value: Any) -> Path:
-    """A path; InputError for what names no file or folder."""
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str) or "\0" in os.fspath(value):
-        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'")
-    return Path(value)
+def check_shape(name: str, shape: Any, least: int = 1) -> tuple[int, ...]:
+    """A shape of at least so many sizes ≥ 1, as Python's integers; ShapeError otherwise."""
+    sizes = tuple(as_list(name, shape, "sizes")) if isinstance(shape, (tuple, list)) else ()
+    if len(sizes) < least or not all(map(is_whole, sizes)) or math.prod(map(int, sizes)) > MOST:
+        wanted = "(784,)" if least < 2 else "(10, 784)"
+        raise ShapeError(f"{name} is {shown(shape)}: expected whole numbers ≥ 1 such as {wanted}, of a product < 2³¹")
+    return tuple(map(int, sizes))
 
 
-def _refuse_mask_and_sparse(a: Any, what: str) -> None:
+def _refuse_mask_and_sparse(a: Any, what: str, depth: int = 0) -> None:
     if isinstance(a, np.ma.MaskedArray):
         raise InputError(f"{what} is a masked array, whose mask would be lost: fill it first, say with .filled(0)")
     if isinstance(a, (list, tuple)):
+        if depth == DEEPEST:
+            raise ShapeError(f"{what} is a list of lists more than {DEEPEST} deep: expected an array")
         for each in a:
             if not isinstance(each, (float, int)):
-                _refuse_mask_and_sparse(each, what)
-    elif hasattr(a, "nnz"):
+                _refuse_mask_and_sparse(each, what, depth + 1)
+    elif _has(a, "nnz"):
         raise InputError(f"{what} is a sparse {type(a).__name__}: expected a dense array; convert it with .toarray()")
 
 
@@ -184,8 +214,24 @@ def check_labels(labels: Any, classes: int | None, what: str) -> np.ndarray[Any,
     return out
 
 
+def check_rows(rows: Any, what: str) -> Any:
+    """Numbers of samples as an array (n,) of integers, on the host or a GPU; InputError otherwise."""
+    array = as_array(rows, what)
+    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
+        raise InputError(f"{what} is {shown(rows)}: expected the numbers of samples, an array (n,) of integers")
+    return array
+
+
+def check_integers(labels: Any) -> None:
+    """InputError where an array of labels holds no integers."""
+    if labels.dtype.kind not in "biu":
+        raise InputError(f"labels have dtype {labels.dtype}: expected integers; convert them with .astype('int64')")
+
+
 def check_lengths(x: Any, labels: Any, what: str) -> None:
     """DataError where samples and labels differ in number, or there are none."""
+    if x.ndim == 0 or labels.ndim != 1:
+        raise DataError(f"{what}: samples have shape {x.shape} and labels {labels.shape}: expected one label a sample")
     if len(x) != len(labels):
         raise DataError(f"{what}: {len(x)} samples and {len(labels)} labels: expected as many of each")
     if len(x) == 0:
@@ -200,13 +246,24 @@ def check_range(
     above: float = -math.inf,
     below: float = math.inf,
     most: float = math.inf,
-) -> None:
-    """InputError where `value` is not a finite number with least ≤ value ≤ most and above < value < below."""
-    if is_number(value) and abs(value) <= FLOAT_MAX and least <= value <= most and above < value < below:
-        return
+) -> float:
+    """The number as Python's float, since NumPy's small ones overflow in products; InputError where it is not finite.
+
+    It is to be least ≤ value ≤ most and above < value < below.
+    """
+    number = _as_float(value) if is_number(value) else math.nan
+    if math.isfinite(number) and least <= number <= most and above < number < below:
+        return number
     wanted = [
         f"{sign} {bound:g}"
         for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below))
         if math.isfinite(bound)
     ]
     raise InputError(f"{name} cannot be {shown(value)}: expected a finite number {' and '.join(wanted)}")
+
+
+def _has(a: Any, name: str) -> bool:
+    try:
+        return hasattr(a, name)
+    except Exception:
+        return False

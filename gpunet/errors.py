@@ -18,7 +18,7 @@ class GpunetError(Exception):
     """Base of everything gpunet raises on purpose; its message is one printable line, whatever it was made from."""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*(_line(str(each), LONGEST) for each in args))
+        super().__init__(*(_line(each if isinstance(each, str) else shown(each), LONGEST) for each in args))
 
 
 class InputError(GpunetError, ValueError):
@@ -65,8 +65,10 @@ class OutputError(InputError):
     """A folder or file that cannot be written."""
 
 
-def printable(text: str) -> str:
+def printable(text: Any) -> str:
     """The text in one line: line ends, control characters and lone surrogates as Python's repr writes them."""
+    if not isinstance(text, str):
+        return shown(text)
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -11,9 +11,9 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import is_one_of
-from gpunet.errors import InputError, ShapeError, shown
-from gpunet.model import Sequential
+from gpunet.checks import check_finite, check_shape, check_text, is_one_of
+from gpunet.errors import DataError, InputError, ShapeError, shown
+from gpunet.model import Sequential, check_model
 from gpunet.rng import check_seed
 from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
@@ -27,11 +27,12 @@ class Evaluator:
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
-        if not isinstance(model, Sequential):
-            raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
         if not is_one_of(dtype, ("float32", "float64")):
             raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
-        self.model, self.loss = model, copy.copy(losses.resolve(loss))  # it learns of this model and device
+        self.model, self.loss = (
+            check_model(model),
+            copy.copy(losses.resolve(loss)),
+        )  # it learns of this model and device
         self.backend, self.dtype, self.seed = get_backend(device), dtype, check_seed(seed)
         self._ready: tuple[int, ...] | None = None
         self._room = 0  # samples that the workspace holds
@@ -40,6 +41,7 @@ class Evaluator:
 
     def prepare(self, input_shape: tuple[int, ...]) -> None:
         """Draw the weights (unless the model has its own) and attach what belongs to it; later calls only check."""
+        input_shape = check_shape("input_shape", input_shape)
         if self._ready is None:
             if not self.model.built:
                 self.model.build(input_shape, self.backend, dtype=self.dtype, seed=self.seed)
@@ -50,8 +52,8 @@ class Evaluator:
                 )
             self._attach()
             self._ready = self.model.input_shape
-        if tuple(input_shape) != self._ready:
-            raise ShapeError(f"samples have shape {tuple(input_shape)}, the model was built for {self._ready}")
+        if input_shape != self._ready:
+            raise ShapeError(f"samples have shape {input_shape}, the model was built for {self._ready}")
 
     def _attach(self) -> None:
         """What is to be done once, when the model has its weights."""
@@ -67,13 +69,14 @@ class Evaluator:
         return self._samples(x, labels, what, keep=True)
 
     def _samples(self, x: Any, labels: Any, what: str, keep: bool = False, labelled: bool = False) -> Samples:
+        check_text("what", what)
         if isinstance(x, Samples):
             if labels is not None:
                 raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
             outputs = self._outputs(x.shape)
-            x.check_place(self.backend, self.dtype, what)
+            self._check_place(x, what)
             if labelled:
-                x.check_classes(self.loss.classes(outputs), what)
+                self._check_classes(x, self.loss.classes(outputs), what)
             self.prepare(x.shape)
             return x
         if labelled and labels is None:
@@ -85,6 +88,23 @@ class Evaluator:
         found = Samples.of(self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep)
         self.prepare(shape)
         return found
+
+    def _check_place(self, data: Samples, what: str) -> None:
+        """That this model can take the samples, whoever made them; InputError or DataError otherwise."""
+        if data.device != self.backend.name:
+            raise InputError(
+                f"{what}: these Samples lie on {data.device}, the model on {self.backend.name}: give x and y"
+            )
+        if self.dtype == "float32" != data.dtype:
+            check_finite(data.x, what, self.dtype)
+
+    @staticmethod
+    def _check_classes(data: Samples, classes: int, what: str) -> None:
+        """That there are labels, and all below `classes`; InputError or DataError otherwise."""
+        if data.labels is None:
+            raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
+        if data.classes > classes:
+            raise DataError(f"{what}: label {data.classes - 1} is out of range: expected 0 to {classes - 1}")
 
     def _outputs(self, shape: tuple[int, ...]) -> int:
         """How many outputs the model has for samples of that shape; what does not fit is refused before it is built."""

@@ -88,7 +88,8 @@ class Factorise(Callback):
         self.policy: Policy = policy
         self._rank = None if isinstance(rank, Mapping) else _rule(rank)
         self._ranks = {name: _rule(each) for name, each in rank.items()} if isinstance(rank, Mapping) else {}
-        self.layers = as_list("layers", layers if layers is not None else self._ranks, "names such as '0'") or None
+        named = layers if layers is not None else self._ranks
+        self.layers = as_list("layers", named, "names such as '0'", str) or None
         self.conversions: list[Conversion] = []
         self.seconds = 0.0
 

@@ -6,8 +6,9 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from gpunet.errors import OutputError
+from gpunet.errors import InputError, OutputError, shown
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -37,3 +38,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(FileNotFoundError):  # interrupted just after the rename
             os.unlink(name)
         raise
+
+
+def check_path(name: str, value: Any) -> Path:
+    """A path, which need not exist; InputError for what cannot be one."""
+    try:
+        path = Path(value)
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except Exception as error:  # too long for the system, of bytes, a zero within, or an object of the user's
+        raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'") from error
+    return path

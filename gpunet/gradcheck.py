@@ -16,7 +16,7 @@ from gpunet.checks import check_range
 from gpunet.errors import InputError
 from gpunet.evaluator import Evaluator
 from gpunet.losses import Loss, resolve
-from gpunet.model import Sequential
+from gpunet.model import Sequential, check_model
 from gpunet.serialize import arrays_of
 
 SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
@@ -96,7 +96,8 @@ def gradient_check(
     >>> table.relative_error < 1e-6
     True
     """
-    check_range("step", step, above=0)
+    step = check_range("step", step, above=0)
+    check_model(model)
     backend = get_backend(device)
     looker = Evaluator(
         _in_float64(model, backend), copy.copy(resolve(loss)), device=backend, dtype="float64", seed=seed

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import as_floats, check_range, is_one_of
+from gpunet.checks import as_floats, check_range, check_shape, is_one_of
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.linalg.place import on_host
 
@@ -18,13 +18,13 @@ Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"
 
 def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """All zeros."""
-    return np.zeros(shape)
+    return np.zeros(check_shape("shape", shape))
 
 
 def normal(std: float = 1.0) -> Initializer:
     """N(0, std²)."""
-    check_range("std", std, least=0)
-    return lambda shape, rng: rng.normal(0.0, std, shape)
+    std = check_range("std", std, least=0)
+    return lambda shape, rng: _checked(rng).normal(0.0, std, check_shape("shape", shape))
 
 
 def uniform_sigmoid(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
@@ -39,12 +39,12 @@ def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
 
 def glorot_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """N(0, 2/(in+out)) (Glorot & Bengio 2010)."""
-    return rng.normal(0.0, math.sqrt(2 / _fans(shape)), shape)
+    return _checked(rng).normal(0.0, math.sqrt(2 / _fans(shape)), shape)
 
 
 def he_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """N(0, 2/in), for ReLU units (He et al. 2015, equation 10)."""
-    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
+    return _checked(rng).normal(0.0, math.sqrt(2 / math.prod(check_shape("shape", shape, 2)[1:])), shape)
 
 
 NAMED: dict[str, Initializer] = {
@@ -77,6 +77,7 @@ def resolve(drawing: Drawing) -> Initializer:
 
 def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """What the function makes; InputError where it fails, as it may be a user's own."""
+    shape = check_shape("shape", shape)
     try:
         return draw(shape, rng)
     except GpunetError:
@@ -90,8 +91,15 @@ def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -
 
 def _fans(shape: tuple[int, ...]) -> int:
     """in + out of a weight (out, in), or of a filter bank (out, …) with its receptive field."""
+    shape = check_shape("shape", shape, 2)
     return math.prod(shape[1:]) + shape[0] * math.prod(shape[2:])
 
 
 def _uniform(bound: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-    return rng.uniform(-bound, bound, shape)
+    return _checked(rng).uniform(-bound, bound, shape)
+
+
+def _checked(rng: np.random.Generator) -> np.random.Generator:
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(f"rng is {shown(rng)}: expected a generator, say np.random.default_rng(0)")
+    return rng

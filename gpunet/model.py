@@ -9,13 +9,13 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import as_floats, as_list, check_shape, check_whole, is_one_of, is_whole
+from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters
-from gpunet.rng import WEIGHTS, stream
+from gpunet.rng import WEIGHTS, check_seed, stream
 
 
 class Sequential:
@@ -29,19 +29,19 @@ class Sequential:
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = list(layers)
+        self.layers: list[Layer] = as_list("layers", layers, "layers such as Dense(10)", Layer)
         if not self.layers:
             raise InputError("a model needs at least one layer")
         if len({id(layer) for layer in self.layers}) != len(self.layers):
             raise InputError("the same layer object stands twice in the model: make two")
         place = 0
         for layer in self.layers:
-            if not isinstance(layer, Layer):
-                raise InputError(f"expected layers such as Dense(10), got {shown(layer)}")
             layer.name, layer.head = str(place), layer is self.layers[-1]
             place += layer.slots
         self.built = False
+        self._store: Parameters | None = None
         self.capacity = 0
+        self._kind: Any = None  # type of the workspace's arrays, once there is one
         self.migrations: list[Migration] = []  # one for each `replace`; a trainer follows them
 
     # -- parameters -------------------------------------------------------------------------------------------------
@@ -52,14 +52,19 @@ class Sequential:
         Layer i draws from its own stream of `seed`, on the host in float64: the same weights on every device.
         Raises ShapeError where a layer does not fit its input.
         """
-        self.backend, self.dtype, self.input_shape = backend, dtype, tuple(input_shape)
-        self._seed = seed
+        input_shape, seed = check_shape("input_shape", input_shape), check_seed(seed)
+        if not isinstance(backend, Backend):
+            raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
+        if not is_one_of(dtype, ("float32", "float64")):
+            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
+        self.shapes(input_shape)  # whether all fits, before anything is changed
+        self.backend, self.dtype, self.input_shape, self._seed = backend, dtype, input_shape, seed
         self._declare()
         self._store = Parameters(self.layers, self._declared, backend, dtype)
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
             self._write(self._drawn(layer, index, own))
-        self.built, self.capacity = True, 0
+        self.built, self.capacity, self._kind = True, 0, None
 
     def _declare(self) -> None:
         """Infer the shapes front to back, and collect the parameters that the layers declare."""
@@ -98,7 +103,7 @@ class Sequential:
         old = self.layer(name)
         if not self.built:
             raise InputError("the model has no weights yet: build or fit it before replacing a layer")
-        if state not in STATES:
+        if not is_one_of(state, STATES):
             raise InputError(f"state is {shown(state)}: expected one of {', '.join(STATES)}")
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
@@ -111,11 +116,11 @@ class Sequential:
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
         self.layers[index] = layer
-        before = self._store
+        before = self._built()
         self._declare()
         self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
         self._write(kept | new)
-        self.migrations.append(migration(before, self._store, layer.name, inherits, state))
+        self.migrations.append(migration(before, self._built(), layer.name, inherits, state))
         layer.made_from, layer.inherits = None, {}  # what it came from may be freed
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
@@ -144,7 +149,7 @@ class Sequential:
     def layer(self, name: str) -> Layer:
         """The layer of that name; InputError naming those there are."""
         for layer in self.layers:
-            if layer.name == name:
+            if isinstance(name, str) and layer.name == str.__str__(name):
                 return layer
         there = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in self.layers)
         raise InputError(f"the model has no layer {shown(name)}: it has {there}")
@@ -152,25 +157,33 @@ class Sequential:
     @property
     def parameters(self) -> dict[str, Array]:
         """Views of the parameters by name ("0.weight", …), in the layers' order: writing into one changes the model."""
-        return self._store.views
+        return self._built().views
 
     @property
     def gradients(self) -> dict[str, Array]:
         """Views of the trained parameters' gradients by name."""
-        return self._store.gradients
+        return self._built().gradients
 
     @property
     def flat(self) -> tuple[Array, Array, int]:
         """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
-        return self._store.flat
+        return self._built().flat
+
+    def _built(self) -> Parameters:
+        if self._store is None:
+            raise InputError("the model has no weights yet: build it, or let a gn.Trainer")
+        return self._store
 
     # -- workspace --------------------------------------------------------------------------------------------------
 
     def bind(self, batch: int) -> None:
         """Allocate activations for up to `batch` samples; gradients of inputs share two buffers in turn."""
+        batch = check_whole("batch", batch, of=" of samples")
+        if not self.built:
+            raise InputError("the model has no weights yet: build it before it gets a workspace")
         if batch <= self.capacity:
             return
-        trained = {name.rpartition(".")[0] for name in self._store.trained}
+        trained = {name.rpartition(".")[0] for name in self._built().trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
         turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in (0, 1)}
@@ -187,41 +200,65 @@ class Sequential:
         self.capacity = batch
         self._batch = batch
         self.d_scores = self._d_scores
+        self._settle(batch)
 
     def use(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""
-        if n == self._batch:
+        if self.capacity and n is self._batch:
             return
-        if n > self.capacity:
-            raise ShapeError(f"a batch of {n} does not fit a workspace bound for {self.capacity}")
+        if not is_whole(n, 1, self.capacity):
+            raise ShapeError(f"a batch of {shown(n)} does not fit a workspace bound for {self.capacity}")
         for layer in self.layers:
             layer.use(n)
         self.d_scores = self._d_scores[:n]
-        self._batch = n
+        self._settle(n)
+
+    def _settle(self, n: int) -> None:
+        """Batches have n samples from now on."""
+        self._batch = int(n)
+        self._passed = False
+        self._kind, self._dtype = type(self.d_scores), self.d_scores.dtype
+        self._takes, self._gives = (self._batch, *self.input_shape), (self._batch, *self.output_shape)
 
     # -- hot ----------------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
         """Scores z (n, outputs): what the last layer computes before its activation."""
+        if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
+            raise self._unfit("x", x)
+        self._passed = True
         for layer in self.layers:
             x = layer.forward(x)
         return x
 
     def backward(self, dz: Array) -> None:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
+        if type(dz) is not self._kind or dz.shape != self._gives or dz.dtype != self._dtype:
+            raise self._unfit("dz", dz)
+        if not self._passed:
+            raise InputError("backward needs what a forward pass leaves behind: call forward first")
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)
 
     def activate_scores(self, z: Array) -> Array:
         """The model's outputs y = f(z), in z's memory."""
+        if type(z) is not self._kind or z.shape != self._gives or z.dtype != self._dtype:
+            raise self._unfit("z", z)
         self.backend.activate(self.layers[-1].activation, z, z)
         return z
+
+    def _unfit(self, name: str, given: Any) -> GpunetError:
+        if self._kind is None:
+            return InputError("the model has no workspace yet: build and bind it, or leave both to a gn.Trainer")
+        shape = self._takes if name == "x" else self._gives
+        return ShapeError(f"{name} is {shown(given)}: expected {self._kind.__name__} of shape {shape}, {self._dtype}")
 
     # -- information --------------------------------------------------------------------------------------------------
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
         """The shape of one sample's output of each layer, for samples of `input_shape`; nothing is built."""
+        input_shape = check_shape("input_shape", input_shape)
         found: list[Shape] = []
         for layer in self.layers:
             input_shape = layer.spec(input_shape).output
@@ -240,6 +277,7 @@ class Sequential:
     @property
     def output_shape(self) -> Shape:
         """Shape of one sample's output."""
+        self._built()
         return self._shapes[-1]
 
     def config(self) -> list[dict[str, Any]]:
@@ -250,13 +288,22 @@ class Sequential:
     def from_config(cls, config: list[dict[str, Any]]) -> Sequential:
         """The model that `config` describes, its weights not drawn yet."""
         layers = []
-        for entry in config:
+        for entry in as_list("config", config, "descriptions such as {'layer': 'Dense', 'units': 10}", dict):
             settings = dict(entry)
             kind = Layer.kinds.get(str(settings.pop("layer", None)))
             if kind is None:
-                raise InputError(f"unknown layer in {entry}: expected one of {', '.join(sorted(Layer.kinds))}")
+                raise InputError(f"unknown layer in {shown(entry)}: expected one of {', '.join(sorted(Layer.kinds))}")
             try:
                 layers.append(kind(**settings))
             except TypeError as error:
-                raise InputError(f"a saved layer does not fit this version of gpunet: {entry} ({error})") from error
+                raise InputError(
+                    f"a saved layer does not fit this version of gpunet: {shown(entry)} ({error})"
+                ) from error
         return cls(layers)
+
+
+def check_model(model: Any) -> Sequential:
+    """The model; InputError where it is none."""
+    if not isinstance(model, Sequential):
+        raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
+    return model

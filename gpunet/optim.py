@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_range
+from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
 from gpunet.migration import Migration, Move, places
 
@@ -116,6 +116,8 @@ class Optimizer:
 
     def age_apart(self, place: int) -> None:
         """Let the parameters from `place` on count their steps apart, as after a replacement: for timing."""
+        check_whole("place", place, least=0)
+        self._check_attached()
         size = self._ages[-1][0].stop
         if self.counts_steps and 0 < place < size:
             flat = self._flat
@@ -166,10 +168,16 @@ class Optimizer:
 
     def step(self) -> None:
         """Update the parameters from the gradients."""
+        if not self._clocks:
+            self._check_attached()
         for clock in self._clocks:
             self.ops.tick(clock)
         for part in self.ranges:
             self.update(part)
+
+    def _check_attached(self) -> None:
+        if not self._clocks:
+            raise InputError("the optimizer has nothing to update yet: give it to a gn.Trainer")
 
     def update(self, part: Range) -> None:
         """The arithmetic of one step on one range."""

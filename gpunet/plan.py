@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from gpunet.callbacks import Callback
+from gpunet.checks import as_list, is_one_of
+from gpunet.errors import InputError, shown
 from gpunet.samples import Samples
 
 Events = dict[int, list[Callback]]
@@ -19,6 +24,9 @@ class History:
     epochs: list[dict[str, float]] = field(default_factory=list)
 
     def __getitem__(self, metric: str) -> list[float]:
+        for epoch in self.epochs:
+            if not is_one_of(metric, epoch):
+                raise InputError(f"the history has no {shown(metric)}: it has {', '.join(epoch)}")
         return [epoch[metric] for epoch in self.epochs]
 
 
@@ -47,6 +55,9 @@ def events(callbacks: Sequence[Callback], total: int) -> Events:
     """For each step of `total`, the callbacks that asked for it."""
     found: Events = {}
     for callback in callbacks:
-        for step in callback.steps(total):
+        steps: Any = callback.steps(total)
+        if not isinstance(steps, range):  # a range of millions needs no look
+            steps = as_list(f"{type(callback).__name__}.steps()", steps, "whole numbers of steps", (int, np.integer))
+        for step in steps:
             found.setdefault(int(step), []).append(callback)
     return found

@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_finite, check_labels, check_lengths, real_array
-from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.checks import (
+    check_finite,
+    check_flag,
+    check_labels,
+    check_lengths,
+    check_text,
+    check_whole,
+    is_one_of,
+    real_array,
+)
+from gpunet.errors import InputError, ShapeError, shown
 
 
 def check_samples(x: Any, what: str) -> Any:
@@ -18,6 +27,7 @@ def check_samples(x: Any, what: str) -> Any:
     bool, integers, float32 and float64 stay as they are; big-endian values are converted. Raises InputError for other
     dtypes, masked arrays and sparse matrices, ShapeError where x has no second axis, or samples hold no number.
     """
+    check_text("what", what)
     x = real_array(x, f"{what}: x")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ShapeError(f"{what}: x has shape {x.shape}, expected (samples, features)")
@@ -43,7 +53,7 @@ class Samples:
 
     def batches(self, size: int) -> int:
         """How many batches of `size` one pass takes, a last short one counted."""
-        return -(-len(self) // size)
+        return -(-len(self) // check_whole("size", size))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,29 +80,21 @@ class Samples:
         whoever changes it changes the samples, unchecked.
         Raises ShapeError, DataError or InputError, naming `what` and the first offending row.
         """
+        if not isinstance(backend, Backend):
+            raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
+        if classes is not None:
+            check_whole("classes", classes)
+        if not (dtype is None or is_one_of(dtype, ("float32", "float64"))):
+            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         x = check_samples(x, what)
         labels = None if labels is None else check_labels(labels, classes, what)
-        check_lengths(x, x if labels is None else labels, what)
+        check_lengths(x, np.arange(len(x)) if labels is None else labels, what)
         check_finite(x, what, dtype)
         held = backend.asarray(x)
-        if copy and held is x:
+        if check_flag("copy", copy) and held is x:
             held = backend.empty(x.shape, x.dtype)
             backend.copy(x, held)
         scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         if labels is None:
             return cls(held, None, scale, 0, backend.name, dtype)
         return cls(held, backend.asarray(labels), scale, int(labels.max()) + 1, backend.name, dtype)
-
-    def check_place(self, backend: Backend, dtype: str, what: str) -> None:
-        """That a model of that dtype on that device can take x; InputError or DataError otherwise."""
-        if self.device != backend.name:
-            raise InputError(f"{what}: these Samples lie on {self.device}, the model on {backend.name}: make its own")
-        if dtype == "float32" != self.dtype:
-            check_finite(self.x, what, dtype)
-
-    def check_classes(self, classes: int, what: str) -> None:
-        """That there are labels, and all below `classes`; InputError or DataError otherwise."""
-        if self.labels is None:
-            raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
-        if self.classes > classes:
-            raise DataError(f"{what}: label {self.classes - 1} is out of range: expected 0 to {classes - 1}")

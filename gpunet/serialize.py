@@ -18,11 +18,11 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
-from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.files import write_atomically
+from gpunet.errors import DataError, InputError, OutputError, ShapeError
+from gpunet.files import check_path, write_atomically
 from gpunet.layers.flatten import MOST_DIMENSIONS
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
-from gpunet.model import Sequential
+from gpunet.model import Sequential, check_model
 
 KEY, FORMAT = "gpunet", 1
 MOST_LAYERS = 10_000  # of a file
@@ -41,9 +41,13 @@ def save(model: Sequential, path: str | Path) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
-    if not model.built:
+    target = check_path("path", path)
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    write_atomically(Path(path), to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    try:
+        write_atomically(target, to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
+    except OSError as error:
+        raise OutputError(f"cannot write the model '{path}': {error.strerror or error}") from error
 
 
 def describe(model: Sequential) -> str:
@@ -70,6 +74,8 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
     for now, then, layer in zip(model.config(), config, saved, strict=True):
         if now != then:
             model.replace(layer.name, layer)
+    own = {name: arrays[name] for name in model.parameters if name in arrays}
+    _check_shapes({name: parameter.shape for name, parameter in model.parameters.items()}, own, "what was saved")
     model._write(
         {
             name: arrays[name] if arrays[name].dtype == p.dtype else as_floats(arrays[name], name, p.shape, model.dtype)
@@ -83,7 +89,7 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
 
     Raises DataError where the file is missing, damaged, or was not written by `save`.
     """
-    arrays, metadata = _read(Path(path))
+    arrays, metadata = _read(check_path("path", path))
     if KEY not in metadata:
         raise DataError(
             f"'{path}' holds weights but no gpunet model: build the model and read them with load_weights(model, path)"
@@ -126,9 +132,9 @@ def load_weights(model: Sequential, path: str | Path) -> None:
 
     Raises DataError naming what is missing, unknown or of another shape; the model is then left as it was.
     """
-    if not model.built:
+    if not check_model(model).built:
         raise InputError("the model has no weights yet: build it before loading")
-    _assign(model, _read(Path(path))[0], str(path))
+    _assign(model, _read(check_path("path", path))[0], str(path))
 
 
 def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_floats, check_finite, check_range
+from gpunet.checks import as_floats, check_finite, check_range, check_whole, is_one_of
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
@@ -90,10 +90,11 @@ def train(
     on_mark(step, live) is called at each mark. device: a GPU trains as `stacked_cuda` says, the CPU as above.
     Raises ShapeError or InputError for what does not fit, DivergedError for a loss that is not finite.
     """
-    check_range("learning_rate", learning_rate, above=0)
-    check_range("threshold", threshold, above=0)
+    learning_rate = check_range("learning_rate", learning_rate, above=0)
+    threshold = check_range("threshold", threshold, above=0)
     check_range("limit", limit, least=1)
-    if dtype not in ("float32", "float64"):
+    limit = check_whole("limit", limit)
+    if not is_one_of(dtype, ("float32", "float64")):
         raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
     backend = get_backend(device)
     if backend.name.startswith("cuda"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.callbacks import Callback
-from gpunet.checks import check_flag, check_range, check_whole
+from gpunet.checks import check_flag, check_range, check_text, check_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
@@ -33,12 +33,11 @@ class EarlyStopping(Callback):
     def __init__(
         self, metric: str = "validation_loss", patience: int = 5, *, least: float = 0.0, restore_best: bool = True
     ) -> None:
-        if not isinstance(metric, str):
-            raise InputError(f"metric is {shown(metric)}: expected a name of the history such as 'validation_loss'")
+        check_text("metric", metric)
         check_range("least", least, least=0)
         self.metric, self.patience = metric, check_whole("patience", patience, of=" of epochs")
         self.least, self.restore_best = float(least), check_flag("restore_best", restore_best)
-        self._sign = 1 if metric.endswith("accuracy") else -1
+        self._sign = 1 if str.endswith(metric, "accuracy") else -1
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Forget an earlier fit."""

@@ -16,9 +16,10 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_path, is_whole
+from gpunet.checks import as_list, check_flag, check_rows, check_text, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
+from gpunet.files import check_path
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
@@ -74,6 +75,7 @@ class Trainer(Evaluator):
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self.optimizer = resolve(optimizer)
         self.graphs = Graphs(self.backend, graphs)
+        self.followed = -1
         self._order: Array = None
         self.epoch = 0  # epochs trained so far, over all calls of fit
         self.batch_size = 0  # samples a step of the fit that runs, or ran last; its history, and why it stopped early
@@ -227,6 +229,7 @@ class Trainer(Evaluator):
 
     def line_up(self, order: Any) -> Array:
         """An order of samples, int (N,), on the device: in one place, where recorded steps look for it."""
+        order = check_rows(order, "order")
         if self._order is None or len(self._order) != len(order):
             self._order = self.backend.empty(len(order), "int64")
         self.backend.copy(order, self._order)
@@ -234,7 +237,7 @@ class Trainer(Evaluator):
 
     def stop(self, reason: str) -> None:
         """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""
-        self.stopped = reason
+        self.stopped = check_text("reason", reason)
 
     @property
     def _look(self) -> int:
@@ -243,6 +246,8 @@ class Trainer(Evaluator):
 
     def _follow(self) -> None:
         """Take the optimiser's state to where the model's replaced layers left their parameters."""
+        if self.followed < 0:
+            raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         params, grads, _ = self.model.flat
         self.optimizer.migrate(self.model.migrations[self.followed :], params, grads)
         self.followed = len(self.model.migrations)

@@ -12,7 +12,7 @@ import numpy as np
 from gpunet.backend.base import Array, In, Out
 from gpunet.backend.kept import Kept
 from gpunet.checks import as_array, on_device
-from gpunet.errors import InputError, MemoryFullError
+from gpunet.errors import InputError, MemoryFullError, shown
 
 # Without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs against 16.3).
 ALIGNMENT = 64
@@ -34,8 +34,8 @@ class CpuMemory(Kept):
             raw = np.empty(nbytes + ALIGNMENT, np.uint8)
         except (MemoryError, OverflowError, ValueError):  # NumPy calls a size beyond all addresses a bad value
             raise MemoryFullError(
-                f"no room in main memory for an array of shape {shape}, {dtype.name}, {nbytes / (1 << 30):.3g} GiB; "
-                "take a smaller batch, or less data at a time"
+                f"no room in main memory for an array of shape {shown(shape)}, {dtype.name}, "
+                f"{min(nbytes, 1e300) / (1 << 30):.3g} GiB; take a smaller batch, or less data at a time"
             ) from None
         start = -raw.ctypes.data % ALIGNMENT
         return raw[start : start + nbytes].view(dtype).reshape(shape)

@@ -14,6 +14,7 @@ from gpunet.backend.cuda_kernels import BLOCK, CODES, SOURCES, SUFFIXES, ceil_di
 from gpunet.backend.cupy_conv import CupyConv
 from gpunet.backend.cupy_losses import CupyLosses
 from gpunet.backend.cupy_optimisers import CupyOptimisers
+from gpunet.errors import ShapeError
 
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] *= 2.0f; }'
 WARP = 32
@@ -112,6 +113,8 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         if not out.size:
             return
         width = out.size // len(out)
+        if dataset.size != len(dataset) * width:
+            raise ShapeError(f"gather of rows of {dataset.size // len(dataset)} numbers into rows of {width}")
         self.launcher.by_row(
             f"gather_{source}_{target}", len(out), ceil_div(width, 4),
             self._dense(dataset, "data set"), order, cursor, out.dtype.type(scale), out,

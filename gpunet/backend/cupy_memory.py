@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.backend.cupy_record import CupyRecord
 from gpunet.backend.kept import Kept
 from gpunet.checks import as_array
-from gpunet.errors import MemoryFullError
+from gpunet.errors import MemoryFullError, shown
 
 GIB = 1 << 30
 ADVICE = "take a smaller batch, less data at a time or --device cpu"
@@ -109,9 +110,9 @@ class CupyMemory(CupyRecord, Kept):
         free, total = self.cp.cuda.runtime.memGetInfo()
         held = self.cp.get_default_memory_pool().used_bytes()
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
-        asked = float(np.prod([float(n) for n in shape])) * dtype.itemsize
+        asked = min(math.prod(shape) * dtype.itemsize, 1e300)
         return (
-            f"no room on {self.name} ({self.device_name()}) for an array of shape {shape}, {dtype.name}, "
+            f"no room on {self.name} ({self.device_name()}) for an array of shape {shown(shape)}, {dtype.name}, "
             f"{asked / GIB:.3g} GiB: {free / GIB:.3g} of {total / GIB:.3g} GiB are free, and this process's arrays "
             f"hold {held / GIB:.3g} GiB; {ADVICE}"
         )

@@ -11,6 +11,7 @@ from gpunet.backend.base import Array, In, Out
 from gpunet.backend.numba_conv import NumbaConv
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.numpy_optimisers import adam_factors
+from gpunet.errors import ShapeError
 
 
 class NumbaBackend(NumbaConv, NumpyBackend):
@@ -42,6 +43,8 @@ class NumbaBackend(NumbaConv, NumpyBackend):
             super().gather(dataset, order, cursor, scale, out)
             return
         rows, target = dataset.reshape(len(dataset), -1), out.reshape(len(out), -1)
+        if rows.shape[1] != target.shape[1]:
+            raise ShapeError(f"gather of rows of {rows.shape[1]} numbers into rows of {target.shape[1]}")
         kernels.gather(rows, order, int(cursor[0]), out.dtype.type(scale), target)
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:

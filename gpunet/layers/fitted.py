@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, check_flag, check_lengths, check_range, check_whole, real_array
+from gpunet.checks import as_array, check_flag, check_integers, check_lengths, check_range, check_whole, real_array
 from gpunet.errors import InputError
 from gpunet.init import resolve, zeros
 from gpunet.layers.base import Layer
@@ -59,7 +59,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name in ("variance", "correlation", "fraction"):
-            check_range(name, getattr(self, name), above=0, most=1)
+            object.__setattr__(self, name, check_range(name, getattr(self, name), above=0, most=1))
         check_flag("center", self.center)
         if self.most is not None:
             check_whole("most", self.most)
@@ -100,7 +100,8 @@ class FittedLayer(Layer):
         thresholds = Thresholds(variance, correlation, fraction, center, most)
         x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
         check_lengths(x, labels, "the layer's input")
-        rows = chosen_rows(labels, fraction, seed)
+        check_integers(labels)
+        rows = chosen_rows(labels, thresholds.fraction, seed)
         backend = get_backend(device)
         batches = (
             (some_rows(x, part, backend), labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))

@@ -45,7 +45,7 @@ class LowRankDense(Layer):
     ) -> None:
         self.units, self.activation = check_units(units, activation, "LowRankDense")
         if not is_whole(rank, 1, self.units):
-            raise InputError(f"rank is {shown(rank)}: expected a whole number from 1 to the layer's {units} units")
+            raise InputError(f"rank is {shown(rank)}: expected a whole number from 1 to the layer's {self.units} units")
         self.rank = int(rank)
         self.trainable = check_flag("trainable", trainable)
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}

@@ -228,14 +228,14 @@ def reached(values: Floats, variance: float, total: float) -> int:
 
     The share is compared a rounding error below, so that variance=1 ends where the trace is exhausted.
     """
-    enough = np.cumsum(values) >= variance * total * (1 - 1e-12)
+    enough = np.cumsum(values) >= float(variance) * total * (1 - 1e-12)
     return int(np.argmax(enough)) + 1 if enough.any() else len(values)
 
 
 def check_count(k: int | None, variance: float | None, most: int) -> None:
     """Raises InputError unless at most one of k in [1, most] and variance in (0, 1] is given."""
     if k is not None and variance is not None:
-        raise InputError(f"got components={k} and variance={variance}: give one of them")
+        raise InputError(f"got components={shown(k)} and variance={shown(variance)}: give one of them")
     if k is not None and not is_whole(k, 1, most):
         raise InputError(f"components is {shown(k)}: expected an integer from 1 to {most}")
     if variance is not None and not (is_number(variance) and 0 < variance <= 1):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.checks import on_device, real_array
+from gpunet.checks import check_flag, on_device, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg import device_moments, moments
 from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
@@ -62,7 +62,7 @@ class StreamingGram:
     """
 
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        self.center = center
+        self.center = check_flag("center", center)
         self.device = device
         self._state = _State()
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
-from gpunet.checks import as_array, real_array
+from gpunet.checks import as_array, check_integers, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.decompose import VANISHING, decompose
 from gpunet.linalg.device_patches import images_at_a_time, patch_block, patch_sums
@@ -126,8 +126,7 @@ class PatchDensities:
             )
         if labels.shape != images.shape[:1]:
             raise ShapeError(f"labels have shape {labels.shape}: expected ({len(images)},), one label an image")
-        if labels.dtype.kind not in "biu":
-            raise InputError(f"labels have dtype {labels.dtype}: expected integers; convert them with .astype('int64')")
+        check_integers(labels)
         dtype = np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
         if self.shape is not None and self.uint8 != (dtype == np.uint8):
             before = "uint8" if self.uint8 else "numbers of other dtypes"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import is_number, on_device, real_array
+from gpunet.checks import check_flag, check_integers, is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
@@ -81,7 +81,7 @@ def class_pca(
     >>> bool(pca.explained_variance_ratio[0].sum() > 0.9)
     True
     """
-    x = check_matrix(x, "x")
+    x, center = check_matrix(x, "x"), check_flag("center", center)
     labels = _check_labels(labels, x)
     if components is None and variance is None:
         raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
@@ -93,7 +93,7 @@ def class_pca(
     chosen = []
     for index, rows in enumerate(np.split(order, starts[1:])):
         if fraction < 1:
-            size = max(1, round(fraction * len(rows)))
+            size = max(1, round(float(fraction) * len(rows)))
             rows = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
         most = min(len(rows), x.shape[1])
         if components is not None and components > most:
@@ -142,7 +142,7 @@ class StreamingClassGram:
     """
 
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        self.center, self.device = center, device
+        self.center, self.device = check_flag("center", center), device
         self.classes: dict[int, StreamingGram] = {}
 
     def reset(self) -> StreamingClassGram:
@@ -156,7 +156,8 @@ class StreamingClassGram:
         Raises as `StreamingGram.update` does; then no class has changed.
         """
         batch = real_array(batch, "batch")
-        if batch.ndim == 2 and len(batch) == 0 == len(labels):
+        labels = on_host(labels, "labels")
+        if batch.ndim == 2 and len(batch) == 0 == labels.size:
             return self
         x = check_matrix(batch, "batch")
         labels = _check_labels(labels, x)
@@ -177,6 +178,7 @@ class StreamingClassGram:
         labels = sorted(self.classes)
         if not labels:
             raise InputError("StreamingClassGram has seen no samples: call update(batch, labels) first")
+        check_count(k, variance, int(self.classes[labels[0]].features or 0))
         for label in labels:
             if k is not None and self.classes[label].count < k:
                 raise InputError(
@@ -232,6 +234,5 @@ def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
         raise ShapeError(f"x has shape {x.shape}: expected (samples, features); reshape it with x.reshape(len(x), -1)")
     if array.shape != x.shape[:1]:
         raise ShapeError(f"labels have shape {array.shape}: expected ({len(x)},), one label a sample of x {x.shape}")
-    if array.dtype.kind not in "biu":
-        raise InputError(f"labels have dtype {array.dtype}: expected integers; convert them with .astype('int64')")
+    check_integers(array)
     return array

@@ -166,7 +166,7 @@ def marchenko_pastur_median(beta: float) -> float:
     A = Σ c^k sin(kθ)/k = arctan(c sin θ/(1 − c cos θ)). Bisected in θ, to some 1e-15: ω(1) is 2.85836. The 2.8582 of
     the paper's table comes from a bisection that stops at 1e-3. Raises InputError for β outside (0, 1].
     """
-    check_range("beta", beta, above=0, most=1)
+    beta = check_range("beta", beta, above=0, most=1)
     c = math.sqrt(beta)
     low, high = 0.0, math.pi
     for _ in range(60):
@@ -206,5 +206,6 @@ def _check_shape(shape: Any) -> tuple[int, int]:
 
 
 def _check_share(name: str, value: Any) -> None:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) <= 1:
+    number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_, np.timedelta64))
+    if not (number and 0 < value <= 1):
         raise InputError(f"{name} is {shown(value)}: expected a number in (0, 1], say 0.5")

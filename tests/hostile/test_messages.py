@@ -76,4 +76,4 @@ def test_what_is_printable_stays_as_it_is_and_the_end_of_a_long_line_is_kept():
     long = str(InputError("given" + "x" * 10**5 + "do this"))
     assert long.startswith("givenx")
     assert long.endswith("xdo this")
-    assert str(InputError(Raising.__name__, 3)) == "('Raising', '3')"
+    assert str(InputError(Raising(), 3)) == "('<Raising>', '3')"

@@ -1,0 +1,386 @@
+"""The public names that are called, found by looking, and for each a call that is right.
+
+A new public name is a new target by itself; where its parameters have names that no table here knows,
+`test_every_target_has_a_call_that_is_right` says which.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import gpunet as gn
+from gpunet.linalg import StreamingClassGram
+from gpunet.losses import Loss
+from gpunet.samples import Samples
+from tests.hostile.pool import X
+
+Y = np.arange(60) % 3
+IMAGES = np.linspace(0, 1, 60 * 36, dtype="float32").reshape(60, 1, 6, 6)
+INSIDE = {"Array", "Layout", "Range", "Migration", "Backend", "Mapping"}  # annotations of what only the library makes
+OF_LAYERS = {"fit", "factorise", "merge", "config"}  # the others are a model's to call, as callbacks' are the trainer's
+BASES = (gn.Layer, gn.Optimizer, gn.Callback, Loss)
+NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components"}  # though they have a default
+REFUSED = {  # a right call, which can come to nothing here
+    **{
+        f"{kind}.{name}": "cannot be factorised|has no factors|is factored already"
+        for kind in ("Dense", "Conv2D", "MaxPool2D", "Flatten", "Reshape", "LowRankDense", "Activation")
+        for name in ("factorise", "merge")
+        if (kind, name) not in (("Dense", "factorise"), ("LowRankDense", "merge"))
+    },
+    "datasets.load_cifar10_batches": "not in",
+}
+Maker = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function, a constructor, or a method of a fresh object; `parameters` with whether they have a default."""
+
+    name: str
+    function: Callable[..., Any]
+    parameters: dict[str, bool]
+    owner: type | None = None  # whose method it is
+
+
+def public(module: types.ModuleType) -> list[str]:
+    """The public functions and classes of a module: those of `__all__`, or those that it defines."""
+    named = getattr(module, "__all__", None)
+    if named is not None:
+        return list(named)
+    own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
+    return [n for n, v in own.items() if not n.startswith("_") and (inspect.isfunction(v) or inspect.isclass(v))]
+
+
+def objects() -> Iterator[tuple[str, Any]]:
+    """Everything public and callable, exceptions aside."""
+    for name in gn.__all__:
+        found = getattr(gn, name)
+        if isinstance(found, types.ModuleType):
+            yield from ((f"{name}.{each}", getattr(found, each)) for each in public(found))
+        else:
+            yield name, found
+    yield "Samples", Samples
+
+
+def methods(kind: type) -> Iterator[tuple[str, Any]]:
+    """Public methods that a user may call: no hooks, nothing of bases, nothing that is handed the library's own."""
+    if kind in BASES or issubclass(kind, gn.Callback | Loss) or kind.__module__.startswith("gpunet.datasets"):
+        return
+    for name, method in inspect.getmembers(kind):
+        if (
+            name.startswith("_")
+            or not callable(method)
+            or not str(getattr(method, "__module__", "")).startswith("gpunet")
+        ):
+            continue
+        words = {
+            word
+            for p in inspect.signature(method).parameters.values()
+            for word in re.findall(r"\w+", str(p.annotation))
+        }
+        if issubclass(kind, gn.Layer):
+            shown = name in OF_LAYERS
+        else:
+            shown = kind in (gn.Sequential, Samples) or not words & INSIDE
+        if shown:
+            yield name, method
+    if issubclass(kind, gn.Optimizer):
+        yield "learning_rate=", lambda self, learning_rate: setattr(self, "learning_rate", learning_rate)
+
+
+def targets() -> dict[str, Target]:
+    """All of them by name."""
+    found: dict[str, Target] = {}
+    seen: set[int] = set()
+    for name, value in objects():
+        if id(value) in seen or not callable(value) or inspect.isabstract(value):
+            continue
+        if inspect.isclass(value) and issubclass(value, BaseException):
+            continue
+        seen.add(id(value))
+        found[name] = Target(name, value, parameters_of(value))
+        if inspect.isclass(value):
+            for method, function in methods(value):
+                own = parameters_of(function)
+                own.pop("self", None)
+                bound = inspect.ismethod(function)
+                found[f"{name}.{method}"] = Target(f"{name}.{method}", function, own, None if bound else value)
+    return found
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
+    given = inspect.signature(function).parameters.values()
+    return {p.name: p.default is not p.empty for p in given if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def call(target: Target, values: dict[str, Any]) -> Any:
+    """The call, on a fresh object where it is a method."""
+    if target.owner is None:
+        return target.function(**values)
+    return target.function(made(target.owner, target.name.rpartition(".")[2]), **values)
+
+
+# -- objects and values that are right ------------------------------------------------------------------------------
+
+
+def backend() -> Any:
+    return gn.get_backend("cpu")
+
+
+def model(built: bool = True) -> Any:
+    found = gn.Sequential([gn.Dense(4, "relu"), gn.Dense(3)])
+    if built:
+        found.build((5,), backend())
+        found.bind(60)
+        found.forward(X.astype("float32"))
+    return found
+
+
+def trainer() -> Any:
+    found = gn.Trainer(model(built=False), device="cpu")
+    found.prepare((5,))
+    found._workspace(60)
+    return found
+
+
+def samples() -> Any:
+    return Samples.of(backend(), X, Y, 3)
+
+
+def sums() -> Any:
+    return gn.StreamingGram().update(X)
+
+
+def class_sums() -> Any:
+    return StreamingClassGram().update(X, Y)
+
+
+def optimizer(kind: type) -> Any:
+    found = kind(0.1)
+    found.attach(backend(), np.ones(5, "float32"), np.ones(5, "float32"), 0)
+    return found
+
+
+def pca() -> Any:
+    return gn.class_pca(X, Y, 2)
+
+
+@cache
+def targets_by_class() -> dict[type, Target]:
+    return {target.function: target for target in targets().values() if inspect.isclass(target.function)}
+
+
+def made(kind: type, method: str) -> Any:
+    """A fresh object of that class, ready for the method."""
+    if method in ("factorise", "merge") and kind in (gn.Dense, gn.LowRankDense):
+        layer = right(targets_by_class()[kind])
+        gn.Sequential([layer]).build((5,), backend())
+        return layer
+    if issubclass(kind, gn.Optimizer):
+        return optimizer(kind)
+    known: dict[type, Maker] = {
+        gn.Sequential: model,
+        gn.Trainer: trainer,
+        Samples: samples,
+        gn.StreamingGram: sums,
+        StreamingClassGram: class_sums,
+    }
+    return known[kind]() if kind in known else right(targets_by_class()[kind])
+
+
+def right(target: Target) -> Any:
+    """The call with all that it needs, and nothing wrong."""
+    return call(target, {name: value(target, name) for name in target.parameters if needed(target, name)})
+
+
+def needed(target: Target, name: str) -> bool:
+    """Whether the call must say it."""
+    return not target.parameters[name] or f"{target.name}.{name}" in NEEDED
+
+
+def saved() -> Any:
+    gn.save(model(), "model.safetensors")
+    return "model.safetensors"
+
+
+def entry() -> Any:
+    return gn.datasets.entry("digits")
+
+
+VALUES: dict[str, Maker] = {
+    "model": model,
+    "loss": lambda: "softmax_cross_entropy",
+    "optimizer": lambda: gn.Adam(),
+    "device": lambda: "cpu",
+    "dtype": lambda: "float32",
+    "seed": lambda: 3,
+    "graphs": lambda: "auto",
+    "x": lambda: X.copy(),
+    "y": Y.copy,
+    "labels": Y.copy,
+    "epochs": lambda: 1,
+    "batch_size": lambda: 16,
+    "validation_data": lambda: (X, Y),
+    "shuffle": lambda: True,
+    "callbacks": lambda: [gn.DivergenceGuard()],
+    "progress": lambda: False,
+    "checkpoint": lambda: "run",
+    "checkpoint_every": lambda: 1,
+    "resume": lambda: False,
+    "order": lambda: np.arange(60),
+    "input_shape": lambda: (5,),
+    "what": lambda: "data",
+    "train": samples,
+    "n": lambda: 60,
+    "reason": lambda: "enough",
+    "layers": lambda: [gn.Dense(3)],
+    "z": lambda: np.zeros((60, 3), "float32"),
+    "dz": lambda: np.zeros((60, 3), "float32"),
+    "batch": lambda: X.copy(),
+    "backend": backend,
+    "config": lambda: model().config(),
+    "name": lambda: "0",
+    "layer": lambda: gn.Dense(4, "relu"),
+    "state": lambda: "restart",
+    "pretrain": lambda: 0.2,
+    "rank": lambda: 2,
+    "split": lambda: "left",
+    "policy": lambda: "count",
+    "merge": lambda: True,
+    "factor": lambda: 0.5,
+    "every": lambda: 2,
+    "low": lambda: 0.1,
+    "high": lambda: 0.5,
+    "half": lambda: 3,
+    "halve": lambda: True,
+    "least": lambda: 0.0,
+    "metric": lambda: "train_loss",
+    "patience": lambda: 2,
+    "restore_best": lambda: True,
+    "times": lambda: 2.0,
+    "step": lambda: 1e-4,
+    "units": lambda: 3,
+    "activation": lambda: "relu",
+    "weight": lambda: "zeros",
+    "bias": lambda: "zeros",
+    "trainable": lambda: True,
+    "filters": lambda: 2,
+    "kernel": lambda: 3,
+    "pool": lambda: 2,
+    "padding": lambda: "same",
+    "left": lambda: "zeros",
+    "right": lambda: "zeros",
+    "size": lambda: 2,
+    "shape": lambda: (3, 5),
+    "learning_rate": lambda: 0.1,
+    "momentum": lambda: 0.9,
+    "l2": lambda: 0.1,
+    "beta1": lambda: 0.9,
+    "beta2": lambda: 0.9,
+    "epsilon": lambda: 1e-8,
+    "reduction": lambda: "sum",
+    "path": saved,
+    "a": lambda: X.copy(),
+    "k": lambda: 2,
+    "method": lambda: "auto",
+    "compute": lambda: "both",
+    "tol": lambda: 1e-3,
+    "components": lambda: 2,
+    "variance": lambda: 0.9,
+    "center": lambda: True,
+    "fraction": lambda: 0.5,
+    "threshold": lambda: 0.9,
+    "weights": lambda: pca().explained_variance_ratio,
+    "alpha": lambda: 0.5,
+    "share": lambda: 0.9,
+    "other": sums,
+    "correlation": lambda: 0.9,
+    "most": lambda: 3,
+    "place": lambda: 1,
+    "vectors": lambda: X[:3],
+    "outputs": lambda: 3,
+    "rng": lambda: np.random.default_rng(0),
+    "std": lambda: 0.1,
+    "drawing": lambda: "zeros",
+    "draw": lambda: gn.init.zeros,
+    "text": lambda: "text",
+    "value": lambda: 3,
+    "index": lambda: 0,
+    "folder": lambda: "no-folder",
+    "data_dir": lambda: "data",
+    "name_or_path": lambda: "digits",
+    "mirrors": lambda: ["http://127.0.0.1:9/"],
+    "timeout": lambda: 0.1,
+    "names": lambda: ["x"],
+    "check": lambda: True,
+    "every_class": lambda: True,
+    "dataset": lambda: gn.datasets.load("digits"),
+    "classes": lambda: 3,
+    "scale": lambda: 1.0,
+    "copy": lambda: True,
+    "missing": lambda: ["a"],
+    "override": lambda: "data",
+    "decay": lambda: True,
+    "output": lambda: (3,),
+    "parameters": dict,
+    "thresholds": lambda: None,
+}
+OWN: dict[str, Maker] = {  # where a name means something else
+    "Sequential.bind.batch": lambda: 20,
+    "Sequential.use.n": lambda: 20,
+    "Sequential.forward.x": lambda: X.astype("float32"),
+    "Dense.fit.x": lambda: X.copy(),
+    "Conv2D.fit.x": IMAGES.copy,
+    "deduplicate.components": pca,
+    "linalg.StreamingClassGram.merge.other": class_sums,
+    "Reshape.shape": lambda: (5,),
+    "Factorise.layers": lambda: ["0"],
+    "EarlyStopping.metric": lambda: "validation_loss",
+    "Activation.activation": lambda: "relu",
+    "MaxPool2D.size": lambda: 2,
+    "datasets.entry.name": lambda: "digits",
+    "datasets.status.name": lambda: "digits",
+    "datasets.dataset_dir.name": lambda: "mnist",
+    "datasets.fetch.name": lambda: "digits",
+    "optim.resolve.optimizer": lambda: "adam",
+    "losses.resolve.loss": lambda: "squared_error",
+    "Conv2D.spec.input_shape": lambda: (1, 6, 6),
+    "MaxPool2D.spec.input_shape": lambda: (1, 6, 6),
+    "gradient_check.x": lambda: X[:4],
+    "gradient_check.labels": lambda: Y[:4],
+    "datasets.Entry.located.folder": lambda: __import__("pathlib").Path("x"),
+    "Conv2D.bias": lambda: "zeros",
+    "datasets.RemoteFile.locate.folder": lambda: __import__("pathlib").Path("x"),
+    "datasets.load_cifar10_batches.names": lambda: ("data_batch_1",),
+}
+FREE = {
+    "datasets.Archive",
+    "datasets.Dataset",
+    "datasets.Entry",
+    "datasets.RemoteFile",
+    "datasets.Status",
+    "linalg.PCA",
+    "linalg.SVD",
+    "linalg.ClassPCA",
+    "optim.Range",
+    "layers.Parameter",
+    "layers.Spec",
+    "Samples",
+    "History",
+}
+
+
+def value(target: Target, name: str) -> Any:
+    """A right value of a parameter; records that only hold what they are given take anything."""
+    own = OWN.get(f"{target.name}.{name}")
+    if own is None and target.name in FREE and name not in VALUES:
+        return None
+    return (own or VALUES[name])()
