@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,16 +11,18 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from gpunet.errors import InputError, RunError
+from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
 TRIES = 4  # two workers that come first at the same time make the same tables
 DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LGPL and the GPL
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
+LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -62,7 +63,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, ValueError):
+        with _told(url, OSError, StorageInternalError):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -82,9 +83,14 @@ def quiet() -> None:
 
 
 def _journal(path: str) -> BaseStorage:
-    # A worker that was killed while it wrote leaves its lock; 30 s, the default, is long for one that is held for ms.
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path, grace_period=10)))
-    storage.get_all_studies()  # a file that is no journal shows itself here
+    journal = Journal(path)
+    try:
+        storage = JournalStorage(journal)  # which reads all of it
+    except DamagedError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise DamagedError(NO_JOURNAL) from error
+    journal.mend()
     return storage
 
 
@@ -149,7 +155,7 @@ def _lost(url: str) -> Iterator[None]:
     """What a storage raises that fails in mid-run."""
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except LOST as error:
         raise RunError(
             f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error)}; the same command goes on where "
             "it stopped"
@@ -159,11 +165,11 @@ def _lost(url: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """The driver's own words, without SQLAlchemy's around them."""
     inner = getattr(error, "orig", None) or error
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
     first = inner.args[0] if inner.args else inner
     if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
         return str(first["M"])
-    if isinstance(error, json.JSONDecodeError):
-        return "it is not a journal of Optuna's"
     return " ".join(str(inner).split()).rstrip(".") or type(inner).__name__
 
 

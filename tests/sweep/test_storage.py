@@ -133,6 +133,27 @@ def test_a_database_that_is_lost(tmp_path):
         lose()
 
 
+def test_a_database_on_a_disk_that_fills_up(tmp_path, monkeypatch):
+    """What is finished stays, no trial counts as failed for it, and the same command goes on."""
+    resource = pytest.importorskip("resource", reason="limits are POSIX")
+    monkeypatch.setattr("gpunet.sweep.lease.LEASE", 0.1)  # of what this process left running, which is alive
+
+    def go():
+        return without_seconds(search(BOWL, {}, SPACE, trials=20, stages=1, storage="a.db"))
+
+    with opened("a.db") as storage:
+        Board.start(storage, Spec(BOWL, {}, tuple(SPACE), 20, 1, 0, "maximize"), "a.db")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.db").stat().st_size + 20_000, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"a\.db' was lost: .*(full|I/O).*; the same command goes on") as error:
+            go()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert go() == undisturbed(20, 1)
+
+
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])
 def test_the_same_table_from_files(storage):
     assert without_seconds(search(BOWL, {}, SPACE, trials=6, stages=2, storage=storage)) == undisturbed(6, 2)
