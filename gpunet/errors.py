@@ -7,6 +7,7 @@ turns an `InputError` into exit code 2 and a `RunError` into exit code 1, withou
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class GpunetError(Exception):
@@ -51,6 +52,14 @@ class MemoryFullError(RunError):
 
 class FetchError(RunError):
     """No mirror delivered a file with the right content; says what each of them answered."""
+
+
+class StorageLostError(RunError):
+    """A sweep's storage that is gone; `table` has the trials that were finished until then."""
+
+    def __init__(self, message: str, table: Any) -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class OutputError(InputError):

@@ -46,6 +46,11 @@ def storage_url(given: str) -> str:
     return DRIVERS.get(scheme, scheme) + separator + rest
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a storage that is one."""
+    return Path(url.partition(":///")[2]) if url.startswith(("sqlite:", "journal:")) else None
+
+
 def shown(url: str) -> str:
     """The URL without its password."""
     return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
@@ -111,7 +116,7 @@ class Database(RDBStorage):
 
 
 def _database(url: str) -> Database:
-    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError, ValueError, TypeError)
+    errors = (ImportError, *LOST, RuntimeError, OSError, ValueError, TypeError)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
@@ -157,13 +162,14 @@ def _lost(url: str) -> Iterator[None]:
         yield
     except LOST as error:
         raise RunError(
-            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error)}; the same command goes on where "
-            "it stopped"
+            f"the storage '{shown(url)}' was lost: {_reason(error)}; the same command goes on where it stopped"
         ) from error
 
 
 def _reason(error: BaseException) -> str:
     """The driver's own words, without SQLAlchemy's around them."""
+    if isinstance(error, StorageInternalError) and error.__cause__:
+        error = error.__cause__
     inner = getattr(error, "orig", None) or error
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
@@ -180,7 +186,7 @@ def _hint(url: str, error: Exception) -> str:
         return "; install the driver with: pip install pymysql"
     if isinstance(error, TypeError):  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
-    path = Path(url.partition(":///")[2])
-    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
+    path = file_of(url)
+    if path and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

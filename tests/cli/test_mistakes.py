@@ -211,8 +211,10 @@ def test_a_folder_in_the_place_of_a_file(capsys, own, tmp_path, name):
     assert name == "result.json" or "result.json" in files(tmp_path / "out")
 
 
-@pytest.mark.parametrize("json", [(), ("--json",)])
-@pytest.mark.parametrize("fault", ["vanished", "a file now", "full", "full everywhere"])
+@pytest.mark.parametrize(
+    ("fault", "json"),
+    [("vanished", ()), ("a file now", ()), ("full", ()), ("full", ("--json",)), ("full everywhere", ())],
+)
 def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fault, json):
     """What was computed lies where it was asked for, or where the line says; and nowhere else."""
     out, compute, real = tmp_path / "runs" / "mine", Work.compute, os.fsync
