@@ -148,8 +148,8 @@ def test_a_missing_folder_and_a_bad_name_are_one_line(tmp_path):
 LIVING = """
 import sys
 from pathlib import Path
-from gpunet.files import _temporary
-with _temporary(Path(sys.argv[1])) as (name, file):
+from gpunet.files import temporary
+with temporary(Path(sys.argv[1])) as (name, file):
     print(name, flush=True)
     sys.stdin.read()
 """

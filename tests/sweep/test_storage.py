@@ -151,6 +151,7 @@ def test_a_storage_that_is_deleted_meanwhile(tmp_path, storage, workers):
     assert table.best["value"] == max(row["value"] for row in table if row["value"] is not None)
 
 
+@pytest.mark.slow
 def test_a_database_on_a_disk_that_fills_up(tmp_path, monkeypatch):
     """What is finished stays, no trial counts as failed for it, and the same command goes on."""
     resource = pytest.importorskip("resource", reason="limits are POSIX")
