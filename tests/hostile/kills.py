@@ -128,8 +128,9 @@ def _sweep(journal: bool) -> Job:
 
     return Job(
         lambda folder: _gpunet(
-            "sweep", "train", "--param", "learning_rate=log:1e-4..1e-1", "--param", "hidden=int:4..32", "--trials", 8, "--stages", 1,
-            "--epochs", 2, "--workers", 2, "--device", "numpy", "--storage", url(folder), "--out", folder,
+            "sweep", "train", "--param", "learning_rate=log:1e-4..1e-1", "--param", "hidden=int:4..32", "--trials", 8,
+            "--stages", 1, "--epochs", 2, "--workers", 2, "--device", "numpy", "--storage", url(folder),
+            "--out", folder,
         ),
         kept, lambda folder, _: _result_json(folder / "result.json"),
     )  # fmt: skip
