@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import re
-import secrets
 import stat
 import tempfile
 import time
@@ -198,7 +197,7 @@ def _created(path: Path) -> tuple[int, str]:
     """Never a file that is there, or a link: and with the rights that the umask leaves it, as any other."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     while True:
-        name = str(path.with_name(f".{_short(path)}.{secrets.token_hex(4)}.part"))
+        name = str(path.with_name(f".{_short(path)}.{os.urandom(4).hex()}.part"))
         try:
             handle = os.open(name, flags, 0o666)
         except FileExistsError:
