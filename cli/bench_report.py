@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpunet.cli import options
+
+if TYPE_CHECKING:
+    from gpunet.bench.report import Report
 
 
 def report(
@@ -29,20 +32,28 @@ def report(
     Example: pytest benchmarks --benchmark-only --benchmark-json here.json, then gpunet bench report here.json
     """
     from gpunet.bench import report as bench
-    from gpunet.files import writable_folder
+    from gpunet.errors import RunError
+    from gpunet.experiments.schema import RESULT
+    from gpunet.files import results_first, writable_folder
 
     found = bench.report(files)
-    folder = writable_folder(out)
-    from gpunet.report import bench_figures, bench_tables
+    folder = writable_folder(out, RESULT)
+    from gpunet.report import bench_figures
 
-    figures, path = bench_figures.draw(found, folder), found.write(folder)
+    path, figures, problem = results_first(lambda: found.write(folder), lambda: bench_figures.draw(found, folder))
     if json:
-        print(path.read_text(), end="")
-        return
+        print(found.text(), end="")
+    else:
+        _print(found, [str(path), *(each.name for each in figures)])
+    if problem:
+        raise RunError(problem)
+
+
+def _print(found: Report, written: list[str]) -> None:
+    from gpunet.report import bench_tables
     from gpunet.report.tables import console, rich_tables
 
     screen = console()
     for table in rich_tables(bench_tables.sheets(found)):
         screen.print(table)
-    written = f"Written: {path}, {', '.join(each.name for each in figures)}"
-    screen.print(written, markup=False, highlight=False, soft_wrap=True)
+    screen.print(f"Written: {', '.join(written)}", markup=False, highlight=False, soft_wrap=True)

@@ -53,22 +53,28 @@ def scaling(
     from gpunet.backend import get_backend
     from gpunet.bench import scaling as bench
     from gpunet.bench.steps import threads
+    from gpunet.errors import RunError
     from gpunet.experiments.provenance import Stopwatch
-    from gpunet.files import writable_folder
+    from gpunet.experiments.schema import RESULT
+    from gpunet.files import results_first, writable_folder
     from gpunet.progress import progress
     from gpunet.report import scaling_figure
 
     settings = bench.Settings(_widths(width), _alphas(alpha), meaning, batch, layers, rounds)
-    backend, watch, folder = get_backend(device), Stopwatch(), writable_folder(out)
+    backend, watch, folder = get_backend(device), Stopwatch(), writable_folder(out, RESULT)
     with progress(True) as bar:
         report = bench.compare(settings, backend, bar)
-    figure = scaling_figure.draw(report, folder)
-    path = report.write(folder, watch.provenance(backend) | {"threads": threads()})
+    made = watch.provenance(backend) | {"threads": threads()}
+    path, figures, problem = results_first(
+        lambda: report.write(folder, made), lambda: [scaling_figure.draw(report, folder)]
+    )
     if json:
-        print(path.read_text(), end="")
-        return
-    _print(report)
-    typer.echo(f"Written: {path}, {figure.name}")
+        print(report.text(made), end="")
+    else:
+        _print(report)
+        typer.echo(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}")
+    if problem:
+        raise RunError(problem)
 
 
 def _widths(text: str) -> tuple[int, ...]:

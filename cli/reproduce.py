@@ -70,7 +70,7 @@ def reproduce(
     except KeyboardInterrupt:
         raise Interrupted(_kept(request, out, json)) from None
     if json:
-        print(outcome.book.path.read_text(), end="")
+        print(outcome.book.text, end="")
     else:
         _print(outcome)
     if outcome.problems:
@@ -103,5 +103,5 @@ def _print(outcome: Outcome) -> None:
     screen.print(summary(outcome.book, outcome.runs))
     if outcome.book.quick:
         screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)
-    written = [outcome.book.path, *([outcome.page] if outcome.page else [])]
-    screen.print(f"Written: {', '.join(map(str, written))}", markup=False, highlight=False, soft_wrap=True)
+    written = [str(path) for path in (outcome.book.at, outcome.page) if path]
+    screen.print(f"Written: {', '.join(written) or 'nothing'}", markup=False, highlight=False, soft_wrap=True)

@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gpunet.experiments.work import Work
+    from gpunet.experiments.work import Done, Work
 
 
 def finish(work: Work, folder: Path, device: str, json: bool) -> None:
     """Carry an experiment out, which checks the folder first and writes; print."""
+    from gpunet.errors import RunError
     from gpunet.progress import progress
 
     with progress(True) as bar:
         done = work.carry_out(folder, device, bar)
-    if json:
-        print(done.path.read_text(), end="")
-        return
+    if json or done.path is None:  # written nowhere: at least here
+        print(done.result.text(), end="")
+    else:
+        _print(work, done)
+    if done.problem:
+        raise RunError(done.problem)
+
+
+def _print(work: Work, done: Done) -> None:
     from gpunet.report.tables import console, verdict_line
 
     screen = console()
@@ -25,5 +32,5 @@ def finish(work: Work, folder: Path, device: str, json: bool) -> None:
         screen.print(table)
     screen.print(f"Claims: {verdict_line(done.result)}", markup=False, soft_wrap=True)
     seconds = done.result.provenance["seconds"]
-    written = f"Written: {done.path}, {', '.join(path.name for path in done.figures)} ({seconds:.0f} s)"
+    written = f"Written: {', '.join([str(done.path), *(path.name for path in done.figures)])} ({seconds:.0f} s)"
     screen.print(written, markup=False, highlight=False, soft_wrap=True)

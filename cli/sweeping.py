@@ -99,21 +99,30 @@ def run(
     compute: Callable[[str, Progress], Table],
 ) -> None:  # fmt: skip
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
+    from gpunet.errors import StorageLostError
     from gpunet.experiments.provenance import Stopwatch
+    from gpunet.experiments.schema import RESULT
     from gpunet.files import writable_folder
     from gpunet.progress import progress
     from gpunet.sweep.results import as_result
 
     watch = Stopwatch()
-    folder = out if what is None else writable_folder(out or Path("runs") / f"{what}-{dataset}")
+    folder = out or (None if what is None else Path("runs") / f"{what}-{dataset}")
+    if folder is not None:
+        writable_folder(folder, RESULT)
     url = storage or f"sqlite:///{folder}/sweep.db"
+    lost = None
     try:
         with progress(True) as bar:
             table = compute(url, bar)
+    except StorageLostError as error:
+        table, lost = error.table, error
     except KeyboardInterrupt:
         print("gpunet: the finished trials are kept; the same command goes on where it stopped", file=sys.stderr)
         raise
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
+    if lost:
+        raise lost
     if not table.ended("complete"):
         _ = table.best  # which says why there is none
 
@@ -126,19 +135,27 @@ def _name_of(table: Table) -> str:
 
 
 def _finish(result: Any, folder: Path | None, json: bool) -> None:
-    from gpunet.files import writable_folder
-    from gpunet.report import sweep_figures, sweep_tables
+    from gpunet.errors import RunError
+    from gpunet.files import results_first
+    from gpunet.report import sweep_figures
+
+    path: Path | None = None
+    figures: list[Path] = []
+    problem = ""
+    if folder is not None:
+        path, figures, problem = results_first(lambda: result.write(folder), lambda: sweep_figures.draw(result, folder))
+    if json:
+        print(result.text(), end="")
+    else:
+        _print(result, [str(path), *(figure.name for figure in figures)] if path else [])
+    if problem:
+        raise RunError(problem)
+
+
+def _print(result: Any, written: list[str]) -> None:
+    from gpunet.report import sweep_tables
     from gpunet.report.tables import console
 
-    written = []
-    if folder is not None:
-        figures = sweep_figures.draw(result, writable_folder(folder))
-        written = [str(result.write(folder)), *(path.name for path in figures)]
-    if json:
-        import json as json_module
-
-        print(json_module.dumps(result.to_json(), indent=1))
-        return
     screen = console()
     for table in sweep_tables.tables(result):
         screen.print(table)

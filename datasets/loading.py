@@ -39,7 +39,7 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
         from .folder import load_folder
 
         return load_folder(path)
-    if file:
+    if path.is_file():
         if path.suffix.lower() != ".npz":
             raise DataError(
                 f"{path}: expected an .npz file or a folder of IDX files or images, not a file of this kind"

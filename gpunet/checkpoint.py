@@ -8,10 +8,12 @@ callbacks. Orders of samples need no state: they are drawn from seed and epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range, is_number
 from gpunet.errors import DataError, InputError, OutputError
-from gpunet.files import writable_folder
+from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.identity import asked, difference, to_json
 from gpunet.limits import DAMAGE, check_room
 from gpunet.model import Sequential
@@ -62,6 +64,8 @@ class Checkpoints(Callback):
         self.every = max(1, round(min(every * per_epoch, sys.maxsize)))
         self.saved: Saved | None = None
         self.step = -1  # of the checkpoint in the file
+        self.failed = False  # whether the one after it could not be written
+        self.held = contextlib.ExitStack()
 
     def steps(self, total: int) -> Iterable[int]:
         """Those between which `every` steps lie; after the last one `on_fit_end` saves."""
@@ -71,7 +75,8 @@ class Checkpoints(Callback):
         """Read and check what is to be resumed, before anything is changed."""
         if self.folder is None:
             return
-        self.path = writable_folder(Path(self.folder)) / FILE
+        self.path = writable_folder(self.folder, FILE) / FILE
+        self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
         if self.resume and self.path.exists():
             self.saved = read(self.path)
@@ -80,6 +85,10 @@ class Checkpoints(Callback):
                     f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
                     "another folder"
                 )
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.held.close()
 
     def take_up(self, trainer: Trainer) -> int:
         """Put trainer and callbacks where the checkpoint left them; how many steps lie behind."""
@@ -146,11 +155,30 @@ class Checkpoints(Callback):
     def on_fit_end(self, trainer: Trainer) -> None:
         """Save the state after the last step, before other callbacks have the last word on the model."""
         if self.folder is not None:
-            self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch)
+            self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch, last=True)
 
-    def _save(self, trainer: Trainer, step: int) -> None:
+    def _save(self, trainer: Trainer, step: int, last: bool = False) -> None:
+        """A full disk, or a folder that is gone, must not cost the training: that is said once, and at the end."""
         if step == self.step:
             return
+        content = self._content(trainer, step)
+        try:
+            if last:
+                write_or_keep(self.path, content)
+            else:
+                with contextlib.suppress(OSError):  # deleted meanwhile
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, content)
+        except OutputError as error:
+            if last:
+                warnings.warn(f"the last checkpoint is missing: {error}", RuntimeWarning, 2)
+            elif not self.failed:
+                warnings.warn(f"no checkpoint: {error}; training goes on, and the next is tried", RuntimeWarning, 2)
+            self.failed = True
+        else:
+            self.step, self.failed = step, False
+
+    def _content(self, trainer: Trainer, step: int) -> bytearray:
         trainer._follow()  # a layer may have been replaced since the last step
         optimizer, ages = trainer.optimizer.export(_layout(trainer))
         tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
@@ -167,26 +195,7 @@ class Checkpoints(Callback):
             "stopped": trainer.stopped, "model": model, "optimizer": trainer.optimizer.settings, "ages": ages,
             "history": trainer.history.epochs, "callbacks": states,
         }  # fmt: skip
-        write(self.path, seal(arrays, {MODEL: model, KEY: to_json(entry)}))
-        self.step = step
-
-
-def write(path: Path, content: bytes | bytearray) -> None:
-    """Write beside, wait for the disk, rename: whatever dies at whatever moment, the old file or the new one is whole.
-
-    Waiting costs 4 ms, or 60 for 64 MB: without it a process may be killed at any moment, but after a power failure
-    the renamed file could be an empty one, and the old one gone. The neighbour has one name, so that being killed
-    leaves one of them at most.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise OutputError(f"cannot write the checkpoint '{path}': {error.strerror or error}") from error
+        return seal(arrays, {MODEL: model, KEY: to_json(entry)})
 
 
 def read(path: Path) -> Saved:

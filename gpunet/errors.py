@@ -7,6 +7,7 @@ turns an `InputError` into exit code 2 and a `RunError` into exit code 1, withou
 from __future__ import annotations
 
 import reprlib
+from pathlib import Path
 from typing import Any
 
 LONGEST = 1000  # characters of a message: a screen, not a log
@@ -61,8 +62,20 @@ class FetchError(RunError):
     """No mirror delivered a file with the right content; says what each of them answered."""
 
 
+class StorageLostError(RunError):
+    """A sweep's storage that is gone; `table` has the trials that were finished until then."""
+
+    def __init__(self, message: str, table: Any) -> None:
+        super().__init__(message)
+        self.table = table
+
+
 class OutputError(InputError):
-    """A folder or file that cannot be written."""
+    """A folder or file that cannot be written; `kept` is where its content lies instead, None where nowhere."""
+
+    def __init__(self, message: str, kept: Path | None = None) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 def printable(text: Any) -> str:

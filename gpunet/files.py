@@ -1,43 +1,257 @@
-"""Writing files so that nothing half-written is ever left behind."""
+"""Files that are there whole or not at all, in folders that one process writes to at a time.
+
+What a killed process leaves behind is `.NAME.xxxxxxxx.part` at most: the next one that writes NAME removes it, told
+from the temporary of a living process by the lock that this one holds.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
+import stat
 import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from gpunet.errors import InputError, OutputError, shown
 
+WINDOWS = os.name == "nt"  # which has no such locks, and neither renames nor removes what is open
+ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the file system has no locks to tell it by
+LONGEST = 200  # bytes of a file's name that its temporary has: 255 is the most
 
-def writable_folder(path: str | Path) -> Path:
-    """The folder, made if need be; OutputError where it cannot be made or written to."""
+
+def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
+    """The folder, made if need be; OutputError where it cannot be made or written to, or not under these names."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to '{folder}': {error.strerror or error}; choose another folder with --out"
-        ) from error
+        with temporary(folder / "probe") as (_, file):
+            file.write(bytes(4096))  # a disk that is full takes the name, but no content
+    except (OSError, ValueError) as error:
+        reason = _reason(error)
+        if isinstance(error, FileExistsError) and (found := _kind(folder)):
+            reason = f"it is {found}, no folder"
+        raise OutputError(f"cannot write to '{folder}': {reason}; choose another folder with --out") from error
+    for name in names:
+        check_replaceable(folder / name)
     return folder
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a neighbour first, then rename: after an interruption the old file or the new one stands there."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+def check_replaceable(path: Path) -> None:
+    """OutputError where something else than a plain file stands: that is neither written through nor replaced."""
+    try:
+        found = _kind(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write '{path}': {_reason(error)}") from error
+    if found not in ("", "a file"):
+        raise OutputError(
+            f"cannot write '{path}': {found} stands there, which is neither followed nor replaced; "
+            "remove it or choose another place"
+        )
+
+
+def write_atomically(path: Path, content: str | bytes | bytearray) -> None:
+    """Write beside, wait for the disk, rename: whatever dies at whatever moment, the old file or the new one is whole.
+
+    Waiting costs 4 ms, or 60 for 64 MB: without it a process may be killed at any moment, but after a power failure
+    the renamed file could be an empty one, and the old one gone. Raises OutputError.
+    """
+    check_replaceable(path)
+    try:
+        with temporary(path) as (name, file):
+            file.write(content.encode() if isinstance(content, str) else content)
+            put_in_place(name, file, path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file beside `path` and its name, locked while it is ours; removed at the end unless it was renamed.
+
+    First what killed processes left of such files is removed. Raises OSError.
+    """
+    _remove_abandoned(path)
+    handle, name = _created(path)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):  # interrupted just after the rename
+            yield name, file
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or gone with its folder
             os.unlink(name)
-        raise
+
+
+def put_in_place(name: str, file: BinaryIO, path: Path) -> None:
+    """Give a temporary its name, once the disk has it. Raises OSError."""
+    file.flush()
+    os.fsync(file.fileno())
+    if WINDOWS:  # elsewhere the lock is held till it has its name
+        file.close()
+    os.replace(name, path)
+
+
+def write_or_keep(path: Path, content: str | bytes | bytearray) -> None:
+    """`write_atomically` what took long to make: a folder that is gone is made again, and where it cannot be, kept.
+
+    That is in a new folder, FOLDER-kept, beside the one that was meant or in the system's temporary folder. Raises
+    OutputError, which says where; its `kept` is that path, None where there is no room anywhere.
+    """
+    try:
+        with contextlib.suppress(OSError):  # writing says why
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OutputError as error:
+        kept = _keep(path, content)
+        told = f"it is kept as '{kept}'" if kept else "nor could it be kept beside that or in the temporary folder"
+        raise OutputError(f"{error}; {told}", kept) from error
+
+
+def results_first(write: Callable[[], Path], draw: Callable[[], Iterable[Path]]) -> tuple[Path | None, list[Path], str]:
+    """Write results, then figures: where the results lie, the figures' paths, and what could not be written, or ""."""
+    path, figures = None, []
+    try:
+        path = write()
+        figures = list(draw())
+    except OutputError as error:
+        return path or error.kept, figures, str(error)
+    return path, figures, ""
+
+
+def remove(path: Path) -> None:
+    """Remove a file, where there is one, and what killed processes left of it."""
+    _remove_abandoned(path)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove '{path}': {_reason(error)}") from error
+
+
+def _keep(path: Path, content: str | bytes | bytearray) -> Path | None:
+    for place in _places(path):
+        with contextlib.suppress(OSError):
+            folder = _new_folder(place, path.parent.name or "gpunet")
+            try:
+                write_atomically(folder / path.name, content)
+                return folder / path.name
+            except OutputError:
+                folder.rmdir()
+    return None
+
+
+def _places(path: Path) -> Iterator[Path]:
+    with contextlib.suppress(OSError):  # the current folder itself may be gone
+        yield path.absolute().parent.parent
+    with contextlib.suppress(OSError):
+        yield Path(tempfile.gettempdir())
+
+
+def _new_folder(place: Path, name: str) -> Path:
+    for number in itertools.count(1):
+        folder = place / f"{name}-kept{'' if number == 1 else f'-{number}'}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder
+
+
+@contextlib.contextmanager
+def alone(folder: Path, who: str = "process", hint: str = " with --out") -> Iterator[None]:
+    """Hold the folder, which must exist, while the block runs; OutputError where another process holds it.
+
+    The lock is on the folder itself: nothing is left behind, and a process that is killed holds nothing any more. Where
+    the system or the file system has no locks nothing is held.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders; nor can one be read everywhere that can be written to
+        yield
+        return
+    try:
+        if _locked(handle) is False:
+            raise OutputError(
+                f"another {who} is writing to '{folder}': wait for it to end, or choose another folder{hint}"
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool | None:
+    """Whether we hold a file now; None where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, ImportError):  # a file system, or a system, without them
+        return None
+    return True
+
+
+def _created(path: Path) -> tuple[int, str]:
+    """Never a file that is there, or a link: and with the rights that the umask leaves it, as any other."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    while True:
+        name = str(path.with_name(f".{_short(path)}.{os.urandom(4).hex()}.part"))
+        try:
+            handle = os.open(name, flags, 0o666)
+        except FileExistsError:
+            continue
+        if _locked(handle) is not False and os.path.exists(name):
+            return handle, name
+        os.close(handle)  # somebody took it for abandoned in between
+
+
+def _remove_abandoned(path: Path) -> None:
+    """The temporaries of `path` whose processes are gone."""
+    ours = re.compile(rf"\.{re.escape(_short(path))}(\.[0-9a-z_]{{8}})?\.part")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for each in entries:
+            if ours.fullmatch(each.name) and each.is_file(follow_symlinks=False):
+                remove_abandoned(each.path)
+
+
+def remove_abandoned(name: str | Path) -> None:
+    """Remove a temporary file unless a living process holds it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            free = _locked(handle)
+            if free is None:
+                free = time.time() - os.fstat(handle).st_mtime > ABANDONED
+            if free and not WINDOWS:
+                os.unlink(name)
+        finally:
+            os.close(handle)
+        if free and WINDOWS:
+            os.unlink(name)
+
+
+def _short(path: Path) -> str:
+    return os.fsdecode(os.fsencode(path.name)[:LONGEST])
+
+
+def _kind(path: Path) -> str:
+    """What stands there, in words; "" for nothing."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    if stat.S_ISLNK(mode):
+        return f"a symbolic link to '{os.readlink(path)}'"
+    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
+def _reason(error: Exception, folder: Path | None = None) -> str:
+    if isinstance(error, FileNotFoundError) and folder is not None and not folder.is_dir():
+        return f"there is no folder '{folder}'"
+    return str(getattr(error, "strerror", None) or error)
 
 
 def check_path(name: str, value: Any) -> Path:

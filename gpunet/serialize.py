@@ -18,8 +18,8 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
-from gpunet.errors import DataError, InputError, OutputError, ShapeError
-from gpunet.files import check_path, write_atomically
+from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.layers.flatten import MOST_DIMENSIONS
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 from gpunet.model import Sequential, check_model
@@ -30,7 +30,10 @@ SEAL, BLANK = "sha256", "0" * 64
 
 
 def save(model: Sequential, path: str | Path) -> None:
-    """Write the model's parameters and the description of its layers, in one piece.
+    """Write the model's parameters and the description of its layers, in one piece; a missing folder is made.
+
+    Raises OutputError where that cannot be: what stands there is no plain file, and then nothing is written; or the
+    disk is full, say, and then the model is kept elsewhere, which the message names.
 
     >>> import gpunet as gn
     >>> model = gn.Sequential([gn.Dense(3, "relu"), gn.Dense(2)])
@@ -44,10 +47,8 @@ def save(model: Sequential, path: str | Path) -> None:
     target = check_path("path", path)
     if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
-    try:
-        write_atomically(target, to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
-    except OSError as error:
-        raise OutputError(f"cannot write the model '{path}': {error.strerror or error}") from error
+    check_replaceable(target)
+    write_or_keep(target, to_bytes(arrays_of(model), metadata={KEY: describe(model)}))
 
 
 def describe(model: Sequential) -> str:

@@ -110,7 +110,8 @@ class Trainer(Evaluator):
         checkpoint: a folder, one for each run, to save the whole state to every `checkpoint_every` epochs (0.1: ten
         times an epoch) and at the end; see `gpunet.checkpoint`. resume: go on from the checkpoint there, on the CPU
         bit for bit as if nothing had happened, or from the beginning where there is none; a run that is finished
-        trains no more.
+        trains no more. A checkpoint that cannot be written ends no training: a warning says so, the next is tried, and
+        the last is kept elsewhere, with a warning that says where.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
         `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.
@@ -144,7 +145,7 @@ class Trainer(Evaluator):
         self.batch_size = self.plan.batch_size
         self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
         self.history, self.stopped, self.seconds = History(), "", 0.0
-        own, bar = not isinstance(progress, Progress), _progress(progress)
+        own, bar, saver = not isinstance(progress, Progress), _progress(progress), None
         try:
             saver = Checkpoints(checkpoint, checkpoint_every, self.plan.per_epoch, callbacks, resume)
             callbacks = [saver, *callbacks]  # first, so that what it saves is what the others have not touched yet
@@ -157,6 +158,7 @@ class Trainer(Evaluator):
                 callback.on_fit_end(self)
         finally:
             bar.close() if own else None
+            saver.close() if saver else None
             self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
             del self.plan  # and with it the data
         return History([dict(logs) for logs in self.history.epochs])

@@ -19,7 +19,14 @@ import math
 
 import numba
 
-kernel = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "arcp", "contract", "afn"})
+from gpunet.backend.numba_cache import cached
+
+FASTMATH = {"reassoc", "nsz", "arcp", "contract", "afn"}
+
+
+def kernel(function):  # type: ignore[no-untyped-def]
+    """Compiled at its first call, or taken from the cache."""
+    return cached(numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
 
 
 @kernel

@@ -13,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.bench.steps import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
-from gpunet.files import write_atomically
+from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import read_json
 
 
@@ -32,6 +32,7 @@ def json_option(parser: argparse.ArgumentParser) -> None:
     def section_file(text: str) -> Path:
         path = Path(text)
         try:
+            check_replaceable(path)
             read_sections(path) if path.exists() else {}
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
@@ -76,5 +77,4 @@ def write_section(path: Path, name: str, figures: dict[str, Any], made: dict[str
     """
     sections = read_sections(path) if path.exists() else {}
     sections[name] = figures | {"provenance": provenance() if made is None else made}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps({"sections": sections}, indent=1) + "\n")
+    write_or_keep(path, json.dumps({"sections": sections}, indent=1) + "\n")

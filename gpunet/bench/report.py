@@ -10,7 +10,8 @@ from typing import Any
 
 from gpunet.bench.ratios import Measured, Ratio, read
 from gpunet.errors import InputError
-from gpunet.files import write_atomically
+from gpunet.experiments.schema import RESULT
+from gpunet.files import write_or_keep
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,14 @@ class Report:
             "groups": {group: [_row(each, ratio) for each, ratio in self.rows(group)] for group in self.groups},
         }
 
+    def text(self) -> str:
+        """As JSON."""
+        return json.dumps(self.as_dict(), indent=1) + "\n"
+
     def write(self, folder: Path) -> Path:
         """Write `folder/result.json`; its path."""
-        path = folder / "result.json"
-        write_atomically(path, json.dumps(self.as_dict(), indent=1) + "\n")
+        path = folder / RESULT
+        write_or_keep(path, self.text())
         return path
 
 

@@ -27,8 +27,9 @@ from gpunet.bench.counts import allowed_step, merging_pays, step_total
 from gpunet.bench.steps import STILL, repeats, training
 from gpunet.checks import check_range
 from gpunet.errors import InputError, RunError
+from gpunet.experiments.schema import RESULT
 from gpunet.factorise import speed_up
-from gpunet.files import write_atomically
+from gpunet.files import write_or_keep
 from gpunet.limits import physical_memory
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.linalg.rank import RankRule
@@ -112,11 +113,15 @@ class Report:
     settings: Settings
     rows: list[Row]
 
+    def text(self, provenance: dict[str, Any]) -> str:
+        """As JSON."""
+        document = {"benchmark": "scaling"} | asdict(self) | {"provenance": provenance}
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
     def write(self, folder: Path, provenance: dict[str, Any]) -> Path:
         """Write `folder/result.json` in one piece."""
-        path = folder / "result.json"
-        document = {"benchmark": "scaling"} | asdict(self) | {"provenance": provenance}
-        write_atomically(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        path = folder / RESULT
+        write_or_keep(path, self.text(provenance))
         return path
 
 

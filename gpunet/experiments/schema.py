@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpunet.files import write_atomically
+from gpunet.files import write_or_keep
 
+RESULT = "result.json"
 Verdict = Literal["reproduced", "exceeded", "not reproduced", "not tested"]
 VERDICTS: tuple[Verdict, ...] = ("reproduced", "exceeded", "not reproduced", "not tested")
 
@@ -105,10 +106,14 @@ class Result:
         plain: dict[str, Any] = _plain(document)
         return plain
 
+    def text(self) -> str:
+        """The document as it is written."""
+        return json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+
     def write(self, folder: Path) -> Path:
-        """Write `folder/result.json` in one piece."""
-        path = folder / "result.json"
-        write_atomically(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
+        """Write `folder/result.json` in one piece; OutputError where that cannot be, see `files.write_or_keep`."""
+        path = folder / RESULT
+        write_or_keep(path, self.text())
         return path
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.backend import Backend
 from gpunet.experiments import registry
-from gpunet.experiments.schema import Result
-from gpunet.files import writable_folder
+from gpunet.experiments.schema import RESULT, Result
+from gpunet.files import alone, results_first, writable_folder
 from gpunet.progress import Progress
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ def usual(experiment: str, quick: bool = False, task: str = "mnist") -> Usual:
 
 @dataclass(frozen=True)
 class Done:
-    """A result, and the files it lies in."""
+    """A result, and the files it lies in; `problem` says what could not be written, and where the result is instead."""
 
     result: Result
-    path: Path
+    path: Path | None
     figures: list[Path]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ class Work:
         return result
 
     def carry_out(self, folder: Path, device: str, bar: Progress) -> Done:
-        """Check the folder first, compute, draw, and last write `result.json`."""
-        writable_folder(folder)
-        result = self.compute(device, bar)
-        figures = self._report("figures").draw(result, folder)
-        return Done(result, result.write(folder), figures)
+        """Check the folder first and hold it, compute, write `result.json`, and draw: nothing computed is lost."""
+        with alone(writable_folder(folder, RESULT), "`gpunet run`"):
+            result = self.compute(device, bar)
+            draw = self._report("figures").draw
+            return Done(result, *results_first(lambda: result.write(folder), lambda: draw(result, folder)))
 
     def tables(self, result: Result) -> list[Table]:
         """The experiment's tables for the terminal."""

@@ -33,7 +33,7 @@ from gpunet.experiments.claims import told_once
 from gpunet.experiments.registry import experiment
 from gpunet.experiments.schema import VERDICTS
 from gpunet.experiments.work import Done
-from gpunet.files import write_atomically
+from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, read_json
 from gpunet.reproduce.plan import Run
 
@@ -79,11 +79,14 @@ class Book:
     """`claims.json` of one folder; every change is written at once, in one piece.
 
     Raises OutputError where the folder holds a claims.json that is not ours, or one of the other mode (`quick`);
-    fresh: such a one is replaced.
+    fresh: such a one is replaced, unless it is no plain file.
     """
 
     def __init__(self, folder: Path, plan: Sequence[Run], quick: bool, fresh: bool = False) -> None:
         self.folder, self.quick = folder, quick
+        self.text = ""  # what was written last
+        self.at: Path | None = None  # and where that lies, None where nowhere
+        check_replaceable(self.path)
         held: Held = {}
         with contextlib.suppress(OutputError) if fresh else contextlib.nullcontext():
             held = self._read(waiting(plan[0]).keys())
@@ -132,7 +135,8 @@ class Book:
         if entry["state"] != "finished":
             return False
         try:
-            same = _sha256(self.folder / entry["result"]) == entry["sha256"]
+            result = self.folder / entry["result"]
+            same = result.is_file() and _sha256(result) == entry["sha256"]
         except OSError:
             return False
         return same and all((self.folder / name / figure).is_file() for figure in entry["figures"])
@@ -147,6 +151,7 @@ class Book:
 
     def finish(self, run: Run, done: Done, asked: dict[str, Any], pieces: int) -> None:
         """The run is finished and its files are written."""
+        assert done.path
         result = done.result.to_json()
         begins = {"experiment": run.experiment, "document": experiment(run.experiment).document, "run": run.name}
         claims = [begins | claim for claim in result["claims"]]
@@ -174,8 +179,14 @@ class Book:
         }  # fmt: skip
 
     def write(self) -> Path:
-        """Write `claims.json`."""
-        write_atomically(self.path, json.dumps(self.document(), indent=1, allow_nan=False) + "\n")
+        """Write `claims.json`; OutputError where that cannot be, see `files.write_or_keep`."""
+        self.text = json.dumps(self.document(), indent=1, allow_nan=False) + "\n"
+        try:
+            write_or_keep(self.path, self.text)
+        except OutputError as error:
+            self.at = error.kept
+            raise
+        self.at = self.path
         return self.path
 
 

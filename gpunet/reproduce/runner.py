@@ -11,12 +11,11 @@ from pathlib import Path
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, FetchError, GpunetError, OutputError
 from gpunet.experiments.work import Order, Work
-from gpunet.files import writable_folder, write_atomically
+from gpunet.files import alone, remove, writable_folder, write_atomically
 from gpunet.reproduce.asked import asked, changed, fingerprint
 from gpunet.reproduce.claims import Book
 from gpunet.reproduce.display import Display, screen
 from gpunet.reproduce.forecast import Forecast
-from gpunet.reproduce.lock import alone
 from gpunet.reproduce.plan import Run, plan, select
 
 FAILURE = "failure.txt"  # the traceback of what nobody foresaw, in the run's folder
@@ -48,20 +47,25 @@ def reproduce(request: Request, progress: bool = False) -> Outcome:
     """Run what is chosen and write `claims.json` after each, and the report at the end.
 
     A run whose data is missing and cannot be fetched is skipped, and one that fails does not end the others: `problems`
-    has a line of each. Raises InputError and its kin for a request that cannot be, before anything is run.
+    has a line of each. Where `claims.json` can no longer be written, all ends, and it says where that is kept. Raises
+    InputError and its kin for a request that cannot be, before anything is run.
     """
     get_backend(request.device)
     listed = plan(request.quick)
     chosen = select(listed, request.only)
     orders = [run.order(request.seeds) for run in chosen]
     folder = writable_folder(request.folder)
-    with alone(folder):
+    with alone(folder, "`gpunet reproduce`"):
         book = Book(folder, listed, request.quick, request.fresh)
         job = _Job(request, book, chosen, orders)
         job.fetch(progress)
         outcome = Outcome(book, chosen, problems=job.problems)
         with job.display(progress) as display:
-            job.run(display)
+            try:
+                job.run(display)
+            except OutputError as error:  # of claims.json: no run could be kept from now on
+                outcome.problems.append(str(error))
+                return outcome
             display.say("report.html: all figures are drawn again")
             _report(outcome)
     return outcome
@@ -146,16 +150,16 @@ class _Job:
         return self._give_up(run, "skipped", reason)
 
     def _give_up(self, run: Run, state: str, reason: str) -> str:
+        line = f"{state}: {' '.join(reason.split())}"
+        self.problems.append(f"{run.name} {line}")  # first: what is known of it may have no place to be written to
         self.book.give_up(run, state, reason)
-        line = f"{state}: {self.book.entry(run.name)['reason']}"
-        self.problems.append(f"{run.name} {line}")
         return line
 
     def _carry_out(self, run: Run, work: Work, wanted: dict[str, object], display: Display) -> str:
         """The run itself; returns a line that says how it ended."""
         folder = self.book.folder / run.name
-        (folder / FAILURE).unlink(missing_ok=True)
         try:
+            remove(folder / FAILURE)
             done = work.carry_out(folder, self.request.device, display)
         except Exception as error:
             reason = str(error)
@@ -164,6 +168,8 @@ class _Job:
                 with contextlib.suppress(OSError):
                     write_atomically(folder / FAILURE, traceback.format_exc())
             return self._give_up(run, "failed", reason)
+        if done.problem:
+            return self._give_up(run, "failed", done.problem)
         self.book.finish(run, done, wanted, display.forecast.pieces)
         entry = self.book.entry(run.name)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in entry["counts"].items() if count)

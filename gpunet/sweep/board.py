@@ -86,6 +86,7 @@ class Board:
         self._kinds = {parameter.name: parameter.distribution() for parameter in spec.space}
         self._spaces: list[tuple[Parameter, ...]] = []
         self._watch = Watch()
+        self.last = Look({}, [], {}, stage=1)
 
     @classmethod
     def start(cls, storage: BaseStorage, spec: Spec, where: str) -> Board:
@@ -120,7 +121,7 @@ class Board:
 
     @_guarded
     def look(self) -> Look:
-        """What there is to do. Raises DataError where the storage holds trials that no sweep has written."""
+        """What there is to do; also kept in `last`. Raises DataError for trials that no sweep has written."""
         attempts: dict[int, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if NUMBER in trial.user_attrs and not _void(trial):
@@ -138,6 +139,7 @@ class Board:
                 look.running = [trial for trial in there if trial.state == TrialState.RUNNING]
                 look.missing = [number for number in unfinished if number not in attempts]
                 break
+        self.last = look
         return look
 
     def _row(self, trial: FrozenTrial) -> Row:
@@ -176,9 +178,9 @@ class Board:
         return self._spaces[:stages]
 
     @_guarded
-    def table(self) -> Table:
-        """All finished trials."""
-        look = self.look()
+    def table(self, look: Look | None = None) -> Table:
+        """All finished trials; those of that look."""
+        look = look or self.look()
         costs = {row["number"]: look.attempts[row["number"]].intermediate_values for row in look.rows}
         curves = {number: dict(sorted(curve.items())) for number, curve in costs.items() if curve}
         return Table(look.rows, self.spec, self.spaces(look, look.stage or self.spec.stages), curves, look.errors)

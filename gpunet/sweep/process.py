@@ -23,7 +23,10 @@ def main() -> int:
     """Work until nothing is left; the exit code."""
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    orders = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):  # who started it was killed before it could say what is to be done
+        return STOPPED
+    orders = json.loads(line)
     sys.path[:] = orders["path"]
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     try:

@@ -12,18 +12,20 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from gpunet.addresses import cleaned, has_secret, public
 from gpunet.errors import DataError, InputError, RunError, printable
 from gpunet.limits import DAMAGE
+from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
 TRIES = 4  # two workers that come first at the same time make the same tables
 DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LGPL and the GPL
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
+LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -60,6 +62,12 @@ def _resolved(path: str) -> Path:
         raise InputError(f"the storage {printable(path)!r} is no path: {error}") from None
 
 
+def file_of(url: str) -> Path | None:
+    """The file of a storage that is one."""
+    path = public(url).partition(":///")[2].partition("?")[0]
+    return Path(path) if url.startswith(("sqlite:", "journal:")) else None
+
+
 @contextlib.contextmanager
 def opened(given: str | None) -> Iterator[BaseStorage]:
     """The storage of that URL, closed at the end; one in memory for None.
@@ -72,7 +80,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, ValueError):
+        with _told(url, OSError, StorageInternalError):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -92,13 +100,14 @@ def quiet() -> None:
 
 
 def _journal(path: str) -> BaseStorage:
-    # A worker that was killed while it wrote leaves its lock; 30 s, the default, is long for one that is held for ms.
-    lock = JournalFileOpenLock(path, grace_period=10)
+    journal = Journal(path)
     try:
-        storage = JournalStorage(JournalFileBackend(path, lock_obj=lock))
-        storage.get_all_studies()  # a file that is no journal shows itself here, or before
+        storage = JournalStorage(journal)  # which reads all of it
+    except DamagedError:
+        raise
     except UNSOUND as error:
-        raise ValueError("it is not a journal of Optuna's, or a damaged one: choose another, or delete it") from error
+        raise DamagedError(NO_JOURNAL) from error
+    journal.mend()
     return storage
 
 
@@ -119,14 +128,14 @@ class Database(RDBStorage):
 
 
 def _database(url: str) -> Database:
-    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, *UNSOUND)
+    errors = (ImportError, *LOST, sqlite3.Error, OSError, *UNSOUND)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
     options |= {} if sqlite else {"pool_pre_ping": True}
     with _told(url, *errors):
-        if sqlite:
-            _tables_only(shown(url).partition(":///")[2].partition("?")[0])
+        if sqlite and (path := file_of(url)) and path.is_file():
+            _tables_only(path)
         for left in reversed(range(TRIES)):
             try:
                 storage = Database(url, options)
@@ -140,10 +149,8 @@ def _database(url: str) -> Database:
     return storage
 
 
-def _tables_only(path: str) -> None:
+def _tables_only(path: Path) -> None:
     """ValueError for an SQLite file with more than tables, which are all that Optuna makes: a view can be endless."""
-    if not Path(path).is_file():
-        return
     with contextlib.closing(sqlite3.connect(path, timeout=WAIT)) as connection:
         for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
             raise ValueError(f"it has the {kind} {name}, so it is no storage of Optuna's")
@@ -180,10 +187,9 @@ def _lost(url: str) -> Iterator[None]:
     """What a storage raises that fails in mid-run."""
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except LOST as error:
         raise RunError(
-            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error, url)}; the same command goes on "
-            "where it stopped"
+            f"the storage '{shown(url)}' was lost: {_reason(error, url)}; the same command goes on where it stopped"
         ) from _cause(error, url)
 
 
@@ -192,7 +198,7 @@ def understood(where: str) -> Iterator[None]:
     """DataError for a storage that can be read, and holds what no sweep of this version has written."""
     try:
         yield
-    except (InputError, RunError, optuna.exceptions.StorageInternalError):
+    except (InputError, RunError, StorageInternalError):
         raise
     except UNSOUND as error:
         raise DataError(
@@ -212,7 +218,11 @@ def _reason(error: BaseException, url: str) -> str:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, StorageInternalError) and error.__cause__ and not isinstance(error, DamagedError):
+        error = error.__cause__
     inner = getattr(error, "orig", None) or error
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
     first = inner.args[0] if inner.args else inner
     if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
         return str(first["M"])
@@ -229,7 +239,7 @@ def _hint(url: str, error: Exception) -> str:
     files = url.startswith(("sqlite:", "journal:"))
     if isinstance(error, TypeError) and not files:  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
-    path = Path(shown(url).partition(":///")[2])
-    if files and not path.parent.is_dir():
+    path = file_of(url)
+    if path and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

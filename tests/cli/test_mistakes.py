@@ -13,9 +13,11 @@ from gpunet.cli import execute
 from gpunet.errors import InputError
 from gpunet.experiments import registry
 from gpunet.experiments import svd_init as experiment
+from gpunet.experiments.work import Work
 
 from ..datasets.idx_writer import small_arrays, write_folder
-from ..experiments.made import arrays, write_npz
+from ..experiments.made import arrays, read_result, write_npz
+from ..hostile.disk import filled
 from .runner import TINY, files, run, script
 
 
@@ -199,14 +201,69 @@ def test_a_folder_that_cannot_be_written(capsys, own, out):
 
 @pytest.mark.parametrize("name", ["result.json", "curves.png"])
 def test_a_folder_in_the_place_of_a_file(capsys, own, tmp_path, name):
-    """Found only when all is computed: still one line, and no half of a file."""
+    """The result's is found before anything is computed, a figure's at the end, when the result is written."""
     (tmp_path / "out" / name).mkdir(parents=True)
     done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY)
     (line,) = done.said()
-    assert done.code == 1
-    assert name in line
+    assert done.code == (2 if name == "result.json" else 1)
+    assert f"{name}': a folder stands there" in line
     assert not [found for found in files(tmp_path / "out") if found.endswith(".part")]
-    assert name == "result.json" or "result.json" not in files(tmp_path / "out")
+    assert name == "result.json" or "result.json" in files(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("fault", "json"),
+    [("vanished", ()), ("a file now", ()), ("full", ()), ("full", ("--json",)), ("full everywhere", ())],
+)
+def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fault, json):
+    """What was computed lies where it was asked for, or where the line says; and nowhere else."""
+    out, compute, full = tmp_path / "runs" / "mine", Work.compute, filled(monkeypatch)
+
+    def disturbed(*args):
+        result = compute(*args)
+        out.rmdir()
+        if fault == "a file now":
+            out.write_text("")
+        if fault.startswith("full"):
+            out.mkdir()
+            full.append(tmp_path if fault == "full everywhere" else tmp_path / "runs")
+        return result
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(Work, "compute", disturbed)
+    done = run(capsys, "run", "svd-init", "-d", own, "-o", out, *TINY, *json)
+    kept = {
+        "vanished": out, "a file now": tmp_path / "runs" / "mine-kept", "full": tmp_path / "temporary" / "mine-kept",
+        "full everywhere": None,
+    }[fault]  # fmt: skip
+    if kept == out:
+        assert (done.code, done.said()) == (0, [])
+    else:
+        (line,) = done.said()
+        assert done.code == 1
+        assert line.startswith(f"gpunet: cannot write '{out / 'result.json'}': ")
+        assert line.endswith(f"it is kept as '{kept / 'result.json'}'" if kept else "or in the temporary folder")
+    found = [path for path in tmp_path.rglob("*") if path.name.endswith((".json", ".part"))]
+    assert found == ([kept / "result.json"] if kept else [])
+    if kept:
+        assert read_result((kept / "result.json").read_text())
+        assert json or str(kept) in "".join(done.out.split())
+    if json or not kept:
+        assert read_result(done.out)
+
+
+def test_two_runs_in_one_folder_at_once(capsys, own, tmp_path, monkeypatch):
+    compute = Work.compute
+
+    def meanwhile(*args):
+        monkeypatch.setattr(Work, "compute", compute)
+        second = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY)
+        second.one_line(2, "another `gpunet run` is writing to", "wait for it to end", "--out")
+        return compute(*args)
+
+    monkeypatch.setattr(Work, "compute", meanwhile)
+    assert run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY).code == 0
 
 
 # -- failures while running -------------------------------------------------------------------------------------------

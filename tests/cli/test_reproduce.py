@@ -128,7 +128,7 @@ def test_a_folder_that_is_a_file(capsys, tmp_path):
 
 
 def test_a_folder_in_use(capsys, tmp_path):
-    from gpunet.reproduce.lock import alone
+    from gpunet.files import alone
 
     (tmp_path / "out").mkdir()
     with alone(tmp_path / "out"):

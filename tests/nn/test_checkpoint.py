@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import checkpoint as module
 from gpunet import identity
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import FILE, KEY
@@ -391,7 +391,7 @@ def test_dying_while_saving_leaves_the_old_checkpoint(moment, tmp_path, monkeypa
 
     with monkeypatch.context() as patched:
         if moment == "write":
-            patched.setattr(module, "open", HalfWritten, raising=False)
+            patched.setattr(os, "fdopen", HalfWritten)
         else:
             patched.setattr(os, {"fsync": "fsync", "rename": "replace"}[moment], die)
         with pytest.raises(KeyboardInterrupt):
@@ -408,8 +408,8 @@ def test_dying_while_saving_leaves_the_old_checkpoint(moment, tmp_path, monkeypa
 class HalfWritten:
     """A file whose writing stops in the middle."""
 
-    def __init__(self, path, mode):
-        self.file = open(path, mode)  # noqa: SIM115
+    def __init__(self, handle, mode):
+        self.file = open(handle, mode)  # noqa: SIM115
 
     def __enter__(self):
         return self
@@ -422,13 +422,80 @@ class HalfWritten:
         raise KeyboardInterrupt
 
 
-def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("room", ["never", "beside", "later"])
+def test_a_disk_that_is_full_costs_no_training(tmp_path, monkeypatch, room):
+    """It is said when it begins, and at the end where the last checkpoint could not be written either."""
+    undisturbed, _, fit = start()
+    fit()
+    folder, calls, real = tmp_path / "run", [], os.fsync
 
+    def full(handle):
+        calls.append(handle)
+        if room == "never" or (room == "beside" and len(calls) < 13) or len(calls) < 3:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=rf"cannot write the checkpoint '{tmp_path}.*': No space left on device"):
-        start()[2](checkpoint=tmp_path)
+    trainer, _, fit = start()
+    with pytest.warns(RuntimeWarning) as said:
+        fit(checkpoint=folder, checkpoint_every=0.25)
+    assert_same(everything(trainer), everything(undisturbed))
+    first, *last = [str(each.message) for each in said]
+    name = re.escape(str(folder / FILE))
+    assert re.fullmatch(rf"no checkpoint: cannot write '{name}': No space left on device; training goes on, .*", first)
+    ends = {"never": "; nor could it be kept .*", "beside": rf"; it is kept as '.*run-kept/{FILE}'"}
+    if room == "later":
+        assert (last, (folder / FILE).exists()) == ([], True)
+    else:
+        assert re.fullmatch(rf"the last checkpoint is missing: cannot write '{name}': .*{ends[room]}", last[0])
+        assert len(last) == 1
+        assert not (folder / FILE).exists()
+    kept = {"never": [], "beside": ["run-kept"], "later": []}[room]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", *kept]
+    if kept:
+        resumed, _, fit = start()
+        fit(checkpoint=tmp_path / "run-kept", checkpoint_every=0.25, resume=True)
+        assert_same(everything(resumed), everything(undisturbed))
+
+
+def test_a_folder_that_vanished_is_made_again(tmp_path):
+    import shutil
+
+    class Vandal(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            shutil.rmtree(tmp_path / "run")
+
+    start()[2](checkpoint=tmp_path / "run", callbacks=[Vandal()])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [FILE]
+
+
+def test_two_runs_in_one_folder_at_once(tmp_path):
+    """The second is told, and the first one's checkpoint is not touched; afterwards the folder is free."""
+
+    class Second(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            other, _, fit = start()
+            with pytest.raises(OutputError, match=rf"another training run is writing to '{tmp_path}': .* checkpoint$"):
+                fit(checkpoint=tmp_path)
+            assert other.epoch == 0
+
+    _, _, fit = start()
+    fit(callbacks=[Second()], checkpoint=tmp_path)
+    with pytest.raises(Interrupted):
+        start()[2](3, checkpoint=tmp_path)
+    start()[2](checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_told_before_training(tmp_path, kind):
+    path = tmp_path / FILE
+    {"link": lambda: path.symlink_to(tmp_path / "else"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
+    trainer, _, fit = start()
+    with pytest.raises(OutputError, match="neither followed nor replaced"):
+        fit(checkpoint=tmp_path, resume=True)
+    assert (trainer.epoch, [each.name for each in tmp_path.iterdir()]) == (0, [FILE])
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(tmp_path):
