@@ -171,7 +171,7 @@ def test_an_interrupted_repetition_does_not_pass_for_the_old_result(go, claims, 
 @pytest.mark.parametrize(
     ("error", "reason", "traced"),
     [
-        (DivergedError("the loss\nbecame NaN"), "the loss became NaN", False),
+        (DivergedError("the loss\nbecame NaN"), "the loss\\nbecame NaN", False),
         (ZeroDivisionError("a bug"), "unexpected ZeroDivisionError: a bug (traceback in", True),
         (MemoryError("too much"), "unexpected MemoryError: too much (traceback in", True),
     ],
@@ -211,7 +211,7 @@ def test_data_that_cannot_be_fetched_is_skipped(go, claims, pretended, monkeypat
     monkeypatch.setattr(datasets, "fetch", refuse)
     use([CATS, TINY[2]], monkeypatch)
     outcome = go()
-    reason = "cats is missing and could not be fetched: cats: no mirror delivered it: example.org says 404"
+    reason = "cats is missing and could not be fetched: cats: no mirror delivered it:\\nexample.org says 404"
     assert outcome.problems == [f"svd-dnn-cats skipped: {reason}"]
     assert states(claims()) == {"svd-dnn-cats": "skipped", "toy": "finished"}
     assert claims()["runs"][0]["reason"] == reason
