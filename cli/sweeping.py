@@ -99,6 +99,7 @@ def run(
     compute: Callable[[str, Progress], Table],
 ) -> None:  # fmt: skip
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
+    from gpunet.errors import StorageLostError
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.schema import RESULT
     from gpunet.files import writable_folder
@@ -110,13 +111,18 @@ def run(
     if folder is not None:
         writable_folder(folder, RESULT)
     url = storage or f"sqlite:///{folder}/sweep.db"
+    lost = None
     try:
         with progress(True) as bar:
             table = compute(url, bar)
+    except StorageLostError as error:
+        table, lost = error.table, error
     except KeyboardInterrupt:
         print("gpunet: the finished trials are kept; the same command goes on where it stopped", file=sys.stderr)
         raise
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
+    if lost:
+        raise lost
     if not table.ended("complete"):
         _ = table.best  # which says why there is none
 

@@ -61,7 +61,7 @@ def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, .
         raise DataError(f"{where} is empty, shape {x.shape}; at least one sample and one feature are needed")
     flat = x.reshape(len(x), math.prod(shape))
     if x.dtype == np.bool_:
-        flat = flat.view(np.uint8) * np.uint8(255)
+        flat = (flat.view(np.uint8) != 0) * np.uint8(255)  # a file may hold other bytes than 0 and 1
     elif x.dtype != np.uint8:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and validate names its row
             flat = flat.astype(np.float32, copy=False)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gpunet.addresses import cleaned, host
 from gpunet.errors import FetchError
+from gpunet.files import WINDOWS, check_replaceable
 
 from .progress import Quiet
 
@@ -94,19 +95,38 @@ def _file_at(mirror: str, name: str) -> str:
     return folder._replace(path=f"{folder.path.rstrip('/')}/{name}", fragment="").geturl()
 
 
+def part_of(target: Path) -> Path:
+    """Where a file lies while it is being fetched."""
+    return target.with_name(target.name + ".part")
+
+
 @contextmanager
 def _open_part(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """The .part file, open for appending and locked against a second process; removed if it ends up empty."""
-    part = target.with_name(target.name + ".part")
+    part = part_of(target)
+    check_replaceable(part)
+    stream = part.open("a+b")
     try:
-        with part.open("a+b") as stream:
+        _lock(stream, part)
+        while not _still_there(stream, part):  # its holder had just finished, and renamed or removed it
+            stream.close()
+            stream = part.open("a+b")
             _lock(stream, part)
-            yield part, stream
+        yield part, stream
     finally:
-        with suppress(OSError):
-            if part.stat().st_size == 0:
-                part.unlink()
+        with stream, suppress(OSError):
+            stream.flush()
+            if os.fstat(stream.fileno()).st_size == 0 and _still_there(stream, part):
+                if WINDOWS:
+                    stream.close()
+                part.unlink()  # locked, so that nobody else has begun to fill it
                 part.parent.rmdir()  # only if it is empty too
+
+
+def _still_there(stream: BinaryIO, part: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(stream.fileno()), part.stat())
+    return False
 
 
 def _lock(stream: BinaryIO, part: Path) -> None:

@@ -148,6 +148,8 @@ def _clause(error: Exception, timeout: float, length: int) -> str:
     """What happened, in a few words where it is known; requests' own text is several nested exceptions long."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, ValueError):  # its text quotes what cannot be parsed, with passwords and in pieces
+        return f"{type(error).__name__}: the address of the mirror, a proxy or a redirect, or an answer, is malformed"
     text = str(error)
     if isinstance(error, requests.Timeout) or "timed out" in text:
         return f"no answer within {timeout:g} s" + (f", after {length:,} bytes" if length else "")

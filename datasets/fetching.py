@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from gpunet.addresses import public
 from gpunet.errors import DataError, OutputError, shown
+from gpunet.files import check_replaceable, remove_abandoned
 
 from . import registry
-from .delivery import Delivery
+from .delivery import Delivery, part_of
 from .entries import Archive, Entry, RemoteFile
 from .location import data_dir as data_folder
 from .packed import damage, is_packed
@@ -48,7 +50,7 @@ def fetch(
 
     entry = registry.entry(name)
     timeout = check_range("timeout", timeout, above=0)
-    given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'", str)
+    given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'")
     addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
     job = _Job(
         entry, data_folder(data_dir) / entry.name, addresses, timeout, reporter(check_flag("progress", progress))
@@ -71,7 +73,10 @@ class _Job:
         there = self._sound(file)
         if there:
             self._say_there(file)
+            remove_abandoned(part_of(self.folder / file.path))  # it has come some other way
             return there
+        for name in file.variants:
+            check_replaceable(self.folder / name)
         # A packed file is hardly ever larger than its content; this is ample, and ends a server that never stops.
         limit = file.size + file.size // 8 + 65536
         delivery = self._delivery(file.path, limit, lambda path: damage(path, file.size, file.sha256))
@@ -88,7 +93,10 @@ class _Job:
         if len(there) == len(self.entry.files):
             for file in self.entry.files:
                 self._say_there(file)
+            remove_abandoned(part_of(self.folder / archive.name))  # of a process that was killed when it had unpacked
             return there
+        for file in self.entry.files:
+            check_replaceable(self.folder / file.path)
 
         def wrong(path: Path) -> str | None:
             return damage(path, archive.size, archive.sha256, unpack=False)
@@ -141,7 +149,7 @@ def _writing(target: Path) -> Iterator[None]:
         ) from None
 
 
-def _checked(mirror: str) -> str:
+def _checked(mirror: Any) -> str:
     """The mirror, an address of http or https that can be parsed; DataError otherwise."""
     if not isinstance(mirror, str):
         raise DataError(f"mirror {shown(mirror)} is not an address; expected http://… or https://…")

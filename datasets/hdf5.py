@@ -44,11 +44,13 @@ _BAD_FILE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowErr
 def read_hdf5(path: Path, keys: Sequence[str], known: RemoteFile | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of that name at the top of the file, in their own shapes and dtypes; others are not looked at.
 
-    known: what it should be; where it has that checksum it is read by this process, which is faster.
+    known: what it should be; a file of that size must have that checksum, and is read by this process, which is faster.
     Raises DataError, naming the file, where it is no HDF5 file or damaged, where a key is missing, no plain array of
     integers, floats or bools, stored in another file, or larger than the file or the machine can hold.
     """
-    if known and path.stat().st_size == known.size and damage(path, known.size, known.sha256) is None:
+    if known and path.stat().st_size == known.size:
+        if wrong := damage(path, known.size, known.sha256):
+            raise DataError(f"{path}: damaged, or another data set's: {wrong}; fetch it again")
         return read_here(path, keys)
     return _read_apart(path, keys)
 

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from gpunet.errors import DataError
-from gpunet.limits import VARIABLE, allowed
-
-
-def physical_memory() -> int | None:
-    """Bytes of the machine's main memory; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+from gpunet.limits import VARIABLE, allowed, physical_memory
 
 
 def check_fits(size: int, where: str, stored: int | None = None) -> None:

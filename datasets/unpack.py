@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from gpunet.errors import FetchError
+from gpunet.files import put_in_place, remove_abandoned, temporary
 
 from .entries import RemoteFile
 from .packed import damage
 from .progress import Quiet
 
+Part = tuple[str, BinaryIO]  # name and file
 _CHUNK = 1 << 20
 # What tarfile and gzip have been seen to raise on damaged archives; reading one that is sound raises none of them.
 _BAD_ARCHIVE = (tarfile.TarError, zlib.error, EOFError, ValueError)
@@ -28,21 +29,26 @@ def unpack(archive: Path, files: Sequence[RemoteFile], folder: Path, report: Qui
     followed: a member is looked for by its name and written to the file's own path. Raises FetchError where a member
     is missing, no plain file, or not of the size or checksum that the file has.
     """
-    parts = {file: folder / f"{file.path}.part" for file in files}
+    paths = [folder / file.path for file in files]
     try:
-        _extract(archive, parts)
-        for file, part in parts.items():
-            os.replace(part, folder / file.path)
+        with ExitStack() as open_files:
+            parts: dict[RemoteFile, Part] = {}
+            for file, path in zip(files, paths, strict=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                remove_abandoned(f"{path}.part")  # as an older version left them
+                parts[file] = open_files.enter_context(temporary(path))
+            _extract(archive, parts)
+            for file, path in zip(files, paths, strict=True):
+                put_in_place(*parts[file], path)
     finally:
-        for part in parts.values():
+        for path in paths:
             with suppress(OSError):
-                part.unlink(missing_ok=True)
-                part.parent.rmdir()  # only if it is empty
+                path.parent.rmdir()  # only if it is empty
     report.say(f"{archive.name.removesuffix('.part')}: {len(parts)} files unpacked")
-    return [folder / file.path for file in files]
+    return paths
 
 
-def _extract(archive: Path, parts: dict[RemoteFile, Path]) -> None:
+def _extract(archive: Path, parts: dict[RemoteFile, Part]) -> None:
     wanted = {file.path: file for file in parts}
     try:
         with tarfile.open(archive, "r|gz") as stream:
@@ -54,8 +60,9 @@ def _extract(archive: Path, parts: dict[RemoteFile, Path]) -> None:
                 source = stream.extractfile(member) if member.isreg() else None
                 if source is None or member.size != file.size:
                     raise _wrong(archive, f"{file.path} is not a file of {file.size:,} bytes")
-                _copy(source, parts[file])
-                if wrong := damage(parts[file], file.size, file.sha256):
+                name, target = parts[file]
+                _copy(source, target)
+                if wrong := damage(Path(name), file.size, file.sha256):
                     raise _wrong(archive, f"{file.path}: {wrong}")
                 if not wanted:
                     return
@@ -64,11 +71,10 @@ def _extract(archive: Path, parts: dict[RemoteFile, Path]) -> None:
     raise _wrong(archive, f"{', '.join(wanted)} missing")
 
 
-def _copy(source: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as stream:
-        while chunk := source.read(_CHUNK):
-            stream.write(chunk)
+def _copy(source: IO[bytes], target: IO[bytes]) -> None:
+    while chunk := source.read(_CHUNK):
+        target.write(chunk)
+    target.flush()
 
 
 def _wrong(archive: Path, what: str) -> FetchError:

@@ -17,6 +17,7 @@ _USER = re.compile(r"[\w.-]+")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]*)(?::\d{1,5})?")
 _PATH = re.compile(r"(?:/[\w.~+%-]*)*")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)
+_TARGET = re.compile(r"\burl: \S+")  # as urllib3 says where it was sent to
 _WEB = ("http", "https", "ftp", "ftps", "sftp", "ws", "wss")  # where the user's name may be a token, too
 _SHORT = 4  # a secret of fewer characters is looked for as a word
 
@@ -58,7 +59,7 @@ def cleaned(text: str, address: str = "") -> str:
     for secret in sorted(_quoted(address), key=len, reverse=True):
         pattern = re.escape(secret)
         text = re.sub(pattern if len(secret) >= _SHORT else rf"(?<!\w){pattern}(?!\w)", HIDDEN, text)
-    return _ADDRESS.sub(rf"\1://{HIDDEN}", text)
+    return _ADDRESS.sub(rf"\1://{HIDDEN}", _TARGET.sub(f"url: {HIDDEN}", text))
 
 
 def has_secret(address: str) -> bool:

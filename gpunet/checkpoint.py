@@ -22,7 +22,7 @@ import numpy as np
 
 from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
-from gpunet.checks import check_range
+from gpunet.checks import check_range, is_number
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.identity import asked, difference, machine, to_json
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
+LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
 KINDS = {
     "run": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list, "callbacks": list,
 }  # fmt: skip
@@ -136,7 +137,7 @@ class Checkpoints(Callback):
             raise ValueError(f"optimizer {found['optimizer']}, stopped {found['stopped']}")
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError("a number that is not finite")
-        if not all(isinstance(value, (int, float)) for each in epochs for value in each.values()):
+        if not all(is_number(each.get(name)) for each in epochs for name in LOGGED):
             raise ValueError("a history without numbers")
 
     def _restore(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:

@@ -62,6 +62,14 @@ class FetchError(RunError):
     """No mirror delivered a file with the right content; says what each of them answered."""
 
 
+class StorageLostError(RunError):
+    """A sweep's storage that is gone; `table` has the trials that were finished until then."""
+
+    def __init__(self, message: str, table: Any = None) -> None:
+        super().__init__(message)
+        self.table = table
+
+
 class OutputError(InputError):
     """A folder or file that cannot be written; `kept` is where its content lies instead, None where nowhere."""
 

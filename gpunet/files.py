@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import re
-import secrets
 import stat
 import tempfile
 import time
@@ -30,7 +29,7 @@ def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _temporary(folder / "probe") as (_, file):
+        with temporary(folder / "probe") as (_, file):
             file.write(bytes(4096))  # a disk that is full takes the name, but no content
     except (OSError, ValueError) as error:
         reason = _reason(error)
@@ -63,15 +62,36 @@ def write_atomically(path: Path, content: str | bytes | bytearray) -> None:
     """
     check_replaceable(path)
     try:
-        with _temporary(path) as (name, file):
+        with temporary(path) as (name, file):
             file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            if WINDOWS:  # elsewhere the lock is held till it has its name
-                file.close()
-            os.replace(name, path)
+            put_in_place(name, file, path)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
+
+
+@contextlib.contextmanager
+def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
+    """A new file beside `path` and its name, locked while it is ours; removed at the end unless it was renamed.
+
+    First what killed processes left of such files is removed. Raises OSError.
+    """
+    _remove_abandoned(path)
+    handle, name = _created(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield name, file
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or gone with its folder
+            os.unlink(name)
+
+
+def put_in_place(name: str, file: BinaryIO, path: Path) -> None:
+    """Give a temporary its name, once the disk has it. Raises OSError."""
+    file.flush()
+    os.fsync(file.fileno())
+    if WINDOWS:  # elsewhere the lock is held till it has its name
+        file.close()
+    os.replace(name, path)
 
 
 def write_or_keep(path: Path, content: str | bytes | bytearray) -> None:
@@ -173,24 +193,11 @@ def _locked(handle: int) -> bool | None:
     return True
 
 
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
-    """A new file beside `path`, locked while it is ours; removed at the end where it still has its name."""
-    _remove_abandoned(path)
-    handle, name = _created(path)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield name, file
-    finally:
-        with contextlib.suppress(OSError):  # renamed, or gone with its folder
-            os.unlink(name)
-
-
 def _created(path: Path) -> tuple[int, str]:
     """Never a file that is there, or a link: and with the rights that the umask leaves it, as any other."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     while True:
-        name = str(path.with_name(f".{_short(path)}.{secrets.token_hex(4)}.part"))
+        name = str(path.with_name(f".{_short(path)}.{os.urandom(4).hex()}.part"))
         try:
             handle = os.open(name, flags, 0o666)
         except FileExistsError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback, settings
-from gpunet.errors import InputError, shown
+from gpunet.errors import LONGEST_VALUE, InputError, shown
 from gpunet.samples import Samples
 
 if TYPE_CHECKING:
@@ -105,7 +105,12 @@ def difference(where: str, given: Any, held: Any) -> str:
             return f"{where} are {len(given)} here and {len(held)} there"
         found = [difference(f"{where} {i}", *pair) for i, pair in enumerate(zip(given, held, strict=True))]
         return next(filter(None, found), "")
-    return "" if given == held else f"{where} is {json.dumps(given)} here and {json.dumps(held)} there"
+    return "" if given == held else f"{where} is {_said(given)} here and {_said(held)} there"
+
+
+def _said(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 
 def _entries(values: list[Any]) -> bool:

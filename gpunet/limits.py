@@ -48,6 +48,21 @@ def longest_text() -> int:
     return unpacked() // 8
 
 
+def physical_memory() -> int | None:
+    """Bytes of the machine's main memory; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def check_room(path: Path) -> None:
+    """ValueError where a file that is to be read as a whole is larger than the machine's memory."""
+    size, memory = path.stat().st_size, physical_memory()
+    if memory is not None and size > memory:
+        raise ValueError(f"it has {size:,} bytes and this machine {memory:,} bytes of memory")
+
+
 def read_json(path: Path, *, nan: bool = False) -> Any:
     """What a file holds as JSON in UTF-8: numbers finite, no name twice in an object, no lone surrogates.
 

@@ -62,6 +62,8 @@ class Schedule(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there; the rate itself is in the optimiser."""
+        check_range("base", state["base"], above=0)
+        check_range("first", state["first"], least=0)
         self.base, self.first = state["base"], state["first"]
 
     def _set(self, trainer: Trainer, place: int) -> None:

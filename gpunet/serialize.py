@@ -21,10 +21,12 @@ from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
-from gpunet.limits import DAMAGE, parse_json
+from gpunet.layers.flatten import MOST_DIMENSIONS
+from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 from gpunet.model import Sequential, check_model
 
 KEY, FORMAT = "gpunet", 2
+MOST_LAYERS = 10_000  # of a file
 SEAL, BLANK = "sha256", "0" * 64
 CHUNK = 1 << 20  # bytes of a file that are digested at a time
 
@@ -66,9 +68,15 @@ def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[st
     Layers that differ from it, since one was factored or merged meanwhile, are replaced.
     """
     saved = Sequential.from_config(config).layers
+    if len(saved) != len(model.layers):
+        raise InputError(
+            f"{len(saved)} layers were saved, and the model has {len(model.layers)}: build the one they are of"
+        )
     for now, then, layer in zip(model.config(), config, saved, strict=True):
         if now != then:
             model.replace(layer.name, layer)
+    own = {name: arrays[name] for name in model.parameters if name in arrays}
+    _check_shapes({name: parameter.shape for name, parameter in model.parameters.items()}, own, "what was saved")
     model._write(
         {name: as_floats(arrays[name], name, p.shape, model.dtype, given=False) for name, p in model.parameters.items()}
     )
@@ -98,9 +106,11 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
         description = parse_json(text)
         if description["format"] != FORMAT:
             raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
+        if len(description["layers"]) > MOST_LAYERS:
+            raise ValueError(f"{len(description['layers']):,} layers, more than {MOST_LAYERS:,}")
         model = Sequential.from_config(description["layers"])
         shape, dtype = tuple(description["input_shape"]), description["dtype"]
-        if not shape or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
+        if not 1 <= len(shape) <= MOST_DIMENSIONS or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
             raise ValueError(f"samples of shape {shape}")
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype {dtype}")
@@ -151,6 +161,14 @@ def sealed(file: BinaryIO) -> bool:
     return digest.hexdigest().encode() == found[1]
 
 
+def _header_size(first: bytes) -> int:
+    """The length of a file's header, from its first eight bytes; ValueError where it would take too much memory."""
+    size = int.from_bytes(first, "little")
+    if size > longest_text():
+        raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
+    return size
+
+
 def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[dict[str, Any], dict[str, str]]:
     """Arrays and metadata of a safetensors file; DataError, which ends in `mend`, where it is none.
 
@@ -158,9 +176,12 @@ def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
     try:
+        if not path.is_file():
+            raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
+        check_room(path)
+        with path.open("rb") as start:
+            _header_size(start.read(8))
         with safe_open(str(path), framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             if KEY in metadata or SEAL in metadata:

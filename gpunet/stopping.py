@@ -79,6 +79,8 @@ class EarlyStopping(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
+        for name, least in (("epoch", -1), ("waited", 0), *([] if state["best"] is None else [("best", -math.inf)])):
+            check_range(name, state[name], least=least)
         self.best, self.epoch, self.waited = state["best"], state["epoch"], state["waited"]
         self._config = state["config"]
         prefix = "weights/"
@@ -127,4 +129,5 @@ class DivergenceGuard(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Compare with that."""
+        check_range("start", state["start"])
         self.start = state["start"]

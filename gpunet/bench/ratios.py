@@ -22,8 +22,9 @@ from gpunet.checks import is_number
 from gpunet.errors import InputError
 from gpunet.limits import DAMAGE, read_json
 
-MOST = 5000  # ratios of one file
+MOST = 1000  # ratios of one file, each a line of a figure
 ROUNDS = 1000  # of a contestant, that go into the quartiles over all pairs; of more, so many evenly spaced by size
+SHORTEST = 1e-15  # seconds
 UNITS = {"microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
 TIME = re.compile(rf"({'|'.join(UNITS)})_per_\w+")
 PLAIN = ("cases", "nets", "contestants", "figures")  # levels of a section that say nothing of the case
@@ -218,7 +219,7 @@ def _pair(ours: Mapping[str, Any], rival: Mapping[str, Any]) -> Ratio:
 def _times(benchmark: Mapping[str, Any]) -> NDArray[np.float64]:
     """Seconds of a piece of work in each round; ValueError where they are none."""
     data, pieces = benchmark["stats"]["data"], benchmark["extra_info"]["pieces"]
-    if not all(is_number(each) and each > 0 for each in (pieces, *data)):
+    if not all(is_number(each) and SHORTEST < each < 1 / SHORTEST for each in (pieces, *data)):
         raise ValueError(f"times {data[:3]} … of {pieces} pieces")
     times: NDArray[np.float64] = np.asarray(data, np.float64) / pieces
     return times

@@ -11,6 +11,8 @@ from gpunet.checks import is_whole
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
+MOST_DIMENSIONS = 32
+
 
 class Reshape(Layer):
     """Samples in another shape, in the same order: Reshape((3, 32, 32)) makes images of rows of 3072 features.
@@ -21,7 +23,7 @@ class Reshape(Layer):
 
     def __init__(self, shape: Sequence[int]) -> None:
         given = tuple(shape) if isinstance(shape, Sequence) else ()
-        if not given or not all(map(is_whole, given)):
+        if not 1 <= len(given) <= MOST_DIMENSIONS or not all(map(is_whole, given)):
             raise InputError(f"Reshape takes the shape of a sample such as (3, 32, 32), got {shown(shape)}")
         self.shape = tuple(map(int, given))
 

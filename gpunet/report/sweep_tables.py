@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from gpunet.errors import printable
 from gpunet.experiments.schema import Result
+from gpunet.report.tables import plain
 from gpunet.sweep.parameters import parse_parameter
 from gpunet.sweep.results import IMPORTANCE
 
@@ -41,7 +42,7 @@ def tables(result: Result) -> list[RenderableType]:
     metric = measure(result)
     best = Table()
     for heading in ("", "stage", *names, metric, "seconds"):
-        best.add_column(escape(heading), justify="right" if heading else "left", no_wrap=heading == "")
+        best.add_column(plain(heading), justify="right" if heading else "left", no_wrap=heading == "")
     for row in order[:SHOWN]:
         parameters = result.settings["parameters"][row]
         seconds = result.timings["seconds"][row]
@@ -57,7 +58,7 @@ def tables(result: Result) -> list[RenderableType]:
     for heading in ("parameter", "share"):
         shares.add_column(heading, justify="right" if heading == "share" else "left")
     for name, share in importances.items():
-        shares.add_row(escape(name), f"{100 * (share or 0):.0f} %")
+        shares.add_row(plain(name), f"{100 * (share or 0):.0f} %")
     return [titled, Group(Text("Share of the variation explained (fANOVA)", style="bold"), shares)]
 
 
@@ -83,7 +84,7 @@ def failures(result: Result) -> list[str]:
     errors: dict[str, Any] = result.settings["error"]
     first = {error: name for name, error in reversed(errors.items())}
     counts = {error: list(errors.values()).count(error) for error in first}
-    return [f"{counts[error]} failed, first {name}: {error}" for error, name in reversed(first.items())]
+    return [printable(f"{counts[error]} failed, first {name}: {error}") for error, name in reversed(first.items())]
 
 
 def _short(value: Any) -> str:

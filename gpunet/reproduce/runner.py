@@ -150,9 +150,9 @@ class _Job:
         return self._give_up(run, "skipped", reason)
 
     def _give_up(self, run: Run, state: str, reason: str) -> str:
+        line = f"{state}: {' '.join(reason.split())}"
+        self.problems.append(f"{run.name} {line}")  # first: what is known of it may have no place to be written to
         self.book.give_up(run, state, reason)
-        line = f"{state}: {self.book.entry(run.name)['reason']}"
-        self.problems.append(f"{run.name} {line}")
         return line
 
     def _carry_out(self, run: Run, work: Work, wanted: dict[str, object], display: Display) -> str:

@@ -11,9 +11,11 @@ mended, by whoever looks next.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -28,6 +30,8 @@ from gpunet.sweep.plan import Spec
 from gpunet.sweep.storage import understood
 from gpunet.sweep.table import Row, Table
 
+P = ParamSpec("P")
+T = TypeVar("T")
 STUDY, SPEC = "gpunet-sweep", "sweep"  # the study's name, and the attribute that says what is searched
 NUMBER, STAGE, QUEUED_BY, OUTCOME, ERROR = "number", "stage", "queued_by", "outcome", "error"  # attributes of trials
 LOOK_EVERY = 8  # queued trials, for somebody else who queues the same ones
@@ -45,6 +49,18 @@ class OwnCurve(optuna.pruners.BasePruner):
             return False
         first, last = costs[0], costs[-1]
         return not math.isfinite(last) or bool(first > 0 and last > TIMES * first)
+
+
+def _guarded(method: Callable[P, T]) -> Callable[P, T]:
+    """A method of `Board` that looks into the storage: what it trips over there is one line."""
+
+    @functools.wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        board: Any = args[0]
+        with understood(board.where):
+            return method(*args, **kwargs)
+
+    return guarded
 
 
 @dataclass
@@ -70,6 +86,7 @@ class Board:
         self._kinds = {parameter.name: parameter.distribution() for parameter in spec.space}
         self._spaces: list[tuple[Parameter, ...]] = []
         self._watch = Watch()
+        self.last = Look({}, [], {}, stage=1)
 
     @classmethod
     def start(cls, storage: BaseStorage, spec: Spec, where: str) -> Board:
@@ -102,15 +119,13 @@ class Board:
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
+    @_guarded
     def look(self) -> Look:
-        """What there is to do. Raises DataError where the storage holds trials that no sweep has written."""
-        with understood(self.where):
-            return self._look()
-
-    def _look(self) -> Look:
+        """What there is to do; also kept in `last`. Raises DataError for trials that no sweep has written."""
         attempts: dict[int, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
             if NUMBER in trial.user_attrs and not _void(trial):
+                self._check(trial)
                 attempts.setdefault(trial.user_attrs[NUMBER], trial)
         done = {number: trial for number, trial in attempts.items() if trial.state in STATES}
         errors = {number: trial.user_attrs[ERROR] for number, trial in done.items() if ERROR in trial.user_attrs}
@@ -124,45 +139,55 @@ class Board:
                 look.running = [trial for trial in there if trial.state == TrialState.RUNNING]
                 look.missing = [number for number in unfinished if number not in attempts]
                 break
+        self.last = look
         return look
 
     def _row(self, trial: FrozenTrial) -> Row:
-        outcome, number, stage = trial.user_attrs.get(OUTCOME, {}), trial.user_attrs[NUMBER], trial.user_attrs[STAGE]
-        if not isinstance(stage, int) or number not in self.spec.numbers(stage):
-            raise ValueError(f"trial {number} of stage {stage}")
-        value, metrics = trial.value if trial.state == TrialState.COMPLETE else None, outcome.get("metrics", {})
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"trial {number} has the value {value}")
-        seconds = outcome.get("seconds")
-        if not isinstance(metrics, dict) or not (seconds is None or 0 <= seconds < math.inf):
-            raise ValueError(f"trial {number} has the metrics {metrics} after {seconds} s")
-        if not isinstance(trial.user_attrs.get(ERROR, ""), str):
-            raise ValueError(f"trial {number} failed with {trial.user_attrs[ERROR]}")
+        outcome = trial.user_attrs.get(OUTCOME, {})
         return {
-            "number": number,
-            "stage": stage,
+            "number": trial.user_attrs[NUMBER],
+            "stage": trial.user_attrs[STAGE],
             "state": STATES[trial.state],
             "parameters": {name: trial.params[name] for name in self._kinds},
-            "value": value,
-            "metrics": metrics,
-            "seconds": seconds,
+            "value": trial.value if trial.state == TrialState.COMPLETE else None,
+            "metrics": outcome.get("metrics", {}),
+            "seconds": outcome.get("seconds"),
         }
 
+    def _check(self, trial: FrozenTrial) -> None:
+        """ValueError or a like error for an attempt that no sweep of this kind has written."""
+        held = trial.user_attrs
+        number, stage, outcome = held[NUMBER], held[STAGE], held.get(OUTCOME, {})
+        if type(number) is not int or type(stage) is not int or number not in self.spec.numbers(stage):
+            raise ValueError(f"trial {number} of stage {stage}")
+        if any(isinstance(trial.params[name], float) and not math.isfinite(trial.params[name]) for name in self._kinds):
+            raise ValueError(f"trial {number} has the parameters {trial.params}")
+        if trial.state == TrialState.COMPLETE and not math.isfinite(trial.values[0]):
+            raise ValueError(f"trial {number} has the value {trial.values[0]}")
+        metrics, seconds = outcome.get("metrics", {}), outcome.get("seconds")
+        if not isinstance(metrics, dict) or not (seconds is None or 0 <= seconds < math.inf):
+            raise ValueError(f"trial {number} has the metrics {metrics} after {seconds} s")
+        if not all(isinstance(held.get(name, ""), str) for name in (ERROR, QUEUED_BY, WORKER)):
+            raise ValueError(f"trial {number} is of {held.get(WORKER)} and failed with {held.get(ERROR)}")
+
+    @_guarded
     def spaces(self, look: Look, stages: int) -> list[tuple[Parameter, ...]]:
         """The boxes of the first `stages` stages, of which all but the last are finished."""
         if len(self._spaces) < stages:
             self._spaces = self.spec.spaces(look.rows, look.errors, stages)
         return self._spaces[:stages]
 
-    def table(self) -> Table:
-        """All finished trials."""
-        look = self.look()
+    @_guarded
+    def table(self, look: Look | None = None) -> Table:
+        """All finished trials; those of that look."""
+        look = look or self.look()
         costs = {row["number"]: look.attempts[row["number"]].intermediate_values for row in look.rows}
         curves = {number: dict(sorted(curve.items())) for number, curve in costs.items() if curve}
         return Table(look.rows, self.spec, self.spaces(look, look.stage or self.spec.stages), curves, look.errors)
 
     # -- changing ---------------------------------------------------------------------------------------------------
 
+    @_guarded
     def fill(self, look: Look) -> None:
         """Queue the stage's missing trials, unless somebody else is seen to do it."""
         plan = self.spec.draw(self.spaces(look, look.stage)[-1], look.stage)
@@ -177,6 +202,7 @@ class Board:
             if count % LOOK_EVERY == 0 and self.look().attempts[number].user_attrs[QUEUED_BY] != me():
                 return
 
+    @_guarded
     def take(self, trial: FrozenTrial) -> bool:
         """Whether a waiting trial is ours to run."""
         try:
@@ -189,6 +215,7 @@ class Board:
             return False
         return True
 
+    @_guarded
     def end(self, trial: FrozenTrial, state: TrialState, value: float | None, **attributes: Any) -> bool:
         """Write a result down, at once or not at all; False where the trial was taken away meanwhile."""
         try:
@@ -203,6 +230,7 @@ class Board:
         """Break an attempt off: the trial is to be run again."""
         self.end(trial, TrialState.FAIL, None)
 
+    @_guarded
     def free_lost(self, look: Look) -> bool:
         """Break off the attempts whose workers are gone; whether there were any."""
         lost = [trial for trial in look.running if self._watch.lost(trial)]
@@ -210,6 +238,7 @@ class Board:
             self.give_back(trial)
         return bool(lost)
 
+    @_guarded
     def tidy(self) -> None:
         """After the end: attempts that were queued twice are no longer waiting."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):

@@ -21,6 +21,7 @@ from gpunet.sweep.parameters import Parameter, Value, parse_parameter
 FORMAT = 1
 DRAW, TRIAL = 4000, 4001  # purposes of rng.stream, which has small numbers itself
 BEST_SHARE, BEST_LEAST = 0.2, 4  # of the completed trials, that a finer stage is drawn around
+MOST = 1_000_000  # trials of a stage, and stages
 SEED = "trial_seed"  # under which a trial's own seed stands in the settings that the function is handed
 
 Parameters = dict[str, Value]
@@ -45,6 +46,8 @@ class Spec:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is a whole number ≥ 1, got {value!r}")
+            if value > MOST:
+                raise InputError(f"{name} is {value}: expected at most {MOST:,}, since all numbers are gone through")
         if self.direction not in ("maximize", "minimize"):
             raise InputError(f"direction is 'maximize' or 'minimize', got {self.direction!r}")
         if not self.space:

@@ -23,7 +23,10 @@ def main() -> int:
     """Work until nothing is left; the exit code."""
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    orders = json.loads(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):  # who started it was killed before it could say what is to be done
+        return STOPPED
+    orders = json.loads(line)
     sys.path[:] = orders["path"]
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     try:
@@ -31,7 +34,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return STOPPED
     except Exception as error:
-        told.write(json.dumps(_described(error)))
+        told.write(json.dumps(_described(error, orders["storage"])))
         told.close()
         return 1
     return 0
@@ -50,13 +53,15 @@ def _work(url: str, keep_going: bool) -> None:
             Worker(board, function, keep_going=keep_going).work()
 
 
-def _described(error: Exception) -> dict[str, Any]:
+def _described(error: Exception, url: str) -> dict[str, Any]:
+    from gpunet.addresses import cleaned
     from gpunet.errors import GpunetError, InputError
 
     if isinstance(error, GpunetError):
         return {"input": isinstance(error, InputError), "message": str(error)}
     place = traceback.extract_tb(error.__traceback__)[-1]
-    return {"input": False, "message": f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"}
+    said = cleaned(f"{type(error).__name__}: {error}", url)
+    return {"input": False, "message": f"{said} ({place.filename}:{place.lineno})"}
 
 
 def _stop_with_the_starter() -> None:

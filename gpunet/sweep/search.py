@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-from gpunet.errors import InputError
+from gpunet.errors import InputError, RunError, StorageLostError
 from gpunet.progress import Progress
 from gpunet.sweep import pool
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
-from gpunet.sweep.storage import opened, shown, storage_url
+from gpunet.sweep.storage import LOST, file_of, opened, shown, storage_url
 from gpunet.sweep.table import Table
 from gpunet.sweep.worker import Worker, one_thread
 
@@ -50,7 +51,8 @@ def search(
     Where there may be several, each has one thread for matrix products, so that any number gives the same table.
 
     Raises InputError for settings out of range, and for a storage that cannot be reached or holds another sweep;
-    RunError where no trial of a stage completed that the next could be drawn around.
+    RunError where no trial of a stage completed that the next could be drawn around; StorageLostError, which has the
+    table of the trials that were finished, where the storage is deleted, or cannot be read any more.
     """
     _check_workers(workers, storage)
     spec = Spec(function, plain_settings(settings), tuple(space), trials, stages, seed, direction)
@@ -89,17 +91,35 @@ def _run(
     board: Board, function: Function, url: str | None, workers: int, progress: Progress | None, keep_going: bool
 ) -> Table:
     display = _Display(board, progress or Progress())
-    first = board.look()
-    if first.stage and first.missing:
-        board.fill(first)
-    if workers == 1 or not board.look().stage:
-        with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
-            Worker(board, function, keep_going=keep_going, on_look=display.show).work()
-    else:
-        assert url
-        pool.work(board, url, workers, keep_going, display.show)
-    board.tidy()
-    return board.table()
+    path = file_of(url) if url else None
+    file = path if path and path.exists() else None
+    try:
+        first = board.look()
+        if first.stage and first.missing:
+            board.fill(first)
+        if workers == 1 or not board.look().stage:
+            with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
+                Worker(board, function, keep_going=keep_going, on_look=display.show).work()
+        else:
+            assert url
+            pool.work(board, url, workers, keep_going, display.show)
+        board.tidy()
+        return board.table()
+    except (*LOST, RunError) as error:
+        if url is None or not _gone(board, file):
+            raise
+        table = board.table(board.last)
+        told = f"the storage '{shown(url)}' is gone, with {len(table)} finished trials"
+        raise StorageLostError(f"{told}; the same command begins anew", table) from error
+
+
+def _gone(board: Board, file: Path | None) -> bool:
+    """Whether nothing can be read from the storage any more."""
+    try:
+        board.look()
+    except LOST:
+        return True
+    return file is not None and not file.exists()  # which may still be open, and readable so long
 
 
 class _Display:

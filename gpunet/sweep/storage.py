@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 import time
@@ -13,18 +12,20 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from gpunet.addresses import cleaned, has_secret, public
-from gpunet.errors import DataError, InputError, RunError
+from gpunet.errors import DataError, InputError, RunError, printable
 from gpunet.limits import DAMAGE
+from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
 
 WAIT = 60.0  # seconds for a lock of the database, or for its answer
 TRIES = 4  # two workers that come first at the same time make the same tables
 DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LGPL and the GPL
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
+LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -32,7 +33,7 @@ FORMS = (
 )
 
 LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
-UNSOUND = (*DAMAGE, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
+UNSOUND = (*DAMAGE, RuntimeError, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
 
 shown = public  # a URL without its secrets
 
@@ -45,13 +46,26 @@ def storage_url(given: str) -> str:
         raise InputError(f"the storage {public(given) if given.strip() else given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
-        return f"{kind}:///{Path(given).expanduser().resolve()}"
+        return f"{kind}:///{_resolved(given)}"
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
             raise InputError(f"the storage '{shown(given)}' names no file: {FORMS}")
-        return f"{scheme}:///{Path(rest[1:]).resolve()}"  # as SQLAlchemy: an absolute path has four slashes
+        return f"{scheme}:///{_resolved(rest[1:])}"  # as SQLAlchemy: an absolute path has four slashes
     return DRIVERS.get(scheme, scheme) + separator + rest
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, ~nobody
+        raise InputError(f"the storage {printable(path)!r} is no path: {error}") from None
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a storage that is one."""
+    path = public(url).partition(":///")[2].partition("?")[0]
+    return Path(path) if url.startswith(("sqlite:", "journal:")) else None
 
 
 @contextlib.contextmanager
@@ -66,7 +80,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
         return
     url = storage_url(given)
     if url.startswith("journal:"):
-        with _told(url, OSError, *UNSOUND):
+        with _told(url, OSError, StorageInternalError):
             storage: Any = _journal(url.removeprefix("journal:///"))
         with _lost(url):
             yield storage
@@ -86,9 +100,14 @@ def quiet() -> None:
 
 
 def _journal(path: str) -> BaseStorage:
-    # A worker that was killed while it wrote leaves its lock; 30 s, the default, is long for one that is held for ms.
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path, grace_period=10)))
-    storage.get_all_studies()  # a file that is no journal shows itself here
+    journal = Journal(path)
+    try:
+        storage = JournalStorage(journal)  # which reads all of it
+    except DamagedError:
+        raise
+    except UNSOUND as error:
+        raise DamagedError(NO_JOURNAL) from error
+    journal.mend()
     return storage
 
 
@@ -109,14 +128,14 @@ class Database(RDBStorage):
 
 
 def _database(url: str) -> Database:
-    errors = (ImportError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, *UNSOUND)
+    errors = (ImportError, *LOST, sqlite3.Error, OSError, *UNSOUND)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
     options |= {} if sqlite else {"pool_pre_ping": True}
     with _told(url, *errors):
-        if sqlite:
-            _tables_only(shown(url).partition(":///")[2].partition("?")[0])
+        if sqlite and (path := file_of(url)) and path.is_file():
+            _tables_only(path)
         for left in reversed(range(TRIES)):
             try:
                 storage = Database(url, options)
@@ -130,10 +149,8 @@ def _database(url: str) -> Database:
     return storage
 
 
-def _tables_only(path: str) -> None:
+def _tables_only(path: Path) -> None:
     """ValueError for an SQLite file with more than tables, which are all that Optuna makes: a view can be endless."""
-    if not Path(path).is_file():
-        return
     with contextlib.closing(sqlite3.connect(path, timeout=WAIT)) as connection:
         for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
             raise ValueError(f"it has the {kind} {name}, so it is no storage of Optuna's")
@@ -170,10 +187,9 @@ def _lost(url: str) -> Iterator[None]:
     """What a storage raises that fails in mid-run."""
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except LOST as error:
         raise RunError(
-            f"the storage '{shown(url)}' was lost: {_reason(error.__cause__ or error, url)}; the same command goes on "
-            "where it stopped"
+            f"the storage '{shown(url)}' was lost: {_reason(error, url)}; the same command goes on where it stopped"
         ) from _cause(error, url)
 
 
@@ -182,7 +198,7 @@ def understood(where: str) -> Iterator[None]:
     """DataError for a storage that can be read, and holds what no sweep of this version has written."""
     try:
         yield
-    except (InputError, RunError, optuna.exceptions.StorageInternalError):
+    except (InputError, RunError, StorageInternalError):
         raise
     except UNSOUND as error:
         raise DataError(
@@ -202,12 +218,14 @@ def _reason(error: BaseException, url: str) -> str:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, StorageInternalError) and error.__cause__ and not isinstance(error, DamagedError):
+        error = error.__cause__
     inner = getattr(error, "orig", None) or error
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
     first = inner.args[0] if inner.args else inner
     if isinstance(first, dict) and "M" in first:  # pg8000's fields of PostgreSQL's answer
         return str(first["M"])
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError, RecursionError)):
-        return "it is not a journal of Optuna's"
     if isinstance(error, KeyError):
         return f"it lacks {inner}"
     return " ".join(str(inner).split()).rstrip(".") or type(inner).__name__
@@ -221,7 +239,7 @@ def _hint(url: str, error: Exception) -> str:
     files = url.startswith(("sqlite:", "journal:"))
     if isinstance(error, TypeError) and not files:  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
-    path = Path(shown(url).partition(":///")[2])
-    if files and not path.parent.is_dir():
+    path = file_of(url)
+    if path and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

@@ -9,7 +9,7 @@ import numbers
 import os
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -19,6 +19,7 @@ from gpunet.errors import DivergedError, InputError, RunError
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.lease import Heartbeat
 from gpunet.sweep.plan import SEED, Function
+from gpunet.sweep.storage import LOST
 
 PAUSES = (0.05, 1.0)  # seconds between looks while others run the last trials, shortest and longest
 PATIENCE = 5.0  # seconds that a trial has to notice that it is to stop; breaking it off then does no harm
@@ -88,6 +89,10 @@ class Worker:
                 curve.pruned, metrics = True, {}
             except UnusableError:
                 self.board.give_back(trial)
+                raise
+            except LOST:  # by `report`, of the storage: no failure of the trial
+                with suppress(*LOST):
+                    self.board.give_back(trial)
                 raise
             except Exception as failure:
                 state, value, metrics, error = TrialState.FAIL, None, {}, told(failure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -294,3 +295,46 @@ def test_the_registered_archives(name, archive):
         assert file.size % record == 0
     assert images == {"train": 50_000, "test": 10_000}
     assert {(file.sha256, file.md5) for file in found.files} == {(None, None)}
+
+
+def test_what_a_kill_leaves_is_removed_by_the_next_fetch(boxed, serve):
+    """While unpacking, and between the last file and the end."""
+    (boxed.folder / "inside").mkdir(parents=True)
+    boxed.part.write_bytes(boxed.content)
+    for name in ("one.bin.part", ".one.bin.0123abcd.part", ".two.bin.abcd0123.part"):
+        (boxed.folder / "inside" / name).write_bytes(b"half")
+    (boxed.folder / "inside" / "mine.part").write_bytes(b"mine")
+    mirror = serve(boxed.sent)
+    get(mirror)
+    assert mirror.requests == []
+    assert boxed.there() == sorted([*PLAIN, "inside/mine.part"])
+    boxed.part.write_bytes(boxed.content)
+    get(mirror)
+    assert boxed.there() == sorted([*PLAIN, "inside/mine.part"])
+    assert mirror.requests == []
+
+
+def test_a_part_that_another_process_fills_is_left_alone(boxed, serve):
+    fcntl = pytest.importorskip("fcntl", reason="locks are POSIX")
+    get(serve(boxed.sent))
+    with boxed.part.open("wb") as other:
+        other.write(b"half")
+        fcntl.flock(other, fcntl.LOCK_EX)
+        get(serve(boxed.sent))
+        assert boxed.part.exists()
+    get(serve(boxed.sent))
+    assert not boxed.part.exists()
+
+
+@pytest.mark.parametrize("name", ["boxed.tar.gz.part", "inside/one.bin"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_neither_followed_nor_replaced(boxed, serve, name, kind):
+    (boxed.folder / "inside").mkdir(parents=True)
+    path, target = boxed.folder / name, boxed.folder.parent / "precious"
+    target.write_bytes(b"precious")
+    path.symlink_to(target) if kind == "link" else os.mkfifo(path)
+    assert "neither followed nor replaced" in fails(serve(boxed.sent), error=OutputError)
+    assert (path.is_symlink(), target.read_bytes()) == (kind == "link", b"precious")
+    path.unlink()
+    get(serve(boxed.sent))
+    assert boxed.there() == sorted(PLAIN)

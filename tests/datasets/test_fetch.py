@@ -376,3 +376,41 @@ def test_quiet_by_default(tiny, serve, capsys):
 def test_embedded_data_needs_no_fetching():
     assert fetch("digits") == []
     assert not data_dir().exists()
+
+
+def test_a_part_of_a_file_that_has_come_some_other_way_is_removed(tiny, serve):
+    fails(serve(tiny.packed, break_after=150_000))
+    tiny.a.write_bytes(tiny.packed["a-images.gz"])
+    assert get(serve(tiny.packed)) == [tiny.a, tiny.b]
+    assert tiny.there() == ["a-images.gz", "b-labels.gz"]
+
+
+@pytest.mark.parametrize("name", ["a-images.gz", "a-images", "a-images.gz.part"])
+def test_what_is_no_file_is_neither_followed_nor_replaced(tiny, serve, name):
+    tiny.folder.mkdir(parents=True)
+    precious = tiny.folder.parent / "precious"
+    precious.write_bytes(b"precious")
+    (tiny.folder / name).symlink_to(precious)
+    with pytest.raises(OutputError, match=rf"{name}': a symbolic link to .* neither followed nor replaced"):
+        get(serve(tiny.packed))
+    assert (precious.read_bytes(), tiny.there()) == (b"precious", [name])
+
+
+def test_the_one_before_finished_just_now(tiny, serve, monkeypatch):
+    """Between our opening of its part and our lock it was renamed: it is not written to."""
+    from gpunet.datasets import delivery
+
+    tiny.folder.mkdir(parents=True)
+    tiny.part.write_bytes(tiny.packed["a-images.gz"][:1000])
+    real, calls = delivery._lock, []
+
+    def late(stream, part):
+        calls.append(part)
+        if len(calls) == 1:
+            part.rename(part.with_name("elsewhere"))
+        real(stream, part)
+
+    monkeypatch.setattr(delivery, "_lock", late)
+    get(serve(tiny.packed))
+    assert (tiny.folder / "elsewhere").read_bytes() == tiny.packed["a-images.gz"][:1000]
+    assert tiny.there() == ["a-images.gz", "b-labels.gz", "elsewhere"]

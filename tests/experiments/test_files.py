@@ -13,6 +13,8 @@ import pytest
 from gpunet.errors import OutputError
 from gpunet.files import alone, remove, results_first, writable_folder, write_atomically, write_or_keep
 
+from ..hostile.disk import filled
+
 
 def there(folder):
     return sorted(path.name for path in folder.iterdir())
@@ -148,8 +150,8 @@ def test_a_missing_folder_and_a_bad_name_are_one_line(tmp_path):
 LIVING = """
 import sys
 from pathlib import Path
-from gpunet.files import _temporary
-with _temporary(Path(sys.argv[1])) as (name, file):
+from gpunet.files import temporary
+with temporary(Path(sys.argv[1])) as (name, file):
     print(name, flush=True)
     sys.stdin.read()
 """
@@ -208,18 +210,8 @@ def test_a_folder_is_one_processs_alone(tmp_path):
 
 @pytest.fixture
 def full(monkeypatch):
-    """Folders that are on a full disk, to which more may be appended."""
-    folders, real = [], os.fsync
-
-    def fsync(handle):
-        if any(os.readlink(f"/proc/self/fd/{handle}").startswith(f"{folder}/") for folder in folders):
-            raise OSError(28, "No space left on device")
-        real(handle)
-
-    if not sys.platform.startswith("linux"):
-        pytest.skip("only Linux tells what a handle stands for")
-    monkeypatch.setattr(os, "fsync", fsync)
-    return folders
+    """Folders on a full disk."""
+    return filled(monkeypatch)
 
 
 @pytest.fixture

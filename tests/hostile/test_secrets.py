@@ -92,6 +92,9 @@ def test_what_is_no_secret_stays():
     assert public("postgresql://me:a@b@host:1/db") == "postgresql://me:***@host:1/db"
     assert public("https://token@host/x/?sig=1") == "https://***@host/x/?***"
     assert cleaned("no such host: host, for pw", "postgresql://me:pw@host/db") == "no such host: host, for ***"
+    assert cleaned("Max retries exceeded with url: /a?sig=x (Caused by", "http://h/") == (
+        "Max retries exceeded with url: *** (Caused by"
+    )
     assert cleaned("sent to ftp://me:pw@other/x y", "http://host/") == "sent to ftp://***"
 
 
@@ -131,3 +134,34 @@ def test_a_word_too_many_on_the_command_line(words, capsys):
 
     assert execute([*words, f"postgresql://me:{PASSWORD}@host/db"]) == 2
     assert PASSWORD not in capsys.readouterr().err
+
+
+def test_a_proxy_and_a_redirect(monkeypatch, tmp_path):
+    """Addresses that nobody named on the command line: of the environment, and where a server sends us."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    schemes: list[str] = []
+
+    class Away(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302, f"see http://me:{PASSWORD}@host")
+            self.send_header("Location", f"{schemes[-1]}://me:{PASSWORD}@127.0.0.1:1/?sig={PASSWORD}")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("GPUNET_DATA", str(tmp_path))
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        for scheme in ("http", "ftp", "nix"):
+            schemes.append(scheme)
+            assert PASSWORD not in told(lambda: fetch("mnist", mirrors=[mirror], timeout=1.0, progress=True))
+        server.shutdown()
+    for proxy in ("http://me:{}@127.0.0.1:1", "http://me:{}@host:port", "nix://me:{}@host", "http://me:{}"):
+        monkeypatch.setenv("http_proxy", proxy.format(PASSWORD))
+        assert PASSWORD not in told(lambda: fetch("mnist", mirrors=["http://nowhere.invalid/"], timeout=1.0))

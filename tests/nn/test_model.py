@@ -13,9 +13,11 @@ import gpunet as gn
 from gpunet import init, serialize
 from gpunet.arena import ALIGN, Arena, Layout
 from gpunet.backend import get_backend
-from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.errors import DataError, InputError, OutputError, ShapeError
 from gpunet.rng import stream
 from gpunet.serialize import load_weights, seal
+
+from ..hostile.disk import filled
 
 
 def built(layers, features=5, **options):
@@ -252,6 +254,28 @@ def test_a_file_without_its_digest_is_refused(tmp_path):
     save_file(load_file(tmp_path / "model"), tmp_path / "model", metadata={"gpunet": metadata["gpunet"]})
     with pytest.raises(DataError, match="does not match its digest"):
         gn.load(tmp_path / "model")
+
+
+def test_a_model_is_kept_where_it_cannot_be_saved(tmp_path, monkeypatch):
+    full, model = filled(monkeypatch), built([gn.Dense(4)])
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    gn.save(model, tmp_path / "new" / "folder" / "model")
+    whole = (tmp_path / "new" / "folder" / "model").read_bytes()
+    full.append(tmp_path / "new")
+    kept = tmp_path / "temporary" / "folder-kept" / "model"
+    with pytest.raises(OutputError, match=rf"model': No space left on device; it is kept as '{kept}'$"):
+        gn.save(built([gn.Dense(3)]), tmp_path / "new" / "folder" / "model")
+    assert gn.load(kept, device="cpu").parameters["0.weight"].shape == (3, 5)
+    assert (tmp_path / "new" / "folder" / "model").read_bytes() == whole
+
+
+def test_a_model_is_not_saved_over_what_is_no_file(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    for path in (tmp_path / "link", tmp_path, "/dev/full"):
+        with pytest.raises(OutputError, match=r"neither followed nor replaced; .*another place$"):
+            gn.save(built([gn.Dense(4)]), path)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
 def test_saving_before_building():

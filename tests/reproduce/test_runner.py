@@ -16,6 +16,7 @@ from gpunet.reproduce.plan import Run
 from gpunet.reproduce.runner import Outcome, Request, reproduce
 
 from ..datasets.idx_writer import small_arrays, write_folder
+from ..hostile.disk import filled
 from .small import NAMES, TINY, use
 
 DOCUMENT = ["schema", "gpunet", "quick", "updated", "complete", "counts", "runs", "claims"]
@@ -272,6 +273,40 @@ def test_a_claims_json_that_is_not_ours(go, claims, pretended, tmp_path, content
     assert pretended.ran == []
     go(fresh=True)
     assert claims()["complete"]
+
+
+def test_a_disk_that_fills_up_ends_it_and_all_is_kept(go, pretended, tmp_path, monkeypatch):
+    """The result of the run, and what is known of those before; no further run is begun for nothing."""
+    full, out = filled(monkeypatch), tmp_path / "out"
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    pretended.hooks[NAMES[1]] = lambda: full.append(out)
+    outcome = go()
+    assert pretended.ran == NAMES[:2]
+    book = tmp_path / "out-kept" / "claims.json"
+    result = tmp_path / "temporary" / f"{NAMES[1]}-kept" / "result.json"
+    assert outcome.problems == [
+        f"{NAMES[1]} failed: cannot write '{out / NAMES[1] / 'result.json'}': No space left on device; it is kept as "
+        f"'{result}'",
+        f"cannot write '{out / 'claims.json'}': No space left on device; it is kept as '{book}'",
+    ]
+    assert json.loads(result.read_text())["experiment"] == "svd-dnn"
+    kept = json.loads(book.read_text())
+    assert (outcome.book.text, outcome.book.at) == (book.read_text(), book)
+    assert list(states(kept).values()) == ["finished", "failed", "waiting"]
+    full.clear()
+    pretended.hooks.clear()
+    assert go().problems == []
+    assert pretended.ran == [*NAMES[:2], *NAMES[1:]]
+
+
+def test_what_is_no_file_is_told_before_anything_is_run(go, pretended, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "claims.json").symlink_to(tmp_path / "precious")
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match=r"claims\.json': a symbolic link to '.*precious' stands there"):
+            go(fresh=fresh)
+    assert (pretended.ran, (tmp_path / "precious").exists()) == ([], False)
 
 
 def test_quick_and_full_do_not_mix(go, claims, pretended, monkeypatch):

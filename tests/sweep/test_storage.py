@@ -8,7 +8,8 @@ import threading
 import pytest
 import sqlalchemy
 
-from gpunet.errors import InputError, RunError
+from gpunet.errors import InputError, RunError, StorageLostError
+from gpunet.progress import Progress
 from gpunet.sweep import join, parse_parameter, search
 from gpunet.sweep.board import Board
 from gpunet.sweep.plan import Spec
@@ -131,6 +132,45 @@ def test_a_database_that_is_lost(tmp_path):
 
     with pytest.raises(RunError, match=r"was lost: .*; the same command goes on"):
         lose()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("storage", ["a.db", "a.log"])
+def test_a_storage_that_is_deleted_meanwhile(tmp_path, storage, workers):
+    """What was finished until then is not."""
+
+    class Vandal(Progress):
+        def advance(self, parts=1, note=""):
+            (tmp_path / storage).unlink(missing_ok=True)
+
+    with pytest.raises(StorageLostError, match=rf"{storage}' is gone, with [1-9] finished trials; .* anew") as error:
+        search(BOWL, {"sleep": 0.05}, SPACE, trials=6, stages=1, storage=storage, workers=workers, progress=Vandal())
+    table = error.value.table
+    found = without_seconds(table)
+    assert found == [row for row in undisturbed(6, 1) if row["number"] in {row["number"] for row in found}]
+    assert table.best["value"] == max(row["value"] for row in table if row["value"] is not None)
+
+
+@pytest.mark.slow
+def test_a_database_on_a_disk_that_fills_up(tmp_path, monkeypatch):
+    """What is finished stays, no trial counts as failed for it, and the same command goes on."""
+    resource = pytest.importorskip("resource", reason="limits are POSIX")
+    monkeypatch.setattr("gpunet.sweep.lease.LEASE", 0.1)  # of what this process left running, which is alive
+
+    def go():
+        return without_seconds(search(BOWL, {}, SPACE, trials=12, stages=1, storage="a.db"))
+
+    with opened("a.db") as storage:
+        Board.start(storage, Spec(BOWL, {}, tuple(SPACE), 12, 1, 0, "maximize"), "a.db")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.db").stat().st_size + 4_096, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"a\.db' was lost: .*(full|I/O).*; the same command goes on") as error:
+            go()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert go() == undisturbed(12, 1)
 
 
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])

@@ -125,6 +125,8 @@ def _result(found: dict[str, Any]) -> Result:
 
 def _row(found: dict[str, Any]) -> Row:
     metrics = {_text(name): Metric([_number(v) for v in each["values"]]) for name, each in found["metrics"].items()}
+    if not all(metric.values for metric in metrics.values()):
+        raise ValueError("a metric without values")
     return Row(_text(found["name"]), metrics)
 
 

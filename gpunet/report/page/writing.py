@@ -47,7 +47,8 @@ def html(view: PageView) -> str:
     made.globals["parts"] = _parts
     css = (HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return made.get_template("page.html").render(page=view, css=Markup(css), digest=digest)
+    text = made.get_template("page.html").render(page=view, css=Markup(css), digest=digest)
+    return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)  # a result's text may hold any; HTML must not
 
 
 def _parts(cell: str) -> tuple[str, str]:
