@@ -113,7 +113,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.timedelta64))
 
 
-def _as_float(number: Any) -> float:
+def as_float(number: Any) -> float:
+    """A number as Python's float, infinite where none is as large."""
     try:
         return float(number)
     except OverflowError:  # an integer of more than 308 digits
@@ -278,7 +279,7 @@ def check_range(
 
     It is to be least ≤ value ≤ most and above < value < below.
     """
-    number = _as_float(value) if is_number(value) else math.nan
+    number = as_float(value) if is_number(value) else math.nan
     if math.isfinite(number) and least <= number <= most and above < number < below:
         return number
     wanted = [

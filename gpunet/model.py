@@ -365,6 +365,7 @@ class Sequential:
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """The parameters' shapes by name for samples of `input_shape`; nothing is built."""
         found: dict[str, Shape] = {}
+        input_shape = check_shape("input_shape", input_shape)
         for layer in self.layers:
             spec = layer.spec(input_shape)
             found |= {f"{layer.name}.{name}": parameter.shape for name, parameter in spec.parameters.items()}

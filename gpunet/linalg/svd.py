@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.checks import is_number, is_one_of, is_whole
+from gpunet.checks import as_float, is_number, is_one_of, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls, patience
@@ -103,7 +103,7 @@ def svd(
     if not is_one_of(method, known):
         where = "the CPU" if backend is None else "a GPU"
         raise InputError(f"unknown method {shown(method)} on {where}: expected one of {', '.join(known)}")
-    limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else float(tol)
+    limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else as_float(tol)
     if k == 0:
         return _empty(np if backend is None else backend.xp, a, compute, limit)
     if backend is not None:

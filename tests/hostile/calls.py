@@ -89,7 +89,9 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
         if issubclass(kind, gn.Layer):
             shown = name in OF_LAYERS
         else:
-            shown = kind in (gn.Sequential, gn.Trainer, Samples) or not words & INSIDE
+            shown = not words & (
+                INSIDE - {"Array", "Backend"} if kind in (gn.Sequential, gn.Trainer, Samples) else INSIDE
+            )
         if shown:
             yield name, method
     if issubclass(kind, gn.Optimizer):
