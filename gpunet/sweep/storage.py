@@ -13,6 +13,7 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages._rdb.models import BaseModel
 
 from gpunet.errors import InputError, RunError
 from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
@@ -104,6 +105,7 @@ class Database(RDBStorage):
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         try:
+            _make_tables(url, options)
             super().__init__(url.replace("{", "{{").replace("}", "}}"), options)  # which is a template there
         except BaseException:
             self.close()
@@ -133,6 +135,25 @@ def _database(url: str) -> Database:
     if sqlite:
         _one_writer_at_a_time(storage.engine)
     return storage
+
+
+def _make_tables(url: str, options: dict[str, Any]) -> None:
+    """Make what is missing of them, all or nothing; where a database can only make one by one, what a kill left out.
+
+    Optuna finds a table whose index was not made any more, and takes it as it is: without the one that keeps the names
+    of studies apart every start would begin another sweep of the same name.
+    """
+    engine = sqlalchemy.create_engine(url, **options)
+    if url.startswith("sqlite:"):
+        _one_writer_at_a_time(engine)
+    try:
+        with engine.begin() as connection:
+            BaseModel.metadata.create_all(connection)
+            for table in BaseModel.metadata.tables.values():
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
+    finally:
+        engine.dispose()
 
 
 def _one_writer_at_a_time(engine: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import sqlite3
 import threading
 
@@ -132,6 +134,48 @@ def test_a_database_that_is_lost(tmp_path):
 
     with pytest.raises(RunError, match=r"was lost: .*; the same command goes on"):
         lose()
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_tables_are_made(tmp_path, monkeypatch):
+    """After any statement of it: the next one finds all tables and indexes, or none."""
+    killed, done = 0, False
+    while not done:
+        statements = itertools.count()
+
+        def die(connection, cursor, statement, *_, after=killed, statements=statements):
+            if next(statements) == after:
+                raise KeyboardInterrupt
+
+        path = tmp_path / f"{killed}.db"
+        sqlalchemy.event.listen(sqlalchemy.engine.Engine, "after_cursor_execute", die)
+        try:
+            with opened(str(path)):
+                done = True
+        except KeyboardInterrupt:
+            killed += 5
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.engine.Engine, "after_cursor_execute", die)
+        gc.collect()  # connections of the one that died
+        for _ in range(2):
+            with opened(str(path)) as storage:
+                Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+        with sqlite3.connect(path) as raw:
+            assert raw.execute("SELECT COUNT(*) FROM studies").fetchone() == (1,)
+        raw.close()
+    assert killed > 30
+
+
+def test_indexes_that_a_kill_left_out_are_made(tmp_path):
+    with opened("a.db"):
+        pass
+    with sqlite3.connect(tmp_path / "a.db") as raw:
+        raw.execute("DROP INDEX ix_studies_study_name")
+    raw.close()
+    for _ in range(2):
+        with opened("a.db") as storage:
+            board = Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+    assert len(board.storage.get_all_studies()) == 1
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
