@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from gpunet.experiments import registry
 from gpunet.experiments.schema import Result
 from gpunet.files import writable_folder
 from gpunet.progress import Progress
+from gpunet.report.drawing import drawn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,12 +74,19 @@ class Work:
         result: Result = module.run(self.data, self.settings, self.seeds, device=device, progress=bar)
         return result
 
-    def carry_out(self, folder: Path, device: str, bar: Progress) -> Done:
-        """Check the folder first, compute, draw, and last write `result.json`."""
+    def carry_out(
+        self, folder: Path, device: str, bar: Progress, written: Callable[[Done], object] = lambda done: None
+    ) -> Done:
+        """Check the folder first, compute, write `result.json`, and last draw; `written` is called before that."""
         writable_folder(folder)
         result = self.compute(device, bar)
-        figures = self._report("figures").draw(result, folder)
-        return Done(result, result.write(folder), figures)
+        done = Done(result, result.write(folder), [])
+        written(done)
+        return replace(done, figures=self.draw(result, folder))
+
+    def draw(self, result: Result, folder: Path) -> list[Path]:
+        """The figures that could be drawn and written; of the others there are warnings."""
+        return drawn(lambda: self._report("figures").draw(result, folder))
 
     def tables(self, result: Result) -> list[Table]:
         """The experiment's tables for the terminal."""

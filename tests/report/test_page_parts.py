@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from gpunet.experiments.schema import Metric
-from gpunet.report import page, style, svd_init_tables
+from gpunet.report import drawing, page, style, svd_init_tables
 from gpunet.report.page.svg import DARK_INK, DARK_PAPER, PAPER, contrast, dark_colour, picture
 from gpunet.report.page.timings import collected, duration, timing_sheet
 from gpunet.report.sheets import Column, Sheet, cell, number, rows_sheet
@@ -113,7 +113,7 @@ def test_durations(seconds, said):
 
 
 def drawn(draw, narrow=False, **shape):
-    with style.collected(narrow=narrow) as held, style.figure(Path("never/written.png"), **shape) as axes:
+    with drawing.collected(narrow=narrow) as held, style.figure(Path("never/written.png"), **shape) as axes:
         draw(axes)
     return held["written"]
 
