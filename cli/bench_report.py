@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpunet.cli import options
+
+if TYPE_CHECKING:
+    from gpunet.bench.report import Report
 
 
 def report(
@@ -33,16 +36,24 @@ def report(
 
     found = bench.report(files)
     folder = writable_folder(out)
-    from gpunet.report import bench_figures, bench_tables
+    from gpunet.report.drawing import drawn
 
-    figures, path = bench_figures.draw(found, folder), found.write(folder)
+    path = found.write(folder)
+    figures = drawn(lambda: _draw(found, folder))
     if json:
         print(path.read_text(), end="")
         return
+    from gpunet.report import bench_tables
     from gpunet.report.tables import console, rich_tables
 
     screen = console()
     for table in rich_tables(bench_tables.sheets(found)):
         screen.print(table)
-    written = f"Written: {path}, {', '.join(each.name for each in figures)}"
+    written = f"Written: {', '.join([str(path), *(each.name for each in figures)])}"
     screen.print(written, markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(found: Report, folder: Path) -> None:
+    from gpunet.report import bench_figures
+
+    bench_figures.draw(found, folder)

@@ -53,22 +53,29 @@ def scaling(
     from gpunet.backend import get_backend
     from gpunet.bench import scaling as bench
     from gpunet.bench.steps import threads
+    from gpunet.errors import printable
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.files import writable_folder
     from gpunet.progress import progress
-    from gpunet.report import scaling_figure
+    from gpunet.report.drawing import drawn
 
     settings = bench.Settings(_widths(width), _alphas(alpha), meaning, batch, layers, rounds)
     backend, watch, folder = get_backend(device), Stopwatch(), writable_folder(out)
     with progress(True) as bar:
         report = bench.compare(settings, backend, bar)
-    figure = scaling_figure.draw(report, folder)
     path = report.write(folder, watch.provenance(backend) | {"threads": threads()})
+    figures = drawn(lambda: _draw(report, folder))
     if json:
         print(path.read_text(), end="")
         return
     _print(report)
-    typer.echo(f"Written: {path}, {figure.name}")
+    typer.echo(printable(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}"))
+
+
+def _draw(report: Report, folder: Path) -> None:
+    from gpunet.report import scaling_figure
+
+    scaling_figure.draw(report, folder)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -105,8 +112,9 @@ def _alphas(text: str) -> tuple[float, ...]:
 
 def _print(report: Report) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from gpunet.report.tables import console
 
     settings = report.settings
     table = Table(
@@ -127,7 +135,7 @@ def _print(report: Report) -> None:
         counts = [f"{row.allowed:.2f}×", f"{row.allowed_step:.2f}×"]
         last = row.alpha == settings.alphas[-1]
         table.add_row(str(row.width), f"{row.alpha:g}", str(row.rank), *times, *counts, end_section=last)
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for width, why in skipped.items():
-        console.print(f"width {width} skipped: {why}", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"width {width} skipped: {why}", markup=False, highlight=False, soft_wrap=True)

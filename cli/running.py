@@ -25,5 +25,5 @@ def finish(work: Work, folder: Path, device: str, json: bool) -> None:
         screen.print(table)
     screen.print(f"Claims: {verdict_line(done.result)}", markup=False, soft_wrap=True)
     seconds = done.result.provenance["seconds"]
-    written = f"Written: {done.path}, {', '.join(path.name for path in done.figures)} ({seconds:.0f} s)"
+    written = f"Written: {', '.join([str(done.path), *(path.name for path in done.figures)])} ({seconds:.0f} s)"
     screen.print(written, markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,17 +102,17 @@ def run(
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.files import writable_folder
-    from gpunet.progress import progress
+    from gpunet.progress import progress, say
     from gpunet.sweep.results import as_result
 
     watch = Stopwatch()
     folder = out if what is None else writable_folder(out or Path("runs") / f"{what}-{dataset}")
     url = storage or f"sqlite:///{folder}/sweep.db"
     try:
-        with progress(True) as bar:
+        with contextlib.redirect_stdout(sys.stderr), progress(True) as bar:  # a function of somebody's own may print
             table = compute(url, bar)
     except KeyboardInterrupt:
-        print("gpunet: the finished trials are kept; the same command goes on where it stopped", file=sys.stderr)
+        say("gpunet: the finished trials are kept; the same command goes on where it stopped")
         raise
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
     if not table.ended("complete"):
@@ -127,18 +128,20 @@ def _name_of(table: Table) -> str:
 
 def _finish(result: Any, folder: Path | None, json: bool) -> None:
     from gpunet.files import writable_folder
-    from gpunet.report import sweep_figures, sweep_tables
-    from gpunet.report.tables import console
+    from gpunet.report.drawing import drawn
 
     written = []
     if folder is not None:
-        figures = sweep_figures.draw(result, writable_folder(folder))
-        written = [str(result.write(folder)), *(path.name for path in figures)]
+        written = [str(result.write(writable_folder(folder)))]
+        written += [path.name for path in drawn(lambda: _draw(result, folder))]
     if json:
         import json as json_module
 
         print(json_module.dumps(result.to_json(), indent=1))
         return
+    from gpunet.report import sweep_tables
+    from gpunet.report.tables import console
+
     screen = console()
     for table in sweep_tables.tables(result):
         screen.print(table)
@@ -147,3 +150,9 @@ def _finish(result: Any, folder: Path | None, json: bool) -> None:
     if written:
         line = f"Written: {', '.join(written)} ({result.provenance['seconds']:.0f} s)"
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(result: Any, folder: Path) -> None:
+    from gpunet.report import sweep_figures
+
+    sweep_figures.draw(result, folder)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
 
-from gpunet.errors import printable
+from gpunet.errors import visible
 from gpunet.files import write_atomically
 from gpunet.report.drawing import CANVAS, left_out
 
@@ -104,15 +104,11 @@ def _show_as_written(made: Figure) -> None:
     for text in made.findobj(Text):
         if text not in powers:
             text.set_parse_math(False)
-            text.set_text(_visible(text.get_text()))
+            text.set_text(visible(text.get_text()))
 
 
 def _visibly(formatter: Formatter) -> Callable[[float, float], str]:
-    return lambda value, place: _visible(formatter(value, int(place)))
-
-
-def _visible(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+    return lambda value, place: visible(formatter(value, int(place)))
 
 
 def stacked() -> bool:

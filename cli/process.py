@@ -1,0 +1,135 @@
+"""The process around a command: signals that end it, and standard streams that may be closed, full or left by a reader.
+
+Only `main` uses this: who calls `execute` in a process of their own keeps their streams and signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any, TextIO
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+INTERRUPTED = 130  # the exit code that shells give Ctrl-C
+PATIENCE = 10.0  # seconds that cleaning up may take before another signal breaks into it
+SHOW_CURSOR = "\x1b[?25h"
+
+received: int | None = None  # the signal that ended the command
+_since = 0.0
+
+
+def interrupted() -> tuple[int, str]:
+    """The exit code that shells give a process which the signal ended, Ctrl-C by default, and a line that says so."""
+    number = received or signal.SIGINT
+    by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    return 128 + number, f"interrupted{by}; nothing half-written was left behind"
+
+
+def _on_signals(handler: signal._HANDLER) -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's, or a shell's for what runs in the background
+            signal.signal(number, handler)
+
+
+def leave_when_told() -> None:
+    """Until a command begins there is nothing to clean up: a signal ends the process with one line."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        global received
+        received = number
+        code, line = interrupted()
+        with contextlib.suppress(OSError):
+            os.write(2, f"gpunet: {line}\n".encode())
+        os._exit(code)
+
+    _on_signals(leave)
+
+
+def stop_when_told() -> None:
+    """From now on a signal is a KeyboardInterrupt; those that follow while that is cleaned up after are not."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        global received, _since
+        if received is None or time.monotonic() - _since > PATIENCE:
+            received, _since = number, time.monotonic()
+            raise KeyboardInterrupt
+
+    _on_signals(stop)
+
+
+class _Raw(io.FileIO):
+    """What is written where it cannot be is dropped, and the work goes on; `failed` is the reason."""
+
+    failed: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failed = error
+            return len(data)
+
+
+class Streams:
+    """Standard output and error that never raise; `json`: all but what we print ourselves goes to standard error."""
+
+    def __init__(self, json: bool) -> None:
+        self.json = json
+        self.closed = [number for number in range(3) if not _is_open(number)]
+        for _ in self.closed:  # a file that is opened later must not become a standard stream
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        sys.stderr = self.stderr = _stream(sys.stderr, _Raw(2, "w", closefd=False), "backslashreplace")
+        out = 1
+        if json:  # what the compiled code of a library prints, or a process that somebody's function starts
+            out = os.dup(1)
+            os.dup2(2, 1)
+        self._raw = _Raw(out, "w", closefd=False)
+        sys.stdout = self.stdout = _stream(sys.stdout, self._raw, "replace")
+
+    def lost(self) -> str:
+        """Why standard output is not what it should be; "" where it is, or where nobody wants it."""
+        _flush(self.stdout)
+        if self.json and 1 in self.closed:
+            return "standard output is closed: expected somebody who reads the JSON"
+        failed = self._raw.failed
+        if failed is None or failed.errno == errno.EPIPE:
+            return ""
+        return f"standard output could not be written: {failed.strerror}"
+
+    def end(self, code: int) -> int:
+        """Leave the terminal as it was; from here on a signal ends the process with this code."""
+        _on_signals(lambda *_: os._exit(code))
+        if received and self.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+            self.stderr.write(SHOW_CURSOR)
+        _flush(self.stderr)
+        return code
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _stream(given: TextIO | None, raw: _Raw, errors: str) -> TextIO:
+    """The stream that Python has made, in its encoding; what that has no character for is not shown."""
+    if given is None:
+        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors)
+    buffer: Any = given.buffer
+    if not isinstance(getattr(buffer, "raw", buffer), io.FileIO):  # a console of Windows has a kind of its own
+        return given
+    at_once = raw.fileno() == 2 or raw.isatty() or getattr(given, "write_through", False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, errors, line_buffering=at_once)
+
+
+def _flush(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        stream.flush()
