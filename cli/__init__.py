@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from gpunet.cli import process
 
@@ -31,8 +29,9 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
 
     try:
         from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
+        from gpunet.progress import warnings_in_one_line
 
-        with _warnings_in_one_line():
+        with warnings_in_one_line():
             on_begin()
             code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
         if code == process.INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
@@ -62,36 +61,14 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
         return _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 
-@contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """What the library or another one warns of is a line for the user, not a place in some code."""
-    import logging
-
-    class OneLine(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            _say(f"{record.levelname.lower()}: {record.getMessage()}")
-
-    last, logging.lastResort = logging.lastResort, OneLine(logging.WARNING)  # type: ignore[assignment]
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
-            yield
-    finally:
-        logging.lastResort = last
-
-
 def _interrupted() -> int:
     code, line = process.interrupted()
     return _fail(line, code)
 
 
 def _fail(message: str, code: int) -> int:
+    from gpunet.progress import tell
+
     if message.split():  # empty after a command group alone, which has printed its help
-        _say(message)
+        tell(message)
     return code
-
-
-def _say(message: str) -> None:
-    from gpunet.progress import say
-
-    say(f"gpunet: {' '.join(message.split())}")

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import sys
 import time
-from types import FrameType
-from typing import Any, TextIO
+
+from gpunet.streams import Raw, open_closed, stream
+
+TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import TextIO
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 INTERRUPTED = 130  # the exit code that shells give Ctrl-C
@@ -63,34 +67,19 @@ def stop_when_told() -> None:
     _on_signals(stop)
 
 
-class _Raw(io.FileIO):
-    """What is written where it cannot be is dropped, and the work goes on; `failed` is the reason."""
-
-    failed: OSError | None = None
-
-    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.failed = error
-            return len(data)
-
-
 class Streams:
     """Standard output and error that never raise; `json`: all but what we print ourselves goes to standard error."""
 
     def __init__(self, json: bool) -> None:
         self.json = json
-        self.closed = [number for number in range(3) if not _is_open(number)]
-        for _ in self.closed:  # a file that is opened later must not become a standard stream
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        sys.stderr = self.stderr = _stream(sys.stderr, _Raw(2, "w", closefd=False), "backslashreplace")
+        self.closed = open_closed()
+        sys.stderr = self.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), "backslashreplace")
         out = 1
         if json:  # what the compiled code of a library prints, or a process that somebody's function starts
             out = os.dup(1)
             os.dup2(2, 1)
-        self._raw = _Raw(out, "w", closefd=False)
-        sys.stdout = self.stdout = _stream(sys.stdout, self._raw, "replace")
+        self._raw = Raw(out, "w", closefd=False)
+        sys.stdout = self.stdout = stream(sys.stdout, self._raw, "replace")
 
     def lost(self) -> str:
         """Why standard output is not what it should be; "" where it is, or where nobody wants it."""
@@ -109,25 +98,6 @@ class Streams:
             self.stderr.write(SHOW_CURSOR)
         _flush(self.stderr)
         return code
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def _stream(given: TextIO | None, raw: _Raw, errors: str) -> TextIO:
-    """The stream that Python has made, in its encoding; what that has no character for is not shown."""
-    if given is None:
-        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors)
-    buffer: Any = given.buffer
-    if not isinstance(getattr(buffer, "raw", buffer), io.FileIO):  # a console of Windows has a kind of its own
-        return given
-    at_once = raw.fileno() == 2 or raw.isatty() or getattr(given, "write_through", False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), given.encoding, errors, line_buffering=at_once)
 
 
 def _flush(stream: TextIO) -> None:

@@ -104,10 +104,11 @@ def run(
     from gpunet.files import writable_folder
     from gpunet.progress import progress, say
     from gpunet.sweep.results import as_result
+    from gpunet.sweep.storage import file_url
 
     watch = Stopwatch()
     folder = out if what is None else writable_folder(out or Path("runs") / f"{what}-{dataset}")
-    url = storage or f"sqlite:///{folder}/sweep.db"
+    url = storage or file_url("sqlite", (folder or Path()) / "sweep.db")
     try:
         with contextlib.redirect_stdout(sys.stderr), progress(True) as bar:  # a function of somebody's own may print
             table = compute(url, bar)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import time
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gpunet.errors import printable
@@ -21,6 +24,28 @@ def say(line: str) -> None:
     if sys.stderr is not None:  # for print() that would be standard output
         with contextlib.suppress(OSError, ValueError):
             print(printable(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """What is warned of, by us or by another library, is a line for the user, not a place in some code."""
+
+    class OneLine(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    last, logging.lastResort = logging.lastResort, OneLine(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}")
+            yield
+    finally:
+        logging.lastResort = last
+
+
+def tell(message: str) -> None:
+    """A message of the command line."""
+    say(f"gpunet: {' '.join(message.split())}")
 
 
 def on_terminal() -> bool:
