@@ -20,7 +20,7 @@ def main() -> None:
             code = code or _fail(lost, 1)
     except KeyboardInterrupt:  # when the command had ended
         code = _interrupted()
-    sys.exit(streams.end(code))
+    streams.end(code)
 
 
 def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], None] = lambda: None) -> int:

@@ -5,6 +5,7 @@ Only `main` uses this: who calls `execute` in a process of their own keeps their
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import os
@@ -17,19 +18,23 @@ from gpunet.streams import Raw, open_closed, stream
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import TextIO
+    from typing import NoReturn, TextIO
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 INTERRUPTED = 130  # the exit code that shells give Ctrl-C
 PATIENCE = 10.0  # seconds that cleaning up may take before another signal breaks into it
 SHOW_CURSOR = "\x1b[?25h"
 
+RETRY = 0.2  # seconds after which an interruption that has been swallowed is raised again
+
 received: int | None = None  # the signal that ended the command
-_since = 0.0
+_since, _told = 0.0, False
 
 
 def interrupted() -> tuple[int, str]:
     """The exit code that shells give a process which the signal ended, Ctrl-C by default, and a line that says so."""
+    global _told
+    _told = True
     number = received or signal.SIGINT
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     return 128 + number, f"interrupted{by}; nothing half-written was left behind"
@@ -56,15 +61,40 @@ def leave_when_told() -> None:
 
 
 def stop_when_told() -> None:
-    """From now on a signal is a KeyboardInterrupt; those that follow while that is cleaned up after are not."""
+    """From now on a signal is a KeyboardInterrupt; those that follow while that is cleaned up after are not.
+
+    Compiled code swallows one now and then, NumPy's when it is being imported, and so does Python where a callback may
+    not raise: then it is raised again.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         global received, _since
-        if received is None or time.monotonic() - _since > PATIENCE:
-            received, _since = number, time.monotonic()
+        if _told or (_cleaning_up() and time.monotonic() - _since < PATIENCE):
+            return
+        received, _since = number, time.monotonic()
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, again)
+            signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)
+        raise KeyboardInterrupt
+
+    def again(number: int, frame: FrameType | None) -> None:
+        if not (_told or _cleaning_up()):
             raise KeyboardInterrupt
 
+    def unraisable(found: sys.UnraisableHookArgs) -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(found)
+
+    sys.unraisablehook = unraisable
     _on_signals(stop)
+
+
+def _cleaning_up() -> bool:
+    """Whether what runs now does so because of an interruption: in a `finally`, an `except`, the end of a `with`."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 class Streams:
@@ -91,13 +121,18 @@ class Streams:
             return ""
         return f"standard output could not be written: {failed.strerror}"
 
-    def end(self, code: int) -> int:
-        """Leave the terminal as it was; from here on a signal ends the process with this code."""
+    def end(self, code: int) -> NoReturn:
+        """Leave the terminal as it was, and end the process; a signal that comes meanwhile changes nothing."""
         _on_signals(lambda *_: os._exit(code))
-        if received and self.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+        if received is None:
+            sys.exit(code)
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
             self.stderr.write(SHOW_CURSOR)
         _flush(self.stderr)
-        return code
+        atexit._run_exitfuncs()
+        os._exit(code)  # Python's own way out waits for threads, and dies of a signal in the middle of it
 
 
 def _flush(stream: TextIO) -> None:

@@ -25,6 +25,7 @@ TRIES = 4  # two workers that come first at the same time make the same tables
 DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LGPL and the GPL
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
+_QUERY = re.compile(r"\?\w+=[^/?&]*(&\w+=[^/?&]*)*$")  # another ? is part of the file's name
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -44,8 +45,9 @@ def storage_url(given: str) -> str:
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
             raise InputError(f"the storage '{given}' names no file: {FORMS}")
-        query = rest.partition("?")[2]
-        return file_url(scheme, file_of(given)) + (f"?{query}" if query else "")
+        query = _QUERY.search(rest)
+        path = rest[1 : query.start() if query else None]
+        return file_url(scheme, Path(unquote(path, errors="surrogateescape"))) + (query[0] if query else "")
     return DRIVERS.get(scheme, scheme) + separator + rest
 
 
