@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.errors import DataError, InputError, ShapeError
+from gpunet.errors import DataError, InputError, ShapeError, shown
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
@@ -137,4 +137,4 @@ def check_range(
         for sign, bound in (("≥", least), (">", above), ("≤", most), ("<", below))
         if math.isfinite(bound)
     ]
-    raise InputError(f"{name} cannot be {value!r}: expected a finite number {' and '.join(wanted)}")
+    raise InputError(f"{name} cannot be {shown(value)}: expected a finite number {' and '.join(wanted)}")

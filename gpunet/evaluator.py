@@ -11,7 +11,7 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.model import Sequential
 from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
@@ -26,7 +26,7 @@ class Evaluator:
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
         if dtype not in ("float32", "float64"):
-            raise InputError(f"dtype is 'float32' or 'float64', got {dtype!r}")
+            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
         self.model, self.loss = model, copy.copy(losses.resolve(loss))  # it learns of this model and device
         self.backend, self.dtype, self.seed = get_backend(device), dtype, seed
         self._ready: tuple[int, ...] | None = None

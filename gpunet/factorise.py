@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.layers import Dense, LowRankDense
 from gpunet.layers.dense import SPLITS
 from gpunet.linalg import BreakEven, FixedRank, svd
@@ -82,7 +82,7 @@ class Factorise(Callback):
             ("policy", policy, POLICIES),
         ):
             if value not in known:
-                raise InputError(f"{name} is {value!r}: expected one of {', '.join(known)}")
+                raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
         self.pretrain, self.split, self.merge = float(pretrain), split, merge
         self.optimizer_state: State = state
         self.policy: Policy = policy
@@ -145,7 +145,7 @@ class Factorise(Callback):
     def _rule_of(self, name: str) -> RankRule:
         rule = self._ranks.get(name, self._rank)
         if rule is None:
-            raise InputError(f"no rank for the layer {name!r}: ranks are given for {', '.join(self._ranks)}")
+            raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self._ranks)}")
         return rule
 
     def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:

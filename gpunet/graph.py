@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.errors import CaptureError, InputError, MemoryFullError
+from gpunet.errors import CaptureError, InputError, MemoryFullError, shown
 from gpunet.samples import Samples
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Graphs:
     def __init__(self, backend: Backend, graphs: str = "auto") -> None:
         for where, word in (("graphs", graphs), (SWITCH, os.environ.get(SWITCH) or "auto")):
             if word not in ("auto", "off"):
-                raise InputError(f"{where} is {word!r}: expected 'auto' or 'off'")
+                raise InputError(f"{where} is {shown(word)}: expected 'auto' or 'off'")
             graphs = "off" if word == "off" else graphs
         self.reason = "graphs are switched off" if graphs == "off" else ""
         if not backend.records:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.callbacks import Callback
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.samples import Samples
 
 if TYPE_CHECKING:
@@ -67,4 +67,4 @@ def to_json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
-    raise InputError(f"a checkpoint keeps numbers, text, lists and arrays, got {type(value).__name__}: {value!r}")
+    raise InputError(f"a checkpoint keeps numbers, text, lists and arrays, got {type(value).__name__}: {shown(value)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gpunet.backend.base import Array, Backend
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
 
@@ -24,7 +24,7 @@ class Loss:
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         if reduction not in ("mean", "sum"):
-            raise InputError(f"unknown reduction {reduction!r}: expected 'mean' or 'sum'")
+            raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
     def attach(self, backend: Backend, activation: str) -> None:
@@ -83,5 +83,5 @@ def resolve(loss: str | Loss) -> Loss:
     if isinstance(loss, Loss):
         return loss
     if loss not in NAMED:
-        raise InputError(f"unknown loss {loss!r}: expected one of {', '.join(NAMED)}")
+        raise InputError(f"unknown loss {shown(loss)}: expected one of {', '.join(NAMED)}")
     return NAMED[loss]()

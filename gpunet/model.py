@@ -10,7 +10,7 @@ import numpy as np
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters
@@ -36,7 +36,7 @@ class Sequential:
         place = 0
         for layer in self.layers:
             if not isinstance(layer, Layer):
-                raise InputError(f"expected layers such as Dense(10), got {layer!r}")
+                raise InputError(f"expected layers such as Dense(10), got {shown(layer)}")
             layer.name, layer.head = str(place), layer is self.layers[-1]
             place += layer.slots
         self.built = False
@@ -94,12 +94,14 @@ class Sequential:
         if not self.built:
             raise InputError("the model has no weights yet: build or fit it before replacing a layer")
         if state not in STATES:
-            raise InputError(f"state is {state!r}: expected one of {', '.join(STATES)}")
+            raise InputError(f"state is {shown(state)}: expected one of {', '.join(STATES)}")
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
         inherits = layer.inherits if layer.made_from is old else {}
         if state != "restart" and not any(transform for _, transform in inherits.values()):
-            raise InputError(f"state={state!r} needs what factorise() made of the layer {name!r}, got {layer!r}")
+            raise InputError(
+                f"state={shown(state)} needs what factorise() made of the layer {shown(name)}, got {shown(layer)}"
+            )
         layer.name, layer.head = old.name, old.head
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
@@ -118,7 +120,7 @@ class Sequential:
     def _spec_in_place(self, old: Layer, new: Layer, index: int) -> Spec:
         """What the new layer declares in the old one's place; raises where it does not fit there."""
         if not isinstance(new, Layer):
-            raise InputError(f"expected a layer such as Dense(10), got {new!r}")
+            raise InputError(f"expected a layer such as Dense(10), got {shown(new)}")
         if any(new is layer for layer in self.layers):
             raise InputError("this layer stands in the model already: make another")
         spec = new.spec(self._shapes[index - 1] if index else self.input_shape)
@@ -129,7 +131,7 @@ class Sequential:
             )
         if new.slots != old.slots or (old.head and new.activation != old.activation):
             raise InputError(
-                f"the layer {old.name!r} has activation {old.activation!r}, its replacement {new.activation!r}: "
+                f"the layer {old.name!r} has activation {old.activation!r}, its replacement {shown(new.activation)}: "
                 "expected the same"
             )
         return spec
@@ -140,7 +142,7 @@ class Sequential:
             if layer.name == name:
                 return layer
         there = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in self.layers)
-        raise InputError(f"the model has no layer {name!r}: it has {there}")
+        raise InputError(f"the model has no layer {shown(name)}: it has {there}")
 
     @property
     def parameters(self) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
@@ -128,4 +128,4 @@ class CosineDecay(Schedule):
 
 def _check_whole(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}: expected a whole number ≥ 1")
+        raise InputError(f"{name} is {shown(value)}: expected a whole number ≥ 1")

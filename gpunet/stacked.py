@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_finite, check_range
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
 from gpunet.rng import WEIGHTS, stream
 from gpunet.stacked_block import Block, FloatArray, Floats, Scratch
@@ -84,7 +84,7 @@ def train(
     check_range("threshold", threshold, above=0)
     check_range("limit", limit, least=1)
     if dtype not in ("float32", "float64"):
-        raise InputError(f"dtype is 'float32' or 'float64', got {dtype!r}")
+        raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
     backend = get_backend(device)
     if backend.name.startswith("cuda"):
         x, labels = np.asarray(x), np.asarray(labels)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpunet.callbacks import Callback
 from gpunet.checks import check_range
-from gpunet.errors import DivergedError, InputError
+from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
 
@@ -33,7 +33,7 @@ class EarlyStopping(Callback):
         self, metric: str = "validation_loss", patience: int = 5, *, least: float = 0.0, restore_best: bool = True
     ) -> None:
         if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-            raise InputError(f"patience is {patience!r}: expected a whole number of epochs ≥ 1")
+            raise InputError(f"patience is {shown(patience)}: expected a whole number of epochs ≥ 1")
         check_range("least", least, least=0)
         self.metric, self.patience, self.least, self.restore_best = metric, patience, float(least), restore_best
         self._sign = 1 if metric.endswith("accuracy") else -1
@@ -50,7 +50,7 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         """Keep the weights of a better epoch, count a worse one."""
         if self.metric not in logs:
-            raise InputError(f"early stopping looks at {self.metric!r}, the history has {', '.join(logs)}")
+            raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
         value = logs[self.metric]
         if math.isfinite(value) and (self.best is None or self._sign * (value - self.best) > self.least):
             self.best, self.epoch, self.waited = value, epoch, 0

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.checks import check_labels, check_lengths, real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg import svd
 from gpunet.linalg.place import on_host, some_rows
 
@@ -70,7 +70,7 @@ def svd_weights(
     For whole sets that is its closed form, for each class apart the same equation with the measured ‖Wx‖².
     """
     if kind not in KINDS:
-        raise InputError(f"unknown kind of weights {kind!r}: expected one of {', '.join(KINDS)}")
+        raise InputError(f"unknown kind of weights {shown(kind)}: expected one of {', '.join(KINDS)}")
     if not (variance > 0 and dependency >= 0 and math.isfinite(variance * dependency)):
         raise InputError(f"expected variance > 0 and dependency ≥ 0, got {variance} and {dependency}")
     vectors, values = rows

@@ -16,7 +16,7 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.errors import DivergedError, InputError
+from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.graph import Graphs
 from gpunet.model import Sequential
@@ -115,7 +115,9 @@ class Trainer(Evaluator):
         DataError for a damaged one.
         """
         if not all(isinstance(n, (int, np.integer)) for n in (epochs, batch_size)) or epochs < 0 or batch_size < 1:
-            raise InputError(f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {epochs!r} and {batch_size!r}")
+            raise InputError(
+                f"expected whole numbers epochs ≥ 0 and batch_size ≥ 1, got {shown(epochs)} and {shown(batch_size)}"
+            )
         callbacks = tuple(callbacks) if np.iterable(callbacks) else (callbacks,)
         if wrong := [each for each in callbacks if not isinstance(each, Callback)]:
             raise InputError(

@@ -22,7 +22,7 @@ from typing import Any
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_range
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.experiments import cifar_mlp_search as searches
 from gpunet.experiments.cifar_mlp_claims import GRADIENTS, verdicts
 from gpunet.experiments.cifar_mlp_data import Problem, Split
@@ -73,7 +73,7 @@ class Settings:
         for name in ("hidden", "batch_size", "epochs", "trials", "wide_trials"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} is a whole number ≥ 1, got {value!r}")
+                raise InputError(f"{name} is a whole number ≥ 1, got {shown(value)}")
 
     def of(self, problem: Problem) -> Settings:
         """With the epochs of the data set."""

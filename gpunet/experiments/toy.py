@@ -27,7 +27,7 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_range
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
 from gpunet.experiments.toy_claims import CLAIMS, verdicts
@@ -59,7 +59,7 @@ class Settings:
             check_range("learning_rate", rate, above=0)
         check_range("threshold", self.threshold, above=0)
         if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
-            raise InputError(f"limit is a whole number of steps ≥ 1, got {self.limit!r}")
+            raise InputError(f"limit is a whole number of steps ≥ 1, got {shown(self.limit)}")
 
     @property
     def as_in_the_document(self) -> bool:

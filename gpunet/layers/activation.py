@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import ACTIVATIONS, Array
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
 
@@ -14,7 +14,7 @@ class Activation(Layer):
 
     def __init__(self, activation: str) -> None:
         if activation not in ACTIVATIONS:
-            raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+            raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
         self.activation = activation
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import ACTIVATIONS, Array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Parameter, Shape, Spec
 from gpunet.layers.fitted import FittedLayer, Floats
@@ -51,9 +51,9 @@ class Conv2D(FittedLayer):
         if kernel % 2 == 0:
             raise InputError(f"Conv2D takes odd kernels, got {kernel}: use {kernel - 1} or {kernel + 1}")
         if self.activation not in ACTIVATIONS:
-            raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+            raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
         if padding not in ("valid", "same"):
-            raise InputError(f"Conv2D's padding is 'valid' or 'same', got {padding!r}")
+            raise InputError(f"Conv2D's padding is 'valid' or 'same', got {shown(padding)}")
         self.filters, self.kernel, self.pool, self.padding = filters, kernel, pool, padding
         self.trainable = trainable
         self._zeros = kernel // 2 if padding == "same" else 0  # on each side

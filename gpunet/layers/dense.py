@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Array, Backend
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.layers.fitted import FittedLayer, Floats
@@ -92,7 +92,7 @@ class Dense(FittedLayer):
         from gpunet.layers.lowrank import LowRankDense
 
         if split not in SPLITS:
-            raise InputError(f"split is {split!r}: expected one of {', '.join(SPLITS)}")
+            raise InputError(f"split is {shown(split)}: expected one of {', '.join(SPLITS)}")
         bias = on_host(self, "bias")
         rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
         shape = self.weight.shape
@@ -120,9 +120,9 @@ class Dense(FittedLayer):
 def check_units(units: Any, activation: str | None, kind: str) -> tuple[int, str]:
     """Both, checked; InputError otherwise."""
     if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-        raise InputError(f"{kind} needs a whole number of units ≥ 1, got {units!r}")
+        raise InputError(f"{kind} needs a whole number of units ≥ 1, got {shown(units)}")
     if activation is not None and activation not in ACTIVATIONS:
-        raise InputError(f"unknown activation {activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+        raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
     return units, activation or "identity"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_array, check_lengths, check_range, real_array
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.init import resolve, zeros
 from gpunet.layers.base import Layer
 from gpunet.linalg import deduplicate
@@ -61,7 +61,7 @@ class Thresholds:
         for name in ("variance", "correlation", "fraction"):
             check_range(name, getattr(self, name), above=0, most=1)
         if self.most is not None and (isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 1):
-            raise InputError(f"most is {self.most!r}: expected a whole number ≥ 1, or None")
+            raise InputError(f"most is {shown(self.most)}: expected a whole number ≥ 1, or None")
 
 
 class FittedLayer(Layer):

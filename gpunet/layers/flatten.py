@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
 
@@ -21,7 +21,7 @@ class Reshape(Layer):
     def __init__(self, shape: Sequence[int]) -> None:
         given = tuple(shape) if isinstance(shape, Sequence) else ()
         if not given or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in given):
-            raise InputError(f"Reshape takes the shape of a sample such as (3, 32, 32), got {shape!r}")
+            raise InputError(f"Reshape takes the shape of a sample such as (3, 32, 32), got {shown(shape)}")
         self.shape = given
 
     def spec(self, input_shape: Shape) -> Spec:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec
 from gpunet.layers.dense import Dense, check_units, on_host
@@ -44,7 +44,7 @@ class LowRankDense(Layer):
     ) -> None:
         self.units, self.activation = check_units(units, activation, "LowRankDense")
         if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= units:
-            raise InputError(f"rank is {rank!r}: expected a whole number from 1 to the layer's {units} units")
+            raise InputError(f"rank is {shown(rank)}: expected a whole number from 1 to the layer's {units} units")
         self.rank = rank
         self.trainable = trainable
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}

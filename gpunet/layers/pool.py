@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
 
@@ -68,4 +68,4 @@ def check_whole(what: str, value: Any, most: int | None = None) -> None:
     """InputError where `value` is not a whole number from 1 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
         bounds = "≥ 1" if most is None else f"from 1 to {most}"
-        raise InputError(f"{what}: expected a whole number {bounds}, got {value!r}")
+        raise InputError(f"{what}: expected a whole number {bounds}, got {shown(value)}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import is_number
-from gpunet.errors import ConvergenceError, InputError
+from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg.eigen import leading
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.moments import EPS, FOLD_ROWS, Centred, diagonal, folded
@@ -237,6 +237,6 @@ def check_count(k: int | None, variance: float | None, most: int) -> None:
     if k is not None and variance is not None:
         raise InputError(f"got components={k} and variance={variance}: give one of them")
     if k is not None and (isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= most):
-        raise InputError(f"components is {k!r}: expected an integer from 1 to {most}")
+        raise InputError(f"components is {shown(k)}: expected an integer from 1 to {most}")
     if variance is not None and not (is_number(variance) and 0 < variance <= 1):
-        raise InputError(f"variance is {variance!r}: expected a share of the variance in (0, 1], say 0.98")
+        raise InputError(f"variance is {shown(variance)}: expected a share of the variance in (0, 1], say 0.98")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.checks import as_array, real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.pca import ClassPCA
 from gpunet.linalg.place import on_host
@@ -38,7 +38,9 @@ def deduplicate(
     """
     number = isinstance(threshold, (int, float, np.integer, np.floating)) and not isinstance(threshold, bool)
     if not number or not 0 <= threshold <= 1:
-        raise InputError(f"threshold is {threshold!r}: expected a |cosine| in [0, 1]; document 002 uses 0.8 to 0.9")
+        raise InputError(
+            f"threshold is {shown(threshold)}: expected a |cosine| in [0, 1]; document 002 uses 0.8 to 0.9"
+        )
     if isinstance(components, ClassPCA):
         weights = components.explained_variance_ratio if weights is None else weights
         blocks = _blocks(components.components)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.checks import is_number, on_device, real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
 from gpunet.linalg.gram import StreamingGram, check_alike, check_values
@@ -87,7 +87,7 @@ def class_pca(
         raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
     check_count(components, variance, x.shape[1])
     if not (is_number(fraction) and 0 < fraction <= 1):
-        raise InputError(f"fraction is {fraction!r}: expected a share of the samples in (0, 1]")
+        raise InputError(f"fraction is {shown(fraction)}: expected a share of the samples in (0, 1]")
     order = np.argsort(labels, kind="stable")
     classes, starts = np.unique(labels[order], return_index=True)
     chosen = []

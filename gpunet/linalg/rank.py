@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.checks import check_range, real_array
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.place import on_host
 
 
@@ -62,7 +62,7 @@ class FixedRank(RankRule):
 
     def __post_init__(self) -> None:
         if isinstance(self.rank, bool) or not isinstance(self.rank, (int, np.integer)) or self.rank < 1:
-            raise InputError(f"rank is {self.rank!r}: expected an integer ≥ 1")
+            raise InputError(f"rank is {shown(self.rank)}: expected an integer ≥ 1")
 
     def _rank(self, m: int, n: int, s: Any) -> int:
         if self.rank > min(m, n):
@@ -208,4 +208,4 @@ def _check_shape(shape: Any) -> tuple[int, int]:
 
 def _check_share(name: str, value: Any) -> None:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real) or not 0 < float(value) <= 1:
-        raise InputError(f"{name} is {value!r}: expected a number in (0, 1], say 0.5")
+        raise InputError(f"{name} is {shown(value)}: expected a number in (0, 1], say 0.5")

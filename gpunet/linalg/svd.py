@@ -10,7 +10,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.checks import is_number
-from gpunet.errors import ConvergenceError, InputError
+from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls, patience
 from gpunet.linalg.eigen import NotConverged
@@ -95,14 +95,14 @@ def svd(
     m, n = a.shape[-2:]
     k = _check_k(k, m, n)
     if compute not in ("both", "left", "right"):
-        raise InputError(f"compute is {compute!r}: expected 'both', 'left' or 'right'")
+        raise InputError(f"compute is {shown(compute)}: expected 'both', 'left' or 'right'")
     if tol is not None and not (is_number(tol) and tol > 0):
-        raise InputError(f"tol is {tol!r}: expected a number > 0, or None for the default of the dtype")
+        raise InputError(f"tol is {shown(tol)}: expected a number > 0, or None for the default of the dtype")
     backend = gpu_for(a, device)
     known = METHODS if backend is None else CUDA_METHODS
     if method not in known:
         where = "the CPU" if backend is None else "a GPU"
-        raise InputError(f"unknown method {method!r} on {where}: expected one of {', '.join(known)}")
+        raise InputError(f"unknown method {shown(method)} on {where}: expected one of {', '.join(known)}")
     limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else float(tol)
     if k == 0:
         return _empty(np if backend is None else backend.xp, a, compute, limit)
@@ -304,7 +304,7 @@ def _check_k(k: Any, m: int, n: int) -> int:
     if k is None:
         return min(m, n)
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 0 <= k <= min(m, n):
-        raise InputError(f"k is {k!r}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
+        raise InputError(f"k is {shown(k)}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
     return int(k)
 
 

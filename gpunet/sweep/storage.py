@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import optuna
 import sqlalchemy
@@ -24,6 +27,7 @@ DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LG
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
+_QUERY = re.compile(r"\?\w+=[^/?&]*(&\w+=[^/?&]*)*$")  # another ? is part of the file's name
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -38,18 +42,30 @@ def storage_url(given: str) -> str:
         raise InputError(f"the storage {given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
-        return f"{kind}:///{Path(given).expanduser().resolve()}"
+        return file_url(kind, Path(os.path.expanduser(given)))
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
             raise InputError(f"the storage '{given}' names no file: {FORMS}")
-        return f"{scheme}:///{Path(rest[1:]).resolve()}"  # as SQLAlchemy: an absolute path has four slashes
+        query = _QUERY.search(rest)
+        path = rest[1 : query.start() if query else None]
+        return file_url(scheme, Path(unquote(path, errors="surrogateescape"))) + (query[0] if query else "")
     return DRIVERS.get(scheme, scheme) + separator + rest
 
 
-def file_of(url: str) -> Path | None:
-    """The file of a storage that is one."""
-    return Path(url.partition(":///")[2]) if url.startswith(("sqlite:", "journal:")) else None
+def file_url(scheme: str, path: Path) -> str:
+    """The URL of a file, in full; what a URL would take for something else is written as one writes it there."""
+    plain = (each if each.isprintable() and each not in "%?#" else _quoted(each) for each in str(path.resolve()))
+    return f"{scheme}:///{''.join(plain)}"  # as SQLAlchemy has it: an absolute path has four slashes
+
+
+def file_of(url: str) -> Path:
+    """The path of the file that such a URL names."""
+    return Path(unquote(url.partition(":///")[2].partition("?")[0], errors="surrogateescape"))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, errors="surrogateescape")
 
 
 def shown(url: str) -> str:
@@ -70,7 +86,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
     url = storage_url(given)
     if url.startswith("journal:"):
         with _told(url, OSError, StorageInternalError):
-            storage: Any = _journal(url.removeprefix("journal:///"))
+            storage: Any = _journal(str(file_of(url)))
         with _lost(url):
             yield storage
         return
@@ -94,8 +110,8 @@ def _journal(path: str) -> BaseStorage:
         storage = JournalStorage(journal)  # which reads all of it
     except DamagedError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise DamagedError(NO_JOURNAL) from error
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError):
+        raise DamagedError(NO_JOURNAL) from None
     journal.mend()
     return storage
 
@@ -123,6 +139,9 @@ def _database(url: str) -> Database:
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
     options |= {} if sqlite else {"pool_pre_ping": True}
+    if sqlite and "?" not in url:  # from one version to the next SQLAlchemy reads a URL's path in another way
+        path = file_of(url)
+        options["creator"] = lambda: sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
     with _told(url, *errors):
         for left in reversed(range(TRIES)):
             try:
@@ -208,6 +227,6 @@ def _hint(url: str, error: Exception) -> str:
     if isinstance(error, TypeError):  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
     path = file_of(url)
-    if path and not path.parent.is_dir():
+    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

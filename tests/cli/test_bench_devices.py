@@ -73,7 +73,7 @@ def test_an_experiment_that_fails_is_said_and_the_others_go_on(capsys, monkeypat
 
     monkeypatch.setattr(module, "run", failing)
     done = bench(capsys, "--experiment", "toy", code=1)
-    assert "toy on cpu failed: the loss became NaN" in done.out
+    assert r"toy on cpu failed: the loss became\nNaN" in done.out
     assert "failed" in done.out
 
 
