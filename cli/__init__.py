@@ -44,6 +44,8 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
     except Exception as error:
         if debug:
             raise
+        if process.cleaning_up() and not hasattr(error, "exit_code"):  # of something that is half torn down
+            return _interrupted()
         if isinstance(error, InputError):
             return _fail(str(error), 2)
         if isinstance(error, GpunetError):

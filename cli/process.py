@@ -69,7 +69,7 @@ def stop_when_told() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         global received, _since
-        if _told or (_cleaning_up() and time.monotonic() - _since < PATIENCE):
+        if _told or (cleaning_up() and time.monotonic() - _since < PATIENCE):
             return
         received, _since = number, time.monotonic()
         if hasattr(signal, "setitimer"):
@@ -78,7 +78,7 @@ def stop_when_told() -> None:
         raise KeyboardInterrupt
 
     def again(number: int, frame: FrameType | None) -> None:
-        if not (_told or _cleaning_up()):
+        if not (_told or cleaning_up()):
             raise KeyboardInterrupt
 
     def unraisable(found: sys.UnraisableHookArgs) -> None:
@@ -89,7 +89,7 @@ def stop_when_told() -> None:
     _on_signals(stop)
 
 
-def _cleaning_up() -> bool:
+def cleaning_up() -> bool:
     """Whether what runs now does so because of an interruption: in a `finally`, an `except`, the end of a `with`."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, KeyboardInterrupt):

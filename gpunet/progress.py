@@ -62,6 +62,14 @@ def rich_progress(*columns: Any) -> RichProgress:
     return RichProgress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)
 
 
+def stop_rich(bars: RichProgress) -> None:
+    """Take the bars away and give the cursor back, also where an interruption came while they were being started."""
+    try:
+        bars.stop()
+    except IndexError:  # rich's, of a stack that its start had not got to
+        bars.console.show_cursor(True)
+
+
 def text_column(field: str) -> Any:
     """A column of `rich_progress` that shows a field of its tasks."""
     from rich.progress import TextColumn
@@ -115,7 +123,7 @@ class Bar(Progress):
             self._rich.update(self._task, note=printable(note))
 
     def close(self) -> None:
-        self._rich.stop()
+        stop_rich(self._rich)
 
 
 class Lines(Progress):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from gpunet.errors import printable
-from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, text_column
+from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
 from gpunet.reproduce.forecast import Forecast, in_words
 
 
@@ -79,7 +79,7 @@ class BarScreen(Screen):
 
     def close(self) -> None:
         """Take the bars away."""
-        self._rich.stop()
+        stop_rich(self._rich)
 
 
 class Display(Progress):

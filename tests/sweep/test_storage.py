@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import sqlalchemy
+from optuna.study import StudyDirection
 
 from gpunet.errors import InputError, RunError, StorageLostError
 from gpunet.progress import Progress
@@ -34,6 +35,13 @@ ONE = [parse_parameter("x=0..1")]
         ("a.db", "sqlite:///{cwd}/a.db"),
         ("some/a.SQLite3", "sqlite:///{cwd}/some/a.SQLite3"),
         ("/x/a.journal", "journal:////x/a.journal"),
+        ("a?b#c%20d.db", "sqlite:///{cwd}/a%3Fb%23c%2520d.db"),
+        ("~nobody-of-that-name/a.db", "sqlite:///{cwd}/~nobody-of-that-name/a.db"),
+        ("sqlite:///a%3Fb%20c#.db", "sqlite:///{cwd}/a%3Fb c%23.db"),
+        ("sqlite:///q?dir/a.db", "sqlite:///{cwd}/q%3Fdir/a.db"),
+        ("sqlite:///a.db?timeout=5&mode=ro", "sqlite:///{cwd}/a.db?timeout=5&mode=ro"),
+        ("journal:///a%3Fb.log", "journal:///{cwd}/a%3Fb.log"),
+        ("\udcff\n.log", "journal:///{cwd}/%FF%0A.log"),
         ("postgresql://me:secret@host:1/name", "postgresql+pg8000://me:secret@host:1/name"),
         ("postgres://me@host/name", "postgresql+pg8000://me@host/name"),
         ("postgresql+psycopg://me@host/name", "postgresql+psycopg://me@host/name"),
@@ -44,6 +52,16 @@ def test_names(tmp_path, given, expected):
     url = storage_url(given)
     assert url == expected.format(cwd=tmp_path)
     assert storage_url(url) == url
+
+
+@pytest.mark.parametrize("name", ["a?b#c%20d", "a{b}@c:d?x=1&y", "\udcff"])
+@pytest.mark.parametrize("suffix", ["db", "log"])
+def test_files_lie_where_their_names_say(tmp_path, name, suffix):
+    with opened(f"{name}.{suffix}") as held:
+        held.create_new_study([StudyDirection.MINIMIZE], "kept")
+    assert f"{name}.{suffix}" in [path.name for path in tmp_path.iterdir()]
+    with opened(storage_url(f"{name}.{suffix}")) as held:
+        assert [study.study_name for study in held.get_all_studies()] == ["kept"]
 
 
 def test_passwords_are_not_shown():
