@@ -222,9 +222,15 @@ def start(command: list[str]) -> Process:
     environment = os.environ | {MARK: mark, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     popen = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        start_new_session=True, preexec_fn=_as_from_a_terminal,
     )  # fmt: skip
     return Process(popen, mark)
+
+
+def _as_from_a_terminal() -> None:
+    """No signal is ignored, whatever this process was started by: nohup, say."""
+    for name in SIGNALS[1:]:
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
 
 
 def files(folder: Path) -> list[str]:
