@@ -65,7 +65,7 @@ class FetchError(RunError):
 class StorageLostError(RunError):
     """A sweep's storage that is gone; `table` has the trials that were finished until then."""
 
-    def __init__(self, message: str, table: Any) -> None:
+    def __init__(self, message: str, table: Any = None) -> None:
         super().__init__(message)
         self.table = table
 
