@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 
-INTERRUPTED = 130  # the exit code that shells give Ctrl-C
+from gpunet.cli import process
 
 
 def main() -> None:
     """Entry point of `gpunet`. A mistake of the user is one line and exit code 2, a failure while running 1."""
+    process.leave_when_told()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    sys.exit(execute([a for a in arguments if a != "--debug"], debug))
+    streams = process.Streams(json="--json" in arguments and "--help" not in arguments)
+    try:
+        code = execute([a for a in arguments if a != "--debug"], debug, process.stop_when_told)
+        if lost := streams.lost():
+            code = code or _fail(lost, 1)
+    except KeyboardInterrupt:  # when the command had ended
+        code = _interrupted()
+    streams.end(code)
 
 
-def execute(arguments: list[str], debug: bool = False) -> int:
-    """Run one command line; returns the exit code."""
+def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], None] = lambda: None) -> int:
+    """Run one command line; returns the exit code. `on_begin` is called when all is read and the command begins."""
     from gpunet.addresses import cleaned
     from gpunet.errors import GpunetError, InputError
 
     try:
         from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
+        from gpunet.progress import warnings_in_one_line
 
-        with _warnings_in_one_line():
+        with warnings_in_one_line():
+            on_begin()
             code = app(args=arguments, prog_name="gpunet", standalone_mode=False)
-        if code == INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
+        if code == process.INTERRUPTED:  # Typer turns Ctrl-C into this, without a word
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing half-written was left behind", INTERRUPTED)
-    except BrokenPipeError:
-        return 0
+        return _interrupted()
+    except SystemExit as left:  # a function of somebody's own; or Typer, where a pipe or a connection broke
+        return _fail(f"ended early: {left.__context__ or f'SystemExit {left}'}", 1)
     except Exception as error:
         if debug:
             raise
+        if process.cleaning_up() and not hasattr(error, "exit_code"):  # of something that is half torn down
+            return _interrupted()
         if isinstance(error, InputError):
             return _fail(str(error), 2)
         if isinstance(error, GpunetError):
@@ -47,26 +57,22 @@ def execute(arguments: list[str], debug: bool = False) -> int:
                 from gpunet.experiments.registry import EXPERIMENTS
 
                 message += f" Experiments: {', '.join(EXPERIMENTS)}."
-            return _fail(cleaned(message), INTERRUPTED if type(error).__name__ == "Abort" else int(error.exit_code))
+            stopped = type(error).__name__ == "Abort" or error.exit_code == process.INTERRUPTED
+            return _fail(cleaned(message), process.interrupted()[0] if stopped else int(error.exit_code))
         if isinstance(error, MemoryError):
             return _fail(f"out of memory: {error}", 1)
         told = cleaned(str(error))
         return _fail(f"unexpected {type(error).__name__}: {told} (run again with --debug for the traceback)", 1)
 
 
-@contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
-    """What the library warns of is a line for the user, not a place in our code."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
-        yield
-
-
-def _say(message: str) -> None:
-    print(f"gpunet: {' '.join(message.split())}", file=sys.stderr)
+def _interrupted() -> int:
+    code, line = process.interrupted()
+    return _fail(line, code)
 
 
 def _fail(message: str, code: int) -> int:
+    from gpunet.progress import tell
+
     if message.split():  # empty after a command group alone, which has printed its help
-        _say(message)
+        tell(message)
     return code

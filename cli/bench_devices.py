@@ -66,8 +66,9 @@ def devices(
 
 def _print(report: Report) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from gpunet.report.tables import console
 
     names = list(report.devices)
     table = Table(
@@ -85,8 +86,8 @@ def _print(report: Report) -> None:
         speed = f"{row.speed_up:.2f}×" if row.speed_up else "–"
         table.add_row(row.experiment, row.dataset, *times, speed, "–" if row.apart is None else f"{row.apart:.4f}",
                       row.where)  # fmt: skip
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for row in report.rows:
         for name, why in row.failed.items():
-            console.print(f"{row.experiment} on {name} failed: {why}", markup=False, highlight=False, soft_wrap=True)
+            screen.print(f"{row.experiment} on {name} failed: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -34,19 +34,26 @@ def report(
     from gpunet.bench import report as bench
     from gpunet.errors import RunError
     from gpunet.experiments.schema import RESULT
-    from gpunet.files import results_first, writable_folder
+    from gpunet.files import attempted, writable_folder
 
     found = bench.report(files)
     folder = writable_folder(out, RESULT)
-    from gpunet.report import bench_figures
+    from gpunet.report.drawing import drawn
 
-    path, figures, problem = results_first(lambda: found.write(folder), lambda: bench_figures.draw(found, folder))
-    if json:
+    path, problem = attempted(lambda: found.write(folder))
+    figures = [] if problem else drawn(lambda: _draw(found, folder))
+    if json or not path:
         print(found.text(), end="")
     else:
         _print(found, [str(path), *(each.name for each in figures)])
     if problem:
         raise RunError(problem)
+
+
+def _draw(found: Report, folder: Path) -> None:
+    from gpunet.report import bench_figures
+
+    bench_figures.draw(found, folder)
 
 
 def _print(found: Report, written: list[str]) -> None:

@@ -52,29 +52,34 @@ def scaling(
     """
     from gpunet.backend import get_backend
     from gpunet.bench import scaling as bench
-    from gpunet.errors import RunError
+    from gpunet.errors import RunError, printable
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.schema import RESULT
-    from gpunet.files import results_first, writable_folder
+    from gpunet.files import attempted, writable_folder
     from gpunet.identity import threads
     from gpunet.progress import progress
-    from gpunet.report import scaling_figure
+    from gpunet.report.drawing import drawn
 
     settings = bench.Settings(_widths(width), _alphas(alpha), meaning, batch, layers, rounds)
     backend, watch, folder = get_backend(device), Stopwatch(), writable_folder(out, RESULT)
     with progress(True) as bar:
         report = bench.compare(settings, backend, bar)
     made = watch.provenance(backend) | {"threads": threads()}
-    path, figures, problem = results_first(
-        lambda: report.write(folder, made), lambda: [scaling_figure.draw(report, folder)]
-    )
-    if json:
+    path, problem = attempted(lambda: report.write(folder, made))
+    figures = [] if problem else drawn(lambda: _draw(report, folder))
+    if json or not path:
         print(report.text(made), end="")
     else:
         _print(report)
-        typer.echo(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}")
+        typer.echo(printable(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}"))
     if problem:
         raise RunError(problem)
+
+
+def _draw(report: Report, folder: Path) -> None:
+    from gpunet.report import scaling_figure
+
+    scaling_figure.draw(report, folder)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -111,8 +116,9 @@ def _alphas(text: str) -> tuple[float, ...]:
 
 def _print(report: Report) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from gpunet.report.tables import console
 
     settings = report.settings
     table = Table(
@@ -133,7 +139,7 @@ def _print(report: Report) -> None:
         counts = [f"{row.allowed:.2f}×", f"{row.allowed_step:.2f}×"]
         last = row.alpha == settings.alphas[-1]
         table.add_row(str(row.width), f"{row.alpha:g}", str(row.rank), *times, *counts, end_section=last)
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for width, why in skipped.items():
-        console.print(f"width {width} skipped: {why}", markup=False, highlight=False, soft_wrap=True)
+        screen.print(f"width {width} skipped: {why}", markup=False, highlight=False, soft_wrap=True)

@@ -34,8 +34,9 @@ def svd(
 
         print(json_module.dumps(report.as_dict(), indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from gpunet.report.tables import console
 
     rows, columns = report.shape
     table = Table(
@@ -54,7 +55,7 @@ def svd(
                 row.name, row.route, f"{row.seconds:.3f}", f"{row.ratio:.2f}", f"{row.angle:.1e}",
                 f"{row.energy_loss:.1e}",
             )  # fmt: skip
-    Console().print(table)
+    console().print(table)
 
 
 def _shape(text: str | None) -> tuple[int, int] | None:

@@ -67,8 +67,9 @@ def train(
 
 def _print(report: dict[str, Any]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from gpunet.report.tables import console
 
     table = Table(
         title=f"One Adam step on {report['device']}, median of {report['rounds']} rounds; quartiles of the ratio",
@@ -86,7 +87,7 @@ def _print(report: dict[str, Any]) -> None:
                 f"{ratio:.3f}×" if ratio else "–", "–".join(f"{q:.3f}" for q in quartiles or ()) or "–",
                 "–" if loss is None else f"{loss:.4f}", end_section=place == len(contestants) - 1,
             )  # fmt: skip
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     if not any("torch" in contestants for contestants in report["cases"].values()):
-        console.print("PyTorch is not installed here: pip install torch", markup=False, soft_wrap=True)
+        screen.print("PyTorch is not installed here: pip install torch", markup=False, soft_wrap=True)

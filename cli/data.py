@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+
+from gpunet.errors import printable
 
 # One sentence a line: with rich, Typer keeps the line breaks of a help text.
 app = typer.Typer(
@@ -79,7 +83,7 @@ def fetch(
             continue
         paths = datasets.fetch(entry.name, mirrors=mirror, timeout=timeout, progress=True)
         state = "and verified" if entry.checkable else "(no checksums of its files are known)"
-        typer.echo(f"{entry.name}: complete {state} in {paths[0].parent}")
+        typer.echo(printable(f"{entry.name}: complete {state} in {paths[0].parent}"))
 
 
 @app.command()
@@ -117,7 +121,8 @@ def path(
     """
     from gpunet.datasets import data_dir, dataset_dir
 
-    typer.echo(str(data_dir() if name is None else dataset_dir(name)))
+    found = str(data_dir() if name is None else dataset_dir(name))
+    typer.echo(printable(found) if sys.stdout.isatty() else os.fsencode(found))  # for programs every byte of it
 
 
 def _size(size: int) -> str:
@@ -129,6 +134,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
+    lines = [tuple(map(printable, row)) for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

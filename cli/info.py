@@ -18,6 +18,7 @@ def info(json: options.Json = False) -> None:
     from gpunet.backend import get_backend, why_no_gpu, why_no_numba
     from gpunet.backend.device import cuda_versions, gpus
     from gpunet.datasets import data_dir
+    from gpunet.errors import printable
     from gpunet.experiments.provenance import versions
 
     backend = get_backend("auto")
@@ -29,18 +30,18 @@ def info(json: options.Json = False) -> None:
 
         print(json_module.dumps(facts, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
+
+    from gpunet.report.tables import console
 
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         if value is not None and name != "gpus":
-            table.add_row(LABELS.get(name, name), Text(str(value)))  # Text: brackets are not markup
+            table.add_row(LABELS.get(name, name), printable(str(value)))
     for gpu in found:
         for place, line in enumerate(_lines(gpu)):
-            table.add_row("" if place else gpu["device"], Text(line))
-    Console().print(table)
+            table.add_row("" if place else gpu["device"], printable(line))
+    console().print(table)
 
 
 def _lines(gpu: dict[str, Any]) -> list[str]:

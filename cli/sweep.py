@@ -157,11 +157,11 @@ def function(
     `function(parameters, settings, report)` returns the value, or a dictionary with "value" and other metrics.
     `parameters` has one value of each --param, `settings` what --set gives and the trial's own seed, "trial_seed";
     `report(step, cost)` records a curve and is True when the trial should stop. The module is looked for in the current
-    folder, too.
+    folder, too, after what is installed.
     """
     from gpunet.sweep import parse_parameter, search
 
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.append(str(Path.cwd()))  # last: what is installed is not to be taken from here
     space, settings = [parse_parameter(text) for text in param], dict(sweeping.setting(text) for text in given or [])
     sweeping.run(
         "sweep-function", name.rpartition(":")[2], out, storage, json,
@@ -196,7 +196,7 @@ def join(
     from gpunet.sweep import join as take_part
     from gpunet.sweep.storage import storage_url
 
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.extend([str(Path.cwd())] if function else [])
     only = function or "gpunet."
     sweeping.run(
         None, "", out, storage_url(url), json,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -103,22 +104,23 @@ def run(
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.schema import RESULT
     from gpunet.files import writable_folder
-    from gpunet.progress import progress
+    from gpunet.progress import progress, say
     from gpunet.sweep.results import as_result
+    from gpunet.sweep.storage import file_url
 
     watch = Stopwatch()
     folder = out or (None if what is None else Path("runs") / f"{what}-{dataset}")
     if folder is not None:
         writable_folder(folder, RESULT)
-    url = storage or f"sqlite:///{folder}/sweep.db"
+    url = storage or file_url("sqlite", (folder or Path()) / "sweep.db")
     lost = None
     try:
-        with progress(True) as bar:
+        with contextlib.redirect_stdout(sys.stderr), progress(True) as bar:  # a function of somebody's own may print
             table = compute(url, bar)
     except StorageLostError as error:
         table, lost = error.table, error
     except KeyboardInterrupt:
-        print("gpunet: the finished trials are kept; the same command goes on where it stopped", file=sys.stderr)
+        say("gpunet: the finished trials are kept; the same command goes on where it stopped")
         raise
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
     if lost:
@@ -136,14 +138,15 @@ def _name_of(table: Table) -> str:
 
 def _finish(result: Any, folder: Path | None, json: bool) -> None:
     from gpunet.errors import RunError
-    from gpunet.files import results_first
-    from gpunet.report import sweep_figures
+    from gpunet.files import attempted
+    from gpunet.report.drawing import drawn
 
     path: Path | None = None
     figures: list[Path] = []
     problem = ""
     if folder is not None:
-        path, figures, problem = results_first(lambda: result.write(folder), lambda: sweep_figures.draw(result, folder))
+        path, problem = attempted(lambda: result.write(folder))
+        figures = [] if problem else drawn(lambda: _draw(result, folder))
     if json:
         print(result.text(), end="")
     else:
@@ -164,3 +167,9 @@ def _print(result: Any, written: list[str]) -> None:
     if written:
         line = f"Written: {', '.join(written)} ({result.provenance['seconds']:.0f} s)"
         screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(result: Any, folder: Path) -> None:
+    from gpunet.report import sweep_figures
+
+    sweep_figures.draw(result, folder)

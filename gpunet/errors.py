@@ -87,6 +87,11 @@ def printable(text: Any) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def visible(text: str) -> str:
+    """As `printable`, but in as many lines as it has."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def shown(value: Any) -> str:
     """What a message shows of a value that a user gave: its repr in one line, cut short where it is long.
 

@@ -13,7 +13,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -110,15 +110,12 @@ def write_or_keep(path: Path, content: str | bytes | bytearray) -> None:
         raise OutputError(f"{error}; {told}", kept) from error
 
 
-def results_first(write: Callable[[], Path], draw: Callable[[], Iterable[Path]]) -> tuple[Path | None, list[Path], str]:
-    """Write results, then figures: where the results lie, the figures' paths, and what could not be written, or ""."""
-    path, figures = None, []
+def attempted(write: Callable[[], Path]) -> tuple[Path | None, str]:
+    """Write results: where they lie (None: nowhere), and "" or why they are not where they were asked for."""
     try:
-        path = write()
-        figures = list(draw())
+        return write(), ""
     except OutputError as error:
-        return path or error.kept, figures, str(error)
-    return path, figures, ""
+        return error.kept, str(error)
 
 
 def remove(path: Path) -> None:

@@ -2,11 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import sys
 import time
-from typing import Any, Self
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from gpunet.errors import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 EVERY = 10.0  # seconds between plain lines
+
+
+def say(line: str) -> None:
+    """One printable line on standard error; nothing where that is closed or full: the work goes on."""
+    if sys.stderr is not None:  # for print() that would be standard output
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """What is warned of, by us or by another library, is a line for the user, not a place in some code."""
+
+    class OneLine(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(f"{record.levelname.lower()}: {record.getMessage()}")
+
+    last, logging.lastResort = logging.lastResort, OneLine(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}")
+            yield
+    finally:
+        logging.lastResort = last
+
+
+def tell(message: str) -> None:
+    """A message of the command line."""
+    say(f"gpunet: {' '.join(message.split())}")
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal that can move its cursor."""
+    able = os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown") or os.name == "nt"
+    return able and sys.stderr is not None and sys.stderr.isatty()
+
+
+def rich_progress(*columns: Any) -> RichProgress:
+    """Rich's bars on standard error, not yet started; what they show is text as it stands."""
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)
+
+
+def stop_rich(bars: RichProgress) -> None:
+    """Take the bars away and give the cursor back, also where an interruption came while they were being started."""
+    try:
+        bars.stop()
+    except IndexError:  # rich's, of a stack that its start had not got to
+        bars.console.show_cursor(True)
+
+
+def text_column(field: str) -> Any:
+    """A column of `rich_progress` that shows a field of its tasks."""
+    from rich.progress import TextColumn
+
+    return TextColumn("{task." + field + "}", markup=False)
 
 
 class Progress:
@@ -35,30 +103,27 @@ class Bar(Progress):
     """A rich progress bar on standard error."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self._rich = rich_progress(
+            text_column("description"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            text_column("fields[note]"),
         )  # fmt: skip
-        self._rich = RichProgress(*columns, console=Console(stderr=True), transient=True)
         self._task: Any = None
-        self._rich.start()
 
     def start(self, what: str, total: int) -> None:
+        self._rich.start()  # hides the cursor, which `close` gives back
         if self._task is not None:
             self._rich.remove_task(self._task)
-        self._task = self._rich.add_task(what, total=total, note="")
+        self._task = self._rich.add_task(printable(what), total=total, note="")
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         self._rich.advance(self._task, parts)
         if note:
-            self._rich.update(self._task, note=note)
+            self._rich.update(self._task, note=printable(note))
 
     def close(self) -> None:
-        self._rich.stop()
+        stop_rich(self._rich)
 
 
 class Lines(Progress):
@@ -72,7 +137,7 @@ class Lines(Progress):
         now = time.monotonic()
         if (parts and self._done >= self._total) or now - self._said > EVERY:
             self._said = now
-            print(f"{self._what}: {self._done}/{self._total} {note}".rstrip(), file=sys.stderr, flush=True)
+            say(f"{self._what}: {self._done}/{self._total} {note}".rstrip())
 
 
 def progress(wanted: bool | Progress) -> Progress:
@@ -81,4 +146,4 @@ def progress(wanted: bool | Progress) -> Progress:
         return wanted
     if not wanted:
         return Progress()
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if on_terminal() else Lines()

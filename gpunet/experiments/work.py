@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gpunet.backend import Backend
 from gpunet.experiments import registry
 from gpunet.experiments.schema import RESULT, Result
-from gpunet.files import alone, results_first, writable_folder
+from gpunet.files import alone, attempted, writable_folder
 from gpunet.progress import Progress
+from gpunet.report.drawing import drawn
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,12 +75,25 @@ class Work:
         result: Result = module.run(self.data, self.settings, self.seeds, device=device, progress=bar)
         return result
 
-    def carry_out(self, folder: Path, device: str, bar: Progress) -> Done:
-        """Check the folder first and hold it, compute, write `result.json`, and draw: nothing computed is lost."""
+    def carry_out(
+        self, folder: Path, device: str, bar: Progress, written: Callable[[Done], object] = lambda done: None
+    ) -> Done:
+        """Check the folder first and hold it, compute, write `result.json`, and last draw.
+
+        `written` is called before that, where the result is where it was asked for.
+        """
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):
             result = self.compute(device, bar)
-            draw = self._report("figures").draw
-            return Done(result, *results_first(lambda: result.write(folder), lambda: draw(result, folder)))
+            path, problem = attempted(lambda: result.write(folder))
+            done = Done(result, path, [], problem)
+            if problem:
+                return done
+            written(done)
+            return replace(done, figures=self.draw(result, folder))
+
+    def draw(self, result: Result, folder: Path) -> list[Path]:
+        """The figures that could be drawn and written; of the others there are warnings."""
+        return drawn(lambda: self._report("figures").draw(result, folder))
 
     def tables(self, result: Result) -> list[Table]:
         """The experiment's tables for the terminal."""

@@ -1,27 +1,35 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, quiet axes, bands for deviations."""
+"""One look for all figures: colours that colour-blind readers can tell apart, quiet axes, bands for deviations.
+
+matplotlib's own objects, no pyplot: nothing is kept open, no display is needed, and neither the environment nor a
+user's matplotlibrc changes what is drawn.
+"""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
 
+from gpunet.errors import visible
 from gpunet.files import write_atomically
+from gpunet.report.drawing import CANVAS, left_out
 
 # Okabe & Ito's palette, told apart with any common colour vision; dashes help where colour is missing altogether.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
-SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"} | {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.titlesize": 11, "axes.titlelocation": "left",
     "axes.labelsize": 10, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10, "lines.linewidth": 1.7,
@@ -40,64 +48,83 @@ POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, a
 LINE = 44  # characters that a title of such a figure holds
 
 
-@dataclass
-class _Canvas:
-    narrow: bool
-    drawn: dict[str, str] = field(default_factory=dict)
-
-
-_CANVAS: ContextVar[_Canvas | None] = ContextVar("canvas", default=None)
-
-
-@contextmanager
-def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
-    """Within the block figures are not written, but kept: SVG by the stem of the file's name.
-
-    `narrow` draws them for a phone: panels one above the other, legends below.
-    """
-    canvas = _Canvas(narrow)
-    token = _CANVAS.set(canvas)
-    try:
-        yield canvas.drawn
-    finally:
-        _CANVAS.reset(token)
-
-
 @contextmanager
 def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 4.0) -> Iterator[Any]:
     """A figure with `columns` axes side by side, written to `path` as PNG when the block ends.
 
-    No pyplot: nothing is kept open, and no display is needed.
+    See `drawing` for where else it may go. All text is shown as it is written, but for control characters.
     """
-    canvas = _CANVAS.get()
-    with mpl.rc_context(SETTINGS if canvas is None else SETTINGS | AS_SVG):
-        if stacked():
-            made = Figure(figsize=(NARROW, height if columns == 1 else 0.88 * height * columns))
-            axes = made.subplots(columns, 1)
-        else:
-            made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
-            axes = made.subplots(1, columns)
-        yield axes
-        if stacked():
-            _break_lines(made)
-        buffer = io.BytesIO()
-        if canvas is None:
-            made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
-            write_atomically(path, buffer.getvalue())
-        else:
-            made.savefig(buffer, format="svg", metadata=NO_METADATA)
-            canvas.drawn[path.stem] = buffer.getvalue().decode()
+    canvas = CANVAS.get()
+    kept = None if canvas is None else canvas.svg
+    try:
+        with mpl.rc_context(SETTINGS if kept is None else SETTINGS | AS_SVG), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands there, which says the same
+            if stacked():
+                made = Figure(figsize=(NARROW, height if columns == 1 else 0.88 * height * columns))
+                axes = made.subplots(columns, 1)
+            else:
+                made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
+                axes = made.subplots(1, columns)
+            FigureCanvasAgg(made)
+            yield axes
+            if stacked():
+                _break_lines(made)
+            _show_as_written(made)
+            buffer = io.BytesIO()
+            if kept is None:
+                made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
+                write_atomically(path, buffer.getvalue())
+            else:
+                made.savefig(buffer, format="svg", metadata=NO_METADATA)
+                kept[path.stem] = buffer.getvalue().decode()
+    except Exception as error:
+        if canvas is None or not canvas.lenient:
+            raise
+        left_out(path.name, error)
+    else:
+        if canvas is not None:
+            canvas.written.append(path)
+
+
+def _show_as_written(made: Figure) -> None:
+    """No text is mathematics, which names of data and parameters would be taken for, but matplotlib's own powers of 10.
+
+    What a name holds of control characters is shown as Python writes it.
+    """
+    powers: set[Text] = set()
+    for axis in (axis for axes in made.axes for axis in (axes.xaxis, axes.yaxis)):
+        for formatter, ticks in (
+            (axis.get_major_formatter(), axis.get_major_ticks()), (axis.get_minor_formatter(), axis.get_minor_ticks()),
+        ):  # fmt: skip
+            if isinstance(formatter, LogFormatter):
+                powers |= {text for tick in ticks for text in (tick.label1, tick.label2)}
+        named = axis.get_major_formatter()
+        if not isinstance(named, (LogFormatter, ScalarFormatter)):
+            axis.set_major_formatter(_visibly(named))
+    for text in made.findobj(Text):
+        if text not in powers:
+            text.set_parse_math(False)
+            text.set_text(visible(text.get_text()))
+
+
+def _visibly(formatter: Formatter) -> Callable[[float, float], str]:
+    return lambda value, place: visible(formatter(value, int(place)))
 
 
 def stacked() -> bool:
     """Whether panels stand one above the other: what one of them says for all has to be said by each."""
-    canvas = _CANVAS.get()
+    canvas = CANVAS.get()
     return canvas is not None and canvas.narrow
+
+
+def _as_svg() -> bool:
+    canvas = CANVAS.get()
+    return canvas is not None and canvas.svg is not None
 
 
 def between_pixels() -> str:
     """How an image is drawn larger: SVG holds its own few pixels, and whoever shows it blends them."""
-    return "bilinear" if _CANVAS.get() is None else "none"
+    return "none" if _as_svg() else "bilinear"
 
 
 def _break_lines(made: Figure) -> None:
@@ -130,7 +157,7 @@ def band(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], label: 
     if len(values) > 1:
         spread = values.std(axis=0, ddof=1)
         edges = mean - spread, mean + spread
-        kept = range(len(mean)) if _CANVAS.get() is None else _corners(np.stack(edges), POINTS)
+        kept = _corners(np.stack(edges), POINTS) if _as_svg() else range(len(mean))
         places = np.asarray(x)[kept]
         axes.fill_between(places, *(edge[kept] for edge in edges), color=colour, alpha=0.18, linewidth=0)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from gpunet.errors import printable
 from gpunet.experiments.schema import Result
-from gpunet.report.tables import plain
 from gpunet.sweep.parameters import parse_parameter
 from gpunet.sweep.results import IMPORTANCE
 
@@ -42,7 +41,7 @@ def tables(result: Result) -> list[RenderableType]:
     metric = measure(result)
     best = Table()
     for heading in ("", "stage", *names, metric, "seconds"):
-        best.add_column(plain(heading), justify="right" if heading else "left", no_wrap=heading == "")
+        best.add_column(heading, justify="right" if heading else "left", no_wrap=heading == "")
     for row in order[:SHOWN]:
         parameters = result.settings["parameters"][row]
         seconds = result.timings["seconds"][row]
@@ -50,7 +49,8 @@ def tables(result: Result) -> list[RenderableType]:
             row, str(result.settings["stage"][row]), *(_short(parameters[name]) for name in names),
             f"{result.values(row, 'value')[0]:.6g}", "–" if seconds is None else f"{seconds:.2f}",
         )  # fmt: skip
-    titled = Group(Text(_title(result, len(order)), style="bold"), best) if order else Text(_title(result, 0), "bold")
+    title = Styled(printable(_title(result, len(order))), "bold")
+    titled = Group(title, best) if order else title
     importances = {name: result.mean(IMPORTANCE, name) for name in names}
     if not importances or None in importances.values():
         return [titled]
@@ -58,8 +58,8 @@ def tables(result: Result) -> list[RenderableType]:
     for heading in ("parameter", "share"):
         shares.add_column(heading, justify="right" if heading == "share" else "left")
     for name, share in importances.items():
-        shares.add_row(plain(name), f"{100 * (share or 0):.0f} %")
-    return [titled, Group(Text("Share of the variation explained (fANOVA)", style="bold"), shares)]
+        shares.add_row(name, f"{100 * (share or 0):.0f} %")
+    return [titled, Group(Styled("Share of the variation explained (fANOVA)", "bold"), shares)]
 
 
 def _title(result: Result, complete: int) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from gpunet.errors import printable
+from gpunet.errors import printable, visible
 from gpunet.experiments.schema import VERDICTS, ClaimResult, Result
 from gpunet.report.sheets import NOTHING, PERCENT, Column, Sheet, number
 
@@ -18,30 +19,40 @@ COLOUR = {"reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "n
 WIDTH = 130  # columns, where no terminal says how many
 
 
-def console() -> Console:
+class Screen(Console):
+    """A terminal that shows text as it stands: no markup, no emoji, and of control characters what they are."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """Every text that is printed, or is part of what is printed, goes through here."""
+        return super().render_str(visible(text), *args, **options)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """As rich's; a text that is not to be wrapped is one line, whatever is in it."""
+        if soft_wrap:
+            objects = tuple(printable(each) if isinstance(each, str) else each for each in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
+
+def console() -> Screen:
     """Standard output: a terminal as wide as it is, anything else wide enough for our tables (or $COLUMNS)."""
-    narrow = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=WIDTH if narrow else None)
-
-
-def plain(text: str) -> str:
-    """A text that may come from a file: no markup of rich's, and no control characters but line ends."""
-    return escape("\n".join(map(printable, text.split("\n"))))
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    wide = terminal or "COLUMNS" in os.environ
+    return Screen(width=None if wide else WIDTH, markup=False, emoji=False, highlight=False)
 
 
 def rich_table(sheet: Sheet) -> Table:
     """A sheet as a table of the terminal."""
-    table = Table(title=plain(sheet.title), title_justify="left", title_style="bold")
-    table.add_column(plain(sheet.corner), no_wrap=True)
+    table = Table(title=printable(sheet.title), title_justify="left", title_style="bold")
+    table.add_column(sheet.corner, no_wrap=True)
     for column in sheet.columns:
         style = "dim" if column.source == "claimed" else None
         table.add_column(_heading(column), justify="left" if column.text else "right", style=style)
     for place, row in enumerate(sheet.rows):
         if place in sheet.breaks:
             table.add_section()
-        table.add_row(*map(plain, row))
+        table.add_row(*map(printable, row))
     if sheet.note:
-        table.caption, table.caption_justify = plain(sheet.note), "left"
+        table.caption, table.caption_justify = sheet.note, "left"
     return table
 
 
@@ -51,7 +62,7 @@ def rich_tables(sheets: Sequence[Sheet]) -> list[Table]:
 
 
 def _heading(column: Column) -> str:
-    said = plain(column.heading) + (f" {column.unit}" if column.unit else "")
+    said = column.heading + (f" {column.unit}" if column.unit else "")
     return f"{said}\n{column.source}" if column.source else said
 
 
@@ -64,9 +75,7 @@ def claims_table(result: Result) -> Table:
     table.add_column("verdict")
     for claim in result.claims:
         stated, found = claim_values(claim)
-        table.add_row(
-            escape(claim.statement), escape(stated), escape(found), f"[{COLOUR[claim.verdict]}]{claim.verdict}[/]"
-        )
+        table.add_row(claim.statement, stated, found, Text(claim.verdict, COLOUR[claim.verdict]))
     return table
 
 

@@ -8,10 +8,10 @@ together a claim that one of them cannot test counts where another of its experi
 RUN: {"name", "experiment", "document", "state", "reason", "dataset", "device", "seeds", "settings", "digest", "asked",
 "started", "seconds", "pieces", "figures", "result", "sha256", "counts", "provenance"}. `name` is the run's folder,
 `result` its result.json as a path from claims.json's own folder, `sha256` that file's, `figures` the names of the PNG
-files beside it. `state` is "finished", "failed", "skipped" (its data is missing) or "waiting" (not run, or not to its
-end); `reason` is a line for failed and skipped, else null. `asked` is what the run was asked to do, `digest` stands
-for it: while it stays the same a finished run is kept. Of a run that is not finished all after `reason` is null or
-empty: a result.json that lies in its folder is of an earlier run.
+files beside it, none until they are drawn. `state` is "finished", "failed", "skipped" (its data is missing) or
+"waiting" (not run, or not to its end); `reason` is a line for failed and skipped, else null. `asked` is what the run
+was asked to do, `digest` stands for it: while it stays the same a finished run is kept. Of a run that is not finished
+all after `reason` is null or empty: a result.json that lies in its folder is of an earlier run.
 CLAIM: {"experiment", "document", "run", "id", "statement", "where", "claimed", "measured", "verdict", "note"}, as in
 result.json. "claims" holds those of the finished runs; runs and claims stand in the order of the plan.
 """
@@ -150,7 +150,7 @@ class Book:
         self._set(waiting(run) | {"state": state, "reason": " ".join(reason.split())}, [])
 
     def finish(self, run: Run, done: Done, asked: dict[str, Any], pieces: int) -> None:
-        """The run is finished and its files are written."""
+        """The run is finished and its result is written, and so are these figures."""
         assert done.path
         result = done.result.to_json()
         begins = {"experiment": run.experiment, "document": experiment(run.experiment).document, "run": run.name}
@@ -163,6 +163,10 @@ class Book:
             "sha256": _sha256(done.path), "counts": counted(claims),
         }  # fmt: skip
         self._set(entry, claims)
+
+    def drawn(self, run: Run, figures: Sequence[Path]) -> None:
+        """These figures of a finished run are written."""
+        self._set(self.entry(run.name) | {"figures": [path.name for path in figures]}, self.claims(run.name))
 
     def _set(self, entry: dict[str, Any], claims: list[dict[str, Any]]) -> None:
         self.runs[entry["name"]] = entry, claims

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 
-from gpunet.progress import EVERY, Progress
+from gpunet.errors import printable
+from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
 from gpunet.reproduce.forecast import Forecast, in_words
 
 
@@ -44,7 +44,7 @@ class LineScreen(Screen):
     def say(self, line: str) -> None:
         """A line."""
         self._said = time.monotonic()
-        print(f"reproduce {line}", file=sys.stderr, flush=True)
+        say(f"reproduce {line}")
 
     def show(self, view: View) -> None:
         """A line, when it is time for one."""
@@ -57,30 +57,29 @@ class BarScreen(Screen):
     """Two rich bars on standard error: all runs, and the piece of work at hand."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import BarColumn, TaskProgressColumn
 
-        columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(24), TaskProgressColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )  # fmt: skip
-        self._rich = RichProgress(*columns, console=Console(stderr=True), transient=True)
+        self._rich = rich_progress(
+            text_column("description"), BarColumn(24), TaskProgressColumn(), text_column("fields[note]")
+        )
         self._all, self._piece = (self._rich.add_task("", total=1.0, note="", visible=False) for _ in range(2))
-        self._rich.start()
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self._rich.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._rich.console.print(printable(line), highlight=False, soft_wrap=True)
 
     def show(self, view: View) -> None:
         """Move the bars."""
-        self._rich.update(self._all, visible=True, description=view.where, completed=view.share, note=view.left)
-        self._rich.update(self._piece, visible=True, description=view.piece, completed=view.part, note=view.note)
+        self._rich.start()  # hides the cursor, which `close` gives back
+        for task, text, share, note in (
+            (self._all, view.where, view.share, view.left), (self._piece, view.piece, view.part, view.note),
+        ):  # fmt: skip
+            description, noted = printable(text), printable(note)
+            self._rich.update(task, visible=True, completed=share, description=description, note=noted)
 
     def close(self) -> None:
         """Take the bars away."""
-        self._rich.stop()
+        stop_rich(self._rich)
 
 
 class Display(Progress):
@@ -140,4 +139,4 @@ def screen(wanted: bool) -> Screen:
     """The right kind for where standard error goes."""
     if not wanted:
         return Screen()
-    return BarScreen() if sys.stderr.isatty() else LineScreen()
+    return BarScreen() if on_terminal() else LineScreen()

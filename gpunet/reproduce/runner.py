@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, FetchError, GpunetError, OutputError
-from gpunet.experiments.work import Order, Work
+from gpunet.experiments.work import Done, Order, Work
 from gpunet.files import alone, remove, writable_folder, write_atomically
 from gpunet.reproduce.asked import asked, changed, fingerprint
 from gpunet.reproduce.claims import Book
@@ -136,6 +136,8 @@ class _Job:
         wanted = wanted | {"data": fingerprint(work.data)}
         why = "" if entry["asked"] is None else changed(wanted, entry["asked"]) or "its files changed"
         if kept and wanted == entry["asked"]:
+            if not entry["figures"]:  # stopped before they were drawn
+                self._draw_again(run, work)
             display.passed(place, run.name, f"kept, begun {entry['started']}; what it depends on is unchanged")
             return
         display.begin(place, run.name, self.expected[run.name], why)
@@ -158,22 +160,36 @@ class _Job:
     def _carry_out(self, run: Run, work: Work, wanted: dict[str, object], display: Display) -> str:
         """The run itself; returns a line that says how it ended."""
         folder = self.book.folder / run.name
+
+        def finish(done: Done) -> None:
+            self.book.finish(run, done, wanted, display.forecast.pieces)
+
         try:
             remove(folder / FAILURE)
-            done = work.carry_out(folder, self.request.device, display)
+            done = work.carry_out(folder, self.request.device, display, finish)
+            if done.problem:
+                raise OutputError(done.problem)
+            finish(done)
         except Exception as error:
+            if self.book.at != self.book.path:  # what could not be written is claims.json
+                raise
             reason = str(error)
             if not isinstance(error, GpunetError):
                 reason = f"unexpected {type(error).__name__}: {error} (traceback in {folder / FAILURE})"
                 with contextlib.suppress(OSError):
                     write_atomically(folder / FAILURE, traceback.format_exc())
             return self._give_up(run, "failed", reason)
-        if done.problem:
-            return self._give_up(run, "failed", done.problem)
-        self.book.finish(run, done, wanted, display.forecast.pieces)
         entry = self.book.entry(run.name)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in entry["counts"].items() if count)
         return f"finished in {entry['seconds']:.0f} s: {counts}"
+
+    def _draw_again(self, run: Run, work: Work) -> None:
+        """The figures of a run that is finished but for them."""
+        from gpunet.report.page.reading import RESULT, read_result
+
+        folder = self.book.folder / run.name
+        with contextlib.suppress(DataError):  # which the report tells
+            self.book.drawn(run, work.draw(read_result(folder / RESULT), folder))
 
 
 def _report(outcome: Outcome) -> None:

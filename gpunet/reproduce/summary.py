@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.table import Table
-from rich.text import Text
 
 from gpunet.experiments.schema import VERDICTS
 from gpunet.report.tables import COLOUR
@@ -27,7 +26,7 @@ def summary(book: Book, runs: Sequence[Run]) -> Table:
         finished = entry["state"] == "finished"
         cells = [str(count) if finished else "–" for count in entry["counts"].values()]
         took, told = (f"{entry['seconds']:.0f}", "") if finished else ("–", f"{entry['state']}: {entry['reason']}")
-        table.add_row(Text(run.name), *cells, took, *([Text(told)] if told else []))
+        table.add_row(run.name, *cells, took, *([told] if told else []))
     table.add_section()
     total = counted_once([claim for run in runs for claim in book.claims(run.name)])
     seconds = sum(book.entry(run.name)["seconds"] or 0 for run in runs)

@@ -10,12 +10,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gpunet.errors import InputError, RunError
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.worker import PATIENCE, THREADS
 
+PROCESS = str(Path(__file__).with_name("process.py"))  # a file: with -m the current folder would come first
 POLL = 0.3  # seconds between looks
 
 
@@ -50,16 +52,30 @@ def work(board: Board, url: str, workers: int, keep_going: bool, on_look: Callab
 
 def _start(url: str, keep_going: bool) -> subprocess.Popen[bytes]:
     environment = dict.fromkeys(THREADS, "1") | os.environ
+    orders = {"storage": url, "keep_going": keep_going, "path": _path()}
     process = subprocess.Popen(
-        [sys.executable, "-m", "gpunet.sweep.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+        [sys.executable, "-P", PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
         start_new_session=True,  # Ctrl-C reaches us alone, and we tell them
     )  # fmt: skip
     assert process.stdin
-    orders = {"storage": url, "keep_going": keep_going, "path": sys.path}
     with contextlib.suppress(BrokenPipeError):  # it has died already, which is seen later
         process.stdin.write(json.dumps(orders).encode() + b"\n")
         process.stdin.flush()
     return process
+
+
+def _path() -> list[str]:
+    """Where modules are looked for, last in the current folder: a random.py that lies there is not Python's.
+
+    Not so where our own package lies there, in a checkout: a worker runs the same code as who starts it.
+    """
+    try:
+        here = os.path.realpath(os.curdir)
+    except OSError:  # it is gone
+        return [each for each in sys.path if each]
+    if Path(PROCESS).resolve().parents[2] == Path(here):
+        return [each or here for each in sys.path]
+    return sorted((each or here for each in sys.path), key=lambda each: os.path.realpath(each) == here)
 
 
 def _raise_what_it_told(process: subprocess.Popen[Any]) -> None:

@@ -1,4 +1,4 @@
-"""A worker in a process of its own: `python -m gpunet.sweep.process`, started by `pool`.
+"""A worker in a process of its own, started by `pool` as a file; it finds gpunet where who starts it has found it.
 
 Its orders come as one line of JSON on standard input, so that a password is in no list of processes; when standard
 input ends, who started it is gone or wants it to stop. Why it ended early goes to standard output as one line of JSON;
@@ -14,23 +14,25 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, TextIO
 
 STOPPED = 130  # exit code
 
 
 def main() -> int:
     """Work until nothing is left; the exit code."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     line = sys.stdin.readline()
     if not line.endswith("\n"):  # who started it was killed before it could say what is to be done
         return STOPPED
     orders = json.loads(line)
     sys.path[:] = orders["path"]
+    told = _own_output()
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     try:
-        _work(orders["storage"], orders["keep_going"])
+        from gpunet.progress import warnings_in_one_line
+
+        with warnings_in_one_line():
+            _work(orders["storage"], orders["keep_going"])
     except KeyboardInterrupt:
         return STOPPED
     except Exception as error:
@@ -38,6 +40,17 @@ def main() -> int:
         told.close()
         return 1
     return 0
+
+
+def _own_output() -> TextIO:
+    """Standard output for ourselves; what is printed goes to standard error, and is lost where that cannot be."""
+    from gpunet.streams import Raw, open_closed, stream
+
+    open_closed()
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), "backslashreplace")
+    return told
 
 
 def _work(url: str, keep_going: bool) -> None:

@@ -91,7 +91,7 @@ def _run(
     board: Board, function: Function, url: str | None, workers: int, progress: Progress | None, keep_going: bool
 ) -> Table:
     display = _Display(board, progress or Progress())
-    path = file_of(url) if url else None
+    path = file_of(url) if url and url.startswith(("sqlite:", "journal:")) else None
     file = path if path and path.exists() else None
     try:
         first = board.look()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages._rdb.models import BaseModel
 
 from gpunet.addresses import cleaned, has_secret, public
 from gpunet.errors import DataError, InputError, RunError, printable
@@ -26,6 +29,7 @@ DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LG
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
+_QUERY = re.compile(r"\?\w+=[^/?&]*(&\w+=[^/?&]*)*$")  # another ? is part of the file's name
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -46,26 +50,34 @@ def storage_url(given: str) -> str:
         raise InputError(f"the storage {public(given) if given.strip() else given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"
-        return f"{kind}:///{_resolved(given)}"
+        return file_url(kind, Path(os.path.expanduser(given)))
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
             raise InputError(f"the storage '{shown(given)}' names no file: {FORMS}")
-        return f"{scheme}:///{_resolved(rest[1:])}"  # as SQLAlchemy: an absolute path has four slashes
+        query = _QUERY.search(rest)
+        path = rest[1 : query.start() if query else None]
+        return file_url(scheme, Path(unquote(path, errors="surrogateescape"))) + (query[0] if query else "")
     return DRIVERS.get(scheme, scheme) + separator + rest
 
 
-def _resolved(path: str) -> Path:
+def file_url(scheme: str, path: Path) -> str:
+    """The URL of a file, in full; what a URL would take for something else is written as one writes it there."""
     try:
-        return Path(path).expanduser().resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a null character, ~nobody
-        raise InputError(f"the storage {printable(path)!r} is no path: {error}") from None
+        full = str(path.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, links in a ring
+        raise InputError(f"the storage {printable(str(path))!r} is no path: {error}") from None
+    plain = (each if each.isprintable() and each not in "%?#" else _quoted(each) for each in full)
+    return f"{scheme}:///{''.join(plain)}"  # as SQLAlchemy has it: an absolute path has four slashes
 
 
-def file_of(url: str) -> Path | None:
-    """The file of a storage that is one."""
-    path = public(url).partition(":///")[2].partition("?")[0]
-    return Path(path) if url.startswith(("sqlite:", "journal:")) else None
+def file_of(url: str) -> Path:
+    """The path of the file that such a URL names."""
+    return Path(unquote(url.partition(":///")[2].partition("?")[0], errors="surrogateescape"))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, errors="surrogateescape")
 
 
 @contextlib.contextmanager
@@ -81,7 +93,7 @@ def opened(given: str | None) -> Iterator[BaseStorage]:
     url = storage_url(given)
     if url.startswith("journal:"):
         with _told(url, OSError, StorageInternalError):
-            storage: Any = _journal(url.removeprefix("journal:///"))
+            storage: Any = _journal(str(file_of(url)))
         with _lost(url):
             yield storage
         return
@@ -116,6 +128,7 @@ class Database(RDBStorage):
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         try:
+            _make_tables(url, options)
             super().__init__(url.replace("{", "{{").replace("}", "}}"), options)  # which is a template there
         except BaseException:
             self.close()
@@ -133,6 +146,9 @@ def _database(url: str) -> Database:
     sqlite = url.startswith("sqlite:")
     options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
     options |= {} if sqlite else {"pool_pre_ping": True}
+    if sqlite and "?" not in url:  # from one version to the next SQLAlchemy reads a URL's path in another way
+        path = file_of(url)
+        options["creator"] = lambda: sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
     with _told(url, *errors):
         if sqlite and (path := file_of(url)) and path.is_file():
             _tables_only(path)
@@ -154,6 +170,25 @@ def _tables_only(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path, timeout=WAIT)) as connection:
         for kind, name in connection.execute("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')"):
             raise ValueError(f"it has the {kind} {name}, so it is no storage of Optuna's")
+
+
+def _make_tables(url: str, options: dict[str, Any]) -> None:
+    """Make what is missing of them, all or nothing; where a database can only make one by one, what a kill left out.
+
+    Optuna finds a table whose index was not made any more, and takes it as it is: without the one that keeps the names
+    of studies apart every start would begin another sweep of the same name.
+    """
+    engine = sqlalchemy.create_engine(url, **options)
+    if url.startswith("sqlite:"):
+        _one_writer_at_a_time(engine)
+    try:
+        with engine.begin() as connection:
+            BaseModel.metadata.create_all(connection)
+            for table in BaseModel.metadata.tables.values():
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
+    finally:
+        engine.dispose()
 
 
 def _one_writer_at_a_time(engine: Any) -> None:
@@ -240,6 +275,6 @@ def _hint(url: str, error: Exception) -> str:
     if isinstance(error, TypeError) and not files:  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
     path = file_of(url)
-    if path and not path.parent.is_dir():
+    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

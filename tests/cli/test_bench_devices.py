@@ -68,12 +68,12 @@ def test_an_experiment_that_fails_is_said_and_the_others_go_on(capsys, monkeypat
     def failing(*args, **kwargs):
         calls.append(kwargs["device"])
         if len(calls) == 2:
-            raise DivergedError("the loss became NaN")
+            raise DivergedError("the loss became\nNaN")
         return run_toy(*args, **kwargs)
 
     monkeypatch.setattr(module, "run", failing)
     done = bench(capsys, "--experiment", "toy", code=1)
-    assert "toy on cpu failed: the loss became\\nNaN" in done.out
+    assert r"toy on cpu failed: the loss became\nNaN" in done.out
     assert "failed" in done.out
 
 

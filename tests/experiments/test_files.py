@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpunet.errors import OutputError
-from gpunet.files import alone, remove, results_first, writable_folder, write_atomically, write_or_keep
+from gpunet.files import alone, attempted, remove, writable_folder, write_atomically, write_or_keep
 
 from ..hostile.disk import filled
 
@@ -266,17 +266,13 @@ def test_the_current_folder_is_gone(tmp_path, monkeypatch, temporary):
     assert (temporary / "out-kept" / "a").read_text() == "new"
 
 
-def test_results_come_before_figures(tmp_path, full, temporary):
+def test_where_what_was_attempted_lies(tmp_path, full, temporary):
     def write():
         write_or_keep(tmp_path / "out" / "a", "new")
         return tmp_path / "out" / "a"
 
-    def draw():
-        write_atomically(tmp_path / "out" / "figure.png", b"")
-        return [tmp_path / "out" / "figure.png"]
-
-    assert results_first(write, draw) == (tmp_path / "out" / "a", [tmp_path / "out" / "figure.png"], "")
+    assert attempted(write) == (tmp_path / "out" / "a", "")
     full.append(tmp_path / "out")
-    path, figures, problem = results_first(write, draw)
-    assert (path, figures) == (tmp_path / "out-kept" / "a", [])
+    path, problem = attempted(write)
+    assert path == tmp_path / "out-kept" / "a"
     assert problem.endswith(f"kept as '{path}'")

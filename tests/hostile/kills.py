@@ -33,7 +33,7 @@ from tests.hostile import jobs
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = ("KILL", "TERM", "HUP", "INT")
-EVERY = 7  # kills between two undisturbed ends
+EVERY = 10  # kills between two undisturbed ends
 MARK = "GPUNET_TEST_KILLS"  # an environment variable by which a job's processes are known
 ENDS, ORPHANS = 30.0, 15.0  # seconds for a killed process to end, and for those that it had started
 Kept = dict[str, Any]
@@ -180,6 +180,11 @@ class Row:
     wrong: list[str] = field(default_factory=list)
     traceback: int = 0
 
+    def __str__(self) -> str:
+        codes = ", ".join(f"{code}: {count}" for code, count in sorted(self.codes.items()))
+        counts = f"{self.kills:>5} {self.ends:>5} {len(self.wrong):>5} {self.traceback:>10}"
+        return f"{self.what:<10} {self.signal:<6} {counts}  {codes}"
+
 
 @dataclass
 class Process:
@@ -217,9 +222,15 @@ def start(command: list[str]) -> Process:
     environment = os.environ | {MARK: mark, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     popen = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        start_new_session=True, preexec_fn=_as_from_a_terminal,
     )  # fmt: skip
     return Process(popen, mark)
+
+
+def _as_from_a_terminal() -> None:
+    """No signal is ignored, whatever this process was started by: nohup, say."""
+    for name in SIGNALS[1:]:
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_DFL)
 
 
 def files(folder: Path) -> list[str]:
@@ -269,6 +280,7 @@ def campaign(what: str, name: str, count: int, seed: int, log: Callable[[str], N
             turn += 1
     for line in row.wrong:
         log(f"{what} {name}: {line}")
+    log(str(row))
     return row
 
 
@@ -373,9 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = list(pool.map(lambda pair: campaign(*pair, options.count, options.seed, log), pairs))
     print(f"{'job':<10} {'signal':<6} {'kills':>5} {'ends':>5} {'wrong':>5} {'tracebacks':>10}  exit codes")
     for row in rows:
-        codes = ", ".join(f"{code}: {count}" for code, count in sorted(row.codes.items()))
-        counts = f"{row.kills:>5} {row.ends:>5} {len(row.wrong):>5} {row.traceback:>10}"
-        print(f"{row.what:<10} {row.signal:<6} {counts}  {codes}")
+        print(row)
     return int(any(row.wrong or row.kills < options.count for row in rows))
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from gpunet.experiments.schema import Metric
-from gpunet.report import page, style, svd_init_tables
+from gpunet.report import drawing, page, style, svd_init_tables
 from gpunet.report.page.svg import DARK_INK, DARK_PAPER, PAPER, contrast, dark_colour, picture
 from gpunet.report.page.timings import collected, duration, timing_sheet
 from gpunet.report.sheets import Column, Sheet, cell, number, rows_sheet
-from gpunet.report.tables import rich_table
+from gpunet.report.tables import console, rich_table
 
 from .page_folder import made, svd_init
 
@@ -42,11 +43,21 @@ def test_claimed_stands_before_measured():
     assert sheet.rows == (("first", "70.00", "62.50 ± 17.68"),)
 
 
-def test_markup_in_a_cell_is_shown_as_it_is():
-    screen = Console(file=io.StringIO(), width=80)
-    screen.print(rich_table(Sheet("[red]T[/]", (Column("[b]"),), (("[i]x[/i]", "[link=y]"),), note="[/]")))
-    for text in ("[red]T[/]", "[b]", "[i]x[/i]", "[link=y]", "[/]"):
-        assert text in screen.file.getvalue()
+def test_what_is_printed_is_text_and_nothing_else(capsys):
+    """Neither Rich's markup, nor its emoji, nor what steers a terminal or turns the order of writing around."""
+    hostile = "[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
+    seen = r"[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
+    screen = console()
+    own = Table(hostile, title=hostile, caption=hostile)
+    own.add_row(hostile)
+    sheet = Sheet(f"T{hostile}", (Column(f"C{hostile}"),), ((f"x{hostile}", f"y{hostile}"),), note=f"N{hostile}")
+    for shown in (rich_table(sheet), own, hostile):
+        screen.print(shown)
+    screen.print(f"Written: a\n{hostile}", soft_wrap=True)
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert printed.count(seen) == 11
+    assert f"Written: a\\n{seen}\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,7 @@ def test_durations(seconds, said):
 
 
 def drawn(draw, narrow=False, **shape):
-    with style.collected(narrow=narrow) as held, style.figure(Path("never/written.png"), **shape) as axes:
+    with drawing.collected(narrow=narrow) as held, style.figure(Path("never/written.png"), **shape) as axes:
         draw(axes)
     return held["written"]
 

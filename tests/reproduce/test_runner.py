@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError, InputError, OutputError
+from gpunet.experiments.schema import Result
+from gpunet.experiments.work import Work
 from gpunet.files import alone
 from gpunet.reproduce import runner
 from gpunet.reproduce.plan import Run
@@ -17,7 +20,7 @@ from gpunet.reproduce.runner import Outcome, Request, reproduce
 
 from ..datasets.idx_writer import small_arrays, write_folder
 from ..hostile.disk import filled
-from .small import NAMES, TINY, use
+from .small import NAMES, TINY, png, use
 
 DOCUMENT = ["schema", "gpunet", "quick", "updated", "complete", "counts", "runs", "claims"]
 CLAIM = {
@@ -71,6 +74,26 @@ def test_what_is_finished_is_kept(go, claims, pretended):
     go()
     assert pretended.ran == NAMES
     assert claims() == before | {"updated": claims()["updated"]}
+
+
+def test_claims_are_there_before_figures_which_are_drawn_later_if_need_be(go, claims, pretended, monkeypatch, tmp_path):
+    def stop() -> None:
+        assert claims()["runs"][0]["state"] == "finished"
+        raise KeyboardInterrupt
+
+    def draw(work: Work, result: Result, folder: Path) -> list[Path]:
+        assert (work.experiment, result.settings) == ("svd-init", {"tries": 1})
+        (folder / "late.png").write_bytes(png())
+        return [folder / "late.png"]
+
+    monkeypatch.setattr(Work, "draw", draw)
+    pretended.hooks["svd-init-digits figures"] = stop
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    assert claims()["runs"][0]["figures"] == []
+    go()
+    assert pretended.ran == NAMES
+    assert [run["figures"] for run in claims()["runs"]] == [["late.png"], ["figure.png"], ["figure.png"]]
 
 
 def test_fresh_repeats_all_that_is_chosen(go, claims, pretended):

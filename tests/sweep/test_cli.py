@@ -135,6 +135,21 @@ def test_a_function_of_ones_own(capsys, tmp_path, monkeypatch):
     assert "the sweep there runs 'hill:climb': expected a function of gpunet" in line
 
 
+def test_names_of_folders_are_paths_not_urls(capsys, tmp_path, own):
+    hostile = "~x?a=1#%20 {b}ü@:\n"
+    options = ("train", "-d", own, "-p", "hidden=int:2..4", "--epochs", 1, "--trials", 1, "--stages", 1)
+    done = sweep(capsys, *options, f"--out={hostile}")
+    assert check_folder(tmp_path / hostile, ("curves.png", "history.png", "slices.png"))["dataset"] == "own"
+    assert r"Written: ~x?a=1#%20 {b}ü@:\n/result.json, " in done.out
+    result = parse((tmp_path / hostile / "result.json").read_text())
+    url = result["settings"]["storage"]
+    assert url.isprintable()
+    assert url == f"sqlite:///{tmp_path}/~x%3Fa=1%23%2520 {{b}}ü@:%0A/sweep.db"
+    joined = sweep(capsys, "join", url, "--out=-dash", "--json")
+    assert parse(joined.out)["rows"] == result["rows"]
+    assert files(tmp_path) == sorted([hostile, "-dash", "own.npz"])
+
+
 def test_nothing_completes(capsys, tmp_path):
     (tmp_path / "wall.py").write_text("def hit(parameters, settings, report):\n    raise RuntimeError('no way')\n")
     options = ("function", "wall:hit", "-p", "x=0..1", "--trials", 2, "--storage", "a.db")

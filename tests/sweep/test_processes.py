@@ -12,13 +12,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from gpunet.errors import InputError, RunError
-from gpunet.sweep import join, parse_parameter, search
+from gpunet.sweep import join, parse_parameter, pool, search
 from gpunet.sweep.board import Board
 from gpunet.sweep.storage import opened
 
 from ..experiments.schema import parse
 from .functions import BOWL, SPACE
-from .processes import alive, begun, children, ended, gpunet, sweep, wait_until
+from .processes import ROOT, alive, begun, children, ended, gpunet, sweep, wait_until
 from .tables import undisturbed, without_seconds
 
 THREADS, SCRIPTED = "tests.sweep.functions:threads", "tests.sweep.functions:scripted"
@@ -47,6 +47,7 @@ def two_processes(storage, tmp_path):
     return result
 
 
+@pytest.mark.usefixtures("poison")
 def test_a_second_process_joins_on_sqlite(tmp_path):
     two_processes(f"sqlite:///{tmp_path}/shared.db", tmp_path)
 
@@ -57,6 +58,7 @@ def test_a_second_process_joins_on_postgresql(tmp_path, database):
     assert database.split(":")[2].split("@")[0] not in json.dumps(result)
 
 
+@pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("storage", [pytest.param("shared.db", marks=pytest.mark.slow), "shared.log"])
 def test_several_workers(tmp_path, storage, capfd, monkeypatch):
     """Each has one thread, and may print what it likes."""
@@ -76,6 +78,18 @@ def test_several_workers(tmp_path, storage, capfd, monkeypatch):
     again = search(THREADS, given, ONE, trials=4, stages=2, storage=storage, workers=2)
     assert again == table
     assert len(begun(tmp_path / "log")) == 8
+
+
+def test_the_current_folder_is_looked_into_last_but_where_our_own_package_lies_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/usr/lib/one", str(ROOT)])
+    assert pool._path() == ["/usr/lib/one", str(ROOT), str(tmp_path), str(tmp_path)]
+    monkeypatch.chdir(ROOT)
+    assert pool._path() == [str(ROOT), str(tmp_path), "/usr/lib/one", str(ROOT)]
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert pool._path() == [str(tmp_path), "/usr/lib/one", str(ROOT)]
 
 
 def test_one_worker_with_a_storage_has_one_thread(monkeypatch):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import sqlite3
 import threading
 
 import pytest
 import sqlalchemy
+from optuna.study import StudyDirection
 
 from gpunet.errors import InputError, RunError, StorageLostError
 from gpunet.progress import Progress
@@ -32,6 +35,13 @@ ONE = [parse_parameter("x=0..1")]
         ("a.db", "sqlite:///{cwd}/a.db"),
         ("some/a.SQLite3", "sqlite:///{cwd}/some/a.SQLite3"),
         ("/x/a.journal", "journal:////x/a.journal"),
+        ("a?b#c%20d.db", "sqlite:///{cwd}/a%3Fb%23c%2520d.db"),
+        ("~nobody-of-that-name/a.db", "sqlite:///{cwd}/~nobody-of-that-name/a.db"),
+        ("sqlite:///a%3Fb%20c#.db", "sqlite:///{cwd}/a%3Fb c%23.db"),
+        ("sqlite:///q?dir/a.db", "sqlite:///{cwd}/q%3Fdir/a.db"),
+        ("sqlite:///a.db?timeout=5&mode=ro", "sqlite:///{cwd}/a.db?timeout=5&mode=ro"),
+        ("journal:///a%3Fb.log", "journal:///{cwd}/a%3Fb.log"),
+        ("\udcff\n.log", "journal:///{cwd}/%FF%0A.log"),
         ("postgresql://me:secret@host:1/name", "postgresql+pg8000://me:secret@host:1/name"),
         ("postgres://me@host/name", "postgresql+pg8000://me@host/name"),
         ("postgresql+psycopg://me@host/name", "postgresql+psycopg://me@host/name"),
@@ -42,6 +52,16 @@ def test_names(tmp_path, given, expected):
     url = storage_url(given)
     assert url == expected.format(cwd=tmp_path)
     assert storage_url(url) == url
+
+
+@pytest.mark.parametrize("name", ["a?b#c%20d", "a{b}@c:d?x=1&y", "\udcff"])
+@pytest.mark.parametrize("suffix", ["db", "log"])
+def test_files_lie_where_their_names_say(tmp_path, name, suffix):
+    with opened(f"{name}.{suffix}") as held:
+        held.create_new_study([StudyDirection.MINIMIZE], "kept")
+    assert f"{name}.{suffix}" in [path.name for path in tmp_path.iterdir()]
+    with opened(storage_url(f"{name}.{suffix}")) as held:
+        assert [study.study_name for study in held.get_all_studies()] == ["kept"]
 
 
 def test_passwords_are_not_shown():
@@ -132,6 +152,48 @@ def test_a_database_that_is_lost(tmp_path):
 
     with pytest.raises(RunError, match=r"was lost: .*; the same command goes on"):
         lose()
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_tables_are_made(tmp_path, monkeypatch):
+    """After any statement of it: the next one finds all tables and indexes, or none."""
+    killed, done = 0, False
+    while not done:
+        statements = itertools.count()
+
+        def die(connection, cursor, statement, *_, after=killed, statements=statements):
+            if next(statements) == after:
+                raise KeyboardInterrupt
+
+        path = tmp_path / f"{killed}.db"
+        sqlalchemy.event.listen(sqlalchemy.engine.Engine, "after_cursor_execute", die)
+        try:
+            with opened(str(path)):
+                done = True
+        except KeyboardInterrupt:
+            killed += 5
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.engine.Engine, "after_cursor_execute", die)
+        gc.collect()  # connections of the one that died
+        for _ in range(2):
+            with opened(str(path)) as storage:
+                Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+        with sqlite3.connect(path) as raw:
+            assert raw.execute("SELECT COUNT(*) FROM studies").fetchone() == (1,)
+        raw.close()
+    assert killed > 30
+
+
+def test_indexes_that_a_kill_left_out_are_made(tmp_path):
+    with opened("a.db"):
+        pass
+    with sqlite3.connect(tmp_path / "a.db") as raw:
+        raw.execute("DROP INDEX ix_studies_study_name")
+    raw.close()
+    for _ in range(2):
+        with opened("a.db") as storage:
+            board = Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+    assert len(board.storage.get_all_studies()) == 1
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

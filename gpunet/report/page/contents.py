@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
 from gpunet.experiments.schema import Result
 from gpunet.limits import DAMAGE, unpacked
+from gpunet.report.drawing import collected
 from gpunet.report.page.captions import Caption, caption
 from gpunet.report.page.reading import RESULT, Run, damaged
 from gpunet.report.page.svg import Picture, data_uri, picture
 from gpunet.report.sheets import Sheet, rows_sheet
-from gpunet.report.style import collected
 
 BROAD = 1.9  # width over height
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,8 +62,7 @@ def figures(run: Run) -> tuple[Figure, ...]:
 
 def _drawn(run: Run, result: Result, *, narrow: bool) -> dict[str, str]:
     try:
-        with collected(narrow=narrow) as drawn, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font may have it
+        with collected(narrow=narrow) as drawn:
             _module(run, "figures").draw(result, run.folder)
     except DAMAGE as error:
         raise damaged(run.folder / RESULT, _plain(error)) from error

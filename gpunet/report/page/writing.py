@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gpunet.errors import DataError
+from gpunet.errors import DataError, visible
 from gpunet.files import write_atomically
 from gpunet.limits import DAMAGE
 from gpunet.report.page.reading import damaged, read
@@ -42,13 +42,19 @@ def write(folder: Path) -> Path:
 def html(view: PageView) -> str:
     """The page as text. Everything shown is escaped; the style sheet is the only one that its policy admits."""
     made = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_shown,
+    )  # fmt: skip
     made.globals["parts"] = _parts
     css = (HERE / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     text = made.get_template("page.html").render(page=view, css=Markup(css), digest=digest)
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)  # a result's text may hold any; HTML must not
+
+
+def _shown(value: object) -> object:
+    """No control character, which HTML has no way to write, and nothing that turns the order of writing around."""
+    return visible(value) if type(value) is str else value
 
 
 def _parts(cell: str) -> tuple[str, str]:

@@ -1,0 +1,69 @@
+"""Where figures go: to files, or kept as SVG for the page; and what becomes of one that cannot be drawn."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpunet.errors import GpunetError
+
+
+@dataclass
+class Canvas:
+    """What the figures of a block are drawn for; `svg` is None where they go to files."""
+
+    narrow: bool = False
+    lenient: bool = False
+    svg: dict[str, str] | None = None
+    written: list[Path] = field(default_factory=list)
+
+
+CANVAS: ContextVar[Canvas | None] = ContextVar("canvas", default=None)  # None: to files, and errors are raised
+
+
+@contextmanager
+def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
+    """Within the block figures are not written, but kept: SVG by the stem of the file's name.
+
+    `narrow` draws them for a phone: panels one above the other, legends below.
+    """
+    svg: dict[str, str] = {}
+    with _drawing_on(Canvas(narrow, svg=svg)):
+        yield svg
+
+
+def drawn(draw: Callable[[], object]) -> list[Path]:
+    """Call `draw`; the files of the figures that could be drawn and written.
+
+    Of each that could not be there is a warning in its place, so results have to be written before: no figure is worth
+    one.
+    """
+    canvas = Canvas(lenient=True)
+    try:
+        with _drawing_on(canvas):
+            draw()
+    except Exception as error:  # between two figures, or matplotlib itself cannot be imported
+        left_out("figures", error)
+    return canvas.written
+
+
+def left_out(what: str, error: Exception) -> None:
+    """Warn that figures are missing, and why."""
+    why = str(error) if isinstance(error, (GpunetError, OSError)) else f"{type(error).__name__}: {error}"
+    warnings.warn(f"{what} could not be drawn, all else is there: {' '.join(why.split())}", RuntimeWarning, 2)
+
+
+@contextmanager
+def _drawing_on(canvas: Canvas) -> Iterator[None]:
+    token, backend = CANVAS.set(canvas), os.environ.pop("MPLBACKEND", None)
+    try:  # which may be a notebook's, and then matplotlib would refuse to be imported
+        yield
+    finally:
+        CANVAS.reset(token)
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend

@@ -1,0 +1,139 @@
+"""Figures show text as it is written, whatever the environment says, and one that fails costs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib.text import Text
+
+from gpunet.report import drawing, style
+
+from ..experiments.schema import is_png
+
+NAMES = ["a$b_{c", "$x$", r"\frac$", "a\x1b[31m\r\x9b\u202eb", "\udcff"]
+SEEN = ["a$b_{c", "$x$", r"\frac$", r"a\x1b[31m\r\x9b\u202eb", r"\udcff"]
+
+
+def everywhere(axes, names):
+    """Each name as a title, a label, a legend, a note and a tick."""
+    axes.set(title=names[0], xlabel=names[1], ylabel=names[2], yscale="log")
+    for place, name in enumerate(names):
+        axes.plot([0, 1], [1e-3, 1e3 + place], label=name)
+        axes.annotate(name, (0.5, 10.0**place))
+    axes.set_xticks(range(len(names)), names)
+    axes.legend()
+
+
+def test_names_are_shown_as_they_are_written(tmp_path):
+    with style.figure(tmp_path / "a.png") as axes:
+        everywhere(axes, NAMES)
+    axes.figure.draw_without_rendering()
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+    shown = [text.get_text() for text in axes.findobj(Text)]
+    assert is_png((tmp_path / "a.png").read_bytes())
+    assert ticks == SEEN
+    assert all(shown.count(name) >= 3 for name in SEEN)
+    assert not any(text.get_parse_math() for text in axes.findobj(Text) if text.get_text() in SEEN)
+    powers = [text for text in axes.get_yticklabels() if "mathdefault" in text.get_text()]
+    assert powers
+    assert all(text.get_parse_math() for text in powers), "10³ is drawn as one"
+
+
+def test_names_in_a_figure_for_the_page_are_text():
+    with drawing.collected() as held, style.figure(Path("never/written.png")) as axes:
+        everywhere(axes, ["a$b_{c", "<script>&", "\x00\x1b"])
+    svg = held["written"]
+    assert svg.count(">a$b_{c<") == 4
+    assert svg.count("&lt;script&gt;&amp;") == 4
+    assert svg.count(r"\x00\x1b") == 4
+    assert not {"\x00", "\x1b"} & set(svg)
+
+
+def png(path: Path) -> bytes:
+    with style.figure(path) as axes:
+        axes.plot([1, 2, 3], label="a")
+        axes.set(title="$a$", yscale="log")
+        axes.legend()
+    return path.read_bytes()
+
+
+def test_a_letter_that_the_font_lacks_is_no_news(tmp_path):
+    with style.figure(tmp_path / "a.png") as axes:
+        axes.set_title("漢字")
+    assert is_png((tmp_path / "a.png").read_bytes())
+
+
+def test_what_a_users_settings_say_changes_nothing(tmp_path):
+    plain = png(tmp_path / "a.png")
+    theirs = {"text.usetex": True, "font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20, "savefig.bbox": "tight"}
+    with mpl.rc_context(theirs):
+        assert png(tmp_path / "b.png") == plain
+        assert mpl.rcParams["font.size"] == 30
+
+
+def test_a_notebooks_backend_is_not_there_while_figures_are_drawn(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    assert drawing.drawn(lambda: pytest.fail("seen") if "MPLBACKEND" in os.environ else None) == []
+    assert os.environ["MPLBACKEND"].endswith("backend_inline")
+
+
+@pytest.mark.slow
+def test_an_environment_that_matplotlib_does_not_like(tmp_path):
+    """In a process, since matplotlib looks when it is imported: no backend, no LaTeX, no folder for its fonts."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\nbackend: nonsense\n")
+    code = (
+        "from pathlib import Path\nfrom gpunet.report.drawing import drawn\n"
+        "def draw():\n    from tests.report.test_drawing import png\n    png(Path('there.png'))\nprint(drawn(draw))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {
+        "PYTHONPATH": root, "MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": "/proc/nowhere",
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=120, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "there.png" in done.stdout
+    assert (tmp_path / "there.png").read_bytes() == png(tmp_path / "here.png")
+
+
+def test_one_that_fails_is_a_warning_and_the_others_are_there(tmp_path):
+    (tmp_path / "b.png").mkdir()
+
+    def draw():
+        for name in "abcd":
+            with style.figure(tmp_path / f"{name}.png") as axes:
+                axes.plot([1, 2])
+                if name == "c":
+                    raise KeyError("orth-each")
+        raise ZeroDivisionError("between\nfigures")
+
+    with pytest.warns(RuntimeWarning) as told:
+        written = drawing.drawn(draw)
+    assert [path.name for path in written] == ["a.png", "d.png"]
+    assert all(is_png(path.read_bytes()) for path in written)
+    rest = "could not be drawn, all else is there:"
+    lines = [str(each.message) for each in told]
+    assert [line.partition(":")[0] + ":" for line in lines] == [f"b.png {rest}", f"c.png {rest}", f"figures {rest}"]
+    assert "b.png" in lines[0]
+    assert lines[1:] == [f"c.png {rest} KeyError: 'orth-each'", f"figures {rest} ZeroDivisionError: between figures"]
+
+
+def test_ctrl_c_is_no_figure_that_fails(tmp_path):
+    def draw():
+        with style.figure(tmp_path / "a.png"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawing.drawn(draw)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_alone_they_raise(tmp_path):
+    """For who draws without having written anything before."""
+    with pytest.raises(ZeroDivisionError), style.figure(tmp_path / "a.png"):
+        raise ZeroDivisionError
