@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gpunet.errors import GpunetError
 
+INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
+
 
 @dataclass
 class Canvas:
