@@ -81,15 +81,18 @@ def reproduce(
 
 def _kept(request: Request, out: Path | None, json: bool) -> str:
     """What an interruption leaves, and the command that goes on."""
+    from gpunet.errors import printable
     from gpunet.reproduce.claims import finished
 
     words = ["gpunet", "reproduce", *(["--quick"] if request.quick else [])]
     words += ["--seeds", str(request.seeds)] if request.seeds else []
     words += ["--device", request.device] if request.device != "auto" else []
     words += [word for name in request.only for word in ("--only", name)]
-    words += [*(["--out", str(out)] if out else []), *(["--json"] if json else [])]
+    dash = out is not None and str(out).startswith("-")  # which would be an option
+    words += [f"--out={out}"] if dash else ["--out", str(out)] if out else []
+    words += ["--json"] if json else []
     done, everything = finished(request.folder)
-    return (
+    return printable(
         f"interrupted; {done} of {everything} runs are finished and kept in {request.folder}, "
         f"`{shlex.join(words)}` goes on"
     )

@@ -44,8 +44,8 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def tell(message: str) -> None:
-    """A message of the command line."""
-    say(f"gpunet: {' '.join(message.split())}")
+    """A message of the command line; in one line, also what another library has written in several."""
+    say(f"gpunet: {' '.join(filter(None, map(str.strip, message.splitlines())))}")
 
 
 def on_terminal() -> bool:

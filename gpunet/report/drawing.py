@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gpunet.errors import GpunetError
 
+INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
+
 
 @dataclass
 class Canvas:
@@ -55,7 +57,7 @@ def drawn(draw: Callable[[], object]) -> list[Path]:
 def left_out(what: str, error: Exception) -> None:
     """Warn that figures are missing, and why."""
     why = str(error) if isinstance(error, (GpunetError, OSError)) else f"{type(error).__name__}: {error}"
-    warnings.warn(f"{what} could not be drawn, all else is there: {' '.join(why.split())}", RuntimeWarning, 2)
+    warnings.warn(f"{what} could not be drawn, all else is there: {' '.join(why.splitlines())}", RuntimeWarning, 2)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
 
 from gpunet.errors import visible
 from gpunet.files import write_atomically
-from gpunet.report.drawing import CANVAS, left_out
+from gpunet.report.drawing import CANVAS, INK, left_out
 
 # Okabe & Ito's palette, told apart with any common colour vision; dashes help where colour is missing altogether.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -35,8 +35,7 @@ SETTINGS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.i
     "axes.labelsize": 10, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10, "lines.linewidth": 1.7,
     "savefig.dpi": 144, "figure.constrained_layout.use": True,
 }  # fmt: skip
-# Text stays text, drawn in the reader's font; a colour that SVG would leave out as its default is never used for ink.
-INK = "#1b1f24"
+# Text stays text, drawn in the reader's font.
 AS_SVG: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "gpunet", "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": "#6b7078", "xtick.color": "#6b7078", "ytick.color": "#6b7078", "xtick.labelcolor": INK,

@@ -87,7 +87,9 @@ def test_an_environment_that_matplotlib_does_not_like(tmp_path):
     """In a process, since matplotlib looks when it is imported: no backend, no LaTeX, no folder for its fonts."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\nbackend: nonsense\n")
     code = (
-        "from pathlib import Path\nfrom gpunet.report.drawing import drawn\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from gpunet.report import page\nfrom gpunet.report.drawing import drawn\n"
+        "assert 'matplotlib' not in sys.modules, 'the page imports it when it draws'\n"
         "def draw():\n    from tests.report.test_drawing import png\n    png(Path('there.png'))\nprint(drawn(draw))\n"
     )
     root = str(Path(__file__).parents[2])

@@ -7,7 +7,7 @@ import colorsys
 import re
 from dataclasses import dataclass
 
-from gpunet.report.style import INK
+from gpunet.report.drawing import INK
 
 PAPER, DARK_PAPER, DARK_INK = "#ffffff", "#171a1f", "#e6e8eb"
 CONTRAST = 3.4  # of lines and dots on dark paper, at least; WCAG asks for 3
