@@ -65,11 +65,27 @@ def fetch(folder: str, mirror: str) -> int:
     """`gpunet data fetch` of both."""
     import os
 
-    from gpunet.cli import execute
-
     register()
     os.environ["GPUNET_DATA"] = folder
-    return execute(["data", "fetch", "single", "boxed", "--mirror", mirror])
+    return gpunet("data", "fetch", "single", "boxed", "--mirror", mirror)
+
+
+def reproduce(folder: str) -> int:
+    """`gpunet reproduce` with small runs in place of the plan."""
+    from gpunet.reproduce import asked, plan
+    from tests.reproduce.small import TINY
+
+    plan.QUICK, asked.code = TINY, lambda: "the same"  # also where somebody edits the code while it runs
+    return gpunet("reproduce", "--quick", "--device", "numpy", "--out", folder)
+
+
+def gpunet(*arguments: str) -> int:
+    """The command line as it is installed, signals and all."""
+    from gpunet.cli import main
+
+    sys.argv[1:] = arguments
+    main()
+    return 0
 
 
 def fit(folder: str) -> int:
@@ -96,4 +112,4 @@ def fit(folder: str) -> int:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    sys.exit({"fetch": fetch, "fit": fit}[sys.argv[1]](*sys.argv[2:]))
+    sys.exit({"fetch": fetch, "fit": fit, "reproduce": reproduce}[sys.argv[1]](*sys.argv[2:]))

@@ -101,9 +101,8 @@ def _reproduce() -> Job:
         names = [run["name"] for run in made["runs"]]
         return made["complete"], {name: _result_json(folder / name / "result.json")["rows"] for name in names}
 
-    driver = str(ROOT / "tests" / "reproduce" / "driver.py")
     return Job(
-        lambda folder: [sys.executable, driver, "--device", "numpy", "--out", str(folder)], kept, result
+        lambda folder: [sys.executable, "-m", "tests.hostile.jobs", "reproduce", str(folder)], kept, result
     )  # fmt: skip
 
 
