@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
 from gpunet.experiments.schema import Result
@@ -63,7 +65,8 @@ def figures(run: Run) -> tuple[Figure, ...]:
 
 def _drawn(run: Run, result: Result, *, narrow: bool) -> dict[str, str]:
     try:
-        with collected(narrow=narrow) as drawn, warnings.catch_warnings():
+        # What is beyond all numbers is left out of a figure.
+        with collected(narrow=narrow) as drawn, warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's font may have it
             _module(run, "figures").draw(result, run.folder)
     except DAMAGE as error:
