@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
 from gpunet.experiments.schema import Result
@@ -62,7 +64,8 @@ def figures(run: Run) -> tuple[Figure, ...]:
 
 def _drawn(run: Run, result: Result, *, narrow: bool) -> dict[str, str]:
     try:
-        with collected(narrow=narrow) as drawn:
+        # What is beyond all numbers is left out of a figure.
+        with collected(narrow=narrow) as drawn, np.errstate(over="ignore", invalid="ignore"):
             _module(run, "figures").draw(result, run.folder)
     except DAMAGE as error:
         raise damaged(run.folder / RESULT, _plain(error)) from error
