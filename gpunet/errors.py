@@ -87,8 +87,10 @@ def printable(text: Any) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
-def visible(text: str) -> str:
+def visible(text: Any) -> str:
     """As `printable`, but in as many lines as it has."""
+    if not isinstance(text, str):
+        return shown(text)
     return "\n".join(map(printable, text.split("\n")))
 
 

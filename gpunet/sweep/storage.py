@@ -29,7 +29,7 @@ DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LG
     "postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "mysql": "mysql+pymysql",
 }  # fmt: skip
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
-_QUERY = re.compile(r"\?\w+=[^/?&]*(&\w+=[^/?&]*)*$")  # another ? is part of the file's name
+_QUERY = re.compile(r"\?\w+=.*", re.DOTALL)  # another ? is part of the file's name
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "

@@ -74,7 +74,7 @@ def test_only_the_backend_imports_cupy():
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors"},
-    {"backend", "rng", "files", "progress", "streams", "checks", "timing"},
+    {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing"},
     {"linalg", "arena", "init", "samples", "tally"},
     {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "stacked_cuda", "layers", "losses",
      "parameters", "migration", "optim"},
@@ -85,7 +85,7 @@ RANKS = [
     {"reproduce"},
     {"cli"},
 ]  # fmt: skip
-DATASETS_MAY = {"errors", "files", "progress", "checks", "datasets", "rng"}
+DATASETS_MAY = {"errors", "addresses", "limits", "files", "progress", "checks", "datasets", "rng"}
 
 
 def package_of(module):

@@ -92,11 +92,11 @@ def test_a_sweep(capsys, own, tmp_path, monkeypatch):
 
 
 def test_values_that_look_like_mathematics(capsys, tmp_path, monkeypatch):
-    (tmp_path / "hill.py").write_text(
+    (tmp_path / "kinds_hill.py").write_text(
         "def climb(parameters, settings, report):\n    print('printed')\n    return float(len(parameters['kind']))\n"
     )
     monkeypatch.setattr(sys, "path", list(sys.path))
-    options = ("sweep", "function", "hill:climb", "-p", "kind=$x_{,[b]y[/]", "--trials", 6, "--stages", 1)
+    options = ("sweep", "function", "kinds_hill:climb", "-p", "kind=$x_{,[b]y[/]", "--trials", 6, "--stages", 1)
     done = run(capsys, *options, "--json")
     said = [line for line in done.err.splitlines() if not line.startswith("sweep stage")]
     assert (done.code, said) == (0, ["printed"] * 6), "standard output is JSON and nothing else"

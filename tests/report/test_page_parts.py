@@ -43,8 +43,9 @@ def test_claimed_stands_before_measured():
     assert sheet.rows == (("first", "70.00", "62.50 ± 17.68"),)
 
 
-def test_what_is_printed_is_text_and_nothing_else(capsys):
+def test_what_is_printed_is_text_and_nothing_else(capsys, monkeypatch):
     """Neither Rich's markup, nor its emoji, nor what steers a terminal or turns the order of writing around."""
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough that nothing is wrapped
     hostile = "[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
     seen = r"[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
     screen = console()
