@@ -21,7 +21,19 @@ from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters, Views
 from gpunet.rng import WEIGHTS, check_seed, stream
 
+# Attributes that hold the workspace, or say what fits it.
+WORKSPACE = ("_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives")
+FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
 Inherits = Mapping[str, tuple[str, Transform | None]]
+
+
+class Layers(tuple[Layer, ...]):
+    """The layers of a model: what would change the tuple raises InputError."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> None:
+        raise InputError(f"a model's layers are fixed: {FIXED_LAYERS}")
+
+    append = insert = extend = pop = remove = clear = sort = reverse = __setitem__ = __delitem__ = _refuse
 
 
 class Sequential:
@@ -36,13 +48,13 @@ class Sequential:
     A copy of a model has its weights and is independent of it; so has one that was pickled.
     """
 
-    layers: tuple[Layer, ...] = fixed("make another model, or put a layer in one's place with model.replace")
+    layers: Layers = fixed(FIXED_LAYERS)
     input_shape: Shape = fixed("make another model, or build this one again")
     backend: Backend = fixed("build it on another device")
     dtype: str = fixed("build it with another dtype")
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self.layers = tuple(as_list("layers", layers, "layers such as Dense(10)", Layer))
+        self.layers = Layers(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
             raise InputError("a model needs at least one layer")
         if len({id(layer) for layer in self.layers}) != len(self.layers):
@@ -90,12 +102,13 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""
-        names = ("layers", "input_shape", "backend", "dtype", "_seed", "built")
-        return {name: vars(self)[name] for name in names if name in vars(self)}
+        gone = {"_lock", "training", "migrations", "capacity", "_store", "_declared", "_shapes", *WORKSPACE}
+        return {name: value for name, value in vars(self).items() if name not in gone}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.capacity, self.migrations = 0, []
+        self._store = self._kind = self._batch = None
         self._take()
         if self.built:
             kept = [dict(vars(layer)) for layer in self.layers]
@@ -188,7 +201,7 @@ class Sequential:
         layer.name, layer.head = old.name, old.head
         new = self._drawn(layer, index, spec.parameters)
         kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
-        vars(self)["layers"] = (*self.layers[:index], layer, *self.layers[index + 1 :])
+        vars(self)["layers"] = Layers((*self.layers[:index], layer, *self.layers[index + 1 :]))
         old.leave()
         layer._model = weakref.ref(self)
         self._move(kept | new, layer.name, inherits, state)

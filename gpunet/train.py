@@ -20,7 +20,7 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_rows, check_text, fixed, is_whole
+from gpunet.checks import as_list, check_flag, check_rows, check_text, check_whole, fixed, is_whole
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
@@ -86,10 +86,19 @@ class Trainer(Evaluator):
         self.graphs = graphs
         self._stepped = 0  # id of the samples that were last seen to fit
         self._order: Array = None
-        self.epoch = 0  # epochs trained so far, over all calls of fit
+        self.epoch = 0
         self.batch_size = 0
         self.history, self.stopped = History(), ""  # of the fit that runs, or ran last, and why it stopped early
         self.seconds = 0.0  # training time of the epoch that runs, up to the last pause for callbacks
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far, over all calls of fit: the next one's batches and rate follow from it."""
+        return self._epoch_now
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch_now = check_whole("epoch", epoch, least=0)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -98,7 +107,10 @@ class Trainer(Evaluator):
 
     @optimizer.setter
     def optimizer(self, optimizer: str | Optimizer | None) -> None:
-        self._optimizer = resolve(optimizer)
+        given = resolve(optimizer)
+        if given is vars(self).get("_optimizer") and given.owner is self._me:
+            return  # it has its state already
+        self._optimizer = given
         if self._life is not None:
             self._attach_optimizer()
 
@@ -123,8 +135,21 @@ class Trainer(Evaluator):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: settings, model, the optimiser with its state; not the memory of batches."""
-        names = ("model", "_loss", "_optimizer", "backend", "dtype", "seed", "epoch", "history", "stopped", "seconds")
-        state = {name: vars(self)[name] for name in (*names, "batch_size")} | {"graphs": self.graphs.asked}
+        gone = (
+            "_me",
+            "_life",
+            "_room",
+            "_x",
+            "_labels",
+            "_order",
+            "_looking",
+            "_stepped",
+            "_store",
+            "_followed",
+            "_graphs",
+        )
+        state = {name: value for name, value in vars(self).items() if name not in (*gone, "tally", "plan")}
+        state["graphs"] = self.graphs.asked
         if self._life is None or self._life is not self.model.migrations:
             return state
         return state | {"exported": self.export()}

@@ -1,6 +1,7 @@
 """Objects that are copied, shared, or changed late: they work as one would think, or raise one line."""
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -194,6 +195,22 @@ def test_a_copied_optimiser_has_the_settings_and_no_state():
     fresh = gn.Trainer(net().model, optimizer=copied, device="numpy")
     fresh.fit(X, Y)
     trainer.fit(X, Y)  # is not disturbed
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "copy"])
+def test_what_subclasses_hold_is_copied(how):
+    class Mine(gn.Trainer):
+        pass
+
+    class Net(gn.Sequential):
+        pass
+
+    trainer = Mine(Net([gn.Dense(3)]), device="numpy")
+    trainer.fit(X, Y)
+    trainer.tags, trainer.model.tags = ["a"], ["b"]
+    copied = COPIES[how](trainer)
+    assert (copied.tags, copied.model.tags, type(copied), type(copied.model)) == (["a"], ["b"], Mine, Net)
+    assert copied.tags is not trainer.tags
 
 
 def test_copies_taken_in_mid_training_are_of_that_moment():
@@ -392,8 +409,11 @@ def test_the_parts_of_models_and_trainers_cannot_be_exchanged():
     trainer = net()
     trainer.prepare((5,))
     model = trainer.model
-    with pytest.raises((AttributeError, TypeError)):
-        model.layers.append(gn.Dense(3))
+    for change in (lambda: model.layers.append(gn.Dense(3)), lambda: operator.setitem(model.layers, 0, gn.Dense(8))):
+        with pytest.raises(InputError, match="layers are fixed"):
+            change()
+    with pytest.raises(InputError, match="epoch"):
+        trainer.epoch = -1
     for thing, name, value in (
         (model, "layers", []), (model, "dtype", "float64"), (model, "input_shape", (3,)), (model, "backend", None),
         (trainer, "model", net().model), (trainer, "backend", get_backend("cpu")), (trainer, "dtype", "float64"),
@@ -430,6 +450,16 @@ def test_a_loss_or_optimiser_set_later_is_used(prepared):
     with pytest.raises(InputError, match="activation"):
         late.loss = "softmax_cross_entropy"
     assert isinstance(late.loss, gn.BinaryCrossEntropy)
+
+
+def test_the_same_optimiser_set_again_keeps_its_state():
+    trainer, other = net(), net()
+    for each in (trainer, other):
+        each.fit(X, Y)
+    trainer.optimizer = trainer.optimizer
+    for each in (trainer, other):
+        each.fit(X, Y)
+    same(trainer, other)
 
 
 def test_a_loss_that_was_given_away_does_not_take_settings():
@@ -541,3 +571,12 @@ def test_early_stopping_looks_at_the_metric_of_now():
     trainer = net()
     history = trainer.fit(X, Y, epochs=4, validation_data=(X, Y), callbacks=[stop])
     assert stop.best == max(history["validation_accuracy"])
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_of_what_has_no_weights_says_so_as_the_original_does(how):
+    model = COPIES[how](gn.Sequential([gn.Dense(3)]))
+    with pytest.raises(InputError, match="no weights yet"):
+        gn.save(model, "nowhere")
+    with pytest.raises(InputError, match="the model has no"):
+        model.parameters  # noqa: B018
