@@ -103,7 +103,13 @@ class Sealed:
         return self.where.with_name(f"{self.where.name}.{name}.kernel")
 
     def _digest(self, key: Any, content: bytes) -> bytes:
-        return hashlib.sha256(repr((numba.__version__, self.stamp, key)).encode() + content).digest()
+        about = (
+            numba.__version__,
+            self.where.name,
+            self.stamp,
+            key,
+        )  # the key alone is that of any function of this form
+        return hashlib.sha256(repr(about).encode() + content).digest()
 
 
 _warned: list[str] = []
