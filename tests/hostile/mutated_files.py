@@ -178,6 +178,7 @@ def watched(seed: int, numbers: range, only: str) -> Iterator[list[Any]]:
             else:
                 last = found[1]
                 yield found
+        process.stdout.close()
         code = process.wait()
         if begun > last or (code and last < numbers.stop - 1):
             last = max(begun, last + 1)

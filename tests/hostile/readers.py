@@ -486,8 +486,6 @@ def use_pretended_runs() -> None:
 
 
 def claims_run(folder: Path, fresh: bool = False) -> Any:
-    from rich.console import Console
-
     from gpunet.report import page
     from gpunet.reproduce.claims import finished
     from gpunet.reproduce.runner import Request, reproduce
@@ -502,7 +500,7 @@ def claims_run(folder: Path, fresh: bool = False) -> Any:
     if outcome.problems or finished(folder) != (3, 3):
         raise AssertionError(f"{outcome.problems}, {finished(folder)} finished")
     out = io.StringIO()
-    Console(file=out, width=150).print(summary(outcome.book, outcome.runs))
+    screen(out).print(summary(outcome.book, outcome.runs))
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     return None
@@ -552,6 +550,13 @@ def section_files(seed: int) -> Files:
     return {"b.json": json.dumps({"sections": sections}).encode()}
 
 
+def screen(out: io.StringIO) -> Any:
+    """The terminal that the command line prints to."""
+    from gpunet.report.tables import Screen
+
+    return Screen(file=out, width=150, markup=False, emoji=False, highlight=False)
+
+
 def bench_load(folder: Path) -> Any:
     from gpunet.bench.record import read_sections
     from gpunet.bench.report import report
@@ -560,11 +565,9 @@ def bench_load(folder: Path) -> Any:
 
     found = report([folder / "b.json"])
     json.dumps(found.as_dict(), allow_nan=False)
-    from rich.console import Console
-
     out = io.StringIO()
     for table in rich_tables(bench_tables.sheets(found)):
-        Console(file=out, width=150).print(table)
+        screen(out).print(table)
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     if b'"sections"' in (folder / "b.json").read_bytes() and found.groups[0] != "step":
