@@ -137,9 +137,9 @@ def _sweep(journal: bool) -> Job:
 
 def _fit() -> Job:
     def kept(folder: Path) -> Kept:
-        from gpunet.checkpoint import FILE, read
+        from gpunet.checkpoint import FILE, load
 
-        return {"step": read(folder / FILE)[1]["step"]} if (folder / FILE).exists() else {}
+        return {"step": load(folder / FILE)[1]["step"]} if (folder / FILE).exists() else {}
 
     return Job(
         lambda folder: [sys.executable, "-m", "tests.hostile.jobs", "fit", str(folder)], kept, lambda _, said: said
