@@ -12,6 +12,7 @@ from gpunet.errors import DataError, InputError, ShapeError, shown
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MOST = 2**31 - 1  # numbers in one sample or one weight: what is beyond is a mistake
+MOST_ITEMS = 100_000  # of a list of layers, callbacks or addresses
 DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
@@ -158,14 +159,18 @@ def is_one_of(value: Any, known: Collection[str]) -> bool:
 
 def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:
     """The items of a list, tuple or generator, all of `kind`, `of` in words; InputError otherwise, at the first."""
-    found = []
+    found: list[Any] = []
     try:
         for each in value:
             if not isinstance(each, kind):
                 break
+            if len(found) == MOST_ITEMS:  # of a generator that does not end, say
+                raise InputError(f"{name} hold more than {MOST_ITEMS:,} items: expected a list of {of}")
             found.append(each)
         else:
             return found
+    except InputError:
+        raise
     except Exception as error:  # whatever a user's own iteration raises
         raise InputError(f"{name} is {shown(value)}: expected a list of {of}") from error
     raise InputError(f"{name} hold {shown(each)}: expected {of}")
