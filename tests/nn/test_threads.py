@@ -114,3 +114,24 @@ def test_trainers_of_an_unbuilt_model_build_it_once():
         found = in_threads(*[lambda t=trainer: t.outputs(X[:8]) for _ in range(4)])
         for each in found[1:]:
             np.testing.assert_array_equal(each, found[0])
+
+
+def test_recordings_belong_to_the_thread_that_made_them():
+    """On a GPU each thread has a stream and scratch memory of its own, which a recording bakes in."""
+    from gpunet.backend.strict import StrictBackend
+
+    def dense(graphs):
+        model = gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3)])
+        return gn.Trainer(model, optimizer=gn.Adam(1e-2), device=StrictBackend(), graphs=graphs)
+
+    x, replaying, plain = X.reshape(len(X), -1), dense("auto"), dense("off")
+    data = replaying.samples(x, Y)
+    replaying.fit(data, batch_size=100)
+    before = list(replaying.graphs._kinds.values())
+    assert before[0].replay is not None
+    found = in_threads(lambda: replaying.fit(data, batch_size=100) and list(replaying.graphs._kinds.values()))
+    assert found[0]
+    assert not any(kind is old for kind in found[0] for old in before)
+    plain.fit(x, Y, batch_size=100, epochs=2)
+    for key, value in plain.model.parameters.items():
+        np.testing.assert_array_equal(replaying.model.parameters[key], value)
