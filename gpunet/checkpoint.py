@@ -153,8 +153,8 @@ class Checkpoints(Callback):
         self.step = found["step"]
 
     def on_step(self, trainer: Trainer, step: int) -> None:
-        """Save the state before `step`; one that has diverged is not worth it."""
-        if trainer.tally.first_bad() < 0:
+        """Save the state before `step`; one that has diverged is not worth it, and the one before is."""
+        if trainer.tally.first_bad() < 0 and trainer.finite():
             self._save(trainer, step)
 
     def on_fit_end(self, trainer: Trainer) -> None:

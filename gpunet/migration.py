@@ -72,4 +72,5 @@ def _source(layer: str, inherited: tuple[str, Transform | None] | None, carry: b
 def places(moves: Sequence[Move]) -> list[slice]:
     """The moves' ranges, each stretched to where the next begins, the last open: padding belongs to what precedes."""
     starts: list[int | None] = [move.place.start for move in moves]
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], None], strict=True)]
+    stops = [*starts[1:], None][: len(starts)]  # none where every layer is frozen
+    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]

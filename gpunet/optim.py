@@ -114,7 +114,7 @@ class Optimizer:
                         steps = float(self.ops.to_host(clock)[base.STEP])
                         clock = carried.setdefault(id(clock), self._clock(steps, 0))
                 aged.append((slice(place.start, each.size if place.stop is None else place.stop), clock))
-            self._lay_out(params, grads, each.decayed, _joined(aged))
+            self._lay_out(params, grads, each.decayed, _joined(aged) or [(slice(0, 0), fresh)])
 
     def export(self, layout: Layout) -> tuple[dict[str, Any], dict[str, int]]:
         """The state on the host, for a checkpoint; `layout` says where the parameters lie in the flat arrays.

@@ -9,7 +9,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -31,6 +30,7 @@ from gpunet.plan import Events, History, Plan, events
 from gpunet.progress import Progress, progress
 from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
+from gpunet.schedules import Schedule
 from gpunet.tally import Tally
 
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
@@ -212,6 +212,8 @@ class Trainer(Evaluator):
             raise InputError(
                 f"callbacks hold a {type(wrong[0]).__name__}: expected callbacks such as gn.EarlyStopping()"
             )
+        if (count := sum(isinstance(each, Schedule) for each in callbacks)) > 1:
+            raise InputError(f"callbacks hold {count} schedules of the learning rate, and one can set it: give one")
         pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
@@ -246,8 +248,10 @@ class Trainer(Evaluator):
                 callback.on_fit_begin(self)
                 begun.append(callback)
             bar.start("training", self.plan.total) if start else None
-            self._epochs([saver, *callbacks], asked, saver.take_up(self), bar)
-            self._check_end()
+            done = saver.take_up(self)
+            self._epochs([saver, *callbacks], asked, done, bar)
+            if len(self.history.epochs) * self.plan.per_epoch > done:
+                self._check_end()
             saver.on_fit_end(self)
         except BaseException as error:
             self._end(begun, error)
@@ -256,12 +260,12 @@ class Trainer(Evaluator):
 
     def _end(self, callbacks: Sequence[Callback], failure: BaseException | None = None) -> None:
         """`on_fit_end` of all of them; an error of one is raised when all had their turn, or added to `failure`."""
-        errors = []
+        errors: list[BaseException] = []
         for callback in callbacks:
             try:
                 with self.backend.session():  # diverged weights warn of nothing
                     callback.on_fit_end(self)
-            except Exception as error:
+            except BaseException as error:  # Ctrl-C, too: the others have their turn all the same
                 errors.append(error)
                 if failure is not None:
                     failure.add_note(f"{type(callback).__name__}.on_fit_end failed, too: {error}")
@@ -271,18 +275,31 @@ class Trainer(Evaluator):
     def _check_end(self) -> None:
         """DivergedError where the last update has left weights, or a loss of them, that are not finite.
 
-        A step's loss is that before its update, so the last one's is looked at here, over the first batch.
+        A step's loss is that before its update, so the last batch is looked at once more here.
         """
-        if not self.history.epochs:
-            return
-        train, n = self.plan.train, self.batch_size
-        weights = self.model.flat[0]
-        loss = self.evaluate(replace(train, x=train.x[:n], labels=train.labels[:n]))["loss"]
-        if not (math.isfinite(loss) and bool(self.backend.xp.isfinite(weights).all())):
+        validated = self.history.epochs[-1].get("validation_loss", 0.0)
+        if not (self.finite() and math.isfinite(self._last_loss()) and math.isfinite(validated)):
             raise DivergedError(
                 f"the weights became NaN or infinite, or too large, in the last step of epoch {self.epoch}, at "
                 f"learning rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
+
+    def finite(self) -> bool:
+        """Whether no trained weight is NaN or infinite."""
+        return bool(self.backend.xp.isfinite(self.model.flat[0]).all())
+
+    def _last_loss(self) -> float:
+        """The loss over the last batch of the last epoch, with the weights as they are."""
+        train, ops = self.plan.train, self.backend
+        n = len(train) - (self.plan.per_epoch - 1) * self.batch_size
+        x, labels, order = self._x[:n], self._labels[:n], self._order[len(train) - n :]
+        self._looking.reset()
+        self.model.use(n)
+        with ops.session():
+            ops.gather(train.x, order, self._looking.cursor, train.scale, x)
+            ops.gather(train.labels, order, self._looking.cursor, 1, labels)
+            self._loss(self.model.forward(x), labels, self.model.d_scores, self._looking.totals)
+        return self._looking.means()[0]
 
     def _epochs(self, callbacks: Sequence[Callback], asked: Events, done: int, bar: Progress) -> None:
         """The epochs of the plan, of which `done` steps are behind us."""

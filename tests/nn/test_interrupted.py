@@ -99,6 +99,21 @@ def test_every_callback_that_has_begun_comes_to_its_end_once(cause):
     assert (first.ended, last.ended) == (1, 1)
 
 
+def test_an_interruption_at_the_end_of_one_leaves_the_others_their_turn():
+    trainer, last = net(), Ends()
+    callbacks = [Ends(KeyboardInterrupt()), gn.CyclicalRate(0.1, 0.2, 3), gn.Factorise(0, 2, policy="always"), last]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(X, Y, callbacks=callbacks)
+    assert trainer.optimizer.learning_rate == 1e-2
+    assert all(type(layer) is gn.Dense for layer in trainer.model.layers)
+    assert last.ended == 1
+
+
+def test_two_schedules_are_refused():
+    with pytest.raises(gn.errors.InputError, match="2 schedules"):
+        net().fit(X, Y, callbacks=[gn.CyclicalRate(0.1, 0.2, 3), gn.ExponentialDecay(0.5)])
+
+
 @pytest.mark.parametrize("cause", [Break(KeyboardInterrupt(), step=7), Break(StopError(), epoch=2)])
 def test_early_stopping_gives_the_best_weights_back(cause):
     best = {}
@@ -162,6 +177,33 @@ def test_divergence_in_the_last_step_is_seen(device, rate, batch):
         trainer.fit(X, Y, epochs=1, batch_size=batch, callbacks=[ends])
     assert "\n" not in str(caught.value)
     assert ends.ended == 1
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "squared_error"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_divergence_that_only_the_last_batch_shows_is_seen(loss, dtype):
+    huge = 1e15 if dtype == "float32" else 1e150
+    x = np.zeros((64, 4), dtype)
+    x[32:] = np.abs(np.random.default_rng(0).standard_normal((32, 4))) * huge
+    model = gn.Sequential([gn.Dense(3, weight="zeros")])
+    trainer = gn.Trainer(model, loss, gn.SGD(huge / 1e3), device="numpy", dtype=dtype)
+    with pytest.raises(DivergedError):
+        trainer.fit(x, np.arange(64) % 3, batch_size=32, shuffle=False)
+
+
+def test_the_checkpoint_before_divergence_stays(tmp_path):
+    class Blow(gn.Callback):
+        def steps(self, total):
+            return (7,)
+
+        def on_step(self, trainer, step):
+            trainer.optimizer.learning_rate = 1e300
+
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), optimizer=gn.SGD(0.1), device="numpy")
+    with pytest.raises(DivergedError):
+        trainer.fit(X, Y, batch_size=16, epochs=4, checkpoint=tmp_path, checkpoint_every=0.25, callbacks=[Blow()])
+    kept = gn.load(tmp_path / "checkpoint.safetensors", device="numpy")
+    assert np.isfinite(kept.flat[0]).all()
 
 
 def test_a_checkpoint_of_diverged_weights_is_not_written(tmp_path):

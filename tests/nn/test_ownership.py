@@ -310,6 +310,24 @@ def test_a_layer_frozen_later_stays_and_the_others_learn_as_if_it_had_been_froze
     assert not np.array_equal(weights(late)["0.weight"], before["0.weight"])
 
 
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
+def test_all_layers_may_be_frozen_and_freed_again(optimizer):
+    trainer = net(optimizer=optimizer)
+    trainer.fit(X, Y)
+    for layer in trainer.model.layers:
+        layer.trainable = False
+    before = weights(trainer)
+    trainer.fit(X, Y)
+    same(trainer, before)
+    copied = copy.deepcopy(trainer)
+    for each in (trainer, copied):
+        for layer in each.model.layers:
+            layer.trainable = True
+        each.fit(X, Y)
+    same(trainer, copied)
+    assert not np.array_equal(weights(trainer)["0.weight"], before["0.weight"])
+
+
 def test_freezing_in_mid_training_keeps_the_others_state():
     class Freeze(gn.Callback):
         def steps(self, total):
