@@ -26,8 +26,6 @@ class Loss:
     _given = _held = False  # to a trainer, which works on a copy; by a trainer, as its own
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        if not is_one_of(reduction, ("mean", "sum")):
-            raise InputError(f"unknown reduction {shown(reduction)}: expected 'mean' or 'sum'")
         self.reduction = reduction
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -36,6 +34,8 @@ class Loss:
                 f"this {type(self).__name__} was given to a trainer, which works on a copy: set {name} on "
                 "trainer.loss, or set trainer.loss to another loss"
             )
+        if name == "reduction" and not is_one_of(value, ("mean", "sum")):
+            raise InputError(f"unknown reduction {shown(value)}: expected 'mean' or 'sum'")
         object.__setattr__(self, name, value)
 
     def given(self) -> Self:

@@ -31,7 +31,11 @@ class Views(dict[str, Array]):
 
     def update(self, *others: Any, **named: Any) -> None:  # dict's own goes past __setitem__
         """Set several."""
-        for name, value in dict(*others, **named).items():
+        try:
+            given = dict(*others, **named)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"parameters cannot be set from {shown(others)}: expected a dictionary") from error
+        for name, value in given.items():
             self[name] = value
 
     def __ior__(self, others: Any) -> Self:  # type: ignore[override,misc]

@@ -598,3 +598,13 @@ def test_a_copy_of_what_has_no_weights_says_so_as_the_original_does(how):
         gn.save(model, "nowhere")
     with pytest.raises(InputError, match="the model has no"):
         model.parameters  # noqa: B018
+
+
+def test_what_no_loss_and_no_parameters_can_be_is_refused_late_as_early():
+    trainer = net_with_weights()
+    for value in ("SUM", 3, None, ["sum"]):
+        with pytest.raises(InputError, match="reduction"):
+            trainer.loss.reduction = value
+    for value in (3, None, "x", [1]):
+        with pytest.raises(InputError, match="dictionary"):
+            trainer.model.parameters.update(value)
