@@ -206,7 +206,7 @@ def test_a_storage_that_is_deleted_meanwhile(tmp_path, storage, workers):
             (tmp_path / storage).unlink(missing_ok=True)
 
     with pytest.raises(StorageLostError, match=rf"{storage}' is gone, with [1-9] finished trials; .* anew") as error:
-        search(BOWL, {"sleep": 0.05}, SPACE, trials=6, stages=1, storage=storage, workers=workers, progress=Vandal())
+        search(BOWL, {"sleep": 0.3}, SPACE, trials=6, stages=1, storage=storage, workers=workers, progress=Vandal())
     table = error.value.table
     found = without_seconds(table)
     assert found == [row for row in undisturbed(6, 1) if row["number"] in {row["number"] for row in found}]
