@@ -108,7 +108,6 @@ class Sequential:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.capacity, self.migrations = 0, []
-        self._store = self._kind = self._batch = None
         self._take()
         if self.built:
             kept = [dict(vars(layer)) for layer in self.layers]
@@ -274,7 +273,7 @@ class Sequential:
     @property
     def trained_layout(self) -> Layout:
         """Where the trained parameters lie in the flat arrays."""
-        return Layout({name: gradient.shape for name, gradient in self.gradients.items()})
+        return self._arenas.trained_layout
 
     # -- workspace --------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Parameters:
         self.trained = [name for name in names if part(name) < 2]
         self._params = Arena(backend, Layout(shapes), dtype)
         self._grads = Arena(backend, Layout({name: shapes[name] for name in self.trained}), dtype)
-        self.layout = self._params.layout
+        self.layout, self.trained_layout = self._params.layout, self._grads.layout
         self.n_trained = self.layout.end(set(self.trained))
         self.n_decayed = self.layout.end({name for name in names if part(name) == 0})
         self._order = list(declared)  # as the layers declare them: PyTorch's order
