@@ -39,18 +39,18 @@ def _draw(report: Report, group: str, path: Path) -> None:
                     [max(0.0, ratio.ratio - ratio.least) for ratio in own.values()],
                     [max(0.0, ratio.most - ratio.ratio) for ratio in own.values()],
                 ]
-                label = _plain(f"{each.name} ({each.machine})")
+                label = _short(f"{each.name} ({each.machine})")
                 axes.errorbar(middle, heights, xerr=errors, markersize=5, capsize=2, linewidth=1.2, label=label, **look)
-        _axes(axes, _plain(group), [_plain(f"{case}: {ours} / {rival}") for _, case, ours, rival in keys])
+        _axes(axes, _short(group), [_short(f"{case}: {ours} / {rival}") for _, case, ours, rival in keys])
         for place in range(1, len(keys)):
             if keys[place][1] != keys[place - 1][1]:
                 axes.axhline(place - 0.5, color="#e3e3e3", linewidth=0.6)
         axes.figure.legend(loc="outside lower left")
 
 
-def _plain(text: str) -> str:
-    """A text of a file: short, printable, and no formula to Matplotlib."""
-    return printable(text)[:200].replace("$", r"\$")
+def _short(text: str) -> str:
+    """A text of a file, in one short line."""
+    return printable(text)[:200]
 
 
 def _axes(axes: Any, group: str, labels: list[str]) -> None:

@@ -201,7 +201,7 @@ def test_a_sweep_of_more_trials_than_anybody_runs(tmp_path):
 
 def test_names_of_benchmarks_are_no_paths_and_no_formulas(tmp_path):
     from gpunet.bench.report import report
-    from gpunet.report import bench_figures
+    from gpunet.report import bench_figures, drawing
 
     def entry(who, role):
         info = {"case": "$\\frac{$", "who": who, "role": role, "device": "cpu", "pieces": 1}
@@ -214,6 +214,10 @@ def test_names_of_benchmarks_are_no_paths_and_no_formulas(tmp_path):
     (tmp_path / "out").mkdir()
     (drawn,) = bench_figures.draw(report([path]), tmp_path / "out")
     assert [drawn] == list((tmp_path / "out").iterdir())
+    with drawing.collected() as seen:
+        bench_figures.draw(report([path]), tmp_path)
+    (svg,) = seen.values()
+    assert r"$\frac{$: x / y" in svg, "as it stands, neither a formula nor with signs of ours"
 
 
 def test_rounds_of_a_benchmark(tmp_path):
