@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpunet.errors import InputError, RunError
-from gpunet.rng import stream
+from gpunet.checks import is_whole
+from gpunet.errors import InputError, RunError, shown
+from gpunet.rng import check_seed, stream
 from gpunet.sweep.parameters import Parameter, Value, parse_parameter
 
 FORMAT = 1
@@ -44,8 +45,9 @@ class Spec:
     def __post_init__(self) -> None:
         for name in ("trials", "stages"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is a whole number ≥ 1, got {value!r}")
+            if not is_whole(value):
+                raise InputError(f"{name} is a whole number ≥ 1, got {shown(value)}")
+            object.__setattr__(self, name, int(value))
             if value > MOST:
                 raise InputError(f"{name} is {value}: expected at most {MOST:,}, since all numbers are gone through")
         if self.direction not in ("maximize", "minimize"):
@@ -57,7 +59,7 @@ class Spec:
             raise InputError(f"the parameter {twice[0]} is given twice")
         if SEED in self.settings:
             raise InputError(f"the settings have {SEED!r}, which is where each trial finds its own seed: rename it")
-        stream(self.seed, DRAW)
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the storage."""

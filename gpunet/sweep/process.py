@@ -54,13 +54,14 @@ def _own_output() -> TextIO:
 
 
 def _work(url: str, keep_going: bool) -> None:
+    from gpunet.addresses import public
     from gpunet.sweep.board import Board
     from gpunet.sweep.plan import prepare
-    from gpunet.sweep.storage import opened, shown
+    from gpunet.sweep.storage import opened
     from gpunet.sweep.worker import Worker, one_thread
 
     with opened(url) as storage:
-        board = Board.join(storage, f"the storage '{shown(url)}'")
+        board = Board.join(storage, f"the storage '{public(url)}'")
         function = prepare(board.spec.function, board.spec.settings)
         with one_thread():
             Worker(board, function, keep_going=keep_going).work()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from gpunet.addresses import public
 from gpunet.backend import get_backend
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.schema import Result
-from gpunet.sweep.storage import shown, storage_url
+from gpunet.sweep.storage import storage_url
 from gpunet.sweep.table import Table
 
 IMPORTANCE = "importance"  # the row of importances; all others are trials
@@ -31,7 +32,7 @@ def as_result(table: Table, name: str, watch: Stopwatch, storage: str | None) ->
     settings: dict[str, Any] = {
         **{key: asked[key] for key in ("function", "direction", "trials", "stages", "space")},
         "given": given, "judged_by": given.get("judged_by", ""),
-        "storage": shown(storage_url(storage)) if storage else None,
+        "storage": public(storage_url(storage)) if storage else None,
         "boxes": [[parameter.text for parameter in space] for space in table.spaces],
         "best": row_name(table.best["number"]) if table.ended("complete") else None,
         **{kind: {row_name(row["number"]): row[kind] for row in table} for kind in ("state", "stage", "parameters")},

@@ -6,13 +6,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from gpunet.errors import InputError, RunError, StorageLostError
+from gpunet.addresses import public
+from gpunet.checks import is_whole
+from gpunet.errors import InputError, RunError, StorageLostError, shown
 from gpunet.progress import Progress
 from gpunet.sweep import pool
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
-from gpunet.sweep.storage import LOST, file_of, opened, shown, storage_url
+from gpunet.sweep.storage import LOST, file_of, opened, storage_url
 from gpunet.sweep.table import Table
 from gpunet.sweep.worker import Worker, one_thread
 
@@ -59,7 +61,7 @@ def search(
     found = prepare(function, spec.settings)
     url = storage and storage_url(storage)
     with opened(url) as held:
-        board = Board.start(held, spec, f"the storage '{shown(url)}'" if url else "the memory")
+        board = Board.start(held, spec, f"the storage '{public(url)}'" if url else "the memory")
         return _run(board, found, url, workers, progress, keep_going)
 
 
@@ -73,7 +75,7 @@ def join(
     _check_workers(workers, storage)
     url = storage_url(storage)
     with opened(url) as held:
-        board = Board.join(held, f"the storage '{shown(url)}'")
+        board = Board.join(held, f"the storage '{public(url)}'")
         if not board.spec.function.startswith(only):
             raise InputError(f"the sweep there runs {board.spec.function!r}: expected a function of {only.rstrip('.')}")
         found = prepare(board.spec.function, board.spec.settings)
@@ -81,8 +83,8 @@ def join(
 
 
 def _check_workers(workers: int, storage: str | None) -> None:
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise InputError(f"workers is a whole number ≥ 1, got {workers!r}")
+    if not is_whole(workers):
+        raise InputError(f"workers is a whole number ≥ 1, got {shown(workers)}")
     if storage is None and workers > 1:
         raise InputError(f"{workers} workers need a storage they share, say storage='sqlite:///sweep.db'")
 
@@ -109,7 +111,7 @@ def _run(
         if url is None or not _gone(board, file):
             raise
         table = board.table(board.last)
-        told = f"the storage '{shown(url)}' is gone, with {len(table)} finished trials"
+        told = f"the storage '{public(url)}' is gone, with {len(table)} finished trials"
         raise StorageLostError(f"{told}; the same command begins anew", table) from error
 
 

@@ -39,8 +39,6 @@ FORMS = (
 LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
 UNSOUND = (*DAMAGE, RuntimeError, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
 
-shown = public  # a URL without its secrets
-
 
 def storage_url(given: str) -> str:
     """The URL in full: a path stands for an SQLite file or a journal, and databases get the driver that we install."""
@@ -54,7 +52,7 @@ def storage_url(given: str) -> str:
     scheme = {"sqlite+pysqlite": "sqlite"}.get(scheme, scheme)
     if scheme in ("sqlite", "journal"):
         if not rest.startswith("/") or not rest[1:] or rest == "/:memory:":
-            raise InputError(f"the storage '{shown(given)}' names no file: {FORMS}")
+            raise InputError(f"the storage '{public(given)}' names no file: {FORMS}")
         query = _QUERY.search(rest)
         path = rest[1 : query.start() if query else None]
         return file_url(scheme, Path(unquote(path, errors="surrogateescape"))) + (query[0] if query else "")
@@ -213,7 +211,7 @@ def _told(url: str, *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        told = InputError(f"the storage '{shown(url)}' cannot be used: {_reason(error, url)}{_hint(url, error)}")
+        told = InputError(f"the storage '{public(url)}' cannot be used: {_reason(error, url)}{_hint(url, error)}")
         raise told from _cause(error, url)
 
 
@@ -224,7 +222,7 @@ def _lost(url: str) -> Iterator[None]:
         yield
     except LOST as error:
         raise RunError(
-            f"the storage '{shown(url)}' was lost: {_reason(error, url)}; the same command goes on where it stopped"
+            f"the storage '{public(url)}' was lost: {_reason(error, url)}; the same command goes on where it stopped"
         ) from _cause(error, url)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from gpunet.errors import InputError, RunError
@@ -283,3 +284,15 @@ def test_a_spec_survives_json():
     assert spec.difference(again.to_json()) == ""
     with pytest.raises(InputError, match="format 99"):
         Spec.from_json(spec.to_json() | {"format": 99})
+
+
+def test_numpys_integers_are_integers():
+    plain = {"trials": 3, "stages": 1, "workers": 1, "seed": 4}
+    kinds = dict(zip(plain, (np.int64, np.uint8, np.int32, np.int16), strict=True))
+    tables = [
+        search(SCRIPTED, {"script": {}}, [parse_parameter("n=0,1")], **asked, storage=f"{name}.db")
+        for name, asked in (("plain", plain), ("numpy", {key: kinds[key](value) for key, value in plain.items()}))
+    ]
+    rows = [[{key: row[key] for key in ("number", "state", "value")} for row in table] for table in tables]
+    assert len(rows[0]) == 3
+    assert rows[0] == rows[1]

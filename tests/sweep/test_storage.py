@@ -11,12 +11,13 @@ import pytest
 import sqlalchemy
 from optuna.study import StudyDirection
 
+from gpunet.addresses import public
 from gpunet.errors import InputError, RunError, StorageLostError
 from gpunet.progress import Progress
 from gpunet.sweep import join, parse_parameter, search
 from gpunet.sweep.board import Board
 from gpunet.sweep.plan import Spec
-from gpunet.sweep.storage import opened, shown, storage_url
+from gpunet.sweep.storage import opened, storage_url
 
 from .functions import BOWL, SPACE
 from .tables import undisturbed, without_seconds
@@ -65,9 +66,9 @@ def test_files_lie_where_their_names_say(tmp_path, name, suffix):
 
 
 def test_passwords_are_not_shown():
-    assert shown("postgresql+pg8000://me:se:cr@et@host:1/name") == "postgresql+pg8000://me:***@host:1/name"
-    assert shown("postgresql://me@host/name") == "postgresql://me@host/name"
-    assert shown("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
+    assert public("postgresql+pg8000://me:se:cr@et@host:1/name") == "postgresql+pg8000://me:***@host:1/name"
+    assert public("postgresql://me@host/name") == "postgresql://me@host/name"
+    assert public("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
 
 
 @pytest.mark.parametrize(
