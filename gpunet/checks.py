@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,28 @@ class Fixed:
 def fixed(advice: str) -> Any:
     """A `Fixed`, of whatever type its attribute is said to be."""
     return Fixed(advice)
+
+
+class Setting:
+    """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises.
+
+    Reading it costs nothing, since it lies where attributes lie.
+    """
+
+    def __init__(self, check: Callable[..., Any], **bounds: Any) -> None:
+        self.check, self.bounds = check, bounds
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        called = f"{type(instance).__name__}'s {self.name}"
+        vars(instance)[self.name] = self.check(called, value, **self.bounds)
+
+
+def setting(check: Callable[..., Any], **bounds: Any) -> Any:
+    """A `Setting`, of whatever type its attribute is said to be."""
+    return Setting(check, **bounds)
 
 
 def on_device(a: Any) -> bool:
@@ -155,6 +177,13 @@ def is_one_of(value: Any, known: Collection[str]) -> bool:
         return isinstance(value, str) and value in known
     except Exception:
         return False
+
+
+def check_one_of(name: str, value: Any, known: Collection[str]) -> str:
+    """The setting; InputError where it is none of the names."""
+    if not is_one_of(value, known):
+        raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
+    return str(value)
 
 
 def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:
