@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+from gpunet.interrupts import SIGNALS
 from gpunet.streams import Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn, TextIO
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 INTERRUPTED = 130  # the exit code that shells give Ctrl-C
 PATIENCE = 10.0  # seconds that cleaning up may take before another signal breaks into it
 SHOW_CURSOR = "\x1b[?25h"

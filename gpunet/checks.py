@@ -10,9 +10,11 @@ import numpy as np
 
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
+DTYPES = ("float32", "float64")  # that models, and what is computed for them, have
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MOST = 2**31 - 1  # numbers in one sample or one weight: what is beyond is a mistake
 MOST_ITEMS = 100_000  # of a list of layers, callbacks or addresses
+MOST_DIMENSIONS = 32  # of a sample, one fewer than some of CuPy's functions take
 DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
 
@@ -208,7 +210,8 @@ def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = obje
 def check_shape(name: str, shape: Any, least: int = 1) -> tuple[int, ...]:
     """A shape of at least so many sizes ≥ 1, as Python's integers; ShapeError otherwise."""
     sizes = tuple(as_list(name, shape, "sizes")) if isinstance(shape, (tuple, list)) else ()
-    if len(sizes) < least or not all(map(is_whole, sizes)) or math.prod(map(int, sizes)) > MOST:
+    right = least <= len(sizes) <= MOST_DIMENSIONS and all(map(is_whole, sizes))
+    if not right or math.prod(map(int, sizes)) > MOST:
         wanted = "(784,)" if least < 2 else "(10, 784)"
         raise ShapeError(f"{name} is {shown(shape)}: expected whole numbers ≥ 1 such as {wanted}, of a product < 2³¹")
     return tuple(map(int, sizes))
@@ -276,12 +279,12 @@ def check_labels(labels: Any, classes: int | None, what: str) -> np.ndarray[Any,
     return out
 
 
-def check_rows(rows: Any, what: str) -> Any:
-    """Numbers of samples as an array (n,) of integers, on the host or a GPU; InputError otherwise."""
+def check_rows(rows: Any, what: str) -> tuple[Any, int]:
+    """Numbers of samples as an array (n,) of integers, on the host or a GPU, and the largest; InputError otherwise."""
     array = as_array(rows, what)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0:
-        raise InputError(f"{what} is {shown(rows)}: expected the numbers of samples, an array (n,) of integers")
-    return array
+    if array.ndim != 1 or array.dtype.kind not in "iu" or len(array) == 0 or int(array.min()) < 0:
+        raise InputError(f"{what} is {shown(rows)}: expected the numbers of samples, an array (n,) of integers ≥ 0")
+    return array, int(array.max())
 
 
 def check_integers(labels: Any) -> None:

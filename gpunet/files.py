@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from gpunet.errors import InputError, OutputError, shown
+from gpunet.interrupts import undivided
 
 WINDOWS = os.name == "nt"  # which has no such locks, and neither renames nor removes what is open
 ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the file system has no locks to tell it by
@@ -29,7 +30,7 @@ def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary(folder / "probe") as (_, file):
+        with undivided(), temporary(folder / "probe") as (_, file):
             file.write(bytes(4096))  # a disk that is full takes the name, but no content
     except (OSError, ValueError) as error:
         reason = _reason(error)
@@ -62,7 +63,7 @@ def write_atomically(path: Path, content: str | bytes | bytearray) -> None:
     """
     check_replaceable(path)
     try:
-        with temporary(path) as (name, file):
+        with undivided(), temporary(path) as (name, file):
             file.write(content.encode() if isinstance(content, str) else content)
             put_in_place(name, file, path)
     except (OSError, ValueError) as error:

@@ -147,8 +147,7 @@ class Graphs:
         if self.reason:
             trainer.step(train, order, n)
             return
-        if trainer.behind:
-            trainer.follow()
+        trainer.look_at(train, order)
         trainer.model.use(n)
         self._renew(_objects(trainer, order))
         kind = self._kinds.get((id(train), n))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -13,9 +12,10 @@ import numpy as np
 
 from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats, as_list, check_shape, check_whole, fixed, is_one_of, is_whole
+from gpunet.checks import DTYPES, as_floats, as_list, check_one_of, check_shape, check_whole, fixed, is_whole
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
+from gpunet.interrupts import undivided
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Parameters, Views
@@ -23,6 +23,7 @@ from gpunet.rng import WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
 WORKSPACE = ("_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives")
+ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
 Inherits = Mapping[str, tuple[str, Transform | None]]
 
@@ -77,9 +78,8 @@ class Sequential:
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self._batch: Any = None  # samples that it is used for
         self._lock, self.training = threading.RLock(), False
-        me = weakref.ref(self)
         for layer in self.layers:
-            layer._model = me
+            layer.enter(self)
 
     @contextmanager
     def alone(self, training: bool = False) -> Iterator[None]:
@@ -113,7 +113,7 @@ class Sequential:
             kept = [dict(vars(layer)) for layer in self.layers]
             self._allocate()
             for layer, own in zip(self.layers, kept, strict=True):  # what a layer of your own keeps beside parameters
-                vars(layer).update({name: value for name, value in own.items() if name not in ("start", "_model")})
+                vars(layer).update({name: value for name, value in own.items() if name not in ATTACHED})
                 layer.start = {}
 
     def __copy__(self) -> Self:
@@ -131,23 +131,23 @@ class Sequential:
         input_shape, seed = check_shape("input_shape", input_shape), check_seed(seed)
         if not isinstance(backend, Backend):
             raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
-        if not is_one_of(dtype, ("float32", "float64")):
-            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
-        if self.training and self.built:
-            raise InputError("the model is being trained: build it again afterwards")
+        dtype = check_one_of("dtype", dtype, DTYPES)
         self.shapes(input_shape)  # whether all fits, before anything is changed
-        vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
-        self._seed, self.migrations = seed, []
-        self._allocate()
-        self.built = True
+        with self.alone(), undivided():
+            if self.training and self.built:
+                raise InputError("the model is being trained: build it again afterwards")
+            vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
+            self._seed, self.migrations = seed, []
+            self._allocate()
+            self.built = True
 
     def _allocate(self) -> None:
         """Make the arenas and draw the parameters."""
         self._declare()
-        self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
+        self._new_store()
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
-            self._write(self._drawn(layer, index, own))
+            self._write(self._drawn(layer, layer.name, index, own))
         self.capacity, self._kind, self._batch = 0, None, None
 
     def _declare(self) -> None:
@@ -161,11 +161,16 @@ class Sequential:
             self._shapes.append(shape)
             self._declared |= {f"{layer.name}.{name}": (layer, p) for name, p in spec.parameters.items()}
 
-    def _drawn(self, layer: Layer, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
+    def _new_store(self) -> None:
+        before, self._store = self._store, Parameters(self.layers, self._declared, self.backend, self.dtype)
+        if before is not None:
+            before.outdated = True
+
+    def _drawn(self, layer: Layer, called: str, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
         """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
         generator = stream(self._seed, WEIGHTS, index)
         return {
-            f"{layer.name}.{name}": as_floats(
+            f"{called}.{name}": as_floats(
                 layer.start[name] if name in layer.start else drawn(p.draw, p.shape, generator),
                 f"the initial {name}", p.shape, self.dtype,
             )
@@ -188,8 +193,7 @@ class Sequential:
         old = self.layer(name)
         if not self.built:
             raise InputError("the model has no weights yet: build or fit it before replacing a layer")
-        if not is_one_of(state, STATES):
-            raise InputError(f"state is {shown(state)}: expected one of {', '.join(STATES)}")
+        check_one_of("state", state, STATES)
         index = self.layers.index(old)
         spec = self._spec_in_place(old, layer, index)
         inherits = layer.inherits if layer.made_from is old else {}
@@ -197,14 +201,15 @@ class Sequential:
             raise InputError(
                 f"state={shown(state)} needs what factorise() made of the layer {shown(name)}, got {shown(layer)}"
             )
-        layer.name, layer.head = old.name, old.head
-        new = self._drawn(layer, index, spec.parameters)
-        kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
-        vars(self)["layers"] = Layers((*self.layers[:index], layer, *self.layers[index + 1 :]))
-        old.leave()
-        layer._model = weakref.ref(self)
-        self._move(kept | new, layer.name, inherits, state)
-        layer.made_from, layer.inherits = None, {}  # what it came from may be freed
+        new = self._drawn(layer, old.name, index, spec.parameters)
+        with self.alone(), undivided():
+            layer.name, layer.head = old.name, old.head
+            kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
+            vars(self)["layers"] = Layers((*self.layers[:index], layer, *self.layers[index + 1 :]))
+            old.leave()
+            layer.enter(self)
+            self._move(kept | new, layer.name, inherits, state)
+            layer.made_from, layer.inherits = None, {}  # what it came from may be freed
 
     def rearrange(self) -> None:
         """After layers were frozen or freed: lay their parameters where the optimiser goes, or does not."""
@@ -215,7 +220,7 @@ class Sequential:
         """To new arenas, with these values; the optimiser's state follows."""
         before = self._arenas
         self._declare()
-        self._store = Parameters(self.layers, self._declared, self.backend, self.dtype)
+        self._new_store()
         self._write(values)
         self.migrations.append(migration(before, self._arenas, replaced, inherits, state))
         if self.capacity:
@@ -251,7 +256,10 @@ class Sequential:
 
     @property
     def parameters(self) -> Views:
-        """Views of the parameters by name ("0.weight", …), in the layers' order, to write into or to set."""
+        """Views of the parameters by name ("0.weight", …), in the layers' order, to write into or to set.
+
+        Ask for them again once layers were replaced, frozen or freed: that moves the parameters.
+        """
         return self._arenas.views
 
     @property
@@ -282,8 +290,12 @@ class Sequential:
         batch = check_whole("batch", batch, of=" of samples")
         if not self.built:
             raise InputError("the model has no weights yet: build it before it gets a workspace")
-        if batch <= self.capacity:
-            return
+        if batch > self.capacity:
+            with self.alone():
+                self._bind(batch)
+
+    def _bind(self, batch: int) -> None:
+        self.capacity = 0  # until all is done: what is interrupted is to be done again
         trained = {name.rpartition(".")[0] for name in self._arenas.trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
@@ -298,10 +310,9 @@ class Sequential:
             layer.bind(views[f"y{i}"], dx)
         self._trained_backwards = self.layers[first_trained:][::-1]
         self._d_scores = self.backend.zeros((batch, *self._shapes[-1]), self.dtype)
-        self.capacity = batch
-        self._batch = batch
         self.d_scores = self._d_scores
         self._settle(batch)
+        self.capacity = batch
 
     def use(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""
@@ -309,10 +320,12 @@ class Sequential:
             return
         if not is_whole(n, 1, self.capacity):
             raise ShapeError(f"a batch of {shown(n)} does not fit a workspace bound for {self.capacity}")
-        for layer in self.layers:
-            layer.use(n)
-        self.d_scores = self._d_scores[:n]
-        self._settle(n)
+        with self.alone():
+            self._batch = None  # until all is done
+            for layer in self.layers:
+                layer.use(n)
+            self.d_scores = self._d_scores[:n]
+            self._settle(n)
 
     def _settle(self, n: int) -> None:
         """Batches have n samples from now on."""
@@ -327,8 +340,9 @@ class Sequential:
         """Scores z (n, outputs): what the last layer computes before its activation."""
         if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
             raise self._unfit("x", x)
-        self._passed = True
-        return self._forward(x)
+        with self.alone():
+            self._passed = True
+            return self._forward(x)
 
     def _forward(self, x: Array) -> Array:
         """`forward` of what a trainer knows to fit, in a step that has no time to look."""
@@ -342,7 +356,8 @@ class Sequential:
             raise self._unfit("dz", dz)
         if not self._passed:
             raise InputError("backward needs what a forward pass leaves behind: call forward first")
-        self._backward(dz)
+        with self.alone():
+            self._backward(dz)
 
     def _backward(self, dz: Array) -> None:
         """`backward` after a `_forward`."""

@@ -16,18 +16,29 @@ Declared = Mapping[str, tuple[Layer, Parameter]]
 class Views(dict[str, Array]):
     """Views of an arena by name: writing into one changes the model, and so does setting one, which copies.
 
-    Raises InputError for a name that is not there, or an array of another shape, and DataError for NaN and infinity.
+    Raises InputError for a name that is not there, an array of another shape, and once the model's parameters have
+    moved; DataError for NaN and infinity.
     """
 
-    def __init__(self, backend: Backend, views: Mapping[str, Array]) -> None:
+    def __init__(self, of: Parameters, views: Mapping[str, Array]) -> None:
         super().__init__(views)
-        self._backend = backend
+        self._of = of
+
+    def __getitem__(self, name: str) -> Array:
+        if self._of.outdated:
+            raise InputError(
+                "the model's parameters have moved, since a layer was replaced, frozen or freed, or the model built "
+                "again: ask for model.parameters again"
+            )
+        try:
+            return super().__getitem__(name)
+        except (KeyError, TypeError):
+            raise InputError(f"there is no parameter {shown(name)}: expected one of {', '.join(self)}") from None
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name not in self:
-            raise InputError(f"there is no parameter {shown(name)}: expected one of {', '.join(self)}")
-        if value is not self[name]:  # as it is after `parameters[name] *= 2`
-            write(self._backend, self[name], value, name)
+        view = self[name]
+        if value is not view:  # as it is after `parameters[name] *= 2`
+            write(self._of.backend, view, value, name)
 
     def update(self, *others: Any, **named: Any) -> None:  # dict's own goes past __setitem__
         """Set several."""
@@ -61,7 +72,7 @@ class Parameters:
 
         names = sorted(declared, key=part)  # stable: the layers' order inside each part
         shapes = {name: declared[name][1].shape for name in names}
-        self._backend = backend
+        self.backend, self.outdated = backend, False
         self.trained = [name for name in names if part(name) < 2]
         self._params = Arena(backend, Layout(shapes), dtype)
         self._grads = Arena(backend, Layout({name: shapes[name] for name in self.trained}), dtype)
@@ -80,12 +91,12 @@ class Parameters:
     @property
     def views(self) -> Views:
         """The parameters by name, in the layers' order."""
-        return Views(self._backend, {name: self._params.views[name] for name in self._order})
+        return Views(self, {name: self._params.views[name] for name in self._order})
 
     @property
     def gradients(self) -> Views:
         """The trained parameters' gradients by name."""
-        return Views(self._backend, self._grads.views)
+        return Views(self, self._grads.views)
 
     @property
     def flat(self) -> tuple[Array, Array, int]:

@@ -18,10 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_floats
+from gpunet.checks import MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
-from gpunet.layers.flatten import MOST_DIMENSIONS
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 from gpunet.model import Sequential, check_model
 

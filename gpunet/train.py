@@ -24,6 +24,7 @@ from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
 from gpunet.graph import Graphs
+from gpunet.interrupts import undivided
 from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
 from gpunet.plan import Events, History, Plan, events
@@ -86,6 +87,7 @@ class Trainer(Evaluator):
         self.graphs = graphs
         self._stepped = 0  # id of the samples that were last seen to fit
         self._order: Array = None
+        self._last_row = -1  # the largest number in it
         self.epoch = 0
         self.batch_size = 0
         self.history, self.stopped = History(), ""  # of the fit that runs, or ran last, and why it stopped early
@@ -245,8 +247,9 @@ class Trainer(Evaluator):
         saver.on_fit_begin(self)
         try:
             for callback in callbacks:
-                callback.on_fit_begin(self)
-                begun.append(callback)
+                with undivided():  # it has begun, or it has not
+                    callback.on_fit_begin(self)
+                    begun.append(callback)
             bar.start("training", self.plan.total) if start else None
             done = saver.take_up(self)
             self._epochs([saver, *callbacks], asked, done, bar)
@@ -263,7 +266,7 @@ class Trainer(Evaluator):
         errors: list[BaseException] = []
         for callback in callbacks:
             try:
-                with self.backend.session():  # diverged weights warn of nothing
+                with undivided(), self.backend.session():  # diverged weights warn of nothing
                     callback.on_fit_end(self)
             except BaseException as error:  # Ctrl-C, too: the others have their turn all the same
                 errors.append(error)
@@ -348,10 +351,7 @@ class Trainer(Evaluator):
 
     def step(self, train: Samples, order: Array, n: int) -> None:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
-        if id(train) != self._stepped or order is not self._order:
-            self._check_step(train, order)
-        if self.behind:
-            self.follow()
+        self.look_at(train, order)
         model, tally, ops = self.model, self.tally, self.backend
         model.use(n)
         x, labels = self._x[:n], self._labels[:n]
@@ -363,8 +363,14 @@ class Trainer(Evaluator):
         self._optimizer.step()
         ops.advance(tally.cursor, n)
 
+    def look_at(self, train: Samples, order: Array) -> None:
+        """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""
+        if id(train) != self._stepped or order is not self._order:
+            self._check_step(train, order)
+        if self.behind:
+            self.follow()
+
     def _check_step(self, train: Samples, order: Array) -> None:
-        """That a step can be made on these: looked at when they are new, as a step has no time for it."""
         if self._life is None:
             raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         if not isinstance(train, Samples):
@@ -372,6 +378,8 @@ class Trainer(Evaluator):
         self._samples(train, None, "training data", labelled=True)
         if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
             raise InputError(f"order is {shown(order)}: expected what trainer.line_up(numbers of samples) returned")
+        if order is self._order and self._last_row >= len(train):
+            raise InputError(f"order names sample {self._last_row}: expected numbers from 0 to {len(train) - 1}")
         self._stepped = id(train)
 
     def stepper(self) -> Callable[[Samples, Array, int], None]:
@@ -382,8 +390,12 @@ class Trainer(Evaluator):
         return partial(self.graphs.step, self)
 
     def line_up(self, order: Any) -> Array:
-        """An order of samples, int (N,), on the device: in one place, where recorded steps look for it."""
-        order = check_rows(order, "order")
+        """An order of samples, int (N,), on the device: in one place, where recorded steps look for it.
+
+        Raises InputError for other numbers than a data set's rows have; the first step looks whether it has them all.
+        """
+        order, self._last_row = check_rows(order, "order")
+        self._stepped = 0
         if self._order is None or len(self._order) != len(order):
             self._order = self.backend.empty(len(order), "int64")
         self.backend.copy(order, self._order)
@@ -407,9 +419,10 @@ class Trainer(Evaluator):
         """Take the optimiser's state to where replaced or frozen layers left the model's parameters."""
         if self._optimizer.owner is not self._me:
             raise InputError("the optimizer was attached to another trainer since: give each trainer one of its own")
-        params, grads, _ = self.model.flat
-        self._optimizer.migrate(self.model.migrations[self._followed :], params, grads)
-        self._caught_up()
+        with undivided():
+            params, grads, _ = self.model.flat
+            self._optimizer.migrate(self.model.migrations[self._followed :], params, grads)
+            self._caught_up()
 
     def _caught_up(self) -> None:
         self._store, self._followed = self.model._store, len(self.model.migrations)

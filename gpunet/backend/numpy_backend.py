@@ -13,6 +13,7 @@ from gpunet.backend.base import Array, In, Out
 from gpunet.backend.numpy_conv import NumpyConv
 from gpunet.backend.numpy_losses import NumpyLosses
 from gpunet.backend.numpy_optimisers import NumpyOptimisers
+from gpunet.errors import InputError
 
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
 
@@ -89,6 +90,8 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         start = int(cursor[0])
         rows = order[start : start + len(out)]
+        if len(rows) < len(out):
+            raise InputError(f"{len(out)} samples were asked for, and {len(rows)} of the order's {len(order)} are left")
         if dataset.dtype == out.dtype:  # mode="clip" because "raise" would buffer the output
             np.take(dataset, rows, axis=0, out=out, mode="clip")
             if scale != 1:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import Array
+from gpunet.checks import setting
 from gpunet.layers.base import Layer, Shape, Spec, check_activation
 
 
 class Activation(Layer):
     """y = f(x), element by element; x and y of any one shape (batch, …)."""
 
+    activation: str = setting(check_activation)
+
     def __init__(self, activation: str) -> None:
-        self.activation = check_activation(activation)
+        self.activation = activation
 
     @property
     def slots(self) -> int:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Array, Backend
-from gpunet.checks import as_floats, is_one_of
+from gpunet.checks import as_floats, check_flag, check_one_of
 from gpunet.errors import InputError, shown
+from gpunet.interrupts import undivided
 
 if TYPE_CHECKING:
     from gpunet.model import Sequential
@@ -34,10 +35,20 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Spec:
-    """Declaration of a layer for one input shape (without the batch axis)."""
+    """Declaration of a layer for one input shape (without the batch axis).
+
+    Raises InputError for parameters whose names are none of attributes.
+    """
 
     output: Shape
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parameters, Mapping):
+            raise InputError(f"a layer's parameters are {shown(self.parameters)}: expected a dictionary by name")
+        for name in self.parameters:
+            if not (isinstance(name, str) and name.isidentifier()):
+                raise InputError(f"a layer's parameter is called {shown(name)}: expected a name such as 'weight'")
 
 
 def write(ops: Backend, view: Array, value: Any, what: str) -> None:
@@ -54,9 +65,10 @@ class Layer:
     `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
     returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
 
-    A layer stands in one model. Once that is built, setting a parameter (`layer.weight = w`) writes into the model's
-    memory, and `layer.trainable = False` moves it to where the optimiser does not go; another setting raises
-    InputError. A copy (`copy.copy`, `copy.deepcopy`, pickle) stands in no model and starts with the values of now.
+    A layer stands in one model. From then on setting a parameter (`layer.weight = w`) says how it starts, or once the
+    model is built writes into its memory; `layer.trainable = False` moves it to where the optimiser does not go;
+    another setting raises InputError. A copy (`copy.copy`, `copy.deepcopy`, pickle) stands in no model and starts with
+    the values of now.
     """
 
     kinds: ClassVar[dict[str, type[Layer]]] = {}  # by class name, for loading saved models
@@ -65,10 +77,10 @@ class Layer:
     trainable: bool = True
     head: bool = False
     name: str = ""
-    start: Mapping[str, Any] = MappingProxyType({})  # of a copy: its parameters' first values, instead of drawn ones
+    start: Mapping[str, Any] = MappingProxyType({})  # its parameters' first values, where they are not to be drawn
     _model: weakref.ref[Sequential] | None = None  # the one it stands in
     _views: Mapping[str, Array] = MappingProxyType({})  # its parameters in the model's memory, by name
-    _fixed: frozenset[str] = frozenset()  # attributes that are not just set any more
+    _fixed: frozenset[str] = frozenset({"trainable"})  # attributes that are not just set
     # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
     # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
     made_from: Layer | None = None
@@ -91,16 +103,22 @@ class Layer:
         """How many places this layer takes in the `torch.nn.Sequential` that equals the model."""
         return 1 if self.activation == "identity" else 2
 
+    def enter(self, model: Sequential) -> None:
+        """Stand in this model from now on; values that another one left are what the parameters start with."""
+        self._model, self._views = weakref.ref(model), {}
+        self._fixed = frozenset([*self.config(), "trainable", "name", "head"])
+
     def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""
-        self._fixed = frozenset()
+        own, fixed = vars(self), self._fixed
+        given = {name: own[name] for name in parameters if name not in self._views and own.get(name) is not None}
+        self._fixed, self.start = frozenset(), {**self.start, **given}
         self.ops = backend
         for parameter, view in parameters.items():
             setattr(self, parameter, view)
             setattr(self, "d_" + parameter, gradients.get(parameter))
         self._views = dict(parameters)
-        names = [*parameters, *("d_" + name for name in parameters)]
-        self._fixed = frozenset([*names, *self.config(), "trainable", "name", "head"])
+        self._fixed = fixed.union(parameters, ("d_" + name for name in parameters))
 
     @property
     def owner(self) -> Sequential | None:
@@ -121,22 +139,24 @@ class Layer:
         if name in self._views:
             write(self.ops, self._views[name], value, f"{self._called()}: {name}")
         elif name == "trainable":
-            if not isinstance(value, bool | np.bool_):
-                raise InputError(f"trainable is {shown(value)}: expected True or False")
-            if value != now:
-                object.__setattr__(self, name, bool(value))
-                if self.owner is not None:
+            value = check_flag(f"{type(self).__name__}'s trainable", value)
+            if value != now and self.owner is not None:
+                with self.owner.alone(), undivided():
+                    object.__setattr__(self, name, value)
                     self.owner.rearrange()
-        elif name.startswith("d_") or value != now:
+            else:
+                object.__setattr__(self, name, value)
+        elif self.owner is None:  # the model that it stood in is gone
+            object.__setattr__(self, name, value)
+        elif name.startswith("d_") or not _equal(value, now):
             raise InputError(
-                f"{self._called()} stands in a built model: its {name} cannot be set any more; make another layer and "
-                "put it there with model.replace"
+                f"{self._called()} stands in a model: its {name} cannot be set any more; make another layer and put it "
+                "there with model.replace, or make another model"
             )
 
     def leave(self) -> None:
-        """Stand in no model any more: another layer has taken the place."""
-        self._fixed = frozenset()
-        self._model, self._views = None, {}
+        """Stand in no model any more: another layer has taken the place. The values of now are kept."""
+        self._model, self._views, self._fixed = None, {}, Layer._fixed
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
@@ -182,8 +202,13 @@ class Layer:
         return "identity" if self.head else self.activation
 
 
-def check_activation(activation: str | None) -> str:
+def check_activation(name: str, activation: str | None) -> str:
     """The activation's name, "identity" for None; InputError for an unknown one."""
-    if activation is not None and not is_one_of(activation, ACTIVATIONS):
-        raise InputError(f"unknown activation {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}")
-    return activation or "identity"
+    return "identity" if activation is None else check_one_of(name, activation, ACTIVATIONS)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # of an array, say
+        return False

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.checks import check_flag, check_whole, is_one_of
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import check_one_of, check_whole, setting
+from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Parameter, Shape, Spec, check_activation
 from gpunet.layers.fitted import FittedLayer, Floats
 from gpunet.layers.pool import check_images, pooled_shape
+
+
+def _check_kernel(name: str, kernel: Any) -> int:
+    size = check_whole(name, kernel)
+    if size % 2 == 0:
+        raise InputError(f"{name} is {size}: expected an odd one, such as {size - 1} or {size + 1}")
+    return size
 
 
 class Conv2D(FittedLayer):
@@ -28,6 +35,11 @@ class Conv2D(FittedLayer):
     Raises InputError for a bad argument, ShapeError where the input is not images that are large enough.
     """
 
+    filters: int = setting(check_whole)
+    kernel: int = setting(_check_kernel)
+    activation: str = setting(check_activation)
+    pool: int = setting(check_whole, most=15)
+    padding: str = setting(check_one_of, known=("valid", "same"))
     weight: Array
     bias: Array
     d_weight: Array
@@ -45,27 +57,24 @@ class Conv2D(FittedLayer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.filters = check_whole("Conv2D's filters", filters)
-        self.kernel = check_whole("Conv2D's kernel", kernel)
-        self.pool = check_whole("Conv2D's pool", pool, most=15)
-        if self.kernel % 2 == 0:
-            around = f"use {self.kernel - 1} or {self.kernel + 1}"
-            raise InputError(f"Conv2D takes odd kernels, got {shown(kernel)}: {around}")
-        self.activation = check_activation(activation)
-        if not is_one_of(padding, ("valid", "same")):
-            raise InputError(f"Conv2D's padding is 'valid' or 'same', got {shown(padding)}")
-        self.padding, self.trainable = padding, check_flag("trainable", trainable)
-        self._zeros = self.kernel // 2 if padding == "same" else 0  # on each side
+        self.filters, self.kernel, self.pool, self.padding = filters, kernel, pool, padding
+        self.activation = activation  # type: ignore[assignment]  # the setting knows None
+        self.trainable = trainable
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 
     @property
     def slots(self) -> int:
         return super().slots + (self.pool > 1)
 
+    @property
+    def zeros(self) -> int:
+        """Around the image, on each side."""
+        return self.kernel // 2 if self.padding == "same" else 0
+
     def spec(self, input_shape: Shape) -> Spec:
         check_images("Conv2D", input_shape)
         channels, rows, columns = input_shape
-        lost = self.kernel - 1 - 2 * self._zeros
+        lost = self.kernel - 1 - 2 * self.zeros
         if min(rows, columns) <= lost:
             raise ShapeError(
                 f"images of {rows}×{columns} are smaller than the {self.kernel}×{self.kernel} kernel: "
@@ -87,6 +96,7 @@ class Conv2D(FittedLayer):
         }  # fmt: skip
 
     def bind(self, y: Array, dx: Array | None) -> None:
+        self._zeros = self.zeros
         learns = self.d_weight is not None or dx is not None
         self._place = self.ops.empty(y.shape, "uint8") if learns and self.pool > 1 else None
         super().bind(y, dx)
@@ -101,12 +111,12 @@ class Conv2D(FittedLayer):
         return self.y
 
     def shaped(self, vectors: Floats) -> Floats:
-        self.filters = len(vectors)
+        vars(self)["filters"] = len(vectors)
         return vectors.reshape(self.filters, -1, self.kernel, self.kernel)
 
     @property
     def patches(self) -> tuple[int, int]:
-        return self.kernel, self._zeros
+        return self.kernel, self.zeros
 
     def backward(self, dy: Array) -> Array | None:  # f and the maximum commute, so f' comes first, on fewer numbers
         self.ops.activation_backward(self.applied, self.y, dy, dy, None)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import check_flag, check_whole, is_one_of
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import check_one_of, check_whole, setting
+from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
 from gpunet.layers.fitted import FittedLayer, Floats
@@ -31,6 +31,8 @@ class Dense(FittedLayer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features.
     """
 
+    units: int = setting(check_whole, of=" of units")
+    activation: str = setting(check_activation)
     weight: Array
     bias: Array
     d_weight: Array
@@ -45,8 +47,8 @@ class Dense(FittedLayer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.units, self.activation = check_units(units, activation, "Dense")
-        self.trainable = check_flag("trainable", trainable)
+        self.units, self.trainable = units, trainable
+        self.activation = activation  # type: ignore[assignment]  # the setting knows None
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:
@@ -79,7 +81,7 @@ class Dense(FittedLayer):
         return self.dx
 
     def shaped(self, vectors: Floats) -> Floats:
-        self.units = len(vectors)
+        vars(self)["units"] = len(vectors)
         return vectors
 
     def factorise(self, rank: int | RankRule, split: str = "left") -> LowRankDense:
@@ -92,8 +94,7 @@ class Dense(FittedLayer):
         """
         from gpunet.layers.lowrank import LowRankDense
 
-        if not is_one_of(split, SPLITS):
-            raise InputError(f"split is {shown(split)}: expected one of {', '.join(SPLITS)}")
+        check_one_of("split", split, SPLITS)
         bias = on_host(self, "bias")
         rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
         shape = self.weight.shape
@@ -116,11 +117,6 @@ class Dense(FittedLayer):
         layer.made_from = self
         layer.inherits = {"bias": ("bias", None), "left": ("weight", to_left), "right": ("weight", to_right)}
         return layer
-
-
-def check_units(units: Any, activation: str | None, kind: str) -> tuple[int, str]:
-    """Both, checked; InputError otherwise."""
-    return check_whole(f"{kind}'s units", units, of=" of units"), check_activation(activation)
 
 
 def on_host(layer: Layer, name: str) -> Any:

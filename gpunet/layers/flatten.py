@@ -7,25 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.checks import is_whole
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import check_shape, fixed, setting
+from gpunet.errors import ShapeError
 from gpunet.layers.base import Layer, Shape, Spec
-
-MOST_DIMENSIONS = 32
 
 
 class Reshape(Layer):
     """Samples in another shape, in the same order: Reshape((3, 32, 32)) makes images of rows of 3072 features.
 
     x: (batch, …) -> y: (batch, *shape), a view of x. In PyTorch: torch.nn.Unflatten(1, shape).
-    Raises InputError for a bad shape, ShapeError where it does not hold a sample's numbers.
+    Raises ShapeError for a bad shape, and where it does not hold a sample's numbers.
     """
 
+    shape: Shape = setting(check_shape)
+
     def __init__(self, shape: Sequence[int]) -> None:
-        given = tuple(shape) if isinstance(shape, Sequence) else ()
-        if not 1 <= len(given) <= MOST_DIMENSIONS or not all(map(is_whole, given)):
-            raise InputError(f"Reshape takes the shape of a sample such as (3, 32, 32), got {shown(shape)}")
-        self.shape = tuple(map(int, given))
+        self.shape = shape  # type: ignore[assignment]  # the setting makes a tuple of it
 
     def spec(self, input_shape: Shape) -> Spec:
         shape = self.target(input_shape)
@@ -57,6 +54,8 @@ class Flatten(Reshape):
 
     The order is PyTorch's, so the weights of a Dense above it agree. y is a view of x.
     """
+
+    shape: Shape = fixed("it follows from the input")
 
     def __init__(self) -> None:
         self.shape = ()

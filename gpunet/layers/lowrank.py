@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.base import Array
-from gpunet.checks import check_flag, is_whole
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import check_whole, setting
+from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Layer, Parameter, Shape, Spec
-from gpunet.layers.dense import Dense, check_units, on_host
+from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
+from gpunet.layers.dense import Dense, on_host
 
 
 class LowRankDense(Layer):
@@ -25,6 +25,9 @@ class LowRankDense(Layer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features or smaller than the rank.
     """
 
+    units: int = setting(check_whole, of=" of units")
+    rank: int = setting(check_whole)
+    activation: str = setting(check_activation)
     left: Array
     right: Array
     bias: Array
@@ -43,18 +46,16 @@ class LowRankDense(Layer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.units, self.activation = check_units(units, activation, "LowRankDense")
-        if not is_whole(rank, 1, self.units):
-            raise InputError(f"rank is {shown(rank)}: expected a whole number from 1 to the layer's {self.units} units")
-        self.rank = int(rank)
-        self.trainable = check_flag("trainable", trainable)
+        self.units, self.trainable = units, trainable
+        self.activation = activation  # type: ignore[assignment]  # the setting knows None
+        self.rank = check_whole("LowRankDense's rank", rank, most=self.units)
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:
-        if len(input_shape) != 1 or input_shape[0] < self.rank:
+        if len(input_shape) != 1 or min(input_shape[0], self.units) < self.rank:
             raise ShapeError(
-                f"LowRankDense of rank {self.rank} takes rows of at least {self.rank} features, got samples of shape "
-                f"{input_shape}"
+                f"LowRankDense of rank {self.rank} takes rows of at least {self.rank} features and has as many units, "
+                f"got samples of shape {input_shape} and {self.units} units"
             )
         return Spec(
             output=(self.units,),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.checks import check_whole
+from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.layers.base import Layer, Shape, Spec
 
@@ -18,8 +18,10 @@ class MaxPool2D(Layer):
     Raises InputError for a bad size, ShapeError where the input is not images, or smaller than a window.
     """
 
+    size: int = setting(check_whole, most=15)
+
     def __init__(self, size: int = 2) -> None:
-        self.size = check_whole("MaxPool2D's size", size, most=15)
+        self.size = size
 
     def spec(self, input_shape: Shape) -> Spec:
         check_images("MaxPool2D", input_shape)

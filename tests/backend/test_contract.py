@@ -73,7 +73,7 @@ def test_only_the_backend_imports_cupy():
 
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
-    {"errors"},
+    {"errors", "interrupts"},
     {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing"},
     {"linalg", "arena", "init", "samples", "tally"},
     {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "stacked_cuda", "layers", "losses",

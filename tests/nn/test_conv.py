@@ -241,17 +241,17 @@ def test_saved_networks_come_back(tmp_path, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv2D(8, 4), "odd kernels, got 4: use 3 or 5"),
+        (lambda: Conv2D(8, 4), "kernel is 4: expected an odd one, such as 3 or 5"),
         (lambda: Conv2D(0), "Conv2D's filters is 0: expected a whole number ≥ 1"),
         (lambda: Conv2D(2.5), "filters is 2.5"),
         (lambda: Conv2D(8, True), "kernel is True"),
-        (lambda: Conv2D(8, activation="tanh"), "unknown activation 'tanh'"),
-        (lambda: Conv2D(8, padding="full"), "padding is 'valid' or 'same', got 'full'"),
+        (lambda: Conv2D(8, activation="tanh"), "activation is 'tanh': expected one of"),
+        (lambda: Conv2D(8, padding="full"), "padding is 'full': expected one of valid, same"),
         (lambda: Conv2D(8, pool=16), "pool is 16: expected a whole number from 1 to 15"),
         (lambda: Conv2D(8, weight="lucky"), "unknown initial weights 'lucky'"),
         (lambda: MaxPool2D(0), "MaxPool2D's size is 0: expected a whole number from 1 to 15"),
-        (lambda: Reshape(64), "shape of a sample such as"),
-        (lambda: Reshape((8, -1)), "got \\(8, -1\\)"),
+        (lambda: Reshape(64), "shape is 64: expected whole numbers"),
+        (lambda: Reshape((8, -1)), "shape is \\(8, -1\\)"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -202,7 +202,7 @@ def test_a_rank_is_at_most_the_smaller_side():
     model = built([gn.Dense(8), gn.Dense(2)], 6)
     with pytest.raises(InputError, match=r"rank 7 exceeds min\(m, n\) = 6"):
         model.layers[0].factorise(7)
-    with pytest.raises(InputError, match="1 to the layer's 8 units"):
+    with pytest.raises(InputError, match="rank is 9: expected a whole number from 1 to 8"):
         gn.LowRankDense(8, 9)
     with pytest.raises(ShapeError, match="at least 5 features"):
         built([gn.LowRankDense(8, 5), gn.Dense(2)], 4)
@@ -224,7 +224,7 @@ def test_other_mistakes_are_named():
         gn.LowRankDense(4, 2).merge()
     with pytest.raises(InputError, match="whole number of units"):
         gn.LowRankDense(0, 1)
-    with pytest.raises(InputError, match="unknown activation 'tanhh'"):
+    with pytest.raises(InputError, match="activation is 'tanhh'"):
         gn.LowRankDense(4, 1, "tanhh")
     with pytest.raises(ShapeError, match="rows of at least 2 features"):
         gn.LowRankDense(8, 2).spec((3, 3))

@@ -251,10 +251,19 @@ def test_a_layer_is_free_again_when_its_model_is_gone_or_has_replaced_it():
     gn.Sequential(layers)
     model = gn.Sequential(layers)
     model.build((5,), get_backend("numpy"))
+    before = np.array(layers[0].weight)
     model.replace("0", gn.Dense(4))
     again = gn.Sequential([layers[0], gn.Dense(2)])
-    again.build((7,), get_backend("numpy"))
-    assert model.parameters["0.weight"].shape == (4, 5)
+    again.build((5,), get_backend("numpy"), seed=7)
+    np.testing.assert_array_equal(again.parameters["0.weight"], before)  # it takes its values along
+    again.parameters["0.weight"] = 2 * before
+    assert not np.array_equal(model.parameters["0.weight"], again.parameters["0.weight"])
+    del again
+    last = gn.Sequential([layers[0]])
+    last.build((5,), get_backend("numpy"))
+    np.testing.assert_array_equal(last.parameters["0.weight"], 2 * before)
+    with pytest.raises(InputError, match=r"the initial weight has shape \(4, 5\): expected \(4, 6\)"):
+        last.build((6,), get_backend("numpy"))
 
 
 def test_an_optimiser_serves_one_trainer():
