@@ -21,23 +21,29 @@ def undivided() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    found: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     waiting: list[int] = []
-    over = False
 
     def wait(number: int, frame: FrameType | None) -> None:
-        if over or waiting:
+        if waiting:
             handlers[number](number, frame)
-        waiting.append(number)
+        else:
+            waiting.append(number)
 
-    held = [number for number, handler in handlers.items() if callable(handler)]
     try:
-        for number in held:
+        for number in handlers:
             signal.signal(number, wait)
         yield
     finally:
-        over = True
-        for number in held:
-            signal.signal(number, handlers[number])
+        try:
+            _handle(handlers)
+        finally:  # a signal may come between two of them
+            _handle(handlers)
         if waiting:
             handlers[waiting[0]](waiting[0], None)
+
+
+def _handle(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -53,6 +54,7 @@ class Sequential:
     input_shape: Shape = fixed("make another model, or build this one again")
     backend: Backend = fixed("build it on another device")
     dtype: str = fixed("build it with another dtype")
+    _fit: weakref.ref[Any] | None  # what lives while it is trained
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = Layers(as_list("layers", layers, "layers such as Dense(10)", Layer))
@@ -77,32 +79,38 @@ class Sequential:
         self._store: Parameters | None = None
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self._batch: Any = None  # samples that it is used for
-        self._lock, self.training = threading.RLock(), False
+        self._lock, self._fit = threading.RLock(), None
         for layer in self.layers:
             layer.enter(self)
 
+    @property
+    def training(self) -> bool:
+        """Whether a fit runs."""
+        return self._fit is not None and self._fit() is not None
+
     @contextmanager
-    def alone(self, training: bool = False) -> Iterator[None]:
+    def alone(self, fit: object | None = None) -> Iterator[None]:
         """For work in the model's memory: threads that look at data wait for each other; InputError while one trains.
 
-        Raises InputError also for a second training inside the first, in a callback.
+        fit: an object that lives while the model is trained. Raises InputError also for a second training inside the
+        first, in a callback.
         """
         if not self._lock.acquire(blocking=not self.training):
             raise InputError("the model is being trained in another thread: wait, or work on a copy.deepcopy of it")
         try:
-            if training and self.training:
-                raise InputError("the model is being trained already: train a copy.deepcopy of it")
-            before, self.training = self.training, self.training or training
-            try:
-                yield
-            finally:
-                self.training = before
+            if fit is not None:
+                if self.training:
+                    raise InputError("the model is being trained already: train a copy.deepcopy of it")
+                self._fit = weakref.ref(fit)
+            yield
         finally:
+            if fit is not None and self._fit is not None and self._fit() is fit:
+                self._fit = None
             self._lock.release()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""
-        gone = {"_lock", "training", "migrations", "capacity", "_store", "_declared", "_shapes", *WORKSPACE}
+        gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", *WORKSPACE}
         return {name: value for name, value in vars(self).items() if name not in gone}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -226,7 +234,8 @@ class Sequential:
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
             self.bind(capacity)
-            self.use(batch)
+            if batch is not None:  # as it is after an interruption
+                self.use(batch)
 
     def _spec_in_place(self, old: Layer, new: Layer, index: int) -> Spec:
         """What the new layer declares in the old one's place; raises where it does not fit there."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -220,7 +221,8 @@ class Trainer(Evaluator):
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
         own, bar = not isinstance(progress, Progress), _progress(progress)
-        with self.model.alone(training=True):
+        fit = _Fit()
+        with self.model.alone(fit):
             train = self._labelled(x, y, "training data")
             held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
             if self.behind:
@@ -231,12 +233,13 @@ class Trainer(Evaluator):
             self.history, self.stopped, self.seconds = History(), "", 0.0
             try:
                 per_epoch = self.plan.per_epoch
+                fit.take(callbacks)
                 with closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver:
                     self._run(saver, callbacks, bar, own)
             finally:
                 bar.close() if own else None
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
-                del self.plan  # and with it the data
+                del fit, self.plan  # and with it the data
             return History([dict(logs) for logs in self.history.epochs])
 
     def _run(self, saver: Checkpoints, callbacks: Sequence[Callback], bar: Progress, start: bool) -> None:
@@ -256,17 +259,19 @@ class Trainer(Evaluator):
             if len(self.history.epochs) * self.plan.per_epoch > done:
                 self._check_end()
             saver.on_fit_end(self)
+            self._end(begun)
         except BaseException as error:
             self._end(begun, error)
             raise
-        self._end(begun)
 
-    def _end(self, callbacks: Sequence[Callback], failure: BaseException | None = None) -> None:
-        """`on_fit_end` of all of them; an error of one is raised when all had their turn, or added to `failure`."""
+    def _end(self, begun: list[Callback], failure: BaseException | None = None) -> None:
+        """`on_fit_end` of all that have not had it; an error of one is raised after all, or added to `failure`."""
         errors: list[BaseException] = []
-        for callback in callbacks:
+        while begun:
+            callback = begun[0]
             try:
                 with undivided(), self.backend.session():  # diverged weights warn of nothing
+                    del begun[0]
                     callback.on_fit_end(self)
             except BaseException as error:  # Ctrl-C, too: the others have their turn all the same
                 errors.append(error)
@@ -446,6 +451,24 @@ class Trainer(Evaluator):
                 f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
+
+
+class _Fit:
+    """One that runs; when it ends, however that is, what it has taken is free again."""
+
+    _taken: ClassVar = weakref.WeakValueDictionary[int, "_Fit"]()
+    _lock: ClassVar = threading.Lock()
+
+    def take(self, callbacks: Sequence[Callback]) -> None:
+        """What a callback keeps is of one fit: InputError for one that serves another, or stands here twice."""
+        numbers = [id(each) for each in callbacks]
+        if len(set(numbers)) < len(numbers):
+            raise InputError("callbacks hold the same object twice: give each once")
+        with self._lock:
+            for each in callbacks:
+                if id(each) in self._taken:
+                    raise InputError(f"this {type(each).__name__} serves another fit: give each fit its own")
+            self._taken.update(dict.fromkeys(numbers, self))
 
 
 _progress = progress  # `fit` has a parameter of that name

@@ -1,12 +1,16 @@
 """Fits that end early, by Ctrl-C or an error: what callbacks borrowed is given back, and the run can be resumed."""
 
 import copy
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
 
 import gpunet as gn
 from gpunet.errors import DivergedError
+from gpunet.interrupts import undivided
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
 Y = np.arange(60) % 3
@@ -233,3 +237,72 @@ def test_nan_scores_are_of_no_class(device, units):
     trainer.prepare((5,))
     trainer.model.parameters["0.bias"][1] = np.nan  # one class of three: no sample has a largest score
     assert trainer.evaluate(X, Y)["accuracy"] == 0
+
+
+# -- Ctrl-C at any moment ----------------------------------------------------------------------------------------------
+
+
+class PressedAt:
+    """A trace function that sends SIGINT before the n-th line of gpunet's own code that runs."""
+
+    def __init__(self, n):
+        self.n, self.lines, self.source = n, 0, os.path.dirname(gn.__file__)
+
+    def __call__(self, frame, event, arg):
+        if not frame.f_code.co_filename.startswith(self.source):
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.n:
+                self.where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+    def __enter__(self):
+        self.before = sys.gettrace()
+        sys.settrace(self)
+
+    def __exit__(self, *_):
+        sys.settrace(self.before)
+
+
+def fit_with_all(trainer, folder, **options):
+    callbacks = [
+        gn.EarlyStopping("train_loss", 2), gn.Factorise(0.3, 2, policy="always"), gn.StepDecay(0.5, 1),
+    ]  # fmt: skip
+    return trainer.fit(
+        X, Y, epochs=3, batch_size=16, callbacks=callbacks, checkpoint=folder, checkpoint_every=0.5, **options
+    )
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_ctrl_c_on_any_line_leaves_a_run_that_goes_on(tmp_path, count):
+    whole, counter = net(), PressedAt(0)
+    with counter:
+        fit_with_all(whole, tmp_path / "whole")
+    lines = np.random.default_rng(count).choice(counter.lines, count, replace=False) + 1
+    for n in sorted(map(int, lines)):
+        trainer, press, folder = net(), PressedAt(n), tmp_path / str(n)
+        with pytest.raises(KeyboardInterrupt), press:
+            fit_with_all(trainer, folder)
+        assert trainer.optimizer.learning_rate == 1e-2, press.where
+        assert all(type(layer) is gn.Dense for layer in trainer.model.layers), press.where
+        assert [p.name for p in folder.glob(".*")] == [], press.where
+        again = trainer if (folder / "checkpoint.safetensors").exists() else net()
+        fit_with_all(again, folder, resume=True)
+        same(again, whole)
+
+
+def test_a_second_ctrl_c_breaks_into_what_the_first_waits_for():
+    steps = []
+    with pytest.raises(KeyboardInterrupt), undivided():  # noqa: PT012
+        for turn in range(2):
+            steps.append(turn)
+            signal.raise_signal(signal.SIGINT)
+        steps.append("not reached")
+    assert steps == [0, 1]
+    with pytest.raises(KeyboardInterrupt), undivided(), undivided():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        steps.append("whole")
+    assert steps == [0, 1, "whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

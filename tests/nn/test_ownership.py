@@ -432,6 +432,104 @@ def test_what_a_built_layer_cannot_follow_is_refused(layer, changes):
         made.trainable = "no"
 
 
+LATE = [
+    (
+        lambda: gn.Dense(6, "relu"),
+        {"units": (-1, "x", 2.5, True), "activation": ("zz", 3), "trainable": ("no", 1, None)},
+    ),
+    (lambda: gn.LowRankDense(6, 2), {"units": (0,), "rank": (0, "x"), "activation": ("zz",)}),
+    (
+        lambda: gn.Conv2D(4, 3),
+        {"filters": ("x", 0), "kernel": (2, -1), "pool": (16, "x"), "padding": (-1, "full"), "activation": ("zz",)},
+    ),
+    (lambda: gn.MaxPool2D(2), {"size": (0, "x", 16), "trainable": ("no",)}),
+    (lambda: gn.Reshape((5,)), {"shape": (3, (0,), "x", ())}),
+    (lambda: gn.Flatten(), {"shape": ((5,),)}),
+    (lambda: gn.Activation("relu"), {"activation": ("zz",)}),
+]
+
+
+@pytest.mark.parametrize(("layer", "changes"), LATE)
+def test_settings_of_a_layer_in_no_model_are_checked_whenever_they_are_set(layer, changes):
+    made = layer()
+    for name, values in changes.items():
+        before = getattr(made, name)
+        for value in values:
+            with pytest.raises(InputError, match=name):
+                setattr(made, name, value)
+            assert getattr(made, name) is before
+
+
+def test_settings_of_a_layer_in_no_model_take_effect():
+    dense, conv = gn.Dense(6), gn.Conv2D(4, 3)
+    dense.units, dense.activation, conv.padding, conv.kernel = np.int32(4), "relu", "same", 5
+    model = gn.Sequential([gn.Reshape((1, 4, 4)), conv, gn.Flatten(), dense, gn.Dense(3)])
+    model.build((16,), get_backend("numpy"))
+    assert model.parameters["1.weight"].shape == (4, 1, 5, 5)
+    assert model.shapes((16,))[1] == (4, 4, 4)
+    assert model.parameters["3.weight"].shape == (4, 64)
+    assert "5.weight" in model.parameters  # the ReLU has a place of its own
+    low = gn.LowRankDense(6, 2)
+    low.rank = 7
+    with pytest.raises(InputError, match="rank 7"):
+        low.spec((8,))
+
+
+def test_a_layer_of_a_model_that_is_not_built_yet_keeps_its_settings():
+    """An activation that came late would change the names of all parameters above it."""
+    layer = gn.Dense(6)
+    model = gn.Sequential([layer, gn.Dense(3)])
+    for name, value in {"activation": "relu", "units": 7, "name": "x", "head": True}.items():
+        with pytest.raises(InputError, match=name):
+            setattr(layer, name, value)
+    layer.trainable = False
+    layer.weight = np.ones((6, 5), "float32")
+    trainer = gn.Trainer(model, device="numpy")
+    trainer.fit(X, Y, epochs=2)
+    np.testing.assert_array_equal(layer.weight, np.ones((6, 5)))
+    assert list(model.gradients) == ["1.weight", "1.bias"]
+
+
+def test_a_weight_that_cannot_be_one_is_refused_when_the_model_is_built():
+    layer = gn.Dense(6)
+    layer.bias = np.full(6, np.nan)
+    with pytest.raises(InputError, match="the initial bias holds nan"):
+        gn.Sequential([layer]).build((5,), get_backend("numpy"))
+
+
+def test_a_weight_that_ones_own_layer_sets_is_what_it_starts_with():
+    made = Counting()
+    made.scale = np.arange(5.0)
+    net(layers=[made, gn.Dense(3)]).prepare((5,))
+    np.testing.assert_array_equal(made.scale, np.arange(5))
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/b", "", 3])
+def test_a_parameter_has_the_name_of_an_attribute(name):
+    with pytest.raises(InputError, match="parameter is called"):
+        Spec((3,), {name: Parameter((3,), lambda shape, rng: np.zeros(shape))})
+
+
+@pytest.mark.parametrize("move", ["freeze", "replace", "build"])
+def test_views_of_before_say_so(move):
+    trainer = net_with_weights()
+    model = trainer.model
+    parameters, gradients = model.parameters, model.gradients
+    if move == "freeze":
+        model.layers[1].trainable = False
+    elif move == "replace":
+        model.replace("0", gn.Dense(8, "relu"))
+    else:
+        model.build((5,), get_backend("numpy"))
+    for views, name in ((parameters, "0.weight"), (gradients, "0.bias")):
+        with pytest.raises(InputError, match="have moved"):
+            views[name] = np.zeros((8, 5))
+        with pytest.raises(InputError, match="have moved"):
+            views[name]
+    model.parameters["0.bias"] = np.ones(8)
+    np.testing.assert_array_equal(model.layers[0].bias, np.ones(8))
+
+
 def test_the_parts_of_models_and_trainers_cannot_be_exchanged():
     trainer = net()
     trainer.prepare((5,))

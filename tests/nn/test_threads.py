@@ -135,3 +135,63 @@ def test_recordings_belong_to_the_thread_that_made_them():
     plain.fit(x, Y, batch_size=100, epochs=2)
     for key, value in plain.model.parameters.items():
         np.testing.assert_array_equal(replaying.model.parameters[key], value)
+
+
+@pytest.mark.parametrize("what", ["trainable", "replace", "bind", "use", "build", "forward"])
+def test_a_model_that_trains_is_not_changed_by_another_thread(what):
+    trainer, found = net("numpy"), []
+    trainer.prepare(X.shape[1:])
+
+    class Meanwhile(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            model = trainer.model
+            model.use(10)
+            works = {
+                "trainable": lambda: setattr(model.layers[4], "trainable", False),
+                "replace": lambda: model.replace("7", gn.Dense(9, "relu")),
+                "bind": lambda: model.bind(4000),
+                "use": lambda: model.use(5),
+                "build": lambda: model.build(X.shape[1:], get_backend("numpy")),
+                "forward": lambda: model.forward(np.ones((10, 1, 12, 12), "float32")),
+            }
+            found.extend(in_threads(works[what]))
+
+    alone = net("numpy")
+    alone.fit(X, Y, epochs=2)
+    trainer.fit(X, Y, epochs=2, callbacks=[Meanwhile()])
+    assert len(found) == 2
+    for each in found:
+        assert isinstance(each, InputError), each
+        assert "being trained" in str(each)
+    for name, value in alone.model.parameters.items():
+        np.testing.assert_array_equal(trainer.model.parameters[name], value)
+
+
+def test_a_callback_serves_one_fit_at_a_time():
+    shared, gate = gn.ExponentialDecay(0.5), threading.Barrier(2)
+
+    class Wait(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            gate.wait(60)
+
+    def train():
+        trainer = net("numpy")
+        try:
+            trainer.fit(X, Y, epochs=1, callbacks=[shared, Wait()])
+        except InputError:
+            gate.wait(60)
+            raise
+        return trainer.optimizer.learning_rate
+
+    found = in_threads(train, train)
+    refused = [each for each in found if isinstance(each, InputError)]
+    assert [str(each) for each in refused] == ["this ExponentialDecay serves another fit: give each fit its own"]
+    assert 1e-2 in found
+    net("numpy").fit(X, Y, callbacks=[shared])  # and then the next
+    with pytest.raises(InputError, match="same object twice"):
+        net("numpy").fit(X, Y, callbacks=[gn.EarlyStopping("train_loss")] * 2)
+    with pytest.raises(gn.errors.DivergedError):
+        gn.Trainer(gn.Sequential([gn.Flatten(), gn.Dense(3)]), optimizer=gn.SGD(1e300), device="numpy").fit(
+            X, Y, callbacks=[shared]
+        )
+    net("numpy").fit(X, Y, callbacks=[shared])

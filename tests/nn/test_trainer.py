@@ -361,3 +361,26 @@ def test_data_of_another_shape_than_before(rng):
 def test_bad_settings(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+def test_an_order_that_the_data_does_not_have_is_refused(rng, device):
+    x, y = blobs(rng)
+    learner = gn.Trainer(gn.Sequential([gn.Dense(3)]), device=device)
+    data = learner.samples(x, y)
+    learner._workspace(16)
+    for order in ([-1, 0], [0.5], [[0]], [], "x", None):
+        with pytest.raises(InputError, match="order is"):
+            learner.line_up(order)
+    for last in (len(x), np.uint64(2**63 + 5)):
+        order = learner.line_up(np.array([0, 1, last], np.uint64))
+        with pytest.raises(InputError, match=f"order names sample {last}: expected numbers from 0 to {len(x) - 1}"):
+            learner.step(data, order, 2)
+    order = learner.line_up(np.arange(4))
+    learner.tally.reset()
+    with pytest.raises(InputError, match="16 samples were asked for, and 4 of the order's 4 are left"):
+        learner.step(data, order, 16)
+    learner.tally.reset()
+    learner.step(data, order, 3)
+    with pytest.raises(InputError, match="2 samples were asked for, and 1 of the order's 4 are left"):
+        learner.step(data, order, 2)
