@@ -43,10 +43,7 @@ def fixed(advice: str) -> Any:
 
 
 class Setting:
-    """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises.
-
-    Reading it costs nothing, since it lies where attributes lie.
-    """
+    """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises."""
 
     def __init__(self, check: Callable[..., Any], **bounds: Any) -> None:
         self.check, self.bounds = check, bounds
@@ -55,8 +52,11 @@ class Setting:
         self.name = name
 
     def __set__(self, instance: Any, value: Any) -> None:
-        called = f"{type(instance).__name__}'s {self.name}"
-        vars(instance)[self.name] = self.check(called, value, **self.bounds)
+        vars(instance)[self.name] = self.checked(instance, value)
+
+    def checked(self, instance: Any, value: Any) -> Any:
+        """What is kept of the value."""
+        return self.check(f"{type(instance).__name__}'s {self.name}", value, **self.bounds)
 
 
 def setting(check: Callable[..., Any], **bounds: Any) -> Any:

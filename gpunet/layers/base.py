@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Array, Backend
-from gpunet.checks import as_floats, check_flag, check_one_of
+from gpunet.checks import Setting, as_floats, check_flag, check_one_of
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpunet.model import Sequential
 
 Shape = tuple[int, ...]
+ABSENT = object()
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
 # their squares.
 Transform = Callable[[Backend, Array, Array, bool], None]
@@ -65,21 +66,23 @@ class Layer:
     `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
     returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
 
-    A layer stands in one model. From then on setting a parameter (`layer.weight = w`) says how it starts, or once the
-    model is built writes into its memory; `layer.trainable = False` moves it to where the optimiser does not go;
-    another setting raises InputError. A copy (`copy.copy`, `copy.deepcopy`, pickle) stands in no model and starts with
-    the values of now.
+    Settings are checked whenever they are set. Setting a parameter (`layer.weight = w`) says how it starts, or once the
+    model is built writes into its memory; `layer.trainable = False` moves it to where the optimiser does not go. A
+    layer stands in one model, and keeps its other settings there: InputError. A copy (`copy.copy`, `copy.deepcopy`,
+    pickle) stands in no model and starts with the values of now.
     """
 
     kinds: ClassVar[dict[str, type[Layer]]] = {}  # by class name, for loading saved models
 
     activation: str = "identity"
+    applied: str = "identity"  # the activation that the layer itself applies, from `attach` on
     trainable: bool = True
     head: bool = False
     name: str = ""
     start: Mapping[str, Any] = MappingProxyType({})  # its parameters' first values, where they are not to be drawn
     _model: weakref.ref[Sequential] | None = None  # the one it stands in
     _views: Mapping[str, Array] = MappingProxyType({})  # its parameters in the model's memory, by name
+    _settings: ClassVar[Mapping[str, Setting]] = MappingProxyType({})
     _fixed: frozenset[str] = frozenset({"trainable"})  # attributes that are not just set
     # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
     # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
@@ -89,6 +92,11 @@ class Layer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Layer.kinds[cls.__name__] = cls
+        own = {name: each for name, each in vars(cls).items() if isinstance(each, Setting)}
+        for name in own:  # `__setattr__` asks them; a descriptor would make every attribute of a step slower
+            delattr(cls, name)
+        cls._settings = {**cls._settings, **own}
+        cls._fixed = frozenset({"trainable", *cls._settings})
 
     def spec(self, input_shape: Shape) -> Spec:
         """Output shape and parameters for an input shape; raises ShapeError where they do not fit."""
@@ -110,10 +118,11 @@ class Layer:
 
     def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""
-        own, fixed = vars(self), self._fixed
-        given = {name: own[name] for name in parameters if name not in self._views and own.get(name) is not None}
-        self._fixed, self.start = frozenset(), {**self.start, **given}
-        self.ops = backend
+        given = {name: getattr(self, name, None) for name in parameters if name not in self._views}
+        own = {name: value for name, value in given.items() if value is not getattr(type(self), name, None)}
+        self.start = {**self.start, **own}
+        fixed, self._fixed = self._fixed, frozenset()
+        self.ops, self.applied = backend, "identity" if self.head else self.activation
         for parameter, view in parameters.items():
             setattr(self, parameter, view)
             setattr(self, "d_" + parameter, gradients.get(parameter))
@@ -133,7 +142,7 @@ class Layer:
 
     def _change(self, name: str, value: Any) -> None:
         """Set what a built model depends on: it follows, or InputError says that it cannot."""
-        now = getattr(self, name, None)
+        now = getattr(self, name, ABSENT)
         if value is now:  # after `layer.weight *= 2`, which has written into the memory already
             return
         if name in self._views:
@@ -146,7 +155,9 @@ class Layer:
                     self.owner.rearrange()
             else:
                 object.__setattr__(self, name, value)
-        elif self.owner is None:  # the model that it stood in is gone
+        elif self.owner is None:
+            if name in self._settings:
+                value = self._settings[name].checked(self, value)
             object.__setattr__(self, name, value)
         elif name.startswith("d_") or not _equal(value, now):
             raise InputError(
@@ -156,7 +167,7 @@ class Layer:
 
     def leave(self) -> None:
         """Stand in no model any more: another layer has taken the place. The values of now are kept."""
-        self._model, self._views, self._fixed = None, {}, Layer._fixed
+        self._model, self._views, self._fixed = None, {}, type(self)._fixed
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
@@ -195,11 +206,6 @@ class Layer:
 
     def _called(self) -> str:
         return f"the layer {self.name!r} ({type(self).__name__})" if self.name else f"a {type(self).__name__} layer"
-
-    @property
-    def applied(self) -> str:
-        """The activation that this layer itself applies."""
-        return "identity" if self.head else self.activation
 
 
 def check_activation(name: str, activation: str | None) -> str:

@@ -111,7 +111,7 @@ class Conv2D(FittedLayer):
         return self.y
 
     def shaped(self, vectors: Floats) -> Floats:
-        vars(self)["filters"] = len(vectors)
+        object.__setattr__(self, "filters", len(vectors))  # in a model, too, which is not built yet
         return vectors.reshape(self.filters, -1, self.kernel, self.kernel)
 
     @property

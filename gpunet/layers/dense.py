@@ -81,7 +81,7 @@ class Dense(FittedLayer):
         return self.dx
 
     def shaped(self, vectors: Floats) -> Floats:
-        vars(self)["units"] = len(vectors)
+        object.__setattr__(self, "units", len(vectors))  # in a model, too, which is not built yet
         return vectors
 
     def factorise(self, rank: int | RankRule, split: str = "left") -> LowRankDense:

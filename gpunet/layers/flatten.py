@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpunet.backend.base import Array
-from gpunet.checks import check_shape, fixed, setting
-from gpunet.errors import ShapeError
+from gpunet.checks import check_shape, setting
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.layers.base import Layer, Shape, Spec
 
 
@@ -49,13 +49,19 @@ class Reshape(Layer):
         return self.dx
 
 
+def _check_empty(name: str, shape: Any) -> Shape:
+    if not isinstance(shape, tuple) or shape:
+        raise InputError(f"{name} follows from the input: it cannot be set to {shown(shape)}")
+    return ()
+
+
 class Flatten(Reshape):
     """Samples as rows of features: (batch, channels, rows, columns) -> (batch, channels · rows · columns).
 
     The order is PyTorch's, so the weights of a Dense above it agree. y is a view of x.
     """
 
-    shape: Shape = fixed("it follows from the input")
+    shape: Shape = setting(_check_empty)
 
     def __init__(self) -> None:
         self.shape = ()
