@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.checks import check_flag, on_device, real_array
+from gpunet.checks import check_flag, on_device, real_array, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg import device_moments, moments
 from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
@@ -52,8 +52,10 @@ class State:
 class Accumulator:
     """Base of what threads add to: a lock for taking new sums over, which a copy has one of its own for."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    center: bool = setting(check_flag)
+
+    def __init__(self, center: bool, device: str | Backend | None) -> None:
+        self.center, self.device, self._lock = center, device, threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
@@ -88,9 +90,7 @@ class StreamingGram(Accumulator):
     """
 
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        super().__init__()
-        self.center = check_flag("center", center)
-        self.device = device
+        super().__init__(center, device)
         self._state = State()
 
     def reset(self) -> StreamingGram:

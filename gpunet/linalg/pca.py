@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_flag, check_integers, is_number, on_device, real_array
+from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
@@ -141,15 +141,16 @@ class StreamingClassGram(Accumulator):
     center, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
     """
 
+    classes: dict[int, StreamingGram] = fixed("add to it with update or merge, or reset it")
+
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        super().__init__()
-        self.center, self.device = check_flag("center", center), device
-        self.classes: dict[int, StreamingGram] = {}
+        super().__init__(center, device)
+        self.classes = {}
 
     def reset(self) -> StreamingClassGram:
         """Forget every sample."""
         with self._lock:
-            self.classes = {}
+            vars(self)["classes"] = {}
         return self
 
     def update(self, batch: Any, labels: Any) -> StreamingClassGram:
@@ -199,7 +200,7 @@ class StreamingClassGram(Accumulator):
         with self._lock:
             changed = {label: self._of(label)._add(sums, what, overwrite) for label, sums in new.items()}
             check_alike([*self.classes.values(), *changed.values()])
-            self.classes = self.classes | changed
+            vars(self)["classes"] = self.classes | changed
         return self
 
 

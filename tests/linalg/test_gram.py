@@ -549,3 +549,15 @@ def test_copies_go_on_by_themselves(copied, rng):
     assert (one.count, own.count) == (40, 80)
     np.testing.assert_allclose(own.gram(), 2 * one.gram())
     assert [classes.classes[0].count, others.classes[0].count] == [20, 40]
+
+
+@pytest.mark.parametrize("kind", [StreamingGram, StreamingClassGram])
+def test_what_is_set_is_checked(kind):
+    stream = kind()
+    stream.center = np.True_
+    assert stream.center is True
+    with pytest.raises(InputError, match="center is 'yes': expected True or False"):
+        stream.center = "yes"
+    if kind is StreamingClassGram:
+        with pytest.raises(InputError, match="classes of a StreamingClassGram cannot be set any more: add to it"):
+            stream.classes = {}
