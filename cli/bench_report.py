@@ -20,9 +20,7 @@ def report(
             metavar="FILE...", show_default=False, help="What --benchmark-json wrote, or a file of benchmarks/results."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for result.json and the figures.")] = (
-        Path("runs/bench")
-    ),
+    out: Annotated[Path, options.out()] = Path("runs/bench"),
     json: options.Json = False,
 ) -> None:
     """Turn files of benchmarks into tables and figures of ratios: time of ours over the rival's, smaller is better.

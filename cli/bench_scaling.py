@@ -32,9 +32,7 @@ def scaling(
     layers: Annotated[int, typer.Option(min=1, help="How many wide layers, the last one of 10 classes aside.")] = 2,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing; figures are medians over them.")] = 5,
     device: options.Device = "auto",
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for result.json and the figure.")
-    ] = Path("runs/scaling"),
+    out: Annotated[Path, options.out("Folder for result.json and the figure.")] = Path("runs/scaling"),
     json: options.Json = False,
 ) -> None:
     """Time training steps of wide nets, dense against factored, and say how much of the promised speed-up is realised.

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def _folder(text: str | Path) -> Path:
+    if not text:  # "$DIR" where that is not set
+        raise typer.BadParameter("it is empty: expected the path of a folder")
+    return Path(text)
+
+
+def out(what: str = "Folder for result.json and figures.", show_default: bool | str = True) -> Any:
+    """Where a command writes."""
+    return typer.Option("--out", "-o", metavar="DIR", show_default=show_default, help=what, parser=_folder)
+
 
 Dataset = Annotated[
     str | None,
@@ -39,12 +51,7 @@ TaskSeeds = Annotated[
 ]  # fmt: skip
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.", show_default=False)]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", metavar="DIR", show_default="runs/EXPERIMENT-DATASET", help="Folder for result.json and figures."
-    ),
-]
+Out = Annotated[Path | None, out(show_default="runs/EXPERIMENT-DATASET")]
 Quick = Annotated[
     bool, typer.Option("--quick", help="The embedded digits and one seed, unless asked otherwise: seconds.")
 ]

@@ -27,6 +27,17 @@ SHOW_CURSOR = "\x1b[?25h"
 
 RETRY = 0.2  # seconds after which an interruption that has been swallowed is raised again
 
+
+class Interrupted(Exception):  # noqa: N818  (it is no error of ours)
+    """Ctrl-C, with what is kept; the command line prints it as one line."""
+
+    exit_code = INTERRUPTED
+
+    def format_message(self) -> str:
+        """The line."""
+        return str(self)
+
+
 received: int | None = None  # the signal that ended the command
 _since, _told = 0.0, False
 

@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpunet.cli import options
+from gpunet.cli.process import Interrupted
 
 if TYPE_CHECKING:
     from gpunet.reproduce.runner import Outcome, Request
-
-
-class Interrupted(Exception):  # noqa: N818  (it is no error of ours)
-    """Ctrl-C, with what is kept; the command line prints it as one line."""
-
-    exit_code = 130
-
-    def format_message(self) -> str:
-        """The line."""
-        return str(self)
 
 
 def reproduce(
@@ -45,9 +36,9 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="DIR", show_default="runs/reproduce, with --quick runs/reproduce-quick",
-            help="Folder for claims.json, report.html and a folder a run.",
+        options.out(
+            "Folder for claims.json, report.html and a folder a run.",
+            "runs/reproduce, with --quick runs/reproduce-quick",
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is finished, too.")] = False,

@@ -65,4 +65,4 @@ def toy(
             raise InputError(f"--hidden is {' '.join(hidden)!r}: expected whole numbers of units ≥ 1, say 3,3")
         changes["hidden"] = tuple(map(int, words))
     work = order("toy", changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
-    finish(work, out or Path("runs") / (f"toy-{work.dataset}" if dataset else "toy"), device, json)
+    finish(work, out or Path("runs") / ("toy" if dataset is None else f"toy-{work.dataset}"), device, json)

@@ -183,9 +183,7 @@ def join(
             metavar="PACKAGE.MODULE:FUNCTION", show_default="gpunet's own", help="The function of that sweep."
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the results here, too.", show_default="no")
-    ] = None,
+    out: Annotated[Path | None, options.out("Write the results here, too.", "no")] = None,
     json: options.Json = False,
 ) -> None:
     """Take part in a sweep that lies in a storage, until it is finished.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from gpunet.cli import options
+from gpunet.cli.process import Interrupted
 
 if TYPE_CHECKING:
     from gpunet.progress import Progress
@@ -64,7 +68,7 @@ KeepGoing = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="DIR", show_default="runs/sweep-WHAT-DATASET", help="Folder for all results."),
+    options.out("Folder for all results.", "runs/sweep-WHAT-DATASET"),
 ]
 ABOUT = (
     "\n\nEvery trial trains on a part of the training samples and is judged by the part that is held out: the test set "
@@ -92,7 +96,7 @@ def absolute(dataset: str) -> str:
     """Workers may run elsewhere: a path is kept in full."""
     from gpunet.datasets import names
 
-    return dataset if dataset in names() or not Path(dataset).exists() else str(Path(dataset).resolve())
+    return dataset if dataset in names() or not os.path.exists(dataset) else str(Path(dataset).resolve())
 
 
 def run(
@@ -104,7 +108,7 @@ def run(
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.schema import RESULT
     from gpunet.files import writable_folder
-    from gpunet.progress import progress, say
+    from gpunet.progress import progress
     from gpunet.sweep.results import as_result
     from gpunet.sweep.storage import file_url
 
@@ -112,7 +116,7 @@ def run(
     folder = out or (None if what is None else Path("runs") / f"{what}-{dataset}")
     if folder is not None:
         writable_folder(folder, RESULT)
-    url = storage or file_url("sqlite", (folder or Path()) / "sweep.db")
+    url = file_url("sqlite", (folder or Path()) / "sweep.db") if storage is None else storage
     lost = None
     try:
         with contextlib.redirect_stdout(sys.stderr), progress(True) as bar:  # a function of somebody's own may print
@@ -120,8 +124,9 @@ def run(
     except StorageLostError as error:
         table, lost = error.table, error
     except KeyboardInterrupt:
-        say("gpunet: the finished trials are kept; the same command goes on where it stopped")
-        raise
+        raise Interrupted(
+            "interrupted; the finished trials are kept, and the same command goes on where it stopped"
+        ) from None
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
     if lost:
         raise lost

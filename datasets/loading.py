@@ -27,7 +27,7 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
     Raises DataError, one line, where the data is missing, damaged or inconsistent.
     """
     given = check_path("the data set", name_or_path)
-    if isinstance(name_or_path, str) and name_or_path in registry.REGISTRY:
+    if isinstance(name_or_path, str) and (not name_or_path or name_or_path in registry.REGISTRY):  # "" is no folder
         found = registry.entry(name_or_path)
         return found.load(data_folder(data_dir) / found.name)
 

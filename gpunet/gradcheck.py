@@ -21,7 +21,7 @@ from gpunet.serialize import arrays_of
 
 SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
 FINER = (0.1, 0.01)  # of the step, for that second look
-ROUNDING = 4 * float(np.finfo(np.float64).eps)  # of a cost, relative: up to 1.3 ε were seen
+ROUNDING = 4 * float(np.finfo(np.float64).eps)  # of a cost, relative to what it is made of: up to 1.3 ε were seen
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Check:
     """One parameter's gradient a beside central differences n.
 
     relative_error: max |a − n| / max(|a| + |n|), on the scale of the parameter's largest gradient, corners resolved;
-    where a and n are both less than the rounding of the difference, they are equal.
+    |a − n| counts as far as it is more than the rounding of the difference.
     elementwise_error: max of |a − n| / (|a| + |n|), each element on its own scale and as the first step gave it, which
     is document 004's measure: it also shows the rounding of differences that are nearly zero, and corners of ReLU.
     corners: elements whose difference changed with a finer step.
@@ -84,8 +84,9 @@ def gradient_check(
     Where an element differs by more than 1e-7 of its parameter's largest gradient, the difference is taken again with
     steps of h/10 and h/100, and the nearest counts: a corner of ReLU or of pooling within the first step then no longer
     matters, while a gradient that is wrong stays as wrong as it was. Costs are rounded, so a difference shows nothing
-    below 4 ε|J|/h: a gradient that is below it by both counts has no error. Not seen are corners at the very point,
-    such as zero biases under inputs of zero. The L2 term is the optimiser's and not part of the loss.
+    below 4 ε (|J| + Σ|z|)/h, z the scores that J is made of: that much is taken off each |a − n|, and a larger step
+    shows more. Not seen are corners at the very point, such as zero biases under inputs of zero. The L2 term is
+    the optimiser's and not part of the loss.
 
     Raises InputError for a model without trained parameters or a step ≤ 0, and its kin for data that does not fit.
 
@@ -120,17 +121,18 @@ def gradient_check(
 
 def _in_float64(model: Sequential, backend: Backend) -> Sequential:
     """A copy on that device; where the model has no weights yet, without any."""
-    if not model.built:
-        return copy.deepcopy(model)
-    made = Sequential.from_config(model.config())
-    made.build(model.input_shape, backend, dtype="float64")
-    for name, value in arrays_of(model).items():
-        backend.copy(backend.asarray(value.astype(np.float64)), made.parameters[name])
+    made = copy.deepcopy(model)
+    if model.built:
+        made.build(model.input_shape, backend, dtype="float64")
+        made._write({name: value.astype(np.float64) for name, value in arrays_of(model).items()})
     return made
 
 
-def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], float]:
-    """The cost as a function of the weights as they stand; its forward pass leaves what `backward` needs."""
+def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], tuple[float, float]]:
+    """The cost as a function of the weights as they stand, and the size of what it is made of.
+
+    It may be a small difference of large scores. Its forward pass leaves what `backward` needs.
+    """
     backend = looker.backend
     data = looker._labelled(x, labels, "gradient check")
     n, model, loss = len(data), looker.model, looker.loss
@@ -140,10 +142,12 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], float]:
     backend.gather(data.x, backend.asarray(np.arange(n)), zero, data.scale, inputs)
     totals = looker._looking.totals
 
-    def cost() -> float:
+    def cost() -> tuple[float, float]:
         looker._looking.reset()
-        loss(model.forward(inputs), data.labels, model.d_scores, totals)
-        return float(backend.to_host(totals)[LOSS_SUM]) * loss.scale(n)
+        scores = model.forward(inputs)
+        loss(scores, data.labels, model.d_scores, totals)
+        found = float(backend.to_host(totals)[LOSS_SUM])
+        return found * loss.scale(n), (abs(found) + float(np.abs(backend.to_host(scores)).sum())) * loss.scale(n)
 
     return cost
 
@@ -151,7 +155,7 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], float]:
 class _Difference:
     """Central differences of the cost in the elements of one parameter."""
 
-    def __init__(self, backend: Backend, cost: Callable[[], float], parameter: Array) -> None:
+    def __init__(self, backend: Backend, cost: Callable[[], tuple[float, float]], parameter: Array) -> None:
         self.backend, self.cost, self.flat = backend, cost, parameter.reshape(-1)
         self.start = np.array(backend.to_host(self.flat))
 
@@ -166,7 +170,8 @@ class _Difference:
         apart = ends[0] - ends[1]
         if not apart:  # a weight too large for the step
             return math.nan, math.nan
-        return (costs[0] - costs[1]) / apart, 2 * ROUNDING * max(map(abs, costs)) / apart
+        (above, size), (below, other) = costs
+        return (above - below) / apart, 2 * ROUNDING * max(size, other) / apart
 
 
 def _check(difference: _Difference, gradient: Any, step: float) -> Check:
@@ -175,8 +180,7 @@ def _check(difference: _Difference, gradient: Any, step: float) -> Check:
     scale = float(np.max(np.abs(analytic) + np.abs(numeric)))
     own = np.abs(analytic) + np.abs(numeric)
     by_element = np.abs(analytic - numeric) / np.where(own > 0, own, 1)
-    corners, apart = 0, np.abs(analytic - numeric)
-    apart[(np.abs(analytic) <= noise) & (np.abs(numeric) <= noise)] = 0
+    corners, apart = 0, np.maximum(np.abs(analytic - numeric) - noise, 0)
     for element in np.flatnonzero(apart > SUSPICIOUS * scale):
         finer = [difference(int(element), share * step)[0] for share in FINER]
         corners += bool(abs(finer[-1] - numeric[element]) > SUSPICIOUS * scale)

@@ -137,7 +137,7 @@ def order(
     found = usual(experiment, quick, changes.get("task", "mnist"))
     given = {name: value for name, value in changes.items() if value is not None}
     settings = registry.experiment(experiment).load().Settings(**{**found.settings, **given})
-    names = (dataset,) if dataset else found.data
+    names = found.data if dataset is None else (dataset,)
     return Order(experiment, settings, names, list(range(first, first + (seeds or found.seeds))))
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.checks import check_flag, on_device, real_array
+from gpunet.checks import check_flag, on_device, real_array, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg import device_moments, moments
 from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
@@ -22,7 +24,7 @@ LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
 
 
 @dataclass(frozen=True)
-class _State:
+class State:
     """All that a StreamingGram knows; replaced as a whole, so that no update is left half done."""
 
     features: int | None = None
@@ -34,10 +36,35 @@ class _State:
 
     @property
     def count(self) -> int:
+        """Samples in both."""
         return (self.exact[2] if self.exact else 0) + (self.centred.count if self.centred else 0)
 
+    def total(self) -> Centred:
+        """Of both together; InputError where there is neither."""
+        total = None if self.exact is None else from_exact(*self.exact, np if self.backend is None else self.backend.xp)
+        if self.centred is not None:
+            total = merge(total, self.centred)
+        if total is None:
+            raise InputError("StreamingGram has seen no samples: call update(batch) first")
+        return total
 
-class StreamingGram:
+
+class Accumulator:
+    """Base of what threads add to: a lock for taking new sums over, which a copy has one of its own for."""
+
+    center: bool = setting(check_flag)
+
+    def __init__(self, center: bool, device: str | Backend | None) -> None:
+        self.center, self.device, self._lock = center, device, threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+
+class StreamingGram(Accumulator):
     """Σ x xᵀ and the mean of samples that arrive in batches (n, features).
 
     uint8 batches are summed exactly, so any order and any split give the same bits. Others are multiplied in float64,
@@ -45,7 +72,8 @@ class StreamingGram:
     larger than the signal nor any number of batches does harm. Of float64 samples, and integers that need it, a
     triangular root is kept beside the sums, which shows what their squares do not; on a GPU, where that would take
     long, only of no more samples than features. It only ever adds: `reset()` is the one way back to zero. A batch that
-    is refused changes nothing. uint8 and floats do not mix: bytes run from 0 to 255, fractions from 0 to 1.
+    is refused changes nothing. uint8 and floats do not mix: bytes run from 0 to 255, fractions from 0 to 1. Threads may
+    share one: each batch is multiplied beside the others, and counts once.
 
     center: whether `gram`, `density` and `components` are taken about the mean.
     device: where the sums are kept; by default where the first batch lies. Batches on a GPU are not copied to the host,
@@ -62,13 +90,13 @@ class StreamingGram:
     """
 
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        self.center = check_flag("center", center)
-        self.device = device
-        self._state = _State()
+        super().__init__(center, device)
+        self._state = State()
 
     def reset(self) -> StreamingGram:
         """Forget every sample."""
-        self._state = _State()
+        with self._lock:
+            self._state = State()
         return self
 
     @property
@@ -87,63 +115,68 @@ class StreamingGram:
         Raises ShapeError for other widths, InputError for NaN, infinities, values above 2⁵⁰⁰, whose squares overflow,
         and for uint8 beside floats.
         """
+        return self._add(self._sums(batch))
+
+    def merge(self, other: StreamingGram) -> StreamingGram:
+        """Add everything `other` has seen; `other` stays as it is. Raises as `update` does.
+
+        The sums are the same whatever `center` is: that of this one decides what is read from them.
+        """
+        if not isinstance(other, StreamingGram):
+            raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingGram")
+        return self._add(other._state, "the other StreamingGram", overwrite=False)
+
+    def _sums(self, batch: Any) -> State:
+        """Those of one batch alone, where ours are kept, or will be."""
         batch = real_array(batch, "batch")
         if batch.ndim == 2 and len(batch) == 0:
-            return self
+            return State()
         array = check_matrix(batch, "batch")
         if array.ndim != 2:
             raise ShapeError(f"batch has shape {array.shape}: expected (samples, features); reshape it")
-        backend = self._place(array)
-        if backend is None:
-            self._add(_of_host(array))
-        else:
-            with computing_on(backend) as xp:
-                self._add(_of_device(xp, backend, backend.asarray(array)))
-        return self
-
-    def merge(self, other: StreamingGram) -> StreamingGram:
-        """Add everything `other` has seen; `other` stays as it is. Raises as `update` does."""
-        if not isinstance(other, StreamingGram):
-            raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingGram")
-        if other.count:
-            backend = self._state.backend
-            if not self.count:
-                backend = other._state.backend if self.device is None else gpu_for(None, self.device)
-            self._add(_moved(other._state, backend), "the other StreamingGram", overwrite=False)
-        return self
-
-    def _place(self, array: Any) -> Backend | None:
-        """The GPU where the sums are kept, or will be, by the first batch."""
-        if not self.count:
-            return gpu_for(array, self.device, "batch")
-        if self._state.backend is None and on_device(array):
+        state = self._state
+        if state.count and state.backend is None and on_device(array):
             raise InputError(
                 "batch lies on a GPU and the sums of those before on the host: make StreamingGram(device='cuda'), or "
                 "copy it, with batch.get()"
             )
-        return self._state.backend
+        backend = state.backend if state.count else gpu_for(array, self.device, "batch")
+        if backend is None:
+            return _of_host(array)
+        with computing_on(backend) as xp:
+            return _of_device(xp, backend, backend.asarray(array))
 
-    def _add(self, new: _State, what: str = "batch", overwrite: bool = True) -> None:
-        """Add sums that lie where ours do, or will; overwrite: they are nobody else's."""
-        old = self._state
-        if old.count:
-            _check_fits(old, new, what)
-        exact, centred = old.exact or new.exact, old.centred or new.centred
-        if old.exact and new.exact:
-            a, b = old.exact, new.exact
-            exact = a[0] + b[0], a[1] + b[1], a[2] + b[2]
-        if old.centred and new.centred:
-            with np.errstate(over="ignore", invalid="ignore"):  # `components` and `gram` say what to do about it
-                centred = merge(old.centred, new.centred, overwrite)
-        self._state = _State(
-            new.features, new.backend, exact, centred, new.bytes if old.bytes is None else old.bytes,
-            np.result_type(old.dtype, new.dtype),
-        )  # fmt: skip
+    def _add(self, new: State, what: str = "batch", overwrite: bool = True) -> StreamingGram:
+        """Add sums; overwrite: they are nobody else's."""
+        if not new.count:
+            return self
+        with self._lock:
+            old = self._state
+            if old.count:
+                _check_fits(old, new, what)
+                backend = old.backend
+            else:
+                backend = new.backend if self.device is None else gpu_for(None, self.device)
+            if new.backend is not backend:
+                new = _moved(new, backend)
+            exact, centred = old.exact or new.exact, old.centred or new.centred
+            quiet = np.errstate(over="ignore", invalid="ignore")  # `components` and `gram` say what to do about it
+            with nullcontext() if backend is None else computing_on(backend), quiet:
+                if old.exact and new.exact:
+                    a, b = old.exact, new.exact
+                    exact = a[0] + b[0], a[1] + b[1], a[2] + b[2]
+                if old.centred and new.centred:
+                    centred = merge(old.centred, new.centred, overwrite)
+            self._state = State(
+                new.features, new.backend, exact, centred, new.bytes if old.bytes is None else old.bytes,
+                np.result_type(old.dtype, new.dtype),
+            )  # fmt: skip
+        return self
 
     @property
     def mean(self) -> Floats:
         """(features,), float64."""
-        total = self._total()
+        total = self._state.total()
         return on_host(total.mean + total.mean_low)
 
     def gram(self) -> Floats:
@@ -151,7 +184,10 @@ class StreamingGram:
 
         Raises InputError where the squares of the samples overflow or underflow float64.
         """
-        total, state = self._total(), self._state
+        return self._gram(self._state)
+
+    def _gram(self, state: State) -> Floats:
+        total = state.total()
         with np.errstate(over="ignore", invalid="ignore"):
             if state.centred is None and state.exact is not None and not self.center:
                 found = on_host(shifted_scatter(*state.exact, 0.0))
@@ -162,7 +198,8 @@ class StreamingGram:
 
     def density(self) -> Floats:
         """`gram` over the number of samples: document 002's ρ, or the covariance."""
-        return self.gram() / self.count
+        state = self._state
+        return self._gram(state) / state.count
 
     def components(self, k: int | None = None, *, variance: float | None = None) -> PCA:
         """The k leading eigenvectors, or as many as explain the share `variance` of the trace; all by default.
@@ -171,23 +208,15 @@ class StreamingGram:
         Raises InputError for fewer samples than k, ConvergenceError where sums of squares do not show so many and no
         root was kept: float64 samples on a GPU, or beside samples of other dtypes (`PCA.residual`).
         """
-        total, backend = self._total(), self._state.backend
+        state = self._state
+        total = state.total()
         check_count(k, variance, len(total.mean))
-        if k is not None and k > self.count:
-            raise InputError(f"StreamingGram has seen {self.count} samples: expected at least as many as k={k}")
-        if backend is None:
-            return decompose(total, k, variance, self.center, self._state.dtype)
-        with computing_on(backend) as xp:
-            return decompose_stack(xp, [total], k, variance, self.center, self._state.dtype)[0]
-
-    def _total(self) -> Centred:
-        exact, centred, backend = self._state.exact, self._state.centred, self._state.backend
-        total = None if exact is None else from_exact(*exact, np if backend is None else backend.xp)
-        if centred is not None:
-            total = merge(total, centred)
-        if total is None:
-            raise InputError("StreamingGram has seen no samples: call update(batch) first")
-        return total
+        if k is not None and k > state.count:
+            raise InputError(f"StreamingGram has seen {state.count} samples: expected at least as many as k={k}")
+        if state.backend is None:
+            return decompose(total, k, variance, self.center, state.dtype)
+        with computing_on(state.backend) as xp:
+            return decompose_stack(xp, [total], k, variance, self.center, state.dtype)[0]
 
 
 def check_alike(grams: Sequence[StreamingGram], what: str = "batch") -> None:
@@ -197,7 +226,7 @@ def check_alike(grams: Sequence[StreamingGram], what: str = "batch") -> None:
         _check_fits(states[0], each, what)  # whole numbers, which fit both bytes and floats, come last
 
 
-def _check_fits(old: _State, new: _State, what: str) -> None:
+def _check_fits(old: State, new: State, what: str) -> None:
     """Raises where samples of two kinds do not belong into one accumulator."""
     if old.features != new.features:
         raise ShapeError(f"{what} has {new.features} features: those before had {old.features}; expected as many")
@@ -217,18 +246,18 @@ def check_values(array: Any, what: str, gpu: Backend | None = None) -> float:
     return top
 
 
-def _of_host(array: Any) -> _State:
+def _of_host(array: Any) -> State:
     """The sums of one batch."""
     if array.dtype == np.uint8:
         x = TallMatrix(array, tall=True)
-        return _State(x.short, None, (*moments.exact_sums(x), x.long), None, True)
+        return State(x.short, None, (*moments.exact_sums(x), x.long), None, True)
     top = check_values(array, "batch")
     return _of_values(array, None, replace(moments.blocks(np, array, root=_root_of(array)), largest=top))
 
 
-def _of_device(xp: Any, backend: Backend, array: Any) -> _State:
+def _of_device(xp: Any, backend: Backend, array: Any) -> State:
     if array.dtype == np.uint8:
-        return _State(array.shape[1], backend, device_moments.exact_sums(xp, array), None, True)
+        return State(array.shape[1], backend, device_moments.exact_sums(xp, array), None, True)
     top = check_values(array, "batch", backend)
     return _of_values(array, backend, replace(device_moments.sums(xp, array, root=_root_of(array)), largest=top))
 
@@ -238,12 +267,12 @@ def _root_of(array: Any) -> bool:
     return bool(result_dtype(array.dtype) == np.float64)
 
 
-def _of_values(array: Any, backend: Backend | None, centred: Centred) -> _State:
+def _of_values(array: Any, backend: Backend | None, centred: Centred) -> State:
     floats = None if array.dtype.kind != "f" else False
-    return _State(array.shape[1], backend, None, centred, floats, result_dtype(array.dtype))
+    return State(array.shape[1], backend, None, centred, floats, result_dtype(array.dtype))
 
 
-def _moved(state: _State, backend: Backend | None) -> _State:
+def _moved(state: State, backend: Backend | None) -> State:
     """Another's sums, where ours are kept."""
     put = on_host if backend is None else backend.asarray
     exact, centred = state.exact, state.centred

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_flag, check_integers, is_number, on_device, real_array
+from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
-from gpunet.linalg.gram import StreamingGram, check_alike, check_values
+from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
 from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.place import computing_on, gpu_for, on_host, some_rows
 from gpunet.linalg.routes import eigen
@@ -135,19 +135,22 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
     )
 
 
-class StreamingClassGram:
+class StreamingClassGram(Accumulator):
     """A `StreamingGram` for every label that comes along; the same promises class by class, and all classes alike.
 
     center, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
     """
 
+    classes: dict[int, StreamingGram] = fixed("add to it with update or merge, or reset it")
+
     def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        self.center, self.device = check_flag("center", center), device
-        self.classes: dict[int, StreamingGram] = {}
+        super().__init__(center, device)
+        self.classes = {}
 
     def reset(self) -> StreamingClassGram:
         """Forget every sample."""
-        self.classes = {}
+        with self._lock:
+            vars(self)["classes"] = {}
         return self
 
     def update(self, batch: Any, labels: Any) -> StreamingClassGram:
@@ -165,35 +168,39 @@ class StreamingClassGram:
             x = backend.asarray(x)  # once for all classes
         gpu = gpu_for(x, self.device, "batch") if on_device(x) else None
         check_values(x, "batch", gpu)  # whose rows are numbered as the caller knows them
-        return self._replace({c: self._of(c).update(some_rows(x, labels == c)) for c in np.unique(labels).tolist()})
+        return self._add({c: self._of(c)._sums(some_rows(x, labels == c)) for c in np.unique(labels).tolist()})
 
     def merge(self, other: StreamingClassGram) -> StreamingClassGram:
         """Add everything `other` has seen; `other` stays as it is. Raises as `update` does."""
         if not isinstance(other, StreamingClassGram):
             raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingClassGram")
-        return self._replace({label: self._of(label).merge(sums) for label, sums in other.classes.items()})
+        new = {label: sums._state for label, sums in other.classes.items()}
+        return self._add(new, "the other StreamingGram", overwrite=False)
 
     def components(self, k: int | None = None, *, variance: float | None = None) -> ClassPCA:
         """As `class_pca` of all samples in one piece would give, in float64. Raises as `StreamingGram.components`."""
-        labels = sorted(self.classes)
+        classes = self.classes
+        labels = sorted(classes)
         if not labels:
             raise InputError("StreamingClassGram has seen no samples: call update(batch, labels) first")
-        check_count(k, variance, int(self.classes[labels[0]].features or 0))
+        check_count(k, variance, int(classes[labels[0]].features or 0))
         for label in labels:
-            if k is not None and self.classes[label].count < k:
+            if k is not None and classes[label].count < k:
                 raise InputError(
-                    f"class {label} has seen {self.classes[label].count} samples: expected at least as many as k={k}"
+                    f"class {label} has seen {classes[label].count} samples: expected at least as many as k={k}"
                 )
-        return collect(np.array(labels), [self.classes[c].components(k, variance=variance) for c in labels], np.float64)
+        return collect(np.array(labels), [classes[c].components(k, variance=variance) for c in labels], np.float64)
 
     def _of(self, label: int) -> StreamingGram:
         """A copy of a class's sums, to be added to."""
         return StreamingGram(center=self.center, device=self.device).merge(self.classes.get(label, StreamingGram()))
 
-    def _replace(self, new: dict[int, StreamingGram]) -> StreamingClassGram:
-        """Take changed classes over, all of them or none."""
-        check_alike([*self.classes.values(), *new.values()])
-        self.classes = self.classes | new
+    def _add(self, new: dict[int, State], what: str = "batch", overwrite: bool = True) -> StreamingClassGram:
+        """Add sums to their classes, to all of them or none."""
+        with self._lock:
+            changed = {label: self._of(label)._add(sums, what, overwrite) for label, sums in new.items()}
+            check_alike([*self.classes.values(), *changed.values()])
+            vars(self)["classes"] = self.classes | changed
         return self
 
 

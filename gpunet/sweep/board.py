@@ -27,7 +27,7 @@ from gpunet.errors import InputError
 from gpunet.sweep.lease import WORKER, Watch, me
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Spec
-from gpunet.sweep.storage import understood
+from gpunet.sweep.storage import NO_SWEEP, understood
 from gpunet.sweep.table import Row, Table
 
 P = ParamSpec("P")
@@ -113,7 +113,7 @@ class Board:
             try:
                 held = storage.get_study_user_attrs(storage.get_study_id_from_name(STUDY))[SPEC]
             except KeyError:
-                raise InputError(f"{where} holds no sweep: start one with gpunet sweep … --storage URL") from None
+                raise InputError(f"{where} {NO_SWEEP}") from None
             spec = Spec.from_json(held)
         return cls(storage, spec, where)
 

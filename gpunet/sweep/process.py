@@ -60,7 +60,7 @@ def _work(url: str, keep_going: bool) -> None:
     from gpunet.sweep.storage import opened
     from gpunet.sweep.worker import Worker, one_thread
 
-    with opened(url) as storage:
+    with opened(url, new=False) as storage:
         board = Board.join(storage, f"the storage '{public(url)}'")
         function = prepare(board.spec.function, board.spec.settings)
         with one_thread():

@@ -14,7 +14,7 @@ from gpunet.sweep import pool
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
-from gpunet.sweep.storage import LOST, file_of, opened, storage_url
+from gpunet.sweep.storage import LOST, file_of, is_file, opened, storage_url
 from gpunet.sweep.table import Table
 from gpunet.sweep.worker import Worker, one_thread
 
@@ -74,7 +74,7 @@ def join(
     """
     _check_workers(workers, storage)
     url = storage_url(storage)
-    with opened(url) as held:
+    with opened(url, new=False) as held:
         board = Board.join(held, f"the storage '{public(url)}'")
         if not board.spec.function.startswith(only):
             raise InputError(f"the sweep there runs {board.spec.function!r}: expected a function of {only.rstrip('.')}")
@@ -93,7 +93,7 @@ def _run(
     board: Board, function: Function, url: str | None, workers: int, progress: Progress | None, keep_going: bool
 ) -> Table:
     display = _Display(board, progress or Progress())
-    path = file_of(url) if url and url.startswith(("sqlite:", "journal:")) else None
+    path = file_of(url) if url and is_file(url) else None
     file = path if path and path.exists() else None
     try:
         first = board.look()

@@ -36,6 +36,8 @@ FORMS = (
     "SQLite, anything else for a journal"
 )
 
+NO_SWEEP = "holds no sweep: start one with gpunet sweep … --storage URL"
+
 LONGEST = 64 << 20  # bytes of one value in an SQLite file, which may be asked to make up any
 UNSOUND = (*DAMAGE, RuntimeError, optuna.exceptions.OptunaError)  # what Optuna and its drivers raise on damaged content
 
@@ -69,6 +71,11 @@ def file_url(scheme: str, path: Path) -> str:
     return f"{scheme}:///{''.join(plain)}"  # as SQLAlchemy has it: an absolute path has four slashes
 
 
+def is_file(url: str) -> bool:
+    """Whether such a URL names a file."""
+    return url.startswith(("sqlite:", "journal:"))
+
+
 def file_of(url: str) -> Path:
     """The path of the file that such a URL names."""
     return Path(unquote(url.partition(":///")[2].partition("?")[0], errors="surrogateescape"))
@@ -79,16 +86,19 @@ def _quoted(text: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(given: str | None) -> Iterator[BaseStorage]:
+def opened(given: str | None, *, new: bool = True) -> Iterator[BaseStorage]:
     """The storage of that URL, closed at the end; one in memory for None.
 
-    Raises InputError where it cannot be reached, and RunError where it is lost later on.
+    new: whether a file that is not there is made. Raises InputError where it cannot be reached, and RunError where it
+    is lost later on.
     """
     quiet()
     if given is None:
         yield InMemoryStorage()
         return
     url = storage_url(given)
+    if not new and is_file(url) and not file_of(url).exists():
+        raise InputError(f"the storage '{public(url)}' {NO_SWEEP}{_hint(url, FileNotFoundError())}")
     if url.startswith("journal:"):
         with _told(url, OSError, StorageInternalError):
             storage: Any = _journal(str(file_of(url)))
@@ -269,10 +279,9 @@ def _hint(url: str, error: Exception) -> str:
         return "; install the driver with: pip install 'gpunet[postgres]'"
     if isinstance(error, ImportError) and "+pymysql" in url:
         return "; install the driver with: pip install pymysql"
-    files = url.startswith(("sqlite:", "journal:"))
-    if isinstance(error, TypeError) and not files:  # the driver's: it has no default
+    if isinstance(error, TypeError) and not is_file(url):  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
     path = file_of(url)
-    if url.startswith(("sqlite", "journal")) and not path.parent.is_dir():
+    if is_file(url) and not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

@@ -7,9 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 
 from gpunet.backend import why_no_gpu
 from gpunet.cli import execute
+from gpunet.cli.app import app
 from gpunet.errors import InputError
 from gpunet.experiments import registry
 from gpunet.experiments import svd_init as experiment
@@ -139,6 +141,7 @@ def test_samples_without_direction(capsys, tmp_path):
             ["run", "svd-init", "--dataset", "nonsense"],
             ("unknown data set 'nonsense'", "mnist, digits", "npz"),
         ),
+        *((["run", name, "--dataset", ""], ("unknown data set ''",)) for name in ("toy", "svd-init", "svd-dnn")),
         (["run", "svd-init", "--dataset", "no/such.npz"], ("no/such.npz", "no such file")),
         (["run", "svd-init"], ("mnist: not in", "gpunet data fetch mnist", "--dataset digits")),
         (
@@ -188,6 +191,32 @@ def test_cuda_without_a_gpu_says_why_and_what_to_install(capsys, own, tmp_path, 
 
 
 # -- folders ----------------------------------------------------------------------------------------------------------
+
+
+def writing(command, path=()):
+    """Every command that has --out, as words."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from writing(inner, (*path, name))
+    if any("--out" in parameter.opts for parameter in command.params):
+        yield path
+
+
+WRITING = list(writing(typer.main.get_command(app)))
+NEEDED = {"function": ["a:b"], "join": ["sqlite:///x.db"], "report": ["x.json"]}
+
+
+@pytest.mark.parametrize("path", WRITING, ids=" ".join)
+def test_an_empty_folder_name_is_a_mistake(capsys, tmp_path, monkeypatch, path):
+    """As of `--out "$DIR"` where that is not set: everything went into the current folder."""
+    monkeypatch.chdir(tmp_path)
+    param = ["-p", "x=0..1"] if path[0] == "sweep" and path[1] != "join" else []
+    done = run(capsys, *path, *NEEDED.get(path[-1], []), *param, "--out", "")
+    done.one_line(2, "--out", "it is empty: expected the path of a folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_that_writes_is_known():
+    assert {("reproduce",), ("run", "toy"), ("sweep", "train"), ("sweep", "join"), ("bench", "report")} < set(WRITING)
 
 
 @pytest.mark.parametrize("out", ["own.npz", "own.npz/below/it", "/proc/nowhere", "/dev/null"])

@@ -26,7 +26,19 @@ Y = np.arange(60) % 3
 IMAGES = np.linspace(0, 1, 60 * 36, dtype="float32").reshape(60, 1, 6, 6)
 INSIDE = {"Array", "Layout", "Range", "Migration", "Backend", "Mapping"}  # annotations of what only the library makes
 OF_LAYERS = {"fit", "factorise", "merge", "config"}  # the others are a model's to call, as callbacks' are the trainer's
+SET = (gn.Layer, gn.Optimizer, gn.Callback, Loss, gn.Sequential, gn.Trainer, gn.StreamingGram, StreamingClassGram)
+WORKING = {
+    "built",
+    "capacity",
+    "migrations",
+    "training",
+    "history",
+    "seconds",
+    "stopped",
+    "conversions",
+}  # ours to write
 BASES = (gn.Layer, gn.Optimizer, gn.Callback, Loss)
+HELD = object()  # the right value of an attribute: what it holds
 NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components"}  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
     **{
@@ -37,6 +49,13 @@ REFUSED = {  # a right call, which can come to nothing here
     },
     "datasets.load_cifar10_batches": "not in",
 }
+UNMENDED = {  # classes with attributes that are taken as they are, and trip up what uses them
+    "Dense": "activation trainable units", "Activation": "activation", "MaxPool2D": "size", "Reshape": "shape",
+    "Conv2D": "activation filters kernel padding pool trainable", "LowRankDense": "activation rank trainable units",
+    "CosineDecay": "least", "CyclicalRate": "half halve high low", "ExponentialDecay": "factor",
+    "StepDecay": "every factor", "DivergenceGuard": "times", "EarlyStopping": "least metric patience restore_best",
+    "Factorise": "layers merge policy pretrain",
+}  # fmt: skip
 Maker = Callable[[], Any]
 
 
@@ -94,8 +113,35 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
             )
         if shown:
             yield name, method
-    if issubclass(kind, gn.Optimizer):
-        yield "learning_rate=", lambda self, learning_rate: setattr(self, "learning_rate", learning_rate)
+
+
+def settable(thing: Any) -> set[str]:
+    """Public attributes of a new object that can be set: what lies there, properties, and descriptors that check."""
+    kinds = {n: inspect.getattr_static(type(thing), n) for n in dir(type(thing)) if not n.startswith("_")}
+    checked = [n for n, v in kinds.items() if hasattr(type(v), "__set__") and getattr(v, "fset", True)]
+    return {n for n in [*vars(thing), *checked] if not n.startswith("_") and hasattr(thing, n)} - WORKING
+
+
+@cache
+def settings() -> list[Target]:
+    """Setting an attribute of a public object, which is used afterwards: a new one, and one that is in use."""
+    found = []
+    kinds = {kind: name for name, kind in reversed(list(objects())) if inspect.isclass(kind) and issubclass(kind, SET)}
+    for kind, name in kinds.items():
+        if kind in BASES or inspect.isabstract(kind):
+            continue
+        new = settable(unused(kind)[0])
+        parameters = getattr(in_use(kind)[0], "_views", {})
+        for suffix, scene, names in (("=", unused, new), ("= in use", in_use, {*new, *parameters})):
+            for attribute in sorted(names):
+
+                def function(value: Any, scene: Any = scene, kind: type = kind, attribute: str = attribute) -> None:
+                    thing, use = scene(kind)
+                    setattr(thing, attribute, getattr(thing, attribute) if value is HELD else value)
+                    use()
+
+                found.append(Target(f"{name}.{attribute}{suffix}", function, {"value": False}))
+    return found
 
 
 def targets() -> dict[str, Target]:
@@ -115,7 +161,7 @@ def targets() -> dict[str, Target]:
                 own.pop("self", None)
                 bound = inspect.ismethod(function)
                 found[f"{name}.{method}"] = Target(f"{name}.{method}", function, own, None if bound else value)
-    return found
+    return found | {target.name: target for target in settings()}
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, bool]:
@@ -172,13 +218,70 @@ def optimizer(kind: type) -> Any:
     return found
 
 
+def unused(kind: type) -> tuple[Any, Maker]:
+    """A new object of that class, and a way to use it."""
+    thing = right(targets_by_class()[kind])
+    if isinstance(thing, gn.Layer):
+        return thing, lambda: fitted(of_layer(thing))
+    if isinstance(thing, gn.Sequential):
+        return thing, lambda: fitted(thing)
+    if isinstance(thing, gn.Trainer):
+        return thing, lambda: fit(thing)
+    if isinstance(thing, gn.Callback):
+        return thing, lambda: fit(trainer(), thing)
+    if isinstance(thing, gn.Optimizer):
+        return thing, lambda: fitted(model(), optimizer=thing)
+    if isinstance(thing, Loss):
+        return thing, lambda: fitted(model_of(thing), loss=thing)
+    return thing, lambda: summed(thing)
+
+
+def in_use(kind: type) -> tuple[Any, Maker]:
+    """The same of one that has been used; a loss is a trainer's own then, and a layer a model's."""
+    thing, use = unused(kind)
+    last = use()
+    if isinstance(thing, Loss):
+        return last.loss, lambda: fit(last)
+    if isinstance(thing, gn.Layer | gn.Sequential | gn.Optimizer):
+        return thing, lambda: fit(last)
+    return thing, use
+
+
+def of_layer(layer: Any) -> Any:
+    flat = [] if isinstance(layer, gn.Conv2D | gn.MaxPool2D | gn.Flatten) else [gn.Flatten()]
+    return gn.Sequential([*flat, layer, gn.Flatten(), gn.Dense(3)])
+
+
+def model_of(loss: Any) -> Any:
+    return gn.Sequential([gn.Dense(4, "relu"), gn.Dense(3, "sigmoid" if loss.activation == "sigmoid" else None)])
+
+
+def fitted(of: Any, **options: Any) -> Any:
+    return fit(gn.Trainer(of, **options, device="cpu"))
+
+
+def fit(trainer: Any, *callbacks: Any) -> Any:
+    images = any(isinstance(layer, gn.Conv2D | gn.MaxPool2D) for layer in trainer.model.layers)
+    x = IMAGES if images else X
+    trainer.fit(x, Y, epochs=2, batch_size=30, validation_data=(x, Y), callbacks=callbacks)
+    trainer.predict(x)
+    trainer.model.config()
+    return trainer
+
+
+def summed(sums: Any) -> None:
+    labels = [Y] if isinstance(sums, StreamingClassGram) else []
+    sums.update(X, *labels).merge(type(sums)().update(X, *labels)).components(2)
+
+
 def pca() -> Any:
     return gn.class_pca(X, Y, 2)
 
 
 @cache
 def targets_by_class() -> dict[type, Target]:
-    return {target.function: target for target in targets().values() if inspect.isclass(target.function)}
+    made = (kind for _, kind in objects() if inspect.isclass(kind) and not issubclass(kind, BaseException))
+    return {kind: Target(kind.__name__, kind, parameters_of(kind)) for kind in made}
 
 
 def made(kind: type, method: str) -> Any:
@@ -337,6 +440,8 @@ VALUES: dict[str, Maker] = {
     "thresholds": lambda: None,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
+    "Trainer.graphs=.value": lambda: "off",
+    "Trainer.graphs= in use.value": lambda: "off",
     "Trainer.step.order": lambda: np.arange(60),
     "Sequential.bind.batch": lambda: 20,
     "Sequential.use.n": lambda: 20,
@@ -385,6 +490,8 @@ FREE = {
 def value(target: Target, name: str) -> Any:
     """A right value of a parameter; records that only hold what they are given take anything."""
     own = OWN.get(f"{target.name}.{name}")
+    if own is None and "=" in target.name:
+        return HELD
     if own is None and target.name in FREE and name not in VALUES:
         return None
     return (own or VALUES[name])()

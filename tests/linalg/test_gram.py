@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import numpy as np
@@ -289,7 +293,7 @@ def test_what_sums_of_squares_do_not_show_is_refused(rng):
 def test_bytes_are_rounded_once(n, low, rng):
     """n Σ (x−m)(x−m)ᵀ is a whole number: every element is off by one rounding and a division, and so is the mean."""
     x = rng.integers(low, low + 5, (n, 6), dtype=np.uint8)
-    total = StreamingGram().update(x)._total()
+    total = StreamingGram().update(x)._state.total()
     wide = x.astype(object)
     sums = wide.sum(axis=0)
     for i in range(6):
@@ -453,3 +457,107 @@ def test_bytes_and_fractions_do_not_mix(rng):
             StreamingGram().update(first).merge(StreamingGram().update(second))
     counts = StreamingGram().update(raw).update(raw.astype(np.int32) * 300)  # whole numbers have one scale
     np.testing.assert_allclose(counts.gram(), (1 + 300**2) * raw.astype(float).T @ raw)
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("center", [False, True])
+def test_what_is_merged_is_read_as_the_one_that_it_is_merged_into_says(center, other, rng):
+    x = 3 + rng.normal(size=(60, 4))
+    merged = StreamingGram(center=center).update(x[:20]).merge(StreamingGram(center=other).update(x[20:]))
+    own = x - x.mean(axis=0) if center else x
+    np.testing.assert_allclose(merged.gram(), own.T @ own, rtol=1e-12)
+    classes = StreamingClassGram(center=center).merge(StreamingClassGram(center=other).update(x, np.zeros(60, int)))
+    np.testing.assert_allclose(classes.classes[0].gram(), own.T @ own, rtol=1e-12)
+
+
+# -- threads -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_batch_of_any_thread_is_lost(rng):
+    raw, labels = rng.integers(0, 256, (2000, 5), dtype=np.uint8), rng.integers(0, 2, 2000)
+    one, classes = StreamingGram(), StreamingClassGram()
+
+    def work(start):
+        part, own = raw[start : start + 5], labels[start : start + 5]
+        one.update(part)
+        one.merge(StreamingGram().update(part))
+        classes.update(part, own)
+        classes.merge(StreamingClassGram().update(part, own))
+        assert one.density().max() <= 255**2  # never of more samples than it is divided by
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(0, 2000, 5)))
+    assert (one.count, sum(each.count for each in classes.classes.values())) == (4000, 4000)
+    np.testing.assert_array_equal(one.gram(), 2 * raw.T.astype(float) @ raw)
+    for label, sums in classes.classes.items():
+        own = raw[labels == label].astype(float)
+        np.testing.assert_array_equal(sums.gram(), 2 * own.T @ own)
+
+
+def test_a_batch_is_multiplied_while_another_waits(rng, monkeypatch):
+    """Else threads would be no faster than one."""
+    x, one = rng.integers(0, 256, (9, 4), dtype=np.uint8), StreamingGram()
+    exact_sums = moments.exact_sums
+
+    def slow(part):
+        monkeypatch.setattr(moments, "exact_sums", exact_sums)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(one.update, x).result(10)
+        return exact_sums(part)
+
+    monkeypatch.setattr(moments, "exact_sums", slow)
+    assert one.update(x).count == 18
+
+
+def test_threads_that_come_first_with_other_kinds(rng, monkeypatch):
+    """Of two first batches that do not fit together the second is refused, and changes nothing."""
+    x, one = rng.normal(size=(9, 4)), StreamingGram()
+    blocks = moments.blocks
+
+    def late(*args, **settings):
+        monkeypatch.setattr(moments, "blocks", blocks)
+        one.update(x[:, :3])
+        return blocks(*args, **settings)
+
+    monkeypatch.setattr(moments, "blocks", late)
+    with pytest.raises(ShapeError, match="4 features: those before had 3"):
+        one.update(x)
+    assert (one.count, one.features) == (9, 3)
+
+
+def pickled(protocol):
+    return lambda each: pickle.loads(pickle.dumps(each, protocol))  # noqa: S301
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled(0), pickled(5)])
+def test_copies_go_on_by_themselves(copied, rng):
+    x, labels = rng.normal(size=(40, 4)), np.arange(40) % 2
+    one, classes = StreamingGram().update(x), StreamingClassGram().update(x, labels)
+    own, others = copied(one), copied(classes)
+    with one._lock, classes._lock:  # which are theirs alone
+        own.update(x)
+        others.update(x, labels)
+    assert (one.count, own.count) == (40, 80)
+    np.testing.assert_allclose(own.gram(), 2 * one.gram())
+    assert [classes.classes[0].count, others.classes[0].count] == [20, 40]
+
+
+@pytest.mark.parametrize("kind", [StreamingGram, StreamingClassGram])
+def test_what_is_set_is_checked(kind):
+    stream = kind()
+    stream.center = np.True_
+    assert stream.center is True
+    with pytest.raises(InputError, match="center is 'yes': expected True or False"):
+        stream.center = "yes"
+    if kind is StreamingClassGram:
+        with pytest.raises(InputError, match="classes of a StreamingClassGram cannot be set any more: add to it"):
+            stream.classes = {}

@@ -290,5 +290,87 @@ def test_a_gradient_that_is_off_by_a_ten_thousandth_is_found(rng, size):
             return found
 
     x, y = size * rng.normal(size=(20, 5)), np.arange(20) % 3
-    table = gn.gradient_check(gn.Sequential([Off(3)]), "softmax_cross_entropy", x, y)
+    table = gn.gradient_check(gn.Sequential([Off(3)]), "softmax_cross_entropy", x, y, step=1e-5 / size**0.5)
     assert table.parameters["0.weight"].relative_error > 2e-5
+
+
+# -- gradients near the rounding --------------------------------------------------------------------------------------
+
+
+class Scaled(gn.Dense):
+    """Its gradient is `share` times what is right."""
+
+    share = 1.0
+
+    def backward(self, dy):
+        found = super().backward(dy)
+        self.d_weight *= self.share
+        return found
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-6, 1e-4, 1.0])
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "squared_error"])
+def test_a_tiny_gradient_is_not_accused_of_the_rounding(rng, size, loss):
+    """Of inputs of 1e-6 the difference of the costs is right to three digits: an error of 1e-3 was told."""
+    x, y = size * rng.normal(size=(20, 5)), np.arange(20) % 3
+    activation = None if loss.startswith("softmax") else "sigmoid"
+    model = gn.Sequential([gn.Dense(4, "sigmoid"), gn.Dense(3, activation)])
+    assert gn.gradient_check(model, loss, x, y).relative_error < 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-5, 1e-3, 1.0])
+def test_a_gradient_that_is_off_by_a_thousandth_is_found(rng, size):
+    layer = Scaled(3)
+    layer.share = 1.001
+    table = gn.gradient_check(
+        gn.Sequential([layer]), "softmax_cross_entropy", size * rng.normal(size=(20, 5)), np.arange(20) % 3
+    )
+    assert 5e-5 < table.parameters["0.weight"].relative_error < 6e-4
+
+
+@pytest.mark.parametrize(("loss", "activation"), [
+    ("softmax_cross_entropy", None), ("binary_cross_entropy", "sigmoid"), ("squared_error", "sigmoid"),
+])  # fmt: skip
+def test_what_is_saturated_is_not_accused(rng, loss, activation):
+    """The cost of a net that is sure and right is what rounding of its scores has left: all ε, or 0."""
+    x = rng.normal(size=(20, 4))
+    outputs = 1 if loss.startswith("binary") else 3
+    head = gn.Dense(outputs, activation, weight=normal(300))
+    model = gn.Sequential([gn.Dense(6, "sigmoid", weight=normal(20)), head])
+    trainer = gn.Trainer(model, loss, device="numpy", dtype="float64")
+    table = gn.gradient_check(model, loss, x, trainer.predict(x))
+    assert table.relative_error < 1e-6, str(table)
+
+
+# -- layers of one's own ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_what_a_layer_of_ones_own_keeps_is_kept(data, built):
+    """A class defined twice under one name, with an attribute that its configuration does not tell."""
+
+    def kind(wrong):
+        class Gained(gn.Dense):
+            gain = 1.0
+
+            def backward(self, dy):
+                dy *= wrong * self.gain
+                return super().backward(dy)
+
+            def forward(self, x):
+                y = super().forward(x)
+                y *= self.gain
+                return y
+
+        return Gained
+
+    gained, _ = kind(1.0), kind(2.0)
+    layer = gained(3)
+    layer.gain = 3.0
+    model = gn.Sequential([layer])
+    if built:
+        model.build((5,), get_backend("numpy"), seed=4)
+    total = gn.gradient_check(model, "softmax_cross_entropy", *data, seed=4)
+    assert total.relative_error < 1e-8
+    plain = gn.gradient_check(gn.Sequential([gn.Dense(3)]), "softmax_cross_entropy", *data, seed=4)
+    assert total.parameters["0.bias"].largest != pytest.approx(plain.parameters["0.bias"].largest, rel=0.1)

@@ -190,7 +190,8 @@ def test_nothing_completes(capsys, tmp_path):
         (["svd-init", *RATE, "-p", "epochs=1", "--metric", "nix:x", "--trials", "1"], ("no row 'nix'", "orth-each")),
         (["nonsense"], ("nonsense",)),
         (["join"], ("URL",)),
-        (["join", "nothing.db"], ("nothing.db' holds no sweep",)),
+        (["train", *RATE, "--dataset", ""], ("unknown data set ''",)),
+        (["train", *RATE, "--storage", ""], ("the storage '' is malformed",)),
         (["function", "no:such", "-p", "x=0..1"], ("'no:such' cannot be imported",)),
         (["function", BOWL, "-p", "x=0..1", "--set", "x"], ("--set is 'x': expected NAME=VALUE",)),
     ],
@@ -200,6 +201,15 @@ def test_mistakes(capsys, arguments, words):
     for word in words:
         assert word in line, line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("url", ["nothing.db", "journal:///nothing.log", "no/folder/nothing.db"])
+def test_joining_what_is_not_there_makes_nothing(capsys, tmp_path, url):
+    before = files(tmp_path)
+    line = refused(capsys, "join", url)
+    assert "' holds no sweep: start one with gpunet sweep … --storage URL" in line
+    assert ("there is no folder" in line) == (url.startswith("no/"))
+    assert files(tmp_path) == before
 
 
 def test_the_folder_holds_another_sweep(capsys, tmp_path, own):

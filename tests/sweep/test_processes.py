@@ -139,8 +139,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     said = [line for line in err.splitlines() if not line.startswith("sweep stage")]
     assert (code, out) == (130, "")
     assert said == [
-        "gpunet: the finished trials are kept; the same command goes on where it stopped",
-        "gpunet: interrupted; nothing half-written was left behind",
+        "gpunet: interrupted; the finished trials are kept, and the same command goes on where it stopped",
     ]
     assert list((tmp_path / "out").iterdir()) == []
     assert not any(alive(pid) for _, _, pid in begun(log))
