@@ -43,7 +43,8 @@ def fixed(advice: str) -> Any:
 class Setting:
     """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises.
 
-    Reading it costs nothing, since it lies where attributes lie.
+    A bound may be a function of the instance, where another setting limits this one. Reading it costs nothing, since
+    it lies where attributes lie.
     """
 
     def __init__(self, check: Callable[..., Any], **bounds: Any) -> None:
@@ -54,7 +55,12 @@ class Setting:
 
     def __set__(self, instance: Any, value: Any) -> None:
         called = f"{type(instance).__name__}'s {self.name}"
-        vars(instance)[self.name] = self.check(called, value, **self.bounds)
+        bounds = {name: bound(instance) if callable(bound) else bound for name, bound in self.bounds.items()}
+        self._keep(instance, self.check(called, value, **bounds))
+
+    def _keep(self, instance: Any, value: Any) -> None:
+        """Put a value that was checked where it is read."""
+        vars(instance)[self.name] = value
 
 
 def setting(check: Callable[..., Any], **bounds: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet import checks
 from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
@@ -26,21 +27,17 @@ PLACES = {
 }  # fmt: skip
 
 
-class Setting:
+class Setting(checks.Setting):
     """A setting of an optimiser, a number within bounds; one set between steps holds from the next step on."""
 
     def __init__(self, **bounds: float) -> None:
-        self.bounds = bounds
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        super().__init__(check_range, **bounds)
 
     def __get__(self, optimizer: Optimizer, owner: type | None = None) -> float:
         return optimizer._settings[self.name]
 
-    def __set__(self, optimizer: Optimizer, value: float) -> None:
-        check_range(self.name, value, **self.bounds)
-        optimizer._set(self.name, float(value))
+    def _keep(self, optimizer: Optimizer, value: float) -> None:
+        optimizer._set(self.name, value)
 
 
 @dataclass(frozen=True)
