@@ -54,7 +54,10 @@ class Callback:
         """
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold."""
+        """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold.
+
+        Saving raises InputError for others, and for arrays of what is no real number.
+        """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -30,20 +30,36 @@ DEEPEST, MOST = 32, 1_000_000  # levels and parts of a setting that are looked a
 
 def asked(trainer: Trainer, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What a run was asked to do: two that agree here are the same, step by step."""
-    plan, loss, optimizer = trainer.plan, trainer.loss, trainer.optimizer
+    plan = trainer.plan
     return {
         "layers": trainer.model.config(),
-        "loss": _described(loss, settings(loss)),
-        "optimizer": _described(optimizer, optimizer.settings),
+        **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
-        "seed": _comparable(trainer.seed),
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,
         "data": _fingerprint(trainer, plan.train),
         "validation_data": None if plan.validation is None else _fingerprint(trainer, plan.validation),
-        "callbacks": [_described(callback, callback.config()) for callback in callbacks],
+        "callbacks": [_described(callback, told(callback, "config")) for callback in callbacks],
     }
+
+
+def exchangeable(trainer: Trainer, initial: Mapping[str, float]) -> dict[str, Any]:
+    """What callbacks may exchange in mid-training: the loss, the optimizer, by its `initial` settings, and the seed."""
+    return {
+        "loss": _described(trainer.loss, settings(trainer.loss)),
+        "optimizer": _described(trainer.optimizer, initial),
+        "seed": _comparable(trainer.seed),
+    }
+
+
+def told(callback: Callback, method: str) -> Mapping[str, Any]:
+    """What `config` or `state` of a callback returns; InputError where that is no dictionary."""
+    found = getattr(callback, method)()
+    if not _named(found):
+        name = f"{type(callback).__name__}.{method}()"
+        raise InputError(f"{name} returned {shown(found)}: expected a dictionary whose keys are texts")
+    return found  # type: ignore[no-any-return]
 
 
 def machine(backend: Backend) -> dict[str, Any]:
@@ -201,7 +217,12 @@ def _entries(values: list[Any]) -> bool:
 
 def to_json(value: Any) -> str:
     """Numbers (NumPy's, too), text, lists and dictionaries as JSON; InputError for what a checkpoint cannot keep."""
-    return json.dumps(value, default=_plain)
+    try:
+        return json.dumps(value, default=_plain)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text, lists that hold themselves
+        raise InputError(f"a checkpoint keeps what JSON can hold, and that is not: {error}") from error
 
 
 def _plain(value: Any) -> Any:

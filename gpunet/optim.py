@@ -63,6 +63,7 @@ class Optimizer:
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
     owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
+    initial: Mapping[str, float]  # the settings that it was attached with
 
     learning_rate = Setting(above=0)
     l2 = Setting(least=0)
@@ -90,7 +91,7 @@ class Optimizer:
 
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
-        self.ops = backend
+        self.ops, self.initial = backend, dict(self._settings)
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
         self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock(0, 0))])
 
