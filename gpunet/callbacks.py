@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from gpunet.errors import InputError, shown
+
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
@@ -20,7 +22,13 @@ class Callback:
     """Base of all callbacks: override what you need. Time spent here is not counted as training time.
 
     A callback may read `trainer.plan`, what `fit` was asked to do, and end training early with `trainer.stop(reason)`.
+    Raises InputError where something that cannot be called is set in place of a method.
     """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if inspect.isfunction(getattr(type(self), name, None)) and not callable(value):
+            raise InputError(f"{name} of a {type(self).__name__} is a method: expected a function, got {shown(value)}")
+        super().__setattr__(name, value)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share with the one it goes on from: `settings(self)` where all of them matter."""
@@ -46,7 +54,10 @@ class Callback:
         """
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold."""
+        """What a checkpoint must keep so that `restore` can go on from here: arrays, and values that JSON can hold.
+
+        Saving raises InputError for others, and for arrays of what is no real number.
+        """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -4,6 +4,9 @@
 model from it; the optimiser's state by parameter ("optimizer/first/0.weight") and its clocks; the running totals of
 the epoch; and as JSON in the metadata what the run was asked to do, where it stands, its history, and the state of its
 callbacks. Orders of samples need no state: they are drawn from seed and epoch.
+
+What callbacks may exchange in mid-training (loss, optimizer, seed) stands there twice: as it was when the run began,
+and when it was saved. A run may be resumed with either, and must have the latter once its callbacks have begun.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ import numpy as np
 
 from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
-from gpunet.checks import check_range, is_number
+from gpunet.checks import check_range, is_number, real_array
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
-from gpunet.identity import asked, difference, machine, to_json
+from gpunet.identity import asked, difference, exchangeable, machine, to_json, told
 from gpunet.limits import DAMAGE
 from gpunet.model import Sequential
+from gpunet.rng import BATCHES, stream
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, read, seal
 
@@ -37,7 +41,8 @@ if TYPE_CHECKING:
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
 KINDS = {
-    "run": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list, "callbacks": list,
+    "run": dict, "exchanged": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list,
+    "callbacks": list,
 }  # fmt: skip
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
@@ -80,19 +85,32 @@ class Checkpoints(Callback):
         self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
         self.machine = machine(trainer.backend)
+        self.optimizer, self.initial = trainer.optimizer, dict(trainer.optimizer.settings)
+        self.seed = trainer.seed
         if self.resume and self.path.exists():
             self.saved = load(self.path)
-            if found := difference("", self.run, self.saved[1]["run"]):
-                raise InputError(
-                    f"'{self.path}' is of another run: {found}; resume with what that run began with, or choose "
-                    "another folder"
-                )
+            run = self.saved[1]["run"]
+            if difference("", self.run, run):
+                self._compare(self.run, run | self.saved[1]["exchanged"])
             if found := difference("", self.machine, self.saved[1]["machine"]):
                 warnings.warn(
                     f"'{self.path}' was written where other bits are computed: {found}; the run goes on from there, "
                     "but not bit for bit as it would have gone on there",
                     stacklevel=4,
                 )
+
+    def _compare(self, given: dict[str, Any], held: dict[str, Any]) -> None:
+        """InputError naming where what is given differs from what the checkpoint holds."""
+        if found := difference("", given, held):
+            raise InputError(
+                f"'{self.path}' is of another run: {found}; resume with what that run had, or choose another folder"
+            )
+
+    def _exchanged(self, trainer: Trainer) -> dict[str, Any]:
+        """What callbacks may have exchanged by now; schedules that set the optimizer's rate exchange nothing."""
+        same = trainer.optimizer is self.optimizer
+        found = exchangeable(trainer, self.initial if same else trainer.optimizer.initial)
+        return json.loads(to_json(found))  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -103,6 +121,8 @@ class Checkpoints(Callback):
         if self.saved is None:
             return 0
         (arrays, found), self.saved = self.saved, None
+        now = self._exchanged(trainer)
+        self._compare(now, now | found["exchanged"])
         try:
             self._check(trainer, arrays, found)
             self._restore(trainer, arrays, found)
@@ -153,9 +173,17 @@ class Checkpoints(Callback):
         self.step = found["step"]
 
     def on_step(self, trainer: Trainer, step: int) -> None:
-        """Save the state before `step`; one that has diverged is not worth it, and the one before is."""
-        if trainer.tally.first_bad() < 0 and trainer.finite():
+        """Save the state before `step`, unless the one before is worth more: this one has diverged, or has no order."""
+        if trainer.tally.first_bad() < 0 and trainer.finite() and self._in_order(trainer, step):
             self._save(trainer, step)
+
+    def _in_order(self, trainer: Trainer, step: int) -> bool:
+        """Whether seed and epoch say the epoch's order: not where a callback has set the seed since that was drawn."""
+        plan = trainer.plan
+        if trainer.seed == self.seed or step % plan.per_epoch == 0 or not plan.shuffle:
+            return True
+        order = stream(trainer.seed, BATCHES, trainer.epoch).permutation(len(plan.train))
+        return np.array_equal(trainer.backend.to_host(trainer._order), order)
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Save the state after the last step, before other callbacks have the last word on the model."""
@@ -189,13 +217,13 @@ class Checkpoints(Callback):
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
         states = []
         for i, callback in enumerate(self.callbacks):
-            state = callback.state()
-            kept = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+            kept, state = _state(callback)
             arrays |= _under(f"callbacks/{i}/", kept)
-            states.append({name: value for name, value in state.items() if name not in kept})
+            states.append(state)
         model = describe(trainer.model)
         entry = {
-            "format": FORMAT, "run": self.run, "machine": self.machine, "step": step, "epoch": trainer.epoch,
+            "format": FORMAT, "run": self.run, "exchanged": self._exchanged(trainer), "machine": self.machine,
+            "step": step, "epoch": trainer.epoch,
             "seconds": trainer.seconds, "stopped": trainer.stopped, "model": model,
             "optimizer": dict(trainer.optimizer.settings), "ages": ages, "history": trainer.history.epochs,
             "callbacks": states,
@@ -214,6 +242,7 @@ def load(path: Path) -> Saved:
             raise DataError(
                 f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}; delete it to start afresh"
             )
+        found.setdefault("exchanged", {})  # which was not kept at first
         for name, kind in KINDS.items():
             if not isinstance(found[name], kind):
                 raise ValueError(f"{name} is a {type(found[name]).__name__}")
@@ -224,8 +253,20 @@ def load(path: Path) -> Saved:
     return arrays, found
 
 
+def _state(callback: Callback) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a callback wants kept, its arrays and the rest; InputError naming it where a checkpoint cannot."""
+    state, name = told(callback, "state"), f"{type(callback).__name__}.state()"
+    arrays = {key: real_array(a, f"{name}[{key!r}]") for key, a in state.items() if isinstance(a, np.ndarray)}
+    rest = {key: value for key, value in state.items() if key not in arrays}
+    try:
+        to_json(rest)
+    except InputError as error:
+        raise InputError(f"{name} cannot be kept: {error}") from error
+    return arrays, rest
+
+
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {prefix + name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return {prefix + name: np.require(array, requirements="C") for name, array in arrays.items()}
 
 
 def _below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:

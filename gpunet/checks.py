@@ -43,7 +43,10 @@ def fixed(advice: str) -> Any:
 
 
 class Setting:
-    """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises."""
+    """An attribute that is checked whenever it is set: `check(name, value, **bounds)` gives what is kept, or raises.
+
+    A bound may be a function of the instance, where another setting limits this one.
+    """
 
     def __init__(self, check: Callable[..., Any], **bounds: Any) -> None:
         self.check, self.bounds = check, bounds
@@ -52,11 +55,16 @@ class Setting:
         self.name = name
 
     def __set__(self, instance: Any, value: Any) -> None:
-        vars(instance)[self.name] = self.checked(instance, value)
+        self._keep(instance, self.checked(instance, value))
 
     def checked(self, instance: Any, value: Any) -> Any:
         """What is kept of the value."""
-        return self.check(f"{type(instance).__name__}'s {self.name}", value, **self.bounds)
+        bounds = {name: bound(instance) if callable(bound) else bound for name, bound in self.bounds.items()}
+        return self.check(f"{type(instance).__name__}'s {self.name}", value, **bounds)
+
+    def _keep(self, instance: Any, value: Any) -> None:
+        """Put a value that was checked where it is read."""
+        vars(instance)[self.name] = value
 
 
 def setting(check: Callable[..., Any], **bounds: Any) -> Any:

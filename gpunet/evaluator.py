@@ -10,10 +10,9 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import check_finite, check_shape, check_text, fixed, is_one_of
-from gpunet.errors import DataError, DivergedError, InputError, ShapeError, shown
+from gpunet.checks import check_finite, check_one_of, check_shape, check_text, check_whole, fixed, setting
+from gpunet.errors import DataError, DivergedError, InputError, ShapeError
 from gpunet.model import Sequential, check_model
-from gpunet.rng import check_seed
 from gpunet.samples import Samples, check_samples
 from gpunet.tally import Tally
 
@@ -26,14 +25,14 @@ class Evaluator:
     model: Sequential = fixed("make another one for another model")
     backend: Backend = fixed("make another one for another device")
     dtype: str = fixed("make another one for another dtype")
+    seed: int = setting(check_whole, least=0)
 
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
-        if not is_one_of(dtype, ("float32", "float64")):
-            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
+        self.dtype = check_one_of("dtype", dtype, ("float32", "float64"))
         self.model = check_model(model)
-        self.backend, self.dtype, self.seed = get_backend(device), dtype, check_seed(seed)
+        self.backend, self.seed = get_backend(device), seed
         self._life: object = None  # the model's, since it was built, that belongs to what is attached
         self._room = 0  # samples that the workspace holds
         self.loss = losses.resolve(loss)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import as_list, check_flag, check_range, is_one_of
+from gpunet.checks import as_list, check_flag, check_one_of, check_range, setting
 from gpunet.errors import InputError, shown
 from gpunet.layers import Dense, LowRankDense
 from gpunet.layers.dense import SPLITS
@@ -27,6 +27,20 @@ Policy = Literal["count", "measured", "always"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Rank = RankRule | int
 DEFAULT_RANK = BreakEven(0.5)  # the usual α of document 001, in the meaning of its authors' code
+
+
+def _rule(rank: Rank) -> RankRule:
+    return rank if isinstance(rank, RankRule) else FixedRank(rank)
+
+
+def _rules(name: str, rank: Rank | Mapping[str, Rank]) -> RankRule | dict[str, RankRule]:
+    if not isinstance(rank, Mapping):
+        return _rule(rank)
+    return {layer: _rule(rank[layer]) for layer in _names(name, rank) or ()}
+
+
+def _names(name: str, layers: Any) -> list[str] | None:
+    return None if layers is None else as_list(name, layers, "names such as '0'", str) or None
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,8 @@ class Factorise(Callback):
 
     pretrain: φ of document 001, from 0 (from the first step on) to 1 (never). rank: a rule such as `BreakEven(0.5)`, a
     number, or either by layer name. layers: names of those to cut; by default every Dense layer but the last. split:
-    see `Dense.factorise`; state: see `Sequential.replace`. merge: multiply the factors back when training ends.
+    see `Dense.factorise`; state, kept as `optimizer_state`: see `Sequential.replace`. merge: multiply the factors back
+    when training ends.
 
     policy says which layers are worth it: "count" those where the factors take fewer multiplications, l < mn/(m + n);
     "measured" those where a step is faster on this device at this batch size, by the clock; "always" all. What was
@@ -64,6 +79,14 @@ class Factorise(Callback):
     ('0', 16, True)
     """
 
+    pretrain: float = setting(check_range, least=0, most=1)
+    rank: RankRule | dict[str, RankRule] = setting(_rules)
+    layers: list[str] | None = setting(_names)
+    split: str = setting(check_one_of, known=SPLITS)
+    optimizer_state: State = setting(check_one_of, known=STATES)
+    policy: Policy = setting(check_one_of, known=POLICIES)
+    merge: bool = setting(check_flag)
+
     def __init__(
         self,
         pretrain: float = 0.1,
@@ -75,21 +98,8 @@ class Factorise(Callback):
         policy: Policy = "count",
         merge: bool = True,
     ) -> None:
-        check_range("pretrain", pretrain, least=0, most=1)
-        for name, value, known in (
-            ("split", split, SPLITS),
-            ("state", state, STATES),
-            ("policy", policy, POLICIES),
-        ):
-            if not is_one_of(value, known):
-                raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
-        self.pretrain, self.split, self.merge = float(pretrain), split, check_flag("merge", merge)
-        self.optimizer_state: State = state
-        self.policy: Policy = policy
-        self._rank = None if isinstance(rank, Mapping) else _rule(rank)
-        self._ranks = {name: _rule(each) for name, each in rank.items()} if isinstance(rank, Mapping) else {}
-        named = layers if layers is not None else self._ranks
-        self.layers = as_list("layers", named, "names such as '0'", str) or None
+        self.pretrain, self.rank, self.layers, self.split = pretrain, rank, layers, split  # type: ignore[assignment]
+        self.optimizer_state, self.policy, self.merge = state, policy, merge
         self.conversions: list[Conversion] = []
         self.seconds = 0.0
 
@@ -123,7 +133,7 @@ class Factorise(Callback):
                     trainer.model.replace(done.layer, layer.merge())
 
     def config(self) -> dict[str, Any]:
-        return settings(self) | {"rank": self._ranks or self._rank, "state": self.optimizer_state}
+        return settings(self) | {"state": self.optimizer_state}
 
     def state(self) -> dict[str, Any]:
         return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}
@@ -137,9 +147,10 @@ class Factorise(Callback):
     def _chosen(self, trainer: Trainer) -> list[Dense]:
         """The layers to cut; InputError for a name that is not there or is no Dense layer."""
         model = trainer.model
-        if self.layers is None:
+        names = self.layers or (list(self.rank) if isinstance(self.rank, dict) else [])
+        if not names:
             return [layer for layer in model.layers[:-1] if isinstance(layer, Dense)]
-        chosen = [model.layer(name) for name in self.layers]
+        chosen = [model.layer(name) for name in names]
         for layer in chosen:
             if not isinstance(layer, Dense):
                 what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"
@@ -147,10 +158,11 @@ class Factorise(Callback):
         return chosen  # type: ignore[return-value]
 
     def _rule_of(self, name: str) -> RankRule:
-        rule = self._ranks.get(name, self._rank)
-        if rule is None:
-            raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self._ranks)}")
-        return rule
+        if not isinstance(self.rank, dict):
+            return self.rank
+        if name not in self.rank:
+            raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self.rank)}")
+        return _rule(self.rank[name])
 
     def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:
         out, inner = layer.weight.shape
@@ -176,10 +188,6 @@ class Factorise(Callback):
             )  # fmt: skip
             return upper < 1, f"rank {rank} takes {median:.2f}× the time at batch {trainer.batch_size}"
         return True, f"rank {rank}"
-
-
-def _rule(rank: Rank) -> RankRule:
-    return rank if isinstance(rank, RankRule) else FixedRank(rank)
 
 
 def multiplications(shape: tuple[int, int], rank: int | None = None) -> int:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+import os
+from collections.abc import Iterator, Mapping, Sequence, Set
+from functools import partial
+from operator import methodcaller
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback, settings
+from gpunet.checks import on_device
 from gpunet.errors import LONGEST_VALUE, InputError, shown
 from gpunet.samples import Samples
 
@@ -19,24 +25,41 @@ if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
+DEEPEST, MOST = 32, 1_000_000  # levels and parts of a setting that are looked at
 
 
 def asked(trainer: Trainer, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What a run was asked to do: two that agree here are the same, step by step."""
-    plan, loss, optimizer = trainer.plan, trainer.loss, trainer.optimizer
+    plan = trainer.plan
     return {
         "layers": trainer.model.config(),
-        "loss": _described(loss, settings(loss)),
-        "optimizer": _described(optimizer, optimizer.settings),
+        **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
-        "seed": trainer.seed,
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,
         "data": _fingerprint(trainer, plan.train),
         "validation_data": None if plan.validation is None else _fingerprint(trainer, plan.validation),
-        "callbacks": [_described(callback, callback.config()) for callback in callbacks],
+        "callbacks": [_described(callback, told(callback, "config")) for callback in callbacks],
     }
+
+
+def exchangeable(trainer: Trainer, initial: Mapping[str, float]) -> dict[str, Any]:
+    """What callbacks may exchange in mid-training: the loss, the optimizer, by its `initial` settings, and the seed."""
+    return {
+        "loss": _described(trainer.loss, settings(trainer.loss)),
+        "optimizer": _described(trainer.optimizer, initial),
+        "seed": _comparable(trainer.seed),
+    }
+
+
+def told(callback: Callback, method: str) -> Mapping[str, Any]:
+    """What `config` or `state` of a callback returns; InputError where that is no dictionary."""
+    found = getattr(callback, method)()
+    if not _named(found):
+        name = f"{type(callback).__name__}.{method}()"
+        raise InputError(f"{name} returned {shown(found)}: expected a dictionary whose keys are texts")
+    return found  # type: ignore[no-any-return]
 
 
 def machine(backend: Backend) -> dict[str, Any]:
@@ -70,18 +93,92 @@ def _described(thing: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _comparable(value: Any) -> Any:
-    """A setting as JSON: numbers and words as they are, arrays by a digest, other objects by class and fields."""
-    if isinstance(value, np.generic):
+    """A setting as JSON, alike where its value is: numbers, words and lists as they are, others by class and parts.
+
+    Never raises, and ends: what lies deeper than DEEPEST, and a setting of more than MOST parts, is told by its class
+    alone.
+    """
+    try:
+        return _looked_at(value, (), itertools.count())
+    except Exception:  # of an object's own methods, too
+        return {"class": type(value).__name__}
+
+
+def _looked_at(value: Any, above: tuple[int, ...], visits: Iterator[int]) -> Any:
+    """A value as `_comparable` tells it, below those with the ids `above`."""
+    if next(visits) == MOST:
+        raise OverflowError
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.char != "g":
         value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, float | str) or (isinstance(value, int) and value.bit_length() < 10_000):
         return value
-    if isinstance(value, Mapping):
-        return {str(key): _comparable(each) for key, each in value.items()}
+    value = value.get() if on_device(value) else value
+    told: dict[str, Any] = {"class": type(value).__name__}
+    if id(value) in above:
+        return told | {"above": above[::-1].index(id(value))}
+    if len(above) == DEEPEST:
+        return told
+    look = partial(_looked_at, above=(*above, id(value)), visits=visits)
     if isinstance(value, list | tuple):
-        return [_comparable(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return {"shape": list(value.shape), "digest": hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:16]}
-    return _described(value, vars(value) if is_dataclass(value) and not isinstance(value, type) else {})
+        return [look(each) for each in value]
+    if _named(value):
+        return {name: look(each) for name, each in value.items()}
+    if isinstance(value, Set | Mapping):
+        items = value.items() if isinstance(value, Mapping) else value
+        return told | {"items": sorted(map(look, items), key=partial(json.dumps, sort_keys=True))}
+    return told | {name: look(each) for name, each in _parts(value).items()}
+
+
+def _named(value: Any) -> bool:
+    """Whether it is a dictionary whose keys are texts, looked at no further than a setting is."""
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in itertools.islice(value, MOST))
+
+
+def _parts(value: Any) -> Mapping[str, Any]:
+    """What a value consists of, by name: of objects what pickle would keep of them, else their attributes."""
+    match value:
+        case int():
+            return {"value": hex(value)}
+        case bytes() | bytearray() | memoryview():
+            return {"digest": _digest(value)}
+        case np.generic():
+            return {"dtype": str(value.dtype), "value": str(value) if value.dtype.char in "gG" else value.item()}
+        case np.ndarray() if not isinstance(value, np.ma.MaskedArray):
+            plain = not value.dtype.hasobject and value.dtype.char not in "gG"  # a long double's bytes are padded
+            content = {"digest": _digest(value.tobytes())} if plain else {"items": value.tolist()}
+            return {"dtype": str(value.dtype), "shape": value.shape, **content}
+        case os.PathLike():
+            return {"path": os.fspath(value)}
+        case ModuleType():
+            return {"name": value.__name__}
+        case type():
+            return {"name": f"{value.__module__}.{value.__qualname__}"}
+        case FunctionType():
+            name, defaults = f"{value.__module__}.{value.__qualname__}", (value.__defaults__, value.__kwdefaults__)
+            return {"name": name, "code": value.__code__, "defaults": defaults, "closure": value.__closure__}
+        case CodeType():
+            return {"digest": _digest(value.co_code), "constants": value.co_consts, "names": value.co_names}
+        case CellType():
+            return {"value": value.cell_contents}
+    if callable(value) and hasattr(value, "__wrapped__"):  # compiled by numba, say
+        return {"wraps": value.__wrapped__}
+    try:
+        reduced = copyreg.dispatch_table.get(type(value), methodcaller("__reduce_ex__", 4))(value)
+        if isinstance(reduced, str):
+            return {"name": reduced}
+        _, arguments, state, items = (*reduced, None, None)[:4]
+        of = [*(each for each in arguments if each is not type(value)), *itertools.islice(items or (), MOST)]
+    except Exception:
+        return getattr(value, "__dict__", {})
+    halves = state if isinstance(state, tuple) else (state,)
+    if not all(half is None or _named(half) for half in halves):
+        of, halves = [*of, state], ()
+    attributes = {name: each for half in halves if half for name, each in half.items()}
+    return attributes | ({"of": of} if of else {})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _fingerprint(trainer: Trainer, data: Samples) -> dict[str, Any]:
@@ -105,7 +202,8 @@ def difference(where: str, given: Any, held: Any) -> str:
             return f"{where} are {len(given)} here and {len(held)} there"
         found = [difference(f"{where} {i}", *pair) for i, pair in enumerate(zip(given, held, strict=True))]
         return next(filter(None, found), "")
-    return "" if given == held else f"{where} is {_said(given)} here and {_said(held)} there"
+    same = given == held or (given != given and held != held)  # NaN, too
+    return "" if same else f"{where} is {_said(given)} here and {_said(held)} there"
 
 
 def _said(value: Any) -> str:
@@ -119,7 +217,12 @@ def _entries(values: list[Any]) -> bool:
 
 def to_json(value: Any) -> str:
     """Numbers (NumPy's, too), text, lists and dictionaries as JSON; InputError for what a checkpoint cannot keep."""
-    return json.dumps(value, default=_plain)
+    try:
+        return json.dumps(value, default=_plain)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text, lists that hold themselves
+        raise InputError(f"a checkpoint keeps what JSON can hold, and that is not: {error}") from error
 
 
 def _plain(value: Any) -> Any:

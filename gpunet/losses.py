@@ -9,7 +9,7 @@ import copy
 from typing import Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import is_one_of
+from gpunet.checks import check_one_of, is_one_of, setting
 from gpunet.errors import InputError, shown
 
 Reduction = Literal["mean", "sum"]
@@ -23,6 +23,7 @@ class Loss:
     """
 
     activation: str | None = None  # what the model's last layer must have; None: anything
+    reduction: Reduction = setting(check_one_of, known=("mean", "sum"))
     _given = _held = False  # to a trainer, which works on a copy; by a trainer, as its own
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -34,8 +35,6 @@ class Loss:
                 f"this {type(self).__name__} was given to a trainer, which works on a copy: set {name} on "
                 "trainer.loss, or set trainer.loss to another loss"
             )
-        if name == "reduction" and not is_one_of(value, ("mean", "sum")):
-            raise InputError(f"unknown reduction {shown(value)}: expected 'mean' or 'sum'")
         object.__setattr__(self, name, value)
 
     def given(self) -> Self:

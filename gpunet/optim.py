@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet import checks
 from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
@@ -26,21 +27,17 @@ PLACES = {
 }  # fmt: skip
 
 
-class Setting:
+class Setting(checks.Setting):
     """A setting of an optimiser, a number within bounds; one set between steps holds from the next step on."""
 
     def __init__(self, **bounds: float) -> None:
-        self.bounds = bounds
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        super().__init__(check_range, **bounds)
 
     def __get__(self, optimizer: Optimizer, owner: type | None = None) -> float:
         return optimizer._settings[self.name]
 
-    def __set__(self, optimizer: Optimizer, value: float) -> None:
-        check_range(self.name, value, **self.bounds)
-        optimizer._set(self.name, float(value))
+    def _keep(self, optimizer: Optimizer, value: float) -> None:
+        optimizer._set(self.name, value)
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ class Optimizer:
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
     owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
+    initial: Mapping[str, float]  # the settings that it was attached with
 
     learning_rate = Setting(above=0)
     l2 = Setting(least=0)
@@ -93,7 +91,7 @@ class Optimizer:
 
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
-        self.ops = backend
+        self.ops, self.initial = backend, dict(self._settings)
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
         self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock(0, 0))])
 

@@ -13,9 +13,9 @@ from gpunet.checks import (
     check_flag,
     check_labels,
     check_lengths,
+    check_one_of,
     check_text,
     check_whole,
-    is_one_of,
     real_array,
 )
 from gpunet.errors import InputError, ShapeError, shown
@@ -84,8 +84,8 @@ class Samples:
             raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
         if classes is not None:
             check_whole("classes", classes)
-        if not (dtype is None or is_one_of(dtype, ("float32", "float64"))):
-            raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
+        if dtype is not None:
+            check_one_of("dtype", dtype, ("float32", "float64"))
         x = check_samples(x, what)
         labels = None if labels is None else check_labels(labels, classes, what)
         check_lengths(x, np.arange(len(x)) if labels is None else labels, what)

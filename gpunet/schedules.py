@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_flag, check_range, check_whole
+from gpunet.checks import check_flag, check_range, check_whole, setting
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
@@ -73,9 +73,10 @@ class Schedule(Callback):
 class ExponentialDecay(Schedule):
     """η·dᵉ in epoch e, 0 < d ≤ 1."""
 
+    factor: float = setting(check_range, above=0, most=1)
+
     def __init__(self, factor: float) -> None:
-        check_range("factor", factor, above=0, most=1)
-        self.factor = float(factor)
+        self.factor = factor
 
     def rate(self, place: int) -> float:
         """η·dᵉ."""
@@ -85,9 +86,11 @@ class ExponentialDecay(Schedule):
 class StepDecay(Schedule):
     """η·d^⌊e/k⌋ in epoch e: times d after every k epochs, 0 < d ≤ 1."""
 
+    factor: float = setting(check_range, above=0, most=1)
+    every: int = setting(check_whole)
+
     def __init__(self, factor: float, every: int) -> None:
-        check_range("factor", factor, above=0, most=1)
-        self.factor, self.every = float(factor), check_whole("every", every)
+        self.factor, self.every = factor, every
 
     def rate(self, place: int) -> float:
         """η·d^⌊e/k⌋."""
@@ -101,12 +104,13 @@ class CyclicalRate(Schedule):
     """
 
     each_step = True
+    low: float = setting(check_range, above=0, most=lambda cycle: vars(cycle).get("high", math.inf))
+    high: float = setting(check_range, least=lambda cycle: cycle.low)
+    half: int = setting(check_whole)
+    halve: bool = setting(check_flag)
 
     def __init__(self, low: float, high: float, half: int, *, halve: bool = False) -> None:
-        check_range("low", low, above=0)
-        check_range("high", high, least=low)
-        self.low, self.high, self.half = float(low), float(high), check_whole("half", half)
-        self.halve = check_flag("halve", halve)
+        self.low, self.high, self.half, self.halve = low, high, half, halve
 
     def rate(self, place: int) -> float:
         """low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half."""
@@ -119,10 +123,10 @@ class CosineDecay(Schedule):
     """least + ½(η − least)(1 + cos πt/T) in step t of the T of one fit (Loshchilov & Hutter 2017, without restarts)."""
 
     each_step = True
+    least: float = setting(check_range, least=0)
 
     def __init__(self, least: float = 0.0) -> None:
-        check_range("least", least, least=0)
-        self.least = float(least)
+        self.least = least
 
     def rate(self, place: int) -> float:
         """Half a cosine from η almost to `least`."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, as_floats, check_finite, check_range, check_whole, is_one_of, real_array
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.checks import as_array, as_floats, check_finite, check_one_of, check_range, check_whole, real_array
+from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
 from gpunet.stacked_block import Block, FloatArray, Floats, Scratch
@@ -94,8 +94,7 @@ def train(
     threshold = check_range("threshold", threshold, above=0)
     check_range("limit", limit, least=1)
     limit = check_whole("limit", limit)
-    if not is_one_of(dtype, ("float32", "float64")):
-        raise InputError(f"dtype is 'float32' or 'float64', got {shown(dtype)}")
+    check_one_of("dtype", dtype, ("float32", "float64"))
     backend = get_backend(device)
     if backend.name.startswith("cuda"):
         x, labels = real_array(x, "x"), as_array(labels, "labels")

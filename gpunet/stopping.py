@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_flag, check_range, check_text, check_whole
+from gpunet.checks import check_flag, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
@@ -26,24 +26,26 @@ class EarlyStopping(Callback):
     metric: smaller is better, or larger where it ends in "accuracy"; an improvement is one by more than `least`.
     restore_best: when training ends, for whatever reason, the model is what it was after its best epoch, in the layers
     that it had then. `epoch` (counted from 0) and `best` say which that was. Put it before `Factorise` in the list of
-    callbacks, so that factors are merged last.
+    callbacks, so that factors are merged last. Another metric set in mid-training is judged from its first epoch on.
     Raises InputError for settings out of range, and for a metric that the history does not have.
     """
+
+    metric: str = setting(check_text)
+    patience: int = setting(check_whole, of=" of epochs")
+    least: float = setting(check_range, least=0)
+    restore_best: bool = setting(check_flag)
 
     def __init__(
         self, metric: str = "validation_loss", patience: int = 5, *, least: float = 0.0, restore_best: bool = True
     ) -> None:
-        check_text("metric", metric)
-        check_range("least", least, least=0)
-        self.metric, self.patience = metric, check_whole("patience", patience, of=" of epochs")
-        self.least, self.restore_best = float(least), check_flag("restore_best", restore_best)
+        self.metric, self.patience, self.least, self.restore_best = metric, patience, least, restore_best
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Forget an earlier fit."""
         if self.metric in ("validation_loss", "validation_accuracy") and trainer.plan.validation is None:
             raise InputError(f"early stopping looks at {self.metric}: give fit its validation_data, too")
         self.best: float | None = None
-        self.epoch, self.waited = -1, 0
+        self.epoch, self.waited, self._judged = -1, 0, self.metric
         self._config: list[dict[str, Any]] = []
         self._weights: dict[str, Any] = {}
 
@@ -51,6 +53,8 @@ class EarlyStopping(Callback):
         """Keep the weights of a better epoch, count a worse one."""
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
+        if self.metric != self._judged:
+            self.best, self._judged = None, self.metric
         value = logs[self.metric]
         sign = 1 if self.metric.endswith("accuracy") else -1
         if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.least):
@@ -65,7 +69,7 @@ class EarlyStopping(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Give the model its best weights back."""
-        if self._weights:
+        if self.restore_best and self._weights:
             put_back(trainer.model, self._config, self._weights)
 
     def config(self) -> dict[str, Any]:
@@ -75,13 +79,14 @@ class EarlyStopping(Callback):
     def state(self) -> dict[str, Any]:
         """The best epoch, its weights, and how long ago that was."""
         kept = {"best": self.best, "epoch": self.epoch, "waited": self.waited, "config": self._config}
-        return kept | {f"weights/{name}": array for name, array in self._weights.items()}
+        return kept | {"judged": self._judged} | {f"weights/{name}": array for name, array in self._weights.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         for name, least in (("epoch", -1), ("waited", 0), *([] if state["best"] is None else [("best", -math.inf)])):
             check_range(name, state[name], least=least)
         self.best, self.epoch, self.waited = state["best"], state["epoch"], state["waited"]
+        self._judged = state.get("judged", self.metric)
         self._config = state["config"]
         prefix = "weights/"
         self._weights = {name.removeprefix(prefix): a for name, a in state.items() if name.startswith(prefix)}
@@ -94,9 +99,10 @@ class DivergenceGuard(Callback):
     spaced, or all. A loss that becomes NaN or infinite in mid-epoch raises the same error without this callback.
     """
 
+    times: float = setting(check_range, above=1)
+
     def __init__(self, times: float = 3.0) -> None:
-        check_range("times", times, above=1)
-        self.times = float(times)
+        self.times = times
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Look at the cost before training."""

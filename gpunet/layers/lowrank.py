@@ -26,7 +26,7 @@ class LowRankDense(Layer):
     """
 
     units: int = setting(check_whole, of=" of units")
-    rank: int = setting(check_whole)
+    rank: int = setting(check_whole, most=lambda layer: layer.units)
     activation: str = setting(check_activation)
     left: Array
     right: Array
@@ -46,9 +46,8 @@ class LowRankDense(Layer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.units, self.trainable = units, trainable
+        self.units, self.rank, self.trainable = units, rank, trainable
         self.activation = activation  # type: ignore[assignment]  # the setting knows None
-        self.rank = check_whole("LowRankDense's rank", rank, most=self.units)
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:

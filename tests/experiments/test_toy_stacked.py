@@ -343,7 +343,7 @@ def bad(**changes):
         (bad(threshold=-1.0), InputError, "threshold cannot be -1.0"),
         (bad(threshold=math.nan), InputError, "threshold cannot be nan"),
         (bad(limit=0), InputError, "limit cannot be 0"),
-        (bad(dtype="float16"), InputError, "dtype is 'float32' or 'float64', got 'float16'"),
+        (bad(dtype="float16"), InputError, "dtype is 'float16': expected one of float32, float64"),
         (bad(x=np.zeros(5)), ShapeError, r"x has shape \(5,\)"),
         (bad(labels=np.zeros(20)), ShapeError, r"labels \(20,\)"),
         (bad(x=np.zeros((0, 2)), labels=np.zeros(0)), ShapeError, r"x has shape \(0, 2\)"),

@@ -123,6 +123,61 @@ def test_a_switch_is_on_or_off(place, wrong):
         FLAGS[place](wrong)
 
 
+# Of each: what has the setting, its name, values that are none, one that is, and what is kept of it.
+LATE = {
+    "EarlyStopping patience": (gn.EarlyStopping, "patience", ["3", 0, 2.0, True], np.int8(2), 2),
+    "EarlyStopping least": (gn.EarlyStopping, "least", ["x", -1, float("nan")], np.float32(0.5), 0.5),
+    "EarlyStopping metric": (gn.EarlyStopping, "metric", [None, 3, b"loss"], "train_loss", "train_loss"),
+    "EarlyStopping restore_best": (gn.EarlyStopping, "restore_best", ["no", 1, None], np.False_, False),
+    "ExponentialDecay": (lambda: gn.ExponentialDecay(0.5), "factor", ["x", float("nan"), 3, 0], 1, 1.0),
+    "StepDecay factor": (lambda: gn.StepDecay(0.5, 2), "factor", ["x", float("nan"), 3, 0], 0.25, 0.25),
+    "StepDecay every": (lambda: gn.StepDecay(0.5, 2), "every", [0, 1.5, "2"], np.uint8(3), 3),
+    "CyclicalRate half": (lambda: gn.CyclicalRate(0.1, 0.2, 3), "half", [0, "3", None], 4, 4),
+    "CyclicalRate low": (lambda: gn.CyclicalRate(0.1, 0.2, 3), "low", [None, 0, 0.21], 0.2, 0.2),
+    "CyclicalRate high": (lambda: gn.CyclicalRate(0.1, 0.2, 3), "high", ["x", 0.09, float("inf")], 0.1, 0.1),
+    "CyclicalRate halve": (lambda: gn.CyclicalRate(0.1, 0.2, 3), "halve", ["no", 0], True, True),
+    "CosineDecay": (gn.CosineDecay, "least", ["x", -1e-9, None], 0.01, 0.01),
+    "DivergenceGuard": (gn.DivergenceGuard, "times", ["x", 1, float("inf")], 2, 2.0),
+    "Factorise pretrain": (gn.Factorise, "pretrain", [2, "x", -0.1], np.float16(0.5), 0.5),
+    "Factorise policy": (gn.Factorise, "policy", ["zz", None, []], "always", "always"),
+    "Factorise split": (gn.Factorise, "split", ["right", 1], "balanced", "balanced"),
+    "Factorise optimizer_state": (gn.Factorise, "optimizer_state", ["zz", None], "carry", "carry"),
+    "Factorise merge": (gn.Factorise, "merge", ["no", 0], False, False),
+    "Factorise layers": (gn.Factorise, "layers", [3, [3], [None]], ("2", "0"), ["2", "0"]),
+    "Factorise rank": (gn.Factorise, "rank", ["x", 0, 2.0, {"0": 0}, {0: 2}], 3, gn.FixedRank(3)),
+    "Factorise ranks": (gn.Factorise, "rank", [None], {"0": 3}, {"0": gn.FixedRank(3)}),
+    "Loss reduction": (gn.SquaredError, "reduction", ["all", None, []], "sum", "sum"),
+    "Adam beta1": (gn.Adam, "beta1", ["x", 1, None], np.float32(0.5), 0.5),
+    "Trainer seed": (lambda: trainer(), "seed", ["x", -1, 2.0, None], np.int16(3), 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", LATE)
+def test_a_setting_is_checked_whenever_it_is_set(place):
+    make, name, wrong, right, kept = LATE[place]
+    thing = make()
+    before = getattr(thing, name)
+    for value in wrong:
+        with pytest.raises(InputError, match=r": expected ") as caught:
+            setattr(thing, name, value)
+        assert str(caught.value).isprintable()
+        assert getattr(thing, name) == before
+    setattr(thing, name, right)
+    assert (getattr(thing, name), type(getattr(thing, name))) == (kept, type(kept))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(gn.Factorise, "state"), (gn.CosineDecay, "rate"), (gn.EarlyStopping, "config"), (gn.Callback, "steps")],
+)
+def test_a_method_of_a_callback_gives_way_to_a_function_only(make, name):
+    thing = make()
+    with pytest.raises(InputError, match=f"{name} of a {make.__name__} is a method: expected a function, got 'carry'"):
+        setattr(thing, name, "carry")
+    setattr(thing, name, lambda: "mine")
+    assert getattr(thing, name)() == "mine"
+
+
 @pytest.mark.parametrize("name", ["adam", "Adam", "ADAM", None])
 def test_the_usual_name_of_an_optimizer(name):
     learner, other = trainer(optimizer=name, seed=2), trainer(optimizer=gn.Adam(), seed=2)
@@ -156,7 +211,7 @@ def test_what_is_no_optimizer(optimizer, message):
         (lambda: gn.Trainer(gn.Sequential([gn.Dense(3)]), device=3), "device is 3: expected 'auto', 'cpu'"),
         (
             lambda: gn.Trainer(gn.Sequential([gn.Dense(3)]), dtype=np.float32),
-            "dtype is 'float32' or 'float64', got the class",
+            "dtype is the class float32: expected one of float32, float64",
         ),
         (lambda: gn.Sequential(gn.Dense(3)), "layers is .*Dense.*: expected a list of layers"),
         (lambda: gn.Sequential([gn.Dense]), "layers hold the class Dense: expected layers such as"),

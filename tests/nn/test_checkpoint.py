@@ -350,6 +350,181 @@ def test_what_json_cannot_hold_is_named(tmp_path):
         start()[2](callbacks=[Odd()], checkpoint=tmp_path)
 
 
+class Told(Callback):
+    """Has the state and the configuration that it is given."""
+
+    def __init__(self, state=None, config=None):
+        self.told, self.own, self.found = state, {} if config is None else config, None
+
+    def state(self):
+        return self.told
+
+    def restore(self, state):
+        self.found = state
+
+    def config(self):
+        return self.own
+
+
+circle: list = []
+circle.append(circle)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, r"Told.state\(\) returned None: expected a dictionary whose keys are texts"),
+        ([1, 2], r"Told.state\(\) returned \[1, 2\]: expected"),
+        ({3: 4}, r"Told.state\(\) returned \{3: 4\}: expected"),
+        ({"seen": np.array([None])}, r"Told.state\(\)\['seen'\] has dtype object: expected real numbers"),
+        ({"seen": np.zeros(2, "M8[s]")}, r"Told.state\(\)\['seen'\] has dtype datetime64\[s\]: expected"),
+        ({"seen": np.ma.array([1, 2], mask=[0, 1])}, r"Told.state\(\)\['seen'\] is a masked array"),
+        ({"seen": [np.zeros(2)]}, r"Told.state\(\) cannot be kept: .* got ndarray"),
+        ({"seen": {(1, 2): 3}}, r"Told.state\(\) cannot be kept: .* keys must be str"),
+        ({"seen": circle}, r"Told.state\(\) cannot be kept: .* Circular"),
+    ],
+)  # fmt: skip
+def test_a_state_that_cannot_be_kept_is_named_at_the_first_save(state, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        start()[2](callbacks=[gn.Factorise(), Told(state)], checkpoint=tmp_path, checkpoint_every=0.25)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_configuration_that_is_none_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"Told.config\(\) returned \[1\]: expected a dictionary"):
+        start()[2](callbacks=[Told({}, [1])], checkpoint=tmp_path)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    state = {"scalar": np.array(5.0), "none": np.zeros((0, 3), "int8"), "big": np.arange(3, dtype=">f4"), "word": "a"}
+    start()[2](callbacks=[Told(state)], checkpoint=tmp_path)
+    start()[2](callbacks=[told := Told(state)], checkpoint=tmp_path, resume=True)
+    assert told.found.keys() == state.keys()
+    assert told.found["word"] == "a"
+    for name in ("scalar", "none", "big"):
+        np.testing.assert_array_equal(told.found[name], state[name], strict=name != "big")
+
+
+# -- exchanged in mid-training ----------------------------------------------------------------------------------------
+
+
+class Change(Callback):
+    """Changes the trainer after its first epoch, before a step, or as training begins."""
+
+    def __init__(self, change, when="epoch"):
+        self.change, self.when = change, when
+
+    def on_fit_begin(self, trainer):
+        if self.when == "begin":
+            self.change(trainer)
+
+    def steps(self, total):
+        return () if isinstance(self.when, str) else (self.when,)
+
+    def on_step(self, trainer, step):
+        self.change(trainer)
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        if (self.when, epoch) == ("epoch", 0):
+            self.change(trainer)
+
+
+# Of each: what a callback does, what a run has then, and how the difference from the beginning is named.
+EXCHANGED = {
+    "loss": (
+        lambda t: setattr(t, "loss", "squared_error"), lambda: {"loss": "squared_error"},
+        'loss class is "SoftmaxCrossEntropy" here and "SquaredError" there',
+    ),
+    "reduction": (
+        lambda t: setattr(t.loss, "reduction", "sum"), lambda: {"loss": gn.SoftmaxCrossEntropy("sum")},
+        'loss reduction is "mean" here and "sum" there',
+    ),
+    "seed": (lambda t: setattr(t, "seed", 9), lambda: {"seed": 9}, "seed is 3 here and 9 there"),
+    "optimizer": (
+        lambda t: setattr(t, "optimizer", gn.SGD(0.1, 0.9)), lambda: {"optimizer": gn.SGD(0.1, 0.9)},
+        'optimizer class is "Adam" here and "SGD" there',
+    ),
+    "settings": (
+        lambda t: setattr(t, "optimizer", gn.Adam(0.03, l2=1e-3)), lambda: {"optimizer": gn.Adam(0.03, l2=1e-3)},
+        r"optimizer learning_rate is 0\.02 here and 0\.03 there",
+    ),
+}  # fmt: skip
+
+
+def changing(change, interrupt=None, folder=None, when="epoch", loss="softmax_cross_entropy", optimizer=None, seed=3):
+    """A run whose trainer is changed, saved before each step; resumed where its folder holds a checkpoint."""
+    trainer = gn.Trainer(gn.Sequential(net()), loss, optimizer or gn.Adam(0.02), device="numpy", seed=seed)
+    callbacks = [Change(change, when), gn.ExponentialDecay(0.7), Interrupt(interrupt)]
+    options = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0.25, "resume": True}
+    trainer.fit(*data(), epochs=3, batch_size=BATCH, callbacks=callbacks, **options)
+    return trainer
+
+
+@pytest.mark.parametrize("what", EXCHANGED)
+def test_what_a_callback_exchanged_is_what_the_run_is_resumed_with(what, tmp_path):
+    change, then, message = EXCHANGED[what]
+    want = everything(changing(change))
+    for at in (2, 4, 5, 8, 10):
+        folder = tmp_path / str(at)
+        with pytest.raises(Interrupted):
+            changing(change, at, folder)
+        if at > 3:
+            with pytest.raises(InputError, match=rf"of another run: {message}; resume with what that run had, or"):
+                changing(change, None, folder)
+            with pytest.raises(InputError, match=r"of another run: loss (class|reduction) is .* here and .* there"):
+                changing(change, None, folder, **then() | {"loss": gn.SquaredError("sum")})
+            with pytest.raises(Interrupted):
+                changing(change, at + 1, folder, **then())  # and be interrupted again
+        assert_same(everything(changing(change, None, folder, **(then() if at > 3 else {}))), want)
+
+
+@pytest.mark.parametrize("what", EXCHANGED)
+def test_what_is_exchanged_as_training_begins_is_exchanged_again(what, tmp_path):
+    change, then, _ = EXCHANGED[what]
+    want = everything(changing(change, when="begin"))
+    for options in ({}, then()):
+        folder = tmp_path / str(len(options))
+        with pytest.raises(Interrupted):
+            changing(change, 6, folder, "begin")
+        assert_same(everything(changing(change, None, folder, "begin", **options)), want)
+
+
+def test_a_seed_set_in_mid_epoch_is_saved_with_the_next_epoch(tmp_path):
+    """The order of the epoch that runs is not what seed and epoch say."""
+    change, then, _ = EXCHANGED["seed"]
+    want = everything(changing(change, when=5))
+    for at, step, options in ((7, 5, {}), (8, 8, then()), (9, 9, then()), (11, 11, then())):
+        folder = tmp_path / str(at)
+        with pytest.raises(Interrupted):
+            changing(change, at, folder, when=5)
+        assert json.loads(read(folder / FILE)[1][KEY])["step"] == step
+        assert_same(everything(changing(change, None, folder, when=5, **options)), want)
+
+
+def test_settings_of_the_same_optimizer_are_not_exchanged(tmp_path):
+    def change(trainer):
+        trainer.optimizer.learning_rate, trainer.optimizer.l2 = 0.05, 1e-3
+
+    with pytest.raises(Interrupted):
+        changing(change, 6, tmp_path)
+    assert_same(everything(changing(change, None, tmp_path)), everything(changing(change)))
+
+
+def test_a_checkpoint_that_does_not_say_what_was_exchanged(tmp_path):
+    with pytest.raises(Interrupted):
+        start()[2](6, checkpoint=tmp_path, checkpoint_every=0.25)
+    arrays, metadata = read(tmp_path / FILE)
+    saved = json.loads(metadata.pop(KEY))
+    del saved["exchanged"]
+    (tmp_path / FILE).write_bytes(seal(arrays, metadata | {KEY: json.dumps(saved)}))
+    undisturbed, _, fit = start()
+    fit()
+    resumed, _, fit = start()
+    fit(checkpoint=tmp_path, resume=True)
+    assert_same(everything(resumed), everything(undisturbed))
+
+
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -565,7 +740,7 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
         ),
         ({"callbacks": [gn.Factorise(0.4, 3)]}, "callbacks 0 rank rank is 3 here and 2 there"),
         ({"callbacks": [gn.Factorise(0.4, gn.Energy(0.9))]}, 'callbacks 0 rank class is "Energy" here and "FixedRank"'),
-        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 layers is"),
+        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 rank is"),
         ({"callbacks": [gn.Factorise(0.5, 2)]}, "callbacks 0 pretrain is 0.5 here and 0.4 there"),
         ({"callbacks": [gn.Factorise(0.4, 2, state="carry")]}, 'callbacks 0 state is "carry" here and "restart" there'),
         ({"callbacks": [gn.Factorise(0.4, 2, merge=False)]}, "callbacks 0 merge is false here and true there"),

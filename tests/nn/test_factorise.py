@@ -114,6 +114,23 @@ def test_layers_and_ranks_by_name(data):
     assert kinds.seen[-1] == "FDF"  # the last layer, too, where it is asked for
 
 
+def test_a_rank_set_late_is_the_one_that_is_cut_to(data):
+    for rank, layers, found in ((3, None, "FFD"), ({"2": 4}, None, "DFD"), (4, ["2"], "DFD"), ({}, ["2"], None)):
+        trainer, kinds, cut = learner(), Kinds(), gn.Factorise(0, {"0": 2}, merge=False)
+        cut.rank, cut.layers = rank, layers
+        if found is None:
+            with pytest.raises(InputError, match="no rank for the layer '2'"):
+                trainer.fit(*data, batch_size=30, callbacks=[cut])
+            continue
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[cut, kinds])
+        assert kinds.seen[-1] == found
+        assert {c.rank for c in cut.conversions} == {3 if rank == 3 else 4}
+    cut = gn.Factorise(0, {"0": 2})
+    cut.rank["0"] = 3
+    learner().fit(*data, batch_size=30, callbacks=[cut])
+    assert [(c.layer, c.rank) for c in cut.conversions] == [("0", 3)]
+
+
 def test_layers_that_do_not_pay_stay_dense_and_are_named(data):
     trainer = learner()
     cut = gn.Factorise(0.5, {"0": 11, "2": 4}, merge=False)  # break-even of 30×16: 10.4
@@ -177,7 +194,7 @@ def test_counts_are_those_of_the_document():
         ({"rank": 2.5}, "rank is 2.5"),
         ({"rank": {"0": 0}}, "rank is 0"),
         ({"rank": 2, "split": "right"}, "split is 'right': expected one of left, balanced"),
-        ({"rank": 2, "state": "keep"}, "state is 'keep'"),
+        ({"rank": 2, "state": "keep"}, "optimizer_state is 'keep': expected one of restart, carry, carry-both"),
         ({"rank": 2, "policy": "hope"}, "policy is 'hope': expected one of count, measured, always"),
     ],
 )

@@ -101,6 +101,33 @@ def test_decays_and_cycles_go_on_over_calls_of_fit(name, data):
     np.testing.assert_allclose(parts, rates(schedule(), data), rtol=1e-12)
 
 
+class Sets(Callback):
+    """Sets attributes of another callback after an epoch."""
+
+    def __init__(self, other, epoch, **values):
+        self.other, self.epoch, self.values = other, epoch, values
+
+    def on_epoch_end(self, trainer, epoch, logs):
+        if epoch == self.epoch:
+            for name, value in self.values.items():
+                setattr(self.other, name, value)
+
+
+def test_settings_of_schedules_take_effect_when_they_are_set(data):
+    def of(schedule, **values):
+        seen = Rates()
+        made().fit(*data, epochs=3, batch_size=10, callbacks=[Sets(schedule, 0, **values), schedule, seen])
+        return seen.seen[4:]
+
+    epoch, step = np.repeat([1, 2], 4), np.arange(4, 12)
+    np.testing.assert_allclose(of(gn.ExponentialDecay(0.9), factor=0.2), 0.5 * 0.2**epoch, rtol=1e-12)
+    np.testing.assert_allclose(of(gn.StepDecay(0.1, 9), factor=0.5, every=1), 0.5 * 0.5**epoch, rtol=1e-12)
+    cosine = 0.2 + 0.15 * (1 + np.cos(np.pi * step / 12))
+    np.testing.assert_allclose(of(gn.CosineDecay(), least=0.2), cosine, rtol=1e-12)
+    cycle = of(gn.CyclicalRate(1, 4, 3), high=14, low=11, half=1)
+    np.testing.assert_allclose(cycle, [11, 14] * 4, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", TORCH)
 def test_the_optimiser_gets_its_own_rate_back(name, data):
     trainer = made()
@@ -205,6 +232,24 @@ def test_it_stops_after_the_patience_and_restores_the_best(metric, values, optio
     assert trainer.stopped == (f"{metric} has not improved for {waited} epochs" if waited < 8 and epochs < 7 else "")
     if options.get("restore_best", True) and best is not None:
         assert (stopping.epoch, stopping.best) == (best, values[best])
+    for name, value in trainer.model.parameters.items():
+        np.testing.assert_array_equal(value, script.weights[epochs - 1 if best is None else best][name])
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs", "best"),
+    [
+        ({"patience": 4}, 7, 6), ({"patience": 1}, 4, 2), ({"restore_best": False}, 6, None),
+        ({"metric": "other_accuracy"}, 7, 6), ({"least": 3.5}, 6, 2),
+    ],
+)  # fmt: skip
+def test_settings_of_early_stopping_take_effect_in_mid_training(values, epochs, best, data):
+    """Another metric is not compared with the best of the one before."""
+    script, other = Script("error", [5, 4, 3, 3, 4, 3, 0]), Script("other_accuracy", [9, 9, 9, 0, 0.1, 0.2, 0.3])
+    stopping, trainer = gn.EarlyStopping("error", 3), made()
+    late = Sets(stopping, 2, **values)
+    history = trainer.fit(*data, epochs=7, batch_size=10, callbacks=[script, other, stopping, late])
+    assert len(history.epochs) == epochs
     for name, value in trainer.model.parameters.items():
         np.testing.assert_array_equal(value, script.weights[epochs - 1 if best is None else best][name])
 

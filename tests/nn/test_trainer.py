@@ -347,8 +347,11 @@ def test_data_of_another_shape_than_before(rng):
         (lambda: gn.Sequential([layer := gn.Dense(3), layer]), "stands twice"),
         (lambda: trainer(dtype="float16"), "float32"),
         (lambda: gn.Trainer(gn.Sequential([gn.Dense(2)]), "hinge"), "unknown loss 'hinge'"),
-        (lambda: gn.SoftmaxCrossEntropy("total"), "unknown reduction"),
-        (lambda: trainer(seed=-1).fit(X, Y), "a seed is an integer"),
+        (
+            lambda: gn.SoftmaxCrossEntropy("total"),
+            "SoftmaxCrossEntropy's reduction is 'total': expected one of mean, sum",
+        ),
+        (lambda: trainer(seed=-1).fit(X, Y), "Trainer's seed is -1: expected a whole number ≥ 0"),
         (lambda: trainer().fit(X, Y, epochs=-1), "epochs ≥ 0"),
         (lambda: trainer().fit(X, Y, batch_size=0), "batch_size ≥ 1"),
         (
