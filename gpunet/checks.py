@@ -178,7 +178,7 @@ def check_text(name: str, value: Any) -> str:
     """The text; InputError for what is none."""
     if not isinstance(value, str):
         raise InputError(f"{name} is {shown(value)}: expected a text")
-    return value
+    return str.__str__(value)  # of a class of its own, too, whose methods may be anything
 
 
 def is_one_of(value: Any, known: Collection[str]) -> bool:
@@ -193,7 +193,7 @@ def check_one_of(name: str, value: Any, known: Collection[str]) -> str:
     """The setting; InputError where it is none of the names."""
     if not is_one_of(value, known):
         raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
-    return str(value)
+    return str.__str__(value)
 
 
 def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:

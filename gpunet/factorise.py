@@ -13,6 +13,7 @@ import numpy as np
 from gpunet.callbacks import Callback, settings
 from gpunet.checks import as_list, check_flag, check_one_of, check_range, setting
 from gpunet.errors import InputError, shown
+from gpunet.interrupts import undivided
 from gpunet.layers import Dense, LowRankDense
 from gpunet.layers.dense import SPLITS
 from gpunet.linalg import BreakEven, FixedRank, svd
@@ -117,7 +118,8 @@ class Factorise(Callback):
     def on_step(self, trainer: Trainer, step: int) -> None:
         began = time.perf_counter()
         for layer in self._chosen(trainer):
-            self.conversions.append(self._convert(trainer, layer))
+            with undivided():  # a layer that is cut will be merged
+                self.conversions.append(self._convert(trainer, layer))
         trainer.backend.synchronize()
         self.seconds += time.perf_counter() - began
         kept = [c for c in self.conversions if not c.converted]

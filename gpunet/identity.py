@@ -193,15 +193,20 @@ def _fingerprint(trainer: Trainer, data: Samples) -> dict[str, Any]:
 def difference(where: str, given: Any, held: Any) -> str:
     """Where what is given first differs from what the checkpoint holds, in words; "" where nothing does."""
     if isinstance(given, dict) and isinstance(held, dict):
-        both = [key for key in given if key in held]
-        found = [difference(f"{where} {key}".lstrip(), given[key], held[key]) for key in both]
-        if any(found) or given.keys() == held.keys():
-            return next(filter(None, found), "")
-    elif isinstance(given, list) and isinstance(held, list) and (len(given) == len(held) or _entries(given + held)):
+        for key in [*given, *(key for key in held if key not in given)]:
+            inner = f"{where} {key}".lstrip()
+            if key not in held:
+                return f"{inner} is given here and not there"
+            if key not in given:
+                return f"{inner} is given there and not here"
+            if found := difference(inner, given[key], held[key]):
+                return found
+        return ""
+    if isinstance(given, list) and isinstance(held, list) and (len(given) == len(held) or _entries(given + held)):
         if len(given) != len(held):
             return f"{where} are {len(given)} here and {len(held)} there"
-        found = [difference(f"{where} {i}", *pair) for i, pair in enumerate(zip(given, held, strict=True))]
-        return next(filter(None, found), "")
+        each = (difference(f"{where} {i}", *pair) for i, pair in enumerate(zip(given, held, strict=True)))
+        return next(filter(None, each), "")
     same = given == held or (given != given and held != held)  # NaN, too
     return "" if same else f"{where} is {_said(given)} here and {_said(held)} there"
 

@@ -27,7 +27,7 @@ PLACES = {
 }  # fmt: skip
 
 
-class Setting(checks.Setting):
+class _Setting(checks.Setting):
     """A setting of an optimiser, a number within bounds; one set between steps holds from the next step on."""
 
     def __init__(self, **bounds: float) -> None:
@@ -65,8 +65,8 @@ class Optimizer:
     owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
     initial: Mapping[str, float]  # the settings that it was attached with
 
-    learning_rate = Setting(above=0)
-    l2 = Setting(least=0)
+    learning_rate = _Setting(above=0)
+    l2 = _Setting(least=0)
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
         self._settings: dict[str, float] = {}
@@ -231,7 +231,7 @@ class SGD(Optimizer):
 
     linear = ("velocity",)
 
-    momentum = Setting(least=0, below=1)
+    momentum = _Setting(least=0, below=1)
 
     def __init__(self, learning_rate: float, momentum: float = 0.0, l2: float = 0.0) -> None:
         super().__init__(learning_rate, l2)
@@ -263,9 +263,9 @@ class Adam(Optimizer):
     linear = ("first",)
     counts_steps = True
 
-    beta1 = Setting(least=0, below=1)
-    beta2 = Setting(least=0, below=1)
-    epsilon = Setting(above=0)
+    beta1 = _Setting(least=0, below=1)
+    beta2 = _Setting(least=0, below=1)
+    epsilon = _Setting(above=0)
 
     def __init__(
         self,

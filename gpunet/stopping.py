@@ -11,6 +11,7 @@ import numpy as np
 from gpunet.callbacks import Callback, settings
 from gpunet.checks import check_flag, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
+from gpunet.interrupts import undivided
 from gpunet.samples import Samples
 from gpunet.serialize import arrays_of, put_back
 
@@ -58,10 +59,11 @@ class EarlyStopping(Callback):
         value = logs[self.metric]
         sign = 1 if self.metric.endswith("accuracy") else -1
         if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.least):
-            self.best, self.epoch, self.waited = value, epoch, 0
-            if self.restore_best:
-                self._config = trainer.model.config()
-                self._weights = {name: np.array(array) for name, array in arrays_of(trainer.model).items()}
+            with undivided():
+                self.best, self.epoch, self.waited = value, epoch, 0
+                if self.restore_best:
+                    self._config = trainer.model.config()
+                    self._weights = {name: np.array(array) for name, array in arrays_of(trainer.model).items()}
         else:
             self.waited += 1
         if self.waited >= self.patience:

@@ -16,6 +16,7 @@ from typing import Any
 
 from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, shown
+from gpunet.identity import difference
 from gpunet.rng import check_seed, stream
 from gpunet.sweep.parameters import Parameter, Value, parse_parameter
 
@@ -80,7 +81,7 @@ class Spec:
 
     def difference(self, held: dict[str, Any]) -> str:
         """Where the sweep held by a storage first differs from this one, in words; "" where it does not."""
-        return _difference("", self.to_json(), held)
+        return difference("", self.to_json(), held)
 
     def numbers(self, stage: int) -> range:
         """The trials of a stage, 1 … stages."""
@@ -167,17 +168,3 @@ def none_completed(rows: Sequence[dict[str, Any]], errors: Mapping[int, str]) ->
     told = " and ".join(f"{count} {state}" for state, count in counts.items() if count)
     reason = f", the first with: {errors[min(errors)]}" if errors else ""
     return f"of {len(rows)} trials none completed, {told}{reason}"
-
-
-def _difference(where: str, mine: Any, held: Any) -> str:
-    if isinstance(mine, dict) and isinstance(held, dict):
-        for key in [*mine, *(key for key in held if key not in mine)]:
-            inner = f"{where} {key}".strip()
-            if key not in held or key not in mine:
-                return (
-                    f"{inner} is {'not ' if key not in mine else ''}given here and {'not ' if key in mine else ''}there"
-                )
-            if found := _difference(inner, mine[key], held[key]):
-                return found
-        return ""
-    return "" if mine == held else f"{where} is {json.dumps(mine)} here and {json.dumps(held)} there"

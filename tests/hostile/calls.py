@@ -49,11 +49,6 @@ REFUSED = {  # a right call, which can come to nothing here
     },
     "datasets.load_cifar10_batches": "not in",
 }
-UNMENDED = {  # classes with attributes that are taken as they are, and trip up what uses them
-    "CosineDecay": "least", "CyclicalRate": "half halve high low", "ExponentialDecay": "factor",
-    "StepDecay": "every factor", "DivergenceGuard": "times", "EarlyStopping": "least metric patience restore_best",
-    "Factorise": "layers merge policy pretrain",
-}  # fmt: skip
 Maker = Callable[[], Any]
 
 

@@ -740,7 +740,7 @@ def run_with(layers=net, loss="softmax_cross_entropy", optimizer=None, dtype="fl
         ),
         ({"callbacks": [gn.Factorise(0.4, 3)]}, "callbacks 0 rank rank is 3 here and 2 there"),
         ({"callbacks": [gn.Factorise(0.4, gn.Energy(0.9))]}, 'callbacks 0 rank class is "Energy" here and "FixedRank"'),
-        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 rank is"),
+        ({"callbacks": [gn.Factorise(0.4, {"0": 2})]}, "callbacks 0 rank 0 is given here and not there"),
         ({"callbacks": [gn.Factorise(0.5, 2)]}, "callbacks 0 pretrain is 0.5 here and 0.4 there"),
         ({"callbacks": [gn.Factorise(0.4, 2, state="carry")]}, 'callbacks 0 state is "carry" here and "restart" there'),
         ({"callbacks": [gn.Factorise(0.4, 2, merge=False)]}, "callbacks 0 merge is false here and true there"),

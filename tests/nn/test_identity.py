@@ -137,7 +137,9 @@ def test_settings_are_compared_by_value(kind):
         assert difference(one, other) == ""
     for other in others:
         for pair in ((same[0], other), (other, same[0])):
-            assert re.fullmatch(r"it.* (is .* here and .* there|are \d+ here and \d+ there)", difference(*pair))
+            assert re.fullmatch(
+                r"it.* (is .* here and .* there|is given .* and not .*|are \d+ here and \d+ there)", difference(*pair)
+            )
 
 
 def test_plain_settings_keep_their_form():

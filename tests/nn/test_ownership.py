@@ -470,8 +470,10 @@ def test_settings_of_a_layer_in_no_model_take_effect():
     assert model.parameters["3.weight"].shape == (4, 64)
     assert "5.weight" in model.parameters  # the ReLU has a place of its own
     low = gn.LowRankDense(6, 2)
-    low.rank = 7
-    with pytest.raises(InputError, match="rank 7"):
+    with pytest.raises(InputError, match="rank is 7: expected a whole number from 1 to 6"):
+        low.rank = 7
+    low.rank, low.units = 6, 5
+    with pytest.raises(InputError, match="rank 6 takes rows of at least 6 features and has as many units"):
         low.spec((8,))
 
 
