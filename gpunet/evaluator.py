@@ -10,7 +10,7 @@ import numpy as np
 from gpunet import losses
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import check_finite, check_one_of, check_shape, check_text, check_whole, fixed, setting
+from gpunet.checks import DTYPES, check_finite, check_one_of, check_shape, check_text, check_whole, fixed, setting
 from gpunet.errors import DataError, DivergedError, InputError, ShapeError
 from gpunet.model import Sequential, check_model
 from gpunet.samples import Samples, check_samples
@@ -30,7 +30,7 @@ class Evaluator:
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
     ) -> None:
-        self.dtype = check_one_of("dtype", dtype, ("float32", "float64"))
+        self.dtype = check_one_of("dtype", dtype, DTYPES)
         self.model = check_model(model)
         self.backend, self.seed = get_backend(device), seed
         self._life: object = None  # the model's, since it was built, that belongs to what is attached

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
+    DTYPES,
     check_finite,
     check_flag,
     check_labels,
@@ -85,7 +86,7 @@ class Samples:
         if classes is not None:
             check_whole("classes", classes)
         if dtype is not None:
-            check_one_of("dtype", dtype, ("float32", "float64"))
+            check_one_of("dtype", dtype, DTYPES)
         x = check_samples(x, what)
         labels = None if labels is None else check_labels(labels, classes, what)
         check_lengths(x, np.arange(len(x)) if labels is None else labels, what)

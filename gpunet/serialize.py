@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import MOST_DIMENSIONS, as_floats
+from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
@@ -111,7 +111,7 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
         shape, dtype = tuple(description["input_shape"]), description["dtype"]
         if not 1 <= len(shape) <= MOST_DIMENSIONS or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
             raise ValueError(f"samples of shape {shape}")
-        if dtype not in ("float32", "float64"):
+        if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype}")
         model.parameter_shapes(shape)
     except DataError:

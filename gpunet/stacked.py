@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpunet import stacked_cuda
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, as_floats, check_finite, check_one_of, check_range, check_whole, real_array
+from gpunet.checks import DTYPES, as_array, as_floats, check_finite, check_one_of, check_range, check_whole, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
@@ -94,7 +94,7 @@ def train(
     threshold = check_range("threshold", threshold, above=0)
     check_range("limit", limit, least=1)
     limit = check_whole("limit", limit)
-    check_one_of("dtype", dtype, ("float32", "float64"))
+    check_one_of("dtype", dtype, DTYPES)
     backend = get_backend(device)
     if backend.name.startswith("cuda"):
         x, labels = real_array(x, "x"), as_array(labels, "labels")
