@@ -31,7 +31,6 @@ from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.identity import asked, difference, exchangeable, machine, to_json, told
 from gpunet.limits import DAMAGE
 from gpunet.model import Sequential
-from gpunet.rng import BATCHES, stream
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, read, seal
 
@@ -86,7 +85,6 @@ class Checkpoints(Callback):
         self.run = json.loads(to_json(asked(trainer, self.callbacks)))
         self.machine = machine(trainer.backend)
         self.optimizer, self.initial = trainer.optimizer, dict(trainer.optimizer.settings)
-        self.seed = trainer.seed
         if self.resume and self.path.exists():
             self.saved = load(self.path)
             run = self.saved[1]["run"]
@@ -174,16 +172,12 @@ class Checkpoints(Callback):
 
     def on_step(self, trainer: Trainer, step: int) -> None:
         """Save the state before `step`, unless the one before is worth more: this one has diverged, or has no order."""
-        if trainer.tally.first_bad() < 0 and trainer.finite() and self._in_order(trainer, step):
+        if trainer.tally.first_bad() < 0 and trainer.finite() and self._in_order(trainer):
             self._save(trainer, step)
 
-    def _in_order(self, trainer: Trainer, step: int) -> bool:
-        """Whether seed and epoch say the epoch's order: not where a callback has set the seed since that was drawn."""
-        plan = trainer.plan
-        if trainer.seed == self.seed or step % plan.per_epoch == 0 or not plan.shuffle:
-            return True
-        order = stream(trainer.seed, BATCHES, trainer.epoch).permutation(len(plan.train))
-        return np.array_equal(trainer.backend.to_host(trainer._order), order)
+    def _in_order(self, trainer: Trainer) -> bool:
+        """Whether seed and epoch tell the epoch's order: not where a callback has set either since that was drawn."""
+        return np.array_equal(trainer.backend.to_host(trainer._order), trainer.plan.order(trainer.seed, trainer.epoch))
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Save the state after the last step, before other callbacks have the last word on the model."""

@@ -12,6 +12,36 @@ from typing import Any
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+class _Waiting:
+    """The handler of a block; once that is over, and somebody has kept it, the one that was there before."""
+
+    def __init__(self) -> None:
+        self.over, self.first = False, 0  # the signal that waits
+        self.handlers: dict[int, Any] = {}
+        for number in SIGNALS:
+            handler: Any = signal.getsignal(number)
+            while isinstance(handler, _Waiting) and handler.over:
+                handler = handler.handlers[number]
+            if callable(handler):
+                self.handlers[number] = handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.over or self.first:
+            self.handlers[number](number, frame)
+        else:
+            self.first = number
+
+    def begin(self) -> None:
+        for number in self.handlers:
+            signal.signal(number, self)
+
+    def end(self) -> None:
+        """Leave handlers alone that were set since."""
+        for number, handler in self.handlers.items():
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def undivided() -> Iterator[None]:
     """A signal that Python handles, as it does Ctrl-C, waits for the end of the block; a second one does not.
@@ -21,29 +51,15 @@ def undivided() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    found: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
-    handlers = {number: handler for number, handler in found.items() if callable(handler)}
-    waiting: list[int] = []
-
-    def wait(number: int, frame: FrameType | None) -> None:
-        if waiting:
-            handlers[number](number, frame)
-        else:
-            waiting.append(number)
-
+    waiting = _Waiting()
     try:
-        for number in handlers:
-            signal.signal(number, wait)
+        waiting.begin()
         yield
     finally:
         try:
-            _handle(handlers)
+            waiting.end()
         finally:  # a signal may come between two of them
-            _handle(handlers)
-        if waiting:
-            handlers[waiting[0]](waiting[0], None)
-
-
-def _handle(handlers: dict[int, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+            waiting.end()
+            waiting.over = True
+        if waiting.first:
+            waiting.handlers[waiting.first](waiting.first, None)

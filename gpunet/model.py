@@ -19,7 +19,7 @@ from gpunet.init import drawn
 from gpunet.interrupts import undivided
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
-from gpunet.parameters import Parameters, Views
+from gpunet.parameters import Declared, Parameters, Views
 from gpunet.rng import WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
@@ -96,7 +96,7 @@ class Sequential:
         first, in a callback.
         """
         if not self._lock.acquire(blocking=not self.training):
-            raise InputError("the model is being trained in another thread: wait, or work on a copy.deepcopy of it")
+            raise InputError("the model is being trained in another thread: wait, or take a copy.deepcopy before that")
         try:
             if fit is not None:
                 if self.training:
@@ -110,6 +110,10 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""
+        with self.alone():
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
         gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", *WORKSPACE}
         return {name: value for name, value in vars(self).items() if name not in gone}
 
@@ -119,7 +123,7 @@ class Sequential:
         self._take()
         if self.built:
             kept = [dict(vars(layer)) for layer in self.layers]
-            self._allocate()
+            self._allocate(self.input_shape, self.backend, self.dtype, self._seed)
             for layer, own in zip(self.layers, kept, strict=True):  # what a layer of your own keeps beside parameters
                 vars(layer).update({name: value for name, value in own.items() if name not in ATTACHED})
                 layer.start = {}
@@ -140,50 +144,41 @@ class Sequential:
         if not isinstance(backend, Backend):
             raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
         dtype = check_one_of("dtype", dtype, DTYPES)
-        self.shapes(input_shape)  # whether all fits, before anything is changed
         with self.alone(), undivided():
             if self.training and self.built:
                 raise InputError("the model is being trained: build it again afterwards")
-            vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
-            self._seed, self.migrations = seed, []
-            self._allocate()
-            self.built = True
+            self._allocate(input_shape, backend, dtype, seed)
+            self._seed, self.migrations, self.built = seed, [], True
 
-    def _allocate(self) -> None:
-        """Make the arenas and draw the parameters."""
-        self._declare()
-        self._new_store()
+    def _allocate(self, input_shape: Shape, backend: Backend, dtype: str, seed: int) -> None:
+        """Draw the parameters and make the arenas; where either fails, the model is as it was."""
+        shapes, declared = self._declarations(input_shape)
+        values: dict[str, Any] = {}
         for index, layer in enumerate(self.layers):
-            own = {name.rpartition(".")[2]: p for name, (owner, p) in self._declared.items() if owner is layer}
-            self._write(self._drawn(layer, layer.name, index, own))
+            own = {name.rpartition(".")[2]: p for name, (owner, p) in declared.items() if owner is layer}
+            values |= _drawn(layer, layer.name, own, stream(seed, WEIGHTS, index), dtype)
+        self._lay_out(shapes, declared, backend, dtype)
+        vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
+        self._write(values)
         self.capacity, self._kind, self._batch = 0, None, None
 
-    def _declare(self) -> None:
-        """Infer the shapes front to back, and collect the parameters that the layers declare."""
-        shape = self.input_shape
-        self._shapes: list[Shape] = []
-        self._declared: dict[str, tuple[Layer, Parameter]] = {}
+    def _declarations(self, input_shape: Shape) -> tuple[list[Shape], Declared]:
+        """The shapes front to back, and the parameters that the layers declare."""
+        shapes: list[Shape] = []
+        declared: dict[str, tuple[Layer, Parameter]] = {}
         for layer in self.layers:
-            spec = layer.spec(shape)
-            shape = spec.output
-            self._shapes.append(shape)
-            self._declared |= {f"{layer.name}.{name}": (layer, p) for name, p in spec.parameters.items()}
+            spec = layer.spec(input_shape)
+            input_shape = spec.output
+            shapes.append(input_shape)
+            declared |= {f"{layer.name}.{name}": (layer, p) for name, p in spec.parameters.items()}
+        return shapes, declared
 
-    def _new_store(self) -> None:
-        before, self._store = self._store, Parameters(self.layers, self._declared, self.backend, self.dtype)
+    def _lay_out(self, shapes: list[Shape], declared: Declared, backend: Backend, dtype: str) -> None:
+        """Make the arenas; views of those before say from now on that they are not the model's."""
+        before, self._store = self._store, Parameters(self.layers, declared, backend, dtype)
+        self._shapes, self._declared = shapes, declared
         if before is not None:
             before.outdated = True
-
-    def _drawn(self, layer: Layer, called: str, index: int, declared: Mapping[str, Parameter]) -> dict[str, Any]:
-        """A layer's initial parameters by full name, drawn on the host from its own stream, cast to the dtype."""
-        generator = stream(self._seed, WEIGHTS, index)
-        return {
-            f"{called}.{name}": as_floats(
-                layer.start[name] if name in layer.start else drawn(p.draw, p.shape, generator),
-                f"the initial {name}", p.shape, self.dtype,
-            )
-            for name, p in declared.items()
-        }  # fmt: skip
 
     def _write(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -209,7 +204,7 @@ class Sequential:
             raise InputError(
                 f"state={shown(state)} needs what factorise() made of the layer {shown(name)}, got {shown(layer)}"
             )
-        new = self._drawn(layer, old.name, index, spec.parameters)
+        new = _drawn(layer, old.name, spec.parameters, stream(self._seed, WEIGHTS, index), self.dtype)
         with self.alone(), undivided():
             layer.name, layer.head = old.name, old.head
             kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
@@ -222,13 +217,12 @@ class Sequential:
     def rearrange(self) -> None:
         """After layers were frozen or freed: lay their parameters where the optimiser goes, or does not."""
         if self.built:
-            self._move(self.parameters, "", {}, "restart")
+            self._move(dict(self.parameters), "", {}, "restart")
 
     def _move(self, values: Mapping[str, Any], replaced: str, inherits: Inherits, state: State) -> None:
         """To new arenas, with these values; the optimiser's state follows."""
         before = self._arenas
-        self._declare()
-        self._new_store()
+        self._lay_out(*self._declarations(self.input_shape), self.backend, self.dtype)
         self._write(values)
         self.migrations.append(migration(before, self._arenas, replaced, inherits, state))
         if self.capacity:
@@ -391,22 +385,12 @@ class Sequential:
 
     def shapes(self, input_shape: Shape) -> list[Shape]:
         """The shape of one sample's output of each layer, for samples of `input_shape`; nothing is built."""
-        input_shape = check_shape("input_shape", input_shape)
-        found: list[Shape] = []
-        for layer in self.layers:
-            input_shape = layer.spec(input_shape).output
-            found.append(input_shape)
-        return found
+        return self._declarations(check_shape("input_shape", input_shape))[0]
 
     def parameter_shapes(self, input_shape: Shape) -> dict[str, Shape]:
         """The parameters' shapes by name for samples of `input_shape`; nothing is built."""
-        found: dict[str, Shape] = {}
-        input_shape = check_shape("input_shape", input_shape)
-        for layer in self.layers:
-            spec = layer.spec(input_shape)
-            found |= {f"{layer.name}.{name}": parameter.shape for name, parameter in spec.parameters.items()}
-            input_shape = spec.output
-        return found
+        _, declared = self._declarations(check_shape("input_shape", input_shape))
+        return {name: parameter.shape for name, (_, parameter) in declared.items()}
 
     @property
     def output_shape(self) -> Shape:
@@ -434,6 +418,19 @@ class Sequential:
                     f"a saved layer does not fit this version of gpunet: {shown(entry)} ({error})"
                 ) from error
         return cls(layers)
+
+
+def _drawn(
+    layer: Layer, called: str, declared: Mapping[str, Parameter], generator: np.random.Generator, dtype: str
+) -> dict[str, Any]:
+    """A layer's initial parameters by full name, given or drawn on the host from its own stream, cast to the dtype."""
+    given = layer.given(declared)
+    return {
+        f"{called}.{name}": as_floats(
+            given[name] if name in given else drawn(p.draw, p.shape, generator), f"the initial {name}", p.shape, dtype
+        )
+        for name, p in declared.items()
+    }
 
 
 def _check_free(layer: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from gpunet.arena import Arena, Layout
@@ -13,16 +13,15 @@ from gpunet.layers.base import Layer, Parameter, write
 Declared = Mapping[str, tuple[Layer, Parameter]]
 
 
-class Views(dict[str, Array]):
+class Views(Mapping[str, Array]):
     """Views of an arena by name: writing into one changes the model, and so does setting one, which copies.
 
-    Raises InputError for a name that is not there, an array of another shape, and once the model's parameters have
-    moved; DataError for NaN and infinity.
+    A copy is a dictionary of arrays of its own. Raises InputError for a name that is not there, an array of another
+    shape, and once the model's parameters have moved; DataError for NaN and infinity.
     """
 
     def __init__(self, of: Parameters, views: Mapping[str, Array]) -> None:
-        super().__init__(views)
-        self._of = of
+        self._of, self._views = of, views
 
     def __getitem__(self, name: str) -> Array:
         if self._of.outdated:
@@ -31,16 +30,28 @@ class Views(dict[str, Array]):
                 "again: ask for model.parameters again"
             )
         try:
-            return super().__getitem__(name)
+            return self._views[name]
         except (KeyError, TypeError):
             raise InputError(f"there is no parameter {shown(name)}: expected one of {', '.join(self)}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._views
+
+    def __repr__(self) -> str:
+        return repr(self._views)
 
     def __setitem__(self, name: str, value: Any) -> None:
         view = self[name]
         if value is not view:  # as it is after `parameters[name] *= 2`
             write(self._of.backend, view, value, name)
 
-    def update(self, *others: Any, **named: Any) -> None:  # dict's own goes past __setitem__
+    def update(self, *others: Any, **named: Any) -> None:
         """Set several."""
         try:
             given = dict(*others, **named)
@@ -49,13 +60,18 @@ class Views(dict[str, Array]):
         for name, value in given.items():
             self[name] = value
 
-    def __ior__(self, others: Any) -> Self:  # type: ignore[override,misc]
+    def __ior__(self, others: Any) -> Self:  # type: ignore[misc]
         self.update(others)
         return self
 
+    def __or__(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self, **others}
+
+    def __ror__(self, others: Mapping[str, Any]) -> dict[str, Any]:
+        return {**others, **self}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is of the arrays, and of no model."""
-        return dict, (dict(self),)
+        return dict, ({name: view.copy() for name, view in self.items()},)
 
 
 class Parameters:

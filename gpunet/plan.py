@@ -12,6 +12,7 @@ import numpy as np
 from gpunet.callbacks import Callback
 from gpunet.checks import as_list, is_one_of
 from gpunet.errors import InputError, shown
+from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
 
 Events = dict[int, list[Callback]]
@@ -49,6 +50,11 @@ class Plan:
     def total(self) -> int:
         """Steps in all."""
         return self.epochs * self.per_epoch
+
+    def order(self, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+        """The numbers of the samples, in the order in which the epoch takes them."""
+        n = len(self.train)
+        return stream(seed, BATCHES, epoch).permutation(n) if self.shuffle else np.arange(n)
 
 
 def events(callbacks: Sequence[Callback], total: int) -> Events:

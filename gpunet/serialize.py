@@ -58,7 +58,8 @@ def describe(model: Sequential) -> str:
 
 def arrays_of(model: Sequential) -> dict[str, Any]:
     """The parameters on the host by name; on the CPU the memory is the model's own."""
-    return {name: np.ascontiguousarray(model.backend.to_host(p)) for name, p in model.parameters.items()}
+    with model.alone():
+        return {name: np.ascontiguousarray(model.backend.to_host(p)) for name, p in model.parameters.items()}
 
 
 def put_back(model: Sequential, config: list[dict[str, Any]], arrays: Mapping[str, Any]) -> None:

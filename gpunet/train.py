@@ -30,7 +30,6 @@ from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
 from gpunet.plan import Events, History, Plan, events
 from gpunet.progress import Progress, progress
-from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
 from gpunet.schedules import Schedule
 from gpunet.tally import Tally
@@ -329,8 +328,7 @@ class Trainer(Evaluator):
         """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
-        order = stream(self.seed, BATCHES, self.epoch).permutation(n) if self.plan.shuffle else np.arange(n)
-        order, take_step = self.line_up(order), self.stepper()
+        order, take_step = self._line_up(self.plan.order(self.seed, self.epoch)), self.stepper()
         if start == 0:
             self.tally.reset()
         with self.backend.session():
@@ -398,8 +396,15 @@ class Trainer(Evaluator):
     def line_up(self, order: Any) -> Array:
         """An order of samples, int (N,), on the device: in one place, where recorded steps look for it.
 
-        Raises InputError for other numbers than a data set's rows have; the first step looks whether it has them all.
+        Raises InputError for other numbers than a data set's rows have, of which the first step looks whether they are
+        there, and while a fit runs, which has an order of its own.
         """
+        with self.model.alone():
+            if self.model.training:
+                raise InputError("order cannot be lined up while a fit runs: it has one of its own")
+            return self._line_up(order)
+
+    def _line_up(self, order: Any) -> Array:
         order, self._last_row = check_rows(order, "order")
         self._stepped = 0
         if self._order is None or len(self._order) != len(order):
@@ -435,8 +440,9 @@ class Trainer(Evaluator):
 
     def export(self) -> tuple[dict[str, Any], dict[str, int]]:
         """The optimiser's state on the host, see `Optimizer.export`."""
-        self.follow()
-        return self._optimizer.export(self.model.trained_layout)
+        with self.model.alone():
+            self.follow()
+            return self._optimizer.export(self.model.trained_layout)
 
     def restore(self, settings: Mapping[str, float], arrays: Mapping[str, Any], ages: Mapping[str, int]) -> None:
         """Go on from what `export` returned; the model is what it was then."""

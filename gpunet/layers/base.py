@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -118,9 +119,7 @@ class Layer:
 
     def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""
-        given = {name: getattr(self, name, None) for name in parameters if name not in self._views}
-        own = {name: value for name, value in given.items() if value is not getattr(type(self), name, None)}
-        self.start = {**self.start, **own}
+        self.start = self.given(parameters)
         fixed, self._fixed = self._fixed, frozenset()
         self.ops, self.applied = backend, "identity" if self.head else self.activation
         for parameter, view in parameters.items():
@@ -128,6 +127,12 @@ class Layer:
             setattr(self, "d_" + parameter, gradients.get(parameter))
         self._views = dict(parameters)
         self._fixed = fixed.union(parameters, ("d_" + name for name in parameters))
+
+    def given(self, names: Iterable[str]) -> dict[str, Any]:
+        """What parameters start with where that is not to be drawn: values that were set, or that a model has left."""
+        views = {} if self.owner is None else self._views
+        own = {name: getattr(self, name, None) for name in names if name not in views}
+        return {**self.start, **{n: value for n, value in own.items() if value is not getattr(type(self), n, None)}}
 
     @property
     def owner(self) -> Sequential | None:
@@ -171,6 +176,10 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
+        with nullcontext() if self.owner is None else self.owner.alone():
+            return self._state()
+
+    def _state(self) -> dict[str, Any]:
         gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx"}
         gone |= {*self._views, *("d_" + name for name in self._views)}
         state = {name: value for name, value in vars(self).items() if name not in gone}

@@ -121,6 +121,6 @@ class Dense(FittedLayer):
 
 def on_host(layer: Layer, name: str) -> Any:
     """A copy of a layer's parameter as numpy.ndarray; InputError where it has none yet."""
-    if not hasattr(layer, name):
+    if not (hasattr(layer, name) and hasattr(layer, "ops")):
         raise InputError(f"a {type(layer).__name__} layer has no weights before its model is built: build or fit it")
     return np.array(layer.ops.to_host(getattr(layer, name)))

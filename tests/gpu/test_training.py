@@ -84,14 +84,14 @@ def test_initial_weights_are_the_cpus_to_the_bit(gpu, digits, net):
 
 def test_batches_are_the_cpus(gpu, digits, monkeypatch):
     drawn: dict[str, list[np.ndarray]] = {}
-    line_up = gn.Trainer.line_up
+    line_up = gn.Trainer._line_up
 
     def spying(trainer, order):
         placed = line_up(trainer, order)
         drawn.setdefault(trainer.backend.name, []).append(np.array(trainer.backend.to_host(placed)))
         return placed
 
-    monkeypatch.setattr(gn.Trainer, "line_up", spying)
+    monkeypatch.setattr(gn.Trainer, "_line_up", spying)
     for device in (gpu.backend(), get_backend("numpy")):
         trained(device, digits, epochs=3)
     assert len(drawn["cpu"]) == 3

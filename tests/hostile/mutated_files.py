@@ -58,6 +58,8 @@ def examine(reader: Any, rng: random.Random, folder: Path, debug: bool = False) 
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ResourceWarning)
+            # Results that no experiment has written have no figures: that is one warning, as it should be.
+            warnings.filterwarnings("ignore", ".*could not be drawn, all else is there", RuntimeWarning)
             loaded = reader.load(folder)
     except GpunetError as error:
         if debug:

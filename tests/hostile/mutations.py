@@ -59,9 +59,9 @@ def repeat(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:
 
 
 def splice(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """The beginning of it and the end of another file."""
+    """The beginning of it and the end of another file, never all of that: a ZIP file is read from its end."""
     other = rng.choice(others or [content])
-    return content[: rng.randrange(len(content) + 1)] + other[rng.randrange(len(other) + 1) :]
+    return content[: rng.randrange(len(content) + 1)] + other[rng.randrange(1, len(other) + 1) :]
 
 
 def extreme(rng: random.Random, content: bytes, _: Sequence[bytes]) -> bytes:

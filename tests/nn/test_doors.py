@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -328,13 +330,19 @@ def test_results_are_the_callers(backend):
     assert learner.fit(X, Y, epochs=1).epochs != History().epochs
 
 
-def test_parameters_are_views_in_a_dict_of_the_callers_own():
+def test_parameters_are_views_under_names_that_stay():
     model = ready().model
-    given = model.parameters
-    given.clear()
-    assert list(model.parameters) == ["0.weight", "0.bias", "2.weight", "2.bias"]
-    model.gradients.clear()
-    assert len(model.gradients) == 4
+    for views in (model.parameters, model.gradients):
+        for change in ("clear", "pop", "popitem", "setdefault"):
+            assert not hasattr(views, change)
+        with pytest.raises((TypeError, AttributeError)):
+            del views["0.weight"]
+        assert sorted(views) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+        assert list(views | {"x": 1}) == [*views, "x"]
+        assert list({"x": 1} | views) == ["x", *views]
+        copied = copy.copy(views)
+        copied["2.bias"][:] = 7
+        assert (views["2.bias"] != 7).all()
     model.parameters["2.bias"][:] = 3  # what a callback may do
     assert (model.layers[1].bias == 3).all()
     config = model.config()

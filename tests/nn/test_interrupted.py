@@ -306,3 +306,83 @@ def test_a_second_ctrl_c_breaks_into_what_the_first_waits_for():
         steps.append("whole")
     assert steps == [0, 1, "whole"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_handler_that_a_callback_installs_stays(end):
+    """As of one's own way to end on Ctrl-C: whatever it finds and puts back, no signal is lost afterwards."""
+    got = []
+
+    class Graceful(gn.Callback):
+        def on_fit_begin(self, trainer):
+            self.before = signal.signal(signal.SIGINT, lambda *_: (got.append(1), trainer.stop("Ctrl-C")))
+
+        def steps(self, total):
+            return [1]
+
+        def on_step(self, trainer, step):
+            signal.raise_signal(signal.SIGINT)
+
+        def on_fit_end(self, trainer):
+            if end:
+                signal.signal(signal.SIGINT, self.before)
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for turn in range(3):
+            trainer = net()
+            trainer.fit(X, Y, epochs=3, batch_size=16, callbacks=Graceful())
+            assert (len(got), trainer.epoch, trainer.stopped) == (turn + 1, 1, "Ctrl-C")
+        if end:
+            for _ in range(2):
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt), undivided():
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Reseeded(gn.Callback):
+    """Sets seed or epoch in the middle of an epoch, and maybe back."""
+
+    def __init__(self, name, values):
+        self.name, self.values = name, values
+
+    def steps(self, total):
+        return [step for step in self.values if step < total]
+
+    def on_step(self, trainer, step):
+        setattr(trainer, self.name, self.values[step])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "stop"),
+    [("seed", {5: 7, 7: 0}, 9), ("epoch", {5: 9}, 7), ("seed", {5: 7}, 7)],
+)
+def test_an_epoch_whose_order_nothing_tells_is_resumed_from_before_it(tmp_path, name, values, stop):
+    def fit(folder, *others, **options):
+        trainer = net()
+        trainer.fit(
+            X, Y, epochs=4, batch_size=16, checkpoint=folder, checkpoint_every=0.25,
+            callbacks=[Reseeded(name, values), *others], **options,
+        )  # fmt: skip
+        return trainer
+
+    whole = fit(tmp_path / "whole")
+    quiet = Break(None)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "broken", Break(KeyboardInterrupt(), step=stop))
+    same(fit(tmp_path / "broken", quiet, resume=True), whole)
+
+
+def test_the_order_of_a_fit_is_its_own():
+    class Other(gn.Callback):
+        def steps(self, total):
+            return [1]
+
+        def on_step(self, trainer, step):
+            trainer.line_up(np.zeros(60, int))
+
+    with pytest.raises(gn.errors.InputError, match="order cannot be lined up while a fit runs"):
+        net().fit(X, Y, batch_size=16, callbacks=Other())

@@ -506,6 +506,66 @@ def test_a_weight_that_ones_own_layer_sets_is_what_it_starts_with():
     np.testing.assert_array_equal(made.scale, np.arange(5))
 
 
+def test_a_layer_that_takes_anothers_place_starts_with_what_was_set():
+    model = net_with_weights().model
+    new, old = gn.Dense(8, "relu"), model.layers[0]
+    new.weight, old.weight = np.full((8, 5), 7.0), np.full((8, 5), 2.0)
+    model.replace("0", new)
+    np.testing.assert_array_equal(model.parameters["0.weight"], np.full((8, 5), 7))
+    model.replace("0", old)  # which takes its values along
+    np.testing.assert_array_equal(model.parameters["0.weight"], np.full((8, 5), 2))
+    cut = old.factorise(2)
+    cut.left, cut.bias = np.ones((8, 2)), np.ones(8)
+    right = cut.given(["right"])
+    model.replace("0", cut)
+    np.testing.assert_array_equal(model.parameters["0.left"], np.ones((8, 2)))
+    np.testing.assert_array_equal(model.parameters["0.bias"], np.ones(8))
+    assert right == {}
+    free = net_with_weights().model.layers[0]  # its model is gone
+    want = np.array(free.weight)
+    model.replace("0", free)
+    np.testing.assert_array_equal(model.parameters["0.weight"], want)
+
+
+@pytest.mark.parametrize("cause", ["shape", "nan", "range"])
+def test_a_model_that_cannot_be_built_again_is_as_it_was(cause):
+    first = gn.Dense(3, weight=lambda shape, rng: np.full(shape, np.nan if shape[1] == 6 else 1e300))
+    if cause == "shape":
+        first = gn.Dense(3)
+        first.weight = np.ones((3, 5))
+    model = gn.Sequential([first, gn.Dense(2)])
+    backend = get_backend("numpy")
+    model.build((5,), backend, dtype="float64", seed=3)
+    before, views = {name: np.array(p) for name, p in model.parameters.items()}, model.parameters
+    shape, dtype = {"shape": ((6,), "float64"), "nan": ((6,), "float64"), "range": ((5,), "float32")}[cause]
+    with pytest.raises(InputError):
+        model.build(shape, get_backend("cpu"), dtype=dtype)
+    assert (model.built, model.input_shape, model.dtype, model.backend) == (True, (5,), "float64", backend)
+    same(dict(views), before)
+    trainer = gn.Trainer(model, "squared_error", device="numpy", dtype="float64")
+    trainer.predict(X)
+
+
+def test_a_model_that_could_not_be_built_is_mended_by_setting_the_weight():
+    layer = gn.Dense(3)
+    layer.weight = np.ones((3, 4))
+    model = gn.Sequential([layer])
+    with pytest.raises(InputError, match="initial weight"):
+        model.build((5,), get_backend("numpy"))
+    layer.weight = np.ones((3, 5))
+    model.build((5,), get_backend("numpy"))
+    np.testing.assert_array_equal(model.parameters["0.weight"], np.ones((3, 5)))
+
+
+@pytest.mark.parametrize("layer", [lambda: gn.Dense(5), lambda: gn.LowRankDense(5, 2)])
+def test_a_layer_without_a_model_has_nothing_to_factorise_or_merge(layer):
+    made = layer()
+    for name, shape in {"weight": (5, 4), "left": (5, 2), "right": (2, 4), "bias": (5,)}.items():
+        setattr(made, name, np.ones(shape))
+    with pytest.raises(InputError, match="no weights before its model is built"):
+        made.factorise(2) if isinstance(made, gn.Dense) else made.merge()
+
+
 @pytest.mark.parametrize("name", ["a.b", "a/b", "", 3])
 def test_a_parameter_has_the_name_of_an_attribute(name):
     with pytest.raises(InputError, match="parameter is called"):
@@ -528,6 +588,11 @@ def test_views_of_before_say_so(move):
             views[name] = np.zeros((8, 5))
         with pytest.raises(InputError, match="have moved"):
             views[name]
+        for look in (dict, operator.methodcaller("get", name), lambda v: list(v.values()), lambda v: {**v}, copy.copy):
+            with pytest.raises(InputError, match="have moved"):
+                look(views)
+        assert name in views
+        assert name in repr(views)
     model.parameters["0.bias"] = np.ones(8)
     np.testing.assert_array_equal(model.layers[0].bias, np.ones(8))
 

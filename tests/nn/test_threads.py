@@ -1,5 +1,7 @@
 """Threads that share a backend or a model."""
 
+import copy
+import pickle
 import threading
 
 import numpy as np
@@ -137,8 +139,24 @@ def test_recordings_belong_to_the_thread_that_made_them():
         np.testing.assert_array_equal(replaying.model.parameters[key], value)
 
 
-@pytest.mark.parametrize("what", ["trainable", "replace", "bind", "use", "build", "forward"])
-def test_a_model_that_trains_is_not_changed_by_another_thread(what):
+WHAT = [
+    "trainable",
+    "replace",
+    "bind",
+    "use",
+    "build",
+    "forward",
+    "copy",
+    "layer",
+    "pickle",
+    "save",
+    "export",
+    "line_up",
+]
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_a_model_that_trains_is_neither_changed_nor_copied_by_another_thread(tmp_path, what):
     trainer, found = net("numpy"), []
     trainer.prepare(X.shape[1:])
 
@@ -153,6 +171,12 @@ def test_a_model_that_trains_is_not_changed_by_another_thread(what):
                 "use": lambda: model.use(5),
                 "build": lambda: model.build(X.shape[1:], get_backend("numpy")),
                 "forward": lambda: model.forward(np.ones((10, 1, 12, 12), "float32")),
+                "copy": lambda: copy.deepcopy(trainer),
+                "layer": lambda: copy.copy(model.layers[0]),
+                "pickle": lambda: pickle.dumps(model),
+                "save": lambda: gn.save(model, tmp_path / "model.safetensors"),
+                "export": trainer.export,
+                "line_up": lambda: trainer.line_up([0]),
             }
             found.extend(in_threads(works[what]))
 
