@@ -28,27 +28,27 @@ SHOW_CURSOR = "\x1b[?25h"
 RETRY = 0.2  # seconds after which an interruption that has been swallowed is raised again
 
 
+received: int | None = None  # the signal that ended the command
+_since, _told = 0.0, False
+
+
 class Interrupted(Exception):  # noqa: N818  (it is no error of ours)
-    """Ctrl-C, with what is kept; the command line prints it as one line."""
+    """Ctrl-C or another signal, with what is kept; the command line prints it as one line."""
 
     exit_code = INTERRUPTED
 
     def format_message(self) -> str:
         """The line."""
-        return str(self)
+        return interrupted(str(self))[1]
 
 
-received: int | None = None  # the signal that ended the command
-_since, _told = 0.0, False
-
-
-def interrupted() -> tuple[int, str]:
+def interrupted(kept: str = "nothing half-written was left behind") -> tuple[int, str]:
     """The exit code that shells give a process which the signal ended, Ctrl-C by default, and a line that says so."""
     global _told
     _told = True
     number = received or signal.SIGINT
     by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    return 128 + number, f"interrupted{by}; nothing half-written was left behind"
+    return 128 + number, f"interrupted{by}; {kept}"
 
 
 def _on_signals(handler: signal._HANDLER) -> None:

@@ -84,8 +84,7 @@ def _kept(request: Request, out: Path | None, json: bool) -> str:
     words += ["--json"] if json else []
     done, everything = finished(request.folder)
     return printable(
-        f"interrupted; {done} of {everything} runs are finished and kept in {request.folder}, "
-        f"`{shlex.join(words)}` goes on"
+        f"{done} of {everything} runs are finished and kept in {request.folder}, `{shlex.join(words)}` goes on"
     )
 
 

@@ -124,9 +124,7 @@ def run(
     except StorageLostError as error:
         table, lost = error.table, error
     except KeyboardInterrupt:
-        raise Interrupted(
-            "interrupted; the finished trials are kept, and the same command goes on where it stopped"
-        ) from None
+        raise Interrupted("the finished trials are kept, and the same command goes on where it stopped") from None
     _finish(as_result(table, what or _name_of(table), watch, url), folder, json)
     if lost:
         raise lost

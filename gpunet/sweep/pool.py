@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.errors import InputError, RunError
+from gpunet.interrupts import undivided
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.worker import PATIENCE, THREADS
 
@@ -29,11 +30,13 @@ def work(board: Board, url: str, workers: int, keep_going: bool, on_look: Callab
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(workers):
-            processes.append(_start(url, keep_going))  # noqa: PERF401 - what has been started is stopped
+            with undivided():  # what has been started is stopped
+                processes.append(_start(url, keep_going))
         killed = 0
         while True:
             ended = [process for process in processes if process.poll() is not None]
-            look = board.look()  # after: the workers that have ended by themselves have finished the last trial
+            with undivided():
+                look = board.look()  # after: the workers that have ended by themselves have finished the last trial
             on_look(look)
             if not look.stage:
                 return
@@ -47,7 +50,8 @@ def work(board: Board, url: str, workers: int, keep_going: bool, on_look: Callab
                 warnings.warn(f"{killed} of {workers} workers {_ended(code)}; the others go on", RuntimeWarning, 2)
             time.sleep(POLL)
     finally:
-        _stop(processes)
+        with undivided():
+            _stop(processes)
 
 
 def _start(url: str, keep_going: bool) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from typing import Any
 from gpunet.addresses import public
 from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, StorageLostError, shown
+from gpunet.interrupts import undivided
 from gpunet.progress import Progress
 from gpunet.sweep import pool
 from gpunet.sweep.board import Board, Look
@@ -96,17 +97,20 @@ def _run(
     path = file_of(url) if url and is_file(url) else None
     file = path if path and path.exists() else None
     try:
-        first = board.look()
-        if first.stage and first.missing:
-            board.fill(first)
-        if workers == 1 or not board.look().stage:
+        with undivided():
+            first = board.look()
+            if first.stage and first.missing:
+                board.fill(first)
+            ended = not board.look().stage
+        if workers == 1 or ended:
             with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
                 Worker(board, function, keep_going=keep_going, on_look=display.show).work()
         else:
             assert url
             pool.work(board, url, workers, keep_going, display.show)
-        board.tidy()
-        return board.table()
+        with undivided():
+            board.tidy()
+            return board.table()
     except (*LOST, RunError) as error:
         if url is None or not _gone(board, file):
             raise

@@ -16,6 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from gpunet.errors import DivergedError, InputError, RunError
+from gpunet.interrupts import undivided
 from gpunet.sweep.board import Board, Look
 from gpunet.sweep.lease import Heartbeat
 from gpunet.sweep.plan import SEED, Function
@@ -53,20 +54,22 @@ class Worker:
         a trial failed with.
         """
         pause = PAUSES[0]
-        while (look := self.board.look()).stage:
-            self.on_look(look)
-            if self._moved(look):
-                pause = PAUSES[0]
-            else:
-                time.sleep(pause)
+        with undivided() as signals:  # Ctrl-C comes to the function: what is taken is finished, or given back
+            while (look := self.board.look()).stage:
+                self.on_look(look)
+                if self._moved(look, signals.heard):
+                    pause = PAUSES[0]
+                    continue
+                with signals.heard():
+                    time.sleep(pause)
                 pause = min(2 * pause, PAUSES[1])
-        self.on_look(look)
+            self.on_look(look)
 
-    def _moved(self, look: Look) -> bool:
+    def _moved(self, look: Look, heard: Callable[[], AbstractContextManager[None]] = nullcontext) -> bool:
         """Whether there was anything to do."""
         for trial in look.waiting:
             if self.board.take(trial):
-                self._run(trial)
+                self._run(trial, heard)
                 return True
         if look.waiting:
             return True  # others were quicker: look again
@@ -75,7 +78,7 @@ class Worker:
             return True
         return self.board.free_lost(look)
 
-    def _run(self, trial: FrozenTrial) -> None:
+    def _run(self, trial: FrozenTrial, heard: Callable[[], AbstractContextManager[None]]) -> None:
         spec, number = self.board.spec, trial.user_attrs["number"]
         settings = copy.deepcopy(spec.settings) | {SEED: spec.trial_seed(number)}
         parameters = {parameter.name: trial.params[parameter.name] for parameter in spec.space}
@@ -83,7 +86,9 @@ class Worker:
         with Heartbeat(self.board.storage, trial._trial_id) as heart:
             curve = Curve(self.board, trial, heart)
             try:
-                value, metrics = _checked(self.function(parameters, settings, curve.report))
+                with heard():
+                    returned = self.function(parameters, settings, curve.report)
+                value, metrics = _checked(returned)
                 state, error = TrialState.COMPLETE, ""
             except DivergedError:
                 curve.pruned, metrics = True, {}
@@ -120,7 +125,8 @@ class Curve:
         """Record a cost; True when the trial should stop: it has diverged, or was taken away from this worker."""
         step, cost = int(step), float(cost)
         try:
-            self.board.storage.set_trial_intermediate_value(self._id, step, cost)
+            with undivided():
+                self.board.storage.set_trial_intermediate_value(self._id, step, cost)
         except UpdateFinishedTrialError:
             self.heart.lost = True
         self._seen.intermediate_values[step] = cost
