@@ -54,7 +54,7 @@ class Dense(FittedLayer):
     def spec(self, input_shape: Shape) -> Spec:
         if len(input_shape) != 1:
             raise ShapeError(
-                f"Dense takes rows of features, got samples of shape {input_shape}: reshape with x.reshape(len(x), -1)"
+                f"Dense takes rows of features, got samples of shape {input_shape}: put Flatten() before it"
             )
         return Spec(
             output=(self.units,),
