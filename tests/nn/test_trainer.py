@@ -121,7 +121,7 @@ def test_a_step_allocates_nothing(rng, device, loss, activation, optimizer):
     learner = gn.Trainer(model, loss, optimizer(), device=device)
     data = learner.samples(x, y)
     learner._workspace(1000)
-    order = learner.backend.asarray(np.arange(3000))
+    order = learner.line_up(np.arange(3000))
 
     def epoch():
         learner.tally.reset()
