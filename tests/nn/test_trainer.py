@@ -301,7 +301,7 @@ NAN[6, 2], INF[3, 0] = np.nan, -np.inf
         (X[:, 0], Y, ShapeError, r"expected \(samples, features\)"),
         (X.astype(object), Y, InputError, "object"),
         (np.full((10, 4), "a"), Y, InputError, "expected real numbers"),
-        (np.zeros((10, 2, 2)), Y, ShapeError, "reshape"),
+        (np.zeros((10, 2, 2)), Y, ShapeError, "put Flatten"),
     ],
 )
 def test_bad_data(x, y, error, message):
