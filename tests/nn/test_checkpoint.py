@@ -479,6 +479,24 @@ def test_what_a_callback_exchanged_is_what_the_run_is_resumed_with(what, tmp_pat
         assert_same(everything(changing(change, None, folder, **(then() if at > 3 else {}))), want)
 
 
+@pytest.mark.parametrize("schedule", [gn.CosineDecay, lambda: gn.StepDecay(0.5, 1)], ids=["cosine", "step"])
+def test_a_schedule_goes_on_from_the_exchanged_optimizers_own_rate(schedule, tmp_path):
+    def run(interrupt=None, folder=None, optimizer=None):
+        trainer = gn.Trainer(gn.Sequential(net()), optimizer=optimizer or gn.SGD(0.1), device="numpy")
+        exchange = Change(lambda trainer: setattr(trainer, "optimizer", gn.SGD(0.3, 0.9)))
+        options = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0.25, "resume": True}
+        callbacks = [schedule(), exchange, Interrupt(interrupt)]
+        trainer.fit(*data(), epochs=3, batch_size=BATCH, callbacks=callbacks, **options)
+        assert trainer.optimizer.learning_rate == 0.3
+        return trainer
+
+    want = everything(run())
+    for at in (2, 4, 5, 8, 10):  # at 4 the checkpoint is saved before the schedule has looked again
+        with pytest.raises(Interrupted):
+            run(at, tmp_path / str(at))
+        assert_same(everything(run(None, tmp_path / str(at), gn.SGD(0.3, 0.9) if at > 3 else None)), want)
+
+
 @pytest.mark.parametrize("what", EXCHANGED)
 def test_what_is_exchanged_as_training_begins_is_exchanged_again(what, tmp_path):
     change, then, _ = EXCHANGED[what]

@@ -148,6 +148,38 @@ def test_a_decay_may_underflow(data):
     assert rates(gn.ExponentialDecay(1e-200), data)[-1] > 0
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1e-9, "x", None, True])
+def test_a_rate_that_is_none_is_named(rate, data):
+    class Own(gn.schedules.Schedule):
+        def rate(self, place):
+            return rate if place == 2 else 0.1
+
+    trainer = made()
+    with pytest.raises(InputError, match=r"Own\.rate\(2\) cannot be .*: expected a finite number ≥ 0"):
+        trainer.fit(*data, epochs=3, batch_size=10, callbacks=[Own()])
+    assert trainer.optimizer.learning_rate == 0.5
+
+
+def test_an_optimizer_that_is_exchanged_has_the_rates_of_its_own(data):
+    class Exchange(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            trainer.optimizer = {1: second, 3: first}.get(epoch, trainer.optimizer)
+
+    cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    exponential = np.repeat(0.9 ** np.arange(5), 4)
+    base = np.repeat([0.5, 0.5, 0.2, 0.2, 0.5], 4)
+    for before, schedule, factor in (
+        (False, gn.CosineDecay(), cosine), (True, gn.CosineDecay(), cosine),
+        (True, gn.ExponentialDecay(0.9), exponential),
+    ):  # fmt: skip
+        trainer, seen = made(), Rates()
+        first, second = trainer.optimizer, gn.SGD(0.2)
+        callbacks = [Exchange(), schedule] if before else [schedule, Exchange()]
+        trainer.fit(*data, epochs=5, batch_size=10, callbacks=[*callbacks, seen])
+        np.testing.assert_allclose(seen.seen, base * factor, rtol=1e-12)
+        assert (first.learning_rate, second.learning_rate) == (0.5, 0.2)
+
+
 def test_a_rate_for_each_step_does_not_wait_for_the_device(data):
     """As often as training without a schedule reads from the device, or waits for it."""
 
