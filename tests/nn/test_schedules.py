@@ -268,6 +268,24 @@ def test_it_stops_after_the_patience_and_restores_the_best(metric, values, optio
         np.testing.assert_array_equal(value, script.weights[epochs - 1 if best is None else best][name])
 
 
+@pytest.mark.parametrize("value", ["high", np.ones(2), None, True])
+def test_a_metric_that_is_no_number_is_named(value, data):
+    with pytest.raises(InputError, match=r"'score' in the history is .*: expected a number"):
+        made().fit(*data, callbacks=[Script("score", [value]), gn.EarlyStopping("score")])
+    with pytest.raises(InputError, match=r"validation_loss in the history is .*: expected a number"):
+        made().fit(*data, callbacks=[Script("validation_loss", [value])])
+
+
+@pytest.mark.parametrize("steps", [[-1], [10**30], [True], [1.0], ["x"], range(-2, 3), range(10**30)])
+def test_steps_that_are_none_are_named(steps, data):
+    class Asks(Callback):
+        def steps(self, total):
+            return steps
+
+    with pytest.raises(InputError, match=r"a step of Asks\.steps\(\) is .*: expected a whole number from 0"):
+        made().fit(*data, callbacks=[Asks()])
+
+
 @pytest.mark.parametrize(
     ("values", "epochs", "best"),
     [
