@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gpunet.addresses import public
+from gpunet.addresses import harmless, public
 from gpunet.errors import DataError, OutputError, shown
 from gpunet.files import check_replaceable, remove_abandoned
 
@@ -152,7 +152,7 @@ def _writing(target: Path) -> Iterator[None]:
 def _checked(mirror: Any) -> str:
     """The mirror, an address of http or https that can be parsed; DataError otherwise."""
     if not isinstance(mirror, str):
-        raise DataError(f"mirror {shown(mirror)} is not an address; expected http://… or https://…")
+        raise DataError(f"mirror {harmless(shown(mirror))} is not an address; expected http://… or https://…")
     try:
         address = urlsplit(mirror)
         fine = address.scheme in ("http", "https") and bool(address.hostname) and (address.port or 0) >= 0

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpunet.addresses import harmless
 from gpunet.errors import DataError
 from gpunet.files import check_path
 
@@ -34,7 +35,7 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
     try:
         path = given.expanduser()
     except RuntimeError as error:
-        raise DataError(f"{given}: {error}; expected a name of a data set, or a path") from error
+        raise DataError(f"{harmless(str(given))}: {error}; expected a name of a data set, or a path") from error
     if path.is_dir():
         from .folder import load_folder
 
@@ -49,7 +50,8 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
         return load_npz(path)
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
         registry.entry(name_or_path)  # unknown, so this raises and lists the known names
-    raise DataError(f"{path}: no such file or folder; expected a folder of IDX files or of images, or an .npz file")
+    said = harmless(str(path))
+    raise DataError(f"{said}: no such file or folder; expected a folder of IDX files or of images, or an .npz file")
 
 
 def dataset_dir(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -11,6 +11,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpunet.addresses import harmless
 from gpunet.errors import DataError, shown
 
 from . import sources
@@ -120,8 +121,9 @@ def entry(name: str) -> Entry:
     if found is None:
         near = difflib.get_close_matches(name.lower(), REGISTRY, n=1) if isinstance(name, str) else []
         hint = f"did you mean {near[0]!r}? " if near else ""
+        said = harmless(name) if isinstance(name, str) else name
         raise DataError(
-            f"unknown data set {shown(name)}: {hint}known are {', '.join(names())}; "
+            f"unknown data set {shown(said)}: {hint}known are {', '.join(names())}; "
             "or give a path to a folder of IDX files, a folder of images (class/*.png), or an .npz file"
         )
     return found

@@ -6,6 +6,7 @@ Safe by construction: what is shown is put together from parts that were underst
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
@@ -18,6 +19,8 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]*)(?::\d{1,5})?")
 _PATH = re.compile(r"(?:/[\w.~+%-]*)*")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://.*", re.DOTALL)
 _TARGET = re.compile(r"\burl: \S+")  # as urllib3 says where it was sent to
+_MARKS = re.compile(r"://|:.*@", re.DOTALL)  # of an address, or of one less some of its slashes
+_LOGIN = re.compile(r"\S*:\S.*@\S*", re.DOTALL)
 _WEB = ("http", "https", "ftp", "ftps", "sftp", "ws", "wss")  # where the user's name may be a token, too
 _SHORT = 4  # a secret of fewer characters is looked for as a word
 
@@ -45,6 +48,19 @@ def public(address: str) -> str:
     return f"{scheme}://{_login(scheme, login) + at if at else ''}{found[1]}{path}{query}"
 
 
+def harmless(given: str) -> str:
+    """A name or path that somebody gave, as it may be shown: as `public` has it where it has an address's marks.
+
+    A path has them that is there, or in a folder that has them and is there.
+
+    >>> harmless("mysql//me:secret@host/db"), harmless("runs/a.db")
+    ('***', 'runs/a.db')
+    """
+    places = [given, os.path.dirname(given)]
+    there = any(_MARKS.search(place) and os.path.lexists(place) for place in places)
+    return given if there or not _MARKS.search(given) else public(given)
+
+
 def host(address: str) -> str:
     """The host of an address and its port, as far as they may be shown."""
     return public(address).partition("://")[2].partition("/")[0].rpartition("@")[2] or HIDDEN
@@ -54,12 +70,12 @@ def cleaned(text: str, address: str = "") -> str:
     """What somebody else's library says of `address`, without its secrets, however they are quoted there.
 
     Of any other address in the text, such as where a server sent us to, the scheme stays, and what follows is cut:
-    where the address ends nobody can tell.
+    where the address ends nobody can tell. Of …:…@ without a scheme nothing stays.
     """
     for secret in sorted(_quoted(address), key=len, reverse=True):
         pattern = re.escape(secret)
         text = re.sub(pattern if len(secret) >= _SHORT else rf"(?<!\w){pattern}(?!\w)", HIDDEN, text)
-    return _ADDRESS.sub(rf"\1://{HIDDEN}", _TARGET.sub(f"url: {HIDDEN}", text))
+    return _LOGIN.sub(HIDDEN, _ADDRESS.sub(rf"\1://{HIDDEN}", _TARGET.sub(f"url: {HIDDEN}", text)))
 
 
 def has_secret(address: str) -> bool:

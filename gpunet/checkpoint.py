@@ -12,8 +12,8 @@ and when it was saved. A run may be resumed with either, and must have the latte
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
-import math
 import os
 import sys
 import warnings
@@ -25,12 +25,13 @@ import numpy as np
 
 from gpunet.backend.base import N_SCALARS
 from gpunet.callbacks import Callback
-from gpunet.checks import check_range, is_number, real_array
+from gpunet.checks import check_number, check_range, is_number, is_whole, real_array
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.identity import asked, difference, exchangeable, machine, to_json, told
 from gpunet.limits import DAMAGE
 from gpunet.model import Sequential
+from gpunet.optim import PLACES
 from gpunet.serialize import KEY as MODEL
 from gpunet.serialize import arrays_of, describe, put_back, read, seal
 
@@ -133,8 +134,8 @@ class Checkpoints(Callback):
         model = Sequential.from_config(json.loads(found["model"])["layers"])
         shapes = model.parameter_shapes(trainer.model.input_shape)
         totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
-        clocks = (len(arrays["optimizer/clocks"]), N_SCALARS)
-        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor, "optimizer/clocks": clocks}
+        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor}
+        wanted |= {"optimizer/clocks": (len(arrays["optimizer/clocks"]), N_SCALARS)}
         wanted |= {
             f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
         }
@@ -145,16 +146,22 @@ class Checkpoints(Callback):
                 or not np.isfinite(arrays[name]).all()
             ):
                 raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
+        ages, clocks = found["ages"].values(), arrays["optimizer/clocks"]
+        if not all(is_whole(age, 0, len(clocks) - 1) for age in ages) or (clocks < 0).any():
+            raise ValueError(f"ages {found['ages']}, clocks {clocks.tolist()}")
         for name in ("step", "epoch"):
             if type(found[name]) is not int or found[name] < 0:
                 raise ValueError(f"{name} {found[name]}")
-        epochs, numbers = found["history"], [found["seconds"], *found["optimizer"].values()]
+        epochs, optimizer = found["history"], copy.copy(trainer.optimizer)
         if found["step"] > trainer.plan.total or len(epochs) != found["step"] // trainer.plan.per_epoch:
             raise ValueError(f"step {found['step']} after {len(epochs)} epochs")
         if found["optimizer"].keys() != trainer.optimizer.settings.keys() or not isinstance(found["stopped"], str):
             raise ValueError(f"optimizer {found['optimizer']}, stopped {found['stopped']}")
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("a number that is not finite")
+        check_range("seconds", found["seconds"], least=0)
+        for name, value in found["optimizer"].items():
+            setattr(optimizer, name, value)  # which has the bounds
+            if (clocks[:, PLACES[name]] != value).any():
+                raise ValueError(f"{name} {value}, of clocks {clocks.tolist()}")
         if not all(is_number(each.get(name)) for each in epochs for name in LOGGED):
             raise ValueError("a history without numbers")
 
@@ -214,12 +221,15 @@ class Checkpoints(Callback):
             kept, state = _state(callback)
             arrays |= _under(f"callbacks/{i}/", kept)
             states.append(state)
-        model = describe(trainer.model)
+        model, epochs = describe(trainer.model), trainer.history.epochs
+        for name in LOGGED:
+            for logs in epochs:
+                check_number(f"{name} in the history", logs.get(name))
         entry = {
             "format": FORMAT, "run": self.run, "exchanged": self._exchanged(trainer), "machine": self.machine,
             "step": step, "epoch": trainer.epoch,
             "seconds": trainer.seconds, "stopped": trainer.stopped, "model": model,
-            "optimizer": dict(trainer.optimizer.settings), "ages": ages, "history": trainer.history.epochs,
+            "optimizer": dict(trainer.optimizer.settings), "ages": ages, "history": epochs,
             "callbacks": states,
         }  # fmt: skip
         return seal(arrays, {MODEL: model, KEY: to_json(entry)})
@@ -254,7 +264,8 @@ def _state(callback: Callback) -> tuple[dict[str, Any], dict[str, Any]]:
     rest = {key: value for key, value in state.items() if key not in arrays}
     try:
         to_json(rest)
-    except InputError as error:
+        "".join(arrays).encode()
+    except (InputError, UnicodeEncodeError) as error:  # half a surrogate pair is no array's name
         raise InputError(f"{name} cannot be kept: {error}") from error
     return arrays, rest
 

@@ -154,6 +154,13 @@ def as_float(number: Any) -> float:
         return math.inf
 
 
+def check_number(name: str, value: Any) -> float:
+    """The number as Python's float, NaN and infinity too; InputError for what is none."""
+    if not is_number(value):
+        raise InputError(f"{name} is {shown(value)}: expected a number")
+    return as_float(value)
+
+
 def is_whole(value: Any, least: float = 1, most: float = math.inf) -> bool:
     """Whether a setting is a whole number from `least` to `most`: Python's or NumPy's integer, no bool and no 2.0."""
     return is_number(value) and not isinstance(value, (float, np.floating)) and least <= int(value) <= most

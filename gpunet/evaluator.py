@@ -40,7 +40,7 @@ class Evaluator:
     @property
     def loss(self) -> losses.Loss:
         """A copy of the loss that was given, or set: it learns of this model and device."""
-        return self._loss
+        return self._loss.held()  # of a trainer that was copied, too
 
     @loss.setter
     def loss(self, loss: str | losses.Loss) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from gpunet.addresses import harmless
 from gpunet.errors import InputError, OutputError, shown
 from gpunet.interrupts import undivided
 
@@ -36,7 +37,9 @@ def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
         reason = _reason(error)
         if isinstance(error, FileExistsError) and (found := _kind(folder)):
             reason = f"it is {found}, no folder"
-        raise OutputError(f"cannot write to '{folder}': {reason}; choose another folder with --out") from error
+        raise OutputError(
+            f"cannot write to '{harmless(str(folder))}': {reason}; choose another folder with --out"
+        ) from error
     for name in names:
         check_replaceable(folder / name)
     return folder

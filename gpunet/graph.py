@@ -219,6 +219,6 @@ def _objects(trainer: Trainer, order: Array) -> tuple[Any, ...]:
     """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
     model = trainer.model
     return (  # and the thread, which has a stream and scratch memory of its own
-        threading.current_thread(), order, trainer._x, trainer.tally, trainer.loss, trainer.optimizer.ranges,
+        threading.current_thread(), order, trainer._x, trainer.tally, trainer._loss, trainer.optimizer.ranges,
         model._store, model._d_scores,
     )  # fmt: skip

@@ -40,10 +40,19 @@ class Loss:
     def given(self) -> Self:
         """A copy for one trainer; setting an attribute of this one, which would do nothing, raises InputError now."""
         own = copy.copy(self)
-        vars(own).update(_held=True, _given=False)
+        vars(own)["_given"] = False
         if not self._held:
             vars(self)["_given"] = True
         return own
+
+    def held(self) -> Self:
+        """Itself, as its trainer hands it out: another trainer that is given it leaves it as it is."""
+        vars(self)["_held"] = True
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: it is nobody's."""
+        return {name: value for name, value in vars(self).items() if name not in ("_given", "_held")}
 
     def attach(self, backend: Backend, activation: str) -> None:
         """Check that the model's last activation fits, and keep the operations."""

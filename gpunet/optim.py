@@ -16,6 +16,7 @@ from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
+from gpunet.interrupts import undivided
 from gpunet.migration import Migration, Move, places
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class _Setting(checks.Setting):
     def __get__(self, optimizer: Optimizer, owner: type | None = None) -> float:
         return optimizer._settings[self.name]
 
+    @undivided()
     def _keep(self, optimizer: Optimizer, value: float) -> None:
         optimizer._set(self.name, value)
 
@@ -89,12 +91,14 @@ class Optimizer:
         kept = {name: value for name, value in vars(self).items() if name not in gone}
         return kept | {"_settings": dict(self._settings), "_clocks": []}
 
+    @undivided()
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
         self.ops, self.initial = backend, dict(self._settings)
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
         self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock(0, 0))])
 
+    @undivided()
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
         """Follow replaced layers to new flat arrays; state that starts afresh counts its own steps from there."""
         for each in migrations:
@@ -129,6 +133,7 @@ class Optimizer:
         ages = {name: numbers[id(self._clock_at(place.start))] for name, place in layout.places.items()}
         return arrays | {"clocks": np.stack([self.ops.to_host(clock) for clock in self._clocks])}, ages
 
+    @undivided()
     def restore(
         self,
         settings: Mapping[str, float],
@@ -158,6 +163,7 @@ class Optimizer:
                 return clock
         return self._clock(0, 0)
 
+    @undivided()
     def age_apart(self, place: int) -> None:
         """Let the parameters from `place` on count their steps apart, as after a replacement: for timing."""
         check_whole("place", place, least=0)
@@ -237,6 +243,7 @@ class SGD(Optimizer):
         super().__init__(learning_rate, l2)
         self.momentum = momentum
 
+    @undivided()
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         self.states = ("velocity",) if self.momentum else ()
         super().attach(backend, params, grads, decayed)

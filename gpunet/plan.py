@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gpunet.callbacks import Callback
-from gpunet.checks import as_list, is_one_of
+from gpunet.checks import as_list, check_whole, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.rng import BATCHES, stream
 from gpunet.samples import Samples
@@ -61,9 +62,11 @@ def events(callbacks: Sequence[Callback], total: int) -> Events:
     """For each step of `total`, the callbacks that asked for it."""
     found: Events = {}
     for callback in callbacks:
-        steps: Any = callback.steps(total)
-        if not isinstance(steps, range):  # a range of millions needs no look
-            steps = as_list(f"{type(callback).__name__}.steps()", steps, "whole numbers of steps", (int, np.integer))
+        name, steps = f"{type(callback).__name__}.steps()", cast(Any, callback.steps(total))
+        if not isinstance(steps, range):
+            steps = as_list(name, steps, "whole numbers of steps")
+        for step in (*steps[:1], *steps[-1:]) if isinstance(steps, range) else steps:  # of a range the ends tell all
+            check_whole(f"a step of {name}", step, least=0, most=sys.maxsize)
         for step in steps:
             found.setdefault(int(step), []).append(callback)
     return found

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.callbacks import Callback, settings
 from gpunet.checks import check_flag, check_range, check_whole, setting
+from gpunet.interrupts import undivided
 
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
 
 class Schedule(Callback):
-    """Base of all schedules: `rate(place)` is η in an epoch, or with `each_step` in a step; both are counted from 0."""
+    """Base of all schedules: `rate(place)` is η in an epoch, or with `each_step` in a step; both are counted from 0.
+
+    An optimizer that a callback exchanges in mid-training has the rates that follow from its own as soon as the next
+    one is set; the one before has its own rate again. Put callbacks that do so first. Raises InputError for a rate that
+    is no finite number ≥ 0.
+    """
 
     each_step = False
+    _trainer: Any = None  # while it trains, and the optimizer that has the rate
+    _optimizer: Any = None
 
     def rate(self, place: int) -> float:
         """The learning rate; `self.base` is the optimiser's own, `self.total` the steps of this fit."""
@@ -34,7 +42,7 @@ class Schedule(Callback):
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Set the first rate."""
-        self.base = trainer.optimizer.learning_rate
+        self._trainer, self._optimizer, self.base = trainer, trainer.optimizer, trainer.optimizer.learning_rate
         self.first = trainer.epoch * trainer.plan.per_epoch  # step of the trainer's life that this fit begins with
         self._set(trainer, self.first if self.each_step else trainer.epoch)
 
@@ -50,7 +58,8 @@ class Schedule(Callback):
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Give the optimiser its own rate back."""
-        trainer.optimizer.learning_rate = self.base
+        self._optimizer.learning_rate = self.base
+        self._trainer = self._optimizer = None
 
     def config(self) -> dict[str, Any]:
         """All settings."""
@@ -58,16 +67,29 @@ class Schedule(Callback):
 
     def state(self) -> dict[str, Any]:
         """The rate to go back to, and where this fit began."""
+        self._follow()
         return {"base": self.base, "first": self.first}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from there; the rate itself is in the optimiser."""
         check_range("base", state["base"], above=0)
         check_range("first", state["first"], least=0)
+        self._follow()
         self.base, self.first = state["base"], state["first"]
 
     def _set(self, trainer: Trainer, place: int) -> None:
-        trainer.optimizer.learning_rate = max(sys.float_info.min, self.rate(place))  # a decay may underflow
+        self._follow()
+        rate = check_range(f"{type(self).__name__}.rate({place})", self.rate(place), least=0)
+        rate = max(sys.float_info.min, rate)  # a decay may underflow
+        trainer.optimizer._set("learning_rate", rate)  # which Ctrl-C may divide: at the end it is set again
+
+    def _follow(self) -> None:
+        """Where a callback has exchanged the optimizer: the one before has its own rate again."""
+        optimizer = self._trainer and self._trainer.optimizer
+        if optimizer is not self._optimizer:
+            with undivided():
+                self._optimizer.learning_rate = self.base
+                self._optimizer, self.base = optimizer, optimizer.learning_rate
 
 
 class ExponentialDecay(Schedule):

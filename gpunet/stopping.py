@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.callbacks import Callback, settings
-from gpunet.checks import check_flag, check_range, check_text, check_whole, setting
+from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.samples import Samples
@@ -56,7 +56,7 @@ class EarlyStopping(Callback):
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
         if self.metric != self._judged:
             self.best, self._judged = None, self.metric
-        value = logs[self.metric]
+        value = check_number(f"{shown(self.metric)} in the history", logs[self.metric])
         sign = 1 if self.metric.endswith("accuracy") else -1
         if math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.least):
             with undivided():

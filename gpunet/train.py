@@ -20,7 +20,18 @@ from gpunet.backend import Backend
 from gpunet.backend.base import Array
 from gpunet.callbacks import Callback
 from gpunet.checkpoint import Checkpoints
-from gpunet.checks import as_list, check_flag, check_rows, check_text, check_whole, fixed, is_whole
+from gpunet.checks import (  # fmt: skip
+    as_list,
+    check_flag,
+    check_number,
+    check_range,
+    check_rows,
+    check_text,
+    check_whole,
+    fixed,
+    is_whole,
+    setting,
+)
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
@@ -69,6 +80,9 @@ class Trainer(Evaluator):
 
     plan: Plan  # there while `fit` runs, for its callbacks
     batch_size: int = fixed("it is fit's argument")  # of the fit that runs, or ran last
+    history: History = fixed("each fit begins its own")  # of the fit that runs, or ran last
+    stopped: str = setting(check_text)  # why that stopped early
+    seconds: float = setting(check_range, least=0)  # of the epoch that runs, up to the last pause for callbacks
 
     def __init__(
         self,
@@ -90,8 +104,7 @@ class Trainer(Evaluator):
         self._last_row = -1  # the largest number in it
         self.epoch = 0
         self.batch_size = 0
-        self.history, self.stopped = History(), ""  # of the fit that runs, or ran last, and why it stopped early
-        self.seconds = 0.0  # training time of the epoch that runs, up to the last pause for callbacks
+        self.history, self.stopped, self.seconds = History(), "", 0.0
 
     @property
     def epoch(self) -> int:
@@ -229,7 +242,8 @@ class Trainer(Evaluator):
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
             vars(self)["batch_size"] = self.plan.batch_size
             self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
-            self.history, self.stopped, self.seconds = History(), "", 0.0
+            vars(self)["history"] = History()
+            self.stopped, self.seconds = "", 0.0
             try:
                 per_epoch = self.plan.per_epoch
                 fit.take(callbacks)
@@ -284,7 +298,7 @@ class Trainer(Evaluator):
 
         A step's loss is that before its update, so the last batch is looked at once more here.
         """
-        validated = self.history.epochs[-1].get("validation_loss", 0.0)
+        validated = check_number("validation_loss in the history", self.history.epochs[-1].get("validation_loss", 0.0))
         if not (self.finite() and math.isfinite(self._last_loss()) and math.isfinite(validated)):
             raise DivergedError(
                 f"the weights became NaN or infinite, or too large, in the last step of epoch {self.epoch}, at "

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunet.addresses import harmless
 from gpunet.checks import is_number
 from gpunet.errors import InputError
 from gpunet.limits import DAMAGE, read_json
@@ -85,7 +86,7 @@ def read(path: Path) -> Measured:
         document = read_json(path, nan=True)
     except OSError as error:
         raise InputError(
-            f"'{path}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
+            f"'{harmless(str(path))}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
         ) from error
     except ValueError as error:
         raise InputError(

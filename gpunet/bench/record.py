@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gpunet.addresses import harmless
 from gpunet.backend import Backend
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
@@ -63,7 +64,9 @@ def read_sections(path: Path) -> dict[str, Any]:
         document = read_json(path, nan=True)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
-        raise InputError(f"'{path}' cannot be read: {why}; expected a file of benchmarks/results") from error
+        raise InputError(
+            f"'{harmless(str(path))}' cannot be read: {why}; expected a file of benchmarks/results"
+        ) from error
     sections = document.get("sections") if isinstance(document, dict) else None
     if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
         raise InputError(f"'{path}' has no sections: expected a file of benchmarks/results, or none yet")

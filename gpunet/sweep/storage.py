@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages._rdb.models import BaseModel
 
-from gpunet.addresses import cleaned, has_secret, public
+from gpunet.addresses import cleaned, harmless, has_secret, public
 from gpunet.errors import DataError, InputError, RunError, printable
 from gpunet.limits import DAMAGE
 from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
@@ -45,8 +45,8 @@ UNSOUND = (*DAMAGE, RuntimeError, optuna.exceptions.OptunaError)  # what Optuna 
 def storage_url(given: str) -> str:
     """The URL in full: a path stands for an SQLite file or a journal, and databases get the driver that we install."""
     scheme, separator, rest = given.partition("://")
-    mistaken = re.match(r"[^/]*:.*@", given)  # an address less its slashes: as a path it would be shown
-    if not given.strip() or (not scheme if separator else mistaken):
+    mistaken = not scheme if separator else harmless(given) != given  # as a path it would be shown
+    if not given.strip() or mistaken:
         raise InputError(f"the storage {public(given) if given.strip() else given!r} is malformed: {FORMS}")
     if not separator:
         kind = "sqlite" if Path(given).suffix.lower() in DATABASES else "journal"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpunet.addresses import cleaned, host, public
+from gpunet.addresses import cleaned, harmless, host, public
 from gpunet.datasets import fetch
 from gpunet.errors import GpunetError
 from gpunet.sweep import join, parse_parameter, search
@@ -27,7 +27,8 @@ STORAGES = [
     "mysql://me:{}@127.0.0.1:1/name", "postgresql://me@127.0.0.1:1/name?password={}", "nix://me:{}@host/name",
     "postgresql://127.0.0.1:1/name?sslmode=x&sslpassword={}", "postgresql://me:{}@127.0.0.1:port/name",
     "postgresql://me:{}", "postgresql://me:{}@", "://me:{}@host/name", "me:{}@host/name", "postgresql:me:{}@host/name",
-    "postgresql:/me:{}@host/name", "sqlite://me:{}@/name", "sqlite+pysqlcipher://:{}@/no/such/folder/x.db?cipher=aes",
+    "mysql//me:{}@host/name", "//me:{}@host/name", "mysql/me:{}@host/name", "mysql;//me:{}@host/name",
+    "~me:{}@host/name", "postgresql:/me:{}@host/name", "sqlite://me:{}@/name", "sqlite+pysqlcipher://:{}@/no/such/folder/x.db?cipher=aes",
     "sqlite:////no/such/folder/x.db?key={}", "journal://me:{}@host/name",
 ]  # fmt: skip
 SPACE = [parse_parameter("x=0..1")]
@@ -96,6 +97,34 @@ def test_what_is_no_secret_stays():
         "Max retries exceeded with url: *** (Caused by"
     )
     assert cleaned("sent to ftp://me:pw@other/x y", "http://host/") == "sent to ftp://***"
+
+
+@pytest.mark.parametrize("form", [form for form in STORAGES if "me:{}@" in form])
+def test_no_error_of_a_data_set_or_of_a_storage_on_the_command_line_has_the_password(
+    form, capsys, tmp_path, monkeypatch
+):
+    from gpunet.cli import execute
+
+    monkeypatch.chdir(tmp_path)
+    given = form.format(PASSWORD)
+    for words in (
+        ("run", "svd-init", "--dataset"), ("sweep", "train", "-p", "hidden=2,3", "--dataset"), ("data", "path"),
+        ("sweep", "join"), ("sweep", "train", "-p", "hidden=2,3", "--storage"), ("data", "fetch"), ("bench", "report"),
+        ("sweep", "join", "a.db"),
+    ):  # fmt: skip
+        assert execute([*words, given]) == 2
+        shown = capsys.readouterr()
+        assert PASSWORD not in shown.out + shown.err
+
+
+def test_a_path_that_is_there_is_shown(tmp_path):
+    there = tmp_path / "a:b@c"
+    there.mkdir()
+    for path in (there, there / "new:1@x.db", tmp_path / "plain.db"):
+        assert harmless(str(path)) == str(path)
+    assert storage_url(str(there / "x.db")) == f"sqlite:///{there}/x.db"
+    assert harmless(str(tmp_path / "new:1@x.db")) == harmless(str(there / "new" / "x.db")) == "***"
+    assert harmless("https://me:pw@host/x.npz") == "https://***@host/x.npz"
 
 
 def test_a_signature_stays_behind_the_name_of_the_file():

@@ -381,6 +381,7 @@ circle.append(circle)
         ({"seen": np.ma.array([1, 2], mask=[0, 1])}, r"Told.state\(\)\['seen'\] is a masked array"),
         ({"seen": [np.zeros(2)]}, r"Told.state\(\) cannot be kept: .* got ndarray"),
         ({"seen": {(1, 2): 3}}, r"Told.state\(\) cannot be kept: .* keys must be str"),
+        ({"\ud800": np.zeros(2)}, r"Told.state\(\) cannot be kept: .*surrogates not allowed"),
         ({"seen": circle}, r"Told.state\(\) cannot be kept: .* Circular"),
     ],
 )  # fmt: skip
@@ -477,6 +478,24 @@ def test_what_a_callback_exchanged_is_what_the_run_is_resumed_with(what, tmp_pat
             with pytest.raises(Interrupted):
                 changing(change, at + 1, folder, **then())  # and be interrupted again
         assert_same(everything(changing(change, None, folder, **(then() if at > 3 else {}))), want)
+
+
+@pytest.mark.parametrize("schedule", [gn.CosineDecay, lambda: gn.StepDecay(0.5, 1)], ids=["cosine", "step"])
+def test_a_schedule_goes_on_from_the_exchanged_optimizers_own_rate(schedule, tmp_path):
+    def run(interrupt=None, folder=None, optimizer=None):
+        trainer = gn.Trainer(gn.Sequential(net()), optimizer=optimizer or gn.SGD(0.1), device="numpy")
+        exchange = Change(lambda trainer: setattr(trainer, "optimizer", gn.SGD(0.3, 0.9)))
+        options = {} if folder is None else {"checkpoint": folder, "checkpoint_every": 0.25, "resume": True}
+        callbacks = [schedule(), exchange, Interrupt(interrupt)]
+        trainer.fit(*data(), epochs=3, batch_size=BATCH, callbacks=callbacks, **options)
+        assert trainer.optimizer.learning_rate == 0.3
+        return trainer
+
+    want = everything(run())
+    for at in (2, 4, 5, 8, 10):  # at 4 the checkpoint is saved before the schedule has looked again
+        with pytest.raises(Interrupted):
+            run(at, tmp_path / str(at))
+        assert_same(everything(run(None, tmp_path / str(at), gn.SGD(0.3, 0.9) if at > 3 else None)), want)
 
 
 @pytest.mark.parametrize("what", EXCHANGED)
@@ -857,6 +876,54 @@ def test_a_changed_weight_is_found_by_the_digest(tmp_path):
     changed[-3] ^= 64
     (tmp_path / FILE).write_bytes(changed)
     refused(tmp_path, "does not match its digest: it was cut short or changed; delete it to start afresh")
+
+
+FORGED = {
+    "rate": lambda saved, clocks: saved["optimizer"].update(learning_rate=-1.0),
+    "rate everywhere": lambda saved, clocks: (saved["optimizer"].update(learning_rate=-1.0), clocks.put(0, -1.0)),
+    "beta1": lambda saved, clocks: (saved["optimizer"].update(beta1=1.0), clocks.put(1, 1.0)),
+    "other clock": lambda saved, clocks: clocks.put(1, 1.0),
+    "text": lambda saved, clocks: saved["optimizer"].update(beta1="0.9"),
+    "age below": lambda saved, clocks: saved["ages"].update({"0.weight": -1}),
+    "age beyond": lambda saved, clocks: saved["ages"].update({"0.weight": 1}),
+    "age": lambda saved, clocks: saved["ages"].update({"0.weight": False}),
+    "negated": lambda saved, clocks: np.negative(clocks, out=clocks),
+    "steps": lambda saved, clocks: clocks.put(5, -3.0),
+    "seconds": lambda saved, clocks: saved.update(seconds=-1.0),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_a_forged_optimizer_is_refused_before_anything_is_changed(forge, tmp_path):
+    run_with(checkpoint=tmp_path, callbacks=[])
+    arrays, metadata = read(tmp_path / FILE)
+    saved, arrays = json.loads(metadata.pop(KEY)), {name: np.array(array) for name, array in arrays.items()}
+    assert len(arrays["optimizer/clocks"]) == 1
+    forge(saved, arrays["optimizer/clocks"])
+    metadata.pop("sha256")
+    (tmp_path / FILE).write_bytes(seal(arrays, metadata | {KEY: json.dumps(saved)}))
+    with pytest.raises(DataError, match="is damaged"):
+        run_with(checkpoint=tmp_path, callbacks=[], resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, logs: setattr(t, "stopped", 5), "stopped is 5: expected a text"),
+        (lambda t, logs: setattr(t, "seconds", -1), "seconds cannot be -1: expected a finite number ≥ 0"),
+        (lambda t, logs: setattr(t, "history", []), "history of a Trainer cannot be set any more"),
+        (lambda t, logs: logs.update(train_loss="low"), "train_loss in the history is 'low': expected a number"),
+        (lambda t, logs: logs.pop("seconds"), "seconds in the history is None: expected a number"),
+    ],
+)  # fmt: skip
+def test_what_a_resumed_run_would_call_damaged_is_not_saved(change, message, tmp_path):
+    class Sets(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            change(trainer, logs) if epoch == 1 else None
+
+    with pytest.raises(InputError, match=message):
+        start()[2](callbacks=[Sets()], checkpoint=tmp_path)
+    assert json.loads(read(tmp_path / FILE)[1][KEY])["step"] == 4
 
 
 def test_files_of_another_kind(tmp_path):

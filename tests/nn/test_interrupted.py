@@ -301,6 +301,36 @@ def test_ctrl_c_on_any_line_leaves_a_run_that_goes_on(tmp_path, count):
         same(again, whole)
 
 
+CHANGES = {
+    "beta1": lambda t: setattr(t.optimizer, "beta1", 0.5),
+    "learning_rate": lambda t: setattr(t.optimizer, "learning_rate", 0.25),
+    "restore": lambda t: t.optimizer.restore(
+        {**t.optimizer.settings, "l2": 0.5}, *t.export(), t.model.trained_layout, t.model.flat
+    ),
+    "age_apart": lambda t: t.optimizer.age_apart(3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_ctrl_c_on_any_line_leaves_an_optimizer_as_it_was_or_as_it_was_to_be(change):
+    def everything(trainer):
+        arrays, ages = trainer.optimizer.export(trainer.model.trained_layout)
+        return {**trainer.optimizer.settings}, {name: array.tolist() for name, array in arrays.items()}, ages
+
+    trained = net()
+    trained.fit(X, Y)
+    counter, changed = PressedAt(0), copy.deepcopy(trained)
+    with counter:
+        change(changed)
+    ends = [everything(trained), everything(changed)]
+    assert ends[0] != ends[1]
+    for n in range(1, counter.lines + 1):
+        trainer, press = copy.deepcopy(trained), PressedAt(n)
+        with pytest.raises(KeyboardInterrupt), press:
+            change(trainer)
+        assert everything(trainer) in ends, press.where
+
+
 def test_a_second_ctrl_c_breaks_into_what_the_first_waits_for():
     steps = []
     with pytest.raises(KeyboardInterrupt), undivided():  # noqa: PT012

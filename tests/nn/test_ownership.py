@@ -666,6 +666,26 @@ def test_a_loss_that_was_given_away_does_not_take_settings():
     same(trainer, other)
 
 
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_of_a_loss_is_nobodys(copied):
+    """Neither that of a loss which was given away, nor that of a trainer's own."""
+    given = gn.SoftmaxCrossEntropy()
+    trainer = gn.Trainer(net().model, given, device="numpy")
+    for loss in (copied(given), copied(trainer.loss)):
+        loss.reduction = "sum"
+        other = gn.Trainer(net().model, loss, device="numpy")
+        assert (other.loss.reduction, trainer.loss.reduction) == ("sum", "mean")
+        with pytest.raises(InputError, match=r"trainer\.loss"):
+            loss.reduction = "mean"
+    trainer = copied(trainer)
+    gn.Trainer(net().model, trainer.loss, device="numpy")
+    trainer.loss.reduction = "sum"  # of the copied trainer, whose own it is
+    other = gn.Trainer(net().model, gn.SoftmaxCrossEntropy("sum"), device="numpy")
+    for each in (trainer, other):
+        each.fit(X, Y)
+    same(trainer, other)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "changes"),
     [("sgd", {"l2": 0.1}), ("momentum", {"momentum": 0.5, "learning_rate": 0.01}), ("adam", {"epsilon": 1e-3})],

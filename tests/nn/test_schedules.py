@@ -148,6 +148,38 @@ def test_a_decay_may_underflow(data):
     assert rates(gn.ExponentialDecay(1e-200), data)[-1] > 0
 
 
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1e-9, "x", None, True])
+def test_a_rate_that_is_none_is_named(rate, data):
+    class Own(gn.schedules.Schedule):
+        def rate(self, place):
+            return rate if place == 2 else 0.1
+
+    trainer = made()
+    with pytest.raises(InputError, match=r"Own\.rate\(2\) cannot be .*: expected a finite number ≥ 0"):
+        trainer.fit(*data, epochs=3, batch_size=10, callbacks=[Own()])
+    assert trainer.optimizer.learning_rate == 0.5
+
+
+def test_an_optimizer_that_is_exchanged_has_the_rates_of_its_own(data):
+    class Exchange(Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            trainer.optimizer = {1: second, 3: first}.get(epoch, trainer.optimizer)
+
+    cosine = (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    exponential = np.repeat(0.9 ** np.arange(5), 4)
+    base = np.repeat([0.5, 0.5, 0.2, 0.2, 0.5], 4)
+    for before, schedule, factor in (
+        (False, gn.CosineDecay(), cosine), (True, gn.CosineDecay(), cosine),
+        (True, gn.ExponentialDecay(0.9), exponential),
+    ):  # fmt: skip
+        trainer, seen = made(), Rates()
+        first, second = trainer.optimizer, gn.SGD(0.2)
+        callbacks = [Exchange(), schedule] if before else [schedule, Exchange()]
+        trainer.fit(*data, epochs=5, batch_size=10, callbacks=[*callbacks, seen])
+        np.testing.assert_allclose(seen.seen, base * factor, rtol=1e-12)
+        assert (first.learning_rate, second.learning_rate) == (0.5, 0.2)
+
+
 def test_a_rate_for_each_step_does_not_wait_for_the_device(data):
     """As often as training without a schedule reads from the device, or waits for it."""
 
@@ -234,6 +266,24 @@ def test_it_stops_after_the_patience_and_restores_the_best(metric, values, optio
         assert (stopping.epoch, stopping.best) == (best, values[best])
     for name, value in trainer.model.parameters.items():
         np.testing.assert_array_equal(value, script.weights[epochs - 1 if best is None else best][name])
+
+
+@pytest.mark.parametrize("value", ["high", np.ones(2), None, True])
+def test_a_metric_that_is_no_number_is_named(value, data):
+    with pytest.raises(InputError, match=r"'score' in the history is .*: expected a number"):
+        made().fit(*data, callbacks=[Script("score", [value]), gn.EarlyStopping("score")])
+    with pytest.raises(InputError, match=r"validation_loss in the history is .*: expected a number"):
+        made().fit(*data, callbacks=[Script("validation_loss", [value])])
+
+
+@pytest.mark.parametrize("steps", [[-1], [10**30], [True], [1.0], ["x"], range(-2, 3), range(10**30)])
+def test_steps_that_are_none_are_named(steps, data):
+    class Asks(Callback):
+        def steps(self, total):
+            return steps
+
+    with pytest.raises(InputError, match=r"a step of Asks\.steps\(\) is .*: expected a whole number from 0"):
+        made().fit(*data, callbacks=[Asks()])
 
 
 @pytest.mark.parametrize(
