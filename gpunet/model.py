@@ -151,13 +151,14 @@ class Sequential:
             self._seed, self.migrations, self.built = seed, [], True
 
     def _allocate(self, input_shape: Shape, backend: Backend, dtype: str, seed: int) -> None:
-        """Draw the parameters and make the arenas; where either fails, the model is as it was."""
+        """Make the arenas and draw the parameters; where either fails, the model is as it was."""
         shapes, declared = self._declarations(input_shape)
+        store = Parameters(self.layers, declared, backend, dtype)
         values: dict[str, Any] = {}
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in declared.items() if owner is layer}
             values |= _drawn(layer, layer.name, own, stream(seed, WEIGHTS, index), dtype)
-        self._lay_out(shapes, declared, backend, dtype)
+        self._move_to(store, shapes, declared)
         vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
         self._write(values)
         self.capacity, self._kind, self._batch = 0, None, None
@@ -173,12 +174,12 @@ class Sequential:
             declared |= {f"{layer.name}.{name}": (layer, p) for name, p in spec.parameters.items()}
         return shapes, declared
 
-    def _lay_out(self, shapes: list[Shape], declared: Declared, backend: Backend, dtype: str) -> None:
-        """Make the arenas; views of those before say from now on that they are not the model's."""
-        before, self._store = self._store, Parameters(self.layers, declared, backend, dtype)
-        self._shapes, self._declared = shapes, declared
-        if before is not None:
-            before.outdated = True
+    def _move_to(self, store: Parameters, shapes: list[Shape], declared: Declared) -> None:
+        """Have the parameters there; views of where they were say from now on that they are not the model's."""
+        if self._store is not None:
+            self._store.outdated = True
+        self._store, self._shapes, self._declared = store, shapes, declared
+        store.attach()
 
     def _write(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -222,7 +223,8 @@ class Sequential:
     def _move(self, values: Mapping[str, Any], replaced: str, inherits: Inherits, state: State) -> None:
         """To new arenas, with these values; the optimiser's state follows."""
         before = self._arenas
-        self._lay_out(*self._declarations(self.input_shape), self.backend, self.dtype)
+        shapes, declared = self._declarations(self.input_shape)
+        self._move_to(Parameters(self.layers, declared, self.backend, self.dtype), shapes, declared)
         self._write(values)
         self.migrations.append(migration(before, self._arenas, replaced, inherits, state))
         if self.capacity:

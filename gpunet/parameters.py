@@ -78,7 +78,7 @@ class Parameters:
     """Parameters by full name ("0.weight"), views of one arena; gradients likewise.
 
     The arena lies in three parts: under the L2 term, not under it, frozen. So the optimiser, and the L2 term, each see
-    one contiguous range. Making one attaches the layers to it.
+    one contiguous range. Raises MemoryFullError where there is no room for it.
     """
 
     def __init__(self, layers: Sequence[Layer], declared: Declared, backend: Backend, dtype: str) -> None:
@@ -95,11 +95,14 @@ class Parameters:
         self.layout, self.trained_layout = self._params.layout, self._grads.layout
         self.n_trained = self.layout.end(set(self.trained))
         self.n_decayed = self.layout.end({name for name in names if part(name) == 0})
-        self._order = list(declared)  # as the layers declare them: PyTorch's order
-        for layer in layers:
-            own = {n.rpartition(".")[2]: n for n in names if declared[n][0] is layer}
+        self._layers, self._declared = layers, declared  # in the layers' order, which is PyTorch's
+
+    def attach(self) -> None:
+        """Hand the layers their views."""
+        for layer in self._layers:
+            own = {n.rpartition(".")[2]: n for n, (owner, _) in self._declared.items() if owner is layer}
             layer.attach(
-                backend,
+                self.backend,
                 {short: self._params.views[n] for short, n in own.items()},
                 {short: self._grads.views[n] for short, n in own.items() if n in self._grads.views},
             )
@@ -107,7 +110,7 @@ class Parameters:
     @property
     def views(self) -> Views:
         """The parameters by name, in the layers' order."""
-        return Views(self, {name: self._params.views[name] for name in self._order})
+        return Views(self, {name: self._params.views[name] for name in self._declared})
 
     @property
     def gradients(self) -> Views:

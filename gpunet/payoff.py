@@ -55,6 +55,7 @@ def _step(
 
     declared = {f"0.{name}": (layer, parameter) for name, parameter in layer.spec((inner,)).parameters.items()}
     parameters = Parameters([layer], declared, backend, dtype)
+    parameters.attach()
     for view in parameters.views.values():
         backend.copy(array(*view.shape), view)
     optimizer.attach(backend, *parameters.flat)

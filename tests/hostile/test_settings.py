@@ -276,7 +276,7 @@ def test_small_floats_of_numpys_are_numbers_like_others():
 
 def test_weights_of_a_shape_that_no_memory_holds():
     for units in (2**40, 10**30, 10**400):
-        with pytest.raises(GpunetError, match=r"no room in main memory|GiB|of a product < 2³¹"):
+        with pytest.raises(GpunetError, match=r"no room in main memory|GiB"):
             trainer(gn.Dense(units)).fit(X, Y % 2)
 
 
