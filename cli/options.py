@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ import typer
 def _folder(text: str | Path) -> Path:
     if not text:  # "$DIR" where that is not set
         raise typer.BadParameter("it is empty: expected the path of a folder")
+    if "://" in str(text) and not os.path.exists(text):
+        raise typer.BadParameter("it is an address: expected the path of a folder")
     return Path(text)
 
 

@@ -16,16 +16,16 @@ def data_dir(override: str | os.PathLike[str] | None = None) -> Path:
 
     The folder need not exist. A data set called `mnist` lies in `data_dir() / "mnist"`.
     """
-    chosen = check_path("data_dir", override) if _given(override) else os.environ.get(VARIABLE)
-    if chosen:
+    name, given = ("data_dir", override) if _given(override) else (VARIABLE, os.environ.get(VARIABLE))
+    if _given(given):
         try:
-            return Path(chosen).expanduser()
+            return check_path(name, given).expanduser()
         except RuntimeError as error:
-            raise InputError(f"data_dir is {shown(str(chosen))}: {error}") from error
+            raise InputError(f"{name} is {shown(given)}: {error}") from error
     from platformdirs import user_cache_dir
 
     return Path(user_cache_dir("gpunet", appauthor=False))
 
 
-def _given(override: object) -> bool:
-    return override is not None and not (isinstance(override, str) and not override)
+def _given(folder: object) -> bool:
+    return folder is not None and not (isinstance(folder, str) and not folder)

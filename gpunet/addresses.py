@@ -51,13 +51,13 @@ def public(address: str) -> str:
 def harmless(given: str) -> str:
     """A name or path that somebody gave, as it may be shown: as `public` has it where it has an address's marks.
 
-    A path has them that is there, or in a folder that has them and is there.
+    A path has them that is there, or whose folder is.
 
     >>> harmless("mysql//me:secret@host/db"), harmless("runs/a.db")
     ('***', 'runs/a.db')
     """
-    places = [given, os.path.dirname(given)]
-    there = any(_MARKS.search(place) and os.path.lexists(place) for place in places)
+    folder = os.path.dirname(given)
+    there = os.path.lexists(given) or (folder.strip("/") != "" and os.path.isdir(folder))
     return given if there or not _MARKS.search(given) else public(given)
 
 

@@ -35,7 +35,7 @@ class Callback:
         return {}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        """Parameters are drawn, nothing has been trained."""
+        """Parameters are drawn, nothing has been trained. Ctrl-C waits for its end; a second one does not."""
 
     def steps(self, total: int) -> Iterable[int]:
         """Steps (0 … total − 1 of this fit) before which `on_step` is to be called; `total` steps are planned."""
@@ -50,7 +50,8 @@ class Callback:
     def on_fit_end(self, trainer: Trainer) -> None:
         """Training has ended: all epochs are done, or `stop`, an error or Ctrl-C has ended it.
 
-        Called once after each `on_fit_begin` that came to its end. Errors raised here are not in the others' way.
+        Called once after each `on_fit_begin` that came to its end. Errors raised here are not in the others' way, and
+        Ctrl-C waits for its end; a second one does not.
         """
 
     def state(self) -> dict[str, Any]:

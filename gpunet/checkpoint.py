@@ -69,6 +69,7 @@ class Checkpoints(Callback):
         self.folder, self.callbacks, self.resume = folder, callbacks, resume
         self.every = max(1, round(min(every * per_epoch, sys.maxsize)))
         self.saved: Saved | None = None
+        self.restoring: Callback | None = None
         self.step = -1  # of the checkpoint in the file
         self.failed = False  # whether the one after it could not be written
         self.held = contextlib.ExitStack()
@@ -126,6 +127,11 @@ class Checkpoints(Callback):
             self._check(trainer, arrays, found)
             self._restore(trainer, arrays, found)
         except DAMAGE as error:
+            if self.restoring is not None and type(self.restoring).__module__.partition(".")[0] != "gpunet":
+                raise InputError(
+                    f"{type(self.restoring).__name__}.restore() failed: {type(error).__name__}: {error}; "
+                    f"'{self.path}' itself is whole"
+                ) from error
             raise DataError(f"'{self.path}' is damaged ({error}): delete it to start afresh") from error
         return self.step
 
@@ -167,7 +173,9 @@ class Checkpoints(Callback):
 
     def _restore(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
         for i, (callback, state) in enumerate(zip(self.callbacks, found["callbacks"], strict=True)):
+            self.restoring = callback
             callback.restore(state | _below(f"callbacks/{i}/", arrays))
+        self.restoring = None
         model = trainer.model
         put_back(model, json.loads(found["model"])["layers"], arrays)
         trainer.restore(found["optimizer"], _below("optimizer/", arrays), found["ages"])

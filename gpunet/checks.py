@@ -155,7 +155,9 @@ def as_float(number: Any) -> float:
 
 
 def check_number(name: str, value: Any) -> float:
-    """The number as Python's float, NaN and infinity too; InputError for what is none."""
+    """The number as Python's float, NaN and infinity too, of an array of one, as well; InputError for what is none."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
     if not is_number(value):
         raise InputError(f"{name} is {shown(value)}: expected a number")
     return as_float(value)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gpunet.addresses import harmless
+from gpunet.addresses import harmless, public
 from gpunet.errors import InputError, OutputError, shown
 from gpunet.interrupts import undivided
 
@@ -259,9 +259,13 @@ def check_path(name: str, value: Any) -> Path:
     """A path, which need not exist; InputError for what cannot be one."""
     try:
         path = Path(value)
+        if "://" in os.fspath(value) and not os.path.lexists(value):
+            raise InputError(f"{name} is '{public(os.fspath(value))}': expected a path, and that is an address")
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return path
+    except InputError:
+        raise
     except Exception as error:  # too long for the system, of bytes, a zero within, or an object of the user's
         raise InputError(f"{name} is {shown(value)}: expected a path such as 'model.safetensors'") from error
     return path

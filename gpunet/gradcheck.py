@@ -29,7 +29,8 @@ class Check:
     """One parameter's gradient a beside central differences n.
 
     relative_error: max |a − n| / max(|a| + |n|), on the scale of the parameter's largest gradient, corners resolved;
-    |a − n| counts as far as it is more than the rounding of the difference.
+    |a − n| counts as far as it is more than the rounding of the difference, of which `rounding` is the largest: where
+    it is no smaller than `largest`, the check shows nothing.
     elementwise_error: max of |a − n| / (|a| + |n|), each element on its own scale and as the first step gave it, which
     is document 004's measure: it also shows the rounding of differences that are nearly zero, and corners of ReLU.
     corners: elements whose difference changed with a finer step.
@@ -37,6 +38,7 @@ class Check:
 
     shape: tuple[int, ...]
     largest: float
+    rounding: float
     relative_error: float
     elementwise_error: float
     corners: int
@@ -55,9 +57,9 @@ class GradientTable:
         return float(np.max([check.relative_error for check in self.parameters.values()]))
 
     def __str__(self) -> str:
-        head = ("parameter", "shape", "largest", "relative error", "by element", "corners")
+        head = ("parameter", "shape", "largest", "rounding", "relative error", "by element", "corners")
         rows = [
-            (name, "×".join(map(str, c.shape)), f"{c.largest:.1e}", f"{c.relative_error:.1e}",
+            (name, "×".join(map(str, c.shape)), f"{c.largest:.1e}", f"{c.rounding:.1e}", f"{c.relative_error:.1e}",
              f"{c.elementwise_error:.1e}", str(c.corners))
             for name, c in self.parameters.items()
         ]  # fmt: skip
@@ -121,7 +123,10 @@ def gradient_check(
 
 def _in_float64(model: Sequential, backend: Backend) -> Sequential:
     """A copy on that device; where the model has no weights yet, without any."""
-    made = copy.deepcopy(model)
+    try:
+        made = copy.deepcopy(model)
+    except TypeError as error:  # of a lock, say
+        raise InputError(f"a layer of the model cannot be copied: {error}") from error
     if model.built:
         made.build(model.input_shape, backend, dtype="float64")
         made._write({name: value.astype(np.float64) for name, value in arrays_of(model).items()})
@@ -186,4 +191,5 @@ def _check(difference: _Difference, gradient: Any, step: float) -> Check:
         corners += bool(abs(finer[-1] - numeric[element]) > SUSPICIOUS * scale)
         apart[element] = min(apart[element], *(abs(analytic[element] - each) for each in finer))
     relative = float(np.max(apart)) / (scale if scale > 0 else 1.0)
-    return Check(gradient.shape, float(np.abs(analytic).max()), relative, float(by_element.max()), corners)
+    largest, rounding = float(np.abs(analytic).max()), float(noise.max())
+    return Check(gradient.shape, largest, rounding, relative, float(by_element.max()), corners)

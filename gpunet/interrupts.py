@@ -1,10 +1,12 @@
-"""Ctrl-C comes between two pieces of work, not in the middle of one that must be whole."""
+"""Work that must be whole: Ctrl-C comes before or after it, and threads take turns."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -16,19 +18,18 @@ class Signals:
     """The handler of a block; once that is over, and somebody has kept it, the one that was there before."""
 
     def __init__(self) -> None:
-        self._through, self._first = False, 0  # the signal that waits
+        self._over = self._through = False
+        self._first = 0  # the signal that waits
         self._handlers: dict[int, Any] = {}
         main = threading.current_thread() is threading.main_thread()
         for number in SIGNALS if main else ():  # others get none
-            handler: Any = signal.getsignal(number)
-            while isinstance(handler, Signals) and handler._through:
-                handler = handler._handlers[number]
+            handler = _standing(number)
             if callable(handler):
                 self._handlers[number] = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Keep the signal, or hand it on."""
-        if self._through or self._first:
+        if self._over or self._through or self._first:
             self._handlers[number](number, frame)
         else:
             self._first = number
@@ -50,16 +51,23 @@ class Signals:
             signal.signal(number, self)
 
     def _end(self) -> None:
-        """Leave handlers alone that were set since."""
-        for number, handler in self._handlers.items():
-            if signal.getsignal(number) is self:
-                signal.signal(number, handler)
-        self._through = True
+        """Leave handlers alone that were set since, but for one of a block that was over then."""
+        self._over = True
+        for number in self._handlers:
+            signal.signal(number, _standing(number))
 
     def _deliver(self) -> None:
         first, self._first = self._first, 0
         if first:
             self._handlers[first](first, None)
+
+
+def _standing(number: int) -> Any:
+    """The signal's handler, without those of blocks that are over."""
+    handler: Any = signal.getsignal(number)
+    while isinstance(handler, Signals) and handler._over:
+        handler = handler._handlers[number]
+    return handler
 
 
 @contextlib.contextmanager
@@ -75,3 +83,37 @@ def undivided() -> Iterator[Signals]:
         finally:  # a signal may come between two handlers
             signals._end()
         signals._deliver()
+
+
+class Turns:
+    """A lock of threads that a forked process has anew: the thread that held it is not there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _TURNS.add(self)
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Whether it is ours now; a thread may have it several times."""
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        """Give it back as often."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+_TURNS: weakref.WeakSet[Turns] = weakref.WeakSet()
+
+
+def _renew() -> None:
+    for turns in list(_TURNS):
+        turns._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from gpunet.backend.base import Array, Backend
 from gpunet.checks import DTYPES, as_floats, as_list, check_one_of, check_shape, check_whole, fixed, is_whole
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
-from gpunet.interrupts import undivided
+from gpunet.interrupts import Turns, undivided
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Declared, Parameters, Views
@@ -79,7 +78,7 @@ class Sequential:
         self._store: Parameters | None = None
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self._batch: Any = None  # samples that it is used for
-        self._lock, self._fit = threading.RLock(), None
+        self._lock, self._fit = Turns(), None
         for layer in self.layers:
             layer.enter(self)
 

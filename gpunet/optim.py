@@ -143,8 +143,10 @@ class Optimizer:
         flat: tuple[Array, Array, int],
     ) -> None:
         """Go on from what `export` returned, with `flat` parameters, gradients and count of decayed ones."""
+        initial = self.initial
         self._settings = dict(settings)
         self.attach(self.ops, *flat)
+        self.initial = initial
         for kind, state in self.state.items():
             for name, place in layout.places.items():
                 self.ops.copy(arrays[f"{kind}/{name}"].reshape(-1), state[place])

@@ -57,8 +57,20 @@ class Views(Mapping[str, Array]):
             given = dict(*others, **named)
         except (TypeError, ValueError) as error:
             raise InputError(f"parameters cannot be set from {shown(others)}: expected a dictionary") from error
+        for name in given:
+            self[name]  # all names, before anything is set
         for name, value in given.items():
             self[name] = value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """One, or the default where there is none of that name."""
+        if name not in self:
+            return default
+        return self[name]
+
+    def copy(self) -> dict[str, Array]:
+        """A dictionary of the views."""
+        return dict(self)
 
     def __ior__(self, others: Any) -> Self:  # type: ignore[misc]
         self.update(others)

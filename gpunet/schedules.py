@@ -52,7 +52,7 @@ class Schedule(Callback):
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
         """Note the rate that the epoch ended with, and set the next one's."""
-        logs["learning_rate"] = trainer.optimizer.learning_rate
+        logs["learning_rate"] = trainer.last_rate
         if not self.each_step:
             self._set(trainer, epoch + 1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +35,7 @@ from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
 from gpunet.graph import Graphs
-from gpunet.interrupts import undivided
+from gpunet.interrupts import Turns, undivided
 from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
 from gpunet.plan import Events, History, Plan, events
@@ -103,6 +102,7 @@ class Trainer(Evaluator):
         self._order: Array = None
         self._last_row = -1  # the largest number in it
         self.epoch = 0
+        self.last_rate = 0.0  # the learning rate of the last step of the last epoch
         self.batch_size = 0
         self.history, self.stopped, self.seconds = History(), "", 0.0
 
@@ -363,6 +363,7 @@ class Trainer(Evaluator):
         seconds, self.seconds = time.perf_counter() - began, 0.0
         bar.advance(steps % look, self._note(batch))
         self.epoch += 1
+        self.last_rate = self._optimizer.learning_rate
         loss, accuracy = self.tally.means()
         return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
@@ -478,7 +479,7 @@ class _Fit:
     """One that runs; when it ends, however that is, what it has taken is free again."""
 
     _taken: ClassVar = weakref.WeakValueDictionary[int, "_Fit"]()
-    _lock: ClassVar = threading.Lock()
+    _lock: ClassVar = Turns()
 
     def take(self, callbacks: Sequence[Callback]) -> None:
         """What a callback keeps is of one fit: InputError for one that serves another, or stands here twice."""

@@ -104,8 +104,8 @@ class Layer:
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """Keyword arguments that make this layer again, JSON-ready, without its weights."""
-        raise NotImplementedError
+        """Keyword arguments that make this layer again, JSON-ready, without its weights: for saving and loading."""
+        raise InputError(f"{self._called()} has no config(), which saving needs")
 
     @property
     def slots(self) -> int:
@@ -115,7 +115,8 @@ class Layer:
     def enter(self, model: Sequential) -> None:
         """Stand in this model from now on; values that another one left are what the parameters start with."""
         self._model, self._views = weakref.ref(model), {}
-        self._fixed = frozenset([*self.config(), "trainable", "name", "head"])
+        settings = self.config() if type(self).config is not Layer.config else {}
+        self._fixed = frozenset([*settings, "trainable", "name", "head"])
 
     def attach(self, backend: Backend, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> None:
         """Receive views of the arenas, by this layer's own parameter names; no gradient when frozen."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.checks import check_flag, on_device, real_array, setting
 from gpunet.errors import InputError, ShapeError
+from gpunet.interrupts import Turns
 from gpunet.linalg import device_moments, moments
 from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
 from gpunet.linalg.device_pca import decompose_stack
@@ -55,13 +55,13 @@ class Accumulator:
     center: bool = setting(check_flag)
 
     def __init__(self, center: bool, device: str | Backend | None) -> None:
-        self.center, self.device, self._lock = center, device, threading.Lock()
+        self.center, self.device, self._lock = center, device, Turns()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        vars(self).update(state, _lock=Turns())
 
 
 class StreamingGram(Accumulator):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpunet.addresses import cleaned, harmless
 from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, shown
 from gpunet.identity import difference
@@ -139,11 +140,11 @@ def find_function(name: str) -> Function:
     """The function "package.module:function"; InputError where there is none."""
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute.isidentifier():
-        raise InputError(f"the function {name!r} is malformed: expected package.module:function")
+        raise InputError(f"the function {harmless(name)!r} is malformed: expected package.module:function")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"the function {name!r} cannot be imported: {error}") from None
+        raise InputError(f"the function {harmless(name)!r} cannot be imported: {cleaned(str(error))}") from None
     if not callable(found):
         raise InputError(f"{name!r} is a {type(found).__name__}, not a function")
     return found  # type: ignore[no-any-return]

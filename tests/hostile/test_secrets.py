@@ -12,9 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import gpunet as gn
 from gpunet.addresses import cleaned, harmless, host, public
+from gpunet.cli import execute
 from gpunet.datasets import fetch
-from gpunet.errors import GpunetError
+from gpunet.errors import GpunetError, InputError
 from gpunet.sweep import join, parse_parameter, search
 from gpunet.sweep.storage import storage_url
 
@@ -123,7 +125,24 @@ def test_a_path_that_is_there_is_shown(tmp_path):
     for path in (there, there / "new:1@x.db", tmp_path / "plain.db"):
         assert harmless(str(path)) == str(path)
     assert storage_url(str(there / "x.db")) == f"sqlite:///{there}/x.db"
-    assert harmless(str(tmp_path / "new:1@x.db")) == harmless(str(there / "new" / "x.db")) == "***"
+    assert harmless(str(tmp_path / "12:30 new@x.db")) == str(tmp_path / "12:30 new@x.db")  # its folder is there
+    assert harmless(str(there / "new" / "x.db")) == harmless("new:1@x.db") == "***"
+    with pytest.raises(InputError, match=r"expected a path, and that is an address$") as error:
+        gn.load(f"mysql://me:{PASSWORD}@host/model.safetensors")
+    assert PASSWORD not in str(error.value)
+
+
+@pytest.mark.parametrize("words", [("run", "toy", "--out"), ("sweep", "function", "a:b", "-p", "a=1,2", "--out"), ()])
+def test_an_address_is_no_folder(capsys, monkeypatch, words, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    address = f"mysql://me:{PASSWORD}@host/db"
+    if not words:
+        monkeypatch.setenv("GPUNET_DATA", address)
+    assert execute([*words, address] if words else ["data", "list"]) == 2
+    shown = capsys.readouterr()
+    assert "address" in shown.err
+    assert PASSWORD not in shown.out + shown.err
+    assert list(tmp_path.iterdir()) == []
     assert harmless("https://me:pw@host/x.npz") == "https://***@host/x.npz"
 
 

@@ -340,6 +340,12 @@ def test_parameters_are_views_under_names_that_stay():
         assert sorted(views) == ["0.bias", "0.weight", "2.bias", "2.weight"]
         assert list(views | {"x": 1}) == [*views, "x"]
         assert list({"x": 1} | views) == ["x", *views]
+        assert views.get("x", 3) == 3
+        assert views.get("2.bias") is views["2.bias"]
+        assert list(views.copy()) == list(views)
+        with pytest.raises(InputError, match="no parameter"):
+            views.update({"2.bias": np.full(3, 9.0), "x": 1})
+        assert (views["2.bias"] != 9).all()
         copied = copy.copy(views)
         copied["2.bias"][:] = 7
         assert (views["2.bias"] != 7).all()

@@ -424,3 +424,85 @@ def test_the_order_of_a_fit_is_its_own():
 
     with pytest.raises(gn.errors.InputError, match="order cannot be lined up while a fit runs"):
         net().fit(X, Y, batch_size=16, callbacks=Other())
+
+
+def test_a_part_that_signals_divide_leaves_the_rest_whole():
+    whole = []
+    with pytest.raises(KeyboardInterrupt), undivided() as signals:  # noqa: PT012
+        with signals.heard(), undivided():
+            pass
+        signal.raise_signal(signal.SIGINT)
+        whole.append(1)
+    with pytest.raises(KeyboardInterrupt), undivided() as signals:  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        whole.append(2)
+        with signals.heard():
+            whole.append("not reached")
+    with pytest.raises(KeyboardInterrupt), undivided() as signals, signals.heard(), undivided():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        whole.append(3)
+    assert whole == [1, 2, 3]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_that_a_callback_puts_back_is_the_one_before():
+    class Own(gn.Callback):
+        def on_fit_begin(self, trainer):
+            self.before = signal.signal(signal.SIGINT, lambda *_: trainer.stop("Ctrl-C"))
+
+        def on_fit_end(self, trainer):
+            signal.signal(signal.SIGINT, self.before)
+
+    net().fit(X, Y, callbacks=Own())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Exchanged(gn.Callback):
+    def on_fit_begin(self, trainer):
+        trainer.optimizer = gn.SGD(0.1, 0.5)
+
+
+def test_a_run_whose_optimizer_a_callback_gives_it_resumes_again_and_again(tmp_path):
+    def fit(folder, epoch):
+        trainer = net()
+        callbacks = [Exchanged(), gn.ExponentialDecay(0.9), Break(StopError() if epoch < 8 else None, epoch=epoch)]
+        try:
+            trainer.fit(X, Y, epochs=8, batch_size=16, callbacks=callbacks, checkpoint=folder, resume=True)
+        except StopError:
+            return fit(folder, epoch + 2)
+        return trainer
+
+    same(fit(tmp_path / "broken", 2), fit(tmp_path / "whole", 8))
+
+
+def test_the_rate_of_an_epoch_is_that_of_its_steps():
+    class Exchange(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            if epoch == 1:
+                trainer.optimizer = gn.SGD(0.3)
+
+    history = net().fit(X, Y, epochs=4, callbacks=[Exchange(), gn.ExponentialDecay(0.5)])
+    np.testing.assert_allclose(history["learning_rate"], [0.01, 0.005, 0.075, 0.0375], rtol=1e-12)
+
+
+def test_a_mistake_in_restore_is_no_damage_of_the_file(tmp_path):
+    class Slip(gn.Callback):
+        def state(self):
+            return {"n": 1}
+
+        def restore(self, state):
+            self.n = state["m"]
+
+    net().fit(X, Y, callbacks=Slip(), checkpoint=tmp_path)
+    with pytest.raises(gn.errors.InputError, match=r"^Slip.restore\(\) failed: KeyError: 'm'; '.*' itself is whole$"):
+        net().fit(X, Y, callbacks=Slip(), checkpoint=tmp_path, resume=True)
+
+
+def test_a_metric_may_be_an_array_of_one():
+    class Metric(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            logs["m"] = np.array(0.5)
+
+    stopping = gn.EarlyStopping("m", 1)
+    net().fit(X, Y, epochs=3, callbacks=[Metric(), stopping])
+    assert (stopping.best, stopping.epoch) == (0.5, 0)

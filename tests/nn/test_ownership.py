@@ -566,6 +566,25 @@ def test_a_layer_without_a_model_has_nothing_to_factorise_or_merge(layer):
         made.factorise(2) if isinstance(made, gn.Dense) else made.merge()
 
 
+def test_a_layer_of_ones_own_needs_a_config_for_saving_alone(tmp_path):
+    class Twice(Layer):
+        def spec(self, input_shape):
+            return Spec(input_shape)
+
+        def forward(self, x):
+            np.multiply(x, 2, out=self.y)
+            return self.y
+
+        def backward(self, dy):
+            np.multiply(dy, 2, out=dy)
+            return dy
+
+    trainer = net(layers=[Twice(), gn.Dense(3)])
+    trainer.fit(X, Y)
+    with pytest.raises(InputError, match="has no config"):
+        gn.save(trainer.model, tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["a.b", "a/b", "", 3])
 def test_a_parameter_has_the_name_of_an_attribute(name):
     with pytest.raises(InputError, match="parameter is called"):

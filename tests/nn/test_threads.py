@@ -1,7 +1,9 @@
 """Threads that share a backend or a model."""
 
 import copy
+import os
 import pickle
+import signal
 import threading
 
 import numpy as np
@@ -219,3 +221,29 @@ def test_a_callback_serves_one_fit_at_a_time():
             X, Y, callbacks=[shared]
         )
     net("numpy").fit(X, Y, callbacks=[shared])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.parametrize("what", ["gram", "model"])
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have(what):
+    trainer, gram, held, end = net("numpy"), gn.StreamingGram(), threading.Event(), threading.Event()
+    trainer.prepare(X.shape[1:])
+    x = np.random.default_rng(0).standard_normal((50, 4))
+
+    def hold():
+        with gram._lock, trainer.model.alone():
+            held.set()
+            end.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    child = os.fork()
+    if not child:  # no test framework's way out of here
+        signal.alarm(20)
+        gram.update(x) if what == "gram" else trainer.predict(X[:5])
+        os._exit(7)
+    end.set()
+    thread.join(60)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
