@@ -247,7 +247,11 @@ class Trainer(Evaluator):
             try:
                 per_epoch = self.plan.per_epoch
                 fit.take(callbacks)
-                with closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver:
+                with (
+                    undivided() as signals,  # the folder is let go of
+                    closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver,
+                    signals.heard(),
+                ):
                     self._run(saver, callbacks, bar, own)
             finally:
                 bar.close() if own else None
