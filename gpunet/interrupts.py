@@ -36,9 +36,10 @@ class Signals:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """A part of the block that signals do divide, one that has waited at once; what it raises is cleaned up after
-        undivided again.
-        """  # noqa: D205
+        """Let signals divide a part of the block, and one that has waited come at once.
+
+        What it raises is cleaned up after undivided again.
+        """
         self._through = True
         try:
             self._deliver()
@@ -54,7 +55,9 @@ class Signals:
         """Leave handlers alone that were set since, but for one of a block that was over then."""
         self._over = True
         for number in self._handlers:
-            signal.signal(number, _standing(number))
+            handler = _standing(number)
+            if handler is not None:  # as one is that is none of Python's
+                signal.signal(number, handler)
 
     def _deliver(self) -> None:
         first, self._first = self._first, 0
