@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.backend.base import N_SCALARS
+from gpunet.backend.base import N_SETTLED
 from gpunet.callbacks import Callback
 from gpunet.checks import check_number, check_range, is_number, is_whole, real_array
 from gpunet.errors import DataError, InputError, OutputError
@@ -141,7 +141,7 @@ class Checkpoints(Callback):
         shapes = model.parameter_shapes(trainer.model.input_shape)
         totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
         wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor}
-        wanted |= {"optimizer/clocks": (len(arrays["optimizer/clocks"]), N_SCALARS)}
+        wanted |= {"optimizer/clocks": (len(arrays["optimizer/clocks"]), N_SETTLED)}
         wanted |= {
             f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
         }

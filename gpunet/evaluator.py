@@ -194,8 +194,6 @@ class Evaluator:
             for start in range(0, len(data), batch):
                 n = min(batch, len(data) - start)
                 self.model.use(n)
-                self.backend.gather(data.x, order, cursor, data.scale, self._x[:n])
-                if data.labels is not None:
-                    self.backend.gather(data.labels, order, cursor, 1, self._labels[:n])
-                yield self.model.forward(self._x[:n]), self._labels[:n]
-                self.backend.advance(cursor, n)
+                labels = None if data.labels is None else self._labels[:n]
+                self.backend.take_batch(data.x, data.labels, order, cursor, data.scale, self._x[:n], labels, None)
+                yield self.model.forward(self._x[:n]), labels

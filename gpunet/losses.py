@@ -6,11 +6,14 @@ All take integer labels: the class, or 0 and 1 where the model has a single outp
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_one_of, is_one_of, setting
 from gpunet.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from gpunet.layers.base import Layer
 
 Reduction = Literal["mean", "sum"]
 
@@ -76,11 +79,41 @@ class Loss:
         """Add the batch's loss and correct answers to `totals`, write ∂L/∂z to dz; z, dz (n, k), labels (n,)."""
         raise NotImplementedError
 
+    def of_layer(self, layer: Layer, x: Array, labels: Array, dz: Array, totals: Array) -> None:
+        """The last layer's `forward`, this loss of its scores and, where the layer is joined, its `slopes`."""
+        self(layer.forward(x), labels, dz, totals)
+        if layer.joined:
+            layer.slopes(dz)
 
-class SoftmaxCrossEntropy(Loss):
+
+class _Named(Loss):
+    """A loss that is one operation of the backend's, `operation`, with `options`."""
+
+    operation: str
+    options: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):  # it is another operation, which no fused one knows
+            cls.of_layer = Loss.of_layer  # type: ignore[method-assign]
+
+    def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
+        getattr(self.ops, self.operation)(*self.options, z, labels, self.scale(len(z)), dz, totals)
+
+    def of_layer(self, layer: Layer, x: Array, labels: Array, dz: Array, totals: Array) -> None:
+        if not layer.joined:
+            super().of_layer(layer, x, labels, dz, totals)
+            return
+        self.ops.affine_loss(
+            *layer.operands(x), layer.y, self.operation, self.options, labels, self.scale(len(dz)), dz, totals,
+            layer.d_bias,  # type: ignore[attr-defined]
+        )  # fmt: skip
+
+
+class SoftmaxCrossEntropy(_Named):
     """−log softmax(z)[label]; the last layer has no activation."""
 
-    activation = "identity"
+    activation, operation = "identity", "softmax_cross_entropy"
 
     def classes(self, outputs: int) -> int:
         if outputs < 2:
@@ -90,24 +123,21 @@ class SoftmaxCrossEntropy(Loss):
             )
         return outputs
 
-    def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
-        self.ops.softmax_cross_entropy(z, labels, self.scale(len(z)), dz, totals)
 
-
-class BinaryCrossEntropy(Loss):
+class BinaryCrossEntropy(_Named):
     """−Σ over outputs of t log y + (1−t) log(1−y), y = σ(z) (document 000, equation 2); last activation sigmoid."""
 
-    activation = "sigmoid"
-
-    def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
-        self.ops.binary_cross_entropy(z, labels, self.scale(len(z)), dz, totals)
+    activation, operation = "sigmoid", "binary_cross_entropy"
 
 
-class SquaredError(Loss):
+class SquaredError(_Named):
     """½ Σ over outputs of (y − t)² (document 003: "the derivative is simply a subtraction"); any last activation."""
 
-    def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
-        self.ops.squared_error(self.last, z, labels, self.scale(len(z)), dz, totals)
+    operation = "squared_error"
+
+    def attach(self, backend: Backend, activation: str) -> None:
+        super().attach(backend, activation)
+        self.options = (self.last,)
 
 
 NAMED: dict[str, type[Loss]] = {

@@ -6,6 +6,7 @@ import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -17,12 +18,23 @@ from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.init import drawn
 from gpunet.interrupts import Turns, undivided
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
+from gpunet.losses import Loss
 from gpunet.migration import STATES, Migration, State, migration
 from gpunet.parameters import Declared, Parameters, Views
 from gpunet.rng import WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
-WORKSPACE = ("_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives")
+WORKSPACE = (
+    "_forwards",
+    "_trained_backwards",
+    "_d_scores",
+    "d_scores",
+    "_batch",
+    "_kind",
+    "_dtype",
+    "_takes",
+    "_gives",
+)
 ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
 Inherits = Mapping[str, tuple[str, Transform | None]]
@@ -312,7 +324,13 @@ class Sequential:
                 below = self._shapes[i - 1]
                 dx = views[f"d{i % 2}"][: batch * sizes[i]].reshape(batch, *below)
             layer.bind(views[f"y{i}"], dx)
-        self._trained_backwards = self.layers[first_trained:][::-1]
+        for layer in self.layers:
+            layer.joined, layer.below = layer.head and layer.joins, Layer.below
+        for lower, upper in pairwise(self.layers[first_trained:]):
+            if lower.joins and upper.joins:
+                lower.joined, upper.below = True, (lower.applied, lower.d_bias)  # type: ignore[attr-defined]
+        self._forwards = tuple(self.layers)
+        self._trained_backwards = self._forwards[first_trained:][::-1]
         self._d_scores = self.backend.zeros((batch, *self._shapes[-1]), self.dtype)
         self.d_scores = self._d_scores
         self._settle(batch)
@@ -346,13 +364,9 @@ class Sequential:
             raise self._unfit("x", x)
         with self.alone():
             self._passed = True
-            return self._forward(x)
-
-    def _forward(self, x: Array) -> Array:
-        """`forward` of what a trainer knows to fit, in a step that has no time to look."""
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
+            for layer in self.layers:
+                x = layer.forward(x)
+            return x
 
     def backward(self, dz: Array) -> None:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
@@ -361,13 +375,23 @@ class Sequential:
         if not self._passed:
             raise InputError("backward needs what a forward pass leaves behind: call forward first")
         with self.alone():
+            if self.layers[-1].joined:
+                self.layers[-1].slopes(dz)
             self._backward(dz)
 
     def _backward(self, dz: Array) -> None:
-        """`backward` after a `_forward`."""
+        """`backward` where the last layer has had its `slopes`, if it is joined."""
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)
+
+    def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array) -> None:
+        """Forward, the loss and backward, of what a trainer knows to fit, in a step that has no time to look."""
+        *below, head = self._forwards
+        for layer in below:
+            x = layer.forward(x)
+        loss.of_layer(head, x, labels, self.d_scores, totals)
+        self._backward(self.d_scores)
 
     def activate_scores(self, z: Array) -> Array:
         """The model's outputs y = f(z), in z's memory."""

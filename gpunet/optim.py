@@ -49,7 +49,7 @@ class Range:
     params: Array
     grads: Array
     state: dict[str, Array]
-    scalars: Array  # the settings and the counts of steps, on the device; ranges of one age share it
+    scalars: Array  # the settings and the counts of steps, a row of `clocks`; ranges of one age share it
     decayed: int
 
 
@@ -65,6 +65,7 @@ class Optimizer:
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
     owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
+    clocks: Array  # (c, N_SCALARS), one row for each age of state, from `attach` on
     initial: Mapping[str, float]  # the settings that it was attached with
 
     learning_rate = _Setting(above=0)
@@ -87,7 +88,7 @@ class Optimizer:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: the settings; the state belongs to the trainer's parameters."""
-        gone = ("ops", "owner", "state", "ranges", "_ages", "_flat", "_clocks")
+        gone = ("ops", "owner", "state", "ranges", "clocks", "_ages", "_flat", "_clocks")
         kept = {name: value for name, value in vars(self).items() if name not in gone}
         return kept | {"_settings": dict(self._settings), "_clocks": []}
 
@@ -121,7 +122,7 @@ class Optimizer:
     def export(self, layout: Layout) -> tuple[dict[str, Any], dict[str, int]]:
         """The state on the host, for a checkpoint; `layout` says where the parameters lie in the flat arrays.
 
-        Arrays "first/0.weight", …, of the parameters' shapes, and "clocks", (c, N_SCALARS); and which of these clocks
+        Arrays "first/0.weight", …, of the parameters' shapes, and "clocks", (c, N_SETTLED); and which of these clocks
         is each parameter's.
         """
         arrays = {
@@ -131,7 +132,7 @@ class Optimizer:
         }
         numbers = {id(clock): number for number, clock in enumerate(self._clocks)}
         ages = {name: numbers[id(self._clock_at(place.start))] for name, place in layout.places.items()}
-        return arrays | {"clocks": np.stack([self.ops.to_host(clock) for clock in self._clocks])}, ages
+        return arrays | {"clocks": np.array(self.ops.to_host(self.clocks)[:, : base.N_SETTLED])}, ages
 
     @undivided()
     def restore(
@@ -152,7 +153,7 @@ class Optimizer:
                 self.ops.copy(arrays[f"{kind}/{name}"].reshape(-1), state[place])
         clocks = [self._clock(0, 0) for _ in arrays["clocks"]]
         for clock, values in zip(clocks, arrays["clocks"], strict=True):
-            self.ops.copy(values, clock)
+            self.ops.copy(values, clock[: base.N_SETTLED])
         starts = [place.start for place in layout.places.values()]
         parts = [slice(*ends) for ends in zip(starts, [*starts[1:], layout.size], strict=False)]
         aged = [(part, clocks[ages[name]]) for name, part in zip(layout.places, parts, strict=True)]
@@ -161,7 +162,7 @@ class Optimizer:
     def _fresh_clock(self) -> Array:
         """The clock of state that starts afresh: one that serves already where that makes no difference."""
         for clock in self._clocks:
-            if not (self.counts_steps and self.ops.to_host(clock)[base.STEP :].any()):
+            if not (self.counts_steps and self.ops.to_host(clock)[base.STEP : base.N_SETTLED].any()):
                 return clock
         return self._clock(0, 0)
 
@@ -188,6 +189,13 @@ class Optimizer:
                 move.carry(self.ops, source.reshape(move.source_shape), out.reshape(move.shape), squares)
 
     def _lay_out(self, params: Array, grads: Array, decayed: int, ages: list[tuple[slice, Array]]) -> None:
+        distinct = list({id(clock): clock for _, clock in ages}.values())
+        self.clocks = self.ops.empty((len(distinct), base.N_SCALARS), "float64")  # in one piece: they tick in one go
+        self._clocks = [self.clocks[row] for row in range(len(distinct))]
+        rows = {id(old): row for old, row in zip(distinct, self._clocks, strict=True)}
+        for clock in distinct:
+            self.ops.copy(clock, rows[id(clock)])
+        ages = [(part, rows[id(clock)]) for part, clock in ages]
         self._ages, self._flat = ages, (params, grads, decayed)
         self.ranges = [
             Range(
@@ -196,7 +204,6 @@ class Optimizer:
             )
             for part, clock in ages
         ]  # fmt: skip
-        self._clocks = list({id(clock): clock for _, clock in ages}.values())
 
     def _clock(self, steps: float, second_steps: float) -> Array:
         """The scalars of a range whose moments have so many steps behind them."""
@@ -207,11 +214,13 @@ class Optimizer:
         return self.ops.asarray(host, "float64")
 
     def step(self) -> None:
-        """Update the parameters from the gradients."""
-        if not self._clocks:
-            self._check_attached()
-        for clock in self._clocks:
-            self.ops.tick(clock)
+        """Count a step, and update the parameters from the gradients."""
+        self._check_attached()
+        self.ops.tick(self.clocks)
+        self._descend()
+
+    def _descend(self) -> None:
+        """The update of a step that has been counted: a trainer's clocks tick as its batch is taken."""
         for part in self.ranges:
             self.update(part)
 

@@ -321,8 +321,7 @@ class Trainer(Evaluator):
         self._looking.reset()
         self.model.use(n)
         with ops.session():
-            ops.gather(train.x, order, self._looking.cursor, train.scale, x)
-            ops.gather(train.labels, order, self._looking.cursor, 1, labels)
+            ops.take_batch(train.x, train.labels, order, self._looking.cursor, train.scale, x, labels, None)
             self._loss(self.model.forward(x), labels, self.model.d_scores, self._looking.totals)
         return self._looking.means()[0]
 
@@ -378,13 +377,10 @@ class Trainer(Evaluator):
         model, tally, ops = self.model, self.tally, self.backend
         model.use(n)
         x, labels = self._x[:n], self._labels[:n]
-        ops.gather(train.x, order, tally.cursor, train.scale, x)
-        ops.gather(train.labels, order, tally.cursor, 1, labels)
-        z = model._forward(x)
-        self._loss(z, labels, model.d_scores, tally.totals)
-        model._backward(model.d_scores)
-        self._optimizer.step()
-        ops.advance(tally.cursor, n)
+        optimizer = self._optimizer
+        ops.take_batch(train.x, train.labels, order, tally.cursor, train.scale, x, labels, optimizer.clocks)
+        model._learn(x, labels, self._loss, tally.totals)
+        optimizer._descend()
 
     def look_at(self, train: Samples, order: Array) -> None:
         """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""

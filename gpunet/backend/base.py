@@ -29,8 +29,10 @@ ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 
 # The optimisers' scalars, one float64 device array of this length, by place.
 # SECOND_STEP counts apart, since a layer that is factored in mid-training may keep one moment and restart the other.
-LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP = range(7)
-N_SCALARS = 7
+# The last two are between `tick` and `adam`: a GPU computes Adam's factors once there, and not in every block.
+LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP, ADAM_RATE, ADAM_EPSILON = range(9)
+N_SCALARS = 9
+N_SETTLED = 7  # those that a step leaves for the next one
 
 # The losses' totals, one float64 device array, by place. FIRST_BAD is the index of the first sample of the first
 # batch whose loss was not finite, or -1: one number to read at the end of an epoch instead of one a step.
@@ -169,8 +171,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def advance(self, cursor: Out, by: int) -> None:
-        """cursor += by."""
+    def tick(self, scalars: Out) -> None:
+        """Count one step, before the optimiser's: scalars[…, STEP] += 1, scalars[…, SECOND_STEP] += 1."""
 
     # -- losses: integer labels (n,), outputs z (n, k) before the last activation ----------------------------------
     # Callers check labels. One that is no class all the same is never used as a place: the CPU raises DataError, on
@@ -194,10 +196,6 @@ class Backend(ABC):
     # -- optimisers: flat arrays (p,); the first `decayed` parameters carry the L2 term λ‖w‖², gradient 2λw ----------
 
     @abstractmethod
-    def tick(self, scalars: Out) -> None:
-        """Count one step: scalars[STEP] += 1, scalars[SECOND_STEP] += 1."""
-
-    @abstractmethod
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         """params −= η g."""
 
@@ -212,3 +210,53 @@ class Backend(ABC):
         M = β₁M + g, V = β₂V + g², params −= η·m̂/(√v̂ + ε): the two factors move into scalars and save two passes.
         m̂ counts its steps by STEP, v̂ by SECOND_STEP.
         """
+
+    # -- compositions: each means what its body does, and may be fewer launches --------------------------------------
+
+    def take_batch(
+        self, data: In, labels: In, order: In, cursor: Out, scale: float, out: Out, labels_out: Out, clocks: Out
+    ) -> None:
+        """A step begins: the next n samples are gathered, cursor += n, and the clocks (c, N_SCALARS) tick.
+
+        labels (N,) int64 with labels_out (n,) int64, and clocks, may be None.
+        """
+        self.gather(data, order, cursor, scale, out)
+        if labels_out is not None:
+            self.gather(labels, order, cursor, 1, labels_out)
+        cursor += len(out)
+        if clocks is not None:
+            self.tick(clocks)
+
+    def affine_loss(
+        self,
+        x: In,
+        weight: In,
+        bias: In,
+        z: Out,
+        loss: str,
+        options: tuple[str, ...],
+        labels: In,
+        scale: float,
+        dz: Out,
+        totals: Out,
+        bias_grad: Out,
+    ) -> None:
+        """z = x Wᵀ + b, the loss of that name and its `options` of it, and bias_grad = Σ over rows of dz, or None."""
+        self.affine(x, weight, bias, "identity", z)
+        getattr(self, loss)(*options, z, labels, scale, dz, totals)
+        if bias_grad is not None:
+            self.activation_backward("identity", z, dz, dz, bias_grad)
+
+    def affine_backward(
+        self, dz: In, x: In, weight: In, weight_grad: Out, dx: Out, activation: str, bias_grad: Out
+    ) -> None:
+        """Gradients of x Wᵀ, where x = f(z') are a layer's outputs: weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z').
+
+        bias_grad = Σ over rows of dx is that layer's. Each of the three may be None, the last one must be without dx.
+        """
+        if weight_grad is not None:
+            self.gemm(dz, x, weight_grad, transpose_a=True)
+        if dx is not None:
+            self.gemm(dz, weight, dx)
+            if activation != "identity" or bias_grad is not None:
+                self.activation_backward(activation, x, dx, dx, bias_grad)

@@ -118,7 +118,7 @@ class CublasLt:
                 f"the first product of shapes {a.shape} and {b.shape} inside a recorded step: run the step once before"
             )
         fused = bias if bias % BIAS_ALIGNMENT == 0 else 0
-        fuse_relu = relu and fused == bias and self._keeps_nan(a.dtype)  # the bias comes before the relu
+        fuse_relu = relu and fused == bias and self.keeps_nan(a.dtype)  # the bias comes before the relu
         shapes = (a.shape, b.shape, out.shape)
         for epilogue in dict.fromkeys([(fused, fuse_relu), (fused, False), (0, False)]):
             plan = self._planner.plan(a.dtype, shapes, transposed, places, *epilogue)
@@ -128,7 +128,7 @@ class CublasLt:
             f"cublasLt {self.version} has no {a.dtype.name} product for shapes {a.shape} and {b.shape} on this GPU"
         )
 
-    def _keeps_nan(self, dtype: Any) -> bool:
+    def keeps_nan(self, dtype: Any) -> bool:
         """Whether its relu leaves NaN as it is, tried once for each dtype: a diverged net must not look healthy."""
         found = self._relu_keeps_nan.get(dtype.char)
         if found is None:
@@ -156,6 +156,10 @@ class CupyProducts:
 
     def __init__(self, cp: Any, reason: str) -> None:
         self.cp, self.reason = cp, reason
+
+    def keeps_nan(self, dtype: Any) -> bool:
+        """As CublasLt.keeps_nan: there is no relu inside its products."""
+        return False
 
     def matmul(
         self,

@@ -19,6 +19,7 @@ from gpunet.backend.base import ACTIVATIONS, Array
 FOLDER = Path(__file__).with_name("cuda")
 OPTIONS = ("--std=c++17",)
 BLOCK = 256  # threads of a block, as in common.cuh
+NARROW = 16  # outputs, at most, of a product that is computed inside another kernel; as in common.cuh
 WAVES = 8  # blocks a multiprocessor, at most: one that is resident goes on to the next rows instead of ending
 NULL = np.uint64(0)  # in place of an array that nobody wants: CuPy hands None over as something else
 SUFFIXES = {"float32": "f32", "float64": "f64", "int64": "i64"}
@@ -78,18 +79,18 @@ class Kernels:
             function = self._functions[name] = self._module.get_function(name)
         function(grid, block, args)
 
-    def single(self, name: str, *args: Any) -> None:
-        """Launch a kernel that changes a handful of numbers."""
-        self.launch(name, (1,), (32,), *args)
-
     def flat(self, name: str, array: Array, *args: Any) -> None:
         """Launch a kernel that goes through arrays of `array`'s size and dtype, 16 bytes a thread at a time."""
         packs = ceil_div(array.size * array.dtype.itemsize, 16)
         grid = min(ceil_div(packs, BLOCK), self._most_blocks)
         self.launch(f"{name}_{SUFFIXES[array.dtype.name]}", (grid,), (BLOCK,), *args)
 
-    def by_row(self, name: str, rows: int, items: int, *args: Any) -> None:
-        """Launch a kernel whose blocks take whole rows, as many as have room: `items` threads work on one."""
+    def by_row(self, name: str, rows: int, items: int, *args: Any, more: int = 0) -> None:
+        """Launch a kernel whose blocks take whole rows, as many as have room: `items` threads work on one.
+
+        more: blocks beyond those, which have something else to do.
+        """
         lanes = lanes_for(items)
         height = BLOCK // lanes
-        self.launch(name, (min(ceil_div(rows, height), self._most_blocks),), (lanes, height), *args)
+        blocks = min(max(1, ceil_div(rows, height)), self._most_blocks)
+        self.launch(name, (blocks + more,), (lanes, height), *args)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunet.backend.base import Array, In, Out
-from gpunet.backend.cuda_kernels import BLOCK, CODES, SOURCES, SUFFIXES, ceil_div, lanes_for
+from gpunet.backend.base import N_SCALARS, Array, In, Out
+from gpunet.backend.cuda_kernels import BLOCK, CODES, NARROW, NULL, SOURCES, SUFFIXES, ceil_div, lanes_for
 from gpunet.backend.cupy_conv import CupyConv
 from gpunet.backend.cupy_losses import CupyLosses
 from gpunet.backend.cupy_optimisers import CupyOptimisers
@@ -56,8 +56,9 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
         x, weight = self._dense(x, "left"), self._dense(weight, "right")
-        if activation != "sigmoid":
-            self.products.matmul(x, weight, out, transpose_b=True, bias=bias, relu=activation == "relu")
+        relu = activation == "relu"
+        if activation == "identity" or (relu and self.products.keeps_nan(out.dtype)):
+            self.products.matmul(x, weight, out, transpose_b=True, bias=bias, relu=relu)
             return
         self.products.matmul(x, weight, out, transpose_b=True)
         if bias is None:
@@ -69,6 +70,23 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
                 f"bias_activation_{SUFFIXES[out.dtype.name]}", rows, packs,
                 CODES[activation], out, bias, np.int32(rows), np.int32(columns),
             )  # fmt: skip
+
+    def affine_backward(
+        self, dz: In, x: In, weight: In, weight_grad: Out, dx: Out, activation: str, bias_grad: Out
+    ) -> None:
+        outputs = len(weight)
+        if outputs > NARROW or not x.size:
+            super().affine_backward(dz, x, weight, weight_grad, dx, activation, bias_grad)
+            return
+        columns = x.shape[1]
+        grid, block = _tiles(len(x), columns)
+        parts = self.scratch("sums of shares", (MOST_SHARES, (NARROW + 1) * columns), x.dtype.name)
+        self.launcher.launch(
+            f"narrow_backward_{SUFFIXES[x.dtype.name]}", grid, block,
+            CODES[activation], self._dense(dz, "slopes"), self._dense(x, "left"), self._dense(weight, "right"),
+            *(NULL if each is None else each for each in (weight_grad, dx, bias_grad)), parts, self._tickets(grid[0]),
+            *map(np.int32, (len(x), columns, outputs)),
+        )  # fmt: skip
 
     # -- element-wise ---------------------------------------------------------------------------------------------
 
@@ -84,41 +102,56 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
             self.launcher.flat("activation_backward", dz, CODES[activation], y, dy, dz, np.int64(dz.size))
 
     def _chain_and_sum(self, activation: str, y: Array, dy: Array, dz: Array, bias_grad: Array) -> None:
-        """f' and the sums of the columns in one launch; how the rows are shared out follows from the shape alone."""
+        """f' and the sums of the columns in one launch."""
         rows, columns = dz.shape
         if columns == 0:
             return
         pack = 16 // dz.itemsize
         wide = dz.size >= WIDE_FROM and columns % pack == 0
         items = columns // pack if wide else columns
-        lanes = lanes_for(items, WARP)
-        height = BLOCK // lanes
-        tiles = ceil_div(items, lanes)
-        shares = max(1, min(ceil_div(rows, height * ROWS_OF_THREAD), MOST_SHARES))
+        grid, block = _tiles(rows, items)
         parts = self.scratch("sums of shares", (MOST_SHARES, columns), dz.dtype.name)
         name = f"chain_and_sum{'_wide' if wide else ''}_{SUFFIXES[dz.dtype.name]}"
         self.launcher.launch(
-            name, (tiles, shares), (lanes, height),
-            CODES[activation], y, dy, dz, bias_grad, parts, self._tickets(tiles), np.int32(rows), np.int32(columns),
+            name, grid, block,
+            CODES[activation], y, dy, dz, bias_grad, parts, self._tickets(grid[0]), np.int32(rows), np.int32(columns),
         )  # fmt: skip
 
     # -- batches --------------------------------------------------------------------------------------------------
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         """Sources: bool, integers of 8 to 64 bits, float32 and float64; other dtypes cannot be recorded in a graph."""
-        source, target = SOURCES.get(dataset.dtype.name), SUFFIXES.get(out.dtype.name)
-        if source is None or target is None or (target == "i64" and (source != "i64" or scale != 1)):
-            self._gather_any(dataset, order, cursor, scale, out)
-            return
-        if not out.size:
-            return
-        width = out.size // len(out)
-        if dataset.size != len(dataset) * width:
-            raise ShapeError(f"gather of rows of {dataset.size // len(dataset)} numbers into rows of {width}")
+        if out.size:
+            self._gather(dataset, None, order, cursor, scale, out, None, None, 0)
+
+    def take_batch(
+        self, data: In, labels: In, order: In, cursor: Out, scale: float, out: Out, labels_out: Out, clocks: Out
+    ) -> None:
+        self._gather(data, labels, order, cursor, scale, out, labels_out, clocks, len(out))
+
+    def _gather(
+        self, data: Array, labels: Array, order: Array, cursor: Array, scale: float, out: Array, labels_out: Array,
+        clocks: Array, by: int,
+    ) -> None:  # fmt: skip
+        """One launch, and for the rare dtypes CuPy's own functions in front of it."""
+        rows, samples = len(out), len(data)
+        width = out.size // max(1, rows)
+        if data.size != samples * width:
+            raise ShapeError(f"gather of rows of {data.size // max(1, samples)} numbers into rows of {width}")
+        kind = SOURCES.get(data.dtype.name), SUFFIXES.get(out.dtype.name)
+        if None in kind or (kind[1] == "i64" and (kind[0] != "i64" or scale != 1)):
+            self._gather_any(data, order, cursor, scale, out)
+            if not by:
+                return
+            data = out = self.scratch("rows of nothing", 1, "float32")
+            kind, width = ("f32", "f32"), 0
+        count = 0 if clocks is None else clocks.size // N_SCALARS
         self.launcher.by_row(
-            f"gather_{source}_{target}", len(out), ceil_div(width, 4),
-            self._dense(dataset, "data set"), order, cursor, out.dtype.type(scale), out,
-            *map(np.int64, (len(out), width, len(dataset), len(order))),
+            f"gather_{kind[0]}_{kind[1]}", rows, ceil_div(width, 4),
+            self._dense(data, "data set"), NULL if labels_out is None else self._dense(labels, "labels", "int64"),
+            order, cursor, out.dtype.type(scale), out, NULL if labels_out is None else labels_out,
+            clocks if count else NULL, self._tickets(1),
+            *map(np.int64, (rows, width, samples, len(order), by)), np.int32(count), more=int(count > 0),
         )  # fmt: skip
 
     def _gather_any(self, dataset: Array, order: Array, cursor: Array, scale: float, out: Array) -> None:
@@ -127,5 +160,10 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         rows = dataset[order[places]].astype(out.dtype)
         self.cp.multiply(rows, out.dtype.type(scale), out=out)
 
-    def advance(self, cursor: Out, by: int) -> None:
-        self.launcher.single("advance", cursor, np.int64(by))
+
+def _tiles(rows: int, items: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Grid and block of a pass down the columns; how the rows are shared out follows from the shape alone."""
+    lanes = lanes_for(items, WARP)
+    height = BLOCK // lanes
+    shares = max(1, min(ceil_div(rows, height * ROWS_OF_THREAD), MOST_SHARES))
+    return (ceil_div(items, lanes), shares), (lanes, height)

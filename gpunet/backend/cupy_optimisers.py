@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpunet.backend.base import Array, In, Out
+from gpunet.backend.base import N_SCALARS, Array, In, Out
 from gpunet.backend.cupy_launch import CupyLaunch
 
 
@@ -12,7 +12,7 @@ class CupyOptimisers(CupyLaunch):
     """The part of CupyBackend that updates parameters."""
 
     def tick(self, scalars: Out) -> None:
-        self.launcher.single("tick", scalars)
+        self.launcher.launch("tick", (1,), (32,), scalars, np.int32(scalars.size // N_SCALARS))
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         self._update("sgd", (params, grads), scalars, decayed)

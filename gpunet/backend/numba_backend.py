@@ -61,19 +61,19 @@ class NumbaBackend(NumbaConv, NumpyBackend):
         self._add(totals, len(labels), loss, correct)
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
-        rate, _, _, _, l2, _, _ = scalars.tolist()
+        rate, _, _, _, l2, *_ = scalars.tolist()
         real = params.dtype.type
         for part, penalty in self._parts(params, decayed, l2):
             kernels.sgd(params[part], grads[part], real(rate), real(penalty))
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
-        rate, beta, _, _, l2, _, _ = scalars.tolist()
+        rate, beta, _, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         for part, penalty in self._parts(params, decayed, l2):
             kernels.momentum(params[part], grads[part], velocity[part], real(rate), real(beta), real(penalty), tiny)
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        _, beta1, beta2, _, l2, _, _ = scalars.tolist()
+        _, beta1, beta2, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         scale, epsilon = adam_factors(scalars)
         factors = real(beta1), real(beta2), real(scale), real(epsilon)

@@ -104,6 +104,3 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
             np.copyto(target, staged, casting="unsafe")
             if scale != 1:
                 np.multiply(target, scale, out=target)
-
-    def advance(self, cursor: Out, by: int) -> None:
-        cursor += by

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpunet.backend.base import STEP, Array, In, Out
+from gpunet.backend.base import N_SCALARS, SECOND_STEP, STEP, Array, In, Out
 from gpunet.backend.cpu_memory import CpuMemory
 
 BLOCK = 65536  # elements; five float32 arrays of it take 1.3 MB
+ONE_STEP = np.isin(np.arange(N_SCALARS), (STEP, SECOND_STEP)).astype(np.float64)
 DECADES = 12  # how far a state may decay between two flushes
 
 
@@ -23,17 +24,17 @@ class NumpyOptimisers(CpuMemory):
     """The part of NumpyBackend that updates parameters."""
 
     def tick(self, scalars: Out) -> None:
-        scalars[STEP:] += 1
+        np.add(scalars, ONE_STEP, out=scalars)
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
-        rate, _, _, _, l2, _, _ = scalars.tolist()
+        rate, _, _, _, l2, *_ = scalars.tolist()
         for part in self._blocks(len(params), decayed):
             p, g, work = params[part], grads[part], self._work(params, part)
             np.multiply(self._with_l2(p, g, l2, part, decayed), rate, out=work)
             np.subtract(p, work, out=p)
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
-        rate, beta, _, _, l2, step, _ = scalars.tolist()
+        rate, beta, _, _, l2, step, *_ = scalars.tolist()
         for part in self._blocks(len(params), decayed):
             p, v, work = params[part], velocity[part], self._work(params, part)
             np.multiply(v, beta, out=v)
@@ -43,7 +44,7 @@ class NumpyOptimisers(CpuMemory):
         self._flush_denormals(velocity, beta, flush_period(beta), step)
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        _, beta1, beta2, _, l2, step, second_step = scalars.tolist()
+        _, beta1, beta2, _, l2, step, second_step, *_ = scalars.tolist()
         scale, epsilon = adam_factors(scalars)
         for part in self._blocks(len(params), decayed):
             p, m, v, work = params[part], first[part], second[part], self._work(params, part)
@@ -101,6 +102,6 @@ class NumpyOptimisers(CpuMemory):
 
 def adam_factors(scalars: Array) -> tuple[float, float]:
     """(c, ε') such that η·m̂/(√v̂ + ε) = c·M/(√V + ε') with M = m/(1−β₁), V = v/(1−β₂)."""
-    rate, beta1, beta2, epsilon, _, step, second_step = scalars.tolist()
+    rate, beta1, beta2, epsilon, _, step, second_step, *_ = scalars.tolist()
     spread = math.sqrt((1 - beta2) / (1 - beta2**second_step))
     return rate * (1 - beta1) / ((1 - beta1**step) * spread), epsilon / spread

@@ -79,6 +79,11 @@ class Layer:
     applied: str = "identity"  # the activation that the layer itself applies, from `attach` on
     trainable: bool = True
     head: bool = False
+    # Whether this layer's `backward` begins with `slopes`, and ends with those of the layer below where that is alike:
+    # its f' and its bias's gradient are then computed together with dx. A subclass that is so says it again.
+    joins: ClassVar[bool] = False
+    joined: bool = False  # to what comes after it, from which `backward` gets ∂L/∂z, and which has called `slopes`
+    below: tuple[str, Array | None] = ("identity", None)  # activation and bias gradient of the layer joined to this one
     name: str = ""
     start: Mapping[str, Any] = MappingProxyType({})  # its parameters' first values, where they are not to be drawn
     _model: weakref.ref[Sequential] | None = None  # the one it stands in
@@ -93,6 +98,7 @@ class Layer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Layer.kinds[cls.__name__] = cls
+        cls.joins = vars(cls).get("joins", False)
         own = {name: each for name, each in vars(cls).items() if isinstance(each, Setting)}
         for name in own:  # `__setattr__` asks them; a descriptor would make every attribute of a step slower
             delattr(cls, name)
@@ -182,6 +188,7 @@ class Layer:
 
     def _state(self) -> dict[str, Any]:
         gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx"}
+        gone |= {"joined", "below"}
         gone |= {*self._views, *("d_" + name for name in self._views)}
         state = {name: value for name, value in vars(self).items() if name not in gone}
         if self._views:
@@ -205,6 +212,14 @@ class Layer:
     def backward(self, dy: Array) -> Array | None:
         """Write parameter gradients; return ∂L/∂x or None. Overwrites dy."""
         raise NotImplementedError
+
+    def operands(self, x: Array) -> tuple[Array, Array, Array]:
+        """(x', W, b) of the affine map x' Wᵀ + b that `forward` of a layer that joins ends with, ready to run."""
+        raise NotImplementedError
+
+    def slopes(self, dy: Array) -> None:
+        """dy becomes ∂L/∂z = dy ∘ f'(z), and its sum over the batch the gradient of the bias."""
+        self.ops.activation_backward(self.applied, self.y, dy, dy, self.d_bias)  # type: ignore[attr-defined]
 
     def factorise(self, rank: Any, split: str = "left") -> Layer:
         """The same layer with its weight cut to `rank` by SVD; only a Dense layer has one to cut."""

@@ -31,6 +31,7 @@ class Dense(FittedLayer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features.
     """
 
+    joins = True
     units: int = setting(check_whole, of=" of units")
     activation: str = setting(check_activation)
     weight: Array
@@ -72,12 +73,14 @@ class Dense(FittedLayer):
         self.ops.affine(x, self.weight, self.bias, self.applied, self.y)
         return self.y
 
+    def operands(self, x: Array) -> tuple[Array, Array, Array]:
+        self.x = x
+        return x, self.weight, self.bias
+
     def backward(self, dy: Array) -> Array | None:  # dz = dy ∘ f'(z), dW = dzᵀ x, db = Σ dz, dx = dz W
-        self.ops.activation_backward(self.applied, self.y, dy, dy, self.d_bias)
-        if self.d_weight is not None:
-            self.ops.gemm(dy, self.x, self.d_weight, transpose_a=True)
-        if self.dx is not None:
-            self.ops.gemm(dy, self.weight, self.dx)
+        if not self.joined:
+            self.slopes(dy)
+        self.ops.affine_backward(dy, self.x, self.weight, self.d_weight, self.dx, *self.below)
         return self.dx
 
     def shaped(self, vectors: Floats) -> Floats:

@@ -25,6 +25,7 @@ class LowRankDense(Layer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features or smaller than the rank.
     """
 
+    joins = True
     units: int = setting(check_whole, of=" of units")
     rank: int = setting(check_whole, most=lambda layer: layer.units)
     activation: str = setting(check_activation)
@@ -90,34 +91,31 @@ class LowRankDense(Layer):
         return bool(dense < factored + (n * rank * inner if needs_dx else 0))
 
     def forward(self, x: Array) -> Array:
+        self.ops.affine(*self.operands(x), self.applied, self.y)
+        return self.y
+
+    def operands(self, x: Array) -> tuple[Array, Array, Array]:
         self.x = x
         if self.merged:
             self.ops.gemm(self.left, self.right, self.weight)
-            self.ops.affine(x, self.weight, self.bias, self.applied, self.y)
-        else:
-            self.ops.gemm(x, self.right, self.h, transpose_b=True)
-            self.ops.affine(self.h, self.left, self.bias, self.applied, self.y)
-        return self.y
+            return x, self.weight, self.bias
+        self.ops.gemm(x, self.right, self.h, transpose_b=True)
+        return self.h, self.left, self.bias
 
     def backward(self, dy: Array) -> Array | None:
         # dz = dy ∘ f'(z), dh = dz L; dL = dzᵀ h, dR = dhᵀ x, dx = dh R; merged: dW = dzᵀ x, dL = dW Rᵀ, dR = Lᵀ dW
         ops = self.ops
-        ops.activation_backward(self.applied, self.y, dy, dy, self.d_bias)
+        if not self.joined:
+            self.slopes(dy)
         if self.merged:
-            if self.d_left is not None:
-                ops.gemm(dy, self.x, self.d_weight, transpose_a=True)
+            trained = self.d_left is not None
+            ops.affine_backward(dy, self.x, self.weight, self.d_weight if trained else None, self.dx, *self.below)
+            if trained:
                 ops.gemm(self.d_weight, self.right, self.d_left, transpose_b=True)
                 ops.gemm(self.left, self.d_weight, self.d_right, transpose_a=True)
-            if self.dx is not None:
-                ops.gemm(dy, self.weight, self.dx)
-            return self.dx
-        if self.d_left is not None or self.dx is not None:
-            ops.gemm(dy, self.left, self.dh)
-        if self.d_left is not None:
-            ops.gemm(dy, self.h, self.d_left, transpose_a=True)
-            ops.gemm(self.dh, self.x, self.d_right, transpose_a=True)
-        if self.dx is not None:
-            ops.gemm(self.dh, self.right, self.dx)
+        elif self.d_left is not None or self.dx is not None:
+            ops.affine_backward(dy, self.h, self.left, self.d_left, self.dh, "identity", None)
+            ops.affine_backward(self.dh, self.x, self.right, self.d_right, self.dx, *self.below)
         return self.dx
 
     def factorise(self, rank: Any, split: str = "left") -> Layer:

@@ -264,6 +264,6 @@ def test_strict_backend_hands_inputs_over_read_only(rng):
 
 def test_every_hot_operation_is_checked():
     assert set(operations()) >= {
-        "gemm", "affine", "activate", "activation_backward", "gather", "advance", "softmax_cross_entropy",
-        "binary_cross_entropy", "squared_error", "tick", "sgd", "momentum", "adam", "copy",
+        "gemm", "affine", "activate", "activation_backward", "gather", "take_batch", "affine_loss", "affine_backward",
+        "softmax_cross_entropy", "binary_cross_entropy", "squared_error", "tick", "sgd", "momentum", "adam", "copy",
     }  # fmt: skip

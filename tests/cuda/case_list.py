@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from .cases import Case, activate, affine, backward, conv, gather, loss, maxpool, normal, optimiser, pixels, scores
+from .cases import (  # fmt: skip
+    Case,
+    activate,
+    affine,
+    affine_backward,
+    affine_loss,
+    backward,
+    conv,
+    gather,
+    head,
+    loss,
+    maxpool,
+    normal,
+    optimiser,
+    pixels,
+    scores,
+)
 
 MATRICES = [(1, 1), (1, 31), (33, 10), (64, 128), (1030, 3), (300, 257)]
 SOURCES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "bool"]
 LOSSES = {
     "softmax": loss("softmax_cross_entropy"), "binary": loss("binary_cross_entropy"),
     **{f"squared {name}": loss("squared_error", name) for name in ("identity", "relu", "sigmoid")},
+}  # fmt: skip
+HEADS = {
+    "softmax": affine_loss("softmax_cross_entropy"), "binary": affine_loss("binary_cross_entropy", bias=False),
+    "squared": affine_loss("squared_error", "sigmoid"),
 }  # fmt: skip
 CONVS = [
     (1, 1, 1, 1, 1, 1, 0, 1, "relu"),
@@ -38,6 +58,17 @@ CASES = [
         Case(f"{name} {n}x{k}", scores(n, k), run, n * k)
         for name, run in LOSSES.items()
         for n, k in [(1, 2), (2, 1), (64, 10), (33, 100), (300, 1), (1100, 2)] if (name, k) != ("softmax", 1)
+    ),
+    *(
+        Case(f"affine {name} {sizes}", head(*sizes), run, sizes[0] * sizes[2] + sizes[1])
+        for name, run in HEADS.items()
+        for sizes in [(1, 3, 2), (9, 31, 10), (70, 64, 16), (300, 5, 3), (41, 130, 20), (3, 8, 40)]
+    ),
+    *(
+        Case(f"affine backward {f} {wanted} {sizes}", head(*sizes), affine_backward(f, wanted), max(sizes))
+        for f in ("identity", "relu", "sigmoid")
+        for wanted in ("weight_grad dx bias_grad", "weight_grad", "dx", "dx bias_grad")
+        for sizes in [(1, 3, 1), (9, 31, 10), (600, 70, 16), (41, 130, 20)]
     ),
     *(
         Case(f"{name} {size} {decayed}", normal(*[size] * 4), optimiser(name, states, decayed), 10)

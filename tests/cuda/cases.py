@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.backend.base import N_SCALARS, N_SETTLED
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -110,10 +111,49 @@ def gather(scale: float) -> Callable[..., tuple[Any, ...]]:
         out, place = bench.room((rows, *data.shape[1:])), bench.give(cursor)
         again = bench.room((rows, *data.shape[1:]))
         given = bench.give(data, as_it_is=True), bench.give(order)
-        bench.backend.gather(*given, place, scale, out)
-        bench.backend.advance(place, rows)
+        labels, clocks = bench.room(rows, "int64"), bench.room((2, N_SCALARS), "float64")
+        bench.backend.copy(np.array([[0.01, 0.9, 0.999, 1e-8, 0, step, 3, 0, 0] for step in (0, 7)]), clocks)
+        classes = bench.give(np.arange(len(data)) % 5)
+        bench.backend.take_batch(given[0], classes, given[1], place, scale, out, labels, clocks)
         bench.backend.gather(*given, place, scale, again)
-        return out, again, place
+        rest = bench.room(again.shape)
+        bench.backend.take_batch(given[0], None, given[1], place, scale, rest, None, None)
+        return out, labels, clocks[:, :N_SETTLED], again, rest, place
+
+    return run
+
+
+# -- the last layer: (n, inputs) to k outputs --------------------------------------------------------------------------
+
+
+def head(n: int, inputs: int, k: int) -> Callable[[np.random.Generator], Arrays]:
+    draw = normal((n, inputs), (k, inputs), k, (n, k))
+    return lambda rng: (*draw(rng), rng.integers(0, max(2, k), n))
+
+
+def affine_loss(name: str, *options: str, bias: bool = True) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, x: Any, weight: Any, shift: Any, dz: Any, labels: Any) -> tuple[Any, ...]:
+        z, slopes, sums, totals = (
+            bench.room(dz.shape),
+            bench.room(dz.shape),
+            bench.room(len(weight)),
+            bench.room(4, "float64"),
+        )
+        bench.backend.copy(np.array([1.5, 2, 3, -1]), totals)
+        scores = bench.give(x / np.sqrt(x.shape[1])), bench.give(weight), bench.give(shift) if bias else None, z
+        bench.backend.affine_loss(*scores, name, options, bench.give(labels), 1 / 8, slopes, totals, sums)
+        return z, slopes, totals, sums
+
+    return run
+
+
+def affine_backward(activation: str, wanted: str = "weight_grad dx bias_grad") -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, x: Any, weight: Any, _: Any, dz: Any, labels: Any) -> tuple[Any, ...]:
+        shapes = {"weight_grad": weight.shape, "dx": x.shape, "bias_grad": x.shape[1]}
+        outs = {name: bench.room(shape) if name in wanted.split() else None for name, shape in shapes.items()}
+        given = map(bench.give, (dz, x, weight))
+        bench.backend.affine_backward(*given, outs["weight_grad"], outs["dx"], activation, outs["bias_grad"])
+        return tuple(out for out in outs.values() if out is not None)
 
     return run
 
@@ -146,14 +186,14 @@ def loss(name: str, activation: str = "") -> Callable[..., tuple[Any, ...]]:
 
 def optimiser(name: str, states: int, decayed: int) -> Callable[..., tuple[Any, ...]]:
     def run(bench: Bench, params: np.ndarray, *gradients: np.ndarray) -> tuple[Any, ...]:
-        scalars = bench.room(7, "float64")
-        bench.backend.copy(np.array([0.01, 0.9, 0.999, 1e-8, 0.003, 4, 0]), scalars)
+        scalars = bench.room(N_SCALARS, "float64")
+        bench.backend.copy(np.array([0.01, 0.9, 0.999, 1e-8, 0.003, 4, 0, 0, 0]), scalars)
         given = bench.give(params)
         kept = [bench.give(np.zeros(len(params))) for _ in range(states)]
         for gradient in gradients:
             bench.backend.tick(scalars)
             getattr(bench.backend, name)(given, bench.give(gradient), *kept, scalars, decayed)
-        return given, *kept, scalars
+        return given, *kept, scalars[:N_SETTLED]
 
     return run
 

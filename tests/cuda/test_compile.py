@@ -72,7 +72,8 @@ def test_numbers_that_python_and_cuda_share_agree():
         return re.search(rf"enum {name} {{ (.*) }};", text)[1].split(", ")
 
     assert [name.lower() for name in listed("Activation")] == list(base.ACTIVATIONS)
-    assert [getattr(base, name) for name in listed("Scalar")] == list(range(base.N_SCALARS))
+    assert [getattr(base, name) for name in listed("Scalar")] == [*range(base.N_SCALARS), base.N_SCALARS]
     assert [getattr(base, name) for name in listed("Total")] == list(range(base.N_TOTALS))
     assert f"constexpr int BLOCK = {cuda_kernels.BLOCK};" in text
+    assert f"constexpr int NARROW = {cuda_kernels.NARROW};" in text
     assert f"constexpr int FILTERS = {cupy_conv.FILTERS};" in text

@@ -36,10 +36,10 @@ class Counted:
 
         return counted
 
-    def tick(self, scalars):
-        if StrictBackend.tape is None:
-            self.ticks += 1
-        super().tick(scalars)
+    def take_batch(self, *args):
+        if StrictBackend.tape is None and not getattr(self, "_recording", False):
+            self.ticks += args[-1] is not None
+        super().take_batch(*args)
 
 
 class Counting(Counted, StrictBackend):

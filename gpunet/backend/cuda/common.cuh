@@ -5,13 +5,16 @@ typedef unsigned char u8;
 
 constexpr int BLOCK = 256;  // threads of every block but those that count
 constexpr int WARP = 32;
+constexpr int NARROW = 16;  // outputs of a product that takes no kernel of its own
 constexpr unsigned EVERY_LANE = 0xffffffffu;
 
+#define UNROLLED _Pragma("unroll")  // so that an array that a loop goes through stays in registers
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK)
+#define KERNEL_OF_MANY_REGISTERS extern "C" __global__ void __launch_bounds__(BLOCK, 2)  // up to 128 a thread
 
 // Codes and places as in cuda_kernels.py and base.py.
 enum Activation { IDENTITY, RELU, SIGMOID };
-enum Scalar { LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP };
+enum Scalar { LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP, ADAM_RATE, ADAM_EPSILON, N_SCALARS };
 enum Total { LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD };
 
 // -- packs: several elements in one load or store ------------------------------------------------------------------

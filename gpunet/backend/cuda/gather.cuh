@@ -1,17 +1,39 @@
-// Batches out of a data set that lies on the device, and the counters that move on from step to step.
+// Batches out of a data set that lies on the device, and what moves on from step to step.
 
-// out[i] = scale · dataset[order[cursor + i]]: rows of `width` elements, blocks of (lanes along a row, rows).
-// Places outside the order or the data set are taken at its ends, as the NumPy twin does.
+// One step more; Adam's factors for it, as `adam_factors` in numpy_optimisers.py: η·m̂/(√v̂ + ε) = c·M/(√V + ε').
+__device__ inline void count_step(double* clock) {
+    clock[STEP] += 1;
+    clock[SECOND_STEP] += 1;
+    const double first = 1 - pow(clock[BETA1], clock[STEP]), second = 1 - pow(clock[BETA2], clock[SECOND_STEP]);
+    const double spread = sqrt((1 - clock[BETA2]) / second);
+    clock[ADAM_RATE] = clock[LEARNING_RATE] * (1 - clock[BETA1]) / (first * spread);
+    clock[ADAM_EPSILON] = clock[EPSILON] / spread;
+}
+
+KERNEL tick(double* clocks, int count) {
+    for (int i = threadIdx.x; i < count; i += blockDim.x) count_step(clocks + i * N_SCALARS);
+}
+
+// out[i] = scale · dataset[order[cursor + i]]: rows of `width` elements, blocks of (lanes along a row, rows); and the
+// labels of the same samples. Places outside the order or the data set are taken at its ends, as the NumPy twin does.
+// Then cursor += by, by the block that comes last, since all read it. A block more than the rows need counts a step of
+// the clocks. labels and clocks may be null.
 template <typename S, typename T>
 __device__ void gather(
-    const S* dataset, const i64* order, const i64* cursor, T scale, T* out, i64 rows, i64 width, i64 samples,
-    i64 ordered) {
+    const S* dataset, const i64* labels, const i64* order, i64* cursor, T scale, T* out, i64* labels_out, double* clocks,
+    unsigned* ticket, i64 rows, i64 width, i64 samples, i64 ordered, i64 by, int count) {
     constexpr int N = 4;
+    const unsigned blocks = gridDim.x - (count > 0);
+    if (blockIdx.x == blocks) {
+        for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < count; i += BLOCK) count_step(clocks + i * N_SCALARS);
+        return;
+    }
     const bool aligned = aligned_to_packs<S, N>(dataset) && aligned_to_packs<T, N>(out) && width % N == 0;
     const i64 start = cursor[0];
-    for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += i64(gridDim.x) * blockDim.y) {
+    for (i64 row = i64(blockIdx.x) * blockDim.y + threadIdx.y; row < rows; row += i64(blocks) * blockDim.y) {
         const i64 place = min(max(start + row, i64(0)), ordered - 1);
         const i64 sample = min(max(order[place], i64(0)), samples - 1);
+        if (labels && threadIdx.x == 0) labels_out[row] = labels[sample];
         const S* from = dataset + sample * width;
         T* to = out + row * width;
         for (i64 i = i64(threadIdx.x) * N; i < width; i += i64(blockDim.x) * N) {
@@ -22,13 +44,17 @@ __device__ void gather(
             store(to + i, pack, count, aligned);
         }
     }
+    if (by == 0 || !last_to_arrive(ticket, blocks)) return;
+    if (threadIdx.x == 0 && threadIdx.y == 0) cursor[0] = start + by;
 }
 
-#define GATHER(S, T, source, suffix)                                                                                \
-    KERNEL gather_##source##_##suffix(                                                                              \
-        const S* dataset, const i64* order, const i64* cursor, T scale, T* out, i64 rows, i64 width, i64 samples,   \
-        i64 ordered) {                                                                                              \
-        gather(dataset, order, cursor, scale, out, rows, width, samples, ordered);                                  \
+#define GATHER(S, T, source, suffix)                                                                                  \
+    KERNEL gather_##source##_##suffix(                                                                                \
+        const S* dataset, const i64* labels, const i64* order, i64* cursor, T scale, T* out, i64* labels_out,         \
+        double* clocks, unsigned* ticket, i64 rows, i64 width, i64 samples, i64 ordered, i64 by, int count) {         \
+        gather(                                                                                                       \
+            dataset, labels, order, cursor, scale, out, labels_out, clocks, ticket, rows, width, samples, ordered, by, \
+            count);                                                                                                   \
     }
 #define GATHER_FLOATS(S, source)       \
     GATHER(S, float, source, f32)      \
@@ -45,11 +71,3 @@ GATHER_FLOATS(i64, i64)
 GATHER_FLOATS(float, f32)
 GATHER_FLOATS(double, f64)
 GATHER(i64, i64, i64, i64)
-
-KERNEL advance(i64* cursor, i64 by) {
-    if (threadIdx.x == 0) cursor[0] += by;
-}
-
-KERNEL tick(double* scalars) {
-    if (threadIdx.x < 2) scalars[STEP + threadIdx.x] += 1;
-}

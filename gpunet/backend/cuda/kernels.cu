@@ -12,6 +12,7 @@
 #include "common.cuh"
 #include "elementwise.cuh"
 #include "gather.cuh"
+#include "narrow.cuh"
 #include "losses.cuh"
 #include "optimisers.cuh"
 #include "pool.cuh"

@@ -1,5 +1,5 @@
-// Losses: value, gradient and count of correct answers in one launch. A row is read by `lanes` neighbouring threads, a
-// power of two that fits the number of outputs; the rows' sums are kept in float64.
+// Losses: value, gradient, its sum over the rows and the count of correct answers in one launch. A row is read by `lanes`
+// neighbouring threads, a power of two that fits the number of outputs; sums over rows are kept in float64.
 
 // The largest score of a row and its column, the first of several equal ones; NaN is larger than any number.
 template <typename T>
@@ -27,26 +27,50 @@ __device__ inline Best<T> group_best(Best<T> mine, int lanes) {
     return mine;
 }
 
-// totals += the sums over all threads of the grid. parts (2, gridDim.x), unused where there is one block.
-__device__ inline void add_to_totals(
-    double* totals, double* parts, unsigned* ticket, double loss, double correct, int n) {
+// Sum of the threads that have one lane; the first `lanes` threads get theirs.
+__device__ inline double lane_sum(double value, int lanes) {
+    __shared__ double room[BLOCK];
+    __syncthreads();  // nobody may still be reading the sums of an earlier call
+    room[threadIdx.x] = value;
+    __syncthreads();
+    double sum = 0;
+    if (threadIdx.x < lanes)
+        for (int i = threadIdx.x; i < BLOCK; i += lanes) sum += room[i];
+    return sum;
+}
+
+// totals += the sums over all threads of the grid; bias_grad (k,), where it is wanted, the sums of `slope` over those of
+// one lane, k ≤ lanes. parts (2 + lanes, gridDim.x), unused where there is one block.
+template <typename T>
+__device__ void add_to_totals(
+    double* totals, T* bias_grad, double* parts, unsigned* ticket, double loss, double correct, double slope, int n,
+    int k, int lanes) {
     loss = block_sum(loss);
     correct = block_sum(correct);
-    const unsigned blocks = gridDim.x;
+    if (bias_grad) slope = lane_sum(slope, lanes);
+    const unsigned blocks = gridDim.x, group = threadIdx.x / lanes, lane = threadIdx.x % lanes;
     if (blocks > 1) {
+        double* slopes = parts + 2 * blocks;
         if (threadIdx.x == 0) {
             parts[blockIdx.x] = loss;
             parts[blocks + blockIdx.x] = correct;
         }
+        if (bias_grad && threadIdx.x < k) slopes[blockIdx.x * lanes + threadIdx.x] = slope;
         if (!last_to_arrive(ticket, blocks)) return;
-        loss = correct = 0;
+        loss = correct = slope = 0;
         for (unsigned block = threadIdx.x; block < blocks; block += BLOCK) {
             loss += parts[block];
             correct += parts[blocks + block];
         }
         loss = block_sum(loss);
         correct = block_sum(correct);
+        if (bias_grad) {
+            for (unsigned block = group; block < blocks && lane < k; block += BLOCK / lanes)
+                slope += slopes[block * lanes + lane];
+            slope = lane_sum(slope, lanes);
+        }
     }
+    if (bias_grad && threadIdx.x < k) bias_grad[threadIdx.x] = T(slope);
     if (threadIdx.x > 0) return;
     const bool finite = loss - loss == 0;
     if (!finite && totals[FIRST_BAD] < 0) totals[FIRST_BAD] = totals[SAMPLES];
@@ -106,16 +130,34 @@ struct Squared {
     }
 };
 
-template <typename T, typename Loss>
+// What a loss is of: scores (n, k) that are there, or those of a narrow product that is computed first, by whole warps.
+template <typename T>
+struct Scores {
+    const T* z;
+    __device__ const T* of_row(i64 row, int k, int) const { return z + row * k; }
+};
+
+template <typename T>
+struct Products {
+    const T *x, *weight, *bias;
+    int inputs;
+    T* z;
+    __device__ const T* of_row(i64 row, int k, int lane) const {
+        scores_of_row(x + row * inputs, weight, bias, z + row * k, inputs, k, lane);
+        return z + row * k;
+    }
+};
+
+template <typename T, typename Loss, typename From>
 __device__ void rows_of_loss(
-    Loss loss, const T* z, const i64* labels, T scale, T* dz, double* totals, double* parts, unsigned* ticket, int n,
-    int k, int lanes) {
+    Loss loss, From from, const i64* labels, T scale, T* dz, double* totals, T* bias_grad, double* parts,
+    unsigned* ticket, int n, int k, int lanes) {
     const int lane = threadIdx.x % lanes, rows = BLOCK / lanes;
-    double sum = 0, correct = 0;
+    double sum = 0, correct = 0, column = 0;
     for (i64 first = i64(blockIdx.x) * rows; first < n; first += i64(gridDim.x) * rows) {
         const i64 row = first + threadIdx.x / lanes;
         const int end = row < n ? k : 0;  // threads beyond the last row only take part in the shuffles
-        const T* scores = z + row * k;
+        const T* scores = end ? from.of_row(row, k, lane) : nullptr;
         const i64 label = end ? labels[row] : 0;
         Best<T> best = {end ? loss.score(scores[0]) : T(0), 0};
         for (int j = lane; j < end; j += lanes) best = better(best, Best<T>{loss.score(scores[j]), j});
@@ -125,7 +167,8 @@ __device__ void rows_of_loss(
             const T target = k == 1 ? T(label) : T(j == label);
             T slope;
             sum += loss.element(scores[j], target, slope);
-            dz[row * k + j] = slope * scale;
+            dz[row * k + j] = slope *= scale;
+            column += slope;
         }
         const i64 answer = k == 1 ? best.score > loss.threshold() : best.column;
         if (end && lane == 0) {
@@ -133,14 +176,22 @@ __device__ void rows_of_loss(
             if (label < 0 || label >= (k == 1 ? 2 : k)) sum = nan("");  // no class: nothing was read, and it shows
         }
     }
-    add_to_totals(totals, parts, ticket, sum, correct, n);
+    add_to_totals(totals, bias_grad, parts, ticket, sum, correct, column, n, k, lanes);
 }
 
 #define LOSS(T, name, suffix, loss, ...)                                                                              \
     KERNEL name##_##suffix(                                                                                           \
-        __VA_ARGS__ const T* z, const i64* labels, T scale, T* dz, double* totals, double* parts, unsigned* ticket,   \
-        int n, int k, int lanes) {                                                                                    \
-        rows_of_loss(loss, z, labels, scale, dz, totals, parts, ticket, n, k, lanes);                                 \
+        __VA_ARGS__ const T* z, const i64* labels, T scale, T* dz, double* totals, T* bias_grad, double* parts,       \
+        unsigned* ticket, int n, int k, int lanes) {                                                                  \
+        rows_of_loss(                                                                                                 \
+            loss, Scores<T>{z}, labels, scale, dz, totals, bias_grad, parts, ticket, n, k, lanes);                    \
+    }                                                                                                                 \
+    KERNEL_OF_MANY_REGISTERS affine_##name##_##suffix(                                                                \
+        __VA_ARGS__ const T* x, const T* weight, const T* bias, int inputs, T* z, const i64* labels, T scale, T* dz,  \
+        double* totals, T* bias_grad, double* parts, unsigned* ticket, int n, int k) {                                \
+        rows_of_loss(                                                                                                 \
+            loss, Products<T>{x, weight, bias, inputs, z}, labels, scale, dz, totals, bias_grad, parts, ticket, n, k, \
+            WARP);                                                                                                    \
     }
 #define COMMA ,
 #define LOSSES(T, suffix)                                                          \

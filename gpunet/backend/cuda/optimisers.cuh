@@ -42,47 +42,27 @@ __device__ void momentum(T* params, const T* grads, T* velocity, const double* s
     }
 }
 
-// η·m̂/(√v̂ + ε) = c·M/(√V + ε'), as `adam_factors` in numpy_optimisers.py
 template <typename T>
-struct AdamFactors {
-    T beta1, beta2, rate, epsilon, penalty;
-};
-
-template <typename T>
-__device__ AdamFactors<T> adam_factors(const double* scalars) {
-    __shared__ double corrections[2];
-    __shared__ AdamFactors<T> factors;
-    const int which = threadIdx.x;
-    if (which < 2) corrections[which] = 1 - pow(scalars[BETA1 + which], scalars[STEP + which]);  // both in one go
-    __syncthreads();
-    if (which == 0) {
-        const double spread = sqrt((1 - scalars[BETA2]) / corrections[1]);
-        factors.beta1 = T(scalars[BETA1]);
-        factors.beta2 = T(scalars[BETA2]);
-        factors.rate = T(scalars[LEARNING_RATE] * (1 - scalars[BETA1]) / (corrections[0] * spread));
-        factors.epsilon = T(scalars[EPSILON] / spread);
-        factors.penalty = T(2 * scalars[L2]);
-    }
-    __syncthreads();
-    return factors;
-}
+constexpr T SMALLEST = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);  // normal number
 
 template <typename T>
 __device__ void adam(
     T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {
     constexpr int N = WIDTH<T>;
-    const AdamFactors<T> f = adam_factors<T>(scalars);
+    const T rate = T(scalars[ADAM_RATE]), penalty = T(2 * scalars[L2]);
+    const T epsilon = max(T(scalars[ADAM_EPSILON]), SMALLEST<T>);  // a denormal ε would be 0 here: 0/0 without a gradient
+    const T beta1 = T(scalars[BETA1]), beta2 = T(scalars[BETA2]);
     const bool aligned = aligned_to_packs<T, N>(params) && aligned_to_packs<T, N>(grads) &&
                          aligned_to_packs<T, N>(first) && aligned_to_packs<T, N>(second);
     for (i64 i = thread_of_grid() * N; i < size; i += threads_of_grid() * N) {
         const int count = at_most(size - i, N);
         Pack<T, N> p = load<T, N>(params + i, count, aligned);
         Pack<T, N> m = load<T, N>(first + i, count, aligned), v = load<T, N>(second + i, count, aligned);
-        const Pack<T, N> g = with_l2(load<T, N>(grads + i, count, aligned), p, f.penalty, i, decayed);
+        const Pack<T, N> g = with_l2(load<T, N>(grads + i, count, aligned), p, penalty, i, decayed);
         for (int j = 0; j < N; ++j) {
-            m.at[j] = f.beta1 * m.at[j] + g.at[j];
-            v.at[j] = f.beta2 * v.at[j] + g.at[j] * g.at[j];
-            p.at[j] -= f.rate * (m.at[j] / (sqrt(v.at[j]) + f.epsilon));
+            m.at[j] = beta1 * m.at[j] + g.at[j];
+            v.at[j] = beta2 * v.at[j] + g.at[j] * g.at[j];
+            p.at[j] -= rate * (m.at[j] / (sqrt(v.at[j]) + epsilon));
         }
         store(first + i, m, count, aligned);
         store(second + i, v, count, aligned);

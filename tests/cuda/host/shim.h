@@ -44,7 +44,7 @@ T shuffle(unsigned lanes, T value, int from, int line) {
 
 #define __global__
 #define __device__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("gpu_shared")))
 
 #define threadIdx host::thread_index
@@ -57,6 +57,9 @@ using std::min;
 
 inline void __syncthreads(int line = __builtin_LINE()) { host::wait_for_block(line); }
 inline void __threadfence() {}
+inline void __syncwarp(unsigned lanes = 0xffffffffu, int line = __builtin_LINE()) {
+    host::shuffle(lanes, 0, host::own_lane(), line);
+}
 
 template <typename T>
 T __shfl_xor_sync(unsigned lanes, T value, int mask, int line = __builtin_LINE()) {
