@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from gpunet.backend import cublaslt_choice as choice
+from gpunet.backend import why_no_gpu
 from gpunet.backend.cublaslt import CublasLt
+from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.errors import CaptureError, InputError, RunError
 
 from .pretend import pretend
@@ -212,15 +214,16 @@ def test_a_choice_is_one_kind_of_products(tmp_path):
     cp = machine({2: 1.0, 5: 0.5})
     lt, product = tuned(cp, tmp_path)
     product()
-    buffer, bias = cp.zeros(2049, "float32"), cp.zeros(16, "float32")
+    buffer, bias = cp.zeros(2049, "float32"), cp.zeros(20, "float32")
     x, w, out = (cp.zeros(shape, "float32") for shape in ((64, 32), (32, 16), (64, 16)))
     wide = [each.astype("float64") for each in (x, w, out)]
     others = [
         lambda: lt.matmul(buffer[1:].reshape(64, 32), w, out),
         lambda: lt.matmul(x, cp.zeros((16, 32), "float32"), out, transpose_b=True),
         lambda: lt.matmul(*wide),
-        lambda: product(bias=bias),
-        lambda: product(bias=bias, relu=True),
+        lambda: product(bias=bias[:16]),
+        lambda: product(bias=bias[:16], relu=True),
+        lambda: product(bias=bias[4:]),  # 16 bytes further: aligned to 16 instead of 256
         lambda: tuned(cp, tmp_path, tf32=True)[1](),
         lambda: tuned(cp, tmp_path, workspace_bytes=8 << 20)[1](),
     ]
@@ -430,3 +433,47 @@ def test_bias_relu_and_nan_are_as_they_were(tmp_path, rng, keeps):
         np.testing.assert_allclose(cp.asnumpy(out), np.maximum(right, 0), rtol=1e-4, atol=1e-4)
         assert cp.cublaslt.used[-1][0] == 5
     cp.machine.check_guards()
+
+
+# -- on a GPU, and on the pretend one with events that tell a time -----------------------------------------------------
+
+
+@pytest.fixture(params=["pretend", pytest.param("real", marks=pytest.mark.gpu)])
+def timed(request, monkeypatch):
+    """The module cupy, with events that tell how long products take."""
+    if request.param == "real":
+        if reason := why_no_gpu():
+            pytest.skip(reason)
+        import cupy
+
+        return cupy
+    cp = machine({2: 0.02, 5: 0.005})
+
+    def record(stream, event=None):
+        return types.SimpleNamespace(at=cp.cublaslt.elapsed, synchronize=lambda: None)
+
+    monkeypatch.setattr(cp.machine.Stream, "record", record)
+    cp.cuda.get_elapsed_time = lambda start, end: end.at - start.at
+    return cp
+
+
+def test_by_the_devices_clock(tmp_path, process, timed, rng):
+    backend = CupyBackend(module=timed)
+    host = [rng.normal(size=shape).astype("float32") for shape in ((64, 200), (100, 200), (100,))]
+    found = []
+    for _ in range(2):
+        process()
+        with backend.session():
+            lt = CublasLt(timed, folder=tmp_path)
+            a, b, bias = map(timed.asarray, host)
+            out = timed.empty((64, 100), "float32")
+            lt.matmul(a, b, out, transpose_b=True, bias=bias)
+            found.append(timed.asnumpy(out))
+    np.testing.assert_array_equal(*found)
+    right = host[0].astype(float) @ host[1].T + host[2]
+    np.testing.assert_allclose(found[0], right, atol=2e-6 * np.sqrt(200) * np.abs(right).max())
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    chosen = kept["milliseconds"][kept["algorithm"]]
+    assert 5e-4 < chosen < 5
+    assert chosen <= min(time for time in kept["milliseconds"] if time is not None) / choice.CLEARLY
