@@ -1,6 +1,7 @@
 """Registers, shared memory and spills of every CUDA kernel, as ptxas reports them; no GPU is needed.
 
-nvcc compiles where it is on the path, else NVRTC (pip install nvidia-cuda-nvrtc), which is what CuPy calls.
+nvcc compiles where it is on the path, else NVRTC (pip install nvidia-cuda-nvrtc), which is what CuPy calls; with
+CuPy's options, those included that it adds by itself.
 
 python benchmarks/kernel_resources.py        # writes benchmarks/results/kernel-resources.json and .md
 """
@@ -20,9 +21,9 @@ from typing import Any
 
 from gpunet import stacked_cuda
 from gpunet.backend import cuda_kernels
-from gpunet.backend.cuda_kernels import OPTIONS
 
 ARCHITECTURES = ("sm_80", "sm_90")
+OPTIONS = (*cuda_kernels.OPTIONS, *cuda_kernels.ADDED)
 RESULTS = Path(__file__).with_name("results")
 MODULES = (cuda_kernels.source, stacked_cuda.source)  # each compiled by itself
 NUMBERS = {
@@ -128,9 +129,12 @@ def main() -> None:
         raise SystemExit(reason)
     found = {architecture: compiled(architecture) for architecture in ARCHITECTURES}
     version = compiler()
-    written = {"compiler": version, "kernels": found}
+    written = {"compiler": version, "options": OPTIONS, "kernels": found}
     (RESULTS / "kernel-resources.json").write_text(json.dumps(written, indent=1) + "\n")
-    text = f"Kernels of `gpunet/backend/cuda`, {version}. None spills registers or uses a stack.\n\n{table(found)}\n"
+    text = (
+        f"Kernels of `gpunet/backend/cuda`, {version}, `{' '.join(OPTIONS)}`. None spills registers or uses a stack."
+        f"\n\n{table(found)}\n"
+    )
     (RESULTS / "kernel-resources.md").write_text(text)
     print(text)
 

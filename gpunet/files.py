@@ -73,6 +73,25 @@ def write_atomically(path: Path, content: str | bytes | bytearray) -> None:
         raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
 
 
+def write_once(path: Path, content: str | bytes | bytearray) -> bool:
+    """Write a file that is not there yet, whole at once; False, and nothing written, where another was first.
+
+    However many processes write it at the same time, one of them gets True. Raises OutputError, also where the file
+    system has no hard links.
+    """
+    check_replaceable(path)
+    try:
+        with undivided(), temporary(path) as (name, file):
+            file.write(content.encode() if isinstance(content, str) else content)
+            _flush(file)
+            os.link(name, path)
+    except FileExistsError:
+        return False
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
+    return True
+
+
 @contextlib.contextmanager
 def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """A new file beside `path` and its name, locked while it is ours; removed at the end unless it was renamed.
@@ -91,11 +110,16 @@ def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 def put_in_place(name: str, file: BinaryIO, path: Path) -> None:
     """Give a temporary its name, once the disk has it. Raises OSError."""
+    _flush(file)
+    os.replace(name, path)
+
+
+def _flush(file: BinaryIO) -> None:
+    """Wait for the disk; the file may be renamed then."""
     file.flush()
     os.fsync(file.fileno())
     if WINDOWS:  # elsewhere the lock is held till it has its name
         file.close()
-    os.replace(name, path)
 
 
 def write_or_keep(path: Path, content: str | bytes | bytearray) -> None:

@@ -1,4 +1,4 @@
-"""How cublasLt is asked for one kind of product: descriptors made once, the algorithm that it advises, its epilogue."""
+"""How cublasLt is asked for one kind of product: descriptors made once, the algorithms it advises, its epilogue."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import numpy as np
 
 from gpunet.backend import cublaslt_api as api
 
-CANDIDATES = 4  # algorithms to ask for: the first is the fastest, but may want more workspace than there is
+CANDIDATES = 16  # algorithms to ask for: the first should be the fastest, but may want more workspace than there is
+# What the heuristic answers where it has no algorithm: for a plain product the first alone, since the others then say
+# that something in the question is wrong; for an epilogue any of them, as versions of the library differ in that.
+NONE_PLAIN = (api.NOT_SUPPORTED,)
+NONE_WITH_EPILOGUE = (api.NOT_SUPPORTED, api.INVALID_VALUE, api.ARCH_MISMATCH)
 
 
 class Plan:
-    """One kind of product: what to pass to cublasLtMatmul, and which part of the epilogue it does itself."""
+    """One kind of product: what to pass to cublasLtMatmul, and which part of the epilogue it does itself.
 
-    __slots__ = ("algo", "alpha", "beta", "bias", "bias_place", "desc", "layouts", "relu", "workspace")
+    candidates: the algorithms that the workspace suffices for, by their places in the heuristic's order; the first of
+    them is taken unless `take` takes another.
+    """
+
+    __slots__ = ("algo", "alpha", "beta", "bias", "bias_place", "candidates", "desc", "layouts", "relu", "workspace")
 
     def __init__(self, dtype: np.dtype[Any], bias: bool, relu: bool) -> None:
         number = ctypes.c_double if dtype.itemsize == 8 else ctypes.c_float
@@ -25,6 +33,16 @@ class Plan:
         self.desc = ctypes.c_void_p()
         self.layouts: tuple[ctypes.c_void_p, ...] = ()
         self.algo, self.workspace = api.Algorithm(), 0
+        self.candidates: dict[int, api.Algorithm] = {}
+
+    def take(self, number: int) -> None:
+        """The candidate of that number from now on."""
+        self.algo = self.candidates[number]
+
+    @property
+    def epilogue(self) -> int:
+        """As cublasLt counts them."""
+        return (api.EPILOGUE_BIAS if self.bias else 0) | (api.EPILOGUE_RELU if self.relu else 0) or api.EPILOGUE_DEFAULT
 
 
 class Planner:
@@ -51,7 +69,13 @@ class Planner:
         self._describe(plan, dtype, shapes, transposed)
         if bias_place:  # before the choice of an algorithm, which looks at its alignment
             self.place_bias(plan, bias_place)
-        return plan if self._choose(plan, places) else None
+        plan.candidates = self._candidates(plan, places)
+        if not plan.candidates:
+            self._destroy(plan)
+            return None
+        plan.workspace = self.workspace
+        plan.take(min(plan.candidates))
+        return plan
 
     def place_bias(self, plan: Plan, place: int) -> None:
         """Where the bias lies: a part of the descriptor, not an argument of the product."""
@@ -68,8 +92,7 @@ class Planner:
         # Row-major a, b and out are aᵀ, bᵀ and outᵀ in column-major order: outᵀ = op(b)ᵀ op(a)ᵀ, each with its own op.
         self._set(plan, api.DESC_TRANSA, ctypes.c_int32(api.OP_T if transpose_b else api.OP_N))
         self._set(plan, api.DESC_TRANSB, ctypes.c_int32(api.OP_T if transpose_a else api.OP_N))
-        epilogue = (api.EPILOGUE_BIAS if plan.bias else 0) | (api.EPILOGUE_RELU if plan.relu else 0)
-        self._set(plan, api.DESC_EPILOGUE, ctypes.c_uint32(epilogue or api.EPILOGUE_DEFAULT))
+        self._set(plan, api.DESC_EPILOGUE, ctypes.c_uint32(plan.epilogue))
         of_a, of_b, of_out = (self._layout(kind, rows, columns) for rows, columns in shapes)
         plan.layouts = (of_b, of_a, of_out)
 
@@ -86,8 +109,12 @@ class Planner:
         )
         api.check(status, "cublasLtMatmulDescSetAttribute")
 
-    def _choose(self, plan: Plan, places: tuple[int, ...]) -> bool:
-        """Take the fastest algorithm that the workspace suffices for; False where there is none."""
+    def _destroy(self, plan: Plan) -> None:
+        for layout in plan.layouts:
+            self.library.cublasLtMatrixLayoutDestroy(layout)
+        self.library.cublasLtMatmulDescDestroy(plan.desc)
+
+    def _candidates(self, plan: Plan, places: tuple[int, ...]) -> dict[int, api.Algorithm]:
         library, preference = self.library, ctypes.c_void_p()
         found, count = (api.HeuristicResult * CANDIDATES)(), ctypes.c_int()
         of_b, of_a, of_out = plan.layouts
@@ -103,15 +130,14 @@ class Planner:
             )
         finally:
             library.cublasLtMatmulPreferenceDestroy(preference)
-        if status == api.NOT_SUPPORTED:
-            return False
+        if status in (NONE_PLAIN if plan.epilogue == api.EPILOGUE_DEFAULT else NONE_WITH_EPILOGUE):
+            return {}
         api.check(status, "cublasLtMatmulAlgoGetHeuristic")
-        for each in found[: count.value]:
-            if each.state == api.SUCCESS and each.workspace <= self.workspace:
-                plan.algo = api.Algorithm.from_buffer_copy(each.algo)
-                plan.workspace = self.workspace
-                return True
-        return False
+        return {
+            number: api.Algorithm.from_buffer_copy(each.algo)
+            for number, each in enumerate(found[: count.value])
+            if each.state == api.SUCCESS and each.workspace <= self.workspace
+        }
 
     def _wishes(self, places: tuple[int, ...]) -> Iterator[tuple[int, Any]]:
         of_a, of_b, of_out = places

@@ -1,7 +1,9 @@
 """The CUDA kernels of `cuda/`: their source as one text, their compilation, and how they are launched.
 
 CuPy compiles the text once for a GPU, at the first launch, and keeps the result in its cache on disk. No fast-math: NaN
-and infinity must survive, and a division is rounded as NumPy rounds it.
+and infinity must survive, and a division is rounded as NumPy rounds it. But CuPy adds `-ftz=true` to every compilation:
+denormal float32, below 1.2e-38, are 0 to the kernels, as operands and as results; those of float64 stay. g++, which
+compiles the same text for the tests, keeps both.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from gpunet.backend.base import ACTIVATIONS, Array
 
 FOLDER = Path(__file__).with_name("cuda")
 OPTIONS = ("--std=c++17",)
+ADDED = ("-ftz=true",)  # by CuPy (cupy/cuda/compiler.py), which nobody can keep from it
 BLOCK = 256  # threads of a block, as in common.cuh
 NARROW = 16  # outputs, at most, of a product that is computed inside another kernel; as in common.cuh
 WAVES = 8  # blocks a multiprocessor, at most: one that is resident goes on to the next rows instead of ending

@@ -3,6 +3,13 @@
 All work of one thread on one device goes to one stream, made current by `session`. It is a blocking stream: CUDA
 orders it against the legacy default stream, where code outside a session runs, in both directions. Against any other
 stream that is current where a session begins, events order it there and where the session ends.
+
+While a blocking stream captures, the legacy stream of its device cannot be used, by whatever thread: the thread-local
+mode of our captures concerns unsafe calls of the capturing thread alone. Work of another thread there, or its waiting
+for the device, fails with cudaErrorStreamCaptureImplicit or …Unsupported, and ends our capture: the next call of the
+capturing thread, end_capture at the latest, fails with cudaErrorStreamCaptureInvalidated, here a CaptureError. A stream
+that does not block would let the others be, but work of the capturing thread's own on the legacy stream would then be
+missing in the graph without a word, where now it is an error.
 """
 
 from __future__ import annotations

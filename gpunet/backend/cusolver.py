@@ -14,10 +14,14 @@ from functools import cache
 from typing import Any
 
 from gpunet.errors import InputError
+from gpunet.interrupts import Turns
 
 LARGEST = 2**31 - 1  # n · lda · batch of syevBatched
-VERSIONS = (12, 11)  # of cuSOLVER: CUDA 13's and 12's
+VERSIONS = {13: 12, 12: 11}  # of cuSOLVER, by CUDA's
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+
+_turns = Turns()
+_inside: list[int] = []  # for each that is in `full_float32`, what it found: CuPy has one setting for all threads
 
 
 @contextlib.contextmanager
@@ -28,12 +32,17 @@ def full_float32(xp: Any) -> Iterator[None]:
         return
     from cupy import _core  # type: ignore[import-not-found, unused-ignore]
 
-    before = _core.get_compute_type("float32")
-    _core.set_compute_type("float32", _core._routines_linalg.COMPUTE_TYPE_DEFAULT)
+    with _turns:
+        _inside.append(_core.get_compute_type("float32"))
+        _core.set_compute_type("float32", _core._routines_linalg.COMPUTE_TYPE_DEFAULT)
     try:
         yield
     finally:
-        _core.set_compute_type("float32", before)
+        with _turns:  # the last to leave puts back what the first one found
+            first = _inside[0]
+            _inside.pop()
+            if not _inside:
+                _core.set_compute_type("float32", first)
 
 
 def syev_batched(a: Any) -> tuple[Any, Any] | None:
@@ -80,22 +89,25 @@ def syev_batched(a: Any) -> tuple[Any, Any] | None:
 
 @cache
 def _library() -> Any:
-    """cuSOLVER as CuPy has loaded it, with the two functions declared; None where it lacks them."""
+    """cuSOLVER as CuPy has loaded it, with the two functions declared; None where it lacks them.
+
+    Of CuPy's own version, never of another that may be installed beside it: the handle that CuPy made goes into it.
+    """
+    from cupy.cuda import runtime
     from cupy_backends.cuda.libs import cusolver  # noqa: F401
 
+    version = VERSIONS.get(runtime.runtimeGetVersion() // 1000)
     windows = sys.platform == "win32"
-    for version in VERSIONS:
-        try:
-            library = ctypes.CDLL(f"cusolver64_{version}.dll" if windows else f"libcusolver.so.{version}")
-            size, solve = library.cusolverDnXsyevBatched_bufferSize, library.cusolverDnXsyevBatched
-        except (OSError, AttributeError):
-            continue
-        common: list[Any] = [_POINTER, _POINTER, _INT, _INT, _LONG, _INT, _POINTER, _LONG, _INT, _POINTER, _INT]
-        size.argtypes = [*common, _POINTER, _POINTER, _LONG]
-        solve.argtypes = [*common, _POINTER, ctypes.c_size_t, _POINTER, ctypes.c_size_t, _POINTER, _LONG]
-        size.restype = solve.restype = _INT
-        return library
-    return None
+    try:
+        library = ctypes.CDLL(f"cusolver64_{version}.dll" if windows else f"libcusolver.so.{version}")
+        size, solve = library.cusolverDnXsyevBatched_bufferSize, library.cusolverDnXsyevBatched
+    except (OSError, AttributeError):
+        return None
+    common: list[Any] = [_POINTER, _POINTER, _INT, _INT, _LONG, _INT, _POINTER, _LONG, _INT, _POINTER, _INT]
+    size.argtypes = [*common, _POINTER, _POINTER, _LONG]
+    solve.argtypes = [*common, _POINTER, ctypes.c_size_t, _POINTER, ctypes.c_size_t, _POINTER, _LONG]
+    size.restype = solve.restype = _INT
+    return library
 
 
 def _check(status: int) -> None:

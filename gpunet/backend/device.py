@@ -22,7 +22,9 @@ def get_backend(device: str | Backend | None = "auto") -> Backend:
     passes where numba is installed, "numpy" never does. "cuda" and "cuda:N" name a GPU. A `Backend` is returned as is.
 
     On a GPU, GPUNET_TF32=1 in the environment lets products of float32 run in TF32: faster, with 10 bits of mantissa
-    instead of 23. It is off otherwise.
+    instead of 23. It is off otherwise. GPUNET_TUNING=off takes the algorithm that cublasLt advises for each kind of
+    product; otherwise the first product of its kind on a machine times some of them, and all take the fastest from then
+    on, in this and in other processes, as far as that can be kept in the user's cache folder.
 
     Raises DeviceError for an unknown name, or for a GPU asked for by name that cannot be used.
     """

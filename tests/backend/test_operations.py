@@ -258,8 +258,8 @@ def test_optimisers(backend, rng, dtype, name, l2, size, decayed, before):
 
 @pytest.mark.parametrize("name", ["momentum", "adam"])
 def test_optimiser_state_stays_out_of_the_denormals(backend, rng, name):
-    if isinstance(backend, CupyBackend):
-        pytest.skip("GPUs run denormals at full speed")
+    if isinstance(backend, CupyBackend) and backend.cp.__name__ != "cupy":
+        pytest.skip("g++ keeps the denormals that CuPy's compiler flushes")
     p, g = rng.normal(size=100).astype("float32"), np.full(100, 1e-3, "float32")
     d_p, d_g, scalars = device(backend, p, g, np.array([0.01, 0.9, 0.999, 1e-8, 0, 0, 0, 0, 0]))
     first, second = backend.zeros(100, "float32"), backend.zeros(100, "float32")
@@ -271,9 +271,10 @@ def test_optimiser_state_stays_out_of_the_denormals(backend, rng, name):
             backend.momentum(d_p, gradient, first, scalars, 0)
         else:
             backend.adam(d_p, gradient, first, second, scalars, 0)
-        seen += int(((first != 0) & (abs(first) < tiny)).any())
+        state = backend.to_host(first)  # there denormals are not taken for 0, as on a GPU
+        seen += int(((state != 0) & (abs(state) < tiny)).any())
     assert seen == 0
-    assert not first.any()
+    assert not state.any()
 
 
 def test_memory_is_aligned_and_copies_are_casts(backend):

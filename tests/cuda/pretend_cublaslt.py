@@ -33,7 +33,12 @@ def _fill(pointer: Any, kind: Any, value: Any) -> None:
 
 
 class PretendCublasLt:
-    """The library's functions; `calls` counts them, `refuse(compute, epilogue)` says for what there is no algorithm."""
+    """The library's functions; `calls` counts them, `refuse(compute, epilogue)` says for what there is no algorithm.
+
+    `algorithms`: those that the heuristic gives, best first, by number, with the workspace that each needs. `used`
+    lists the (algorithm, workspace's address) of every product, and `milliseconds` says how long it takes with each:
+    `clock` counts that.
+    """
 
     def __init__(self, machine: Any) -> None:
         self.machine, self.objects, self.calls = machine, {}, []
@@ -41,8 +46,24 @@ class PretendCublasLt:
         self.refuse = lambda compute, epilogue: False
         self.fails: dict[str, int] = {}  # by function, the status that it answers
         self.relu_keeps_nan = True
-        self.workspace_needed = 4 << 20
+        self.refusal = UNSUPPORTED  # what the heuristic answers then
+        self.algorithms = {1: 1 << 40, 2: 4 << 20}  # the first wants more than anyone has
+        self.broken: dict[int, int] = {}  # by algorithm, the status that a product with it answers
+        self.milliseconds: dict[int, float] = {}  # 1 where it is not said
+        self.elapsed = 0.0
+        self.used: list[tuple[int, int]] = []
         self.wishes: list[dict[int, int]] = []
+
+    def clock(self, spare: Any) -> Any:
+        """A clock as `CublasLt` takes one."""
+
+        def milliseconds(run: Any, times: int) -> float:
+            before = self.elapsed
+            for _ in range(times):
+                run()
+            return (self.elapsed - before) / times
+
+        return milliseconds
 
     def _new(self, pointer: Any, what: Any) -> int:
         number = next(self._numbers)
@@ -73,6 +94,12 @@ class PretendCublasLt:
             return INVALID
         return self._new(layout, (kind, rows, columns, ld))
 
+    def cublasLtMatmulDescDestroy(self, desc: Any) -> int:
+        return self._destroy(desc)
+
+    def cublasLtMatrixLayoutDestroy(self, layout: Any) -> int:
+        return self._destroy(layout)
+
     def cublasLtMatmulPreferenceCreate(self, preference: Any) -> int:
         return self._new(preference, {1: 0, 5: 256, 6: 256, 7: 256, 8: 256})
 
@@ -80,7 +107,10 @@ class PretendCublasLt:
         return self._set(self.objects.get(_address(preference)), PREF_SIZES, attribute, value, size)
 
     def cublasLtMatmulPreferenceDestroy(self, preference: Any) -> int:
-        del self.objects[_address(preference)]
+        return self._destroy(preference)
+
+    def _destroy(self, what: Any) -> int:
+        del self.objects[_address(what)]
         return OK
 
     @staticmethod
@@ -101,8 +131,8 @@ class PretendCublasLt:
         if status or not self._shapes_fit(desc, *(self.objects[_address(each)] for each in (a, b, c, d))):
             return status or INVALID
         if self.refuse(desc["compute"], desc[7]):
-            return UNSUPPORTED
-        algorithms = ((1, 1 << 40), (2, self.workspace_needed))[-wanted:]  # the first wants more than anyone has
+            return self.refusal
+        algorithms = list(self.algorithms.items())[:wanted]
         for place, (number, workspace) in enumerate(algorithms):
             at = _address(results) + 96 * place  # cublasLtMatmulHeuristicResult_t: algo 64, size_t, int, float, int[4]
             _fill(at, ctypes.c_uint64, number)
@@ -125,15 +155,19 @@ class PretendCublasLt:
         facts = dict(self.objects[_address(desc)])  # the descriptor may be changed before a recording is replayed
         of_a, of_b, of_c, of_d = (self.objects[_address(each)] for each in (of_a, of_b, of_c, of_d))
         current = self.machine.stream()
-        ready = _address(algo) and ctypes.c_uint64.from_address(_address(algo)).value == 2
-        if status or not ready or workspace_bytes < self.workspace_needed or stream != current.ptr:
+        number = ctypes.c_uint64.from_address(_address(algo)).value if _address(algo) else 0
+        if status or workspace_bytes < self.algorithms.get(number, 1 << 62) or stream != current.ptr:
             return status or INVALID
+        if number in self.broken:
+            return self.broken[number]
         if facts[7] & 4 and (not facts[8] or facts[8] % 16):
             return INVALID
-        number = ctypes.c_double if facts["compute"] == 70 else ctypes.c_float
-        if (ctypes.cast(alpha, ctypes.POINTER(number))[0], ctypes.cast(beta, ctypes.POINTER(number))[0]) != (1, 0):
+        kind = ctypes.c_double if facts["compute"] == 70 else ctypes.c_float
+        if (ctypes.cast(alpha, ctypes.POINTER(kind))[0], ctypes.cast(beta, ctypes.POINTER(kind))[0]) != (1, 0):
             return INVALID
         places = tuple(_address(each) for each in (a, b, d))
+        self.used.append((number, _address(workspace)))
+        self.elapsed += self.milliseconds.get(number, 1.0)
 
         def work() -> None:
             left, right, out = (self._matrix(p, each) for p, each in zip(places, (of_a, of_b, of_d), strict=True))

@@ -52,6 +52,8 @@ def test_the_table_lists_the_kernels_there_are():
     names = {name for module in tool.MODULES for name in HostModule(code=module()).names}
     for architecture in tool.ARCHITECTURES:
         assert set(TABLE["kernels"][architecture]) == names, REMAKE
+    assert TABLE["options"] == list(tool.OPTIONS), REMAKE
+    assert "-ftz=true" in TABLE["options"]  # CuPy's own
     text = (tool.RESULTS / "kernel-resources.md").read_text()
     assert tool.table(TABLE["kernels"]) in text, REMAKE
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gpunet.backend import cublaslt_api as api
 from gpunet.backend.cublaslt import CublasLt, CupyProducts, products
 from gpunet.backend.cublaslt_plan import Planner
-from gpunet.errors import CaptureError, DeviceError, RunError, ShapeError
+from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError
 
 from ..conftest import RTOL
 from .pretend import pretend
@@ -137,6 +137,28 @@ def test_what_the_library_has_no_epilogue_for_is_done_apart(cp, lt, rng):
     assert cp.machine.launched[-3:] == ["cublasLtMatmul", "add", "maximum"]
 
 
+@pytest.mark.parametrize("status", [7, 8, 15])
+def test_an_epilogue_that_the_heuristic_does_not_know_is_done_apart(cp, lt, rng, status):
+    """Versions of the library differ in what they answer: not supported, invalid, or not of this architecture."""
+    lt.library.refuse, lt.library.refusal = lambda compute, epilogue: epilogue & 2, status
+    a, b, out, c = operands(cp, rng, "float32", 6, 5, 4)
+    lt.matmul(a, b, out, bias=c, relu=True)
+    assert close(cp, out, expected(cp, a, b, c, False, False, True), 5)
+    assert cp.machine.launched[-2:] == ["cublasLtMatmul", "maximum"]
+    lt.library.refuse = lambda compute, epilogue: True
+    with pytest.raises(RunError, match="no float32 product" if status == 15 else f"{HEURISTIC} failed with CUBLAS_"):
+        lt.matmul(out, b, a, transpose_b=True)  # without an epilogue only "not supported" means that there is none
+
+
+def test_what_no_plan_is_made_of_is_given_back(cp, lt, rng):
+    a, b, out, c = operands(cp, rng, "float32", 6, 5, 4)
+    lt.matmul(a, b, out)
+    before = len(lt.library.objects)
+    lt.library.refuse = lambda compute, epilogue: epilogue != 1
+    lt.matmul(a, b, out, bias=c, relu=True)
+    assert len(lt.library.objects) == before + 4  # a descriptor and three layouts: those of the plan that was made
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_relu_keeps_nan(cp, lt, rng, keeps):
     lt.library.relu_keeps_nan = keeps
@@ -197,6 +219,54 @@ def test_the_first_product_of_its_kind_is_refused_in_a_capture(cp, lt):
         with pytest.raises(CaptureError, match="run the step once before"):
             lt.matmul(a, a, out, transpose_a=True)
         stream.end_capture()
+
+
+def test_a_branch_has_a_workspace_of_its_own_and_shares_the_plans(cp, lt, rng):
+    a, b, out, c = operands(cp, rng, "float32", 8, 4, 4)
+    other, more = cp.asarray(cp.asnumpy(c) + 1), cp.empty((8, 4), "float32")
+    lt.matmul(a, b, out, bias=c)
+    held = cp.get_default_memory_pool().used_bytes()
+    lt.matmul(a, b, out, bias=c, branch=1)
+    assert cp.get_default_memory_pool().used_bytes() - held == 32 << 20
+    streams = [cp.cuda.Stream() for _ in range(2)]
+    for stream in streams:
+        stream.begin_capture()
+    for branch, (stream, into, bias) in enumerate(zip(streams, (out, more), (c, other), strict=True)):
+        with stream:
+            lt.matmul(a, b, into, bias=bias, branch=branch)
+    graphs = [stream.end_capture() for stream in streams]
+    assert lt.library.calls.count(HEURISTIC) == 1
+    places = [place for _, place in lt.library.used]
+    assert places[:2] == places[2:]
+    assert abs(places[0] - places[1]) >= 32 << 20
+    for graph in reversed(graphs):  # the bias of each is that of its capture
+        graph.launch()
+    for into, bias in ((out, c), (more, other)):
+        assert close(cp, into, expected(cp, a, b, bias, False, False, False), 4)
+    assert cp.get_default_memory_pool().used_bytes() - held == 32 << 20
+
+
+def test_the_first_product_of_a_branch_is_refused_in_a_capture(cp, lt):
+    a, out = cp.zeros((4, 4), "float32"), cp.empty((4, 4), "float32")
+    lt.matmul(a, a, out)
+    stream = cp.cuda.Stream()
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(CaptureError, match=r"branch 1 inside a recorded step: run the step once before"):
+            lt.matmul(a, a, out, branch=1)
+        lt.matmul(a, a, out)
+        assert len(stream.end_capture().nodes) == 1
+    CupyProducts(cp, "tried").matmul(a, a, out, branch=1)
+
+
+def test_no_room_for_another_branchs_workspace(rng):
+    cp = pretend(total=48 << 20)
+    lt = CublasLt(cp)
+    a, b, out, c = operands(cp, rng, "float32", 8, 4, 4)
+    with pytest.raises(MemoryFullError, match=r"no room for a workspace of 32 MiB.* branch 1: take a smaller batch"):
+        lt.matmul(a, b, out, bias=c, branch=1)
+    lt.matmul(a, b, out, bias=c)
+    assert close(cp, out, expected(cp, a, b, c, False, False, False), 4)
 
 
 def test_a_status_is_one_readable_line(cp, lt):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpunet.errors import OutputError
-from gpunet.files import alone, attempted, remove, writable_folder, write_atomically, write_or_keep
+from gpunet.files import alone, attempted, remove, writable_folder, write_atomically, write_once, write_or_keep
 
 from ..hostile.disk import filled
 
@@ -26,6 +26,19 @@ def test_text_and_bytes(tmp_path):
     write_atomically(tmp_path / "a", b"\0\r\n")
     assert (tmp_path / "a").read_bytes() == b"\0\r\n"
     assert there(tmp_path) == ["a"]
+
+
+def test_the_first_one_writes_and_nobody_after_it(tmp_path):
+    assert write_once(tmp_path / "a", "first")
+    assert not write_once(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_text() == "first"
+    assert (tmp_path / "a").stat().st_nlink == 1
+    assert there(tmp_path) == ["a"]
+    (tmp_path / "b").symlink_to(tmp_path / "c")
+    for path, words in (("b", "symbolic link"), ("d/e", "there is no folder")):
+        with pytest.raises(OutputError, match=words):
+            write_once(tmp_path / path, "new")
+    assert there(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])

@@ -153,6 +153,30 @@ def test_gesvda(cupy, dtype, rank, rng):
         cusolver.gesvda(np.swapaxes(a, 1, 2), 1)
 
 
+@pytest.mark.parametrize(("cuda", "name"), [(13020, "libcusolver.so.12"), (12080, "libcusolver.so.11"), (14000, None)])
+@pytest.mark.skipif(sys.platform == "win32", reason="names as on Linux")
+def test_the_library_is_that_of_cupys_cuda(cupy, monkeypatch, cuda, name):
+    """Both may be installed, and the handle is CuPy's: a call with it into the other one would crash."""
+    cupy.module.cuda.runtime.runtimeGetVersion = lambda: cuda
+    asked = []
+
+    def load(path):
+        asked.append(path)
+        if path not in ("libcusolver.so.11", "libcusolver.so.12"):
+            raise OSError(f"{path}: cannot open shared object file")
+        functions = ("cusolverDnXsyevBatched_bufferSize", "cusolverDnXsyevBatched")
+        return types.SimpleNamespace(**{each: types.SimpleNamespace() for each in functions})
+
+    monkeypatch.setattr(cusolver.ctypes, "CDLL", load)
+    found = cusolver._library.__wrapped__()
+    assert (found is None) is (name is None)
+    assert len(asked) == 1
+    if name:
+        assert asked == [name]
+        assert len(found.cusolverDnXsyevBatched.argtypes) == 17
+        assert len(found.cusolverDnXsyevBatched_bufferSize.argtypes) == 14
+
+
 def test_products_are_of_float32_whatever_the_environment_says(cupy):
     kind = {"float32": 7}  # TF32
     core = cupy.module._core
@@ -160,6 +184,13 @@ def test_products_are_of_float32_whatever_the_environment_says(cupy):
     core._routines_linalg = types.SimpleNamespace(COMPUTE_TYPE_DEFAULT=1)
     with cusolver.full_float32(cupy.module):
         assert kind == {"float32": 1}
+    assert kind == {"float32": 7}
+    one, other = (cusolver.full_float32(cupy.module) for _ in range(2))  # two threads: the first in is the first out
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert kind == {"float32": 1}
+    other.__exit__(None, None, None)
     assert kind == {"float32": 7}
     with cusolver.full_float32(np):
         pass

@@ -180,7 +180,7 @@ __device__ void rows_of_loss(
 }
 
 #define LOSS(T, name, suffix, loss, ...)                                                                              \
-    KERNEL name##_##suffix(                                                                                           \
+    KERNEL_OF_MANY_REGISTERS name##_##suffix(                                                                         \
         __VA_ARGS__ const T* z, const i64* labels, T scale, T* dz, double* totals, T* bias_grad, double* parts,       \
         unsigned* ticket, int n, int k, int lanes) {                                                                  \
         rows_of_loss(                                                                                                 \
