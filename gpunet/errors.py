@@ -51,7 +51,12 @@ class ConvergenceError(RunError):
 
 
 class CaptureError(RunError):
-    """Something in a training step that a device cannot record and replay; the message says what."""
+    """Something in a training step that a device cannot record and replay; the message says what.
+
+    passing: another thread's work has ended the recording, and the next try may succeed.
+    """
+
+    passing = False
 
 
 class MemoryFullError(RunError):

@@ -7,8 +7,9 @@ runs between the steps of a `fit` in callbacks only; after these, and before eac
 and optimiser hold are compared, too.
 
 The first step of each kind runs operation by operation, since operations may allocate then; the second is recorded, and
-from it on the recording runs. Results are the same, bit for bit. Steps that the device cannot record all run operation
-by operation.
+from it on the recording runs. Where several steps of a kind follow each other with nothing between them, 4 to 8 of them
+are one recording: what a step leaves for the next lies on the device. Results are the same, bit for bit. Steps that the
+device cannot record all run operation by operation.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ from gpunet.samples import Samples
 if TYPE_CHECKING:
     from gpunet.train import Trainer
 
-PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may
+PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may; captures that others end
+AT_ONCE = range(8, 3, -1)  # steps of one recording
 MOST = 8  # recordings kept: each holds device memory of its own
 SWITCH = "GPUNET_GRAPHS"  # in the environment: "off" for all trainers
 PLAIN = frozenset((bool, int, float, complex, str, type(None)))
@@ -79,14 +80,20 @@ def _place(array: Any) -> int | None:
     return None if found is None else int(found["data"][0])
 
 
+def at_once(steps: int) -> int:
+    """How many steps one recording takes: the number that leaves the fewest of an epoch's whole `steps` over."""
+    return min((count for count in AT_ONCE if count <= steps), key=lambda count: steps % count, default=1)
+
+
 @dataclass
 class Kind:
-    """Steps on one data set with one batch size: their recording once there is one, and what it bakes in."""
+    """Steps on one data set with one batch size: their recordings once there are some, and what these bake in."""
 
     train: weakref.ref[Samples]
     held: list[Attributes]
-    replay: Callable[[], None] | None = None
-    sure: bool = False  # nothing but steps has run since we looked whether it fits
+    at_once: int
+    replays: dict[int, Callable[[], None]] = field(default_factory=dict)  # by how many steps they take
+    sure: bool = False  # nothing but steps has run since we looked whether they fit
 
 
 class Graphs:
@@ -113,16 +120,32 @@ class Graphs:
         self._backend = backend
         self._held: tuple[Any, ...] = ()  # holding them keeps their places in memory from being used again
         self._kinds: dict[tuple[int, int], Kind] = {}
+        self._gone: list[Kind] = []  # of data that nobody holds any more; their recordings may still be running
         self._restless = 0  # steps in a row that changed what they would bake in
+        self._broken = 0  # captures that another thread's work has ended
 
-    def step(self, trainer: Trainer, train: Samples, order: Array, n: int) -> None:
-        """What `trainer.step(train, order, n)` does."""
+    @property
+    def recordings(self) -> list[tuple[int, int, Callable[[], None]]]:
+        """(batch size, steps, recording) of each: a call of it is one launch that makes so many steps."""
+        return [(n, count, each) for (_, n), kind in self._kinds.items() for count, each in kind.replays.items()]
+
+    def step(self, trainer: Trainer, train: Samples, order: Array, n: int, most: int = 1) -> int:
+        """What `trainer.step(train, order, n)` does, up to `most` times in one launch; returns how many times."""
         kind = self._kinds.get((id(train), n))
         if kind is None or not kind.sure or not all(map(is_, _objects(trainer, order), self._held)):
-            self._look_and_step(trainer, train, order, n)
-            return
+            return self._look_and_step(trainer, train, order, n, most)
         trainer.model.use(n)  # views of the workspace that evaluating left at another size
-        kind.replay()  # type: ignore[misc]  # it is sure, so there is one
+        return self._replay(kind, trainer, train, order, n, most)
+
+    def _replay(self, kind: Kind, trainer: Trainer, train: Samples, order: Array, n: int, most: int) -> int:
+        """One launch of steps whose recording fits, recorded now if need be."""
+        count = kind.at_once if most >= kind.at_once else 1
+        replay = kind.replays.get(count) or self._record(kind, trainer, train, order, n, count)
+        if replay is None:
+            return trainer.step(train, order, n)
+        replay()
+        kind.sure = True
+        return count
 
     def look_again(self, trainer: Trainer, order: Array) -> None:
         """To be called where other code than steps has run: recordings that do not fit any more are dropped."""
@@ -137,27 +160,24 @@ class Graphs:
         self._held = ()
 
     def _forget(self, *keys: tuple[int, int]) -> None:
-        if any(self._kinds[key].replay for key in keys):
+        gone = [*self._gone, *(self._kinds.pop(key) for key in keys)]
+        self._gone = []
+        if any(kind.replays for kind in gone):
             self._backend.synchronize()  # one may still be running
-        for key in keys:
-            del self._kinds[key]
 
-    def _look_and_step(self, trainer: Trainer, train: Samples, order: Array, n: int) -> None:
+    def _look_and_step(self, trainer: Trainer, train: Samples, order: Array, n: int, most: int) -> int:
         """A step that is not a mere replay: the first or second of its kind, or one after other code has run."""
         if self.reason:
-            trainer.step(train, order, n)
-            return
+            return trainer.step(train, order, n)
+        self._forget()
         trainer.look_at(train, order)
         trainer.model.use(n)
         self._renew(_objects(trainer, order))
         kind = self._kinds.get((id(train), n))
         if kind is not None and all(each.stand() for each in kind.held):
-            kind.replay = kind.replay or self._record(trainer, train, order, n)
-            if kind.replay is not None:
-                kind.replay()
-                kind.sure = True
-                return
+            return self._replay(kind, trainer, train, order, n, most)
         self._warm_up(trainer, train, order, n)
+        return 1
 
     def _warm_up(self, trainer: Trainer, train: Samples, order: Array, n: int) -> None:
         """A step that runs operation by operation, after which its kind can be recorded."""
@@ -177,15 +197,25 @@ class Graphs:
         elif not changed:
             if len(self._kinds) >= MOST:
                 self._forget(next(iter(self._kinds)))
-            self._kinds[key] = Kind(self._watch(train, key), held)
+            self._kinds[key] = Kind(self._watch(train, key), held, at_once(len(train) // n))
 
-    def _record(self, trainer: Trainer, train: Samples, order: Array, n: int) -> Callable[[], None] | None:
-        """The recording of a step, not run yet; None where the device cannot, and none is tried any more."""
+    def _record(
+        self, kind: Kind, trainer: Trainer, train: Samples, order: Array, n: int, count: int
+    ) -> Callable[[], None] | None:
+        """The recording of so many steps, not run yet; None where the device cannot, or not now."""
+
+        def steps() -> None:
+            for _ in range(count):
+                trainer.step(train, order, n)
+
         try:
-            return trainer.backend.record(partial(trainer.step, train, order, n))
+            kind.replays[count] = trainer.backend.record(steps)
         except (CaptureError, MemoryFullError) as error:
-            self._give_up(trainer, str(error))
+            self._broken += 1
+            if not getattr(error, "passing", False) or self._broken > PATIENCE:
+                self._give_up(trainer, str(error))
             return None
+        return kind.replays[count]
 
     def _give_up(self, trainer: Trainer, reason: str) -> None:
         """Run operation by operation from now on, and say so once."""
@@ -209,8 +239,8 @@ class Graphs:
 
         def forget(_: Any) -> None:
             graphs = own()
-            if graphs is not None:
-                graphs._kinds.pop(key, None)
+            if graphs is not None and key in graphs._kinds:
+                graphs._gone.append(graphs._kinds.pop(key))
 
         return weakref.ref(train, forget)
 

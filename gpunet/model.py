@@ -315,14 +315,16 @@ class Sequential:
         trained = {name.rpartition(".")[0] for name in self._arenas.trained}
         first_trained = next((i for i, layer in enumerate(self.layers) if layer.name in trained), len(self.layers))
         sizes = [int(np.prod(shape)) for shape in [self.input_shape, *self._shapes]]
-        turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in (0, 1)}
+        # A gradient that a fork reads is not written over until it is joined.
+        buffers = len(sizes) if self.backend.forks else 2
+        turns = {f"d{turn}": (batch * max(sizes[1:]),) for turn in range(buffers)}
         outputs = {f"y{i}": (batch, *shape) for i, shape in enumerate(self._shapes)}
         views = Arena(self.backend, Layout(outputs | turns), self.dtype).views
         for i, layer in enumerate(self.layers):
             dx = None
             if i > first_trained:
                 below = self._shapes[i - 1]
-                dx = views[f"d{i % 2}"][: batch * sizes[i]].reshape(batch, *below)
+                dx = views[f"d{i % buffers}"][: batch * sizes[i]].reshape(batch, *below)
             layer.bind(views[f"y{i}"], dx)
         for layer in self.layers:
             layer.joined, layer.below = layer.head and layer.joins, Layer.below
@@ -384,6 +386,8 @@ class Sequential:
         d: Array | None = dz
         for layer in self._trained_backwards:
             d = layer.backward(d)
+        if self.backend.forks:
+            self.backend.join()
 
     def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array) -> None:
         """Forward, the loss and backward, of what a trainer knows to fit, in a step that has no time to look."""

@@ -34,7 +34,7 @@ from gpunet.checks import (  # fmt: skip
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.evaluator import EVAL_BATCH, Evaluator
 from gpunet.files import check_path
-from gpunet.graph import Graphs
+from gpunet.graph import AT_ONCE, Graphs
 from gpunet.interrupts import Turns, undivided
 from gpunet.model import Sequential
 from gpunet.optim import Optimizer, resolve
@@ -345,13 +345,14 @@ class Trainer(Evaluator):
         """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
-        order, take_step = self._line_up(self.plan.order(self.seed, self.epoch)), self.stepper()
+        order, take_steps = self._line_up(self.plan.order(self.seed, self.epoch)), self.stepper()
         if start == 0:
             self.tally.reset()
         with self.backend.session():
             self.backend.synchronize()
             began = time.perf_counter() - self.seconds
-            for step in range(start, steps):
+            step, replays = start, not self.graphs.reason
+            while step < steps:
                 if first + step in asked:
                     pause = time.perf_counter()
                     self.seconds = pause - began
@@ -359,8 +360,9 @@ class Trainer(Evaluator):
                         callback.on_step(self, first + step)
                     self.graphs.look_again(self, order)
                     began += time.perf_counter() - pause
-                take_step(train, order, min(batch, n - step * batch))
-                if (step + 1) % look == 0:
+                most = _until(asked, first + step, min(n // batch - step, look - step % look)) if replays else 1
+                step += take_steps(train, order, min(batch, n - step * batch), most)
+                if step % look == 0:
                     bar.advance(look, self._note(batch))
             self.backend.synchronize()
         seconds, self.seconds = time.perf_counter() - began, 0.0
@@ -370,8 +372,11 @@ class Trainer(Evaluator):
         loss, accuracy = self.tally.means()
         return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
-    def step(self, train: Samples, order: Array, n: int) -> None:
-        """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device."""
+    def step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
+        """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device.
+
+        Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
+        """
         if id(train) != self._stepped or order is not self._order or self.behind:
             self.look_at(train, order)
         model, tally, ops = self.model, self.tally, self.backend
@@ -381,6 +386,7 @@ class Trainer(Evaluator):
         ops.take_batch(train.x, train.labels, order, tally.cursor, train.scale, x, labels, optimizer.clocks)
         model._learn(x, labels, self._loss, tally.totals)
         optimizer._descend()
+        return 1
 
     def look_at(self, train: Samples, order: Array) -> None:
         """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""
@@ -401,8 +407,11 @@ class Trainer(Evaluator):
             raise InputError(f"order names sample {self._last_row}: expected numbers from 0 to {len(train) - 1}")
         self._stepped = id(train)
 
-    def stepper(self) -> Callable[[Samples, Array, int], None]:
-        """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`."""
+    def stepper(self) -> Callable[..., int]:
+        """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`.
+
+        Called as `step` is. A recording may make several steps, up to `most`, and returns how many.
+        """
         if self.graphs.reason:
             return self.step
         self.graphs.look_again(self, self._order)
@@ -473,6 +482,12 @@ class Trainer(Evaluator):
                 f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
+
+
+def _until(asked: Events, at: int, most: int) -> int:
+    """Of the next `most` steps from `at` on, how many come before a callback's turn, as far as a recording goes."""
+    most = min(most, AT_ONCE[0])
+    return next((ahead for ahead in range(1, most) if at + ahead in asked), most)
 
 
 class _Fit:

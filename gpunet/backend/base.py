@@ -47,6 +47,7 @@ class Backend(ABC):
     kernels: str  # what runs the element-wise passes: "numpy", "numba", "cupy"
     xp: Any  # the plain namespace for cold paths
     records = False  # whether `record` works here
+    forks = False  # whether gradients of weights run beside those of inputs in a recording
 
     @abstractmethod
     def session(self) -> AbstractContextManager[Any]:
@@ -61,6 +62,9 @@ class Backend(ABC):
         Raises CaptureError, saying why, where something cannot be recorded; nothing has been run then.
         """
         raise CaptureError(f"{self.name} runs operations one by one: it has no graphs")
+
+    def join(self) -> None:
+        """After a backward pass: what comes next also comes after everything that `affine_backward` has forked."""
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -253,6 +257,7 @@ class Backend(ABC):
         """Gradients of x Wᵀ, where x = f(z') are a layer's outputs: weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z').
 
         bias_grad = Σ over rows of dx is that layer's. Each of the three may be None, the last one must be without dx.
+        Where the device forks, weight_grad is there after `join`, and dz and x stay as they are until then.
         """
         if weight_grad is not None:
             self.gemm(dz, x, weight_grad, transpose_a=True)

@@ -7,6 +7,8 @@ three times f' with the bias's gradient and five products, as nobody wants the g
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from gpunet.backend.base import N_SCALARS, Array, In, Out
@@ -76,7 +78,13 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
     ) -> None:
         outputs = len(weight)
         if outputs > NARROW or not x.size:
-            super().affine_backward(dz, x, weight, weight_grad, dx, activation, bias_grad)
+            if weight_grad is not None:
+                apart = self.forks and dz.flags.c_contiguous and x.flags.c_contiguous  # no scratch memory is shared
+                with self._fork() if apart else nullcontext():
+                    self.products.matmul(
+                        self._dense(dz, "left"), self._dense(x, "right"), weight_grad, True, branch=int(apart)
+                    )
+            super().affine_backward(dz, x, weight, None, dx, activation, bias_grad)
             return
         columns = x.shape[1]
         grid, block = _tiles(len(x), columns)

@@ -15,15 +15,18 @@ missing in the graph without a word, where now it is an error.
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from gpunet.backend.base import Backend
+from gpunet.checks import check_one_of
 from gpunet.errors import CaptureError, DivergedError, InputError
 
 LEGACY_STREAM = 0
+FORK = "GPUNET_FORK"  # in the environment: "on" where a GPU has shown that it pays
 
 _local = threading.local()
 
@@ -37,13 +40,17 @@ def _kept() -> dict[Any, Any]:
 class Recording:
     """One captured graph; a call launches it on the stream of the session that recorded it."""
 
-    __slots__ = ("_keeps", "_launch", "_stream")
+    __slots__ = ("_graph", "_keeps", "_launch", "_stream")
 
     def __init__(self, graph: Any, stream: Any, keeps: Any) -> None:
-        self._launch, self._stream, self._keeps = graph.launch, stream, keeps
+        self._graph, self._launch, self._stream, self._keeps = graph, graph.launch, stream, keeps
 
     def __call__(self) -> None:
         self._launch(self._stream)
+
+    def dot(self) -> str:
+        """The graph in Graphviz's language, a node each kernel, copy or fill."""
+        return str(self._graph.debug_dot_str(1))  # 1: with all that CUDA tells of a node
 
 
 class CupyRecord(Backend):
@@ -59,7 +66,8 @@ class CupyRecord(Backend):
         self.cp = self.xp = module
         self.index = index
         self.name = f"cuda:{index}"
-        self._recording = False
+        self._recording = self._forked = False
+        self.forks = check_one_of(FORK, os.environ.get(FORK) or "off", ("off", "on")) == "on"
 
     @contextmanager
     def session(self) -> Iterator[Any]:
@@ -92,6 +100,33 @@ class CupyRecord(Backend):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index,)
 
+    # -- branches -------------------------------------------------------------------------------------------------
+
+    def _prepare_fork(self) -> None:
+        """A second stream, and the two events that order it: none of them may be made in a capture."""
+        if self.forks:
+            self._shared("branch", lambda: (self.cp.cuda.Stream(), *(self.cp.cuda.Event() for _ in range(2))))
+
+    @contextmanager
+    def _fork(self) -> Iterator[None]:
+        """What is issued in here runs beside what is issued after it, up to `join`; in recordings only."""
+        if not (self.forks and self._recording):
+            yield
+            return
+        branch, forked, _ = self._shared("branch", tuple)
+        self._stream().record(forked)
+        branch.wait_event(forked)
+        self._forked = True
+        with branch:
+            yield
+
+    def join(self) -> None:
+        if self._forked:
+            branch, _, joined = self._shared("branch", tuple)
+            branch.record(joined)
+            self._stream().wait_event(joined)
+            self._forked = False
+
     # -- graphs ---------------------------------------------------------------------------------------------------
 
     def _refuse(self, what: str) -> None:
@@ -111,6 +146,7 @@ class CupyRecord(Backend):
         self._refuse("another recording")
         collecting = gc.isenabled()
         with self.session():
+            self._prepare_fork()
             gc.disable()  # a collected array or event would call CUDA in mid-capture
             self._recording = True
             try:
@@ -120,9 +156,11 @@ class CupyRecord(Backend):
             except (CaptureError, DivergedError, InputError):
                 raise  # the caller's own
             except Exception as error:
-                raise CaptureError(f"{self.name} cannot record this step: {self._why(error)}") from error
+                found = CaptureError(f"{self.name} cannot record this step: {self._why(error)}")
+                found.passing = "StreamCaptureInvalidated" in str(error)  # a mistake of our own has another name first
+                raise found from error
             finally:
-                self._recording = False
+                self._recording = self._forked = False
                 if collecting:
                     gc.enable()
         return Recording(graph, stream, self)
@@ -139,6 +177,7 @@ class CupyRecord(Backend):
         try:
             with self.cp.cuda.using_allocator(self._refuse_bytes):
                 work()
+                self.join()
         except BaseException:
             self._abandon(stream)
             raise

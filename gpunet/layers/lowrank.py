@@ -111,6 +111,7 @@ class LowRankDense(Layer):
             trained = self.d_left is not None
             ops.affine_backward(dy, self.x, self.weight, self.d_weight if trained else None, self.dx, *self.below)
             if trained:
+                ops.join()
                 ops.gemm(self.d_weight, self.right, self.d_left, transpose_b=True)
                 ops.gemm(self.left, self.d_weight, self.d_right, transpose_a=True)
         elif self.d_left is not None or self.dx is not None:

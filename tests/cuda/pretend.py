@@ -18,7 +18,7 @@ import numpy as np
 from tests.cuda.host_module import HostModule
 from tests.cuda.pretend_array import DeviceArray, plain, refuse_host
 from tests.cuda.pretend_cublaslt import PretendCublasLt
-from tests.cuda.pretend_cuda import GLOBAL, RELAXED, THREAD_LOCAL, Graph, Machine
+from tests.cuda.pretend_cuda import GLOBAL, RELAXED, THREAD_LOCAL, Event, Graph, Machine
 from tests.cuda.pretend_memory import CUDARuntimeError, MemoryPool, OutOfMemoryError
 
 LIBRARY = {"svd": "cuSOLVER", "eigh": "cuSOLVER", "qr": "cuSOLVER", "eigvalsh": "cuSOLVER", "cholesky": "cuSOLVER"}
@@ -201,7 +201,7 @@ def _cuda(machine: Machine) -> Any:
         streamCaptureModeRelaxed=RELAXED,
     )  # fmt: skip
     return types.SimpleNamespace(
-        Device=machine.Device, Stream=machine.Stream, Graph=Graph, MemoryPool=pool, runtime=runtime,
+        Device=machine.Device, Stream=machine.Stream, Event=Event, Graph=Graph, MemoryPool=pool, runtime=runtime,
         using_allocator=machine.using_allocator, get_current_stream=lambda device_id=-1: machine.stream(),
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError), get_local_runtime_version=lambda: 13020,
     )  # fmt: skip

@@ -34,8 +34,8 @@ class Stream:
         self.ptr = 0 if null else next(self._numbers)
         self.device_id = -1 if null else self._machine.current
         self.non_blocking = non_blocking
-        self.nodes: list[Any] | None = None
-        self.invalid = ""
+        self.capture: Capture | None = None
+        self.tail: frozenset[int] = frozenset()  # the captured nodes that the next one comes after
 
     def __enter__(self) -> Stream:
         machine = self._machine
@@ -55,49 +55,120 @@ class Stream:
         self._machine.forbid("cudaStreamSynchronize")
 
     def record(self, event: Any = None) -> Any:
-        return event or object()
+        event = event or Event()
+        event.capture, event.after = self.capture, self.tail
+        return event
 
     def wait_event(self, event: Any) -> None:
-        self._machine.waits.append((self.ptr, event))
+        if event.capture is None or event.capture.ended:
+            self._machine.waits.append((self.ptr, event))
+            return
+        if self.capture not in (None, event.capture):
+            raise CUDARuntimeError("cudaErrorStreamCaptureMerge: dependency would merge two captures")
+        if self.capture is None:
+            event.capture.streams.append(self)
+        self.capture, self.tail = event.capture, self.tail | event.after
+
+    @property
+    def nodes(self) -> list[Any] | None:
+        return None if self.capture is None else self.capture.nodes
 
     def is_capturing(self) -> bool:
-        return self.nodes is not None
+        return self.capture is not None
 
     def begin_capture(self, mode: int | None = None) -> None:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
-        if self.nodes is not None:
+        if self.capture is not None:
             raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
-        self.nodes, self.invalid, self.mode = [], "", RELAXED if mode is None else mode
-        self._machine.captures.append(self)
+        self.capture = Capture(self, RELAXED if mode is None else mode)
+        self._machine.captures.append(self.capture)
 
     def end_capture(self) -> Graph:
-        if self.nodes is None:
+        capture = self.capture
+        if capture is None or capture.streams[0] is not self:
             raise CUDARuntimeError("cudaErrorIllegalState: the operation cannot be performed in the present state")
-        nodes, self.nodes = self.nodes, None
-        self._machine.captures.remove(self)
-        if self.invalid:
+        self._machine.captures.remove(capture)
+        capture.ended = True
+        loose = frozenset().union(*(stream.tail for stream in capture.streams)) - capture.before(self.tail)
+        for stream in capture.streams:
+            stream.capture, stream.tail = None, frozenset()
+        if capture.invalid:
             raise CUDARuntimeError(
                 "cudaErrorStreamCaptureInvalidated: operation failed due to a previous error during capture"
             )
-        return Graph(self._machine, nodes)
+        if loose:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnjoined: capture was not joined to the original stream")
+        return Graph(self._machine, capture)
+
+
+class Event:
+    """As cupy.cuda.Event: a place in a stream, one that captures included."""
+
+    capture: Capture | None = None
+    after: frozenset[int] = frozenset()
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        pass
+
+
+class Capture:
+    """What is issued to a stream that captures, and to those that wait for its events: nodes, and what they wait for."""
+
+    def __init__(self, origin: Stream, mode: int) -> None:
+        self.streams, self.mode = [origin], mode
+        self.non_blocking, self.invalid, self.ended = origin.non_blocking, "", False
+        self.nodes: list[tuple[str, Any]] = []
+        self.after: list[frozenset[int]] = []
+        self.places: list[int] = []  # which of the streams
+
+    def add(self, stream: Stream, what: str, work: Any) -> None:
+        self.nodes.append((what, work))
+        self.after.append(stream.tail)
+        self.places.append(self.streams.index(stream))
+        stream.tail = frozenset({len(self.nodes) - 1})
+
+    def before(self, nodes: frozenset[int]) -> frozenset[int]:
+        """These nodes and all that come before them."""
+        found = frozenset(nodes)
+        while (more := found.union(*(self.after[node] for node in found))) != found:
+            found = more
+        return found
 
 
 class Graph:
-    """As cupy.cuda.Graph: what was issued while a stream captured."""
+    """As cupy.cuda.Graph: what was issued while a stream captured.
 
-    def __init__(self, machine: Machine, nodes: list[Any]) -> None:
-        self.machine, self.nodes, self.launches, self.uploads = machine, nodes, 0, 0
+    Branches run in the order in which they were issued, with `machine.late` those of other streams only where something
+    waits for them, which is as allowed.
+    """
+
+    def __init__(self, machine: Machine, capture: Capture) -> None:
+        self.machine, self.nodes, self.after, self.places = machine, capture.nodes, capture.after, capture.places
+        self.launches = self.uploads = 0
         machine.graphs.append(weakref.ref(self))
 
     def launch(self, stream: Any = None) -> None:
         stream = stream or self.machine.stream()
         self.launches += 1
-        for what, work in self.nodes:
-            self.machine.issue(what, work, stream)
+        for node in self._order() if self.machine.late else range(len(self.nodes)):
+            self.machine.issue(*self.nodes[node], stream)
+
+    def _order(self) -> list[int]:
+        left, order = set(range(len(self.nodes))), []
+        while left:
+            ready = [node for node in left if not self.after[node] & left]
+            order.append(min(ready, key=lambda node: (self.places[node] > 0, node)))
+            left.remove(order[-1])
+        return order
 
     def upload(self, stream: Any = None) -> None:
         self.uploads += 1
+
+    def debug_dot_str(self, flags: int = 0) -> str:
+        nodes = [f'"{i}" [label="{what}"];' for i, (what, _) in enumerate(self.nodes)]
+        edges = [f'"{before}" -> "{i}";' for i, after in enumerate(self.after) for before in sorted(after)]
+        return "\n".join(["digraph {", *nodes, *edges, "}"])
 
 
 class Device:
@@ -142,7 +213,8 @@ class Machine:
         self.taken = [0] * devices
         self.devices_entered: list[int] = []
         self.entered: list[int] = []
-        self.captures: list[Stream] = []
+        self.captures: list[Capture] = []
+        self.late = False  # whether a graph's branches run as late as they may
         self.graphs: list[Any] = []
         self.waits: list[Any] = []
         self.launched: list[str] = []  # what ran, by name, in order
@@ -231,8 +303,8 @@ class Machine:
 
     def issue(self, what: str, work: Any, stream: Any = None) -> None:
         stream = stream or self.stream()
-        if stream.nodes is not None:
-            stream.nodes.append((what, work))
+        if stream.capture is not None:
+            stream.capture.add(stream, what, work)
             return
         if stream.ptr == 0 and any(not each.non_blocking for each in self.captures):
             self.invalidate()
@@ -252,8 +324,8 @@ class Machine:
             )
 
     def invalidate(self) -> None:
-        for stream in self.captures:
-            stream.invalid = "invalid"
+        for capture in self.captures:
+            capture.invalid = "invalid"
 
     def host_read(self, what: str) -> None:
         self.forbid(what)

@@ -84,7 +84,7 @@ def two_trainers(trainer):
     data, other = trainer.samples(*samples()), samples(seed=5)
     second = gn.Trainer(trainer.model, optimizer=gn.SGD(0.3), device=trainer.backend, graphs=_word(trainer))
     for _ in range(3):
-        trainer.fit(data, epochs=1, batch_size=16)
+        trainer.fit(data, epochs=2, batch_size=16)
         second.fit(*other, epochs=1, batch_size=32)  # a larger workspace, the first time
 
 
