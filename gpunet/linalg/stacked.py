@@ -24,7 +24,7 @@ from gpunet.linalg.verify import probes, tolerance
 
 CHUNK_BYTES = 48 << 20  # of the long side, converted to float64, on the CPU
 GPU_CHUNK_BYTES = 1 << 30  # and at most on a GPU, …
-GPU_SHARE = 8  # … where it is this part of the free memory: three of its size are alive at once
+GPU_SHARE = 8  # … where it is this part of the free memory: up to four of its size are alive at once
 SAFE = {"float32": 1e4, "float64": 1e50}  # on a GPU what lies within [1/SAFE, SAFE] is not scaled: fourth powers fit
 GESVDJ_LIMIT = 32
 SPREAD = 1e-3  # σ_k/σ₁ below which X v is turned into u by QR: what one step corrects is ε σ₁/σ_k
