@@ -8,6 +8,10 @@ import numpy as np
 
 from gpunet.linalg.matrix import TallMatrix
 
+ROUNDS = 8  # of an iteration on a GPU, at most
+GOOD_ROUNDS = 5  # that it takes of singular values that fall, or of noise: 3 to 6 were counted
+ROUND_DEGREE = 8  # of its polynomials: 2 where values fall fast, 5 to 20 of noise
+
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 CUDA_METHODS = ("auto", "gesvdj", "gesvda", "gram", "gesvd")
 
@@ -108,6 +112,43 @@ def patience(x: TallMatrix, k: int, long_side: bool) -> float:
 def iterates(n: int, k: int) -> bool:
     """Whether the k leading eigenvectors of n×n are iterated for before LAPACK is asked."""
     return n >= 200 and 25 * k <= n
+
+
+@dataclass(frozen=True)
+class GpuRates:
+    """The same for a GPU, float64. Assumed for an H200, not measured.
+
+    product: 67 TFLOP/s of float64 tensor cores are 33e12 multiplications and additions; three quarters of that.
+    syevd: of n and n³. Columns are reduced one after the other, a few kernels each, and 9 n³ operations run at about
+    one TFLOP/s: 4096×4096 in 0.7 s. launch: of one small kernel.
+    """
+
+    product: float = 1 / 25e12
+    syevd: tuple[float, float] = (3e-5, 8e-12)
+    launch: float = 1e-5
+
+
+GPU_RATES = GpuRates()
+
+
+def gpu_width(n: int, k: int) -> int:
+    """Columns of the block in which a GPU iterates for the k leading eigenvectors of n×n."""
+    return min(n, max(3 * k, k + 32))
+
+
+def gpu_iterates(n: int, k: int, batch: int = 1, rates: GpuRates = GPU_RATES) -> bool:
+    """Whether a GPU iterates for the k leading eigenvectors of `batch` matrices n×n before cuSOLVER is asked.
+
+    A round is two decompositions of the block's own small matrices, and products, which take far less: 4096×4096 to
+    256 is expected to take 0.06 s a round, where eigh takes 0.7.
+    """
+    width, columns, cubes = gpu_width(n, k), *rates.syevd
+
+    def syevd(size: int) -> float:
+        return columns * size + batch * cubes * size**3
+
+    products = batch * rates.product * (ROUND_DEGREE * n**2 * width + 8 * n * width**2)
+    return GOOD_ROUNDS * (2 * syevd(width) + products + 60 * rates.launch) < syevd(n)
 
 
 def few_calls(m: int, n: int) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpunet.errors import InputError
 from gpunet.linalg.moments import EXACT_ROWS, Centred, Sums, blocks, chunks, from_exact, split_products
+from gpunet.linalg.place import on_host
 
 CHUNK_BYTES = 64 << 20
 FAR = 2.0**300  # squares of what lies within [1/FAR, FAR] neither overflow nor underflow in float64
@@ -41,14 +42,15 @@ def exact_sums(xp: Any, x: Any, rows: Any = None) -> Sums:
 
 
 def largest(xp: Any, x: Any, what: str, rows: Any = None) -> float:
-    """max|x| of x (n, features), or of some rows; reads two numbers a chunk back.
+    """max|x| of x (n, features), or of some rows; all that is read back is two numbers a chunk, at once.
 
     Raises InputError naming the place of the first NaN or infinity.
     """
     if x.dtype == xp.uint8:
         return 255.0
     parts = chunks(xp, x, rows, x.dtype.itemsize, CHUNK_BYTES)
-    top = float(np.max([abs(float(end)) for part in parts for end in (xp.max(part), xp.min(part))]))  # NaN wins
+    ends = xp.stack([end for part in parts for end in (xp.max(part), xp.min(part))])
+    top = float(np.max(np.abs(on_host(ends).astype(np.float64))))  # NaN wins
     if not np.isfinite(top):
         bad = xp.astype(~xp.isfinite(x), xp.int8)
         row, column = divmod(int(xp.argmax(xp.reshape(bad, (-1,)))), x.shape[1])

@@ -33,6 +33,7 @@ from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import Centred, chunks, diagonal
 from gpunet.linalg.place import on_host
+from gpunet.linalg.stack_sums import product
 from gpunet.linalg.verify import tolerance
 
 GROUP_BYTES = 1 << 30  # of Gram matrices that are decomposed as one stack
@@ -55,7 +56,7 @@ def decompose_stack(
             values, vectors = leading_stack(xp, stack, max(counts), tol, sturdy)
         except np.linalg.LinAlgError:
             continue
-        wrong = xp.matmul(stack, vectors) - vectors * values[:, None, :]
+        wrong = product(xp, stack, vectors) - vectors * values[:, None, :]
         errors, own = on_host(xp.sqrt(xp.sum(wrong * wrong, axis=1))), np.maximum(on_host(values), 0)
         for place, i in enumerate(todo):
             rank = counts[i] if variance is None else min(counts[i], reached(own[place], variance, totals[i]))
@@ -185,7 +186,7 @@ class _Samples:
             _, s, vt, errors = stacked.solve(xp, dense[None, ...], most, "gesvd", np.dtype(np.float64))
         except np.linalg.LinAlgError as error:
             raise ConvergenceError(f"{what} has no SVD on a GPU, by gesvd ({error}): use device='cpu'") from None
-        values, worst = on_host(s)[0] ** 2, float(xp.max(errors))
+        values, worst = on_host(s)[0] ** 2, float(errors.max())
         rank, limit = self._rank(values)
         if not worst <= limit:
             raise ConvergenceError(

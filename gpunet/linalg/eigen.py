@@ -92,7 +92,7 @@ def leading_by_lanczos(
                     continue
                 return theta[:k], basis[:, old] @ mix[:, :k].astype(dtype)
             seen.append((now, residual / target))  # θ_k still grows in the first blocks, and the residual with it
-            left = _steps_left(seen[-2:])
+            left = steps_left(seen[-2:])
             if left > patience or (step == steps - 1 and left / 2 > ROUNDS * steps - 1 - now):
                 raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {now + 1} blocks")
             due = now + max(1, int(min(0.75 * left, steps)))
@@ -100,7 +100,7 @@ def leading_by_lanczos(
     raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {ROUNDS} rounds of {steps} blocks")
 
 
-def _steps_left(seen: list[tuple[int, float]]) -> float:
+def steps_left(seen: list[tuple[int, float]]) -> float:
     """How many steps more to the target at the pace between the last two looks; 0 where it is not known."""
     if len(seen) < 2:
         return 0.0

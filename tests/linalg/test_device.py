@@ -135,7 +135,7 @@ def test_eigenvectors_that_are_wrong_are_made_again_or_refused(rng, monkeypatch)
     np.testing.assert_allclose(class_pca(Far(x), labels, 3).components, right.components, atol=1e-10)  # by gesvd
     np.testing.assert_allclose(moments[0].components(3).components, right.components[0], atol=1e-10)  # on the host
     solve = device_pca.stacked.solve
-    monkeypatch.setattr(device_pca.stacked, "solve", lambda *args: (*solve(*args)[:3], Far(np.array([[0.001, 0.0]]))))
+    monkeypatch.setattr(device_pca.stacked, "solve", lambda *args: (*solve(*args)[:3], np.array([[0.001, 0.0]])))
     with pytest.raises(
         ConvergenceError, match=r"class 0 of 2, 90×40, have a residual of 0.001 on a GPU, by gesvd: expected"
     ):
