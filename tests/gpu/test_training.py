@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 import gpunet as gn
 from gpunet.backend import get_backend
+from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.progress import Progress
 
 OPTIMISERS = {
@@ -24,6 +27,13 @@ NETS = {
         gn.MaxPool2D(3), gn.Flatten(), gn.Dense(10),
     ],
 }  # fmt: skip
+FORKING = {
+    "wide": lambda: [
+        gn.Dense(33, "relu"), gn.Dense(40, "sigmoid"), gn.LowRankDense(34, 20, "relu"), gn.Dense(24), gn.Activation("relu"),
+        gn.Dense(10),
+    ],
+    "merged": lambda: [gn.Dense(40, "relu"), gn.LowRankDense(36, 34, "sigmoid"), gn.Dense(20, "relu"), gn.Dense(10)],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,7 @@ def digits():
 def trained(device, digits, net="dense", optimiser="adam", samples=330, epochs=2, graphs="auto", batch=64, **options):
     """A trainer after some epochs, the last batch of each with a few samples only, and its history."""
     trainer = gn.Trainer(
-        gn.Sequential(NETS[net]()), optimizer=OPTIMISERS[optimiser](), device=device, seed=3, graphs=graphs
+        gn.Sequential((NETS | FORKING)[net]()), optimizer=OPTIMISERS[optimiser](), device=device, seed=3, graphs=graphs
     )
     history = trainer.fit(
         digits.x_train[:samples], digits.y_train[:samples], epochs=epochs, batch_size=batch,
@@ -203,3 +213,115 @@ def test_gradient_check(gpu, net):
     backend.copy(np.array(backend.to_host(params)) + 0.1 * rng.normal(size=len(params)), params)  # away from corners
     x, labels = rng.normal(size=(6, 16)), rng.integers(0, 4, 6)
     assert gn.gradient_check(model, "softmax_cross_entropy", x, labels, device=backend).relative_error < 1e-6
+
+
+@pytest.mark.parametrize("net", ["dense", "wide", "merged", "frozen below", "convolution"])
+def test_forked_steps_are_the_bits_of_a_single_branch(gpu, digits, net, monkeypatch):
+    """Also where the branch of the weights' gradients runs as late as its joins allow."""
+    work = few(gpu) if net == "convolution" else {"samples": 200, "batch": 64}  # of which "merged" is worth merging
+    one, history = trained(gpu.backend(), digits, net, graphs="off", **work)
+    monkeypatch.setenv("GPUNET_FORK", "on")
+    dots, record = [], CupyBackend.record
+
+    def noted(self, work):
+        recording = record(self, work)
+        dots.append(recording.dot())
+        return recording
+
+    monkeypatch.setattr(CupyBackend, "record", noted)
+    for late in (False,) if gpu.real else (False, True):
+        backend = gpu.backend()
+        if not gpu.real:
+            backend.cp.machine.late = late
+        forked, again = trained(backend, digits, net, **work)
+        assert forked.graphs.reason == ""
+        assert again["train_loss"] == history["train_loss"]
+        np.testing.assert_array_equal(weights(forked), weights(one))
+    assert dots
+    assert all(branched(dot) for dot in dots) is (net in ("dense", "wide", "merged"))  # the others have few outputs
+
+
+def branched(dot):
+    """Whether something in a graph comes before two others."""
+    starts = [line.split("->")[0].strip() for line in dot.splitlines() if "->" in line]
+    return len(set(starts)) < len(starts)
+
+
+def test_several_steps_are_one_launch_with_the_bits_of_single_ones(gpu, digits):
+    x, y = digits.x_train[:130], digits.y_train[:130]
+
+    def one_by_one(device):
+        trainer = gn.Trainer(gn.Sequential(NETS["dense"]()), device=device, seed=3)
+        data = trainer.samples(x, y)
+        trainer._workspace(16)
+        for epoch in range(3):
+            order = trainer._line_up(np.random.default_rng(epoch).permutation(130))
+            trainer.tally.reset()
+            with trainer.backend.session():
+                for start in range(0, 130, 16):
+                    trainer.step(data, order, min(16, 130 - start))
+        return trainer
+
+    def many(device):
+        trainer = gn.Trainer(gn.Sequential(NETS["dense"]()), device=device, seed=3)
+        data, taken = trainer.samples(x, y), []
+        trainer._workspace(16)
+        for epoch in range(3):
+            order = trainer._line_up(np.random.default_rng(epoch).permutation(130))
+            trainer.tally.reset()
+            step, done = trainer.stepper(), 0
+            with trainer.backend.session():
+                while done < 9:
+                    taken.append(step(data, order, 16 if done < 8 else 2, 8 - done))
+                    done += taken[-1]
+        return trainer, data, taken
+
+    single, (several, data, taken) = one_by_one(gpu.backend()), many(gpu.backend())
+    assert taken == [1, *[1] * 7, 1, 8, 1, 8, 1]
+    assert sorted(count for _, count, _ in several.graphs.recordings) == [1, 1, 8]
+    del data
+    assert several.graphs.recordings == [], "they go with the data that they are of"
+    np.testing.assert_array_equal(weights(several), weights(single))
+    np.testing.assert_array_equal(*(t.backend.to_host(t.tally.totals) for t in (several, single)))
+
+
+def test_nodes_of_a_recorded_step(gpu):
+    """What the docs list, and 12 at most, as recorded for the net of the benchmarks."""
+    trainer = gn.Trainer(
+        gn.Sequential([gn.Dense(512, "relu"), gn.Dense(256, "relu"), gn.Dense(10)]), optimizer="adam",
+        device=gpu.backend(),
+    )  # fmt: skip
+    if not gpu.real:
+        trainer.backend.cp.cublaslt.relu_keeps_nan = False  # as is likely
+    data = trainer.samples(np.zeros((64 * 12, 784), "uint8"), np.arange(64 * 12) % 10)
+    trainer.prepare((784,))
+    trainer._workspace(64)
+    order, step = trainer.line_up(np.arange(64 * 12)), trainer.stepper()
+    with trainer.backend.session():
+        for _ in range(3):
+            trainer.tally.reset()
+            step(data, order, 64, 6)
+    ((_, count, recording),) = [each for each in trainer.graphs.recordings if each[1] > 1]
+    nodes = [line for line in recording.dot().splitlines() if "label=" in line and "->" not in line]
+    assert len(nodes) <= 12 * count
+    if not gpu.real:
+        assert len(nodes) == 12 * count
+
+
+@pytest.mark.parametrize(("ended", "recorded"), [(1, True), (2, True), (3, False)])
+def test_a_recording_that_another_thread_has_ended_is_tried_again(gpu, digits, monkeypatch, ended, recorded):
+    record, left = CupyBackend._capture, [ended]
+
+    def broken(self, stream, work):
+        graph = record(self, stream, work)
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated: operation failed due to a previous error")
+        return graph
+
+    right, _ = trained(gpu.backend(), digits, graphs="off")
+    monkeypatch.setattr(CupyBackend, "_capture", broken)
+    with nullcontext() if recorded else pytest.warns(UserWarning, match="StreamCaptureInvalidated"):
+        trainer, _ = trained(gpu.backend(), digits)
+    assert bool(trainer.graphs.reason) is not recorded
+    np.testing.assert_array_equal(weights(trainer), weights(right))

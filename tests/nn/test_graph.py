@@ -38,6 +38,20 @@ from .recording import (
     with_optimisers,
 )  # fmt: skip
 
+
+class Steps(Callback):
+    """Calls a function before some steps."""
+
+    def __init__(self, steps, look):
+        self._steps, self._look = steps, look
+
+    def steps(self, total):
+        return self._steps
+
+    def on_step(self, trainer, step):
+        self._look(trainer, step)
+
+
 # -- what runs how ---------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +115,30 @@ def test_images(device):
         ]  # fmt: skip
 
     both(lambda trainer: trainer.fit(x, y, epochs=3, batch_size=16), device, layers=layers)
+
+
+def test_a_recording_takes_as_many_steps_as_leave_few_of_an_epoch_over():
+    found = [graph.at_once(steps) for steps in (0, 1, 3, 4, 5, 8, 9, 10, 11, 12, 13, 23, 937, 938)]
+    assert found == [1, 1, 1, 4, 5, 8, 8, 5, 5, 6, 6, 7, 8, 7]
+
+
+@on_devices
+def test_callbacks_have_their_turn_between_the_steps_of_a_long_recording(device):
+    """Whatever steps they ask for, recordings end before them."""
+    x, y = samples(n=330)
+    seen = []
+
+    def scenario(trainer):
+        def look(trainer, step):
+            clock = trainer.backend.to_host(trainer.optimizer.clocks)[0, gn.backend.base.STEP]
+            seen.append((step, int(clock)))
+            trainer.optimizer.learning_rate *= 0.9
+
+        trainer.fit(x, y, epochs=3, batch_size=16, callbacks=[Steps([1, 2, 9, 20, 21, 30, 41, 55], look)])
+
+    both(scenario, device)
+    assert all(step == clock for step, clock in seen)
+    assert len(seen) == 16
 
 
 def test_the_model_stands_at_the_batch_of_the_last_step():
