@@ -63,7 +63,7 @@ class Backend(ABC):
         """
         raise CaptureError(f"{self.name} runs operations one by one: it has no graphs")
 
-    def join(self) -> None:
+    def join(self) -> None:  # noqa: B027  # where nothing forks there is nothing to join
         """After a backward pass: what comes next also comes after everything that `affine_backward` has forked."""
 
     # -- memory ---------------------------------------------------------------------------------------------------

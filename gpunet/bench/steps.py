@@ -29,9 +29,13 @@ def training(trainer: Trainer, data: Samples, batch: int, draw: Callable[[], Any
     def run() -> None:
         order, step = trainer.line_up(draw()), trainer.stepper()
         trainer.tally.reset()
+        whole, short = divmod(len(order), batch)
         with backend.session():
-            for start in range(0, len(order), batch):
-                step(data, order, min(batch, len(order) - start))
+            done = 0
+            while done < whole:
+                done += step(data, order, batch, whole - done)
+            if short:
+                step(data, order, short)
             backend.synchronize()
 
     return run
@@ -49,12 +53,14 @@ def some_steps(
     def run() -> None:
         step = trainer.stepper()
         with backend.session():
-            for count in range(steps):
+            count = 0
+            while count < steps:
                 place = count % per_epoch
                 if place == 0:
                     order = trainer.line_up(rng.permutation(len(data)))
                     trainer.tally.reset()
-                step(data, order, min(batch, len(data) - place * batch))
+                most = min(len(data) // batch - place, steps - count)
+                count += step(data, order, min(batch, len(data) - place * batch), most)
             backend.synchronize()
 
     return run, lambda: trainer.evaluate(data)["loss"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import inspect
 import sys
@@ -188,6 +189,11 @@ def fake_cupy(devices=1, product=8.0, fails=None):
         def synchronize(self):
             pass
 
+    class Stream(contextlib.nullcontext):
+        def __init__(self, non_blocking=False):
+            assert non_blocking, "the legacy stream would stop a recording of another thread's"
+            super().__init__(types.SimpleNamespace(synchronize=lambda: None))
+
     def count():
         if fails == "count":
             raise FakeDriverError("cudaErrorNoDevice: no CUDA-capable device is detected")
@@ -200,7 +206,9 @@ def fake_cupy(devices=1, product=8.0, fails=None):
         return launch
 
     module = types.ModuleType("cupy")
-    module.cuda = types.SimpleNamespace(Device=Device, runtime=types.SimpleNamespace(getDeviceCount=count))
+    module.cuda = types.SimpleNamespace(
+        Device=Device, Stream=Stream, runtime=types.SimpleNamespace(getDeviceCount=count)
+    )
     module.ones, module.float32, module.RawKernel = np.ones, np.float32, raw_kernel
     return module
 

@@ -113,7 +113,7 @@ class Event:
 
 
 class Capture:
-    """What is issued to a stream that captures, and to those that wait for its events: nodes, and what they wait for."""
+    """What is issued to a stream that captures, and to those that wait for its events: nodes, each after others."""
 
     def __init__(self, origin: Stream, mode: int) -> None:
         self.streams, self.mode = [origin], mode

@@ -29,8 +29,8 @@ NETS = {
 }  # fmt: skip
 FORKING = {
     "wide": lambda: [
-        gn.Dense(33, "relu"), gn.Dense(40, "sigmoid"), gn.LowRankDense(34, 20, "relu"), gn.Dense(24), gn.Activation("relu"),
-        gn.Dense(10),
+        gn.Dense(33, "relu"), gn.Dense(40, "sigmoid"), gn.LowRankDense(34, 20, "relu"), gn.Dense(24),
+        gn.Activation("relu"), gn.Dense(10),
     ],
     "merged": lambda: [gn.Dense(40, "relu"), gn.LowRankDense(36, 34, "sigmoid"), gn.Dense(20, "relu"), gn.Dense(10)],
 }  # fmt: skip

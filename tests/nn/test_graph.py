@@ -468,6 +468,23 @@ def test_data_trainer_and_recordings_die_by_their_counts():
         gc.enable()
 
 
+def test_recordings_of_data_that_is_gone_are_destroyed_when_the_device_has_been_waited_for(monkeypatch):
+    """A weak reference's callback may come at any time, inside a recording, too: it does not wait."""
+    trainer, waits = made(), []
+    data = trainer.samples(*samples())
+    trainer.fit(data, epochs=2, batch_size=16)
+    replay = weakref.ref(next(iter(trainer.graphs.recordings))[2])
+    monkeypatch.setattr(trainer.backend, "synchronize", lambda: waits.append(replay() is not None))
+    del data
+    gc.collect()
+    assert trainer.graphs.recordings == []
+    assert waits == []
+    assert replay() is not None
+    trainer.graphs.drop()
+    assert waits == [True]
+    assert replay() is None
+
+
 def test_dropping_by_hand():
     trainer, plain = made(), made("off")
     for each in (trainer, plain):
