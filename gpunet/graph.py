@@ -131,6 +131,11 @@ class Graphs:
             for kind in self._kinds.values():
                 kind.sure = False
 
+    @property
+    def recordings(self) -> list[tuple[int, int, Any]]:
+        """(batch size, training steps that one launch does, recording) of each that there is now."""
+        return [(n, 1, kind.replay) for (_, n), kind in self._kinds.items() if kind.replay is not None]
+
     def drop(self) -> None:
         """Forget all recordings."""
         self._forget(*self._kinds)

@@ -38,6 +38,10 @@ class Recording:
     def __call__(self) -> None:
         self._launch(self._stream)
 
+    def dot(self) -> str:
+        """The graph in Graphviz's words, with each node's kind and kernel: cudaGraphDebugDotPrint, verbose."""
+        return str(self._launch.__self__.debug_dot_str(1))
+
 
 class CupyRecord(Backend):
     """The part of CupyBackend that knows the device's stream; `module` stands in for cupy in tests."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.bench import torch_rival
-from gpunet.bench.gpu_race import reason
+from gpunet.bench.gpu_race import told
 
 Judge = Callable[[Any], tuple[float | None, float]]
 Save = Callable[[dict[str, Any]], None]
+QUICK, LOOPING = ("gpunet", "torch"), ("gpunet", "cupy")  # how the names begin of those that take a call, or many
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def measure(entries: Mapping[str, Entry], judge: Judge, rounds: int, save: Save)
             angle, missed = judge(entry.vectors(found))
             row = Row(float(np.median(seconds)), getattr(found, "route", ""), angle, missed)
         except Exception as error:  # whatever a rival raises
-            row = Row(failed=reason(error))
+            row = Row(failed=told(error))
         rows[name] = asdict(row)
         save(rows)
     return rows
@@ -84,7 +85,7 @@ def once(entry: Entry) -> Entry:
 
 
 def in_cupy(backend: Backend, compute: Callable[[Any], Any], side: Callable[[Any], Any]) -> dict[str, Entry]:
-    """cupy.linalg.svd where the backend is CuPy's."""
+    """cupy.linalg.svd where the backend is CuPy's: one gesvd after the other over a stack, tens of seconds of them."""
     if not backend.name.startswith("cuda"):
         return {}
     return {"cupy.linalg.svd": once(ours(backend, lambda: compute(backend.xp), side))}

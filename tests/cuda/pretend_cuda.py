@@ -99,6 +99,17 @@ class Graph:
     def upload(self, stream: Any = None) -> None:
         self.uploads += 1
 
+    def debug_dot_str(self, flags: int = 0) -> str:
+        """As cudaGraphDebugDotPrint with flag 1: every node a kernel of its name."""
+        nodes = (
+            f'"graph_1_node_{i}"[style="bold" shape="record" label="{{KERNEL\n'
+            rf"| {{ID | {i} (topoId: {i}) | {what}\<\<\<1,1,0\>\>\>}}" + '\n}"];\n'
+            for i, (what, _) in enumerate(self.nodes)
+        )
+        return (
+            f'digraph dot {{\nsubgraph cluster_1 {{\nlabel="graph_1" graph[style="dashed"];\n{"".join(nodes)}}}\n}}\n'
+        )
+
 
 class Device:
     """As cupy.cuda.Device."""
