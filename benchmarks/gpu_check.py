@@ -20,24 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import gpu_process
-from gpu_process import ROOT, ending, limited
+from gpu_process import LOST, ROOT, ending, limited
 
-from gpunet.bench.gpu_stages import STAGES
+from gpunet.backend import get_backend
+from gpunet.bench.gpu_race import sticky
+from gpunet.bench.gpu_setup import Setup
+from gpunet.bench.gpu_stages import STAGES, fill
 from gpunet.bench.gpu_table import page
-from gpunet.bench.record import read_sections, write_section
+from gpunet.bench.record import provenance, read_sections, write_section
 from gpunet.errors import GpunetError
 from gpunet.files import write_atomically
 
 # Seconds of each stage on a bare machine, the start of its process and the stop at its limit included, in order of
 # worth. With BESIDES, what this process does between them, all of it takes TOTAL at most.
 LIMITS = {
-    "look": 110, "tests": 100, "train": 95, "svd": 60, "experiments": 45, "sanitizer": 30, "other-tests": 15,
+    "look": 110, "tests": 100, "train": 90, "svd": 50, "experiments": 40, "sanitizer": 50, "other-tests": 15,
     "rest": 15,
 }  # fmt: skip
 BESIDES, TOTAL = 10, 480
+LAST = ("other-tests", "rest")
 LEAST = 10  # seconds without which nothing is begun
-LOST = 86  # exit code of a stage's process that can do no more on its GPU
-CACHE_BYTES = 15 << 20  # of cupycache.tgz
+CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
 ARCHIVE = "cupycache.tgz"
 CACHES = {"CUPY_CACHE_DIR": "cupy", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
@@ -67,6 +70,7 @@ class Check:
                     self.stage(stage)
                 finally:
                     pack(self.environment, self.out / ARCHIVE)
+                    shorten(self.log)
         return self.end()
 
     def begin(self) -> None:
@@ -91,7 +95,10 @@ class Check:
         # Those at which an earlier run was stopped come last: the others need not wait for the same again.
         todo.sort(key=lambda name: sections.get(name, {}).get("state") == "stopped")
         left = self.deadline - time.monotonic()
-        limit = left if stage == "rest" else min(LIMITS[stage], left)  # it takes what the others have not needed
+        limit = min(LIMITS[stage], left)
+        if stage in LAST:  # it may take what those before it have not needed
+            later = self.chosen.stages[self.chosen.stages.index(stage) + 1 :]
+            limit = max(limit, left - sum(LIMITS[each] for each in later))
         for name in todo:
             why = f"of {self.chosen.seconds:g} s none were left" if limit < LEAST else "its stage did not come so far"
             self.put(name, state="not run", why=why)
@@ -126,7 +133,7 @@ class Check:
         return limited(command, self.log, limit, self.environment)[0]
 
     def say(self, stage: str, names: list[str]) -> None:
-        """A line for each section, and the first lines of what failed."""
+        """A line for each section."""
         sections = self.sections()
         for name in names:
             section = sections[name]
@@ -200,12 +207,6 @@ def stages(text: str) -> list[str]:
 
 def child(chosen: argparse.Namespace) -> int:
     """Some sections of one stage, in this process."""
-    from gpunet.backend import get_backend
-    from gpunet.bench.gpu_race import sticky
-    from gpunet.bench.gpu_setup import Setup
-    from gpunet.bench.gpu_stages import fill
-    from gpunet.bench.record import provenance
-
     faulthandler.enable()
     faulthandler.register(signal.SIGINT, chain=True)  # says where it hangs, also where Python has no turn
     try:
@@ -250,8 +251,12 @@ def surroundings(work: Path) -> dict[str, str]:
     made = {variable: str(work / name) for variable, name in CACHES.items()}
     # CuPy's small kernels take a third of a second each instead of one or more; it knows CUDA from 12.8 on.
     made |= {"CUPY_NVRTC_USE_PCH": "1", "GPUNET_DATA": str(work / "data"), "MPLCONFIGDIR": str(work / "matplotlib")}
-    made |= {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return made | {name: value for name, value in os.environ.items() if value} | {"TMPDIR": str(work / "tmp")}
+    return (
+        made
+        | {"PYTHONUNBUFFERED": "1"}
+        | {name: value for name, value in os.environ.items() if value}
+        | {"TMPDIR": str(work / "tmp")}
+    )
 
 
 def pack(environment: dict[str, str], archive: Path) -> None:
@@ -268,6 +273,13 @@ def pack(environment: dict[str, str], archive: Path) -> None:
         found = tar.getmembers()
     if found:
         write_atomically(archive, content.getvalue())
+
+
+def shorten(log: Path) -> None:
+    """A log that is too long keeps its beginning and its end."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        said = log.read_bytes()
+        log.write_bytes(said[: LOG_BYTES // 3] + b"\n[...]\n" + said[-LOG_BYTES // 3 :])
 
 
 def unpack(archive: Path, environment: dict[str, str]) -> None:

@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 import pytest
+from gpu_process import LOST
 
 from gpunet.bench.gpu_race import sticky
 
-LOST = 86  # exit code of a worker whose process is lost
 MOST = 6000  # characters of a failure's text that are kept
 
 

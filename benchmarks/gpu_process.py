@@ -21,6 +21,7 @@ from gpunet.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 POLITE = 6.0  # seconds that a process has to end itself before it is killed
 WORKERS = 6
+LOST = 86  # exit code of a process that can do no more on its GPU
 NO_TOOL = "no compute-sanitizer"
 FOUND = 99  # compute-sanitizer's exit code where it found errors
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
@@ -33,8 +34,8 @@ CHOSEN = {"tests": FIRST, "other-tests": [""], "sanitizer": ["cuda/test_on_a_gpu
 EXPRESSION = "gpu"
 # Under the sanitizer a kernel takes a hundred times as long: the small ones of each kind.
 FEW = {"tests": "", "other-tests": "", "sanitizer": "31 or operands or diverged or replay or order"}
-# Folders without a test that needs a GPU, whose imports take seconds or are not to be had there.
-WITHOUT = ("cli", "datasets", "hostile", "report", "reproduce", "sweep")
+# Places without a test that needs a GPU, whose imports take seconds or are not to be had there.
+WITHOUT = ("cli", "datasets", "hostile/test_secrets.py", "report", "reproduce", "sweep")
 
 
 def limited(command: Sequence[str], log: Path, limit: float, environment: dict[str, str]) -> tuple[int | None, float]:
@@ -88,13 +89,8 @@ def pytest(stage: str, workers: int, limit: float) -> list[str]:
     if workers and importlib.util.find_spec("xdist"):
         command += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"]
     if importlib.util.find_spec("pytest_timeout"):  # a thread ends the worker, also where a call to CUDA never returns
-        command += [
-            "-p",
-            "pytest_timeout",
-            "--timeout=60",
-            "--timeout-method=thread",
-            f"--session-timeout={max(5, limit - 2 * POLITE):.0f}",
-        ]
+        command += ["-p", "pytest_timeout", "--timeout=60", "--timeout-method=thread"]
+        command += [f"--session-timeout={max(5, limit - POLITE - 2):.0f}"]
     command += ["-k", FEW[stage]] if FEW[stage] else []
     command += [f"--ignore={ROOT / 'tests' / name}" for name in WITHOUT]
     return command + [str(ROOT / "tests" / name) for name in CHOSEN[stage]]

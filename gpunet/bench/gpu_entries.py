@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,22 @@ QUICK, LOOPING = ("gpunet", "torch"), ("gpunet", "cupy")  # how the names begin 
 class Entry:
     """run() computes and waits; vectors(result): those to be judged, as columns, on the host.
 
-    repeat: timed over rounds; else once, as is right for what takes seconds.
+    repeat: timed over rounds; else once, as is right for what takes seconds. share: it does so many times less than the
+    others, the first matrices of a stack that a library goes through one by one, and its time is multiplied.
     """
 
     run: Callable[[], Any]
     vectors: Callable[[Any], Any]
     repeat: bool = False
+    share: int = 1
 
 
 @dataclass(frozen=True)
 class Row:
-    """seconds (median), route, largest principal angle in rad, share of the energy missed; or why there is none."""
+    """seconds (median), route, largest principal angle in rad, share of the energy missed; or why there is none.
+
+    route: of one that did a share alone, that it did.
+    """
 
     seconds: float | None = None
     route: str = ""
@@ -55,7 +60,8 @@ def measure(entries: Mapping[str, Entry], judge: Judge, rounds: int, save: Save)
                 found = entry.run()
                 seconds += [time.perf_counter() - began] if turn or not entry.repeat else []
             angle, missed = judge(entry.vectors(found))
-            row = Row(float(np.median(seconds)), getattr(found, "route", ""), angle, missed)
+            route = f"timed 1/{entry.share}, × {entry.share}" if entry.share > 1 else getattr(found, "route", "")
+            row = Row(entry.share * float(np.median(seconds)), route, angle, missed)
         except Exception as error:  # whatever a rival raises
             row = Row(failed=told(error))
         rows[name] = asdict(row)
@@ -79,22 +85,23 @@ def ours(backend: Backend, compute: Callable[[], Any], side: Callable[[Any], Any
     return Entry(run, vectors, repeat=True)
 
 
-def once(entry: Entry) -> Entry:
-    """The same, timed once."""
-    return Entry(entry.run, entry.vectors)
-
-
-def in_cupy(backend: Backend, compute: Callable[[Any], Any], side: Callable[[Any], Any]) -> dict[str, Entry]:
-    """cupy.linalg.svd where the backend is CuPy's: one gesvd after the other over a stack, tens of seconds of them."""
+def in_cupy(
+    backend: Backend, compute: Callable[[Any], Any], side: Callable[[Any], Any], share: int = 1
+) -> dict[str, Entry]:
+    """cupy.linalg.svd where the backend is CuPy's: gesvd, of a stack one after the other. Timed once, see `Entry`."""
     if not backend.name.startswith("cuda"):
         return {}
-    return {"cupy.linalg.svd": once(ours(backend, lambda: compute(backend.xp), side))}
+    entry = ours(backend, lambda: compute(backend.xp), side)
+    return {"cupy.linalg.svd": replace(entry, repeat=False, share=share)}
 
 
 def in_torch(
-    backend: Backend, arrays: Sequence[NDArray[Any]], k: int, left: bool = False, once_only: bool = True
+    backend: Backend, arrays: Sequence[NDArray[Any]], k: int, left: bool = False, once_only: bool = True, share: int = 1
 ) -> dict[str, Entry]:
-    """torch.svd_lowrank and torch.linalg.svd of each array; judged are the k leading right (left) vectors."""
+    """torch.svd_lowrank and torch.linalg.svd of each array; judged are the k leading right (left) vectors.
+
+    share: torch.linalg.svd gets the first of so many matrices of a stack, through which cuSOLVER goes one by one.
+    """
     if importlib.util.find_spec("torch") is None:
         return {}
     import torch
@@ -110,9 +117,9 @@ def in_torch(
         u, _, v = torch.svd_lowrank(tensor, q=k)
         return u if left else v
 
-    def entry(one: Callable[[Any], Any], repeat: bool) -> Entry:
+    def entry(one: Callable[[Any], Any], repeat: bool, share: int = 1) -> Entry:
         def run() -> list[Any]:
-            found = [one(tensor) for tensor in tensors]
+            found = [one(tensor if share == 1 else tensor[: len(tensor) // share]) for tensor in tensors]
             torch_rival.wait(place)
             return found
 
@@ -120,17 +127,17 @@ def in_torch(
             parts = [each.cpu().numpy() for each in found]
             return np.stack(parts) if len(parts) > 1 else parts[0]
 
-        return Entry(run, vectors, repeat)
+        return Entry(run, vectors, repeat, share)
 
     torch.linalg.svd(tensors[0][..., :8, :8])  # loads the library, which the time of one call must not hold
-    return {"torch.svd_lowrank": entry(low, repeat=True), "torch.linalg.svd": entry(full, repeat=not once_only)}
+    return {"torch.svd_lowrank": entry(low, repeat=True), "torch.linalg.svd": entry(full, not once_only, share)}
 
 
 # -- the truth --------------------------------------------------------------------------------------------------------
 
 
 def judge_of(grams: NDArray[np.float64]) -> Judge:
-    """A judge of columns (n, k), or (B, n, k), by the Gram matrices (B, n, n): (largest angle, energy missed)."""
+    """A judge of columns (n, k), or (≤ B, n, k), by the Gram matrices (B, n, n): (largest angle, energy missed)."""
     values, vectors = np.linalg.eigh(grams)
 
     def one(place: int, v: NDArray[np.float64]) -> tuple[float, float]:
@@ -142,7 +149,7 @@ def judge_of(grams: NDArray[np.float64]) -> Judge:
         return float(np.arcsin(min(1.0, sine))), missed
 
     def judge(v: Any) -> tuple[float, float]:
-        columns = v.reshape(len(grams), *v.shape[-2:]).astype(np.float64)
+        columns = v.reshape(-1, *v.shape[-2:]).astype(np.float64)
         judged = [one(place, each) for place, each in enumerate(columns)]
         return max(angle for angle, _ in judged), max(missed for _, missed in judged)
 

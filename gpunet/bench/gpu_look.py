@@ -144,12 +144,15 @@ def kernels(setup: Setup) -> Document:
 
 
 def _rows(averages: Any, turns: int) -> list[dict[str, Any]]:
-    """The profiler's events by name, the longest first; PyTorch has called the device's time `cuda` once."""
-    rows = []
-    for each in averages:
-        total = getattr(each, "self_device_time_total", 0) or getattr(each, "self_cuda_time_total", 0)
-        rows.append({"kernel": each.key, "calls": each.count / turns, "microseconds": total / turns})
+    """The profiler's events that took the device time, the longest first."""
+    rows = [{"kernel": each.key, "calls": each.count / turns, "microseconds": _device_time(each) / turns}
+            for each in averages if _device_time(each)]  # fmt: skip
     return sorted(rows, key=lambda row: -row["microseconds"])[:40]
+
+
+def _device_time(event: Any) -> float:
+    """PyTorch before 2.4 calls it by CUDA's name."""
+    return float(getattr(event, "self_device_time_total", 0) or getattr(event, "self_cuda_time_total", 0))
 
 
 def svd(setup: Setup) -> Document:

@@ -99,8 +99,8 @@ def test_every_stage(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "state", "why", "said"),
     [
-        ("hang", "stopped", "after 5 s", "in hang\n"),
-        ("hang_in_c", "stopped", "after 5 s", "-- faulty"),
+        ("hang", "stopped", "after 7 s", "in hang\n"),
+        ("hang_in_c", "stopped", "after 7 s", "-- faulty"),
         ("die", "failed", "died of SIGSEGV", "Segmentation fault"),
         ("lose", "failed", "RuntimeError: cudaErrorIllegalAddress", "in lose\n"),
     ],
@@ -181,8 +181,8 @@ def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
 
 
 def test_tests_that_are_stopped_leave_what_they_told(tmp_path, monkeypatch):
-    section, outcomes = run_tests(tmp_path, monkeypatch, HANGING, limit=5.0, workers=0)
-    assert (section["state"], section["why"]) == ("stopped", "after 5 s")
+    section, outcomes = run_tests(tmp_path, monkeypatch, HANGING, limit=8.0, workers=0)
+    assert (section["state"], section["why"]) == ("stopped", "after 8 s")
     assert section["figures"]["passed"] == 1
     assert [name.partition("::")[2] for name in outcomes] == ["test_first"]
     assert "KeyboardInterrupt" in (tmp_path / "out" / "log.txt").read_text()  # and where it hung
@@ -297,6 +297,25 @@ def test_no_gpu_and_no_time_are_said(tmp_path):
     done = script(tmp_path, "--device", "tpu", "--seconds", "1", "--stages", "svd")
     assert done.returncode == 1
     assert "== svd-square: not run: of 1 s none were left" in done.stdout
+
+
+def test_a_checkout_is_found_as_installed():
+    """From its folder alone, without the import hook of an editable install."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import gpunet.cli, gpunet.datasets; print(gpunet.cli.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", code, str(ROOT)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert Path(done.stdout.strip()) == ROOT / "cli" / "__init__.py"
+
+
+def test_a_log_without_end_is_cut(tmp_path, monkeypatch):
+    import gpu_check
+
+    monkeypatch.setattr(gpu_check, "LOG_BYTES", 300)
+    (tmp_path / "log.txt").write_text("first" + "x" * 1000 + "last")
+    gpu_check.shorten(tmp_path / "log.txt")
+    said = (tmp_path / "log.txt").read_text()
+    assert (len(said) < 300, said[:5], said[-4:]) == (True, "first", "last")
 
 
 def test_mistakes_on_its_command_line(tmp_path):
