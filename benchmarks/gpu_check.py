@@ -58,7 +58,7 @@ class Check:
         self.out = Path(chosen.out or os.environ.get("OUT") or ROOT / "benchmarks" / "results").absolute()
         self.out.mkdir(parents=True, exist_ok=True)
         self.file, self.log = self.out / f"{device_name(chosen.device)}.json", self.out / "log.txt"
-        self.deadline = time.monotonic() + chosen.seconds
+        self.deadline, self.packed = time.monotonic() + chosen.seconds, 0
 
     def run(self) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a stage's process goes with this one
@@ -69,7 +69,7 @@ class Check:
                 try:
                     self.stage(stage)
                 finally:
-                    pack(self.environment, self.out / ARCHIVE)
+                    self.packed = pack(self.environment, self.out / ARCHIVE, self.packed)
                     shorten(self.log)
         return self.end()
 
@@ -80,9 +80,11 @@ class Check:
             for each in (self.file.name, self.log.name, outcomes.name, "graphs.txt", ARCHIVE):
                 if (chosen.earlier / each).exists():
                     shutil.copyfile(chosen.earlier / each, self.out / each)
+        if chosen.earlier and not self.file.exists():
+            print(f"'{chosen.earlier}' has no {self.file.name}: everything is measured anew", flush=True)
         if not chosen.earlier:
             self.log.unlink(missing_ok=True)
-            if "look" in chosen.stages:
+            if "look" in chosen.stages:  # that draws them
                 (self.out / "graphs.txt").unlink(missing_ok=True)
             forget(self.file, [name for stage in chosen.stages for name in sections_of(stage)])
         gpu_process.forget(outcomes, chosen.stages, but_passed=chosen.earlier is not None)
@@ -259,20 +261,23 @@ def surroundings(work: Path) -> dict[str, str]:
     )
 
 
-def pack(environment: dict[str, str], archive: Path) -> None:
-    """The caches of compiled kernels as one file, the smallest first, and no more of them than it may hold."""
+def pack(environment: dict[str, str], archive: Path, before: int = 0) -> int:
+    """The caches of compiled kernels as one file, each's smallest first, and no more of them than it may hold.
+
+    How many files there are; nothing is done where that is as `before`.
+    """
+    folders = {name: Path(environment[variable]) for variable, name in CACHES.items()}
+    files = [(name, each, each.stat().st_size) for name, folder in folders.items()
+             for each in folder.rglob("*") if each.is_file()]  # fmt: skip
+    if len(files) == before:
+        return before
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz", compresslevel=6) as tar:
-        for variable, name in CACHES.items():
-            folder = Path(environment[variable])
-            files = sorted((each for each in folder.rglob("*") if each.is_file()), key=lambda each: each.stat().st_size)
-            for each in files:
-                if content.tell() + each.stat().st_size > CACHE_BYTES:  # as if it could not be made smaller
-                    break
-                tar.add(each, f"{name}/{each.relative_to(folder)}")
-        found = tar.getmembers()
-    if found:
-        write_atomically(archive, content.getvalue())
+        for name, each, size in sorted(files, key=lambda file: ([*folders].index(file[0]), file[2])):
+            if content.tell() + size < CACHE_BYTES:  # as if it could not be made smaller
+                tar.add(each, f"{name}/{each.relative_to(folders[name])}")
+    write_atomically(archive, content.getvalue())
+    return len(files)
 
 
 def shorten(log: Path) -> None:

@@ -22,7 +22,7 @@ QUICK, LOOPING = ("gpunet", "torch"), ("gpunet", "cupy")  # how the names begin 
 
 @dataclass(frozen=True)
 class Entry:
-    """run() computes and waits; vectors(result): those to be judged, as columns, on the host.
+    """run() computes and waits; vectors(result): those to be judged, as columns, on the host; ready(): once, before.
 
     repeat: timed over rounds; else once, as is right for what takes seconds. share: it does so many times less than the
     others, the first matrices of a stack that a library goes through one by one, and its time is multiplied.
@@ -32,6 +32,7 @@ class Entry:
     vectors: Callable[[Any], Any]
     repeat: bool = False
     share: int = 1
+    ready: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def measure(entries: Mapping[str, Entry], judge: Judge, rounds: int, save: Save)
     rows: dict[str, Any] = {}
     for name, entry in entries.items():
         try:
+            entry.ready()
             found, seconds = None, []
             for turn in range(rounds + 1 if entry.repeat else 1):
                 found = None  # room for the next result
@@ -107,7 +109,13 @@ def in_torch(
     import torch
 
     place = torch_rival.place(backend.name)
-    tensors = [torch.from_numpy(array).to(place) for array in arrays]
+    tensors: list[Any] = []
+
+    def ready() -> None:
+        """What the time of a call must not hold: the way to the device, and the loading of libraries."""
+        if not tensors:
+            tensors.extend(torch.from_numpy(array).to(place) for array in arrays)
+            torch.linalg.svd(tensors[0][..., :8, :8])
 
     def full(tensor: Any) -> Any:
         u, _, vt = torch.linalg.svd(tensor, full_matrices=False)
@@ -127,9 +135,8 @@ def in_torch(
             parts = [each.cpu().numpy() for each in found]
             return np.stack(parts) if len(parts) > 1 else parts[0]
 
-        return Entry(run, vectors, repeat, share)
+        return Entry(run, vectors, repeat, share, ready)
 
-    torch.linalg.svd(tensors[0][..., :8, :8])  # loads the library, which the time of one call must not hold
     return {"torch.svd_lowrank": entry(low, repeat=True), "torch.linalg.svd": entry(full, not once_only, share)}
 
 

@@ -47,14 +47,19 @@ def _filled(name: str, section: Section, path: Path, setup: Setup, made: Documen
         about = {"state": state, "seconds": time.perf_counter() - began, "why": why}
         write_section(path, f"gpu {name}", found | about, made)
 
-    def keep(document: Document) -> None:
-        found.update(json.loads(json.dumps(document, default=str)))  # whatever a library calls a number
+    def keep(document: Document, whole: bool = False) -> None:
+        document = json.loads(json.dumps(document, default=str))  # whatever a library calls a number
+        figures = document["figures"] if whole else found["figures"] | document["figures"]
+        found.update(document | {"figures": figures})
         save()
 
     print(f"-- {name}", flush=True)
     save()
     try:
-        keep(section(replace(setup, save=keep)))
+        keep(section(replace(setup, save=keep)), whole=True)
+    except KeyboardInterrupt:  # its stage is stopped
+        save()  # how long it has had
+        raise
     except Exception as error:  # whatever a library raises
         traceback.print_exc()
         save("failed", reason(error))

@@ -37,7 +37,8 @@ def environment(tmp_path, **more):
     (tmp_path / "site").mkdir(exist_ok=True)
     (tmp_path / "site" / "sitecustomize.py").write_text(BLOCK)
     path = os.pathsep.join(map(str, (tmp_path / "site", ROOT, ROOT / "benchmarks")))
-    found = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CUPY_"))}
+    own = ("PYTEST_", "CUPY_", "TORCHINDUCTOR_", "TRITON_")  # PyTorch sets its own where it is imported
+    found = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return found | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "GPUNET_DATA": "", "OUT": ""} | more
 
 
@@ -254,6 +255,9 @@ def test_all_stages_end_in_eight_minutes():
 def test_the_archive_of_caches_is_small_and_taken_up_again(tmp_path, monkeypatch):
     import gpu_check
 
+    for variable in gpu_check.CACHES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delenv("CUPY_NVRTC_USE_PCH", raising=False)
     found = gpu_check.surroundings(tmp_path)
     assert (found["CUPY_NVRTC_USE_PCH"], Path(found["CUPY_CACHE_DIR"]).parent) == ("1", tmp_path)
     monkeypatch.setenv("CUPY_NVRTC_USE_PCH", "0")
@@ -263,7 +267,10 @@ def test_the_archive_of_caches_is_small_and_taken_up_again(tmp_path, monkeypatch
     monkeypatch.setattr(gpu_check, "CACHE_BYTES", 50_000)
     for name, size in (("small", 1000), ("large", 60_000)):
         Path(found["CUPY_CACHE_DIR"], name).write_bytes(os.urandom(size))
-    gpu_check.pack(found, tmp_path / "cupycache.tgz")
+    assert gpu_check.pack(found, tmp_path / "cupycache.tgz") == 2
+    written = (tmp_path / "cupycache.tgz").stat().st_mtime_ns
+    assert gpu_check.pack(found, tmp_path / "cupycache.tgz", before=2) == 2
+    assert (tmp_path / "cupycache.tgz").stat().st_mtime_ns == written  # nothing is new
     assert (tmp_path / "cupycache.tgz").stat().st_size < 50_000
     gpu_check.unpack(tmp_path / "cupycache.tgz", again)
     assert [path.name for path in Path(again["CUPY_CACHE_DIR"]).iterdir()] == ["small"]

@@ -184,6 +184,13 @@ def test_sections_are_saved_as_they_come(tmp_path, capsys):
     assert sections["gpu half"] == seen[0] | {
         "state": "failed", "why": "ValueError: no more", "seconds": sections["gpu half"]["seconds"],
     }  # fmt: skip
+
+    def other(setup):
+        setup.save({"figures": {"other": 2}})
+        raise ValueError("again")
+
+    fill({"half": other}, path, setup, {})  # what the first try had stays until the second one is whole
+    assert json.loads(path.read_text())["sections"]["gpu half"]["figures"] == {"half": 1, "other": 2}
     assert (sections["gpu whole"]["state"], sections["gpu whole"]["provenance"]) == ("done", {"cpu": "x"})
     assert "in half\n" in capsys.readouterr().err
 
