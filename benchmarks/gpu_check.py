@@ -130,7 +130,15 @@ class Check:
         """The exit code of a process that fills these sections; None where it was stopped."""
         chosen = self.chosen
         flags = [flag for flag, on in (("--small", chosen.small), ("--no-compile", chosen.no_compile)) if on]
-        command = [sys.executable, sys.argv[0], str(self.out), "--fill", ",".join(sections), "--stages", stage]
+        command = [
+            sys.executable,
+            os.path.abspath(sys.argv[0]),
+            str(self.out),
+            "--fill",
+            ",".join(sections),
+            "--stages",
+            stage,
+        ]
         command += ["--device", chosen.device, "--rounds", str(chosen.rounds), "--file", str(self.file), *flags]
         return limited(command, self.log, limit, self.environment)[0]
 

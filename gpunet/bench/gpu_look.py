@@ -134,7 +134,7 @@ def kernels(setup: Setup) -> Document:
     figures, data, turns = {}, "", setup.size(50, 2)
     for batch in BATCHES:
         makers, data = _nets(setup, batch)
-        made = makers("auto")
+        made = makers("auto" if setup.backend.records else "off")
         made.run(5)
         with profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]) as seen:
             made.run(turns)

@@ -76,10 +76,9 @@ def test_every_stage(tmp_path):
     assert {"versions", "facts", "step-64", "tests", "train-64", "svd-stack", "svd-dnn", "sanitizer", "other-tests",
             "train-tf32"} <= sections.keys()  # fmt: skip
     assert sections["facts"]["figures"]["graphs"] == "on"
-    (recorded,) = sections["step-64"]["figures"]["recordings"]
-    assert (recorded["batch"], recorded["steps_per_launch"]) == (20, 1)
-    assert recorded["nodes"] > 10
-    assert recorded["kernels"]["adam_f32"] == 1
+    for recorded in sections["step-64"]["figures"]["recordings"]:
+        assert recorded["batch"] == 20
+        assert recorded["kernels"]["adam_f32"] == recorded["steps_per_launch"]
     assert "digraph" in (tmp_path / "out" / "graphs.txt").read_text()
     assert {"products", "eager", "graph"} <= sections["train-64"]["figures"]["race"].keys()
     assert sections["train-64"]["provenance"]["gpu"] == "Pretend GPU"
@@ -335,5 +334,6 @@ def test_mistakes_on_its_command_line(tmp_path):
 def test_the_script_on_a_cpu(tmp_path):
     """With the rivals that are installed; torch.compile takes its time."""
     done = script(tmp_path, "--device", "numpy", "--small", "--rounds", "1", "--stages", "look,train,svd,rest")
+    sections = read(tmp_path / "out" / "numpy.json")
+    assert {name: section["state"] for name, section in sections.items()} == dict.fromkeys(sections, "done")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {section["state"] for section in read(tmp_path / "out" / "numpy.json").values()} == {"done"}
