@@ -1,117 +1,314 @@
-"""The parts of benchmarks/gpu_check.sh, one process each: what hangs or crashes costs itself and nothing else."""
+"""The stages of benchmarks/gpu_check.sh, one process each: what hangs or crashes costs itself and nothing else."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import faulthandler
+import io
 import json
 import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from gpu_process import LEAST, run_part, run_tests
+import gpu_process
+from gpu_process import LOST, ROOT, ending, limited
 
-from gpunet.bench.gpu_parts import LIMITS, PARTS
+from gpunet.backend import get_backend
+from gpunet.bench.gpu_race import sticky
+from gpunet.bench.gpu_setup import Setup
+from gpunet.bench.gpu_stages import STAGES, fill
 from gpunet.bench.gpu_table import page
-from gpunet.bench.record import write_section
+from gpunet.bench.record import provenance, read_sections, write_section
 from gpunet.errors import GpunetError
 from gpunet.files import write_atomically
 
-TESTS_LIMIT = 170  # seconds
-ORDER = ("machine", "tests", *[name for name in PARTS if name != "machine"])
+# Seconds of each stage on a bare machine, the start of its process and the stop at its limit included, in order of
+# worth. With BESIDES, what this process does between them, all of it takes TOTAL at most.
+LIMITS = {
+    "look": 110, "tests": 100, "train": 90, "svd": 50, "experiments": 40, "sanitizer": 50, "other-tests": 15,
+    "rest": 15,
+}  # fmt: skip
+BESIDES, TOTAL = 10, 480
+LAST = ("other-tests", "rest")
+LEAST = 10  # seconds without which nothing is begun
+CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
+ARCHIVE = "cupycache.tgz"
+CACHES = {"CUPY_CACHE_DIR": "cupy", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
 def main() -> int:
     chosen = options()
-    if chosen.part:
-        return child(chosen)
-    out = Path(chosen.out or os.environ.get("OUT") or Path(__file__).parent / "results")
-    out.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + chosen.seconds
-    sections: dict[str, dict[str, Any]] = {}
-    path = out / "gpu.json"
-    with tempfile.TemporaryDirectory() as work:
-        for name in chosen.parts:
-            limit = min(LIMITS.get(name, TESTS_LIMIT), deadline - time.monotonic())
-            if limit < LEAST:
-                section = {"state": "not run", "why": f"of {chosen.seconds} s none were left", "provenance": {}}
-            elif name == "tests":
-                section = run_tests(out / "tests.txt", Path(work), limit)
-            else:
-                section = run_part(name, child_options(chosen), Path(work), limit)
-            if name == "machine":
-                path = out / f"{slug(section)}.json"
-            sections[name] = section
-            rest = {key: value for key, value in section.items() if key != "provenance"}
-            write_section(path, f"gpu {name}", rest, section["provenance"])
-            print(f"{name}: {section['state']}, {section.get('seconds', 0):.0f} s", flush=True)
-    for failure in sections.get("tests", {}).get("figures", {}).get("failures", [])[:40]:
-        print(failure[:200])
-    print(page(sections))
-    print(f"\nWritten: {path}")
-    if any(section["state"] != "done" for section in sections.values()):
-        return 1
-    missed = [each for section in sections.values() for each in section.get("targets", []) if not each["met"]]
-    return 3 if missed and not chosen.small else 0
+    return child(chosen) if chosen.fill else Check(chosen).run()
+
+
+class Check:
+    """One run over the stages: `file` has the sections, `log` what all processes said."""
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        self.chosen = chosen
+        self.out = Path(chosen.out or os.environ.get("OUT") or ROOT / "benchmarks" / "results").absolute()
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.file, self.log = self.out / f"{device_name(chosen.device)}.json", self.out / "log.txt"
+        self.deadline, self.packed = time.monotonic() + chosen.seconds, 0
+
+    def run(self) -> int:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a stage's process goes with this one
+        with tempfile.TemporaryDirectory(prefix="gpu-check-") as work:
+            self.work, self.environment = Path(work), surroundings(Path(work))
+            self.begin()
+            for stage in self.chosen.stages:
+                try:
+                    self.stage(stage)
+                finally:
+                    self.packed = pack(self.environment, self.out / ARCHIVE, self.packed)
+                    shorten(self.log)
+        return self.end()
+
+    def begin(self) -> None:
+        """The folder as the stages find it: what an earlier run ended is kept, what they will make is not there."""
+        chosen, outcomes = self.chosen, self.out / "tests.jsonl"
+        if chosen.earlier and chosen.earlier.resolve() != self.out.resolve():
+            for each in (self.file.name, self.log.name, outcomes.name, "graphs.txt", ARCHIVE):
+                if (chosen.earlier / each).exists():
+                    shutil.copyfile(chosen.earlier / each, self.out / each)
+        if chosen.earlier and not self.file.exists():
+            print(f"'{chosen.earlier}' has no {self.file.name}: everything is measured anew", flush=True)
+        if not chosen.earlier:
+            self.log.unlink(missing_ok=True)
+            if "look" in chosen.stages:  # that draws them
+                (self.out / "graphs.txt").unlink(missing_ok=True)
+            forget(self.file, [name for stage in chosen.stages for name in sections_of(stage)])
+        gpu_process.forget(outcomes, chosen.stages, but_passed=chosen.earlier is not None)
+        unpack(self.out / ARCHIVE, self.environment)
+
+    def stage(self, stage: str) -> None:
+        """Fill the stage's sections that are not done, within its limit and what is left of all seconds."""
+        sections = self.sections()
+        todo = [name for name in sections_of(stage) if sections.get(name, {}).get("state") != "done"]
+        # Those at which an earlier run was stopped come last: the others need not wait for the same again.
+        todo.sort(key=lambda name: sections.get(name, {}).get("state") == "stopped")
+        left = self.deadline - time.monotonic()
+        limit = min(LIMITS[stage], left)
+        if stage in LAST:  # it may take what those before it have not needed
+            later = self.chosen.stages[self.chosen.stages.index(stage) + 1 :]
+            limit = max(limit, left - sum(LIMITS[each] for each in later))
+        for name in todo:
+            why = f"of {self.chosen.seconds:g} s none were left" if limit < LEAST else "its stage did not come so far"
+            self.put(name, state="not run", why=why)
+        if limit < LEAST:
+            self.say(stage, todo)
+            return
+        until = time.monotonic() + limit
+        if stage not in STAGES:
+            self.put(stage, **self.tests(stage, limit)) if todo else None
+        while stage in STAGES and todo and (left := until - time.monotonic()) >= LEAST:
+            code = self.process(stage, todo, left)
+            states = {name: self.sections()[name]["state"] for name in todo}
+            for name in todo if set(states.values()) == {"not run"} else [n for n in todo if states[n] == "running"]:
+                why = f"after {limit:.0f} s" if code is None else f"{ending(code)}: {self.last_words()}"
+                self.put(name, state="stopped" if code is None else "failed", why=why)
+                states[name] = ""
+            todo = [name for name in todo if states[name] == "not run"]  # in another process, where this one died
+        self.say(stage, sections_of(stage))
+
+    def tests(self, stage: str, limit: float) -> dict[str, Any]:
+        environment = self.environment | gpu_process.surroundings()
+        if stage == "sanitizer":
+            return gpu_process.sanitizer(self.out, self.work, limit, environment)
+        return gpu_process.tests(stage, self.out, self.work, limit, environment)
+
+    def process(self, stage: str, sections: list[str], limit: float) -> int | None:
+        """The exit code of a process that fills these sections; None where it was stopped."""
+        chosen = self.chosen
+        flags = [flag for flag, on in (("--small", chosen.small), ("--no-compile", chosen.no_compile)) if on]
+        command = [
+            sys.executable,
+            os.path.abspath(sys.argv[0]),
+            str(self.out),
+            "--fill",
+            ",".join(sections),
+            "--stages",
+            stage,
+        ]
+        command += ["--device", chosen.device, "--rounds", str(chosen.rounds), "--file", str(self.file), *flags]
+        return limited(command, self.log, limit, self.environment)[0]
+
+    def say(self, stage: str, names: list[str]) -> None:
+        """A line for each section."""
+        sections = self.sections()
+        for name in names:
+            section = sections[name]
+            why = f": {section['why']}" if section.get("why") else ""
+            print(f"{stage} {name}: {section['state']}, {section.get('seconds', 0):.1f} s{why[:300]}", flush=True)
+
+    def sections(self) -> dict[str, Any]:
+        """The file's sections, without the word that stands before their names there."""
+        found = read_sections(self.file) if self.file.exists() else {}
+        return {name.removeprefix("gpu "): each for name, each in found.items() if name.startswith("gpu ")}
+
+    def put(self, name: str, **changed: Any) -> None:
+        section = {"figures": {}, "targets": [], "provenance": {}} | self.sections().get(name, {}) | changed
+        write_section(self.file, f"gpu {name}", section, section.pop("provenance"))
+
+    def last_words(self) -> str:
+        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return " ".join(said[-1:])[:300]
+
+    def end(self) -> int:
+        names = [name for stage in self.chosen.stages for name in sections_of(stage)]
+        sections = self.sections()
+        print(page({name: sections[name] for name in names}))
+        print(f"\nWritten: {self.file}")
+        ended = [each["state"] == "done" or each.get("why") == gpu_process.NO_TOOL for each in map(sections.get, names)]
+        if not all(ended):
+            return 1
+        missed = [each for name in names for each in sections[name].get("targets", []) if not each["met"]]
+        return 3 if missed and not self.chosen.small else 0
+
+
+def sections_of(stage: str) -> list[str]:
+    """A stage of pytest is one section."""
+    return list(STAGES.get(stage, (stage,)))
+
+
+def forget(file: Path, names: list[str]) -> None:
+    """Remove sections of a file of results."""
+    if file.exists():
+        left = {name: each for name, each in read_sections(file).items() if name.removeprefix("gpu ") not in names}
+        write_atomically(file, json.dumps({"sections": left}, indent=1) + "\n")
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", help="folder for the results ($OUT, else benchmarks/results)")
-    parser.add_argument("--parts", type=parts, default=list(ORDER), help=f"by comma, of {', '.join(ORDER)}")
+    parser.add_argument("--stages", type=stages, default=list(LIMITS), help=f"by comma, of {', '.join(LIMITS)}")
+    parser.add_argument("--seconds", type=float, default=TOTAL - BESIDES, help="for everything; the rest is not run")
+    parser.add_argument(
+        "--continue", dest="earlier", type=Path, metavar="FOLDER", help="go on from an earlier run's results"
+    )
     parser.add_argument("--device", default="cuda", help="another one (cpu) to try the scripts out")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument(
-        "--small", action="store_true", help="sizes that any CPU does in seconds; targets are not judged"
-    )
+    parser.add_argument("--small", action="store_true", help="sizes that any CPU does in seconds; no target is judged")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    parser.add_argument("--seconds", type=float, default=465, help="for everything; what has no time left is not run")
-    parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)  # what the parent calls
+    parser.add_argument("--fill", help=argparse.SUPPRESS)  # what the parent calls: these sections of the one stage
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.earlier and not chosen.earlier.is_dir():
+        parser.error(f"--continue is '{chosen.earlier}': expected the folder of an earlier run")
+    return chosen
 
 
-def parts(text: str) -> list[str]:
+def stages(text: str) -> list[str]:
     names = text.split(",")
-    unknown = [name for name in names if name not in ORDER]
+    unknown = [name for name in names if name not in LIMITS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown part {', '.join(unknown)}: expected some of {', '.join(ORDER)}")
-    return [name for name in ORDER if name in names]
-
-
-def child_options(chosen: argparse.Namespace) -> list[str]:
-    flags = [flag for flag, on in (("--small", chosen.small), ("--no-compile", chosen.no_compile)) if on]
-    return ["--device", chosen.device, "--rounds", str(chosen.rounds), *flags]
+        raise argparse.ArgumentTypeError(f"unknown stage {', '.join(unknown)}: expected some of {', '.join(LIMITS)}")
+    return [name for name in LIMITS if name in names]
 
 
 def child(chosen: argparse.Namespace) -> int:
-    """One part in this process; what it has so far lies in the file all the time."""
-    from gpunet.backend import get_backend
-    from gpunet.bench.gpu_setup import Setup
-    from gpunet.bench.record import provenance
-
+    """Some sections of one stage, in this process."""
+    faulthandler.enable()
+    faulthandler.register(signal.SIGINT, chain=True)  # says where it hangs, also where Python has no turn
     try:
         backend = get_backend(chosen.device)
     except GpunetError as error:
-        print(error, file=sys.stderr)
+        print(error)
         return 2
-    made = provenance(backend)
 
-    def save(document: dict[str, Any]) -> None:
-        write_atomically(chosen.file, json.dumps(document | {"provenance": made}))
+    def draw(title: str, dot: str) -> None:
+        with Path(chosen.out, "graphs.txt").open("a") as file:
+            file.write(f"// {title}\n{dot}\n")
 
-    setup = Setup(backend, chosen.rounds, chosen.small, not chosen.no_compile, save)
-    save(PARTS[chosen.part](setup))
-    return 0
+    setup = Setup(backend, chosen.rounds, chosen.small, not chosen.no_compile, draw=draw)
+    sections = {name: STAGES[chosen.stages[0]][name] for name in chosen.fill.split(",")}
+    try:
+        return 1 if fill(sections, chosen.file, setup, provenance(backend)) else 0
+    except Exception as error:
+        if sticky(error):
+            print("the GPU is lost to this process")
+            os._exit(LOST)  # its arrays could not be freed
+        raise
 
 
-def slug(machine: dict[str, Any]) -> str:
-    """The GPU's name as a file's: nvidia-h200."""
-    name = machine.get("figures", {}).get("gpu") or machine.get("figures", {}).get("device") or "gpu"
-    return re.sub(r"[^a-z0-9]+", "-", str(name).lower()).strip("-")
+# -- the machine ------------------------------------------------------------------------------------------------------
+
+
+def device_name(device: str) -> str:
+    """What the results are called: the GPU's name by its driver, or the device's, as nvidia-h200."""
+    name = device
+    if device.startswith("cuda"):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+            done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+            name = (done.stdout.splitlines() or ["gpu"])[0]
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "gpu"
+
+
+def surroundings(work: Path) -> dict[str, str]:
+    """The environment of all processes; what is set already stays, so that caches may lie elsewhere."""
+    for name in ("tmp", "data", "matplotlib", *CACHES.values()):
+        (work / name).mkdir()
+    made = {variable: str(work / name) for variable, name in CACHES.items()}
+    # CuPy's small kernels take a third of a second each instead of one or more; it knows CUDA from 12.8 on.
+    made |= {"CUPY_NVRTC_USE_PCH": "1", "GPUNET_DATA": str(work / "data"), "MPLCONFIGDIR": str(work / "matplotlib")}
+    return (
+        made
+        | {"PYTHONUNBUFFERED": "1"}
+        | {name: value for name, value in os.environ.items() if value}
+        | {"TMPDIR": str(work / "tmp")}
+    )
+
+
+def pack(environment: dict[str, str], archive: Path, before: int = 0) -> int:
+    """The caches of compiled kernels as one file, each's smallest first, and no more of them than it may hold.
+
+    How many files there are; nothing is done where that is as `before`.
+    """
+    folders = {name: Path(environment[variable]) for variable, name in CACHES.items()}
+    files = [(name, each, each.stat().st_size) for name, folder in folders.items()
+             for each in folder.rglob("*") if each.is_file()]  # fmt: skip
+    if len(files) == before:
+        return before
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz", compresslevel=6) as tar:
+        for name, each, size in sorted(files, key=lambda file: ([*folders].index(file[0]), file[2])):
+            if content.tell() + size < CACHE_BYTES:  # as if it could not be made smaller
+                tar.add(each, f"{name}/{each.relative_to(folders[name])}")
+    write_atomically(archive, content.getvalue())
+    return len(files)
+
+
+def shorten(log: Path) -> None:
+    """A log that is too long keeps its beginning and its end."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        said = log.read_bytes()
+        log.write_bytes(said[: LOG_BYTES // 3] + b"\n[...]\n" + said[-LOG_BYTES // 3 :])
+
+
+def unpack(archive: Path, environment: dict[str, str]) -> None:
+    """What an earlier run packed, each cache to where it is now."""
+    if not archive.exists():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        except (OSError, tarfile.TarError, EOFError) as error:
+            print(f"'{archive}' is not taken up: {error}")
+            return
+        for variable, name in CACHES.items():
+            if Path(folder, name).is_dir():
+                shutil.copytree(Path(folder, name), environment[variable], dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,23 @@
 #!/usr/bin/env bash
-# All that needs an NVIDIA GPU, in one command and under eight minutes: the tests marked gpu, then the timings beside
-# PyTorch and CuPy. Nothing is installed and nothing is fetched.
+# All that needs an NVIDIA GPU, in one command and under eight minutes on a bare machine: a first look, the tests marked
+# gpu, then the timings beside PyTorch and CuPy. Nothing is installed and nothing is fetched.
 #
-#   benchmarks/gpu_check.sh [FOLDER] [--parts tests,train-64,…] [--seconds 465] …   (--help shows all)
+#   benchmarks/gpu_check.sh [FOLDER] [--stages look,tests,…] [--seconds 470] [--continue FOLDER] …   (--help shows all)
 #
-# FOLDER ($OUT, else benchmarks/results) gets <gpu-name>.json, which holds every part as soon as it is done, and the logs.
-# In the environment: PYTHON, the interpreter (python3) with CuPy and, for the rivals, PyTorch; WHEELS, a folder of
-# wheels for what that interpreter lacks; GPUNET_DATA, the folder with mnist/ and cifar10/, without which pictures of
-# their shapes are made. Exit code: 0; 1 where a test or a part failed; 3 where all ran and a target was missed.
+# FOLDER ($OUT, else benchmarks/results) gets <gpu-name>.json, which holds every figure as soon as it is there, log.txt,
+# tests.jsonl, graphs.txt and cupycache.tgz. In the environment: PYTHON, the interpreter (python3) with CuPy and, for the
+# rivals, PyTorch; WHEELS, a folder of wheels for what that interpreter lacks; GPUNET_DATA, the folder with mnist/ and
+# cifar10/, without which pictures of their shapes are made; CUPY_CACHE_DIR and CUPY_NVRTC_USE_PCH, CuPy's own.
+# Exit code: 0; 1 where a test or a section failed or was not run; 3 where all ran and a target was missed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-# As installed: gpunet from this checkout, and cli/ and datasets/ as gpunet.cli and gpunet.datasets (pyproject.toml).
-mkdir "$work/site"
-ln -s "$PWD/gpunet" "$work/site/gpunet"
-cat >"$work/site/sitecustomize.py" <<EOF
-import sys
-from importlib.util import spec_from_file_location
-
-class Folders:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        folder = {"gpunet.cli": "$PWD/cli", "gpunet.datasets": "$PWD/datasets"}.get(name)
-        return folder and spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
-
-sys.meta_path.append(Folders)
-EOF
-export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 if [ -n "${WHEELS:-}" ]; then
-  "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$work/wheels" "$WHEELS"/*.whl
-  export PYTHONPATH=$PYTHONPATH:$work/wheels
+  wheels=$(mktemp -d)
+  trap 'rm -rf "$wheels"' EXIT
+  "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$wheels" "$WHEELS"/*.whl ||
+    echo "the wheels of $WHEELS cannot be installed: going on without them" >&2
+  export PYTHONPATH=$PYTHONPATH:$wheels
 fi
-export GPUNET_DATA=${GPUNET_DATA:-$work/data} TORCHINDUCTOR_CACHE_DIR=$work/inductor MPLCONFIGDIR=$work/matplotlib
 "$python" benchmarks/gpu_check.py "$@"

@@ -1,4 +1,4 @@
-"""Processes with a time limit, for gpu_check.py: a part of the timings, and the tests marked gpu."""
+"""Processes with a time limit, for gpu_check.py: pytest over the tests marked gpu, and compute-sanitizer over some."""
 
 from __future__ import annotations
 
@@ -6,102 +6,159 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpunet.files import write_atomically
+
 ROOT = Path(__file__).resolve().parents[1]
-LEAST = 10  # seconds without which nothing is begun
-# Folders without a test that needs a GPU; they import packages that a machine with one may lack.
-WITHOUT = ("cli", "datasets", "report", "reproduce", "sweep")
-STRICT = "linalg/test_stacked.py"  # needs array-api-strict
+POLITE = 6.0  # seconds that a process has to end itself before it is killed
 WORKERS = 6
+LOST = 86  # exit code of a process that can do no more on its GPU
+NO_TOOL = "no compute-sanitizer"
+FOUND = 99  # compute-sanitizer's exit code where it found errors
+SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+# What the tests stages run: the ones that matter most, and all others that need a GPU.
+FIRST = [
+    "cuda/test_on_a_gpu.py", "gpu/test_training.py", "gpu/test_device.py", "backend", "linalg/test_on_gpu.py",
+    "gpu/test_decompositions.py",
+]  # fmt: skip
+CHOSEN = {
+    "tests": FIRST, "other-tests": [""],
+    "sanitizer": ["cuda/test_on_a_gpu.py", "backend/test_conv_operations.py"],
+}  # fmt: skip
+EXPRESSION = "gpu"
+# Under the sanitizer a kernel takes a hundred times as long: the small ones of each kind.
+FEW = {"sanitizer": "31 or operands or diverged or replay or order or (case1 and float32)"}
+# Places without a test that needs a GPU, whose imports take seconds or are not to be had there.
+WITHOUT = ("cli", "datasets", "hostile/test_secrets.py", "report", "reproduce", "sweep")
 
 
-def run_part(name: str, options: Sequence[str], work: Path, limit: float) -> dict[str, Any]:
-    """The section of one part: what it saved, "state" (done, failed, stopped), seconds, and why if it is not done."""
-    file, log = work / f"{name}.json", work / f"{name}.log"
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_check.py"), "--part", name, "--file", str(file)]
-    environment = os.environ | ({"GPUNET_TF32": "1"} if name.endswith("tf32") else {})
-    code, seconds = _limited([*command, *options], log, limit, environment)
-    section: dict[str, Any] = {"data": "", "figures": {}, "targets": [], "provenance": {}}
-    with contextlib.suppress(OSError, ValueError):
-        section |= json.loads(file.read_text())
-    section |= {"state": "done" if code == 0 else "stopped" if code is None else "failed", "seconds": seconds}
-    if code != 0:
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        section["why"] = f"after {limit:.0f} s" if code is None else f"exit code {code}: {' '.join(last[-1:])[:400]}"
-        print("\n".join(last[-12:])[-1500:], flush=True)
-    return section
+def limited(command: Sequence[str], log: Path, limit: float, environment: dict[str, str]) -> tuple[int | None, float]:
+    """(exit code, None where it was stopped at the limit; seconds) of a process whose output is added to `log`.
 
-
-def run_tests(log: Path, work: Path, limit: float) -> dict[str, Any]:
-    """The section of the tests: how many passed, failed and were skipped, which failed, and the slowest."""
-    report = work / "tests.xml"
-    plugins = [plugin for plugin, module in (("xdist", "xdist"), ("pytest_timeout", "pytest_timeout"))
-               if importlib.util.find_spec(module)]  # fmt: skip
-    command = [sys.executable, "-P", "-m", "pytest", "-m", "gpu", "-q", "--durations=10", "--tb=short"]
-    command += ["--continue-on-collection-errors", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    # Errors, but for what libraries say of each other in versions newer than those that the tests were written with.
-    filters = ["error", "default::DeprecationWarning", "default::FutureWarning", "default:::cupy", "default:::torch",
-               "default:::numba"]  # fmt: skip
-    command += ["-o", "filterwarnings=" + "\n".join(filters)]
-    command += [word for plugin in plugins for word in ("-p", plugin)]
-    command += ["-n", str(WORKERS)] if "xdist" in plugins else []
-    command += ["--timeout=120"] if "pytest_timeout" in plugins else []
-    left_out = [*WITHOUT] + ([] if importlib.util.find_spec("array_api_strict") else [STRICT])
-    command += [str(ROOT / "tests"), *(f"--ignore={ROOT / 'tests' / name}" for name in left_out)]
-    # Plugins that happen to be installed there stay out; workers with a thread a core each would wait for each other.
-    surroundings = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OPENBLAS_NUM_THREADS": "2"}
-    code, seconds = _limited(command, log, limit, os.environ | surroundings)
-    figures = (_counts(report) if report.exists() else {"failures": []}) | {"left_out": left_out}
-    done = code == 0 and figures.get("passed", 0) > 0
-    why = "" if done else f"after {limit:.0f} s" if code is None else f"exit code {code}; see {log.name}"
-    if code == 0 and not done:
-        why = f"none ran: {'; '.join(figures.get('skipped_because', []))[:200]}"
-    state = "done" if done else "stopped" if code is None else "failed"
-    if code is None:
-        print(log.read_text(errors="replace")[-1500:], flush=True)
-    return {
-        "state": state, "seconds": seconds, "figures": figures, "targets": [], "why": why, "data": "", "provenance": {},
-    }  # fmt: skip
-
-
-def _counts(report: Path) -> dict[str, Any]:
-    cases = list(ElementTree.parse(report).iter("testcase"))
-    failures = []
-    for case in cases:
-        found = case.find("failure") if case.find("failure") is not None else case.find("error")
-        if found is not None:
-            message = " ".join((found.get("message") or "").split())
-            failures.append(f"{case.get('classname')}::{case.get('name')}: {message}"[:300])
-    skipped = [" ".join((case.find("skipped").get("message") or "").split()) for case in cases
-               if case.find("skipped") is not None]  # fmt: skip
-    return {
-        "passed": len(cases) - len(failures) - len(skipped), "failed": len(failures), "skipped": len(skipped),
-        "failures": failures, "skipped_because": sorted(set(skipped)),
-    }  # fmt: skip
-
-
-def _limited(command: list[str], log: Path, limit: float, environment: dict[str, str]) -> tuple[int | None, float]:
-    """(exit code, None where it was stopped; seconds) of a process whose output goes to `log`, children included."""
+    It is interrupted POLITE seconds before the limit, and what is left of it and its children then is killed.
+    """
     began = time.monotonic()
-    with log.open("w") as output:
+    with log.open("a") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
         )
         try:
-            code: int | None = process.wait(limit)
-        except BaseException as error:  # stopped in any way, it takes what it started with it
+            code: int | None = process.wait(max(0.1, limit - POLITE))
+        except subprocess.TimeoutExpired:
+            code = None
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(limit, POLITE))
+        finally:  # whatever it started goes with it
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-            code = None
     return code, time.monotonic() - began
+
+
+def tests(stage: str, out: Path, work: Path, limit: float, environment: dict[str, str]) -> dict[str, Any]:
+    """The section of a stage of tests: how many passed, failed and were skipped, and which failed."""
+    outcomes, left_out = out / "tests.jsonl", work / "left-out"
+    before = read_outcomes(outcomes)
+    left_out.write_text(
+        "\n".join(test for test, each in before.items() if stage != "tests" or each["outcome"] == "passed")
+    )
+    command = [*pytest(stage, WORKERS, limit), "--outcomes", str(outcomes), "--stage", stage]
+    command += ["--leave-out", str(left_out), "--died", str(work / f"{stage}-died")]
+    code, seconds = limited(command, out / "log.txt", limit, environment)
+    figures = counted([each for each in read_outcomes(outcomes).values() if each["stage"] == stage])
+    nothing_left = code == 5 and before  # pytest's code for no tests
+    done = (code == 0 or nothing_left) and not figures["failed"] and (figures["passed"] or before)
+    why = "" if done else f"after {limit:.0f} s" if code is None else f"{ending(code)}; see log.txt"
+    if code in (0, 5) and not done:
+        why = f"none ran: {'; '.join(figures['skipped_because'])[:200]}"
+    state = "done" if done else "stopped" if code is None else "failed"
+    return {"state": state, "seconds": seconds, "figures": figures, "targets": [], "why": why, "data": ""}
+
+
+def pytest(stage: str, workers: int, limit: float) -> list[str]:
+    """The command for the tests of a stage."""
+    command = [sys.executable, "-m", "pytest", "-m", EXPRESSION, "-v", "--tb=short", "-p", "no:cacheprovider"]
+    command += ["-p", "gpu_plugin", "--continue-on-collection-errors", "-o", "filterwarnings=default"]
+    if workers and importlib.util.find_spec("xdist"):
+        command += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"]
+    if importlib.util.find_spec("pytest_timeout"):  # a thread ends the worker, also where a call to CUDA never returns
+        command += ["-p", "pytest_timeout", "--timeout=60", "--timeout-method=thread"]
+        command += [f"--session-timeout={max(5, limit - POLITE - 2):.0f}"]
+    command += ["-k", FEW[stage]] if stage in FEW else []
+    command += [f"--ignore={ROOT / 'tests' / name}" for name in WITHOUT]
+    return command + [str(ROOT / "tests" / name) for name in CHOSEN[stage]]
+
+
+def surroundings() -> dict[str, str]:
+    """For pytest: installed plugins stay out, and workers with a thread a core each would wait for each other."""
+    path = os.pathsep.join(filter(None, (str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"))))
+    return {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": path}
+
+
+def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
+    """The worst line of each test; a last line that was cut short is none."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            each = json.loads(line)
+            if found.get(each["test"], {}).get("outcome") != "failed":
+                found[each["test"]] = each
+    return found
+
+
+def forget(path: Path, stages: Sequence[str], but_passed: bool) -> None:
+    """Remove the lines of these stages, those of tests that passed aside, so that the tests are run again."""
+    left = [json.dumps(each) for each in read_outcomes(path).values()
+            if each["stage"] not in stages or (but_passed and each["outcome"] == "passed")]  # fmt: skip
+    if path.exists():
+        write_atomically(path, "".join(f"{line}\n" for line in left))
+
+
+def counted(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of the section of a stage of tests."""
+    by = {name: [each for each in outcomes if each["outcome"] == name] for name in ("passed", "failed", "skipped")}
+    return {name: len(each) for name, each in by.items()} | {
+        "failures": [f"{each['test']}: {each['why']}" for each in by["failed"]],
+        "skipped_because": sorted({each["why"] for each in by["skipped"]}),
+    }
+
+
+def sanitizer(out: Path, work: Path, limit: float, environment: dict[str, str]) -> dict[str, Any]:
+    """The section of compute-sanitizer: errors that memcheck and racecheck found in some tests of the kernels."""
+    section: dict[str, Any] = {"state": "done", "seconds": 0.0, "figures": {}, "targets": [], "why": "", "data": ""}
+    tool, log = shutil.which("compute-sanitizer", path=environment.get("PATH")), out / "log.txt"
+    tool = tool or next((str(path) for path in sorted(Path("/usr/local").glob("cuda*/bin/compute-sanitizer"))), None)
+    if tool is None:
+        return section | {"state": "not run", "why": NO_TOOL}
+    for check in ("memcheck", "racecheck"):
+        left, before = limit - section["seconds"], log.stat().st_size if log.exists() else 0
+        share = left / 2 if check == "memcheck" else left
+        command = [tool, "--tool", check, f"--error-exitcode={FOUND}", "--report-api-errors=no"]
+        command += [*pytest("sanitizer", 0, share), "--outcomes", str(work / check)]
+        code, seconds = limited(command, log, share, environment)
+        with log.open("rb") as said:
+            said.seek(before)
+            summaries = SUMMARY.findall(said.read().decode(errors="replace"))
+        errors = sum(int(first or second) for first, second in summaries) if summaries else None
+        section["figures"][check] = {"errors": errors, "exit_code": code, "took": seconds}
+        section["seconds"] += seconds
+        if code is None and section["state"] == "done":
+            section |= {"state": "stopped", "why": f"{check} after {share:.0f} s"}
+        if code or errors or (code == 0 and errors is None):
+            section |= {"state": "failed", "why": f"{check}: {errors} errors, {ending(code or 0)}; see log.txt"}
+    return section
+
+
+def ending(code: int) -> str:
+    """How a process ended."""
+    return f"died of {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

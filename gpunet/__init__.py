@@ -12,12 +12,18 @@ True
 from __future__ import annotations
 
 import importlib
+import os
 
 TYPE_CHECKING = False  # as typing's, which takes longer to import than all that the command line needs to hear Ctrl-C
 if TYPE_CHECKING:
     from typing import Any
 
 __version__ = "0.1.0"
+
+# In a checkout cli/ and datasets/ lie beside this folder, and are gpunet.cli and gpunet.datasets as when installed.
+_BESIDE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+if os.path.isfile(os.path.join(_BESIDE, "datasets", "entries.py")):
+    __path__.append(_BESIDE)
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {

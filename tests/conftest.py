@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import types
 from pathlib import Path
 
@@ -20,6 +21,21 @@ from gpunet.backend.strict import StrictBackend
 RTOL = {"float32": 2e-6, "float64": 5e-15}
 
 
+_asked: list[bool] = [False]  # whether -m asks for the tests marked gpu
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _asked[0] = bool(re.search(r"(?<!not )\bgpu\b", config.option.markexpr))
+
+
+def need_gpu() -> None:
+    """Skip a test where no GPU can be used; where -m gpu has asked for such tests, it has failed."""
+    if reason := why_no_gpu():
+        if _asked[0]:
+            pytest.fail(f"no GPU can be used: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
 def stand_in() -> types.ModuleType:
     """A pretend GPU in CuPy's place: CupyBackend's dispatch, and its kernels compiled for the host by g++."""
     from tests.cuda.host_module import why_not
@@ -33,8 +49,8 @@ def stand_in() -> types.ModuleType:
 def make_backend(name: str) -> Backend:
     if name == "numba" and (reason := why_no_numba()):
         pytest.skip(reason)
-    if name == "cupy" and (reason := why_no_gpu()):
-        pytest.skip(reason)
+    if name == "cupy":
+        need_gpu()
     return {
         "numpy": lambda: get_backend("numpy"),
         "numba": lambda: get_backend("cpu"),

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunet.backend import why_no_gpu
 from gpunet.bench import conv, entrants, lowrank, train
 from gpunet.bench.entrants import GPU, Entrant
 from gpunet.bench.ratios import read
+
+from .conftest import need_gpu
 
 ROOT = Path(__file__).parents[1]
 TINY = train.Case("tiny", (6, 12, 3), 8, 30, 44)
@@ -149,10 +150,10 @@ def test_the_groups_run(tmp_path):
     assert all(ratio.ratio > 0 and ratio.seconds < 0.1 for ratio in steps.values())
 
 
-@pytest.mark.skipif(why_no_gpu() is not None, reason=why_no_gpu() or "")
 @pytest.mark.gpu
 @pytest.mark.parametrize("entrant", [each for each in entrants.TRAINING if each.device == GPU], ids=str)
 def test_everybody_trains_on_the_gpu(entrant):
+    need_gpu()
     if why := entrant.why_not():
         pytest.skip(why)
     contestant = entrants.training(entrant, TINY, *data(6))

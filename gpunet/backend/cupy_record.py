@@ -49,8 +49,8 @@ class Recording:
         self._launch(self._stream)
 
     def dot(self) -> str:
-        """The graph in Graphviz's language, a node each kernel, copy or fill."""
-        return str(self._graph.debug_dot_str(1))  # 1: with all that CUDA tells of a node
+        """The graph in Graphviz's words, with each node's kind and kernel: cudaGraphDebugDotPrint, verbose."""
+        return str(self._graph.debug_dot_str(1))
 
 
 class CupyRecord(Backend):

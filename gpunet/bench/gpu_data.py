@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,8 +45,14 @@ def made(samples: int, shape: tuple[int, ...], seed: int = 0) -> tuple[NDArray[n
 def pictures(name: str, samples: int, features: int | None = None) -> tuple[str, Any, Any]:
     """(where from, x uint8, labels): the training images of "mnist" or "cifar10", or as many made ones of their shape.
 
-    samples, features: the first so many.
+    samples, features: the first so many. Read or made once in a process: nobody writes into them.
     """
+    return _pictures(name, samples, features, os.environ.get("GPUNET_DATA"))
+
+
+@lru_cache(maxsize=4)
+def _pictures(name: str, samples: int, features: int | None, folder: str | None) -> tuple[str, Any, Any]:
+    """Of `pictures`; folder: where data sets lie, which load finds by itself."""
     from gpunet.datasets import load
 
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +14,13 @@ from gpunet.timing import Times, interleave
 
 LEAST = 0.05  # seconds of a timed call
 MOST = 5000  # steps of a timed call
+# Errors after which no work of the process runs on the GPU any more, in the words of CUDA's runtime, driver, PyTorch.
+STICKY = re.compile(
+    "(cudaError|CUDA_ERROR_)_?(illegal_?address|misaligned_?address|launch_?fail|launch_?timeout|assert"
+    "|illegal_?instruction|invalid_?pc|invalid_?address_?space|hardware_?stack_?error|ecc_?uncorrectable|contained"
+    "|tensor_?memory_?leak|mps_?client_?terminated|external_?device)"
+    "|CUDA error: (an illegal|misaligned|unspecified launch|device-side assert|the launch timed out)", re.IGNORECASE
+)  # fmt: skip
 UNLEARNED = 1.1  # a final loss above so many times the first one means that the steps were no training
 
 
@@ -61,7 +70,7 @@ class Race:
 def race(makers: Mapping[str, Callable[[], Contestant]], rounds: int, first: int) -> Race:
     """Make, warm up with `first` steps, measure how many take LEAST seconds, then time all in turn.
 
-    Raises nothing for a contestant that fails: it is left out, with the reason.
+    A contestant that fails is left out with the reason, its traceback printed; `sticky` errors are raised.
     """
     result, ready = Race(), {}
     for name, make in makers.items():
@@ -71,7 +80,7 @@ def race(makers: Mapping[str, Callable[[], Contestant]], rounds: int, first: int
             result.first_loss[name] = made.loss()
             ready[name] = (made, _enough(made, first))
         except Exception as error:  # whatever a rival raises
-            result.failed[name] = reason(error)
+            result.failed[name] = told(error)
     runs = {name: partial(made.run, steps) for name, (made, steps) in ready.items()}
     times = interleave(runs, rounds, pause=0)  # no thread pools to wait for, and the clocks stay up
     result.times = Times({name: [s / ready[name][1] for s in each] for name, each in times.seconds.items()})
@@ -87,6 +96,25 @@ def _enough(made: Contestant, first: int) -> int:
     began = time.perf_counter()
     made.run(first)
     return max(1, min(MOST, round(first * LEAST / max(1e-9, time.perf_counter() - began))))
+
+
+def told(error: Exception) -> str:
+    """Its `reason`, once the traceback is printed; a `sticky` one is raised, since all after it would fail, too."""
+    if sticky(error):
+        raise error
+    traceback.print_exception(error)
+    return reason(error)
+
+
+def sticky(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is an error after which nothing of this process runs on the GPU any more."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if STICKY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What a part of benchmarks/gpu_check.sh is told, and what it says about the figures that it should reach."""
+"""What a section of benchmarks/gpu_check.sh is told, and what it says about the figures that it should reach."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Document = dict[str, Any]
 class Setup:
     """Where to run; small: sizes that any CPU does in a second, to find mistakes; compiled: torch.compile, too.
 
-    save: called with what there is so far, since a part may be stopped before its end.
+    save: called with what there is so far, since a stage may be stopped before its end. draw: called with the title
+    and the dot text of a recorded graph.
     """
 
     backend: Backend
@@ -23,10 +24,16 @@ class Setup:
     small: bool = False
     compiled: bool = True
     save: Callable[[Document], None] = lambda document: None
+    draw: Callable[[str, str], None] = lambda title, dot: None
 
     def size(self, full: int, small: int) -> int:
         """A size, or the one of a small run."""
         return small if self.small else full
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is one."""
+        return self.backend.name.startswith("cuda")
 
 
 def target(what: str, value: float | None, bound: float, at_least: bool = True) -> Document:

@@ -56,19 +56,23 @@ def classes(backend: Backend, x: NDArray[np.uint8], y: NDArray[Any], k: int) -> 
 
 
 def stack(backend: Backend, shape: tuple[int, int, int], k: int) -> Problem:
-    """A stack of tall matrices, the k leading triples of each; σ_j ~ j^-0.7, nearly."""
-    short = shape[2]
+    """A stack of tall matrices, the k leading triples of each; σ_j ~ j^-0.7, nearly.
+
+    Rivals that take one matrix after the other are given one, and their time is multiplied.
+    """
+    many, _, short = shape
     rng = stream(0, DATA)
     decay = (np.arange(1, short + 1) ** -0.7).astype(np.float32)
     mix = np.linalg.qr(rng.standard_normal((short, short)))[0].astype(np.float32)
     a = (rng.standard_normal(shape, dtype=np.float32) * decay) @ mix
     on_device = backend.asarray(a)
     entries = {"gpunet": ours(backend, lambda: svd(on_device, k, device=backend), lambda f: f.vt.swapaxes(-1, -2))}
-    entries |= in_torch(backend, [a], k)
+    entries |= in_torch(backend, [a], k, share=many)
     entries |= in_cupy(
         backend,
-        lambda xp: xp.linalg.svd(on_device, full_matrices=False),
+        lambda xp: xp.linalg.svd(on_device[:1], full_matrices=False),
         lambda found: found[2][:, :k].swapaxes(-1, -2),
+        share=many,
     )
     grams = np.stack([one.T.astype(np.float64) @ one for one in a])
     return entries, judge_of(grams)

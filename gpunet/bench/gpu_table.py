@@ -1,4 +1,4 @@
-"""The parts of benchmarks/gpu_check.sh as a page of text."""
+"""The sections of benchmarks/gpu_check.sh as a page of text."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ Section = Mapping[str, Any]
 
 
 def page(sections: Mapping[str, Section]) -> str:
-    """Tables of all parts in the order given, what failed, and the targets last."""
+    """Tables of all sections in the order given, what failed, and the targets last."""
     lines: list[str] = []
     for name, section in sections.items():
         figures, state = section.get("figures") or {}, section.get("state", "")
         took = f" ({section['seconds']:.0f} s)" if section.get("seconds") else ""
         source = f", data: {section['data']}" if section.get("data") else ""
         lines.append(f"\n== {name}: {state}{took}{source}{': ' + section['why'] if section.get('why') else ''}")
-        lines += _part(name, figures)
+        lines += _section(name, figures)
     lines += ["\n== targets", *_targets(sections)]
     return "\n".join(lines).strip()
 
 
-def _part(name: str, figures: Mapping[str, Any]) -> list[str]:
+def _section(name: str, figures: Mapping[str, Any]) -> list[str]:
     if name == "svd-dnn":
         return _grid(
             ("net", "first s", "again s", "s/epoch", "cut s", "accuracy"),
@@ -33,12 +33,42 @@ def _part(name: str, figures: Mapping[str, Any]) -> list[str]:
         return _decompositions(figures)
     if name == "devices":
         return _devices(figures.get("rows", []))
-    if name in ("conv", "train-tf32"):
-        return [line for label, race in figures.items() for line in (f"-- {label}", *_race(race))]
+    if name == "kernels":
+        return _kernels(figures)
+    if name.startswith("step-"):
+        return _step(figures)
     if "race" in figures:
         return [*_race(figures["race"]), *_floor(figures)]
+    if batches := {name: race for name, race in figures.items() if "batch " in name and isinstance(race, Mapping)}:
+        return [line for label, race in batches.items() for line in (f"-- {label}", *_race(race))]
     lines = [f"{key}: {value}" for key, value in figures.items() if not isinstance(value, (dict, list))]
-    return lines + [", ".join(f"{key} {value}" for key, value in gpu.items()) for gpu in figures.get("gpus", [])]
+    lines += [f"{key}: {', '.join(f'{part:.3g}' for part in value)}" for key, value in figures.items()
+              if isinstance(value, list) and value and all(isinstance(part, float) for part in value)]  # fmt: skip
+    lines += [", ".join(f"{key} {value}" for key, value in gpu.items()) for gpu in figures.get("gpus", [])]
+    return lines + [f"FAILED {each[:200]}" for each in figures.get("failures", [])[:40]]
+
+
+def _step(figures: Mapping[str, Any]) -> list[str]:
+    """Microseconds of each way, and each recording: its nodes and, most frequent first, their kernels."""
+    lines = [
+        f"{name}: {figures[name]['microseconds_per_step']:.1f} µs" for name in ("graph", "eager") if name in figures
+    ]
+    for each in figures.get("recordings", ()):
+        kernels = ", ".join(f"{count}× {name[:60]}" for name, count in each["kernels"].items())
+        lines.append(
+            f"batch {each['batch']}, {each['steps_per_launch']} to a launch: {each['nodes']} nodes, of which "
+            f"{each['copies_and_fills']} copies and fills; {kernels}"
+        )
+    return lines
+
+
+def _kernels(figures: Mapping[str, Any]) -> list[str]:
+    lines = [f"{key}: {value}" for key, value in figures.items() if isinstance(value, str)]
+    for label, rows in figures.items():
+        if isinstance(rows, list):
+            cells = [(each["kernel"][:70], f"{each['calls']:.2f}", f"{each['microseconds']:.2f}") for each in rows]
+            lines += [f"-- {label}", *_grid(("", "a step", "µs"), cells)]
+    return lines
 
 
 def _race(race: Mapping[str, Any]) -> list[str]:
@@ -53,7 +83,8 @@ def _race(race: Mapping[str, Any]) -> list[str]:
             continue
         taken = row["microseconds_per_step"]
         over = f"{taken / torch:.3f}" if torch else "–"
-        rows.append((name, f"{taken:.1f}", f"{row['steps_per_second']:,.0f}", over, f"{row['loss_at_first']:.5f}"))
+        first = f"{row['loss_at_first']:.5f}" if "loss_at_first" in row else "–"
+        rows.append((name, f"{taken:.1f}", f"{1e6 / taken:,.0f}", over, first))
     return _grid(("", "µs/step", "steps/s", "over torch eager", "first loss"), rows)
 
 
@@ -65,8 +96,6 @@ def _floor(figures: Mapping[str, Any]) -> list[str]:
             f"floor: {floor['bytes'] / 1e6:.1f} MB at {floor['bytes_per_second'] / 1e12:.2f} TB/s are "
             f"{floor['bytes_microseconds']:.1f} µs; graph over its products alone: {_short(over)}"
         )
-    if stages := figures.get("stages_microseconds"):
-        lines.append("left out, µs saved: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()))
     return lines
 
 

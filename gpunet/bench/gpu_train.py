@@ -18,13 +18,14 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.bench import torch_rival
-from gpunet.bench.gpu_race import Contestant, Race, race
+from gpunet.bench.gpu_race import Contestant, race
 from gpunet.bench.train import Case, products_of_a_step
 from gpunet.errors import RunError
 from gpunet.timing import Times
 from gpunet.train import Trainer
 
 RATE = 3e-4
+FIRST = 100  # steps before anything is timed, after which all losses are compared
 RIVALS = ("torch", "torch.compile", "torch.compile, capturable Adam")
 
 
@@ -45,15 +46,23 @@ def ours(
     def run(steps: int) -> None:
         rows, step = trainer.line_up(order), trainer.stepper()
         with backend.session():
-            for turn in range(steps):
+            turn = 0
+            while turn < steps:
                 if turn % whole == 0:
                     trainer.tally.reset()
-                step(data, rows, batch)
+                turn += step(data, rows, batch, min(whole - turn % whole, steps - turn))
             backend.synchronize()
         if graphs == "auto" and trainer.graphs.reason:
             raise RunError(f"steps were not recorded: {trainer.graphs.reason}")
 
-    return Contestant(run, lambda: trainer.evaluate(data)["loss"])
+    return Contestant(run, lambda: trainer.evaluate(data)["loss"], keeps=trainer)
+
+
+def forking(backend: Backend) -> Backend:
+    """A backend for the same GPU whose recordings have a branch, whatever GPUNET_FORK says."""
+    own = get_backend(backend.name)
+    own.forks = True
+    return own
 
 
 def in_torch(
@@ -88,19 +97,12 @@ def torch_network(case: Case) -> Any:
     return network
 
 
-def compare(
-    case: Case,
-    backend: Backend,
-    x: Any,
-    y: Any,
-    rounds: int,
-    first: int = 100,
-    compiled: bool = True,
-    capturable: bool = False,
-) -> Race:
-    """Everybody on x uint8 (samples, features), y: names as in the figures; "products" are the step's alone.
+def contestants(
+    case: Case, backend: Backend, x: Any, y: Any, compiled: bool = True, capturable: bool = False
+) -> dict[str, Callable[[], Contestant]]:
+    """Makers of everybody on x uint8 (samples, features), y: names as in the figures, PyTorch's compiled ones last.
 
-    capturable: torch.compile also with the Adam that PyTorch makes for graphs.
+    "products" are the step's alone. capturable: torch.compile also with the Adam that PyTorch makes for graphs.
     """
     order = np.random.default_rng(1).permutation(len(x))
     net = partial(layers, case)
@@ -118,15 +120,15 @@ def compare(
             makers["torch.compile"] = lambda: rival(torch_network(case), compiled=True)
             if capturable:
                 makers[RIVALS[2]] = lambda: rival(torch_network(case), compiled=True, capturable=True)
-    return race(makers, rounds, first)
+    return makers
 
 
 def times_and_losses(
     case: Case, backend: Backend, x: Any, y: Any, rounds: int, compiled: bool
 ) -> tuple[Times, dict[str, float]]:
-    """Of `compare`: times of `case.steps` steps, and the losses; RunError where a contestant failed."""
+    """Of everybody's race: times of `case.steps` steps, and the losses; RunError where a contestant failed."""
     case = replace(case, batch=min(case.batch, len(x)))
-    found = compare(case, backend, x, y, rounds, compiled=compiled)
+    found = race(contestants(case, backend, x, y, compiled), rounds, FIRST)
     for name, why in found.failed.items():
         raise RunError(f"{case.name}, {name}: {why}")
     times = {name: [case.steps * s for s in each] for name, each in found.times.seconds.items()}

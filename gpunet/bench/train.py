@@ -135,8 +135,8 @@ def compare(
 ) -> tuple[Times, dict[str, float]]:
     """Times of `case.steps` steps of all contestants, and the loss that each reached: all must have learned the same.
 
-    On a CPU: "products", "numpy", "numba" unless device is "numpy", "torch". On a GPU see `gpu_train.compare`: whole
-    batches only, "products", "eager", "graph", "torch", and if asked for "torch.compile".
+    On a CPU: "products", "numpy", "numba" unless device is "numpy", "torch". On a GPU whole batches only, see
+    `gpu_train.contestants`: "products", "eager", "graph", "torch", and if asked for "torch.compile".
     """
     backend = get_backend(device)
     x, y = data_for(case)

@@ -166,9 +166,17 @@ class Graph:
         self.uploads += 1
 
     def debug_dot_str(self, flags: int = 0) -> str:
-        nodes = [f'"{i}" [label="{what}"];' for i, (what, _) in enumerate(self.nodes)]
-        edges = [f'"{before}" -> "{i}";' for i, after in enumerate(self.after) for before in sorted(after)]
-        return "\n".join(["digraph {", *nodes, *edges, "}"])
+        """As cudaGraphDebugDotPrint with flag 1: every node a kernel of its name."""
+        nodes = (
+            f'"graph_1_node_{i}"[style="bold" shape="record" label="{{KERNEL\n'
+            rf"| {{ID | {i} (topoId: {i}) | {what}\<\<\<1,1,0\>\>\>}}" + '\n}"];\n'
+            for i, (what, _) in enumerate(self.nodes)
+        )
+        edges = (
+            f'"graph_1_node_{before}" -> "graph_1_node_{i}";\n' for i, each in enumerate(self.after) for before in each
+        )
+        inside = f'label="graph_1" graph[style="dashed"];\n{"".join(nodes)}{"".join(edges)}'
+        return f"digraph dot {{\nsubgraph cluster_1 {{\n{inside}}}\n}}\n"
 
 
 class Device:

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.backend import why_no_gpu
 from gpunet.backend.cublaslt import CublasLt
 from gpunet.backend.cuda_facts import gpu_facts
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.errors import CaptureError, MemoryFullError
 
-from ..conftest import RTOL
+from ..conftest import RTOL, need_gpu
 from .host_module import why_not
 from .pretend import pretend
 
 
 @pytest.fixture(params=["pretend", pytest.param("cupy", marks=pytest.mark.gpu)])
 def backend(request):
-    reason = why_not() if request.param == "pretend" else why_no_gpu()
-    if reason:
+    if request.param == "cupy":
+        need_gpu()
+    elif reason := why_not():
         pytest.skip(reason)
     return CupyBackend(module=pretend() if request.param == "pretend" else None)
 
@@ -84,8 +84,7 @@ def test_a_diverged_product_looks_diverged(backend, dtype):
 
 @pytest.mark.gpu
 def test_tf32_is_coarser_and_off_by_itself(rng):
-    if reason := why_no_gpu():
-        pytest.skip(reason)
+    need_gpu()
     backend = gn.get_backend("cuda")
     a, b = (rng.normal(size=(256, 256)).astype("float32") for _ in range(2))
     errors = []

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from gpunet.backend import Backend, cusolver, get_backend, why_no_gpu
+from gpunet.backend import Backend, get_backend
+
+from ..conftest import need_gpu
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,17 @@ class GPU:
 @pytest.fixture(params=["pretend", pytest.param("real", marks=pytest.mark.gpu)])
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[GPU]:
     if request.param == "real":
-        if reason := why_no_gpu():
-            pytest.skip(reason)
+        need_gpu()
         import cupy
 
         yield GPU(True, cupy.cuda.runtime.getDeviceCount())
         return
     from tests.cuda.host_module import why_not
-    from tests.cuda.pretend import pretend
+    from tests.gpu.stand_in import install
 
     if reason := why_not():
         pytest.skip(reason)
-    stand_in = pretend(devices=2)
-    monkeypatch.setitem(sys.modules, "cupy", stand_in)
-    # What cuSOLVER does beyond cupy.linalg: the same by LAPACK.
-    monkeypatch.setattr(cusolver, "gesvda", lambda a, rank: [each[..., :rank] for each in _triples(stand_in, a)])
-    monkeypatch.setattr(cusolver, "syev_batched", lambda a: None)
+    monkeypatch.setitem(sys.modules, "cupy", None)  # and as it was, at the end
+    stand_in = install(monkeypatch.setattr)
     yield GPU(False, 2)
     stand_in.machine.check_guards()
-
-
-def _triples(cp, a):
-    u, s, vt = cp.linalg.svd(a, full_matrices=False)
-    return u, s, vt.swapaxes(-1, -2)

@@ -1,25 +1,216 @@
-"""benchmarks/gpu_check.sh itself: one process a part, each with a time limit, and what is left of those that fail."""
+"""benchmarks/gpu_check.sh itself: a process for each stage, and what is left of those that hang, die or are stopped."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
+from gpunet.backend import why_no_gpu
+from tests import conftest
+from tests.cuda.host_module import why_not
+
 ROOT = Path(__file__).parents[2]
+# What a machine with a GPU may lack; sitecustomize.py is the first that its interpreters read.
+ABSENT = ("pooch", "platformdirs", "array_api_strict", "optuna", "sqlalchemy", "alembic", "pg8000")
+BLOCK = f"import sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
+SANITIZER = """#!/bin/sh
+while [ "${1#-}" != "$1" ] || [ "${1%check}" != "$1" ]; do shift; done
+"$@" && echo "========= ERROR SUMMARY: 0 errors"
+"""
+needs_compiler = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 
-def gpu_process():
-    spec = importlib.util.spec_from_file_location("gpu_process", ROOT / "benchmarks" / "gpu_process.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch):
+    """Scripts of benchmarks/ can be imported."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+
+
+def environment(tmp_path, **more):
+    (tmp_path / "site").mkdir(exist_ok=True)
+    (tmp_path / "site" / "sitecustomize.py").write_text(BLOCK)
+    path = os.pathsep.join(map(str, (tmp_path / "site", ROOT, ROOT / "benchmarks")))
+    own = ("PYTEST_", "CUPY_", "TORCHINDUCTOR_", "TRITON_")  # PyTorch sets its own where it is imported
+    found = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return found | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "GPUNET_DATA": "", "OUT": ""} | more
+
+
+def pretended(tmp_path, *options, **more):
+    """check.py, the script on the pretend GPU: what it said and its exit code, the sections."""
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("check.py")),
+        str(out),
+        "--small",
+        "--rounds",
+        "1",
+        *options,
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=environment(tmp_path, **more)
+    )
+    return done, read(out / "cuda.json")
+
+
+def read(file):
+    return {name.removeprefix("gpu "): each for name, each in json.loads(file.read_text())["sections"].items()}
+
+
+@needs_compiler
+def test_every_stage(tmp_path):
+    """Without the packages that a machine with a GPU may lack."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "compute-sanitizer").write_text(SANITIZER)
+    (tmp_path / "bin" / "compute-sanitizer").chmod(0o755)
+    done, sections = pretended(tmp_path, PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert done.returncode == 0, done.stdout + (tmp_path / "out" / "log.txt").read_text()[-4000:]
+    assert {section["state"] for section in sections.values()} == {"done"}
+    assert {"versions", "facts", "step-64", "tests", "train-64", "svd-stack", "svd-dnn", "sanitizer", "other-tests",
+            "train-tf32"} <= sections.keys()  # fmt: skip
+    assert sections["facts"]["figures"]["graphs"] == "on"
+    for recorded in sections["step-64"]["figures"]["recordings"]:
+        assert recorded["batch"] == 20
+        assert recorded["kernels"]["adam_f32"] == recorded["steps_per_launch"]
+    assert "digraph" in (tmp_path / "out" / "graphs.txt").read_text()
+    assert {"products", "eager", "graph"} <= sections["train-64"]["figures"]["race"].keys()
+    assert sections["train-64"]["provenance"]["gpu"] == "Pretend GPU"
+    assert sections["sanitizer"]["figures"]["memcheck"]["errors"] == 0
+    outcomes = [json.loads(line) for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()]
+    assert [(each["stage"], each["test"].partition("::")[2], each["outcome"]) for each in outcomes] == [
+        ("tests", "test_another_stream_is_in_order_too[pretend]", "passed"), ("tests", "test_facts[pretend]", "passed"),
+        ("other-tests", "test_peak_memory_grows_with_what_is_held[pretend]", "passed"),
+    ]  # fmt: skip
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names <= {"cuda.json", "log.txt", "tests.jsonl", "graphs.txt", "cupycache.tgz"}
+    assert (
+        done.stdout.index("look versions: done") < done.stdout.index("== svd-stack") < done.stdout.index("== targets")
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("fault", "state", "why", "said"),
+    [
+        ("hang", "stopped", "after 7 s", "in hang\n"),
+        ("hang_in_c", "stopped", "after 7 s", "-- faulty"),
+        ("die", "failed", "died of SIGSEGV", "Segmentation fault"),
+        ("lose", "failed", "RuntimeError: cudaErrorIllegalAddress", "in lose\n"),
+    ],
+)
+def test_a_stage_that_goes_wrong_costs_itself(tmp_path, fault, state, why, said):
+    began = time.monotonic()
+    done, first = pretended(tmp_path, "--stages", "svd,experiments", FAULT=fault)
+    assert done.returncode == 1
+    assert time.monotonic() - began < 30
+    assert first["before"]["state"] == first["later"]["state"] == "done"
+    assert first["faulty"]["state"] == state
+    assert first["faulty"]["why"].startswith(why)
+    assert first["faulty"]["figures"] == ({} if fault == "lose" else {"half": 1})
+    assert first["after"]["state"] == ("not run" if state == "stopped" else "done")  # in another process
+    assert said in (tmp_path / "out" / "log.txt").read_text()
+    with tarfile.open(tmp_path / "out" / "cupycache.tgz") as tar:
+        assert tar.getnames() == ["cupy/kernel.cubin"]
+    if fault != "hang":
+        return
+    (tmp_path / "first").mkdir()
+    for path in (tmp_path / "out").iterdir():
+        path.rename(tmp_path / "first" / path.name)
+    done, second = pretended(
+        tmp_path, "--stages", "svd,experiments", "--continue", str(tmp_path / "first"), FAULT="measured"
+    )
+    assert done.returncode == 0, done.stdout
+    assert {name: section["state"] for name, section in second.items()} == dict.fromkeys(first, "done")
+    assert second["before"] == first["before"]
+    assert second["later"] == first["later"]
+    assert second["after"]["figures"]["begun"] < second["faulty"]["figures"]["begun"]  # where it was stopped comes last
+
+
+TESTS = """
+import os, signal, time
+def test_good(): pass
+def test_lost(): raise RuntimeError("outer") from RuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+def test_after_it(): pass
+def test_dead(): os.kill(os.getpid(), signal.SIGKILL)
+def test_after_that(): assert 1 == 2, "and no more"
+"""
+HANGING = "import time\ndef test_first(): pass\ndef test_hangs(): time.sleep(100)\n"
+
+
+def run_tests(tmp_path, monkeypatch, text, limit=30.0, workers=1):
+    """The section of a stage of tests with this file, and the lines that it left."""
+    import gpu_process
+
+    (tmp_path / "test_made.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n")
+    for name in ("out", "work"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    monkeypatch.setattr(gpu_process, "CHOSEN", {"tests": [str(tmp_path / "test_made.py")]})
+    monkeypatch.setattr(gpu_process, "EXPRESSION", "not gpu")
+    monkeypatch.setattr(gpu_process, "WORKERS", workers)
+    monkeypatch.setattr(gpu_process, "POLITE", 2.0)
+    surroundings = environment(tmp_path) | gpu_process.surroundings() | {"PYTHONDONTWRITEBYTECODE": "1"}
+    section = gpu_process.tests("tests", tmp_path / "out", tmp_path / "work", limit, surroundings)
+    return section, gpu_process.read_outcomes(tmp_path / "out" / "tests.jsonl")
+
+
+def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
+    pytest.importorskip("xdist")
+    section, outcomes = run_tests(tmp_path, monkeypatch, TESTS)
+    assert {name.partition("::")[2]: each["outcome"] for name, each in outcomes.items()} == {
+        "test_good": "passed", "test_lost": "failed", "test_after_it": "passed", "test_dead": "failed",
+        "test_after_that": "failed",
+    }, (tmp_path / "out" / "log.txt").read_text()  # fmt: skip
+    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 2, 3)
+    lost, dead, last = (each["why"] for each in outcomes.values() if each["outcome"] == "failed")
+    assert lost == "RuntimeError: outer"
+    assert "crashed while running" in dead
+    assert "and no more" in last
+    assert (tmp_path / "out" / "log.txt").read_text().count("replacing crashed worker") == 2
+    # Going on, what passed is not run again.
+    section, outcomes = run_tests(tmp_path, monkeypatch, TESTS.replace("1 == 2", "True"), workers=0)
+    assert len((tmp_path / "out" / "tests.jsonl").read_text().splitlines()) > len(outcomes)
+    assert sum(line.count("test_good") for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()) == 1
+
+
+def test_tests_that_are_stopped_leave_what_they_told(tmp_path, monkeypatch):
+    section, outcomes = run_tests(tmp_path, monkeypatch, HANGING, limit=8.0, workers=0)
+    assert (section["state"], section["why"]) == ("stopped", "after 8 s")
+    assert section["figures"]["passed"] == 1
+    assert [name.partition("::")[2] for name in outcomes] == ["test_first"]
+    assert "KeyboardInterrupt" in (tmp_path / "out" / "log.txt").read_text()  # and where it hung
+
+
+@pytest.mark.parametrize(
+    ("memcheck", "racecheck", "state", "why"),
+    [
+        ("echo ERROR SUMMARY: 0 errors", "echo RACECHECK SUMMARY: 0 hazards displayed", "done", ""),
+        ("echo ERROR SUMMARY: 3 errors; exit 99", "echo RACECHECK SUMMARY: 0 hazards", "failed", "memcheck: 3 errors"),
+        ("echo ERROR SUMMARY: 0 errors", "echo RACECHECK SUMMARY: 2 hazards; exit 99", "failed", "racecheck: 2 errors"),
+        ("echo ERROR SUMMARY: 0 errors", "echo nothing", "failed", "racecheck: None errors"),
+        ("echo ERROR SUMMARY: 0 errors; exit 1", "echo RACECHECK SUMMARY: 0 hazards", "failed", "memcheck: 0 errors"),
+        ("sleep 60", "echo RACECHECK SUMMARY: 0 hazards", "stopped", "memcheck after 1 s"),
+    ],
+)  # fmt: skip
+def test_the_sanitizers_verdict(tmp_path, monkeypatch, memcheck, racecheck, state, why):
+    import gpu_process
+
+    monkeypatch.setattr(gpu_process, "POLITE", 0.2)
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(f"#!/bin/bash\nif [ $2 = memcheck ]; then {memcheck}; else {racecheck}; fi\n")
+    tool.chmod(0o755)
+    surroundings = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    section = gpu_process.sanitizer(tmp_path, tmp_path, 2.0, surroundings)
+    assert section["state"] == state
+    assert section["why"].startswith(why)
+    assert section["figures"].keys() == {"memcheck", "racecheck"}
 
 
 def alive(process):
@@ -30,10 +221,13 @@ def alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
-def test_a_process_that_hangs_is_stopped_with_its_children(tmp_path):
+def test_a_process_that_hangs_is_stopped_with_its_children(tmp_path, monkeypatch):
+    import gpu_process
+
+    monkeypatch.setattr(gpu_process, "POLITE", 0.5)
     log = tmp_path / "log"
-    command = ["bash", "-c", "sleep 60 & echo $!; wait"]
-    code, seconds = gpu_process()._limited(command, log, 1.0, dict(os.environ))
+    command = ["bash", "-c", "trap '' INT; sleep 60 & echo $!; wait"]
+    code, seconds = gpu_process.limited(command, log, 1.0, dict(os.environ))
     assert code is None
     assert 0.9 < seconds < 10
     child = int(log.read_text())
@@ -45,53 +239,101 @@ def test_a_process_that_hangs_is_stopped_with_its_children(tmp_path):
         pytest.fail(f"process {child} lives on")
 
 
-def test_counts_of_a_test_report(tmp_path):
-    (tmp_path / "tests.xml").write_text(
-        '<testsuites><testsuite><testcase classname="a" name="good"/>'
-        '<testcase classname="a" name="bad"><failure message="assert&#10;1 == 2">…</failure></testcase>'
-        '<testcase classname="a" name="lost"><error message="no module">…</error></testcase>'
-        '<testcase classname="a" name="not"><skipped message="one GPU"/></testcase></testsuite></testsuites>'
-    )
-    assert gpu_process()._counts(tmp_path / "tests.xml") == {
-        "passed": 1, "failed": 2, "skipped": 1, "skipped_because": ["one GPU"],
-        "failures": ["a::bad: assert 1 == 2", "a::lost: no module"],
-    }  # fmt: skip
+def test_all_stages_end_in_eight_minutes():
+    import gpu_check
+
+    assert sum(gpu_check.LIMITS.values()) + gpu_check.BESIDES <= gpu_check.TOTAL == 480
+    assert gpu_check.LIMITS["look"] <= 110
+    assert gpu_check.LIMITS["tests"] <= 100
+    assert {*gpu_check.STAGES} <= {*gpu_check.LIMITS}
+    assert {*gpu_check.LIMITS} - {*gpu_check.STAGES} == {"tests", "sanitizer", "other-tests"}
+    sections = [name for stage in gpu_check.LIMITS for name in gpu_check.sections_of(stage)]
+    assert len(set(sections)) == len(sections)
 
 
-def check(tmp_path, *options, **surroundings):
+def test_the_archive_of_caches_is_small_and_taken_up_again(tmp_path, monkeypatch):
+    import gpu_check
+
+    for variable in gpu_check.CACHES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.delenv("CUPY_NVRTC_USE_PCH", raising=False)
+    found = gpu_check.surroundings(tmp_path)
+    assert (found["CUPY_NVRTC_USE_PCH"], Path(found["CUPY_CACHE_DIR"]).parent) == ("1", tmp_path)
+    monkeypatch.setenv("CUPY_NVRTC_USE_PCH", "0")
+    (tmp_path / "again").mkdir()
+    again = gpu_check.surroundings(tmp_path / "again")
+    assert again["CUPY_NVRTC_USE_PCH"] == "0"
+    monkeypatch.setattr(gpu_check, "CACHE_BYTES", 50_000)
+    for name, size in (("small", 1000), ("large", 60_000)):
+        Path(found["CUPY_CACHE_DIR"], name).write_bytes(os.urandom(size))
+    assert gpu_check.pack(found, tmp_path / "cupycache.tgz") == 2
+    written = (tmp_path / "cupycache.tgz").stat().st_mtime_ns
+    assert gpu_check.pack(found, tmp_path / "cupycache.tgz", before=2) == 2
+    assert (tmp_path / "cupycache.tgz").stat().st_mtime_ns == written  # nothing is new
+    assert (tmp_path / "cupycache.tgz").stat().st_size < 50_000
+    gpu_check.unpack(tmp_path / "cupycache.tgz", again)
+    assert [path.name for path in Path(again["CUPY_CACHE_DIR"]).iterdir()] == ["small"]
+    (tmp_path / "damaged.tgz").write_bytes(b"no archive")
+    gpu_check.unpack(tmp_path / "damaged.tgz", again)
+
+
+@pytest.mark.skipif(why_no_gpu() is None, reason="this machine has a GPU")
+def test_a_missing_gpu_fails_where_one_was_asked_for(monkeypatch):
+    monkeypatch.setattr(conftest, "_asked", [True])
+    with pytest.raises(pytest.fail.Exception, match="no GPU can be used"):
+        conftest.make_backend("cupy")
+    monkeypatch.setattr(conftest, "_asked", [False])
+    with pytest.raises(pytest.skip.Exception):
+        conftest.make_backend("cupy")
+
+
+def script(tmp_path, *options):
     command = ["bash", str(ROOT / "benchmarks" / "gpu_check.sh"), str(tmp_path / "out"), *options]
-    environment = os.environ | {"PYTHON": sys.executable, "OPENBLAS_NUM_THREADS": "1"} | surroundings
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    surroundings = environment(tmp_path, PYTHON=sys.executable, PYTHONPATH=str(tmp_path / "site"))
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=surroundings)
+
+
+def test_no_gpu_and_no_time_are_said(tmp_path):
+    done = script(tmp_path, "--device", "tpu", "--stages", "svd")
+    assert done.returncode == 1, done.stderr
+    sections = read(tmp_path / "out" / "tpu.json")
+    assert {section["state"] for section in sections.values()} == {"failed"}
+    assert "unknown device 'tpu'" in sections["svd-square"]["why"]
+    assert "== svd-square: failed" in done.stdout
+    done = script(tmp_path, "--device", "tpu", "--seconds", "1", "--stages", "svd")
+    assert done.returncode == 1
+    assert "== svd-square: not run: of 1 s none were left" in done.stdout
+
+
+def test_a_checkout_is_found_as_installed():
+    """From its folder alone, without the import hook of an editable install."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import gpunet.cli, gpunet.datasets; print(gpunet.cli.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-I", "-c", code, str(ROOT)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert Path(done.stdout.strip()) == ROOT / "cli" / "__init__.py"
+
+
+def test_a_log_without_end_is_cut(tmp_path, monkeypatch):
+    import gpu_check
+
+    monkeypatch.setattr(gpu_check, "LOG_BYTES", 300)
+    (tmp_path / "log.txt").write_text("first" + "x" * 1000 + "last")
+    gpu_check.shorten(tmp_path / "log.txt")
+    said = (tmp_path / "log.txt").read_text()
+    assert (len(said) < 300, said[:5], said[-4:]) == (True, "first", "last")
+
+
+def test_mistakes_on_its_command_line(tmp_path):
+    done = script(tmp_path, "--stages", "look,everything")
+    assert done.returncode == 2
+    assert "unknown stage everything" in done.stderr
 
 
 @pytest.mark.slow
 def test_the_script_on_a_cpu(tmp_path):
-    done = check(tmp_path, "--device", "numpy", "--small", "--rounds", "1", "--parts", "machine,svd-square,svd-stack")
+    """With the rivals that are installed; torch.compile takes its time."""
+    done = script(tmp_path, "--device", "numpy", "--small", "--rounds", "1", "--stages", "look,train,svd,rest")
+    sections = read(tmp_path / "out" / "numpy.json")
+    assert {name: section["state"] for name, section in sections.items()} == dict.fromkeys(sections, "done")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["cpu.json"]
-    sections = json.loads((tmp_path / "out" / "cpu.json").read_text())["sections"]
-    assert list(sections) == ["gpu machine", "gpu svd-stack", "gpu svd-square"]
-    for section in sections.values():
-        assert section["state"] == "done"
-        assert section["provenance"]["numpy"]
-    assert done.stdout.index("machine: done") < done.stdout.index("== svd-square") < done.stdout.index("== targets")
-
-
-@pytest.mark.slow
-def test_the_script_goes_on_after_a_part_that_fails(tmp_path):
-    """No GPU, no time left, tests that all are skipped: each is said, and the exit code tells."""
-    done = check(tmp_path, "--device", "tpu", "--parts", "machine,svd-square")
-    assert done.returncode == 1
-    sections = json.loads((tmp_path / "out" / "gpu.json").read_text())["sections"]
-    assert [section["state"] for section in sections.values()] == ["failed", "failed"]
-    assert "unknown device 'tpu'" in sections["gpu svd-square"]["why"]
-    assert "== svd-square: failed" in done.stdout
-    done = check(tmp_path, "--device", "numpy", "--seconds", "1", "--parts", "svd-square")
-    assert done.returncode == 1
-    assert "svd-square: not run" in done.stdout
-
-
-def test_mistakes_on_its_command_line(tmp_path):
-    done = check(tmp_path, "--parts", "machine,everything")
-    assert done.returncode == 2
-    assert "unknown part everything" in done.stderr

@@ -11,6 +11,7 @@ from gpunet.linalg import StreamingGram, class_pca, svd
 from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.patches import PatchDensities
 from gpunet.stacked import draw_weights, train
+from tests.conftest import need_gpu
 from tests.linalg.matrices import adversarial, check_triples, largest_angle
 
 pytestmark = pytest.mark.gpu
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture
 def gpu():
-    pytest.importorskip("cupy", reason="CuPy is not installed")
+    need_gpu()
     return get_backend("cuda")
 
 
@@ -99,3 +100,11 @@ def test_stacked_nets(gpu):
     np.testing.assert_allclose(there.course, here.course, atol=1e-8)
     for one, other in zip(here.weights, there.weights, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-7)
+
+
+@pytest.mark.parametrize("method", ["gesvdj", "gesvda", "gram", "gesvd"])
+def test_every_route_over_a_stack(gpu, method):
+    shape = (10, 30, 20) if method == "gesvdj" else (10, 300, 20)
+    stack = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    found = svd(stack, 5, method=method, device=gpu)
+    np.testing.assert_allclose(gpu.to_host(found.s), np.linalg.svd(stack, compute_uv=False)[:, :5], rtol=1e-4)

@@ -1,60 +1,89 @@
-"""The parts of benchmarks/gpu_check.sh that train: steps of the MNIST net and of ConvNets, and svd-dnn's 20 epochs."""
+"""The sections of benchmarks/gpu_check.sh that train: steps of the MNIST net and of ConvNets, svd-dnn's 20 epochs."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from gpunet.backend import Backend, get_backend
+from gpunet.backend import get_backend
 from gpunet.bench import conv, gpu_conv, gpu_data, gpu_floor, gpu_train, torch_rival
-from gpunet.bench.gpu_race import Contestant, Race, race
+from gpunet.bench.gpu_look import BATCHES, SMALL, WIDTHS
+from gpunet.bench.gpu_race import Race, race
 from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.bench.train import Case
 
-WIDTHS, SMALL = (784, 512, 256, 10), (60, 16, 8, 10)
-BATCHES = (64, 256, 2048)
 OVER_EAGER = {64: 3.0, 256: 3.0, 2048: 1.0}  # a graph's speed over PyTorch's
 OVER_COMPILED = {64: 1.2, 256: 1.2, 2048: 1.0}
 SAME = 1e-2  # how far apart, relatively, the losses of ours and PyTorch's may be after the same first steps
 
 
 def training(setup: Setup, batch: int) -> Document:
-    """Everybody's steps, the floor under them, what a step is made of, and the CPU."""
+    """Everybody's steps but the compiled ones, and the floor under them."""
     _torch_tf32(False)
     where, case, x, y = _case(setup, batch)
-    # the second way of compiling Adam once only: it costs the same at every batch size
-    raced = gpu_train.compare(
-        case, setup.backend, x, y, setup.rounds, setup.size(100, 3), setup.compiled, batch == BATCHES[0]
-    )
+    makers = gpu_train.contestants(case, setup.backend, x, y, compiled=False)
+    raced = race(makers, setup.rounds, _first(setup))
     figures: Document = {"race": raced.figures()}
-    found = {"data": where, "figures": figures, "targets": _targets(raced, batch)}
+    over = target("graph over PyTorch eager", raced.speed_up("graph", ["torch"]), OVER_EAGER[batch])
+    found = {"data": where, "figures": figures, "targets": [over, *_checks(raced, "")]}
     setup.save(found)
     figures["floor"] = _floor(setup, case, raced)
-    figures["stages_microseconds"] = gpu_floor.stages(case, setup.backend, x, y, setup.size(200, 2))
-    setup.save(found)
-    order = np.random.default_rng(1).permutation(len(x))
+    return found
 
-    def on_host(backend: Backend) -> Callable[[], Contestant]:
-        return lambda: gpu_train.ours(lambda: gpu_train.layers(case), backend, x, y, order, case.batch, "off")
 
-    host = {backend.kernels: on_host(backend) for backend in map(get_backend, ("numpy", "cpu"))}
-    figures["race"] |= race(host, 3, setup.size(20, 2)).figures()
+def compiled(setup: Setup, batch: int, capturable: bool = False) -> Document:
+    """The graph beside torch.compile, whose warm-up may take all the time there is; capturable: see `contestants`."""
+    _torch_tf32(False)
+    where, case, x, y = _case(setup, batch)
+    rival = gpu_train.RIVALS[2 if capturable else 1]
+    made = gpu_train.contestants(case, setup.backend, x, y, setup.compiled, capturable)
+    if rival not in made:
+        return {"data": "", "figures": {"not measured": f"without {rival}"}, "targets": []}
+    raced = race({name: made[name] for name in ("graph", rival) if name in made}, setup.rounds, _first(setup))
+    over = target("graph over torch.compile", raced.speed_up("graph", [rival]), OVER_COMPILED[batch])
+    return {"data": where, "figures": {"race": raced.figures()}, "targets": [over]}
+
+
+def on_host(setup: Setup) -> Document:
+    """The same steps on the CPU."""
+    found: Document = {"data": "", "figures": {}, "targets": []}
+    for batch in BATCHES:
+        found["data"], case, x, y = _case(setup, batch)
+        order, net = np.random.default_rng(1).permutation(len(x)), partial(gpu_train.layers, case)
+        host = {
+            backend.kernels: partial(gpu_train.ours, net, backend, x, y, order, case.batch, "off")
+            for backend in map(get_backend, ("numpy", "cpu"))
+        }
+        found["figures"][f"batch {batch}"] = race(host, 3, setup.size(20, 2)).figures()
+        setup.save(found)
     return found
 
 
 def in_tf32(setup: Setup) -> Document:
-    """Everybody's products in TF32; ours take them from GPUNET_TF32, which the caller has set."""
+    """Everybody's products in TF32."""
+    before = os.environ.get("GPUNET_TF32")
+    os.environ["GPUNET_TF32"] = "1"
     _torch_tf32(True)
+    try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_race_in_tf32, setup).result()
+    finally:
+        _torch_tf32(False)
+        os.environ.pop("GPUNET_TF32") if before is None else os.environ.update(GPUNET_TF32=before)
+
+
+def _race_in_tf32(setup: Setup) -> Document:
     found: Document = {"data": "", "figures": {}, "targets": []}
     for batch in BATCHES:
         found["data"], case, x, y = _case(setup, batch)
-        compiled = setup.compiled and batch > BATCHES[0]  # where launches decide, products matter little
-        raced = gpu_train.compare(case, setup.backend, x, y, setup.rounds, setup.size(100, 3), compiled)
-        found["figures"][f"batch {batch}"] = raced.figures()
+        makers = gpu_train.contestants(case, setup.backend, x, y, compiled=False)
+        found["figures"][f"batch {batch}"] = race(makers, setup.rounds, _first(setup)).figures()
         setup.save(found)
     return found
 
@@ -114,13 +143,8 @@ def _case(setup: Setup, batch: int) -> tuple[str, Case, np.ndarray, np.ndarray]:
     return where, Case(f"mnist-{batch}", widths, setup.size(batch, 20), 1, len(x)), x, y
 
 
-def _targets(raced: Race, batch: int) -> list[Document]:
-    compiled = [name for name in gpu_train.RIVALS if name != "torch"]
-    return [
-        target("graph over PyTorch eager", raced.speed_up("graph", ["torch"]), OVER_EAGER[batch]),
-        target("graph over torch.compile", raced.speed_up("graph", compiled), OVER_COMPILED[batch]),
-        *_checks(raced, ""),
-    ]
+def _first(setup: Setup) -> int:
+    return setup.size(gpu_train.FIRST, 3)
 
 
 def _checks(raced: Race, label: str) -> list[Document]:

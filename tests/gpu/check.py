@@ -1,0 +1,72 @@
+"""benchmarks/gpu_check.py on the pretend GPU, for test_script.py: `python check.py FOLDER --small …`, and its children.
+
+It wants the checkout and benchmarks/ on PYTHONPATH. FAULT in the environment puts a section that hangs, dies or loses
+its GPU into the stage `svd`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import gpu_check
+import gpu_process
+
+from gpunet.bench import gpu_race
+from gpunet.bench.gpu_stages import STAGES
+
+
+def measured(setup):
+    Path(os.environ["CUPY_CACHE_DIR"], "kernel.cubin").write_bytes(bytes(1000))
+    return {"figures": {"begun": time.time()}}
+
+
+def hang(setup):
+    setup.save({"figures": {"half": 1}})
+    time.sleep(100)
+
+
+def hang_in_c(setup):
+    """Python has no turn, as in a call that waits for the device: a signal's handler is not run."""
+    setup.save({"figures": {"half": 1}})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    time.sleep(100)
+
+
+def die(setup):
+    setup.save({"figures": {"half": 1}})
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def lose(setup):
+    raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+
+if fault := os.environ.get("FAULT"):
+    STAGES["svd"] = {"before": measured, "faulty": globals()[fault], "after": measured}
+    STAGES["experiments"], gpu_check.LIMITS["svd"] = {"later": measured}, 7
+else:  # what takes the pretend GPU seconds is tested by itself, in test_parts.py and test_experiments.py
+    for stage, few in {
+        "look": ("versions", "facts", "relu", "cusolver", "step-64", "torch", "kernels", "svd"),
+        "train": ("train-64", "compile-64"), "svd": ("svd-whole", "svd-stack"), "experiments": ("svd-dnn",),
+        "rest": ("train-tf32", "svd-stack-cupy"),
+    }.items():  # fmt: skip
+        STAGES[stage] = {name: STAGES[stage][name] for name in few}
+gpu_check.LEAST, gpu_race.LEAST = 1, 1e-4
+gpu_process.POLITE, gpu_process.WORKERS, gpu_process.EXPRESSION = 1.0, 1, "not gpu and not slow"
+gpu_process.CHOSEN = {name: ["cuda/test_on_a_gpu.py"] for name in gpu_process.CHOSEN}
+gpu_process.FEW = {"tests": "facts or another", "other-tests": "facts or peak", "sanitizer": "facts"}
+
+if "--fill" in sys.argv:
+    found = importlib.util.find_spec
+    importlib.util.find_spec = lambda name, *rest: None if name == "torch" else found(name, *rest)
+    from tests.gpu.stand_in import install
+
+    install()
+
+if __name__ == "__main__":
+    sys.exit(gpu_check.main())
