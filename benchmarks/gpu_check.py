@@ -42,7 +42,12 @@ LAST = ("other-tests", "rest")
 LEAST = 10  # seconds without which nothing is begun
 CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
 ARCHIVE = "cupycache.tgz"
-CACHES = {"CUPY_CACHE_DIR": "cupy", "TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+CACHES = {
+    "CUPY_CACHE_DIR": "cupy",
+    "XDG_CACHE_HOME": "cache",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TRITON_CACHE_DIR": "triton",
+}
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gpunet.errors import InputError, shown
-from gpunet.files import check_path
+from gpunet.files import check_path, user_cache
 
 VARIABLE = "GPUNET_DATA"
 
@@ -22,9 +22,7 @@ def data_dir(override: str | os.PathLike[str] | None = None) -> Path:
             return check_path(name, given).expanduser()
         except RuntimeError as error:
             raise InputError(f"{name} is {shown(given)}: {error}") from error
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("gpunet", appauthor=False))
+    return user_cache()
 
 
 def _given(folder: object) -> bool:

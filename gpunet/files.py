@@ -279,6 +279,15 @@ def _reason(error: Exception, folder: Path | None = None) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def user_cache() -> Path:
+    """The platform's cache folder for gpunet; it need not exist."""
+    try:
+        from platformdirs import user_cache_dir
+    except ImportError:  # it is not installed beside a checkout: where Linux has the folder
+        return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gpunet"
+    return Path(user_cache_dir("gpunet", appauthor=False))
+
+
 def check_path(name: str, value: Any) -> Path:
     """A path, which need not exist; InputError for what cannot be one."""
     try:

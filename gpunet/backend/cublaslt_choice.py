@@ -18,7 +18,7 @@ from typing import Any
 from gpunet.backend.base import Array
 from gpunet.checks import check_one_of
 from gpunet.errors import OutputError, RunError
-from gpunet.files import check_replaceable, remove, write_once
+from gpunet.files import check_replaceable, remove, user_cache, write_once
 from gpunet.interrupts import Turns
 from gpunet.limits import DAMAGE, parse_json
 
@@ -48,9 +48,7 @@ def tuning_asked() -> bool:
 
 def cache_folder() -> Path:
     """Where choices are kept; it need not exist."""
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("gpunet", appauthor=False)) / "cublaslt"
+    return user_cache() / "cublaslt"
 
 
 class DeviceClock:

@@ -414,6 +414,15 @@ def test_the_folder_is_the_users_cache(monkeypatch, tmp_path):
     assert choice.cache_folder() == tmp_path / "gpunet" / "cublaslt"
 
 
+def test_a_checkout_beside_which_platformdirs_is_missing_has_one_too(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert choice.cache_folder() == tmp_path / "gpunet" / "cublaslt"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert choice.cache_folder() == tmp_path / ".cache" / "gpunet" / "cublaslt"
+
+
 # -- what a product is -------------------------------------------------------------------------------------------------
 
 
