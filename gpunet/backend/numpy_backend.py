@@ -93,14 +93,14 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
         if len(rows) < len(out):
             raise InputError(f"{len(out)} samples were asked for, and {len(rows)} of the order's {len(order)} are left")
         if dataset.dtype == out.dtype:  # mode="clip" because "raise" would buffer the output
-            np.take(dataset, rows, axis=0, out=out, mode="clip")
+            dataset.take(rows, 0, out, "clip")  # np.take(…) is half a microsecond more
             if scale != 1:
                 np.multiply(out, scale, out=out)
             return
         for block in row_blocks(len(out), out.size // max(1, len(out))):
             target = out[block]
             staged = self.scratch("staged", target.shape, dataset.dtype)
-            np.take(dataset, rows[block], axis=0, out=staged, mode="clip")
+            dataset.take(rows[block], 0, staged, "clip")
             np.copyto(target, staged, casting="unsafe")
             if scale != 1:
                 np.multiply(target, scale, out=target)
