@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.payoff import _step
 
-from .recording import Counting, Weighted, made, on_devices, same_bits, samples
+from .recording import Counting, PretendGpu, Weighted, both, made, needs_compiler, on_devices, same_bits, samples
 
 
 class Doubling:
@@ -120,3 +122,79 @@ def test_graphs_that_a_callback_sets_hold_from_the_next_step_on(first, then, rep
     trainer = run(first, then)
     assert trainer.backend.replayed == replayed
     same_bits(trainer, run("off", "off"))
+
+
+# -- beside a forked branch ------------------------------------------------------------------------------------------
+
+
+class Pruned(gn.Dense):
+    """A part of its weights has no gradient."""
+
+    def attach(self, backend, parameters, gradients):
+        super().attach(backend, parameters, gradients)
+        self.kept = backend.asarray(np.diag(np.arange(self.weight.shape[1]) % 2.0), str(self.weight.dtype))
+        self.room = backend.zeros(self.weight.shape, str(self.weight.dtype))
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.ops.gemm(self.d_weight, self.kept, self.room)
+        self.ops.activate("identity", self.room, self.d_weight)
+        return dx
+
+
+class PrunedFactors(gn.LowRankDense):
+    """One of its factors has no gradient."""
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.ops.activation_backward("relu", self.none, self.d_right, self.d_right, None)
+        return dx
+
+    def attach(self, backend, parameters, gradients):
+        super().attach(backend, parameters, gradients)
+        self.none = backend.zeros(self.right.shape, str(self.right.dtype))
+
+
+class Untidy(gn.Activation):
+    """Works on its gradient where its outputs lie."""
+
+    def backward(self, dy):
+        self.ops.activation_backward(self.applied, self.y, dy, self.y, None)
+        self.ops.activate("identity", self.y, self.dx)
+        return self.dx
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [gn.Dense(20, "relu"), Pruned(18, "relu"), gn.Dense(20), gn.Dense(3)],
+        lambda: [gn.Dense(40, "relu"), PrunedFactors(40, 17, "sigmoid"), gn.Dense(20), gn.Dense(3)],
+        lambda: [gn.Dense(20), Untidy("sigmoid"), gn.Dense(20, "relu"), gn.Dense(3)],
+    ],
+)
+def test_layers_that_go_on_with_gradients_or_write_to_outputs_wait_for_the_branch(layers, monkeypatch):
+    monkeypatch.setenv("GPUNET_FORK", "on")
+
+    def late():
+        backend = PretendGpu()
+        backend.cp.machine.late = True
+        return backend
+
+    x, y = samples()
+    both(lambda trainer: trainer.fit(x, y, epochs=3, batch_size=16), late, layers=layers)
+
+
+@needs_compiler
+def test_a_timed_step_updates_after_its_branch(monkeypatch):
+    monkeypatch.setenv("GPUNET_FORK", "on")
+    weights = []
+    for backend in (PretendGpu(), NumpyBackend()):
+        if backend.records:
+            backend.cp.machine.late = True
+        layer = gn.Dense(20, "sigmoid")  # whose slopes, and with them the gradients, shrink from step to step
+        step = _step(layer, 24, 8, gn.SGD(0.1), backend, "float64", needs_dx=True)
+        for _ in range(2 if backend.records else 3):  # one has run before the recording
+            step()
+        weights.append(np.array(backend.to_host(layer.weight)))
+    np.testing.assert_allclose(*weights, rtol=0, atol=1e-12)
