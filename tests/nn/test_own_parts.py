@@ -124,6 +124,20 @@ def test_graphs_that_a_callback_sets_hold_from_the_next_step_on(first, then, rep
     same_bits(trainer, run("off", "off"))
 
 
+def test_a_layer_that_has_left_its_model_computes_its_own_slopes(rng):
+    x, y = samples(dtype="float64")
+    trainer = gn.Trainer(gn.Sequential([gn.Dense(8, "sigmoid"), gn.Dense(3)]), device="numpy", dtype="float64")
+    trainer.fit(x, y)
+    layer = trainer.model.layers[0]
+    trainer.model.replace("0", gn.Dense(8, "sigmoid"))
+    layer.bind(np.empty((4, 8)), None)
+    outputs, slopes = layer.forward(x[:4]), rng.normal(size=(4, 8))
+    z_slopes = slopes * outputs * (1 - outputs)
+    layer.backward(slopes)
+    np.testing.assert_allclose(layer.d_weight, z_slopes.T @ x[:4], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(layer.d_bias, z_slopes.sum(axis=0), rtol=0, atol=1e-14)
+
+
 # -- beside a forked branch ------------------------------------------------------------------------------------------
 
 
