@@ -125,9 +125,10 @@ class Trainer(Evaluator):
         given = resolve(optimizer)
         if given is vars(self).get("_optimizer") and given.owner is self._me:
             return  # it has its state already
-        self._optimizer = given
-        if self._life is not None:
-            self._attach_optimizer()
+        with undivided():
+            self._optimizer = given
+            if self._life is not None:
+                self._attach_optimizer()
 
     @property
     def graphs(self) -> Graphs:
