@@ -146,9 +146,9 @@ class Evaluator:
         self.model.bind(batch)
         if batch <= self._room:
             return
-        self._room = batch
         self._x = self.backend.empty((batch, *self.model.input_shape), self.dtype)
         self._labels = self.backend.empty(batch, "int64")
+        self._room = batch  # now that it is there: memory may be full, or Ctrl-C come
 
     # -- use ----------------------------------------------------------------------------------------------------------
 

@@ -92,16 +92,11 @@ class _Named(Loss):
     operation: str
     options: tuple[str, ...] = ()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__call__" in vars(cls):  # it is another operation, which no fused one knows
-            cls.of_layer = Loss.of_layer  # type: ignore[method-assign]
-
     def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
         getattr(self.ops, self.operation)(*self.options, z, labels, self.scale(len(z)), dz, totals)
 
     def of_layer(self, layer: Layer, x: Array, labels: Array, dz: Array, totals: Array) -> None:
-        if not layer.joined:
+        if not layer.joined or type(self).__call__ is not _Named.__call__:  # another operation: none fused knows it
             super().of_layer(layer, x, labels, dz, totals)
             return
         self.ops.affine_loss(

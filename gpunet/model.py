@@ -385,6 +385,8 @@ class Sequential:
         """`backward` where the last layer has had its `slopes`, if it is joined."""
         d: Array | None = dz
         for layer in self._trained_backwards:
+            if not layer.joins:  # and may write where a fork reads: into its own outputs, say
+                self.backend.join()
             d = layer.backward(d)
         if self.backend.forks:
             self.backend.join()

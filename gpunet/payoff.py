@@ -68,6 +68,7 @@ def _step(
     def step() -> None:
         layer.forward(x)
         layer.backward(dy)
+        backend.join()
         optimizer.step()
 
     return _recorded(step, backend)

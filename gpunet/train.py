@@ -125,9 +125,10 @@ class Trainer(Evaluator):
         given = resolve(optimizer)
         if given is vars(self).get("_optimizer") and given.owner is self._me:
             return  # it has its state already
-        self._optimizer = given
-        if self._life is not None:
-            self._attach_optimizer()
+        with undivided():
+            self._optimizer = given
+            if self._life is not None:
+                self._attach_optimizer()
 
     @property
     def graphs(self) -> Graphs:
@@ -358,7 +359,7 @@ class Trainer(Evaluator):
                     self.seconds = pause - began
                     for callback in asked[first + step]:
                         callback.on_step(self, first + step)
-                    self.graphs.look_again(self, order)
+                    take_steps, replays = self.stepper(), not self.graphs.reason  # callbacks may have set `graphs`
                     began += time.perf_counter() - pause
                 most = _until(asked, first + step, min(n // batch - step, look - step % look)) if replays else 1
                 step += take_steps(train, order, min(batch, n - step * batch), most)
@@ -383,9 +384,11 @@ class Trainer(Evaluator):
         model.use(n)
         x, labels = self._x[:n], self._labels[:n]
         optimizer = self._optimizer
-        ops.take_batch(train.x, train.labels, order, tally.cursor, train.scale, x, labels, optimizer.clocks)
+        own = type(optimizer).step is not Optimizer.step  # which counts, or does not
+        clocks = None if own else optimizer.clocks
+        ops.take_batch(train.x, train.labels, order, tally.cursor, train.scale, x, labels, clocks)
         model._learn(x, labels, self._loss, tally.totals)
-        optimizer._descend()
+        optimizer.step() if own else optimizer._descend()
         return 1
 
     def look_at(self, train: Samples, order: Array) -> None:

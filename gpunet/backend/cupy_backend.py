@@ -6,6 +6,7 @@ in launches, a step of 784-512-256-10 is 12 at most; docs/array-layer.md lists t
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import numpy as np
@@ -142,14 +143,13 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         clocks: Array, by: int,
     ) -> None:  # fmt: skip
         """One launch, and for the rare dtypes CuPy's own functions in front of it."""
-        rows, samples = len(out), len(data)
-        width = out.size // max(1, rows)
+        rows, samples, width = len(out), len(data), math.prod(out.shape[1:])
         if data.size != samples * width:
             raise ShapeError(f"gather of rows of {data.size // max(1, samples)} numbers into rows of {width}")
         kind = SOURCES.get(data.dtype.name), SUFFIXES.get(out.dtype.name)
         if None in kind or (kind[1] == "i64" and (kind[0] != "i64" or scale != 1)):
             self._gather_any(data, order, cursor, scale, out)
-            if not by:
+            if by == 0 and clocks is None:
                 return
             data = out = self.scratch("rows of nothing", 1, "float32")
             kind, width = ("f32", "f32"), 0
@@ -164,8 +164,10 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
 
     def _gather_any(self, dataset: Array, order: Array, cursor: Array, scale: float, out: Array) -> None:
         """The rare dtypes by CuPy's own functions, with temporaries."""
+        clip = self.cp.clip
         places = cursor[0] + self.cp.arange(len(out))  # computed on the device: no read back
-        rows = dataset[order[places]].astype(out.dtype)
+        samples = clip(order[clip(places, 0, len(order) - 1)], 0, len(dataset) - 1)
+        rows = dataset[samples].astype(out.dtype)
         self.cp.multiply(rows, out.dtype.type(scale), out=out)
 
 

@@ -180,6 +180,7 @@ class Layer:
     def leave(self) -> None:
         """Stand in no model any more: another layer has taken the place. The values of now are kept."""
         self._model, self._views, self._fixed = None, {}, type(self)._fixed
+        self.joined, self.below = False, Layer.below
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""

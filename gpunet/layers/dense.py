@@ -81,6 +81,8 @@ class Dense(FittedLayer):
         if not self.joined:
             self.slopes(dy)
         self.ops.affine_backward(dy, self.x, self.weight, self.d_weight, self.dx, *self.below)
+        if not self.joins:  # a subclass may go on with the gradients
+            self.ops.join()
         return self.dx
 
     def shaped(self, vectors: Floats) -> Floats:

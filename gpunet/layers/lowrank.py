@@ -117,6 +117,8 @@ class LowRankDense(Layer):
         elif self.d_left is not None or self.dx is not None:
             ops.affine_backward(dy, self.h, self.left, self.d_left, self.dh, "identity", None)
             ops.affine_backward(self.dh, self.x, self.right, self.d_right, self.dx, *self.below)
+        if not self.joins:  # as in Dense
+            ops.join()
         return self.dx
 
     def factorise(self, rank: Any, split: str = "left") -> Layer:

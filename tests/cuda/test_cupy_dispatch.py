@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.backend.base import N_SCALARS, SECOND_STEP, STEP
 from gpunet.backend.cuda_kernels import Kernels
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.numpy_backend import NumpyBackend
@@ -210,3 +211,18 @@ def test_sizes_beyond_32_bits_are_launched_within_cudas_limits(gpu, monkeypatch)
         assert max(grid[1:], default=1) <= 65535
         for arg in args:
             assert isinstance(arg, (Large, np.generic)), "a Python number has no type that a kernel could rely on"
+
+
+@pytest.mark.parametrize("source", ["uint8", "float16"])
+@pytest.mark.parametrize(("place", "n"), [(0, 4), (-3, 5), (7, 6), (40, 3), (2, 0)])
+def test_a_batch_beyond_the_order_or_without_samples(gpu, source, place, n):
+    """Rows that are not there are the nearest; labels, cursor and clocks move all the same. float16 has no kernel."""
+    data, order = np.arange(30).reshape(10, 3).astype(source), np.array([3, 1, -2, 12, 0, 9, 4, 7])
+    given = [gpu.asarray(each) for each in (data, np.arange(10), order, np.array([place]))]
+    out, labels, clock = gpu.empty((n, 3)), gpu.empty(n, "int64"), gpu.zeros((1, N_SCALARS), "float64")
+    gpu.take_batch(*given, 0.5, out, labels, clock)
+    rows = order[np.clip(place + np.arange(n), 0, 7)].clip(0, 9)
+    np.testing.assert_array_equal(gpu.to_host(out), data[rows] * 0.5)
+    np.testing.assert_array_equal(gpu.to_host(labels), rows)
+    assert gpu.to_host(given[3]) == place + n
+    assert gpu.to_host(clock)[0, [STEP, SECOND_STEP]].tolist() == [1, 1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.errors import DivergedError
+from gpunet.errors import DivergedError, MemoryFullError
 from gpunet.interrupts import undivided
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
@@ -308,6 +308,7 @@ CHANGES = {
         {**t.optimizer.settings, "l2": 0.5}, *t.export(), t.model.trained_layout, t.model.flat
     ),
     "age_apart": lambda t: t.optimizer.age_apart(3),
+    "another": lambda t: setattr(t, "optimizer", gn.SGD(0.1, momentum=0.5)),
 }  # fmt: skip
 
 
@@ -329,6 +330,24 @@ def test_ctrl_c_on_any_line_leaves_an_optimizer_as_it_was_or_as_it_was_to_be(cha
         with pytest.raises(KeyboardInterrupt), press:
             change(trainer)
         assert everything(trainer) in ends, press.where
+
+
+def test_memory_that_was_full_or_an_interruption_leaves_no_room_that_is_not_there(monkeypatch):
+    trainer, whole, empty = net(), net(), type(net().backend).empty
+    for error in (MemoryFullError, KeyboardInterrupt):
+
+        def full(backend, shape, dtype="float32", error=error):
+            if (shape, dtype) == (16, "int64"):  # the batch's labels
+                raise error
+            return empty(backend, shape, dtype)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(trainer.backend), "empty", full)
+            with pytest.raises(error):
+                trainer.fit(X, Y, batch_size=16)
+    for each in (trainer, whole):
+        each.fit(X, Y, batch_size=16)
+    same(trainer, whole)
 
 
 def test_a_second_ctrl_c_breaks_into_what_the_first_waits_for():
