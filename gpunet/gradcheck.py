@@ -105,13 +105,12 @@ def gradient_check(
     looker = Evaluator(
         _in_float64(model, backend), copy.copy(resolve(loss)), device=backend, dtype="float64", seed=seed
     )
-    cost = _cost(looker, x, labels)
+    cost, learn = _cost(looker, x, labels)
     model = looker.model
     if not model.gradients:
         raise InputError("the model has no trained parameter whose gradient could be checked")
     with backend.session(), np.errstate(all="ignore"):  # what is not finite shows in the table
-        cost()
-        model.backward(model.d_scores)
+        learn()
         analytic = {name: np.array(backend.to_host(gradient)) for name, gradient in model.gradients.items()}
         found = {
             name: _check(_Difference(backend, cost, parameter), analytic[name], step)
@@ -133,10 +132,11 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
     return made
 
 
-def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], tuple[float, float]]:
-    """The cost as a function of the weights as they stand, and the size of what it is made of.
-
-    It may be a small difference of large scores. Its forward pass leaves what `backward` needs.
+def _cost(
+    looker: Evaluator, x: Any, labels: Any
+) -> tuple[Callable[[], tuple[float, float]], Callable[[], None]]:
+    """The cost by the weights as they stand and the size of what it is made of; and the gradients of a training step,
+    whatever a device fuses there. The cost may be a small difference of large scores.
     """
     backend = looker.backend
     data = looker._labelled(x, labels, "gradient check")
@@ -154,7 +154,10 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> Callable[[], tuple[float, f
         found = float(backend.to_host(totals)[LOSS_SUM])
         return found * loss.scale(n), (abs(found) + float(np.abs(backend.to_host(scores)).sum())) * loss.scale(n)
 
-    return cost
+    def learn() -> None:
+        model._learn(inputs, data.labels, loss, totals)
+
+    return cost, learn
 
 
 class _Difference:

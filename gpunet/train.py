@@ -137,7 +137,9 @@ class Trainer(Evaluator):
 
     @graphs.setter
     def graphs(self, graphs: str) -> None:
-        self._graphs = Graphs(self.backend, graphs)
+        before, self._graphs = vars(self).get("_graphs"), Graphs(self.backend, graphs)
+        if before is not None:
+            before.drop()
 
     def _attach(self) -> None:
         super()._attach()
