@@ -91,7 +91,7 @@ struct Softmax {
     __device__ void prepare(const T* z, int k, T top, int lane, int lanes) {
         largest = top;
         mass = 0;
-        for (int j = lane; j < k; j += lanes) mass += exp(z[j] - top);
+        ROLLED for (int j = lane; j < k; j += lanes) mass += exp(z[j] - top);
         mass = group_sum(mass, lanes);
     }
     __device__ bool answers(T) const { return mass == mass; }
@@ -160,10 +160,10 @@ __device__ void rows_of_loss(
         const T* scores = end ? from.of_row(row, k, lane) : nullptr;
         const i64 label = end ? labels[row] : 0;
         Best<T> best = {end ? loss.score(scores[0]) : T(0), 0};
-        for (int j = lane; j < end; j += lanes) best = better(best, Best<T>{loss.score(scores[j]), j});
+        ROLLED for (int j = lane; j < end; j += lanes) best = better(best, Best<T>{loss.score(scores[j]), j});
         best = group_best(best, lanes);
         loss.prepare(scores, end, best.score, lane, lanes);
-        for (int j = lane; j < end; j += lanes) {
+        ROLLED for (int j = lane; j < end; j += lanes) {
             const T target = k == 1 ? T(label) : T(j == label);
             T slope;
             sum += loss.element(scores[j], target, slope);
