@@ -19,8 +19,8 @@ __device__ inline void add_products(const T* x, const T* weight, T (&sums)[NARRO
     }
 }
 
-// Number lane / 2 of HALF · 2 = WARP / 2 sums over a warp, each added up as group_sum does: at every distance a lane hands
-// over half of the sums that it has left.
+// Number lane / 2 of NARROW = WARP / 2 sums over a warp, each added up as group_sum does: at every distance a lane hands
+// over half of the sums that it has left, 2 · HALF.
 template <int HALF = NARROW / 2, typename T>
 __device__ inline T own_sum(T (&sums)[NARROW], int lane) {
     const bool upper = lane & 2 * HALF;
@@ -32,7 +32,7 @@ __device__ inline T own_sum(T (&sums)[NARROW], int lane) {
     return sums[0] + __shfl_xor_sync(EVERY_LANE, sums[0], 1);
 }
 
-// z[j] = Σ x[i] weight[j, i] + bias[j] for one row x, by the 32 threads of a warp, k ≤ NARROW of them; bias may be null.
+// z[j] = Σ x[i] weight[j, i] + bias[j] for one row x, by the 32 threads of a warp; k ≤ NARROW; bias may be null.
 template <typename T>
 __device__ void scores_of_row(const T* x, const T* weight, const T* bias, T* z, int inputs, int k, int lane) {
     constexpr int N = WIDTH<T>;
@@ -49,18 +49,20 @@ __device__ void scores_of_row(const T* x, const T* weight, const T* bias, T* z, 
 
 // From dz (rows, k), k ≤ NARROW, x = f(z') (rows, columns) and weight (k, columns), in one pass over x:
 // weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z') and bias_grad = Σ over rows of dx; each may be null.
-// Blocks: x over columns, y over rows. parts (gridDim.y, k + 1, columns), tickets (gridDim.x), unused where gridDim.y is 1.
+// Blocks: x over columns, y over rows. parts (gridDim.y, k + 1, columns), tickets (gridDim.x): unused where gridDim.y
+// is 1.
 template <typename T>
 __device__ void narrow_backward(
     int activation, const T* dz, const T* x, const T* weight, T* weight_grad, T* dx, T* bias_grad, T* parts,
     unsigned* tickets, int rows, int columns, int k) {
-    constexpr int AHEAD = WIDTH<T> / 2;  // rows on their way at once: a store may not be overtaken by the next row's loads
+    constexpr int AHEAD = WIDTH<T> / 2;  // rows on their way at once, as in chain_and_sum
     __shared__ T room[(NARROW + 1) * BLOCK];
     const int own = threadIdx.y * blockDim.x + threadIdx.x, column = blockIdx.x * blockDim.x + threadIdx.x;
     const int share = (rows + gridDim.y - 1) / gridDim.y, start = blockIdx.y * share;
     const int end = column < columns ? min(start + share, rows) : start;
     T weights[NARROW], sums[NARROW + 1] = {};
-    UNROLLED for (int j = 0; j < NARROW; ++j) weights[j] = j < k && start < end ? weight[i64(j) * columns + column] : T(0);
+    UNROLLED for (int j = 0; j < NARROW; ++j)
+        weights[j] = j < k && start < end ? weight[i64(j) * columns + column] : T(0);
     for (int first = start + threadIdx.y; first < end; first += AHEAD * blockDim.y) {
         T outputs[AHEAD], of_output[AHEAD][NARROW];
         UNROLLED for (int a = 0; a < AHEAD; ++a) {
