@@ -45,6 +45,7 @@ template <typename T>
 __device__ void add_to_totals(
     double* totals, T* bias_grad, double* parts, unsigned* ticket, double loss, double correct, double slope, int n,
     int k, int lanes) {
+    constexpr int AHEAD = 16;  // parts on their way at once
     loss = block_sum(loss);
     correct = block_sum(correct);
     if (bias_grad) slope = lane_sum(slope, lanes);
@@ -65,8 +66,13 @@ __device__ void add_to_totals(
         loss = block_sum(loss);
         correct = block_sum(correct);
         if (bias_grad) {
-            for (unsigned block = group; block < blocks && lane < k; block += BLOCK / lanes)
-                slope += slopes[block * lanes + lane];
+            const unsigned end = lane < k ? blocks : 0, step = BLOCK / lanes;
+            for (unsigned first = group; first < end; first += AHEAD * step) {
+                double part[AHEAD];
+                UNROLLED for (int a = 0; a < AHEAD; ++a)
+                    part[a] = first + a * step < end ? slopes[(first + a * step) * lanes + lane] : 0;
+                UNROLLED for (int a = 0; a < AHEAD; ++a) slope += part[a];
+            }
             slope = lane_sum(slope, lanes);
         }
     }
