@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ Resources = dict[str, dict[str, int]]
 
 def why_not() -> str | None:
     """Why nothing can be compiled, or None."""
-    if shutil.which("nvcc") or nvrtc():
+    if compilers():
         return None
     return "nvcc is not on the path, and NVRTC is not installed (pip install nvidia-cuda-nvrtc)"
+
+
+def compilers() -> list[Callable[[str, str], str]]:
+    """Those that are here, nvcc first: from source and architecture to ptxas's report. Their versions may differ."""
+    return [*([by_nvcc] if shutil.which("nvcc") else []), *([by_nvrtc] if nvrtc() else [])]
 
 
 def compiler() -> str:
@@ -52,9 +58,8 @@ def compiler() -> str:
     return next(line for line in said.splitlines() if "release" in line)
 
 
-def compiled(architecture: str) -> Resources:
+def compiled(architecture: str, compile_one: Callable[[str, str], str]) -> Resources:
     """What ptxas says of each kernel; warnings are errors."""
-    compile_one = by_nvcc if shutil.which("nvcc") else by_nvrtc
     return parsed("".join(compile_one(source(), architecture) for source in MODULES))
 
 
@@ -127,7 +132,7 @@ def table(found: dict[str, Resources]) -> str:
 def main() -> None:
     if reason := why_not():
         raise SystemExit(reason)
-    found = {architecture: compiled(architecture) for architecture in ARCHITECTURES}
+    found = {architecture: compiled(architecture, compilers()[0]) for architecture in ARCHITECTURES}
     version = compiler()
     written = {"compiler": version, "options": OPTIONS, "kernels": found}
     (RESULTS / "kernel-resources.json").write_text(json.dumps(written, indent=1) + "\n")

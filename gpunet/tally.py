@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Backend
+
+EMPTY = np.where(np.arange(N_TOTALS) == FIRST_BAD, -1.0, 0.0)
 
 
 class Tally:
@@ -15,8 +19,7 @@ class Tally:
 
     def reset(self) -> None:
         """Begin a pass."""
-        self.backend.copy(0, self.totals)
-        self.backend.copy(-1, self.totals[FIRST_BAD:])
+        self.backend.copy(EMPTY, self.totals)
         self.backend.copy(0, self.cursor)
 
     def means(self) -> tuple[float, float]:

@@ -96,8 +96,8 @@ def fastest(runs: Sequence[Run], clock: Clock) -> tuple[int, Milliseconds]:
         if 2 * _least(times) > left:
             break
         try:
-            first = clock(run, 1)  # it loads the code
-            times[place] = taken = first if first > left else clock(run, 1)
+            clock(run, 1)  # it loads the code, which may take longer than the budget
+            times[place] = taken = clock(run, 1)
         except RunError:
             continue
         left -= 2 * (taken + LEAD)

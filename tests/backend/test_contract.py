@@ -209,7 +209,7 @@ def fake_cupy(devices=1, product=8.0, fails=None):
     module.cuda = types.SimpleNamespace(
         Device=Device, Stream=Stream, runtime=types.SimpleNamespace(getDeviceCount=count)
     )
-    module.ones, module.float32, module.RawKernel = np.ones, np.float32, raw_kernel
+    module.empty, module.asnumpy, module.float32, module.RawKernel = np.empty, np.asarray, np.float32, raw_kernel
     return module
 
 

@@ -26,12 +26,13 @@ REMAKE = "run: python benchmarks/kernel_resources.py"
 def test_kernels_compile_without_warnings_and_spills(architecture):
     if reason := tool.why_not():
         pytest.skip(reason)
-    found = tool.compiled(architecture)
-    assert set(found) == set(TABLE["kernels"][architecture]), REMAKE
-    for name, resources in found.items():
-        assert resources["registers"] > 0, name
-        for key in ("stack_bytes", "spill_store_bytes", "spill_load_bytes"):
-            assert resources[key] == 0, (name, key)
+    for compile_one in tool.compilers():  # CuPy takes the newest NVRTC, which may refuse what nvcc lets pass
+        found = tool.compiled(architecture, compile_one)
+        assert set(found) == set(TABLE["kernels"][architecture]), REMAKE
+        for name, resources in found.items():
+            assert resources["registers"] > 0, name
+            for key in ("stack_bytes", "spill_store_bytes", "spill_load_bytes"):
+                assert resources[key] == 0, (name, key)
 
 
 def test_a_spill_or_a_warning_would_be_seen():

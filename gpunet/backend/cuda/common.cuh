@@ -9,6 +9,7 @@ constexpr int NARROW = 16;  // outputs of a product that takes no kernel of its 
 constexpr unsigned EVERY_LANE = 0xffffffffu;
 
 #define UNROLLED _Pragma("unroll")  // so that an array that a loop goes through stays in registers
+#define ROLLED _Pragma("unroll 1")  // of a loop that seldom goes round twice: code that has to be fetched takes time
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK)
 #define KERNEL_OF_MANY_REGISTERS extern "C" __global__ void __launch_bounds__(BLOCK, 2)  // up to 128 a thread
 

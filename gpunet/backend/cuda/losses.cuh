@@ -45,6 +45,7 @@ template <typename T>
 __device__ void add_to_totals(
     double* totals, T* bias_grad, double* parts, unsigned* ticket, double loss, double correct, double slope, int n,
     int k, int lanes) {
+    constexpr int AHEAD = 16;  // parts on their way at once
     loss = block_sum(loss);
     correct = block_sum(correct);
     if (bias_grad) slope = lane_sum(slope, lanes);
@@ -65,8 +66,13 @@ __device__ void add_to_totals(
         loss = block_sum(loss);
         correct = block_sum(correct);
         if (bias_grad) {
-            for (unsigned block = group; block < blocks && lane < k; block += BLOCK / lanes)
-                slope += slopes[block * lanes + lane];
+            const unsigned end = lane < k ? blocks : 0, step = BLOCK / lanes;
+            for (unsigned first = group; first < end; first += AHEAD * step) {
+                double part[AHEAD];
+                UNROLLED for (int a = 0; a < AHEAD; ++a)
+                    part[a] = first + a * step < end ? slopes[(first + a * step) * lanes + lane] : 0;
+                UNROLLED for (int a = 0; a < AHEAD; ++a) slope += part[a];
+            }
             slope = lane_sum(slope, lanes);
         }
     }
@@ -91,7 +97,7 @@ struct Softmax {
     __device__ void prepare(const T* z, int k, T top, int lane, int lanes) {
         largest = top;
         mass = 0;
-        for (int j = lane; j < k; j += lanes) mass += exp(z[j] - top);
+        ROLLED for (int j = lane; j < k; j += lanes) mass += exp(z[j] - top);
         mass = group_sum(mass, lanes);
     }
     __device__ bool answers(T) const { return mass == mass; }
@@ -160,10 +166,10 @@ __device__ void rows_of_loss(
         const T* scores = end ? from.of_row(row, k, lane) : nullptr;
         const i64 label = end ? labels[row] : 0;
         Best<T> best = {end ? loss.score(scores[0]) : T(0), 0};
-        for (int j = lane; j < end; j += lanes) best = better(best, Best<T>{loss.score(scores[j]), j});
+        ROLLED for (int j = lane; j < end; j += lanes) best = better(best, Best<T>{loss.score(scores[j]), j});
         best = group_best(best, lanes);
         loss.prepare(scores, end, best.score, lane, lanes);
-        for (int j = lane; j < end; j += lanes) {
+        ROLLED for (int j = lane; j < end; j += lanes) {
             const T target = k == 1 ? T(label) : T(j == label);
             T slope;
             sum += loss.element(scores[j], target, slope);

@@ -1,55 +1,90 @@
 // Products with few outputs, as a net's last layer has: they are computed where their results are used.
 
-// z[j] = Σ x[i] weight[j, i] + bias[j] for one row x, by the 32 threads of a warp, k ≤ NARROW of them; bias may be null.
+// sums[j] += Σ x[i] weight[j, i] for this lane's part of one row x. As many loads as registers take are on their way
+// before the first is waited for.
+template <typename T, bool ALIGNED>
+__device__ inline void add_products(const T* x, const T* weight, T (&sums)[NARROW], int inputs, int k, int lane) {
+    constexpr int N = WIDTH<T>, AHEAD = 4 * N;
+    for (int i = lane * N; i < inputs; i += WARP * N) {
+        const int count = ALIGNED ? N : at_most(inputs - i, N);
+        const Pack<T, N> own = load<T, N>(x + i, count, ALIGNED);
+        UNROLLED for (int first = 0; first < NARROW; first += AHEAD) {
+            Pack<T, N> weights[AHEAD];
+            UNROLLED for (int j = 0; j < AHEAD; ++j)
+                if (first + j < k) weights[j] = load<T, N>(weight + i64(first + j) * inputs + i, count, ALIGNED);
+            UNROLLED for (int j = 0; j < AHEAD; ++j)
+                for (int e = 0; e < N; ++e)
+                    if (first + j < k) sums[first + j] += own.at[e] * weights[j].at[e];
+        }
+    }
+}
+
+// Number lane / 2 of NARROW = WARP / 2 sums over a warp, each added up as group_sum does: at every distance a lane hands
+// over half of the sums that it has left, 2 · HALF.
+template <int HALF = NARROW / 2, typename T>
+__device__ inline T own_sum(T (&sums)[NARROW], int lane) {
+    const bool upper = lane & 2 * HALF;
+    UNROLLED for (int j = 0; j < HALF; ++j) {
+        const T low = sums[j], high = sums[j + HALF];
+        sums[j] = (upper ? high : low) + __shfl_xor_sync(EVERY_LANE, upper ? low : high, 2 * HALF);
+    }
+    if constexpr (HALF > 1) return own_sum<HALF / 2>(sums, lane);
+    return sums[0] + __shfl_xor_sync(EVERY_LANE, sums[0], 1);
+}
+
+// z[j] = Σ x[i] weight[j, i] + bias[j] for one row x, by the 32 threads of a warp; k ≤ NARROW; bias may be null.
 template <typename T>
 __device__ void scores_of_row(const T* x, const T* weight, const T* bias, T* z, int inputs, int k, int lane) {
     constexpr int N = WIDTH<T>;
-    const bool aligned = aligned_to_packs<T, N>(x) && aligned_to_packs<T, N>(weight) && inputs % N == 0;
     T sums[NARROW] = {};
-    for (int i = lane * N; i < inputs; i += WARP * N) {
-        const int count = at_most(inputs - i, N);
-        const Pack<T, N> own = load<T, N>(x + i, count, aligned);
-        UNROLLED for (int j = 0; j < NARROW; ++j) {
-            if (j >= k) continue;
-            const Pack<T, N> weights = load<T, N>(weight + i64(j) * inputs + i, count, aligned);
-            for (int e = 0; e < N; ++e) sums[j] += own.at[e] * weights.at[e];
-        }
-    }
-    UNROLLED for (int j = 0; j < NARROW; ++j) {
-        if (j >= k) continue;
-        const T sum = group_sum(sums[j], WARP);
-        if (lane == j) z[j] = bias ? sum + bias[j] : sum;
-    }
+    if (inputs % N == 0 && aligned_to_packs<T, N>(x) && aligned_to_packs<T, N>(weight))
+        add_products<T, true>(x, weight, sums, inputs, k, lane);
+    else
+        add_products<T, false>(x, weight, sums, inputs, k, lane);
+    const T sum = own_sum(sums, lane);
+    const int j = lane / 2;
+    if (lane % 2 == 0 && j < k) z[j] = bias ? sum + bias[j] : sum;
     __syncwarp();  // the other lanes read them
 }
 
 // From dz (rows, k), k ≤ NARROW, x = f(z') (rows, columns) and weight (k, columns), in one pass over x:
 // weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z') and bias_grad = Σ over rows of dx; each may be null.
-// Blocks: x over columns, y over rows. parts (gridDim.y, k + 1, columns), tickets (gridDim.x), unused where gridDim.y is 1.
+// Blocks: x over columns, y over rows. parts (gridDim.y, k + 1, columns), tickets (gridDim.x): unused where gridDim.y
+// is 1.
 template <typename T>
 __device__ void narrow_backward(
     int activation, const T* dz, const T* x, const T* weight, T* weight_grad, T* dx, T* bias_grad, T* parts,
     unsigned* tickets, int rows, int columns, int k) {
+    constexpr int AHEAD = WIDTH<T> / 2;  // rows on their way at once, as in chain_and_sum
     __shared__ T room[(NARROW + 1) * BLOCK];
     const int own = threadIdx.y * blockDim.x + threadIdx.x, column = blockIdx.x * blockDim.x + threadIdx.x;
     const int share = (rows + gridDim.y - 1) / gridDim.y, start = blockIdx.y * share;
     const int end = column < columns ? min(start + share, rows) : start;
     T weights[NARROW], sums[NARROW + 1] = {};
-    UNROLLED for (int j = 0; j < NARROW; ++j) weights[j] = j < k && start < end ? weight[i64(j) * columns + column] : T(0);
-    for (int row = start + threadIdx.y; row < end; row += blockDim.y) {
-        const i64 place = i64(row) * columns + column;
-        const T output = x[place];
-        T slope = 0;
-        UNROLLED for (int j = 0; j < NARROW; ++j) {
-            if (j >= k) continue;
-            const T of_output = dz[i64(row) * k + j];
-            sums[j] += of_output * output;
-            slope += of_output * weights[j];
+    UNROLLED for (int j = 0; j < NARROW; ++j)
+        weights[j] = j < k && start < end ? weight[i64(j) * columns + column] : T(0);
+    for (int first = start + threadIdx.y; first < end; first += AHEAD * blockDim.y) {
+        T outputs[AHEAD], of_output[AHEAD][NARROW];
+        UNROLLED for (int a = 0; a < AHEAD; ++a) {
+            const int row = min(first + a * int(blockDim.y), end - 1);
+            outputs[a] = x[i64(row) * columns + column];
+            UNROLLED for (int j = 0; j < NARROW; ++j)
+                if (j < k) of_output[a][j] = dz[i64(row) * k + j];
         }
-        if (!dx) continue;
-        slope = chained(activation, output, slope);
-        dx[place] = slope;
-        sums[NARROW] += slope;
+        UNROLLED for (int a = 0; a < AHEAD; ++a) {
+            const int row = first + a * int(blockDim.y);
+            if (row >= end) break;
+            T slope = 0;
+            UNROLLED for (int j = 0; j < NARROW; ++j) {
+                if (j >= k) continue;
+                sums[j] += of_output[a][j] * outputs[a];
+                slope += of_output[a][j] * weights[j];
+            }
+            if (!dx) continue;
+            slope = chained(activation, outputs[a], slope);
+            dx[i64(row) * columns + column] = slope;
+            sums[NARROW] += slope;
+        }
     }
     UNROLLED for (int j = 0; j <= NARROW; ++j) room[j * BLOCK + own] = sums[j];
     __syncthreads();
@@ -76,7 +111,7 @@ __device__ void narrow_backward(
 }
 
 #define NARROW_BACKWARD(T, suffix)                                                                                     \
-    KERNEL narrow_backward_##suffix(                                                                                   \
+    KERNEL_OF_MANY_REGISTERS narrow_backward_##suffix(                                                                 \
         int activation, const T* dz, const T* x, const T* weight, T* weight_grad, T* dx, T* bias_grad, T* parts,       \
         unsigned* tickets, int rows, int columns, int k) {                                                             \
         narrow_backward(activation, dz, x, weight, weight_grad, dx, bias_grad, parts, tickets, rows, columns, k);      \

@@ -43,7 +43,9 @@ __device__ void momentum(T* params, const T* grads, T* velocity, const double* s
 }
 
 template <typename T>
-constexpr T SMALLEST = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);  // normal number
+constexpr T SMALLEST = 2.2250738585072014e-308;  // normal number
+template <>
+constexpr float SMALLEST<float> = 1.17549435e-38f;  // not a cast of the other: newer compilers refuse what is too small
 
 template <typename T>
 __device__ void adam(
