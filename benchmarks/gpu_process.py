@@ -102,7 +102,9 @@ def pytest(stage: str, workers: int, limit: float) -> list[str]:
 def surroundings() -> dict[str, str]:
     """For pytest: installed plugins stay out, and workers with a thread a core each would wait for each other."""
     path = os.pathsep.join(filter(None, (str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH"))))
-    return {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": path}
+    # Workers that share the GPU would time algorithms wrong, and their choices would be kept.
+    switches = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OPENBLAS_NUM_THREADS": "2", "GPUNET_TUNING": "off"}
+    return switches | {"PYTHONPATH": path}
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:

@@ -132,9 +132,7 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
     return made
 
 
-def _cost(
-    looker: Evaluator, x: Any, labels: Any
-) -> tuple[Callable[[], tuple[float, float]], Callable[[], None]]:
+def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[float, float]], Callable[[], None]]:
     """The cost by the weights as they stand and the size of what it is made of; and the gradients of a training step,
     whatever a device fuses there. The cost may be a small difference of large scores.
     """

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from gpunet.backend import cublaslt_choice as choice
-from gpunet.backend import why_no_gpu
 from gpunet.backend.cublaslt import CublasLt
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.errors import CaptureError, InputError, RunError
 
+from ..conftest import need_gpu
 from .pretend import pretend
 
 ROOT = Path(__file__).parents[2]
@@ -463,9 +463,9 @@ def test_bias_relu_and_nan_are_as_they_were(tmp_path, rng, keeps):
 @pytest.fixture(params=["pretend", pytest.param("real", marks=pytest.mark.gpu)])
 def timed(request, monkeypatch):
     """The module cupy, with events that tell how long products take."""
+    monkeypatch.delenv("GPUNET_TUNING", raising=False)
     if request.param == "real":
-        if reason := why_no_gpu():
-            pytest.skip(reason)
+        need_gpu()
         import cupy
 
         return cupy
