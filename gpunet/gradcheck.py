@@ -135,7 +135,7 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
 def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[float, float]], Callable[[], None]]:
     """The cost by the weights as they stand, with the size of what it is made of; and what fills the gradients.
 
-    The cost may be a small difference of large scores. Gradients are those of a training step, with what is fused there.
+    The cost may be a small difference of large scores. Gradients are those of a training step, fused where that is so.
     """
     backend = looker.backend
     data = looker._labelled(x, labels, "gradient check")
