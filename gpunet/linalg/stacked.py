@@ -146,7 +146,7 @@ def _lost(values: Floats, limit: float) -> Any:
 
     values: (B, k), fewer than all. As `routes.by_gram` has it.
     """
-    spread = values[:, :1] / np.maximum(values, 1e-300)
+    spread = values[:, :1] / np.maximum(values, np.maximum(1e-300 * values[:, :1], 1e-307))
     return HOPE * EPS * np.sqrt(np.sum(spread, axis=1)) > limit / 2
 
 

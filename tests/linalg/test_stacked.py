@@ -111,6 +111,11 @@ def test_gpu_does_not_trust_squares_with_a_value_that_they_lose():
     assert np.isfinite(stacked.solve(np, a, 2, "gram", np.dtype("float32"))[3]).all()  # far below its tolerance
 
 
+def test_values_that_vanish_beside_large_ones_raise_no_warning():
+    with np.errstate(all="raise"):
+        assert stacked._lost(np.array([[1e24, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1e-13).tolist() == [True, False]
+
+
 def test_gpu_refuses_what_it_does_not_know(gpu, rng):
     with pytest.raises(InputError, match="unknown method 'randomized' on a GPU"):
         svd(rng.standard_normal((9, 9)), device="cuda", method="randomized")
