@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DIES_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 POLITE = 6.0  # seconds that a process has to end itself before it is killed
 WORKERS = 6
+TEST_SECONDS = 60.0  # of one test at most
 LOST = 86  # exit code of a process that can do no more on its GPU
 NO_TOOL = "no compute-sanitizer"
 FOUND = 99  # compute-sanitizer's exit code where it found errors
@@ -104,8 +105,10 @@ def pytest(stage: str, workers: int, limit: float) -> list[str]:
     command += ["-p", "gpu_plugin", "--continue-on-collection-errors", "-o", "filterwarnings=default"]
     if workers and importlib.util.find_spec("xdist"):
         command += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"]
-    if importlib.util.find_spec("pytest_timeout"):  # a thread ends the worker, also where a call to CUDA never returns
-        command += ["-p", "pytest_timeout", "--timeout=60", "--timeout-method=thread"]
+    # A test that hangs costs its worker: by a thread of Python's, and where a call keeps the interpreter by one of C's.
+    command += ["-o", f"faulthandler_timeout={TEST_SECONDS + 2}", "-o", "faulthandler_exit_on_timeout=true"]
+    if importlib.util.find_spec("pytest_timeout"):
+        command += ["-p", "pytest_timeout", f"--timeout={TEST_SECONDS}", "--timeout-method=thread"]
         command += [f"--session-timeout={max(5, limit - POLITE - 2):.0f}"]
     command += ["-k", FEW[stage]] if stage in FEW else []
     command += [f"--ignore={ROOT / 'tests' / name}" for name in WITHOUT]

@@ -138,12 +138,21 @@ def test_a_stage_that_goes_wrong_costs_itself(tmp_path, fault, state, why, said)
 
 
 TESTS = """
-import os, signal, time
+import os, pytest, signal, time
 def test_good(): pass
 def test_lost(): raise RuntimeError("outer") from RuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
 def test_after_it(): pass
+@pytest.mark.xfail
+def test_lost_as_is_expected(): raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+def test_after_that(): pass
 def test_dead(): os.kill(os.getpid(), signal.SIGKILL)
-def test_after_that(): assert 1 == 2, "and no more"
+def test_at_last(): assert 1 == 2, "and no more"
+"""
+KEEPING = """
+import ctypes
+def test_first(): pass
+def test_keeps_the_interpreter(): ctypes.PyDLL(None).sleep(100)
+def test_last(): pass
 """
 HANGING = "import time\ndef test_first(): pass\ndef test_hangs(): time.sleep(100)\n"
 
@@ -169,19 +178,31 @@ def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
     pytest.importorskip("xdist")
     section, outcomes = run_tests(tmp_path, monkeypatch, TESTS)
     assert {name.partition("::")[2]: each["outcome"] for name, each in outcomes.items()} == {
-        "test_good": "passed", "test_lost": "failed", "test_after_it": "passed", "test_dead": "failed",
-        "test_after_that": "failed",
+        "test_good": "passed", "test_lost": "failed", "test_after_it": "passed",
+        "test_lost_as_is_expected": "failed", "test_after_that": "passed", "test_dead": "failed",
+        "test_at_last": "failed",
     }, (tmp_path / "out" / "log.txt").read_text()  # fmt: skip
-    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 2, 3)
-    lost, dead, last = (each["why"] for each in outcomes.values() if each["outcome"] == "failed")
+    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 3, 4)
+    lost, _, dead, last = (each["why"] for each in outcomes.values() if each["outcome"] == "failed")
     assert lost == "RuntimeError: outer"
     assert "crashed while running" in dead
     assert "and no more" in last
-    assert (tmp_path / "out" / "log.txt").read_text().count("replacing crashed worker") == 2
+    assert (tmp_path / "out" / "log.txt").read_text().count("replacing crashed worker") == 3
     # Going on, what passed is not run again.
     section, outcomes = run_tests(tmp_path, monkeypatch, TESTS.replace("1 == 2", "True"), workers=0)
     assert len((tmp_path / "out" / "tests.jsonl").read_text().splitlines()) > len(outcomes)
     assert sum(line.count("test_good") for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_test_that_hangs_costs_its_worker(tmp_path, monkeypatch):
+    pytest.importorskip("xdist")
+    import gpu_process
+
+    monkeypatch.setattr(gpu_process, "TEST_SECONDS", 1.0)
+    section, outcomes = run_tests(tmp_path, monkeypatch, KEEPING)
+    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 2, 1)
+    assert "crashed while running" in outcomes["test_made.py::test_keeps_the_interpreter"]["why"]
+    assert "in test_keeps_the_interpreter" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_outcomes_that_are_damaged_are_none(tmp_path):
