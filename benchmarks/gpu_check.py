@@ -7,8 +7,10 @@ import contextlib
 import faulthandler
 import io
 import json
+import math
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from gpunet.bench.gpu_stages import STAGES, fill
 from gpunet.bench.gpu_table import page
 from gpunet.bench.record import provenance, read_sections, write_section
 from gpunet.errors import GpunetError
-from gpunet.files import write_atomically
+from gpunet.files import alone, writable_folder, write_atomically
 
 # Seconds of each stage on a bare machine, the start of its process and the stop at its limit included, in order of
 # worth. With BESIDES, what this process does between them, all of it takes TOTAL at most.
@@ -41,6 +44,7 @@ BESIDES, TOTAL = 10, 480
 LAST = ("other-tests", "rest")
 LEAST = 10  # seconds without which nothing is begun
 CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
+FILE_BYTES = 1 << 30  # of any file that a stage writes, its log above all, and of what an archive unpacks to
 ARCHIVE = "cupycache.tgz"
 CACHES = {
     "CUPY_CACHE_DIR": "cupy",
@@ -52,31 +56,61 @@ CACHES = {
 
 def main() -> int:
     chosen = options()
-    return child(chosen) if chosen.fill else Check(chosen).run()
+    if chosen.fill:
+        return child(chosen)
+    sys.stdout.reconfigure(errors="replace")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a stage's processes go with this one
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        check = Check(chosen)
+        with alone(check.out, "run", ""):
+            return check.run()
+    except GpunetError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if wheels := os.environ.get("GPU_CHECK_WHEELS"):
+            shutil.rmtree(wheels, ignore_errors=True)
 
 
 class Check:
     """One run over the stages: `file` has the sections, `log` what all processes said."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
-        self.chosen = chosen
-        self.out = Path(chosen.out or os.environ.get("OUT") or ROOT / "benchmarks" / "results").absolute()
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.chosen, self.deadline, self.packed = chosen, time.monotonic() + chosen.seconds, 0
+        out = chosen.out or os.environ.get("OUT") or ROOT / "benchmarks" / "results"
+        self.out = writable_folder(out, hint="").absolute()
         self.file, self.log = self.out / f"{device_name(chosen.device)}.json", self.out / "log.txt"
-        self.deadline, self.packed = time.monotonic() + chosen.seconds, 0
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # a stage's process goes with this one
-        with tempfile.TemporaryDirectory(prefix="gpu-check-") as work:
+        with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as work:
             self.work, self.environment = Path(work), surroundings(Path(work))
             self.begin()
-            for stage in self.chosen.stages:
-                try:
-                    self.stage(stage)
-                finally:
-                    self.packed = pack(self.environment, self.out / ARCHIVE, self.packed)
-                    shorten(self.log)
+            try:
+                for stage in self.chosen.stages:
+                    try:
+                        self.stage(stage)
+                    finally:
+                        self.clear()
+                        self.keep_kernels()
+            except (KeyboardInterrupt, SystemExit) as stop:
+                print(f"stopped: what was measured is in {self.file}; --continue takes it up", flush=True)
+                return int(getattr(stop, "code", 128 + signal.SIGINT))
         return self.end()
+
+    def clear(self) -> None:
+        """After a process: what it left running is ended, and what it left lying removed, so that there is room."""
+        gpu_process.end_all(str(self.work))
+        shutil.rmtree(self.environment["TMPDIR"], ignore_errors=True)
+        Path(self.environment["TMPDIR"]).mkdir(exist_ok=True)
+        shorten(self.log)
+
+    def keep_kernels(self) -> None:
+        try:
+            self.packed = pack(self.environment, self.out / ARCHIVE, self.packed)
+        except (OSError, GpunetError) as error:
+            print(f"the kernels are not kept: {error}", flush=True)
 
     def begin(self) -> None:
         """The folder as the stages find it: what an earlier run ended is kept, what they will make is not there."""
@@ -128,8 +162,11 @@ class Check:
     def tests(self, stage: str, limit: float) -> dict[str, Any]:
         environment = self.environment | gpu_process.surroundings()
         if stage == "sanitizer":
-            return gpu_process.sanitizer(self.out, self.work, limit, environment)
-        return gpu_process.tests(stage, self.out, self.work, limit, environment)
+            found = gpu_process.sanitizer(self.out, self.work, limit, environment)
+        else:
+            found = gpu_process.tests(stage, self.out, self.work, limit, environment)
+        self.clear()
+        return found
 
     def process(self, stage: str, sections: list[str], limit: float) -> int | None:
         """The exit code of a process that fills these sections; None where it was stopped."""
@@ -145,7 +182,9 @@ class Check:
             stage,
         ]
         command += ["--device", chosen.device, "--rounds", str(chosen.rounds), "--file", str(self.file), *flags]
-        return limited(command, self.log, limit, self.environment)[0]
+        code, _ = limited(command, self.log, limit, self.environment)
+        self.clear()
+        return code
 
     def say(self, stage: str, names: list[str]) -> None:
         """A line for each section."""
@@ -158,15 +197,20 @@ class Check:
     def sections(self) -> dict[str, Any]:
         """The file's sections, without the word that stands before their names there."""
         found = read_sections(self.file) if self.file.exists() else {}
-        return {name.removeprefix("gpu "): each for name, each in found.items() if name.startswith("gpu ")}
+        return {
+            name.removeprefix("gpu "): each for name, each in found.items()
+            if name.startswith("gpu ") and isinstance(each.get("state"), str)
+        }  # fmt: skip
 
     def put(self, name: str, **changed: Any) -> None:
         section = {"figures": {}, "targets": [], "provenance": {}} | self.sections().get(name, {}) | changed
         write_section(self.file, f"gpu {name}", section, section.pop("provenance"))
 
     def last_words(self) -> str:
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        return " ".join(said[-1:])[:300]
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 10_000))
+            said = log.read().decode(errors="replace")
+        return ([line.strip() for line in said.splitlines() if line.strip()] or [""])[-1][:300]
 
     def end(self) -> int:
         names = [name for stage in self.chosen.stages for name in sections_of(stage)]
@@ -196,7 +240,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", nargs="?", help="folder for the results ($OUT, else benchmarks/results)")
     parser.add_argument("--stages", type=stages, default=list(LIMITS), help=f"by comma, of {', '.join(LIMITS)}")
-    parser.add_argument("--seconds", type=float, default=TOTAL - BESIDES, help="for everything; the rest is not run")
+    parser.add_argument("--seconds", type=seconds, default=TOTAL - BESIDES, help="for everything; the rest is not run")
     parser.add_argument(
         "--continue", dest="earlier", type=Path, metavar="FOLDER", help="go on from an earlier run's results"
     )
@@ -210,6 +254,13 @@ def options() -> argparse.Namespace:
     if chosen.earlier and not chosen.earlier.is_dir():
         parser.error(f"--continue is '{chosen.earlier}': expected the folder of an earlier run")
     return chosen
+
+
+def seconds(text: str) -> float:
+    found = float(text)
+    if math.isnan(found):
+        raise ValueError
+    return found
 
 
 def stages(text: str) -> list[str]:
@@ -296,8 +347,12 @@ def pack(environment: dict[str, str], archive: Path, before: int = 0) -> int:
 def shorten(log: Path) -> None:
     """A log that is too long keeps its beginning and its end."""
     if log.exists() and log.stat().st_size > LOG_BYTES:
-        said = log.read_bytes()
-        log.write_bytes(said[: LOG_BYTES // 3] + b"\n[...]\n" + said[-LOG_BYTES // 3 :])
+        with log.open("r+b") as file:
+            file.seek(-LOG_BYTES // 3, os.SEEK_END)
+            last = file.read()
+            file.truncate(LOG_BYTES // 3)
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n[...]\n" + last)
 
 
 def unpack(archive: Path, environment: dict[str, str]) -> None:
@@ -307,9 +362,15 @@ def unpack(archive: Path, environment: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        except (OSError, tarfile.TarError, EOFError) as error:
-            print(f"'{archive}' is not taken up: {error}")
+                size, members = 0, []
+                for member in tar:
+                    size += member.size + tarfile.BLOCKSIZE
+                    if size > FILE_BYTES:
+                        raise tarfile.TarError(f"it holds more than {FILE_BYTES} bytes")
+                    members += [member] if member.isfile() else []
+                tar.extractall(folder, members, filter="data")
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+            print(f"'{archive}' is not taken up: {str(error).splitlines()[0]}")
             return
         for variable, name in CACHES.items():
             if Path(folder, name).is_dir():

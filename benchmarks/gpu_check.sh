@@ -16,8 +16,9 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 if [ -n "${WHEELS:-}" ]; then
   wheels=$(mktemp -d)
   trap 'rm -rf "$wheels"' EXIT
+  export GPU_CHECK_WHEELS=$wheels # removed in the end by what is started below
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$wheels" "$WHEELS"/*.whl ||
     echo "the wheels of $WHEELS cannot be installed: going on without them" >&2
   export PYTHONPATH=$PYTHONPATH:$wheels
 fi
-"$python" benchmarks/gpu_check.py "$@"
+exec "$python" benchmarks/gpu_check.py "$@" # which signals reach then

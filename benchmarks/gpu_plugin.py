@@ -52,7 +52,7 @@ class Outcomes:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = yield
-        self.lost = self.lost or (report.failed and call.excinfo is not None and sticky(call.excinfo.value))
+        self.lost = self.lost or (call.excinfo is not None and sticky(call.excinfo.value))
         return report
 
     @pytest.hookimpl(trylast=True)

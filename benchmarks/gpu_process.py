@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -19,8 +20,10 @@ from typing import Any
 from gpunet.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+DIES_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
 POLITE = 6.0  # seconds that a process has to end itself before it is killed
 WORKERS = 6
+TEST_SECONDS = 60.0  # of one test at most
 LOST = 86  # exit code of a process that can do no more on its GPU
 NO_TOOL = "no compute-sanitizer"
 FOUND = 99  # compute-sanitizer's exit code where it found errors
@@ -44,13 +47,15 @@ WITHOUT = ("cli", "datasets", "hostile/test_secrets.py", "report", "reproduce", 
 def limited(command: Sequence[str], log: Path, limit: float, environment: dict[str, str]) -> tuple[int | None, float]:
     """(exit code, None where it was stopped at the limit; seconds) of a process whose output is added to `log`.
 
-    It is interrupted POLITE seconds before the limit, and what is left of it and its children then is killed.
+    It is interrupted POLITE seconds before the limit, and what is left of it and its children then is killed. It dies
+    with this process, too.
     """
-    began = time.monotonic()
+    began, prctl = time.monotonic(), getattr(ctypes.CDLL(None), "prctl", None)  # of Linux
     with log.open("a") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment, start_new_session=True
-        )
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment,
+            start_new_session=True, preexec_fn=prctl and (lambda: prctl(DIES_WITH_PARENT, signal.SIGKILL)),
+        )  # fmt: skip
         try:
             code: int | None = process.wait(max(0.1, limit - POLITE))
         except subprocess.TimeoutExpired:
@@ -61,8 +66,17 @@ def limited(command: Sequence[str], log: Path, limit: float, environment: dict[s
         finally:  # whatever it started goes with it
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs holds it whatever is sent
+                process.wait(5)
     return code, time.monotonic() - began
+
+
+def end_all(marker: str) -> None:
+    """Kill the processes that have this text in their environment: those that left their group, which is killed."""
+    for each in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in each.read_bytes():
+                os.kill(int(each.parent.name), signal.SIGKILL)
 
 
 def tests(stage: str, out: Path, work: Path, limit: float, environment: dict[str, str]) -> dict[str, Any]:
@@ -91,8 +105,10 @@ def pytest(stage: str, workers: int, limit: float) -> list[str]:
     command += ["-p", "gpu_plugin", "--continue-on-collection-errors", "-o", "filterwarnings=default"]
     if workers and importlib.util.find_spec("xdist"):
         command += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"]
-    if importlib.util.find_spec("pytest_timeout"):  # a thread ends the worker, also where a call to CUDA never returns
-        command += ["-p", "pytest_timeout", "--timeout=60", "--timeout-method=thread"]
+    # A test that hangs costs its worker: by a thread of Python's, and where a call keeps the interpreter by one of C's.
+    command += ["-o", f"faulthandler_timeout={TEST_SECONDS + 2}", "-o", "faulthandler_exit_on_timeout=true"]
+    if importlib.util.find_spec("pytest_timeout"):
+        command += ["-p", "pytest_timeout", f"--timeout={TEST_SECONDS}", "--timeout-method=thread"]
         command += [f"--session-timeout={max(5, limit - POLITE - 2):.0f}"]
     command += ["-k", FEW[stage]] if stage in FEW else []
     command += [f"--ignore={ROOT / 'tests' / name}" for name in WITHOUT]
@@ -108,12 +124,12 @@ def surroundings() -> dict[str, str]:
 
 
 def read_outcomes(path: Path) -> dict[str, dict[str, Any]]:
-    """The worst line of each test; a last line that was cut short is none."""
+    """The worst line of each test; one that was cut short, or is damaged, is none."""
     found: dict[str, dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            each = json.loads(line)
-            if found.get(each["test"], {}).get("outcome") != "failed":
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            each = {"why": "", **json.loads(line)}
+            if {"test", "outcome", "stage"} <= each.keys() and found.get(each["test"], {}).get("outcome") != "failed":
                 found[each["test"]] = each
     return found
 
@@ -163,4 +179,5 @@ def sanitizer(out: Path, work: Path, limit: float, environment: dict[str, str]) 
 
 def ending(code: int) -> str:
     """How a process ended."""
-    return f"died of {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"died of {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"

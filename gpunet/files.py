@@ -26,7 +26,7 @@ ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the fil
 LONGEST = 200  # bytes of a file's name that its temporary has: 255 is the most
 
 
-def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
+def writable_folder(path: str | os.PathLike[str], *names: str, hint: str = " with --out") -> Path:
     """The folder, made if need be; OutputError where it cannot be made or written to, or not under these names."""
     folder = Path(path)
     try:
@@ -38,7 +38,7 @@ def writable_folder(path: str | os.PathLike[str], *names: str) -> Path:
         if isinstance(error, FileExistsError) and (found := _kind(folder)):
             reason = f"it is {found}, no folder"
         raise OutputError(
-            f"cannot write to '{harmless(str(folder))}': {reason}; choose another folder with --out"
+            f"cannot write to '{harmless(str(folder))}': {reason}; choose another folder{hint}"
         ) from error
     for name in names:
         check_replaceable(folder / name)

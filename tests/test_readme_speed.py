@@ -118,6 +118,8 @@ def test_a_section_is_written_and_the_others_stay(tmp_path):
     sections = read_sections(path)
     assert sections["one"] == {"rounds": 3, "provenance": {"cpu": "b"}}
     assert sections["two"]["rounds"] == 2
+    write_section(path, "file \udcff", {"µs": "\udcff"}, {})  # half a pair, as Python names what is no text
+    assert read_sections(path)["file ?"]["µs"] == "?"
     assert {"cpu", "gpu", "numpy", "git", "torch", "threads"} <= set(sections["two"]["provenance"])
     assert [each.name for each in path.parent.iterdir()] == ["machine.json"]
 

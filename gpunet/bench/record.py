@@ -80,4 +80,5 @@ def write_section(path: Path, name: str, figures: dict[str, Any], made: dict[str
     """
     sections = read_sections(path) if path.exists() else {}
     sections[name] = figures | {"provenance": provenance() if made is None else made}
-    write_or_keep(path, json.dumps({"sections": sections}, indent=1) + "\n")
+    text = json.dumps({"sections": sections}, indent=1, ensure_ascii=False) + "\n"
+    write_or_keep(path, text.encode(errors="replace"))  # half a surrogate pair, of a file's name say, could not be read

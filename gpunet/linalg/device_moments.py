@@ -18,7 +18,7 @@ from gpunet.linalg.moments import EXACT_ROWS, Centred, Sums, blocks, chunks, fro
 from gpunet.linalg.place import on_host
 
 CHUNK_BYTES = 64 << 20
-FAR = 2.0**300  # squares of what lies within [1/FAR, FAR] neither overflow nor underflow in float64
+FAR = 2.0**150  # fourth powers of what lies within [1/FAR, FAR], and what residuals are of them, are float64
 
 
 def sums(xp: Any, x: Any, rows: Any = None, scale: float = 1.0, root: bool = False) -> Centred:
@@ -62,5 +62,5 @@ def largest(xp: Any, x: Any, what: str, rows: Any = None) -> float:
 
 
 def safe_scale(top: float) -> float:
-    """The power of two that brings numbers of up to `top` near 1; 1 where squares of theirs are in range anyway."""
+    """The power of two that brings numbers of up to `top` near 1; 1 where fourth powers are in range anyway."""
     return 1.0 if 1 / FAR < top < FAR or not top else float(2.0 ** -np.clip(np.frexp(top)[1], -1000, 1000))

@@ -202,4 +202,5 @@ class _Samples:
         return rank, tolerance(self.dtype, self.x.shape[1], rank)
 
     def _result(self, values: NDArray[np.float64], vectors: Any, residual: float) -> PCA:
-        return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale)
+        rounding = float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
+        return as_pca(self.moments, values, on_host(vectors), self.total, residual + rounding, self.scale)

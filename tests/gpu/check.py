@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def hang(setup):
 
 def hang_in_c(setup):
     """Python has no turn, as in a call that waits for the device: a signal's handler is not run."""
+    subprocess.Popen(["sleep", "100"], start_new_session=True)
     setup.save({"figures": {"half": 1}})
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     time.sleep(100)
@@ -42,6 +44,12 @@ def die(setup):
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def shout(setup):
+    setup.save({"figures": {"half": 1}})
+    for _ in range(100):
+        print("x" * 100_000)
+
+
 def lose(setup):
     raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
@@ -49,6 +57,8 @@ def lose(setup):
 if fault := os.environ.get("FAULT"):
     STAGES["svd"] = {"before": measured, "faulty": globals()[fault], "after": measured}
     STAGES["experiments"], gpu_check.LIMITS["svd"] = {"later": measured}, 7
+    gpu_check.FILE_BYTES = 5 << 20
+    gpu_check.LOG_BYTES = 1 << 20
 else:  # what takes the pretend GPU seconds is tested by itself, in test_parts.py and test_experiments.py
     for stage, few in {
         "look": ("versions", "facts", "relu", "cusolver", "step-64", "torch", "kernels", "svd"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gpunet.backend import why_no_gpu
+from gpunet.files import alone
 from tests import conftest
 from tests.cuda.host_module import why_not
 
@@ -103,6 +106,7 @@ def test_every_stage(tmp_path):
         ("hang_in_c", "stopped", "after 7 s", "-- faulty"),
         ("die", "failed", "died of SIGSEGV", "Segmentation fault"),
         ("lose", "failed", "RuntimeError: cudaErrorIllegalAddress", "in lose\n"),
+        ("shout", "failed", "exit code 1", "\n[...]\n"),
     ],
 )
 def test_a_stage_that_goes_wrong_costs_itself(tmp_path, fault, state, why, said):
@@ -134,12 +138,21 @@ def test_a_stage_that_goes_wrong_costs_itself(tmp_path, fault, state, why, said)
 
 
 TESTS = """
-import os, signal, time
+import os, pytest, signal, time
 def test_good(): pass
 def test_lost(): raise RuntimeError("outer") from RuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
 def test_after_it(): pass
+@pytest.mark.xfail
+def test_lost_as_is_expected(): raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+def test_after_that(): pass
 def test_dead(): os.kill(os.getpid(), signal.SIGKILL)
-def test_after_that(): assert 1 == 2, "and no more"
+def test_at_last(): assert 1 == 2, "and no more"
+"""
+KEEPING = """
+import ctypes
+def test_first(): pass
+def test_keeps_the_interpreter(): ctypes.PyDLL(None).sleep(100)
+def test_last(): pass
 """
 HANGING = "import time\ndef test_first(): pass\ndef test_hangs(): time.sleep(100)\n"
 
@@ -165,19 +178,51 @@ def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
     pytest.importorskip("xdist")
     section, outcomes = run_tests(tmp_path, monkeypatch, TESTS)
     assert {name.partition("::")[2]: each["outcome"] for name, each in outcomes.items()} == {
-        "test_good": "passed", "test_lost": "failed", "test_after_it": "passed", "test_dead": "failed",
-        "test_after_that": "failed",
+        "test_good": "passed", "test_lost": "failed", "test_after_it": "passed",
+        "test_lost_as_is_expected": "failed", "test_after_that": "passed", "test_dead": "failed",
+        "test_at_last": "failed",
     }, (tmp_path / "out" / "log.txt").read_text()  # fmt: skip
-    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 2, 3)
-    lost, dead, last = (each["why"] for each in outcomes.values() if each["outcome"] == "failed")
+    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 3, 4)
+    lost, _, dead, last = (each["why"] for each in outcomes.values() if each["outcome"] == "failed")
     assert lost == "RuntimeError: outer"
     assert "crashed while running" in dead
     assert "and no more" in last
-    assert (tmp_path / "out" / "log.txt").read_text().count("replacing crashed worker") == 2
+    assert (tmp_path / "out" / "log.txt").read_text().count("replacing crashed worker") == 3
     # Going on, what passed is not run again.
     section, outcomes = run_tests(tmp_path, monkeypatch, TESTS.replace("1 == 2", "True"), workers=0)
     assert len((tmp_path / "out" / "tests.jsonl").read_text().splitlines()) > len(outcomes)
     assert sum(line.count("test_good") for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_test_that_hangs_costs_its_worker(tmp_path, monkeypatch):
+    pytest.importorskip("xdist")
+    import gpu_process
+
+    monkeypatch.setattr(gpu_process, "TEST_SECONDS", 1.0)
+    section, outcomes = run_tests(tmp_path, monkeypatch, KEEPING)
+    assert (section["state"], section["figures"]["passed"], section["figures"]["failed"]) == ("failed", 2, 1)
+    assert "crashed while running" in outcomes["test_made.py::test_keeps_the_interpreter"]["why"]
+    assert "in test_keeps_the_interpreter" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_outcomes_that_are_damaged_are_none(tmp_path):
+    import gpu_process
+
+    whole = '{"stage": "tests", "test": "a", "outcome": "passed"}'
+    (tmp_path / "tests.jsonl").write_bytes(b"12\n[]\n{}\n\xff\n" + f"{whole}\n{whole[:30]}".encode())
+    gpu_process.forget(tmp_path / "tests.jsonl", ["look"], False)
+    (line,) = (tmp_path / "tests.jsonl").read_text().splitlines()
+    assert json.loads(line) == json.loads(whole) | {"why": ""}
+
+
+def test_how_a_process_ended():
+    import gpu_process
+
+    assert [gpu_process.ending(code) for code in (3, -9, -40)] == [
+        "exit code 3",
+        "died of SIGKILL",
+        "died of signal 40",
+    ]
 
 
 def test_tests_that_are_stopped_leave_what_they_told(tmp_path, monkeypatch):
@@ -277,6 +322,40 @@ def test_the_archive_of_caches_is_small_and_taken_up_again(tmp_path, monkeypatch
     gpu_check.unpack(tmp_path / "damaged.tgz", again)
 
 
+def packed(path, **members):
+    """An archive with these texts by name; a Path is a link to it."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name.replace("_", "/"))
+            if isinstance(content, Path):
+                member.type, member.linkname = tarfile.SYMTYPE, str(content)
+                content = b""
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_archives_that_are_none_of_ours_do_no_harm(tmp_path, monkeypatch, capsys):
+    import gpu_check
+
+    for variable in gpu_check.CACHES:
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "work").mkdir()
+    found, archive = gpu_check.surroundings(tmp_path / "work"), tmp_path / "cupycache.tgz"
+    monkeypatch.setattr(gpu_check, "FILE_BYTES", 1 << 20)
+    packed(archive, cupy_bomb=bytes(2 << 20))
+    gpu_check.unpack(archive, found)
+    assert "not taken up: it holds more than 1048576 bytes" in capsys.readouterr().out
+    packed(archive, cupy_kernel=os.urandom(5000))
+    whole = archive.read_bytes()
+    for damaged in (whole[:2000], whole[:24] + b"\xff" * 9 + whole[33:]):
+        archive.write_bytes(damaged)
+        gpu_check.unpack(archive, found)
+        assert "not taken up: " in capsys.readouterr().out
+    packed(archive, cupy_a=Path("a"), cupy_b=Path("../cupy"), cupy_c=b"kept")  # links in circles
+    gpu_check.unpack(archive, found)
+    assert [path.name for path in Path(found["CUPY_CACHE_DIR"]).iterdir()] == ["c"]
+
+
 @pytest.mark.skipif(why_no_gpu() is None, reason="this machine has a GPU")
 def test_a_missing_gpu_fails_where_one_was_asked_for(monkeypatch):
     monkeypatch.setattr(conftest, "_asked", [True])
@@ -325,9 +404,77 @@ def test_a_log_without_end_is_cut(tmp_path, monkeypatch):
 
 
 def test_mistakes_on_its_command_line(tmp_path):
-    done = script(tmp_path, "--stages", "look,everything")
-    assert done.returncode == 2
-    assert "unknown stage everything" in done.stderr
+    for mistake, words in (
+        (("--stages", "look,everything"), "unknown stage everything"), (("--seconds", "nan"), "--seconds"),
+    ):  # fmt: skip
+        done = script(tmp_path, *mistake)
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    done = script(tmp_path, "--device", "cpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"cannot write to '{tmp_path / 'out'}': it is a file, no folder; choose another folder\n"
+    (tmp_path / "out").unlink()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cpu.json").write_text('{"sections": {"gpu look": {"st')
+    done = script(tmp_path, "--device", "cpu")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "cpu.json' cannot be read: not JSON" in done.stderr
+    assert (tmp_path / "out" / "cpu.json").read_text() == '{"sections": {"gpu look": {"st'
+    with alone(tmp_path / "out"):
+        done = script(tmp_path, "--device", "cpu")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "another run is writing to" in done.stderr
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_to_the_script_ends_all_of_it(tmp_path, sent):
+    """Its stage hangs and ignores signals; a process in a session of its own outlives SIGKILL alone."""
+    import gpu_process
+
+    where = "cmdline" if sent == signal.SIGKILL else "environ"
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\nshift\nexec "{sys.executable}" "{Path(__file__).with_name("check.py")}" "$@"'
+    )
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    more = {"PYTHON": str(tmp_path / "python"), "TMPDIR": str(tmp_path / "tmp"), "FAULT": "hang_in_c"}
+    command = ["bash", str(ROOT / "benchmarks" / "gpu_check.sh"), str(tmp_path / "out"), "--small", "--stages", "svd"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(tmp_path, **more))
+    try:
+        until = time.monotonic() + 30
+        while "half" not in (read(tmp_path / "out" / "cuda.json").get("faulty", {}).get("figures", {})
+                             if (tmp_path / "out" / "cuda.json").exists() else {}):  # fmt: skip
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(sent)
+        said, _ = process.communicate(timeout=10)
+        for _ in range(100):  # a killed process takes its time
+            if not (left := [path for path in Path("/proc").glob(f"[0-9]*/{where}") if mentions(path, str(tmp_path))]):
+                break
+            time.sleep(0.05)
+    finally:
+        gpu_process.end_all(str(tmp_path))
+    assert not left
+    assert process.returncode == (128 + sent if sent != signal.SIGKILL else -sent)
+    assert read(tmp_path / "out" / "cuda.json")["before"]["state"] == "done"
+    if sent != signal.SIGKILL:
+        assert said.endswith(
+            f"stopped: what was measured is in {tmp_path / 'out' / 'cuda.json'}; --continue takes it up\n"
+        )
+        assert not list((tmp_path / "tmp").iterdir())
+
+
+def mentions(path, text):
+    try:
+        return text.encode() in path.read_bytes()
+    except OSError:
+        return False
 
 
 @pytest.mark.slow

@@ -62,6 +62,35 @@ def test_class_pca_of_float64_extremes(rng):
             class_pca(Far(x * scale), labels, 3)
 
 
+@pytest.mark.parametrize("scale", [1e-89, 1e-70, 1e-60, 1e89])
+def test_wrong_eigenvectors_show_at_every_scale(scale, rng, monkeypatch):
+    """Squares of residuals, which are fourth powers of the samples, vanish for none."""
+    x, labels = made(rng, (90, 80))
+    right, solve = class_pca(Far(x), labels, 3), device_pca.leading_stack
+
+    def near(*args):
+        values, vectors = solve(*args)
+        return values * (1 + 1e-11), vectors
+
+    monkeypatch.setattr(device_pca, "leading_stack", near)
+    found = class_pca(Far(x * scale), labels, 3)
+    np.testing.assert_allclose(found.explained_variance / scale / scale, right.explained_variance, rtol=1e-12)  # by svd
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_what_is_rounded_to_float32_is_part_of_the_residual(center, rng):
+    x, labels = made(rng, (90, 30))  # of 40 features
+    x = x.astype("float32")
+    found = class_pca(Far(x), labels, 3, center=center)
+    for c, label in enumerate(found.classes):
+        part = x[labels == label].astype(float)
+        part = part - part.mean(axis=0) if center else part
+        v, top = found.components[c].T.astype(float), np.linalg.norm(part, 2)
+        image = part @ v
+        wrong = part.T @ (image / np.linalg.norm(image, axis=0)) - v * np.linalg.norm(image, axis=0)
+        assert np.linalg.norm(wrong, axis=0).max() / top <= found.residual < 1e-6
+
+
 @pytest.mark.parametrize("features", [40, 200])
 @pytest.mark.parametrize("small", [1e-25, 1e25])
 def test_each_class_has_its_own_scale(small, features, rng):

@@ -111,6 +111,24 @@ def test_gpu_does_not_trust_squares_with_a_value_that_they_lose():
     assert np.isfinite(stacked.solve(np, a, 2, "gram", np.dtype("float32"))[3]).all()  # far below its tolerance
 
 
+@pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "strict"])
+def test_what_an_estimate_finds_near_the_limit_is_measured(xp, rng):
+    """An error of which the signs tell too much: all of it lies along one of them."""
+    k = 33
+    limit, w = tolerance("float64", k, k), stacked.probes(k)[0][:, 0]
+    u = np.eye(60, k) @ (np.eye(k) + 0.35 * limit * np.outer(w, w) / k)
+    s, v = np.ones((1, k)), np.eye(k)[None]
+    x = stacked._Stack(xp, xp.asarray(np.eye(60, k)[None]), np.dtype(np.float64), 0)
+    loss = stacked._measure(x, *(xp.asarray(each) for each in (u[None], s, v)), limit)[0][0, 1]
+    np.testing.assert_allclose(loss, np.linalg.norm(u.T @ u - np.eye(k)), rtol=1e-2)
+    assert loss < limit < stacked._estimated(x, *map(xp.asarray, (u[None], s, v)), *stacked.probes(k))[0][0, 1]
+
+
+def test_values_that_vanish_beside_large_ones_raise_no_warning():
+    with np.errstate(all="raise"):
+        assert stacked._lost(np.array([[1e24, 0.0, 0.0], [0.0, 0.0, 0.0]]), 1e-13).tolist() == [True, False]
+
+
 def test_gpu_refuses_what_it_does_not_know(gpu, rng):
     with pytest.raises(InputError, match="unknown method 'randomized' on a GPU"):
         svd(rng.standard_normal((9, 9)), device="cuda", method="randomized")
