@@ -42,6 +42,7 @@ LIMITS = {
 }  # fmt: skip
 BESIDES, TOTAL = 10, 480
 LAST = ("other-tests", "rest")
+NO_GPU = "its tests need a GPU"
 LEAST = 10  # seconds without which nothing is begun
 CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
 FILE_BYTES = 1 << 30  # of any file that a stage writes, its log above all, and of what an archive unpacks to
@@ -54,11 +55,25 @@ CACHES = {
 }
 
 
+EPILOG = (
+    "In the environment: PYTHON, the interpreter with CuPy and, for the rivals, PyTorch (python3); WHEELS, a folder of "
+    "wheels for what it lacks; GPUNET_DATA, the folder with mnist/ and cifar10/. Exit code: 0; 1 where something failed "
+    "or was not run; 2 for a mistake; 3 where all ran and a target was missed."
+)
+
+
 def main() -> int:
     chosen = options()
     if chosen.fill:
         return child(chosen)
+    try:
+        provenance(get_backend("numpy"))
+    except ModuleNotFoundError as error:
+        mend = "PYTHON names another interpreter, WHEELS a folder of wheels for what it lacks"
+        print(f"{sys.executable} has no {error.name}: {mend}", file=sys.stderr)
+        return 2
     sys.stdout.reconfigure(errors="replace")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored here, as of a shell's `&`, stages would, too
     for number in (signal.SIGTERM, signal.SIGHUP):  # a stage's processes go with this one
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -79,7 +94,7 @@ class Check:
 
     def __init__(self, chosen: argparse.Namespace) -> None:
         self.chosen, self.deadline, self.packed = chosen, time.monotonic() + chosen.seconds, 0
-        out = chosen.out or os.environ.get("OUT") or ROOT / "benchmarks" / "results"
+        out = chosen.out or chosen.earlier or os.environ.get("OUT") or ROOT / "benchmarks" / "results"
         self.out = writable_folder(out, hint="").absolute()
         self.file, self.log = self.out / f"{device_name(chosen.device)}.json", self.out / "log.txt"
 
@@ -95,6 +110,9 @@ class Check:
                         self.clear()
                         self.keep_kernels()
             except (KeyboardInterrupt, SystemExit) as stop:
+                for name in [name for name, each in self.sections().items() if each["state"] == "running"]:
+                    self.put(name, state="stopped", why="by a signal")
+                self.end()
                 print(f"stopped: what was measured is in {self.file}; --continue takes it up", flush=True)
                 return int(getattr(stop, "code", 128 + signal.SIGINT))
         return self.end()
@@ -147,8 +165,9 @@ class Check:
             self.say(stage, todo)
             return
         until = time.monotonic() + limit
-        if stage not in STAGES:
-            self.put(stage, **self.tests(stage, limit)) if todo else None
+        if stage not in STAGES and todo:
+            on_gpu = self.chosen.device.startswith("cuda")
+            self.put(stage, **(self.tests(stage, limit) if on_gpu else {"state": "not run", "why": NO_GPU}))
         while stage in STAGES and todo and (left := until - time.monotonic()) >= LEAST:
             code = self.process(stage, todo, left)
             states = {name: self.sections()[name]["state"] for name in todo}
@@ -213,12 +232,12 @@ class Check:
         return ([line.strip() for line in said.splitlines() if line.strip()] or [""])[-1][:300]
 
     def end(self) -> int:
-        names = [name for stage in self.chosen.stages for name in sections_of(stage)]
         sections = self.sections()
-        print(page({name: sections[name] for name in names}))
+        names = [name for stage in self.chosen.stages for name in sections_of(stage) if name in sections]
+        print(page({name: sections[name] for name in names}, judged=not self.chosen.small))
         print(f"\nWritten: {self.file}")
-        ended = [each["state"] == "done" or each.get("why") == gpu_process.NO_TOOL for each in map(sections.get, names)]
-        if not all(ended):
+        excused = (gpu_process.NO_TOOL, NO_GPU)
+        if not all(each["state"] == "done" or each.get("why") in excused for each in map(sections.get, names)):
             return 1
         missed = [each for name in names for each in sections[name].get("targets", []) if not each["met"]]
         return 3 if missed and not self.chosen.small else 0
@@ -237,15 +256,15 @@ def forget(file: Path, names: list[str]) -> None:
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", nargs="?", help="folder for the results ($OUT, else benchmarks/results)")
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
+    parser.add_argument("out", nargs="?", help="folder for the results (that of --continue, $OUT, benchmarks/results)")
     parser.add_argument("--stages", type=stages, default=list(LIMITS), help=f"by comma, of {', '.join(LIMITS)}")
     parser.add_argument("--seconds", type=seconds, default=TOTAL - BESIDES, help="for everything; the rest is not run")
     parser.add_argument(
         "--continue", dest="earlier", type=Path, metavar="FOLDER", help="go on from an earlier run's results"
     )
-    parser.add_argument("--device", default="cuda", help="another one (cpu) to try the scripts out")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--device", type=device, default="cuda", help="cuda:1, or cpu to try the stages out (--small)")
+    parser.add_argument("--rounds", type=rounds, default=11, help="of a race; its medians count (11)")
     parser.add_argument("--small", action="store_true", help="sizes that any CPU does in seconds; no target is judged")
     parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--fill", help=argparse.SUPPRESS)  # what the parent calls: these sections of the one stage
@@ -254,6 +273,18 @@ def options() -> argparse.Namespace:
     if chosen.earlier and not chosen.earlier.is_dir():
         parser.error(f"--continue is '{chosen.earlier}': expected the folder of an earlier run")
     return chosen
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"cuda(:\d+)?|cpu|numpy", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected cuda, cuda:N, cpu or numpy")
+    return text
+
+
+def rounds(text: str) -> int:
+    if (found := int(text)) < 1:
+        raise ValueError
+    return found
 
 
 def seconds(text: str) -> float:
@@ -304,7 +335,7 @@ def device_name(device: str) -> str:
     name = device
     if device.startswith("cuda"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+            query = ["nvidia-smi", "-i", device.partition(":")[2] or "0", "--query-gpu=name", "--format=csv,noheader"]
             done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
             name = (done.stdout.splitlines() or ["gpu"])[0]
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "gpu"

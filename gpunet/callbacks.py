@@ -45,7 +45,7 @@ class Callback:
         """Called before each step that `steps` named."""
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
-        """The epoch's entry of the history, which may be added to."""
+        """The epoch's entry of the history, which may be added to; `epoch` counts from 0, over all fits."""
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Training has ended: all epochs are done, or `stop`, an error or Ctrl-C has ended it.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may; captures that others end
 AT_ONCE = range(8, 3, -1)  # steps of one recording
-MOST = 8  # recordings kept: each holds device memory of its own
+MOST = 8  # kinds of steps whose recordings are kept: each holds device memory of its own
 SWITCH = "GPUNET_GRAPHS"  # in the environment: "off" for all trainers
 PLAIN = frozenset((bool, int, float, complex, str, type(None)))
 
@@ -122,7 +122,7 @@ class Graphs:
         self._kinds: dict[tuple[int, int], Kind] = {}
         self._gone: list[Kind] = []  # of data that nobody holds any more; their recordings may still be running
         self._restless = 0  # steps in a row that changed what they would bake in
-        self._broken = 0  # captures that another thread's work has ended
+        self._broken = 0  # captures in a row that another thread's work has ended
 
     @property
     def recordings(self) -> list[tuple[int, int, Callable[[], None]]]:
@@ -215,6 +215,7 @@ class Graphs:
             if not getattr(error, "passing", False) or self._broken > PATIENCE:
                 self._give_up(trainer, str(error))
             return None
+        self._broken = 0
         return kind.replays[count]
 
     def _give_up(self, trainer: Trainer, reason: str) -> None:

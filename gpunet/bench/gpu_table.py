@@ -8,8 +8,8 @@ from typing import Any
 Section = Mapping[str, Any]
 
 
-def page(sections: Mapping[str, Section]) -> str:
-    """Tables of all sections in the order given, what failed, and the targets last."""
+def page(sections: Mapping[str, Section], judged: bool = True) -> str:
+    """Tables of all sections in the order given, what failed, and the targets last, with verdicts where `judged`."""
     lines: list[str] = []
     for name, section in sections.items():
         figures, state = section.get("figures") or {}, section.get("state", "")
@@ -17,7 +17,7 @@ def page(sections: Mapping[str, Section]) -> str:
         source = f", data: {section['data']}" if section.get("data") else ""
         lines.append(f"\n== {name}: {state}{took}{source}{': ' + section['why'] if section.get('why') else ''}")
         lines += _section(name, figures)
-    lines += ["\n== targets", *_targets(sections)]
+    lines += ["\n== targets", *_targets(sections, judged)]
     return "\n".join(lines).strip()
 
 
@@ -51,13 +51,15 @@ def _section(name: str, figures: Mapping[str, Any]) -> list[str]:
 def _step(figures: Mapping[str, Any]) -> list[str]:
     """Microseconds of each way, and each recording: its nodes and, most frequent first, their kernels."""
     lines = [
-        f"{name}: {figures[name]['microseconds_per_step']:.1f} µs" for name in ("graph", "eager") if name in figures
-    ]
+        f"{name}: {figures[name]['microseconds_per_step']:.1f} µs"
+        for name in ("graph", "forked", "eager") if name in figures
+    ]  # fmt: skip
     for each in figures.get("recordings", ()):
         kernels = ", ".join(f"{count}× {name[:60]}" for name, count in each["kernels"].items())
+        took = f", {each['microseconds_per_step']:.1f} µs a step" if "microseconds_per_step" in each else ""
         lines.append(
-            f"batch {each['batch']}, {each['steps_per_launch']} to a launch: {each['nodes']} nodes, of which "
-            f"{each['copies_and_fills']} copies and fills; {kernels}"
+            f"{each['name']}, batch {each['batch']}, {each['steps_per_launch']} to a launch{took}: {each['nodes']} "
+            f"nodes, of which {each['copies_and_fills']} copies and fills; {kernels}"
         )
     return lines
 
@@ -121,13 +123,14 @@ def _devices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return _grid(("", "seconds", "speed-up", "apart", ""), lines)
 
 
-def _targets(sections: Mapping[str, Section]) -> list[str]:
+def _targets(sections: Mapping[str, Section], judged: bool) -> list[str]:
     rows = []
     for name, section in sections.items():
         for each in section.get("targets") or ():
             sign = "≥" if each["at_least"] else "≤"
             bound = f"{sign} {each['target']:g}"
-            rows.append((f"{name}, {each['what']}", _short(each["value"]), bound, "met" if each["met"] else "NOT met"))
+            verdict = ("met" if each["met"] else "NOT met") if judged else ""
+            rows.append((f"{name}, {each['what']}", _short(each["value"]), bound, verdict))
     return _grid(("", "measured", "wanted", ""), rows)
 
 

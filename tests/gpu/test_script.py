@@ -373,15 +373,46 @@ def script(tmp_path, *options):
 
 
 def test_no_gpu_and_no_time_are_said(tmp_path):
-    done = script(tmp_path, "--device", "tpu", "--stages", "svd")
+    done = script(tmp_path, "--device", "cuda:7", "--stages", "svd")
     assert done.returncode == 1, done.stderr
-    sections = read(tmp_path / "out" / "tpu.json")
+    (path,) = (tmp_path / "out").glob("*.json")
+    sections = read(path)
     assert {section["state"] for section in sections.values()} == {"failed"}
-    assert "unknown device 'tpu'" in sections["svd-square"]["why"]
+    assert "device 'cuda:7' cannot be used" in sections["svd-square"]["why"]
     assert "== svd-square: failed" in done.stdout
-    done = script(tmp_path, "--device", "tpu", "--seconds", "1", "--stages", "svd")
+    done = script(tmp_path, "--device", "cuda:7", "--seconds", "1", "--stages", "svd")
     assert done.returncode == 1
     assert "== svd-square: not run: of 1 s none were left" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--device", "tpu"), "'tpu': expected cuda, cuda:N, cpu or numpy"),
+        (("--rounds", "0"), "invalid rounds value: '0'"),
+        (("--stages", "all"), "unknown stage all: expected some of look, tests"),
+    ],
+)
+def test_mistakes_in_options(tmp_path, options, words):
+    done = script(tmp_path, *options)
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
+
+
+def test_an_interpreter_that_lacks_something_is_told_once(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "threadpoolctl.py").write_text("raise ModuleNotFoundError('gone', name='threadpoolctl')")
+    done = script(tmp_path, "--device", "numpy")
+    assert done.returncode == 2
+    assert "has no threadpoolctl: PYTHON names another interpreter, WHEELS" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_gpu_tests_are_not_run_and_cost_nothing(tmp_path):
+    done = script(tmp_path, "--device", "numpy", "--small", "--stages", "tests,sanitizer,other-tests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    sections = read(tmp_path / "out" / "numpy.json")
+    assert {section["why"] for section in sections.values()} == {"its tests need a GPU"}
 
 
 def test_a_checkout_is_found_as_installed():

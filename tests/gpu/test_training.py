@@ -304,8 +304,9 @@ def test_nodes_of_a_recorded_step(gpu):
             step(data, order, 64, 6)
     ((_, count, recording),) = [each for each in trainer.graphs.recordings if each[1] > 1]
     found = nodes(recording.dot())["nodes"]
-    assert found <= 12 * count
-    if not gpu.real:
+    if gpu.real:  # cublasLt may add a kernel or a fill to a product that it splits
+        assert found <= (12 + 5) * count
+    else:
         assert found == 12 * count
 
 
