@@ -57,8 +57,8 @@ CACHES = {
 
 EPILOG = (
     "In the environment: PYTHON, the interpreter with CuPy and, for the rivals, PyTorch (python3); WHEELS, a folder of "
-    "wheels for what it lacks; GPUNET_DATA, the folder with mnist/ and cifar10/. Exit code: 0; 1 where something failed "
-    "or was not run; 2 for a mistake; 3 where all ran and a target was missed."
+    "wheels for what it lacks; GPUNET_DATA, the folder with mnist/ and cifar10/. Exit code: 0; 1 where something "
+    "failed or was not run; 2 for a mistake; 3 where all ran and a target was missed."
 )
 
 
