@@ -98,8 +98,8 @@ class Mirror:
 
     def _send(self, handler: BaseHTTPRequestHandler, request: Request, body: bytes) -> None:
         def send(part: bytes) -> None:
+            request.sent += len(part)  # before the client can have it, and look
             handler.wfile.write(part)
-            request.sent += len(part)
 
         if self.drip is not None:
             for byte in body:
