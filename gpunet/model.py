@@ -25,16 +25,8 @@ from gpunet.rng import WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
 WORKSPACE = (
-    "_forwards",
-    "_trained_backwards",
-    "_d_scores",
-    "d_scores",
-    "_batch",
-    "_kind",
-    "_dtype",
-    "_takes",
-    "_gives",
-)
+    "_forwards", "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
+)  # fmt: skip
 ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
 Inherits = Mapping[str, tuple[str, Transform | None]]
