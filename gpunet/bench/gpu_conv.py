@@ -6,20 +6,18 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.bench import torch_rival
 from gpunet.bench.conv import FORMATS, Case, layers_of, torch_network
 from gpunet.bench.gpu_race import Contestant, Race, race
-from gpunet.bench.gpu_train import in_torch, ours
+from gpunet.bench.gpu_train import in_torch, order_of, ours
 from gpunet.layers import Dense, Flatten
 
 
 def compare(case: Case, backend: Backend, x: Any, y: Any, rounds: int, first: int = 50) -> Race:
     """Everybody on x uint8 (samples, features), y, whole batches in one order: names as in the figures."""
-    order = np.random.default_rng(1).permutation(len(x))
+    order = order_of(x)
 
     def net() -> list[gn.Layer]:
         return [*layers_of(case), Flatten(), Dense(case.classes)]

@@ -29,6 +29,7 @@ from gpunet.graph import AT_ONCE
 
 WIDTHS, SMALL = (784, 512, 256, 10), (60, 16, 8, 10)
 BATCHES = (64, 256, 2048)
+SAMPLES = 20_000  # are enough for a look
 REPEATS = 5  # timed calls, of which the median counts
 NO_TORCH = "PyTorch is not installed"
 # A node as cudaGraphDebugDotPrint writes it: its name in front of a bracket at the start of a line.
@@ -115,7 +116,8 @@ def torch_eager(setup: Setup) -> Document:
     torch_rival.tf32(False)
     figures, data = {}, ""
     for batch in BATCHES:
-        case, data, x, y, order = _case(setup, batch)
+        data, case, x, y = mnist_case(setup, batch, SAMPLES)
+        order = gpu_train.order_of(x)
         scaled, place = (x / np.float32(255)).astype(np.float32), torch_rival.place(setup.backend.name)
         made = gpu_train.in_torch(gpu_train.torch_network(case), scaled, y, order, case.batch, place)
         made.run(setup.size(50, 2))
@@ -191,17 +193,17 @@ def _nvrtc(setup: Setup) -> str | None:
     return ".".join(map(str, nvrtc.getVersion())) if nvrtc else None
 
 
-def _case(setup: Setup, batch: int) -> tuple[Case, str, Any, Any, Any]:
+def mnist_case(setup: Setup, batch: int, samples: int) -> tuple[str, Case, Any, Any]:
+    """(where the data is from, the net's steps on whole batches, x uint8, labels)."""
     widths = SMALL if setup.small else WIDTHS
-    data, x, y = gpu_data.pictures("mnist", setup.size(20_000, 200), widths[0])
-    case = Case(f"mnist-{batch}", widths, setup.size(batch, 20), 1, len(x))
-    return case, data, x, y, np.random.default_rng(1).permutation(len(x))
+    where, x, y = gpu_data.pictures("mnist", setup.size(samples, 200), widths[0])
+    return where, Case(f"mnist-{batch}", widths, setup.size(batch, 20), 1, len(x)), x, y
 
 
 def _nets(setup: Setup, batch: int, backend: Backend) -> tuple[Callable[[str], Contestant], str]:
     """(contestant by "auto" or "off", where the data is from)."""
-    case, data, x, y, order = _case(setup, batch)
-    net = partial(gpu_train.layers, case)
+    data, case, x, y = mnist_case(setup, batch, SAMPLES)
+    order, net = gpu_train.order_of(x), partial(gpu_train.layers, case)
     return lambda graphs: gpu_train.ours(net, backend, x, y, order, case.batch, graphs), data
 
 

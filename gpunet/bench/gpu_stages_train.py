@@ -13,7 +13,7 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.bench import conv, gpu_conv, gpu_data, gpu_floor, gpu_train, torch_rival
-from gpunet.bench.gpu_look import BATCHES, SMALL, WIDTHS
+from gpunet.bench.gpu_look import BATCHES, mnist_case
 from gpunet.bench.gpu_race import Race, race
 from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.bench.train import Case
@@ -26,7 +26,7 @@ SAME = 1e-2  # how far apart, relatively, the losses of ours and PyTorch's may b
 def training(setup: Setup, batch: int) -> Document:
     """Everybody's steps but the compiled ones, and the floor under them."""
     _torch_tf32(False)
-    where, case, x, y = _case(setup, batch)
+    where, case, x, y = mnist_case(setup, batch, 60_000)
     makers = gpu_train.contestants(case, setup.backend, x, y, compiled=False)
     raced = race(makers, setup.rounds, _first(setup))
     figures: Document = {"race": raced.figures()}
@@ -40,7 +40,7 @@ def training(setup: Setup, batch: int) -> Document:
 def compiled(setup: Setup, batch: int, capturable: bool = False) -> Document:
     """The graph beside torch.compile, whose warm-up may take all the time there is; capturable: see `contestants`."""
     _torch_tf32(False)
-    where, case, x, y = _case(setup, batch)
+    where, case, x, y = mnist_case(setup, batch, 60_000)
     rival = gpu_train.RIVALS[2 if capturable else 1]
     made = gpu_train.contestants(case, setup.backend, x, y, setup.compiled, capturable)
     if rival not in made:
@@ -54,8 +54,8 @@ def on_host(setup: Setup) -> Document:
     """The same steps on the CPU."""
     found: Document = {"data": "", "figures": {}, "targets": []}
     for batch in BATCHES:
-        found["data"], case, x, y = _case(setup, batch)
-        order, net = np.random.default_rng(1).permutation(len(x)), partial(gpu_train.layers, case)
+        found["data"], case, x, y = mnist_case(setup, batch, 60_000)
+        order, net = gpu_train.order_of(x), partial(gpu_train.layers, case)
         host = {
             backend.kernels: partial(gpu_train.ours, net, backend, x, y, order, case.batch, "off")
             for backend in map(get_backend, ("numpy", "cpu"))
@@ -81,7 +81,7 @@ def in_tf32(setup: Setup) -> Document:
 def _race_in_tf32(setup: Setup) -> Document:
     found: Document = {"data": "", "figures": {}, "targets": []}
     for batch in BATCHES:
-        found["data"], case, x, y = _case(setup, batch)
+        found["data"], case, x, y = mnist_case(setup, batch, 60_000)
         makers = gpu_train.contestants(case, setup.backend, x, y, compiled=False)
         found["figures"][f"batch {batch}"] = race(makers, setup.rounds, _first(setup)).figures()
         setup.save(found)
@@ -135,12 +135,6 @@ def svd_dnn(setup: Setup) -> Document:
 def _torch_tf32(wanted: bool) -> None:
     if importlib.util.find_spec("torch"):
         torch_rival.tf32(wanted)
-
-
-def _case(setup: Setup, batch: int) -> tuple[str, Case, np.ndarray, np.ndarray]:
-    widths = SMALL if setup.small else WIDTHS
-    where, x, y = gpu_data.pictures("mnist", setup.size(60_000, 200), widths[0])
-    return where, Case(f"mnist-{batch}", widths, setup.size(batch, 20), 1, len(x)), x, y
 
 
 def _first(setup: Setup) -> int:

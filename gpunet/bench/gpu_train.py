@@ -29,6 +29,11 @@ FIRST = 100  # steps before anything is timed, after which all losses are compar
 RIVALS = ("torch", "torch.compile", "torch.compile, capturable Adam")
 
 
+def order_of(x: Any) -> Any:
+    """The order of the samples that all contestants take, int (samples,)."""
+    return np.random.default_rng(1).permutation(len(x))
+
+
 def layers(case: Case) -> list[gn.Layer]:
     """Dense layers with ReLU between them."""
     return [gn.Dense(width, "relu") for width in case.widths[1:-1]] + [gn.Dense(case.widths[-1])]
@@ -104,7 +109,7 @@ def contestants(
 
     "products" are the step's alone. capturable: torch.compile also with the Adam that PyTorch makes for graphs.
     """
-    order = np.random.default_rng(1).permutation(len(x))
+    order = order_of(x)
     net = partial(layers, case)
     makers: dict[str, Callable[[], Contestant]] = {
         "products": lambda: products(case, backend),
