@@ -48,11 +48,9 @@ CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
 FILE_BYTES = 1 << 30  # of any file that a stage writes, its log above all, and of what an archive unpacks to
 ARCHIVE = "cupycache.tgz"
 CACHES = {
-    "CUPY_CACHE_DIR": "cupy",
-    "XDG_CACHE_HOME": "cache",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "CUPY_CACHE_DIR": "cupy", "XDG_CACHE_HOME": "cache", "TORCHINDUCTOR_CACHE_DIR": "inductor",
     "TRITON_CACHE_DIR": "triton",
-}
+}  # fmt: skip
 
 
 EPILOG = (
@@ -191,15 +189,8 @@ class Check:
         """The exit code of a process that fills these sections; None where it was stopped."""
         chosen = self.chosen
         flags = [flag for flag, on in (("--small", chosen.small), ("--no-compile", chosen.no_compile)) if on]
-        command = [
-            sys.executable,
-            os.path.abspath(sys.argv[0]),
-            str(self.out),
-            "--fill",
-            ",".join(sections),
-            "--stages",
-            stage,
-        ]
+        command = [sys.executable, os.path.abspath(sys.argv[0]), str(self.out)]
+        command += ["--fill", ",".join(sections), "--stages", stage]
         command += ["--device", chosen.device, "--rounds", str(chosen.rounds), "--file", str(self.file), *flags]
         code, _ = limited(command, self.log, limit, self.environment)
         self.clear()

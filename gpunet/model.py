@@ -376,11 +376,12 @@ class Sequential:
     def _backward(self, dz: Array) -> None:
         """`backward` where the last layer has had its `slopes`, if it is joined."""
         d: Array | None = dz
+        forks = self.backend.forks
         for layer in self._trained_backwards:
-            if not layer.joins:  # and may write where a fork reads: into its own outputs, say
+            if forks and not layer.joins:  # and may write where a fork reads: into its own outputs, say
                 self.backend.join()
             d = layer.backward(d)
-        if self.backend.forks:
+        if forks:
             self.backend.join()
 
     def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array) -> None:

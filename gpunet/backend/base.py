@@ -232,19 +232,9 @@ class Backend(ABC):
             self.tick(clocks)
 
     def affine_loss(
-        self,
-        x: In,
-        weight: In,
-        bias: In,
-        z: Out,
-        loss: str,
-        options: tuple[str, ...],
-        labels: In,
-        scale: float,
-        dz: Out,
-        totals: Out,
-        bias_grad: Out,
-    ) -> None:
+        self, x: In, weight: In, bias: In, z: Out, loss: str, options: tuple[str, ...], labels: In, scale: float,
+        dz: Out, totals: Out, bias_grad: Out,
+    ) -> None:  # fmt: skip
         """z = x Wᵀ + b, the loss of that name and its `options` of it, and bias_grad = Σ over rows of dz, or None."""
         self.affine(x, weight, bias, "identity", z)
         getattr(self, loss)(*options, z, labels, scale, dz, totals)

@@ -10,6 +10,7 @@ import ctypes
 import sys
 from typing import Any
 
+from gpunet.backend.cuda_facts import first_line
 from gpunet.errors import DeviceError, RunError
 
 R_32F, R_64F = 0, 1  # cudaDataType
@@ -73,7 +74,7 @@ def load(major: int = 13) -> Any:
 
         return declare(ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path))
     except Exception as error:  # it has classes of its own for every way not to find something
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
     for version in (major, *(each for each in (13, 12) if each != major)):
         name = f"cublasLt64_{version}.dll" if sys.platform == "win32" else f"libcublasLt.so.{version}"
         try:

@@ -18,6 +18,11 @@ DRIVER_FILE = Path("/proc/driver/nvidia/version")
 MISSING = re.compile(r"lib\w+\.so|\.dll|nvrtc|CUDA headers|CUDA path|cuda_fp16", re.IGNORECASE)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library says: the rest of it is for those who know that library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def driver_version() -> str | None:
     """The NVIDIA driver's version, as in "580.65.06"; None where Linux's driver does not say."""
     with contextlib.suppress(OSError):
@@ -105,5 +110,5 @@ def why_no_graphs(backend: Any) -> str | None:
     except GpunetError as error:
         return str(error)
     except Exception as error:  # a driver's words
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None if found == [[64, 64], [64, 64]] else f"a replayed step gave {found}, expected 64 everywhere"

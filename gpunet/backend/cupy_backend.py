@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import numpy as np
 
 from gpunet.backend.base import N_SCALARS, Array, In, Out
+from gpunet.backend.cuda_facts import first_line
 from gpunet.backend.cuda_kernels import BLOCK, CODES, NARROW, NULL, SOURCES, SUFFIXES, ceil_div, lanes_for
 from gpunet.backend.cupy_conv import CupyConv
 from gpunet.backend.cupy_losses import CupyLosses
@@ -43,8 +44,7 @@ def smoke_test(index: int) -> str | None:
             if not (cp.asnumpy(product) == 8).all():
                 return f"GPU {index} computes wrong results (a 2×2 product): check the driver and the CuPy package"
     except Exception as error:  # CuPy raises its own classes, OSError for missing libraries, RuntimeError, …
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"CuPy found no working GPU ({line}); check the NVIDIA driver with nvidia-smi"
+        return f"CuPy found no working GPU ({first_line(error)}); check the NVIDIA driver with nvidia-smi"
     return None
 
 

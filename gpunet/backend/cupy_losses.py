@@ -28,19 +28,9 @@ class CupyLosses(CupyLaunch):
         self._loss("squared_error", (activation,), (z,), labels, scale, dz, totals)
 
     def affine_loss(
-        self,
-        x: In,
-        weight: In,
-        bias: In,
-        z: Out,
-        loss: str,
-        options: tuple[str, ...],
-        labels: In,
-        scale: float,
-        dz: Out,
-        totals: Out,
-        bias_grad: Out,
-    ) -> None:
+        self, x: In, weight: In, bias: In, z: Out, loss: str, options: tuple[str, ...], labels: In, scale: float,
+        dz: Out, totals: Out, bias_grad: Out,
+    ) -> None:  # fmt: skip
         outputs = len(weight)
         if outputs > WARP or not z.size:
             super().affine_loss(x, weight, bias, z, loss, options, labels, scale, dz, totals, bias_grad)
@@ -53,16 +43,9 @@ class CupyLosses(CupyLaunch):
             self._loss(loss, options, given, labels, scale, dz, totals, bias_grad)
 
     def _loss(
-        self,
-        name: str,
-        options: tuple[str, ...],
-        given: tuple[Any, ...],
-        labels: Array,
-        scale: float,
-        dz: Array,
-        totals: Array,
-        bias_grad: Array = None,
-    ) -> None:
+        self, name: str, options: tuple[str, ...], given: tuple[Any, ...], labels: Array, scale: float, dz: Array,
+        totals: Array, bias_grad: Array = None,
+    ) -> None:  # fmt: skip
         """The kernel of a loss, given the scores, or what they are computed from."""
         n, k = dz.shape
         if n == 0:

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpunet.backend.base import Backend
+from gpunet.backend.cuda_facts import first_line
 from gpunet.checks import check_one_of
 from gpunet.errors import CaptureError, DivergedError, InputError
 
@@ -102,18 +103,18 @@ class CupyRecord(Backend):
 
     # -- branches -------------------------------------------------------------------------------------------------
 
-    def _prepare_fork(self) -> None:
-        """A second stream, and the two events that order it: none of them may be made in a capture."""
-        if self.forks:
-            self._shared("branch", lambda: (self.cp.cuda.Stream(), *(self.cp.cuda.Event() for _ in range(2))))
+    def _branch(self) -> tuple[Any, Any, Any]:
+        """A second stream, and the events that order it where it begins and ends."""
+        cuda = self.cp.cuda
+        return self._shared("branch", lambda: (cuda.Stream(), cuda.Event(), cuda.Event()))  # type: ignore[no-any-return]
 
     @contextmanager
     def _fork(self) -> Iterator[None]:
         """What is issued in here runs beside what is issued after it, up to `join`; in recordings only."""
-        if not (self.forks and self._recording):
+        if not self._recording:
             yield
             return
-        branch, forked, _ = self._shared("branch", tuple)
+        branch, forked, _ = self._branch()
         self._stream().record(forked)
         branch.wait_event(forked)
         self._forked = True
@@ -122,7 +123,7 @@ class CupyRecord(Backend):
 
     def join(self) -> None:
         if self._forked:
-            branch, _, joined = self._shared("branch", tuple)
+            branch, _, joined = self._branch()
             branch.record(joined)
             self._stream().wait_event(joined)
             self._forked = False
@@ -146,7 +147,8 @@ class CupyRecord(Backend):
         self._refuse("another recording")
         collecting = gc.isenabled()
         with self.session():
-            self._prepare_fork()
+            if self.forks:
+                self._branch()  # which may not be made in a capture
             gc.disable()  # a collected array or event would call CUDA in mid-capture
             self._recording = True
             try:
@@ -167,7 +169,7 @@ class CupyRecord(Backend):
 
     def _why(self, error: Exception) -> str:
         """The error's first line, and whether products go the way that no capture allows."""
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         found = _kept().get(("products", self.cp, self.index))
         return f"{line}; products run through cupy.matmul: {found.reason}" if found and found.reason else line
 

@@ -66,7 +66,7 @@ def why_no_numba() -> str | None:
     try:
         from gpunet.backend import numba_backend  # noqa: F401
     except Exception as error:  # numba refuses NumPy versions newer than itself, in ways of its own
-        return f"numba does not work here: {_first_line(error)}"
+        return f"numba does not work here: {cuda_facts.first_line(error)}"
     return None
 
 
@@ -78,7 +78,7 @@ def gpus() -> list[dict[str, Any]]:
         try:
             facts = {"unusable": reason} if reason else cuda_facts.gpu_facts(_cuda(index))
         except Exception as error:  # as when another process has filled its memory
-            facts = {"unusable": _first_line(error)}
+            facts = {"unusable": cuda_facts.first_line(error)}
         found.append({"device": f"cuda:{index}"} | facts)
     return found
 
@@ -129,7 +129,3 @@ def _cuda(index: int) -> Backend:
     from gpunet.backend.cupy_backend import CupyBackend
 
     return CupyBackend(index)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
