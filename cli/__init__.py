@@ -54,9 +54,9 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
             if message.startswith("No such command") and arguments[:1] == ["run"]:
-                from gpunet.experiments.registry import EXPERIMENTS
+                from gpunet.experiments import experiments
 
-                message += f" Experiments: {', '.join(EXPERIMENTS)}."
+                message += f" Experiments: {', '.join(experiments())}."
             stopped = type(error).__name__ == "Abort" or error.exit_code == process.INTERRUPTED
             return _fail(cleaned(message), process.interrupted()[0] if stopped else int(error.exit_code))
         if isinstance(error, MemoryError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpunet.cli import options
+from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
     from gpunet.bench.devices import Report
@@ -21,15 +22,15 @@ def devices(
         typer.Option(
             metavar="NAME",
             show_default="all",
-            help="svd-init, svd-dnn, dmn, toy or cifar-mlp; may be given several times.",
+            help=f"{', '.join(experiments())}; may be given several times.",
         ),
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option("--quick/--full", help="Embedded data and one seed (toy: ten), or the documents' data and seeds."),
+        typer.Option("--quick/--full", help="Embedded data and few seeds, or the documents' data and seeds."),
     ] = True,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", "-n", min=1, show_default="1 (toy: 10)", help="How many seeds.")
+        int | None, typer.Option("--seeds", "-n", min=1, show_default="each experiment's own", help="How many seeds.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -42,16 +43,15 @@ def devices(
 
     Small nets on small data keep a GPU waiting for the host: `--full` shows what it is for.
 
-    Example: gpunet bench devices --experiment svd-dnn --experiment dmn --full
+    Example: gpunet bench devices --experiment NAME --experiment NAME --full
 
     Without a GPU: gpunet bench devices --devices numpy,cpu compares plain NumPy with numba.
     """  # fmt: skip
     from gpunet.bench import devices as bench
     from gpunet.bench.record import provenance
-    from gpunet.experiments.registry import EXPERIMENTS
     from gpunet.progress import progress
 
-    chosen = list(dict.fromkeys(experiment or EXPERIMENTS))
+    chosen = list(dict.fromkeys(experiment or experiments()))
     with progress(True) as bar:
         report = bench.compare([name.strip() for name in devices.split(",")], chosen, quick, seeds, bar)
     if json:
@@ -68,7 +68,7 @@ def _print(report: Report) -> None:
     from rich import box
     from rich.table import Table
 
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     names = list(report.devices)
     table = Table(

@@ -31,7 +31,7 @@ def report(
     """
     from gpunet.bench import report as bench
     from gpunet.errors import RunError
-    from gpunet.experiments.schema import RESULT
+    from gpunet.experiments.result import RESULT
     from gpunet.files import attempted, writable_folder
 
     found = bench.report(files)
@@ -56,9 +56,9 @@ def _draw(found: Report, folder: Path) -> None:
 
 def _print(found: Report, written: list[str]) -> None:
     from gpunet.report import bench_tables
-    from gpunet.report.tables import console, rich_tables
+    from gpunet.report.terminal import console, rich_table
 
     screen = console()
-    for table in rich_tables(bench_tables.sheets(found)):
+    for table in map(rich_table, bench_tables.tables(found)):
         screen.print(table)
     screen.print(f"Written: {', '.join(written)}", markup=False, highlight=False, soft_wrap=True)

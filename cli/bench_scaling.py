@@ -52,7 +52,7 @@ def scaling(
     from gpunet.bench import scaling as bench
     from gpunet.errors import RunError, printable
     from gpunet.experiments.provenance import Stopwatch
-    from gpunet.experiments.schema import RESULT
+    from gpunet.experiments.result import RESULT
     from gpunet.files import attempted, writable_folder
     from gpunet.identity import threads
     from gpunet.progress import progress
@@ -116,7 +116,7 @@ def _print(report: Report) -> None:
     from rich import box
     from rich.table import Table
 
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     settings = report.settings
     table = Table(

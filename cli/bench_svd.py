@@ -36,7 +36,7 @@ def svd(
         return
     from rich.table import Table
 
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     rows, columns = report.shape
     table = Table(

@@ -69,7 +69,7 @@ def _print(report: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     table = Table(
         title=f"One Adam step on {report['device']}, median of {report['rounds']} rounds; quartiles of the ratio",

@@ -32,7 +32,7 @@ def info(json: options.Json = False) -> None:
         return
     from rich.table import Table
 
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     table = Table(show_header=False, box=None)
     for name, value in facts.items():

@@ -33,29 +33,20 @@ Dataset = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, numpy (the CPU without numba), cuda or cuda:N.", metavar="DEVICE")
 ]
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds", "-n", min=1, show_default="5; 1 with --quick", help="How many seeds; results are mean ± deviation."
-    ),
-]
-ThreeSeeds = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds", "-n", min=1, show_default="3; 1 with --quick", help="How many seeds; results are mean ± deviation."
-    ),
-]
-TaskSeeds = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds", "-n", min=1, show_default="3; xor 10; 1 with --quick",
-        help="How many seeds; results are mean ± deviation.",
-    ),
-]  # fmt: skip
+
+
+def seeds(usual: str, help: str | None = None) -> Any:
+    """How many seeds; `usual` in words."""
+    told = help or "How many seeds; results are mean ± deviation."
+    return Annotated[int | None, typer.Option("--seeds", "-n", min=1, show_default=usual, help=told)]
+
+
+def quick(help: str | None = None) -> Any:
+    """Whether to run on embedded data."""
+    told = help or "The embedded digits and one seed, unless asked otherwise: seconds."
+    return Annotated[bool, typer.Option("--quick", help=told)]
+
+
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.", show_default=False)]
 Out = Annotated[Path | None, out(show_default="runs/EXPERIMENT-DATASET")]
-Quick = Annotated[
-    bool, typer.Option("--quick", help="The embedded digits and one seed, unless asked otherwise: seconds.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]

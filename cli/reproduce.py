@@ -89,7 +89,7 @@ def _kept(request: Request, out: Path | None, json: bool) -> str:
 
 
 def _print(outcome: Outcome) -> None:
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
     from gpunet.reproduce.summary import summary
 
     screen = console()

@@ -1,25 +1,117 @@
-"""`gpunet run EXPERIMENT`: one file a command."""
+"""`gpunet run EXPERIMENT`: a command for each, made from what it declares."""
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
 import typer
 
-from gpunet.cli.run_cifar_mlp import cifar_mlp
-from gpunet.cli.run_dmn import dmn
-from gpunet.cli.run_svd_dnn import svd_dnn
-from gpunet.cli.run_svd_init import svd_init
-from gpunet.cli.run_toy import toy
+from gpunet.cli import options
+from gpunet.experiments import experiments
+from gpunet.experiments.framework import Option, kinds
+
+if TYPE_CHECKING:
+    from gpunet.experiments.framework import Done, Experiment, Run
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
-def experiments() -> None:
+def _group() -> None:
     """Run one experiment and write its results, claims and figures."""
 
 
-app.command("svd-init")(svd_init)
-app.command("svd-dnn")(svd_dnn)
-app.command("dmn")(dmn)
-app.command("toy")(toy)
-app.command("cifar-mlp")(cifar_mlp)
+def _command(x: Experiment) -> Any:
+    """The command that runs an experiment; its signature is what Typer reads."""
+    offered = {name: x.Settings.option(name) for name in kinds(x.Settings) if x.Settings.option(name).help}
+
+    def command(
+        dataset: str | None, device: str, seeds: int | None, seed: int, out: Path | None, quick: bool, json: bool,
+        **given: Any,
+    ) -> None:  # fmt: skip
+        changes = {name: _value(given[name], offered[name]) for name in offered}
+        run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+        _finish(run, out or Path("runs") / run.folder, device, json)
+
+    parameters = {
+        "dataset": (options.Dataset, None),
+        "device": (options.Device, "auto"),
+        "seeds": (options.seeds(_seeds_told(x), x.help.get("seeds")), None),
+        "seed": (options.Seed, 0),
+        **{name: _parameter(x, name, known) for name, known in offered.items()},
+        "out": (options.Out, None),
+        "quick": (options.quick(x.help.get("quick")), False),
+        "json": (options.Json, False),
+    }
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+            for name, (hint, default) in parameters.items()
+        ]
+    )
+    command.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}
+    return command
+
+
+def _seeds_told(x: Experiment) -> str:
+    """How many seeds there are unless asked otherwise."""
+    usual, quick = x.job({}, False), x.job({}, True)
+    others = [f"{' '.join(map(str, job.of.values()))} {job.seeds}" for job in x.full if job.seeds != usual.seeds]
+    return "; ".join([str(usual.seeds), *others, f"{quick.seeds} with --quick"])
+
+
+def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
+    """The annotation and the default of a setting's option."""
+    kind, several, optional = kinds(x.Settings)[name]
+    default = None if several or known.usual or known.read else getattr(x.Settings, name)
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    shown: Any = {"show_default": known.usual or False} if default is None else {}
+    bounds = {"min": int(known.least if known.least is not None else 1)} if kind is int and not several else {}
+    plain = str if words or known.read else kind
+    hint: Any = list[plain] if several or known.read else plain  # type: ignore[valid-type]
+    flag = f"--{name.replace('_', '-')}"
+    flags = known.flags or ((flag,) if kind is not bool or default is False else (f"{flag}/--no-{name}",))
+    info = typer.Option(*flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown)
+    return Annotated[hint | None if default is None else hint, info], default
+
+
+def _value(given: Any, known: Option) -> Any:
+    if known.read is not None:
+        return known.read(given) if given else None
+    return (tuple(given) or None) if isinstance(given, list) else given
+
+
+def _finish(run: Run, folder: Path, device: str, json: bool) -> None:
+    """Carry an experiment out, which checks the folder first and writes; print."""
+    from gpunet.errors import RunError
+    from gpunet.progress import progress
+
+    with progress(True) as bar:
+        done = run.carry_out(folder, device, bar)
+    if json or done.path is None:  # written nowhere: at least here
+        print(done.result.text(), end="")
+    else:
+        _print(run.experiment, done)
+    if done.problem:
+        raise RunError(done.problem)
+
+
+def _print(x: Experiment, done: Done) -> None:
+    from gpunet.experiments.claims import judge
+    from gpunet.report.terminal import claims_table, console, rich_table, verdict_line
+
+    screen, claims = console(), judge(x, done.result)
+    for table in x.tables(done.result):
+        screen.print(rich_table(table))
+    if any(claim.verdict != "not tested" for claim in claims):
+        screen.print(claims_table(claims))
+    seconds = done.result.provenance["seconds"]
+    written = f"Written: {', '.join([str(done.path), *(path.name for path in done.figures)])} ({seconds:.0f} s)"
+    screen.print(written, markup=False, highlight=False, soft_wrap=True)
+    screen.print(verdict_line(claims, done.result.dataset), markup=False, soft_wrap=True)
+
+
+for _x in experiments().values():
+    app.command(_x.name, help=inspect.cleandoc(_x.about))(_command(_x))

@@ -24,7 +24,7 @@ from gpunet.cli.sweeping import (  # fmt: skip
     Validation,
     Workers,
 )
-from gpunet.experiments.registry import EXPERIMENTS
+from gpunet.experiments import experiments
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -81,8 +81,8 @@ def _of(name: str) -> Callable[..., None]:
     return sweep
 
 
-for _name, _entry in EXPERIMENTS.items():
-    app.command(_name, help=f"Search the settings of {_name}: {_entry.summary}.{ABOUT}")(_of(_name))
+for _name, _x in experiments().items():
+    app.command(_name, help=f"Search the settings of {_name}: {_x.summary}.{ABOUT}")(_of(_name))
 
 
 @app.command(help=f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}")

@@ -106,7 +106,7 @@ def run(
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
     from gpunet.errors import StorageLostError
     from gpunet.experiments.provenance import Stopwatch
-    from gpunet.experiments.schema import RESULT
+    from gpunet.experiments.result import RESULT
     from gpunet.files import writable_folder
     from gpunet.progress import progress
     from gpunet.sweep.results import as_result
@@ -160,7 +160,7 @@ def _finish(result: Any, folder: Path | None, json: bool) -> None:
 
 def _print(result: Any, written: list[str]) -> None:
     from gpunet.report import sweep_tables
-    from gpunet.report.tables import console
+    from gpunet.report.terminal import console
 
     screen = console()
     for table in sweep_tables.tables(result):

@@ -16,8 +16,9 @@ import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.device import WITHOUT
 from gpunet.errors import DeviceError, GpunetError, InputError
-from gpunet.experiments import registry
-from gpunet.experiments.work import Work, load_data, order
+from gpunet.experiments import experiment, experiments
+from gpunet.experiments.framework import Run, load_data
+from gpunet.experiments.result import Result
 from gpunet.progress import Progress
 
 AGREE = ("test_accuracy", "train_accuracy", "converged")  # shares that two devices should agree on
@@ -55,7 +56,7 @@ class Report:
 
 def compare(
     devices: Sequence[str],
-    experiments: Sequence[str] = tuple(registry.EXPERIMENTS),
+    names: Sequence[str] | None = None,
     quick: bool = True,
     seeds: int | None = None,
     bar: Progress | None = None,
@@ -66,38 +67,36 @@ def compare(
     Raises DeviceError for a device that cannot be used, InputError for fewer than two, for one named twice and for an
     experiment that does not exist, DataError where data is missing. What fails while running is a row that says so.
     """
-    names = list(devices)
-    if len(names) < 2 or len(set(names)) < len(names):
+    if len(devices) < 2 or len(set(devices)) < len(devices):
         raise InputError(
-            f"devices are {', '.join(names) or '(none)'}: expected two or more different ones, say cpu,cuda"
+            f"devices are {', '.join(devices) or '(none)'}: expected two or more different ones, say cpu,cuda"
         )
-    for name in experiments:
-        registry.experiment(name)
+    chosen = [experiment(name) for name in (experiments() if names is None else names)]
     try:
-        backends = {name: get_backend(name) for name in names}
+        backends = {name: get_backend(name) for name in devices}
     except DeviceError as error:
         raise DeviceError(f"{str(error).removesuffix(WITHOUT)}; without a GPU compare --devices numpy,cpu") from None
-    works = {name: order(name, {}, quick=quick, seeds=seeds).load() for name in experiments}
+    runs = [x.asked({}, quick=quick, seeds=seeds).load() for x in chosen]
     for backend in backends.values():
         _warm_up(backend)
     rows, bar = [], bar or Progress()
-    bar.start("bench devices", len(experiments) * len(names))
-    for name in experiments:
-        rows.append(_row(works[name], backends, bar))
+    bar.start("bench devices", len(runs) * len(backends))
+    for run in runs:
+        rows.append(_row(run, backends, bar))
         save(rows[-1])
     kinds = {name: f"{backend.name} ({backend.kernels})" for name, backend in backends.items()}
     return Report(kinds, quick, rows)
 
 
-def _row(work: Work, backends: dict[str, Backend], bar: Progress) -> Row:
-    name = work.experiment
+def _row(run: Run, backends: dict[str, Backend], bar: Progress) -> Row:
+    name = run.experiment.name
     seconds: dict[str, float] = {}
-    results: dict[str, Any] = {}
+    results: dict[str, Result] = {}
     failed: dict[str, str] = {}
     for device, backend in backends.items():
         began = time.perf_counter()
         try:
-            results[device] = work.compute(backend, _Within(bar, device))
+            results[device] = run.compute(backend, _Within(bar, device))
             seconds[device] = time.perf_counter() - began
         except (GpunetError, MemoryError) as error:
             failed[device] = " ".join(str(error).split())
@@ -123,15 +122,16 @@ class _Within(Progress):
         self._bar.advance(0, f"{self._device}: {self._what} {note}".rstrip())
 
 
-def _apart(results: list[Any]) -> tuple[float | None, str]:
+def _apart(results: list[Result]) -> tuple[float | None, str]:
     """The largest difference of a share between two results, and its place."""
     worst, where = None, ""
     for result in results[1:]:
         for row in result.rows:
             for metric in AGREE:
-                one, other = results[0].mean(row.name, metric), result.mean(row.name, metric)
-                if one is not None and other is not None and (worst is None or abs(one - other) > worst):
-                    worst, where = abs(one - other), f"{metric} of {row.name}"
+                if results[0].has(row.name, metric) and result.has(row.name, metric):
+                    apart = abs(results[0].mean(row.name, metric) - result.mean(row.name, metric))
+                    if worst is None or apart > worst:
+                        worst, where = apart, f"{metric} of {row.name}"
     return worst, where
 
 

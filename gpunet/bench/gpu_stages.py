@@ -20,8 +20,7 @@ from gpunet.bench.gpu_look import BATCHES
 from gpunet.bench.gpu_race import reason, sticky
 from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.bench.record import read_sections, write_section
-from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.experiments.work import order
+from gpunet.experiments import experiments
 from gpunet.progress import Progress
 
 Section = Callable[[Setup], Document]
@@ -123,11 +122,14 @@ def _decompose(
 
 def quick(setup: Setup, experiment: str) -> Document:
     """An experiment's quick run on the device: seconds, and the shares that its rows reach."""
-    work = order(experiment, {}, quick=True).load()
+    run = experiments()[experiment].asked({}, quick=True).load()
     began = time.perf_counter()
-    result = work.compute(setup.backend, Progress())
+    result = run.compute(setup.backend, Progress())
     setup.backend.synchronize()
-    shares = {row.name: {metric: result.mean(row.name, metric) for metric in devices.AGREE} for row in result.rows}
+    shares = {
+        row.name: {metric: row.metrics[metric].mean for metric in devices.AGREE if metric in row.metrics}
+        for row in result.rows
+    }
     figures = {"run_seconds": time.perf_counter() - began, "dataset": result.dataset, "rows": shares}
     return {"data": "embedded", "figures": figures, "targets": []}
 
@@ -141,7 +143,8 @@ def on_both(setup: Setup) -> Document:
         setup.save(found)
 
     pair = ["cpu", setup.backend.name] if setup.on_gpu else ["numpy", "cpu"]
-    report = devices.compare(pair, ["toy"] if setup.small else list(EXPERIMENTS), save=save)
+    smallest = min(experiments().values(), key=lambda x: x.quick[0].seconds).name
+    report = devices.compare(pair, [smallest] if setup.small else None, save=save)
     failed = sum(len(row.failed) for row in report.rows)
     return found | {
         "figures": report.as_dict(),
@@ -167,7 +170,7 @@ STAGES: dict[str, dict[str, Section]] = {
     "svd": {**SVD},
     "experiments": {
         "svd-dnn": gpu_stages_train.svd_dnn,
-        **{f"quick-{name}": partial(quick, experiment=name) for name in EXPERIMENTS},
+        **{f"quick-{name}": partial(quick, experiment=name) for name in experiments()},
     },
     "rest": {
         "conv": gpu_stages_train.convolution, "train-tf32": gpu_stages_train.in_tf32,

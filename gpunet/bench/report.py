@@ -10,7 +10,7 @@ from typing import Any
 
 from gpunet.bench.ratios import Measured, Ratio, read
 from gpunet.errors import InputError
-from gpunet.experiments.schema import RESULT
+from gpunet.experiments.result import RESULT
 from gpunet.files import write_or_keep
 
 

@@ -27,7 +27,7 @@ from gpunet.bench.counts import allowed_step, merging_pays, step_total
 from gpunet.bench.steps import STILL, repeats, training
 from gpunet.checks import check_range
 from gpunet.errors import InputError, RunError
-from gpunet.experiments.schema import RESULT
+from gpunet.experiments.result import RESULT
 from gpunet.factorise import speed_up
 from gpunet.files import write_or_keep
 from gpunet.limits import physical_memory

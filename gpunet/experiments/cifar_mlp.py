@@ -28,7 +28,7 @@ from gpunet.experiments.cifar_mlp_claims import GRADIENTS, verdicts
 from gpunet.experiments.cifar_mlp_data import Problem, Split
 from gpunet.experiments.cifar_mlp_nets import Recipe, enter, train
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.progress import Progress
 
 PARTS = ("gradient", "rates", "search", "final", "better", "full")

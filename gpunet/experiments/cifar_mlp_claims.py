@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import mean, pstdev
 
 from gpunet.experiments.claims import Claim, Finding, compare, judge, one_run, ordering, verdict
-from gpunet.experiments.schema import ClaimResult, Result
+from gpunet.experiments.result import ClaimResult, Result
 
 # Section 1.3: relative errors by parameter, under the document's names.
 GRADIENTS = {

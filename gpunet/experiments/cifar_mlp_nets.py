@@ -13,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
 from gpunet.experiments.cifar_mlp_data import Problem
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.init import normal
 from gpunet.progress import Progress
 from gpunet.train import Trainer

@@ -1,12 +1,26 @@
-"""Claims and verdicts: the rules by which a document's numbers and orderings are judged."""
+"""Claims and verdicts: the rules by which a document's numbers and orderings are judged.
+
+A verdict is a function of what a result holds, computed when it is read: it is stored nowhere that is read again.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from gpunet.experiments.schema import ClaimResult, Result, Verdict
+from gpunet.experiments.result import NotMeasuredError, Result
+
+if TYPE_CHECKING:
+    from gpunet.experiments.framework import Experiment
+
+Verdict = Literal["reproduced", "exceeded", "not reproduced", "inconclusive", "not tested"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+LEVEL = 0.05  # of each one-sided test: intervals are of 90 %
+SHARE = 2 / 3  # of seeds for which a statement has to hold
+SLACK = 1.05  # over the count of operations: what caches may add to a speed-up before the clock is not believed
 
 
 @dataclass(frozen=True)
@@ -22,83 +36,151 @@ class Finding:
 class Claim:
     """One number, ordering or shape that a document states.
 
-    `test` returns None where the run did not measure what it needs; `dataset` is what the document speaks of, and on
-    other data the claim is not tested.
+    `test` raises NotMeasuredError where the run did not measure what it needs. `on`: the data that the document speaks
+    of; `number`: whether it states a number, which other data cannot have, where an ordering or a shape can be judged;
+    `given`: the settings of the runs that it is about. The statement may name settings in braces.
     """
 
     id: str
     statement: str
     where: str
     claimed: float | str
-    dataset: str
-    test: Callable[[Result], Finding | None]
+    on: tuple[str, ...]
+    test: Callable[[Result], Finding]
+    number: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
-def judge(claims: Sequence[Claim], result: Result) -> list[ClaimResult]:
-    """Every claim with its verdict. On other data the measured value is still shown, without a verdict."""
-    return [_judge_one(claim, result) for claim in claims]
+@dataclass(frozen=True)
+class ClaimResult:
+    """What a document claims, what we measured, and the verdict.
+
+    here: whether an ordering was judged on other data or settings than the document's, so that the verdict is about
+    them.
+    """
+
+    id: str
+    statement: str
+    where: str
+    claimed: float | str
+    measured: float | str | None
+    verdict: Verdict
+    note: str
+    here: bool = False
 
 
-def _judge_one(claim: Claim, result: Result) -> ClaimResult:
-    finding = claim.test(result)
-    if finding is None:
-        finding = Finding("", "not tested", "this run did not measure it")
-    elif result.dataset != claim.dataset:
-        finding = Finding(
-            finding.measured, "not tested", f"the document speaks of {claim.dataset}, this run used {result.dataset}"
-        )
+def judge(experiment: Experiment, result: Result) -> list[ClaimResult]:
+    """Every claim of an experiment with its verdict on a result."""
+    return [_judged(claim, result, experiment.departure(result)) for claim in experiment.claims(result)]
+
+
+def _judged(claim: Claim, result: Result, departs: str) -> ClaimResult:
+    apart = departs
+    if result.dataset not in claim.on:
+        apart = f"the document speaks of {' and '.join(claim.on)}"
+    try:
+        found = claim.test(result)
+    except NotMeasuredError as missing:
+        found = Finding("", "not tested", str(missing))
+    if apart and claim.number:
+        found = Finding(found.measured, "not tested", f"not applicable: {apart}")
+    name = claim.id if len(claim.on) == 1 or result.dataset not in claim.on else f"{claim.id}-{result.dataset}"
     return ClaimResult(
-        claim.id, claim.statement, claim.where, claim.claimed,
-        finding.measured if finding.measured != "" else None, finding.verdict, finding.note,
+        name, claim.statement.format_map(result.settings), claim.where, claim.claimed,
+        None if found.measured == "" else found.measured, found.verdict, found.note,
+        bool(apart) and found.verdict != "not tested",
     )  # fmt: skip
 
 
-def told_once(claims: Sequence[tuple[str, str, str]]) -> list[bool]:
-    """Which of the claims (experiment, id, verdict) of several runs to count.
-
-    One that a run cannot test is left to the run of its experiment that can, and counted once where none can.
-    """
-    settled = {(experiment, name) for experiment, name, verdict in claims if verdict != "not tested"}
-    counted = []
-    for experiment, name, verdict in claims:
-        first = (experiment, name) not in settled
-        settled.add((experiment, name))
-        counted.append(verdict != "not tested" or first)
-    return counted
+def counted(claims: Sequence[ClaimResult]) -> dict[str, int]:
+    """How many claims have each verdict; those judged on other data than the document's are not among them."""
+    return {verdict: sum(c.verdict == verdict and not c.here for c in claims) for verdict in VERDICTS}
 
 
-def compare(values: Sequence[float], claimed: float, tolerance: float, *, lower_is_better: bool = False) -> Finding:
-    """Mean over seeds against one claimed number.
+# -- rules ------------------------------------------------------------------------------------------------------------
 
-    Reproduced within the tolerance or two standard errors of our mean, whichever is more; beyond it, exceeded on the
-    better side and not reproduced on the worse.
-    """
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 90 % interval of the mean by Student's t; of a single value all numbers."""
+    from scipy.special import stdtrit
+
     n = len(values)
-    mean = sum(values) / n
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n) if n > 1 else 0.0
-    margin = max(tolerance, 2 * spread)
-    gain = (claimed - mean) if lower_is_better else (mean - claimed)
-    found: Verdict = "exceeded" if gain > margin else "not reproduced" if gain < -margin else "reproduced"
-    return Finding(mean, found, f"within ±{margin:.2g} counts as reproduced")
+    if n < 2:
+        return -math.inf, math.inf
+    half = float(stdtrit(n - 1, 1 - LEVEL)) * stdev(values) / math.sqrt(n)
+    return fmean(values) - half, fmean(values) + half
+
+
+def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_better: bool = False) -> Finding:
+    """Whether the mean over seeds is the claimed number within a margin: two one-sided tests of 5 % each.
+
+    Reproduced where the 90 % interval of the mean lies within claimed ± margin (equivalence, Schuirmann 1987); where it
+    lies beyond, exceeded on the better side and not reproduced on the worse; else there are too few seeds to tell.
+    """
+    low, high = (end - claimed for end in interval(values))
+    verdict: Verdict = "inconclusive"
+    if -margin <= low and high <= margin:
+        verdict = "reproduced"
+    elif low > margin or high < -margin:
+        verdict = "exceeded" if (low > margin) != lower_is_better else "not reproduced"
+    return Finding(fmean(values), verdict, f"margin ±{margin:.2g}, {_told(low, high)} from the document")
 
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
-    """Mean over seeds against a number that is one run: it may lie two of our deviations off, as one of ours may.
-
-    The margin is 2·s·√(1 + 1/n), s our standard deviation over n seeds, but at least `floor`; verdicts as in `compare`.
-    """
-    n = len(values)
-    centre = sum(values) / n
-    deviation = math.sqrt(sum((v - centre) ** 2 for v in values) / (n - 1)) if n > 1 else 0.0
-    return compare(values, claimed, max(floor, 2 * deviation * math.sqrt(1 + 1 / n)), lower_is_better=lower_is_better)
+    """`equal` to a number that is one run: it may lie two of our deviations off, as one of ours may, or `floor`."""
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return equal(values, claimed, max(floor, 2 * deviation), lower_is_better=lower_is_better)
 
 
-def verdict(holds: bool) -> Verdict:
-    """Of a statement that is true or false as a whole."""
-    return "reproduced" if holds else "not reproduced"
+def greater(differences: Sequence[float], measured: str, least: float = 0.0) -> Finding:
+    """Whether a difference, paired by seeds, exceeds `least` beyond noise: its 90 % interval lies above, or below."""
+    low, high = interval(differences)
+    verdict: Verdict = "reproduced" if low > least else "not reproduced" if high <= least else "inconclusive"
+    held = sum(each > least for each in differences)
+    return Finding(
+        measured,
+        verdict,
+        f"for {held} of {len(differences)} seeds; difference {_told(low, high)}, above {least:g} counts",
+    )
 
 
-def ordering(holds: Sequence[bool], measured: str) -> Finding:
-    """A statement that is true or false for each seed: reproduced when it holds for more than two thirds of them."""
-    share = sum(holds) / len(holds)
-    return Finding(measured, verdict(share > 2 / 3), f"holds for {sum(holds)} of {len(holds)} seeds")
+def share(holds: Sequence[bool], measured: str, least: float = SHARE, what: str = "seeds") -> Finding:
+    """Whether a statement holds for more than a share of seeds, by the exact interval of a share (Clopper, Pearson)."""
+    from scipy.special import betaincinv
+
+    n, k = len(holds), sum(holds)
+    low = float(betaincinv(k, n - k + 1, LEVEL)) if k else 0.0
+    high = float(betaincinv(k + 1, n - k, 1 - LEVEL)) if k < n else 1.0
+    verdict: Verdict = "reproduced" if low > least else "not reproduced" if high < least else "inconclusive"
+    return Finding(measured, verdict, f"holds for {k} of {n} {what}; a share above {least:.2g} counts")
+
+
+def fact(holds: bool, measured: str, note: str) -> Finding:
+    """A statement of a run as a whole, which no seed can change."""
+    return Finding(measured, "reproduced" if holds else "not reproduced", note)
+
+
+def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measured: str) -> Finding:
+    """Whether a curve, a list of a value a seed for each point, is highest from `low` to `high`, beyond noise."""
+    inside, outside = (
+        max((values for at, values in curve.items() if (low <= at <= high) is within), key=fmean, default=None)
+        for within in (True, False)
+    )
+    if inside is None or outside is None:
+        raise NotMeasuredError(f"this run measured no points inside and outside {low:g} to {high:g}")
+    found = greater([a - b for a, b in zip(inside, outside, strict=True)], measured)
+    return Finding(found.measured, found.verdict, f"a best value from {low:g} to {high:g} counts; {found.note}")
+
+
+def check_clock(ratio: float, allowed: float) -> None:
+    """NotMeasuredError for a speed-up that the count of operations does not allow: something else was measured."""
+    if ratio > SLACK * allowed:
+        raise NotMeasuredError(
+            f"timing unreliable: {ratio:.3g}× was measured, the count of operations allows {allowed:.3g}×"
+        )
+
+
+def _told(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "one seed, which has no deviation,"
+    return f"{low:+.2g} to {high:+.2g} (90 %)"

@@ -24,7 +24,7 @@ from gpunet.experiments.dmn_dynamics import convergence, fluctuations
 from gpunet.experiments.dmn_nets import Images, Outcome, Training, train_convnet, train_dmn
 from gpunet.experiments.dmn_sweeps import sweeps
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 

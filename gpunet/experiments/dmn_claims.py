@@ -6,7 +6,7 @@ from collections.abc import Callable
 from statistics import mean
 
 from gpunet.experiments.claims import Claim, Finding, ordering, verdict
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 
 FAR_LESS = 1 / 3  # of the time: what "far less" has to mean at least
 NEAR = 0.002  # of accuracy: what "as good" allows

@@ -11,7 +11,7 @@ import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback
 from gpunet.experiments.dmn_nets import Images
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.progress import Progress
 from gpunet.train import Trainer
 

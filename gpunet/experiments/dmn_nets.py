@@ -18,8 +18,8 @@ from gpunet.extract import Extractor, fit_stack
 from gpunet.layers.fitted import Fit, Thresholds
 from gpunet.linalg.place import some_rows
 from gpunet.progress import Progress
-from gpunet.ridge import ridge
 from gpunet.rng import DATA, stream
+from gpunet.spectral.ridge import ridge
 from gpunet.train import Trainer
 
 HELD_OUT = 0.1  # of the training samples, to choose the ridge penalty

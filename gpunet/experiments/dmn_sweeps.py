@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.backend import Backend
 from gpunet.experiments.dmn_nets import Images, train_dmn
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 

@@ -22,7 +22,7 @@ from gpunet.checks import check_range
 from gpunet.errors import InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_claims import CLAIMS
 from gpunet.experiments.svd_dnn_speed import epoch_speeds
 from gpunet.experiments.svd_dnn_tasks import MEANINGS, Meaning, Task, Variant, grid, task, variants

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from gpunet.experiments.claims import Claim, Finding, one_run, ordering
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_tasks import MEANINGS
 
 # Tables 1 to 3 by task, row without the meaning of α, and metric. The document's rows are one run each.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gpunet.backend import Backend
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_tasks import Variant
 from gpunet.progress import Progress
 from gpunet.timing import Times, interleave

@@ -29,7 +29,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.checks import check_range, is_whole
 from gpunet.errors import InputError, shown
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.toy_claims import CLAIMS, verdicts
 from gpunet.experiments.toy_nets import Nets, Problem, pose, variants
 from gpunet.progress import Progress

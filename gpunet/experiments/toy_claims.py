@@ -6,7 +6,7 @@ from dataclasses import replace
 from statistics import mean, median_low
 
 from gpunet.experiments.claims import Claim, Finding, judge, ordering
-from gpunet.experiments.schema import ClaimResult, Result
+from gpunet.experiments.result import ClaimResult, Result
 
 DATASETS = ("linear", "xor-easy")
 MUCH_FASTER = 2  # times, our reading of "much more faster"

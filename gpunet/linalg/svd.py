@@ -51,6 +51,12 @@ class SVD:
     tol: float
     rejected: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """How it was found, without the vectors: route, residual, orthogonality, tol, rejected."""
+        names = ("route", "residual", "orthogonality", "tol", "rejected")
+        return {name: getattr(self, name) for name in names}
+
 
 def svd(
     a: Any,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from gpunet.bench.ratios import Ratio
 from gpunet.bench.report import Report
-from gpunet.report.sheets import NOTHING, Column, Sheet
+from gpunet.report.table import NOTHING, Column, Table
 
 
-def sheets(report: Report) -> list[Sheet]:
+def tables(report: Report) -> list[Table]:
     """A table a group: time of ours over the rival's, medians and quartiles; several files one below the other."""
-    return [_sheet(report, group) for group in report.groups]
+    return [_table(report, group) for group in report.groups]
 
 
-def _sheet(report: Report, group: str) -> Sheet:
+def _table(report: Report, group: str) -> Table:
     several = len(report.files) > 1
     pairs = report.rows(group)
     heads = [Column("ours", text=True), Column("rival", text=True)]
@@ -26,7 +26,7 @@ def _sheet(report: Report, group: str) -> Sheet:
         )
     breaks = {place for place in range(1, len(rows)) if rows[place][0] != rows[place - 1][0]}
     machines = "; ".join(f"{each.name}: {each.machine}" if several else each.machine for each in report.files)
-    return Sheet(group, tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
+    return Table(group, tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
 
 
 def quartiles(ratio: Ratio) -> str:

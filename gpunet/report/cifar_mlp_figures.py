@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from gpunet.experiments.cifar_mlp_claims import DATASET, FINAL, RATES
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.report.cifar_mlp_tables import net_rows
 from gpunet.report.style import COLOURS, DASHES, band, figure, label_rows, legend_beside
 

@@ -9,9 +9,9 @@ from rich.table import Table
 
 from gpunet.experiments.cifar_mlp_claims import DATASET, FINAL, GRADIENTS, RATES
 from gpunet.experiments.cifar_mlp_nets import Recipe
-from gpunet.experiments.schema import Result
-from gpunet.report.sheets import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
-from gpunet.report.tables import claims_table, rich_tables
+from gpunet.experiments.result import Result
+from gpunet.report.table import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
+from gpunet.report.terminal import claims_table, rich_tables
 
 NETS = {"test_accuracy": "test", "validation_accuracy": "validation", "train_cost": "train\ncost"}
 BEST = 5  # trials of a search that are shown

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from gpunet.experiments.dmn_sweeps import SYMBOLS
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.report.dmn_tables import nets
 from gpunet.report.style import COLOURS, DASHES, band, figure, label_rows, legend_beside
 

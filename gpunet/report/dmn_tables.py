@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 
 from gpunet.experiments.dmn_sweeps import SYMBOLS
-from gpunet.experiments.schema import Result
-from gpunet.report.sheets import NOTHING, Column, Sheet, cell, rows_sheet, seeds_told
-from gpunet.report.tables import claims_table, rich_tables
+from gpunet.experiments.result import Result
+from gpunet.report.table import NOTHING, Column, Sheet, cell, rows_sheet, seeds_told
+from gpunet.report.terminal import claims_table, rich_tables
 
 HEADINGS = {
     "test_accuracy": "test", "test_accuracy_long": "test, trained\nlonger",

@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpunet.errors import GpunetError
+
+if TYPE_CHECKING:
+    from gpunet.experiments.framework import Experiment
+    from gpunet.experiments.result import Result
 
 INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
 
@@ -37,6 +42,21 @@ def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
     svg: dict[str, str] = {}
     with _drawing_on(Canvas(narrow, svg=svg)):
         yield svg
+
+
+def draw(experiment: Experiment, result: Result, folder: Path) -> list[Path]:
+    """Write the figures that a result has to the folder as PNG; the files of those that could be drawn, see `drawn`."""
+    return drawn(lambda: draw_figures(experiment, result, folder))
+
+
+def draw_figures(experiment: Experiment, result: Result, folder: Path) -> None:
+    """Draw the figures that a result has, wherever figures go."""
+    from gpunet.report.style import figure
+
+    for each in experiment.figures(result):
+        panels, width, height = each.size(result)
+        with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
+            each.draw(result, axes)
 
 
 def drawn(draw: Callable[[], object]) -> list[Path]:

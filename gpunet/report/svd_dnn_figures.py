@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.experiments.schema import Result, Row
+from gpunet.experiments.result import Result, Row
 from gpunet.report.style import COLOURS, band, figure, label_rows, legend_beside
 from gpunet.report.svd_dnn_tables import label
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_claims import WHERE, notebook, stated
-from gpunet.report.sheets import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
-from gpunet.report.tables import claims_table, rich_tables
+from gpunet.report.table import NOTHING, Column, Sheet, cell, number, rows_sheet, seeds_told
+from gpunet.report.terminal import claims_table, rich_tables
 
 HEADINGS = {"train_loss": "cost", "train_accuracy": "train", "test_accuracy": "test"}
 SPEEDS = {"epoch_speed_up": "an epoch\nafter the cut", "relative_speed": "the whole run"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.report.style import COLOURS, figure
 from gpunet.report.sweep_tables import measure, ranked, searched
 from gpunet.sweep.parameters import Parameter, parse_parameter

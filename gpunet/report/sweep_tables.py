@@ -9,7 +9,7 @@ from rich.styled import Styled
 from rich.table import Table
 
 from gpunet.errors import printable
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.sweep.parameters import parse_parameter
 from gpunet.sweep.results import IMPORTANCE
 

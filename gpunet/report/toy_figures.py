@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.report.style import COLOURS, DASHES, between_pixels, figure, stacked
 from gpunet.report.toy_tables import label, rows_of
 from gpunet.stacked import sigmoid_outputs

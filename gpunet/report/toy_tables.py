@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from rich.table import Table
 
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.toy_claims import steps_told
-from gpunet.report.sheets import NOTHING, Column, Sheet, rows_sheet, seeds_told
-from gpunet.report.tables import claims_table, rich_tables
+from gpunet.report.table import NOTHING, Column, Sheet, rows_sheet, seeds_told
+from gpunet.report.terminal import claims_table, rich_tables
 
 WORDS = {
     "zeros": "zero weights", "glorot": "weights without the factor 4",

@@ -31,7 +31,7 @@ from gpunet.checks import is_number
 from gpunet.errors import OutputError
 from gpunet.experiments.claims import told_once
 from gpunet.experiments.registry import experiment
-from gpunet.experiments.schema import VERDICTS
+from gpunet.experiments.result import VERDICTS
 from gpunet.experiments.work import Done
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, read_json

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from gpunet.experiments.schema import VERDICTS
-from gpunet.report.tables import COLOUR
+from gpunet.experiments.result import VERDICTS
+from gpunet.report.terminal import COLOUR
 from gpunet.reproduce.claims import Book, counted_once
 from gpunet.reproduce.plan import Run
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
-import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_origin
 
 from gpunet.errors import InputError
-from gpunet.experiments import registry
-from gpunet.experiments.schema import Result
+from gpunet.experiments import experiment
+from gpunet.experiments.framework import Run, kinds
+from gpunet.experiments.result import Result
 from gpunet.sweep.holdout import described, same_data, split
 from gpunet.sweep.parameters import Parameter, Value
 from gpunet.sweep.plan import SEED, Parameters, Report
@@ -49,19 +47,17 @@ def direction(metric: str | None) -> str:
 
 def before_sweep(settings: dict[str, Any]) -> None:
     """Look whether this machine has the experiment and its data."""
-    registry.experiment(settings["experiment"]).load()
+    _ = experiment(settings["experiment"]).body
     split.cache_clear()  # a file may have changed
     same_data(settings)
 
 
 def trial(parameters: Parameters, settings: dict[str, Any], report: Report) -> dict[str, Any]:
     """Run the experiment once, on data whose test set is held out from the training samples."""
-    module = registry.experiment(settings["experiment"]).load()
-    data, first = same_data(settings), settings[SEED]
-    own = module.Settings(**settings["fixed"] | {name: _as_setting(value) for name, value in parameters.items()})
+    x, data, first = experiment(settings["experiment"]), same_data(settings), settings[SEED]
+    own = x.Settings(**settings["fixed"] | {name: _as_setting(value) for name, value in parameters.items()})
     seeds = list(range(first, first + settings["seeds"]))
-    given = [data] if settings["experiment"] == "toy" else data  # toy looks at several data sets
-    return _value(module.run(given, own, seeds, device=settings["device"]), settings["row"], settings["metric"])
+    return _value(Run(x, data, own, seeds).compute(settings["device"]), settings["row"], settings["metric"])
 
 
 def _value(result: Result, row: str, metric: str) -> dict[str, Any]:
@@ -80,38 +76,26 @@ def _value(result: Result, row: str, metric: str) -> dict[str, Any]:
 
 def searchable(name: str) -> dict[str, Any]:
     """The experiment's settings that can be searched, and their kinds: int, float, bool or str."""
-    settings = registry.experiment(name).load().Settings
-    hints = typing.get_type_hints(settings)
-    kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(settings)}
-    return {name: kind for name, kind in kinds.items() if kind}
-
-
-def _kind(hint: Any) -> Any:
-    """int of `int | None`; None for what is no single number or word."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        (hint, *others) = [each for each in typing.get_args(hint) if each is not type(None)]
-        if others:
-            return None
-    if typing.get_origin(hint) is typing.Literal:
-        return str
-    return hint if hint in KINDS else None
+    found = {setting: (kind, several) for setting, (kind, several, _) in kinds(experiment(name).Settings).items()}
+    plain = {
+        setting: str if get_origin(kind) is Literal else kind
+        for setting, (kind, several) in found.items()
+        if not several
+    }
+    return {setting: kind for setting, kind in plain.items() if kind in KINDS}
 
 
 def _fixed(name: str, data: str) -> dict[str, Any]:
-    """Settings that a sweep has other defaults for: what only costs time in it is off."""
-    own = registry.experiment(name).load().Settings
-    fields = {field.name for field in dataclasses.fields(own)}
-    fixed: dict[str, Any] = {field: False for field in ("speed", "sweeps", "dynamics") if field in fields}
-    if name == "svd-dnn":
-        from gpunet.experiments.svd_dnn_tasks import TASKS
-
-        fixed["task"] = data if data in TASKS else "mnist"
-    return fixed
+    """Settings that a sweep has other defaults for: what only costs time in it is off; and those of a job on its data."""
+    x = experiment(name)
+    options = {setting: x.Settings.option(setting).sweep for setting in kinds(x.Settings)}
+    own = next((job for job in x.full if job.data == (data,)), x.job({}, False))
+    return {setting: value for setting, value in options.items() if value is not None} | dict(own.of)
 
 
 def _check_space(name: str, space: Sequence[Parameter], fixed: dict[str, Any]) -> None:
     check_kinds(name, space, searchable(name))
-    make = registry.experiment(name).load().Settings
+    make = experiment(name).Settings
     for parameter in space:
         for value in parameter.values or (parameter.low, parameter.high):
             make(**fixed | {parameter.name: _as_setting(value)})

@@ -8,7 +8,7 @@ from typing import Any
 from gpunet.addresses import public
 from gpunet.backend import get_backend
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.sweep.storage import storage_url
 from gpunet.sweep.table import Table
 

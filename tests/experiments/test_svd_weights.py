@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpunet.errors import InputError
-from gpunet.svd_weights import KINDS, dependency_ratio, mean_square, singular_rows, svd_weights
+from gpunet.spectral.svd_weights import KINDS, dependency_ratio, mean_square, singular_rows, svd_weights
 
 LABELS = np.repeat([0, 1, 2], [9, 14, 37])  # uneven on purpose
 

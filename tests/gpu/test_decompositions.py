@@ -7,7 +7,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.linalg.choose import CUDA_METHODS
-from gpunet.ridge import Moments
+from gpunet.spectral.ridge import Moments
 
 # (shape, k): small, tall, wide, stacks small and tall
 PROBLEMS = [((12, 9), 4), ((300, 40), 10), ((40, 300), 40), ((6, 30, 20), 5), ((3, 200, 24), 6), ((90, 90), 90)]

@@ -552,7 +552,7 @@ def section_files(seed: int) -> Files:
 
 def screen(out: io.StringIO) -> Any:
     """The terminal that the command line prints to."""
-    from gpunet.report.tables import Screen
+    from gpunet.report.terminal import Screen
 
     return Screen(file=out, width=150, markup=False, emoji=False, highlight=False)
 
@@ -561,7 +561,7 @@ def bench_load(folder: Path) -> Any:
     from gpunet.bench.record import read_sections
     from gpunet.bench.report import report
     from gpunet.report import bench_tables
-    from gpunet.report.tables import rich_tables
+    from gpunet.report.terminal import rich_tables
 
     found = report([folder / "b.json"])
     json.dumps(found.as_dict(), allow_nan=False)

@@ -11,8 +11,8 @@ from gpunet.backend import get_backend
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, device_moments, device_pca, moments, patches
 from gpunet.linalg.patches import PatchDensities
-from gpunet.ridge import Moments, ridge
-from gpunet.svd_weights import singular_rows
+from gpunet.spectral.ridge import Moments, ridge
+from gpunet.spectral.svd_weights import singular_rows
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 
 array_api_strict = pytest.importorskip("array_api_strict")

@@ -18,9 +18,9 @@ from gpunet.layers.fitted import Thresholds
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities
 from gpunet.plan import History
-from gpunet.ridge import Moments
 from gpunet.samples import Samples
-from gpunet.svd_weights import singular_rows
+from gpunet.spectral.ridge import Moments
+from gpunet.spectral.svd_weights import singular_rows
 
 Y = np.arange(30) % 3
 X = np.random.default_rng(0).integers(0, 4, (30, 8)).astype("float32")  # exact in every dtype

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.ridge import Moments, ridge
+from gpunet.spectral.ridge import Moments, ridge
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from gpunet.experiments.schema import Metric
 from gpunet.report import drawing, page, style, svd_init_tables
 from gpunet.report.page.svg import DARK_INK, DARK_PAPER, PAPER, contrast, dark_colour, picture
 from gpunet.report.page.timings import collected, duration, timing_sheet
-from gpunet.report.sheets import Column, Sheet, cell, number, rows_sheet
-from gpunet.report.tables import console, rich_table
+from gpunet.report.table import Column, Sheet, cell, number, rows_sheet
+from gpunet.report.terminal import console, rich_table
 
 from .page_folder import made, svd_init
 

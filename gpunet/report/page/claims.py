@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpunet.experiments.claims import told_once
-from gpunet.experiments.schema import VERDICTS, ClaimResult
+from gpunet.experiments.result import VERDICTS, ClaimResult
 from gpunet.report.page.reading import Run
-from gpunet.report.sheets import NOTHING, PERCENT, number
+from gpunet.report.table import NOTHING, PERCENT, number
 
 SIGNS = {"reproduced": "✓", "exceeded": "▲", "not reproduced": "✗", "not tested": "–"}
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.limits import DAMAGE, unpacked
 from gpunet.report.drawing import collected
 from gpunet.report.page.captions import Caption, caption
 from gpunet.report.page.reading import RESULT, Run, damaged
 from gpunet.report.page.svg import Picture, data_uri, picture
-from gpunet.report.sheets import Sheet, rows_sheet
+from gpunet.report.table import Sheet, rows_sheet
 
 BROAD = 1.9  # width over height
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpunet.checks import is_number
 from gpunet.errors import DataError
-from gpunet.experiments.schema import VERDICTS, ClaimResult, Metric, Result, Row
+from gpunet.experiments.result import VERDICTS, ClaimResult, Metric, Result, Row
 from gpunet.limits import DAMAGE, read_json
 
 CLAIMS, RESULT = "claims.json", "result.json"

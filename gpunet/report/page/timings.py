@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, median, stdev
 from typing import Any, TypeGuard
 
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.report.page.reading import Run
-from gpunet.report.sheets import NOTHING, Column, Sheet
+from gpunet.report.table import NOTHING, Column, Sheet
 
 NAMES = {
     "seconds_per_epoch": "an epoch", "per_epoch": "an epoch", "seconds_to_cut": "the cut",

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gpunet.experiments.schema import ClaimResult, Result
+from gpunet.experiments.result import ClaimResult, Result
 from gpunet.report.documents import DOCUMENTS, Document
 from gpunet.report.page.claims import Anchors, ClaimView, Count, claim_view, common_note, counts, distinct_claims
 from gpunet.report.page.contents import Figure, figures, sheets
 from gpunet.report.page.reading import Reproduction, Run
 from gpunet.report.page.timings import duration, timing_sheet, whole_runs
-from gpunet.report.sheets import NOTHING, Sheet
+from gpunet.report.table import NOTHING, Sheet
 
 STATES = {
     "failed": "failed", "skipped": "was skipped", "waiting": "has not been run to its end yet",

@@ -1,57 +1,32 @@
-"""svd-init, document 000: first-layer weights made from the singular vectors of the data.
+"""svd-init: five kinds of W¹ (Table 1), each also frozen and with ‖W‖ held, and a sweep of the initial dependency.
 
-784-100-10, sigmoid twice, binary cross-entropy summed over the outputs. Five kinds of W¹ (Table 1), each also with the
-first layer frozen (the poster's "further studies") and with ‖W‖ held (its condition (*)); the dependency between W¹
-and the data while training (Figure 2, equation 7); and E‖x¹‖² by the linearised sigmoid against the measured one.
+784-100-10, sigmoid twice, binary cross-entropy summed over the outputs. The dependency between W¹ and the data is
+measured while training (Figure 2, equation 7), and E‖x¹‖² by the linearised sigmoid beside the measured one.
 
-Not stated in the document, our choice: learning rate, batch size, the initial dependency, and that the norm of W¹ is
-free. `benchmarks/svd_init_settings.py` looks at them on a validation split of the training data.
+`benchmarks/svd_init_settings.py` looks at the settings that the document leaves open, on a validation split.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 import gpunet as gn
-from gpunet.backend import Backend, get_backend
+from gpunet.backend import Backend
 from gpunet.callbacks import Callback
-from gpunet.errors import InputError
-from gpunet.experiments.claims import judge
-from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.schema import Result
-from gpunet.experiments.svd_init_callbacks import Course, HoldNorm, on_host
-from gpunet.experiments.svd_init_claims import CLAIMS
-from gpunet.experiments.svd_init_data import Problem, prepare
+from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.svd_init import Settings, x
+from gpunet.experiments.svd_init.callbacks import Course, HoldNorm, on_host
+from gpunet.experiments.svd_init.data import Problem, prepare
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.samples import Samples
-from gpunet.svd_weights import KINDS, FloatArray, svd_weights
+from gpunet.spectral.svd_weights import KINDS, FloatArray, svd_weights
 from gpunet.train import Trainer
 
 ALL_KINDS = ("random", *KINDS)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a run; those that the document states come first."""
-
-    hidden: int | None = None  # None: 100 as in the document, or as many as smaller data can give
-    variance: float = 0.09
-    epochs: int | None = None  # None: 5 as in the document, or on smaller data more, towards its 3,000 steps
-    learning_rate: float = 0.6
-    batch_size: int = 100
-    dependency: float = 0.05
-    dependencies: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1)  # of the sweep over the initial dependency
-
-    def __post_init__(self) -> None:
-        for name in ("hidden", "epochs", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is a whole number ≥ 1, got {value}")
 
 
 def default_epochs(samples: int, batch_size: int) -> int:
@@ -81,19 +56,10 @@ def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, fro
     )
 
 
-@dataclass
-class Outcome:
-    """One training run: its metrics by name, its curves by name."""
-
-    metrics: dict[str, float]
-    curves: dict[str, list[float]]
-
-
 def train_once(
     problem: Problem, settings: Settings, kind: str, seed: int, backend: Backend, bar: Progress, variant: str = ""
-) -> Outcome:
+) -> Measured:
     """Train one kind with one seed; variant "", "frozen" or "norm held"."""
-    bar.seed(seed)
     w1 = first_weights(problem, settings, kind, seed)
     model = network(w1, problem, settings, seed, frozen=variant == "frozen")
     loss = gn.BinaryCrossEntropy()
@@ -115,13 +81,12 @@ def train_once(
         "dependency_initial": course.ratios[0],
         "dependency_final": course.ratios[-1],
         "weight_mean_over_std": _mean_over_std(trainer),
-        "seconds_per_epoch": float(np.median(history["seconds"])),
     }
     curves = {
         "train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"],
         "dependency_epoch": course.epochs, "dependency": course.ratios,
     }  # fmt: skip
-    return Outcome(metrics, curves)
+    return Measured(metrics, curves, {"epoch": float(np.median(history["seconds"]))})
 
 
 def _at_start(course: Course, trainer: Trainer, problem: Problem) -> dict[str, float]:
@@ -156,32 +121,23 @@ def _hidden_square(trainer: Trainer, data: Samples, samples: int = 10_000) -> fl
     return total / count
 
 
-def run(
-    data: Any, settings: Settings, seeds: list[int], *, device: str | Backend = "auto", progress: Progress | None = None
-) -> Result:
-    """The whole experiment on one data set; rows, claims, curves and timings as `Result` describes."""
-    watch, backend, bar = Stopwatch(), get_backend(device), progress or Progress()
-    problem = prepare(data, settings.hidden, backend)
+@x.run
+def body(run: Run) -> None:
+    """Every kind of weights in every variant, and the sweep."""
+    problem, settings = prepare(run.data, run.settings.hidden, run.backend), run.settings
     epochs = settings.epochs or default_epochs(len(problem.train), settings.batch_size)
-    settings = replace(settings, hidden=problem.units, epochs=epochs)
-    result = Result("svd-init", data.name, backend.name, asdict(settings), list(seeds))
-    result.timings |= problem.seconds
+    run.settings = settings = replace(settings, hidden=problem.units, epochs=epochs)
+    run.note(svd=problem.found)
+    for which, seconds in problem.seconds.items():
+        run.result.time(which, svd=seconds)
     for kind in ALL_KINDS:  # weights that cannot be made are named before an hour's training, not after
         first_weights(problem, settings, kind, 0)
     plan = [(kind, variant, settings) for variant in ("", "frozen", "norm held") for kind in ALL_KINDS]
     plan += [("orth-each", f"dep={d:g}", replace(settings, dependency=d)) for d in settings.dependencies]
     steps = problem.train.batches(settings.batch_size) * epochs
-    per_epoch: dict[str, list[float]] = {}
     for index, (kind, variant, own) in enumerate(plan):
-        name = f"{kind} {variant}".strip()
-        bar.start(f"svd-init {index + 1}/{len(plan)} {name}", steps * len(seeds))
-        outcomes = [train_once(problem, own, kind, seed, backend, bar, variant) for seed in seeds]
-        for outcome in outcomes:
-            result.row(name).add(**outcome.metrics)
-        result.curves[name] = {key: [outcome.curves[key] for outcome in outcomes] for key in outcomes[0].curves}
-        # Out of the rows: whatever stands there is the same, bit for bit, when a seed is run again.
-        per_epoch[name] = result.row(name).metrics.pop("seconds_per_epoch").values
-    result.timings["seconds_per_epoch"] = per_epoch
-    result.claims = judge(CLAIMS, result)
-    result.provenance = watch.provenance(backend)
-    return result
+
+        def measure(seed: int, kind: str = kind, variant: str = variant, own: Settings = own) -> Measured:
+            return train_once(problem, own, kind, seed, run.backend, run.bar, variant)
+
+        run.each_seed(f"{kind} {variant}".strip(), steps, measure, f"{index + 1}/{len(plan)}")

@@ -1,4 +1,4 @@
-"""Tables as data: described once, shown in the terminal (`tables.py`) and on the report's page (`page/`)."""
+"""Tables as data: described once, shown in the terminal (`terminal.py`) and on the report's page (`page/`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpunet.experiments.schema import Metric, Result
+from gpunet.experiments.result import Metric, Result
 
 PERCENT = "accuracy"
 NOTHING = "–"
@@ -26,7 +26,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table: `rows` holds a row's name, then a text for each of `columns`; `breaks`: rows that begin a part."""
 
     title: str
@@ -70,7 +70,7 @@ def seeds_told(result: Result) -> str:
     return f"{len(result.seeds)} seed{'s' * (len(result.seeds) > 1)}"
 
 
-def rows_sheet(
+def rows_table(
     result: Result,
     title: str,
     rows: Sequence[str],
@@ -79,7 +79,7 @@ def rows_sheet(
     extra: Mapping[str, Mapping[str, str]] | None = None,
     label: Callable[[str], str] = str,
     words: Collection[str] = (),
-) -> Sheet:
+) -> Table:
     """Rows of a result beside what the document claims for them.
 
     `metrics` maps names to column headings; `extra` adds columns by heading, then by row, `words` names those of
@@ -97,6 +97,6 @@ def rows_sheet(
             if claimed:
                 stated = claimed.get(row, {}).get(name)
                 cells.append(NOTHING if stated is None else number(stated, name))
-            cells.append(cell(result.row(row).metrics.get(name), name))
+            cells.append(cell(result.metric(row, name) if result.has(row, name) else None, name))
         lines.append((*cells, *(texts.get(row, NOTHING) for texts in (extra or {}).values())))
-    return Sheet(title, tuple(columns), tuple(lines))
+    return Table(title, tuple(columns), tuple(lines))

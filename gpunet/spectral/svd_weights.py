@@ -6,14 +6,14 @@ Its X has samples as columns, X = UΣVᵀ; ours has them as rows, so its U are o
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.checks import check_labels, check_lengths, real_array
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg import svd
+from gpunet.linalg import SVD, svd
 from gpunet.linalg.place import on_host, some_rows
 
 Kind = Literal["orth-whole", "orth-each", "scale-whole", "scale-each"]
@@ -23,9 +23,15 @@ RANK = 1e-7  # a singular value below this share of the largest is zero: the dat
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def singular_rows(
-    x: Any, units: int, labels: Any = None, *, device: Backend | None = None
-) -> tuple[FloatArray, FloatArray]:
+class Rows(NamedTuple):
+    """Singular vectors as rows (units, features), their singular values (units,), and how each SVD was found."""
+
+    vectors: FloatArray
+    values: FloatArray
+    found: tuple[dict[str, Any], ...] = ()
+
+
+def singular_rows(x: Any, units: int, labels: Any = None, *, device: Backend | None = None) -> Rows:
     """Leading singular vectors of the data as rows (units, features), and their singular values (units,).
 
     x: (samples, features), not centred, on the host or on a GPU; device: where to compute, by default where x lies; the
@@ -39,8 +45,7 @@ def singular_rows(
         raise ShapeError(f"the data has shape {x.shape}: expected (samples, features)")
     if labels is None:
         _check_supply(x, units, "the data")
-        found = svd(x, units, compute="right", device=device)
-        return on_host(found.vt).astype(np.float64), on_host(found.s).astype(np.float64)
+        return _rows([svd(x, units, compute="right", device=device)])
     labels = check_labels(labels, None, "the data")
     check_lengths(x, labels, "the data")
     classes = int(labels.max()) + 1
@@ -49,9 +54,15 @@ def singular_rows(
         own = some_rows(x, labels == c, device)
         _check_supply(own, count, f"class {c}")
         if count:
-            found = svd(own, count, compute="right", device=device)
-            parts.append((found.vt, found.s))
-    return tuple(np.concatenate([on_host(p[i]).astype(np.float64) for p in parts]) for i in (0, 1))  # type: ignore[return-value]
+            parts.append(svd(own, count, compute="right", device=device))
+    return _rows(parts)
+
+
+def _rows(parts: list[SVD]) -> Rows:
+    vectors, values = (
+        np.concatenate([on_host(getattr(part, name)).astype(np.float64) for part in parts]) for name in ("vt", "s")
+    )
+    return Rows(vectors, values, tuple(part.summary for part in parts))
 
 
 def shares(units: int, classes: int) -> list[int]:
@@ -60,9 +71,7 @@ def shares(units: int, classes: int) -> list[int]:
     return [share + (c < extra) for c in range(classes)]
 
 
-def svd_weights(
-    rows: tuple[FloatArray, FloatArray], kind: Kind, second_moment: FloatArray, *, variance: float, dependency: float
-) -> FloatArray:
+def svd_weights(rows: Rows, kind: Kind, second_moment: FloatArray, *, variance: float, dependency: float) -> FloatArray:
     """Weights (units, features) of document 000, equations 8 and 9, from `singular_rows`.
 
     orth: W = d·Uᵀ; scale: W = d·Σ̂⁻¹Uᵀ. d is chosen so that over the data of `second_moment` = XᵀX/N (features,
@@ -73,7 +82,7 @@ def svd_weights(
         raise InputError(f"unknown kind of weights {shown(kind)}: expected one of {', '.join(KINDS)}")
     if not (variance > 0 and dependency >= 0 and math.isfinite(variance * dependency)):
         raise InputError(f"expected variance > 0 and dependency ≥ 0, got {variance} and {dependency}")
-    vectors, values = rows
+    vectors, values = rows[:2]
     if kind.startswith("scale"):
         if values.min() <= RANK * values.max():
             raise InputError(

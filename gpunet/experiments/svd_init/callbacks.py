@@ -8,8 +8,8 @@ import numpy as np
 
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
-from gpunet.experiments.svd_init_data import Problem
-from gpunet.svd_weights import FloatArray, dependency_ratio, mean_square
+from gpunet.experiments.svd_init.data import Problem
+from gpunet.spectral.svd_weights import FloatArray, dependency_ratio, mean_square
 from gpunet.train import Trainer
 
 MARKS = 10  # looks at the dependency in an epoch

@@ -12,7 +12,7 @@ from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.linalg import StreamingGram
 from gpunet.samples import Samples
-from gpunet.svd_weights import RANK, FloatArray, shares, singular_rows
+from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,13 @@ class Problem:
     second_moment: FloatArray
     mean: FloatArray
     x_square: float
-    rows: dict[str, tuple[FloatArray, FloatArray]]
+    rows: dict[str, Rows]
     seconds: dict[str, float]
+
+    @property
+    def found(self) -> dict[str, list[dict[str, Any]]]:
+        """How the decompositions were made: route, residual and what else `SVD.summary` says of each."""
+        return {which: list(rows.found) for which, rows in self.rows.items()}
 
 
 def normalise(x: Any, chunk: int = 4096) -> Any:
@@ -57,7 +62,7 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = hidden or default_units(moment, np.bincount(data.y_train))
     rows, seconds = decompose(train.x, data.y_train, units, backend)
-    supported = supported_units(rows["each"][1], data.classes)
+    supported = supported_units(rows["each"].values, data.classes)
     if hidden is None and supported < units:
         units = supported
         rows, seconds = decompose(train.x, data.y_train, units, backend)
@@ -76,16 +81,16 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
 
 def decompose(
     x: Any, labels: Any, units: int, backend: Backend | None = None
-) -> tuple[dict[str, tuple[FloatArray, FloatArray]], dict[str, float]]:
+) -> tuple[dict[str, Rows], dict[str, float]]:
     """Singular vectors and values of x whole and class by class, and the seconds that each takes: medians of three."""
-    rows: dict[str, tuple[FloatArray, FloatArray]] = {}
+    rows: dict[str, Rows] = {}
     times: dict[str, list[float]] = {"whole": [], "each": []}
     for _ in range(3):
         for which, of in (("whole", None), ("each", labels)):
             began = time.perf_counter()
             rows[which] = singular_rows(x, units, of, device=backend)
             times[which].append(time.perf_counter() - began)
-    return rows, {f"svd-{which}": sorted(seconds)[1] for which, seconds in times.items()}
+    return rows, {which: sorted(seconds)[1] for which, seconds in times.items()}
 
 
 def supported_units(values: FloatArray, classes: int) -> int:

@@ -1,0 +1,476 @@
+"""What an experiment declares, and how it is run: all that is not one paper's own.
+
+A paper is a folder of this package. Its `__init__` holds an `Experiment`: the paper's text, the settings, what is run;
+`body`, `claims`, `tables` and `figures` beside it add to that by the decorators of `Experiment`, and are imported when
+they are asked for, so that the command line can list the papers without importing NumPy.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import importlib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gpunet.errors import InputError, shown
+
+if TYPE_CHECKING:
+    from gpunet.backend import Backend
+    from gpunet.experiments.claims import Claim
+    from gpunet.experiments.result import Result
+    from gpunet.progress import Progress
+    from gpunet.report.table import Table
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One place where the text is silent, ambiguous or wrong, and what the experiment does there."""
+
+    what: str
+    chosen: str
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One document, and how its experiment reads it; number: the project's own, which orders them."""
+
+    number: str
+    authors: str
+    title: str
+    kind: str
+    says: tuple[str, str, str]
+    choices: tuple[Choice, ...]
+
+    @property
+    def cited(self) -> str:
+        """In one line."""
+        return f"{self.number}: {self.authors}, {self.title} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one setting beside its default and its type.
+
+    help: its line in `--help`, "" for a setting that the command line does not offer; the bounds are those of a number,
+    or of each of several; usual: the default in words, where it depends on the data or on `--quick`; several: whether
+    the command line takes it repeatedly; read: makes the value of what the command line was given; flags: the option's
+    names there; sweep: its value in a sweep, where what only costs time is left out.
+    """
+
+    help: str = ""
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    usual: str = ""
+    metavar: str | None = None
+    flags: tuple[str, ...] = ()
+    read: Callable[[list[str]], Any] | None = None
+    sweep: Any = None
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """As `checks.check_range` takes them."""
+        named = {name: getattr(self, name) for name in ("least", "above", "most", "below")}
+        return {name: bound for name, bound in named.items() if bound is not None}
+
+
+def option(default: Any, help: str = "", **known: Any) -> Any:
+    """A field of `Settings`; see `Option`."""
+    return field(default=default, metadata={"option": Option(help, **known)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run: an experiment's own are fields of a subclass, in the order in which a page shows them.
+
+    Raises InputError for a value that is none of its type's, or out of bounds.
+    """
+
+    def __post_init__(self) -> None:
+        for name, (kind, several, optional) in kinds(type(self)).items():
+            value = getattr(self, name)
+            if not (optional and value is None):
+                for each in value if several else [value]:
+                    _check(name, each, kind, self.option(name))
+
+    @classmethod
+    def option(cls, name: str) -> Option:
+        """What is known of a setting."""
+        (found,) = (each for each in dataclasses.fields(cls) if each.name == name)
+        return typing.cast(Option, found.metadata.get("option", Option()))
+
+    def label(self, dataset: str) -> str:
+        """What distinguishes a run of these settings on that data from the experiment's others, in its folder's name."""
+        return dataset
+
+
+@functools.cache
+def kinds(settings: type[Settings]) -> dict[str, tuple[Any, bool, bool]]:
+    """Of each setting its type, whether it holds several of these, and whether None stands for the data's own."""
+    hints, found = typing.get_type_hints(settings), {}
+    for each in dataclasses.fields(settings):
+        hint, optional = hints[each.name], False
+        if isinstance(hint, types.UnionType):
+            (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+            optional = True
+        several = typing.get_origin(hint) is tuple
+        found[each.name] = typing.get_args(hint)[0] if several else hint, several, optional
+    return found
+
+
+def _check(name: str, value: Any, kind: Any, known: Option) -> None:
+    from gpunet.checks import check_flag, check_one_of, check_range, is_whole
+
+    if kind is int:
+        least = known.least if known.least is not None else 1
+        if not is_whole(value, least):
+            raise InputError(f"{name} is a whole number ≥ {least:g}, got {shown(value)}")
+    elif kind is float:
+        check_range(name, value, **known.bounds)
+    elif kind is bool:
+        check_flag(name, value)
+    elif typing.get_origin(kind) is Literal:
+        check_one_of(name, value, typing.get_args(kind))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is run unless asked otherwise.
+
+    of: the settings that this job is for, where an experiment has several; settings: its other defaults; also: what
+    `gpunet reproduce` changes besides, None for a job that is not part of it; together: whether its seeds train as one,
+    so that asking `gpunet reproduce` for fewer saves nothing. seconds and pieces (of progress): what it
+    takes, measured once on two cores of a Xeon without numba; they tell the time left before anything was measured here.
+    """
+
+    data: tuple[str, ...]
+    seeds: int
+    seconds: float = 60
+    pieces: int = 20
+    of: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, Any] | None = field(default_factory=dict)
+    together: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a result: its file's stem, its caption, and what is read aloud in its place.
+
+    spread: a sentence on bands or whiskers, told where there are several seeds. panels, width and height: of the
+    figure, as `report.style.figure` takes them, numbers or functions of the result; when: whether there is one.
+    """
+
+    stem: str
+    caption: str
+    alt: str
+    draw: Callable[[Result, Any], None]
+    spread: str = ""
+    panels: Any = 1
+    width: Any = 6.4
+    height: Any = 4.0
+    when: Callable[[Result], bool] = lambda result: True
+
+    def told(self, result: Result) -> str:
+        """The caption, which promises no spread that one seed cannot have."""
+        return f"{self.caption} {self.spread}" if self.spread and len(result.seeds) > 1 else self.caption
+
+    def size(self, result: Result) -> tuple[int, float, float]:
+        """(panels, width, height)."""
+        found = (each(result) if callable(each) else each for each in (self.panels, self.width, self.height))
+        return tuple(found)  # type: ignore[return-value]
+
+
+BANDS = "Lines are means over seeds, bands one standard deviation."
+WHISKERS = "Whiskers are one standard deviation over seeds."
+
+
+class Experiment:
+    """One paper: its name on the command line, a summary, its text, its settings, and what is run of it.
+
+    full: as the document has it; quick: on embedded data, in seconds. package: its folder, whose docstring is the help of
+    `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere.
+    """
+
+    def __init__(
+        self, name: str, summary: str, paper: Paper, settings: type[Settings], *, full: Sequence[Job],
+        quick: Sequence[Job], package: str, help: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
+        self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
+        self._body: Callable[[Run], None] | None = None
+        self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: load_data(names[0])
+        self._departs: Callable[[Result], str] = lambda result: ""
+        self._claims: list[Claim] = []
+        self._claims_on: Callable[[Result], list[Claim]] = lambda result: self._claims
+        self._tables: list[Callable[[Result], Table | None]] = []
+        self._figures: list[Figure] = []
+
+    # -- what the other files of the folder declare
+
+    def run(self, body: Callable[[Run], None]) -> Callable[[Run], None]:
+        """Declare what is computed."""
+        self._body = body
+        return body
+
+    def load(self, load: Callable[[Sequence[str], Any], Any]) -> Callable[[Sequence[str], Any], Any]:
+        """Declare how data is loaded, by its names or paths and the settings, where it is not one data set."""
+        self._load = load
+        return load
+
+    def claim(
+        self, id: str, statement: str, where: str, claimed: float | str, *, on: str | tuple[str, ...],
+        number: bool | None = None, given: Mapping[str, Any] | None = None,
+    ) -> Callable[..., Any]:  # fmt: skip
+        """Declare a claim by its test; see `claims.Claim`."""
+        from gpunet.experiments.claims import Claim
+
+        def declare(test: Any) -> Any:
+            every, figure = (on,) if isinstance(on, str) else on, isinstance(claimed, float)
+            self._claims.append(
+                Claim(id, statement, where, claimed, every, test, figure if number is None else number, given or {})
+            )
+            return test
+
+        return declare
+
+    def claims_on(self, claims: Callable[[Result], list[Claim]]) -> Callable[[Result], list[Claim]]:
+        """Declare claims that depend on the data of a result."""
+        self._claims_on = claims
+        return claims
+
+    def departs(self, note: Callable[[Result], str]) -> Callable[[Result], str]:
+        """Declare what a result's settings have other than the document, in words; "" where nothing."""
+        self._departs = note
+        return note
+
+    def table(self, make: Callable[[Result], Table | None]) -> Callable[[Result], Table | None]:
+        """Declare a table; None, or a NotMeasuredError, leaves it out."""
+        self._tables.append(make)
+        return make
+
+    def figure(self, stem: str, caption: str, alt: str, **known: Any) -> Callable[..., Any]:
+        """Declare a figure by the function that draws it on (result, axes); see `Figure`."""
+
+        def declare(draw: Any) -> Any:
+            self._figures.append(Figure(stem, caption, alt, draw, **known))
+            return draw
+
+        return declare
+
+    # -- what it is asked for
+
+    @property
+    def about(self) -> str:
+        """The help of its command."""
+        return importlib.import_module(self.package).__doc__ or self.summary
+
+    @property
+    def body(self) -> Callable[[Run], None]:
+        """What is computed."""
+        self._part("body")
+        assert self._body
+        return self._body
+
+    def claims(self, result: Result) -> list[Claim]:
+        """Those that speak of what the result was asked to measure."""
+        self._part("claims")
+        every = [claim for claim in self._claims_on(result) if claim.given.items() <= result.settings.items()]
+        return [claim for claim in every if result.dataset in claim.on] or every
+
+    def departure(self, result: Result) -> str:
+        """What a result's settings have other than the document, in words; "" where nothing."""
+        self._part("claims")
+        return self._departs(result)
+
+    def tables(self, result: Result) -> list[Table]:
+        """The tables that the result has."""
+        from gpunet.experiments.result import NotMeasuredError
+
+        self._part("tables")
+        found = []
+        for make in self._tables:
+            try:
+                found.append(make(result))
+            except NotMeasuredError:
+                continue
+        return [table for table in found if table]
+
+    def figures(self, result: Result) -> list[Figure]:
+        """The figures that the result has."""
+        self._part("figures")
+        return [figure for figure in self._figures if figure.when(result)]
+
+    def _part(self, name: str) -> None:
+        importlib.import_module(f"{self.package}.{name}")
+
+    def job(self, changes: Mapping[str, Any], quick: bool) -> Job:
+        """The first job that is for these settings."""
+        jobs = self.quick if quick else self.full
+        wanted = {name: changes.get(name, getattr(self.Settings, name)) for job in jobs for name in job.of}
+        return next(job for job in jobs if all(wanted[name] == value for name, value in job.of.items()))
+
+    def asked(
+        self, changes: Mapping[str, Any], *, dataset: str | None = None, quick: bool = False, first: int = 0,
+        seeds: int | None = None,
+    ) -> RunRequest:  # fmt: skip
+        """A run with changes to its usual settings, on its usual data or another, of `seeds` seeds from `first`.
+
+        A change that is None is none. Raises InputError for settings that cannot be.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        self.Settings(**given)
+        job = self.job(given, quick)
+        settings = self.Settings(**{**job.of, **job.settings, **given})
+        names = job.data if dataset is None else (dataset,)
+        return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))))
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What is to be run, before its data is loaded; `names` are those of the data sets, or paths."""
+
+    experiment: Experiment
+    settings: Any
+    names: tuple[str, ...]
+    seeds: list[int]
+
+    def load(self) -> Run:
+        """Raises DataError for data that is missing or unfit."""
+        self.experiment._part("body")
+        return Run(self.experiment, self.experiment._load(self.names, self.settings), self.settings, self.seeds)
+
+
+@dataclass
+class Measured:
+    """What one seed gave: metrics by name, curves by name, seconds by name."""
+
+    metrics: dict[str, float]
+    curves: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result, and the files it lies in; `problem` says what could not be written, and where the result is instead."""
+
+    result: Result
+    path: Path | None
+    figures: list[Path]
+    problem: str = ""
+
+
+class Run:
+    """An experiment with its data: what its body is handed, and adds rows, notes, curves and times to.
+
+    result, backend and bar (the progress) are there while it computes.
+    """
+
+    result: Result
+    backend: Backend
+    bar: Progress
+
+    def __init__(self, experiment: Experiment, data: Any, settings: Any, seeds: list[int]) -> None:
+        self.experiment, self.data, self.seeds = experiment, data, list(seeds)
+        self._settings = settings
+
+    @property
+    def settings(self) -> Any:
+        """The experiment's Settings; set by a body to what None stands for on its data."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Any) -> None:
+        self._settings = settings
+        self.result.settings = asdict(settings)
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data; of several the names, joined."""
+        every = self.data if isinstance(self.data, (list, tuple)) else [self.data]
+        return "+".join(str(each.name) for each in every)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it is written to unless asked otherwise."""
+        return f"{self.experiment.name}-{self.settings.label(self.dataset)}".rstrip("-")
+
+    def compute(self, device: str | Backend = "auto", progress: Progress | None = None) -> Result:
+        """The result, written nowhere."""
+        from gpunet.backend import get_backend
+        from gpunet.experiments.provenance import Stopwatch
+        from gpunet.experiments.result import Result
+        from gpunet.identity import threads
+        from gpunet.progress import Progress
+
+        watch, run = Stopwatch(), copy.copy(self)
+        run.backend, run.bar = get_backend(device), progress or Progress()
+        run.result = Result(
+            self.experiment.name, self.dataset, run.backend.name, asdict(self.settings), list(self.seeds)
+        )
+        self.experiment.body(run)
+        run.result.device = run.backend.name
+        run.note(blas_threads=threads())
+        run.result.provenance = watch.provenance(run.backend)
+        return run.result
+
+    def each_seed(self, row: str, pieces: int, measure: Callable[[int], Measured], place: str = "") -> list[Measured]:
+        """Measure every seed, `pieces` of progress each, and enter what was found under the row's name."""
+        self.bar.start(f"{self.experiment.name} {place} {row}".replace("  ", " "), pieces * len(self.seeds))
+        found = []
+        for seed in self.seeds:
+            self.bar.seed(seed)
+            found.append(measure(seed))
+        self.enter(row, found)
+        return found
+
+    def enter(self, row: str, found: Sequence[Measured]) -> None:
+        """Add what every seed gave under the row's name."""
+        for each in found:
+            self.result.row(row).add(**each.metrics)
+            self.result.time(row, **each.seconds)
+        if found[0].curves:
+            self.result.curves[row] = {name: [each.curves[name] for each in found] for name in found[0].curves}
+
+    def note(self, **found: Any) -> None:
+        """What the run found that is no metric: routes, ranks, counts; what a name holds already is added to."""
+        for name, value in found.items():
+            held = self.result.notes.get(name)
+            self.result.notes[name] = {**held, **value} if isinstance(held, dict) else value
+
+    def carry_out(
+        self, folder: Path, device: str, bar: Progress, written: Callable[[Done], object] = lambda done: None
+    ) -> Done:
+        """Check the folder first and hold it, compute, write `result.json`, and last draw.
+
+        `written` is called before that, where the result is where it was asked for.
+        """
+        from gpunet.experiments.result import RESULT
+        from gpunet.files import alone, attempted, writable_folder
+        from gpunet.report.drawing import draw
+
+        with alone(writable_folder(folder, RESULT), "`gpunet run`"):
+            result = self.compute(device, bar)
+            path, problem = attempted(lambda: result.write(folder))
+            done = Done(result, path, [], problem)
+            if problem:
+                return done
+            written(done)
+            return replace(done, figures=draw(self.experiment, result, folder))
+
+
+def load_data(chosen: str) -> Any:
+    """A data set by name or path; somebody's own mnist.npz is not what a document speaks of, and is named so."""
+    from gpunet.datasets import load, names
+
+    data = load(chosen)
+    if data.name in names() and chosen != data.name:
+        return replace(data, name=f"own-{data.name}")
+    return data

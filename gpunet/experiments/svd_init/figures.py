@@ -1,0 +1,100 @@
+"""The figures of svd-init: Figure 2, the training curves, Table 1 as a picture, and the two further studies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpunet.experiments.framework import BANDS
+from gpunet.experiments.result import Result
+from gpunet.experiments.svd_init import x
+from gpunet.experiments.svd_init.claims import DATA, METRICS, TABLE_1
+from gpunet.report.style import COLOURS, band, legend_beside, stacked
+
+HOLLOW = {"color": COLOURS[1], "mfc": "none", "mew": 1.8, "markersize": 7}
+
+
+@x.figure(
+    "dependency", "Figure 2: how much the first layer depends on the data (equation 7) while training.",
+    "Line chart of the dependency ratio against epochs, one line for each kind of first-layer weights.", spread=BANDS,
+)  # fmt: skip
+def dependency(result: Result, axes: Any) -> None:
+    for place, kind in enumerate(TABLE_1):
+        curves = result.curves[kind]
+        band(axes, curves["dependency_epoch"][0], curves["dependency"], kind, place)
+    axes.set(xlabel="epochs", ylabel="dependency ratio (equation 7)", title="Dependency on the data")
+    legend_beside(axes)
+
+
+@x.figure(
+    "curves", "Training loss and test accuracy by epoch.",
+    "Two line charts against epochs, training loss and test accuracy, one line for each kind of weights.",
+    spread=BANDS, panels=2,
+)  # fmt: skip
+def curves(result: Result, panels: Any) -> None:
+    loss, accuracy = panels
+    for place, kind in enumerate(TABLE_1):
+        found = result.curves[kind]
+        epochs = range(1, len(found["train_loss"][0]) + 1)
+        band(loss, epochs, found["train_loss"], kind, place)
+        band(accuracy, epochs, [[100 * v for v in run] for run in found["test_accuracy"]], kind, place)
+    for axes in (loss, accuracy):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    loss.set(xlabel="epoch", ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title="Test accuracy")
+    accuracy.legend()
+
+
+@x.figure(
+    "table1",
+    "Table 1 as a picture: every seed faint, their mean solid; where the data are the document's, its own number as a "
+    "diamond.",
+    "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", panels=3, width=4.4, height=3.2,
+)  # fmt: skip
+def table1(result: Result, panels: Any) -> None:
+    labels = dict(zip(METRICS, ("loss", "train accuracy (%)", "test accuracy (%)"), strict=True))
+    known = result.dataset == DATA
+    for place, (panel, (metric, label)) in enumerate(zip(panels, labels.items(), strict=True)):
+        unit = 100 if "accuracy" in metric else 1
+        for y, (kind, claimed) in enumerate(TABLE_1.items()):
+            values = [unit * v for v in result.values(kind, metric)]
+            mean = unit * result.mean(kind, metric)
+            panel.plot(values, [y] * len(values), "o", color=COLOURS[0], alpha=0.35, markersize=4)
+            panel.plot(mean, y, "o", color=COLOURS[0], markersize=8, label=None if y else "ours, mean and seeds")
+            if known:
+                panel.plot(unit * claimed[place], y, "D", **HOLLOW, label=None if y else "document")
+        _kinds(panel, label, named=panel is panels[0])
+    panels[0].legend(loc="upper left", ncols=2)
+    panels[0].set_title("Table 1: ours and the document's" if known else "Table 1 on these data")
+
+
+@x.figure(
+    "further",
+    "The further studies: accuracy with W¹ frozen or the norms held, and the mean square of the hidden outputs as the "
+    "linearised sigmoid predicts it and as measured.",
+    "Two dot plots by kind of weights: test accuracy in three variants, and the mean square norm of x¹.", panels=2,
+)  # fmt: skip
+def further(result: Result, panels: Any) -> None:
+    variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
+    frozen, hidden = panels
+    for (label, variant, shift), colour in zip(variants, COLOURS, strict=False):
+        metrics = [result.metric(kind + variant, "test_accuracy") for kind in TABLE_1]
+        frozen.errorbar(
+            [100 * m.mean for m in metrics], [y + shift for y in range(len(metrics))],
+            xerr=[100 * (m.std or 0) for m in metrics], fmt="o", color=colour, label=label,
+        )  # fmt: skip
+    _kinds(frozen, "test accuracy (%)", named=True)
+    frozen.set_title("With W¹ frozen, or its norm held")
+    frozen.legend(loc="upper left", ncols=3, columnspacing=1, handletextpad=0.2)
+    for y, kind in enumerate(TABLE_1):
+        linear, measured = (result.mean(kind, f"hidden_square_{how}") for how in ("linear", "measured"))
+        hidden.plot(linear, y, "D", **HOLLOW, label=None if y else "x ≈ ¼z + ½")
+        hidden.plot(measured, y, "o", color=COLOURS[0], label=None if y else "measured")
+    _kinds(hidden, "mean ‖x¹‖² before training", named=False)
+    hidden.set_title("Linearised sigmoid")
+    hidden.legend(loc="upper left", ncols=2)
+
+
+def _kinds(panel: Any, label: str, *, named: bool) -> None:
+    """A row for each kind of weights from above, and room for the legend over them."""
+    names = list(TABLE_1) if named or stacked() else []
+    panel.set(xlabel=label, yticks=range(len(TABLE_1)), yticklabels=names, ylim=(len(TABLE_1) - 0.5, -1.3))

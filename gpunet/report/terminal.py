@@ -1,0 +1,112 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from gpunet.errors import printable, visible
+from gpunet.experiments.claims import ClaimResult, counted
+from gpunet.report.table import NOTHING, PERCENT, Column, Table, number
+
+COLOUR = {
+    "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
+}  # fmt: skip
+HERE = {"reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here"}  # own data
+WIDTH = 130  # columns, where no terminal says how many
+
+
+class Screen(Console):
+    """A terminal that shows text as it stands: no markup, no emoji, and of control characters what they are."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        """Every text that is printed, or is part of what is printed, goes through here."""
+        return super().render_str(visible(text), *args, **options)
+
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """As rich's; a text that is not to be wrapped is one line, whatever is in it."""
+        if soft_wrap:
+            objects = tuple(printable(each) if isinstance(each, str) else each for each in objects)
+        super().print(*objects, soft_wrap=soft_wrap, **options)
+
+
+def console() -> Screen:
+    """Standard output: a terminal as wide as it is, anything else wide enough for our tables (or $COLUMNS)."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    wide = terminal or "COLUMNS" in os.environ
+    return Screen(width=None if wide else WIDTH, markup=False, emoji=False, highlight=False)
+
+
+def rich_table(table: Table) -> RichTable:
+    """A table for the terminal."""
+    made = RichTable(title=printable(table.title), title_justify="left", title_style="bold")
+    made.add_column(table.corner, no_wrap=True)
+    for column in table.columns:
+        style = "dim" if column.source == "claimed" else None
+        made.add_column(_heading(column), justify="left" if column.text else "right", style=style)
+    for place, row in enumerate(table.rows):
+        if place in table.breaks:
+            made.add_section()
+        made.add_row(*map(printable, row))
+    if table.note:
+        made.caption, made.caption_justify = table.note, "left"
+    return made
+
+
+def _heading(column: Column) -> str:
+    said = column.heading + (f" {column.unit}" if column.unit else "")
+    return f"{said}\n{column.source}" if column.source else said
+
+
+def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
+    """The claims that were tested, with their verdicts."""
+    table = RichTable(title="Claims", title_justify="left", title_style="bold")
+    table.add_column("claim")
+    table.add_column("claimed", justify="right")
+    table.add_column("measured")
+    table.add_column("verdict")
+    for claim in claims:
+        if claim.verdict != "not tested":
+            stated, found = claim_values(claim)
+            table.add_row(claim.statement, stated, found, Text(verdict_told(claim), COLOUR[claim.verdict]))
+    return table
+
+
+def verdict_told(claim: ClaimResult) -> str:
+    """A verdict in words; one on other data than the document's is about them."""
+    return HERE.get(claim.verdict, claim.verdict) if claim.here else claim.verdict
+
+
+def claim_values(claim: ClaimResult) -> tuple[str, str]:
+    """A claim's stated and found values, as people write them."""
+    metric = PERCENT if PERCENT in claim.id else ""
+    stated, found = (
+        number(v, metric) if isinstance(v, float) else str(NOTHING if v is None else v)
+        for v in (claim.claimed, claim.measured)
+    )
+    return stated, found
+
+
+def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
+    """What was found, in a line: verdicts on the document, or how its orderings fare on other data."""
+    here = [claim for claim in claims if claim.here]
+    if not here:
+        line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)
+        notes = {claim.note for claim in claims}
+        return f"Claims: {line} ({notes.pop()})" if len(notes) == 1 else f"Claims: {line}"
+    kinds = (("hold", "reproduced"), ("do not", "not reproduced"), ("cannot be told yet", "inconclusive"))
+    found = [(said, sum(claim.verdict == verdict for claim in here)) for said, verdict in kinds]
+    told = ", ".join(f"{count} {said}" for said, count in found if count)
+    first = next((claim for claim in here if claim.verdict != "inconclusive"), here[0])
+    apart = sum(claim.note.startswith("not applicable") for claim in claims)
+    numbers = f"; {apart} of the document's numbers are not applicable" if apart else ""
+    return (
+        f"On {dataset}, of {len(here)} orderings that the document states {told}{numbers}. "
+        f"{first.measured} ({verdict_told(first)}: {first.statement})"
+    )
