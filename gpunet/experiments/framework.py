@@ -112,8 +112,8 @@ class Settings:
 
 
 @functools.cache
-def kinds(settings: type[Settings]) -> dict[str, tuple[Any, bool, bool]]:
-    """Of each setting its type, whether it holds several of these, and whether None stands for the data's own."""
+def kinds(settings: Any) -> dict[str, tuple[Any, bool, bool]]:
+    """Of each setting of a `Settings` its type, whether it holds several of these, and whether None stands for the data's own."""
     hints, found = typing.get_type_hints(settings), {}
     for each in dataclasses.fields(settings):
         hint, optional = hints[each.name], False
@@ -185,7 +185,7 @@ class Figure:
     def size(self, result: Result) -> tuple[int, float, float]:
         """(panels, width, height)."""
         found = (each(result) if callable(each) else each for each in (self.panels, self.width, self.height))
-        return tuple(found)  # type: ignore[return-value]
+        return tuple(found)  # type: ignore[return-value,unused-ignore]
 
 
 BANDS = "Lines are means over seeds, bands one standard deviation."
