@@ -64,7 +64,7 @@ def _seeds_told(x: Experiment) -> str:
 
 def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
     """The annotation and the default of a setting's option."""
-    kind, several, optional = kinds(x.Settings)[name]
+    kind, several, _ = kinds(x.Settings)[name]
     default = None if several or known.usual or known.read else getattr(x.Settings, name)
     words = get_args(kind) if get_origin(kind) is Literal else ()
     shown: Any = {"show_default": known.usual or False} if default is None else {}

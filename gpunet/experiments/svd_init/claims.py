@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import fmean, median
 
 from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater
@@ -75,7 +76,7 @@ def dependency_helps(result: Result) -> Finding:
         raise NotMeasuredError("this run swept no dependencies")
     values = [result.values(name, "test_accuracy") for _, name in swept]
     text = ", ".join(f"{dep:g}: {fmean(each):.2%}" for (dep, _), each in zip(swept, values, strict=True))
-    steps = [min(b - a for a, b in zip(seed, seed[1:], strict=False)) for seed in zip(*values, strict=True)]
+    steps = [min(b - a for a, b in pairwise(seed)) for seed in zip(*values, strict=True)]
     return greater(steps, f"test accuracy of orth-each by initial dependency {text}")
 
 
