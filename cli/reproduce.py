@@ -10,9 +10,15 @@ import typer
 
 from gpunet.cli import options
 from gpunet.cli.process import Interrupted
+from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
     from gpunet.reproduce.runner import Outcome, Request
+
+_TOGETHER = "".join(
+    f"; {x.name}, whose nets train as one stack, has at least {x.full[0].seeds} ({x.quick[0].seeds} with --quick)"
+    for x in experiments().values() if x.full[0].together
+)  # fmt: skip
 
 
 def reproduce(
@@ -23,7 +29,7 @@ def reproduce(
         int | None,
         typer.Option(
             "--seeds", "-n", min=1, show_default="each experiment's own; 1 with --quick",
-            help="How many seeds of each run; toy, whose nets train as one stack, has at least 100 (10 with --quick).",
+            help=f"How many seeds of each run{_TOGETHER}.",
         ),
     ] = None,
     device: options.Device = "auto",
@@ -31,7 +37,7 @@ def reproduce(
         list[str] | None,
         typer.Option(
             metavar="EXPERIMENT", show_default="all",
-            help="svd-init, svd-dnn, dmn, toy, cifar-mlp, or the name of one run; may be given several times.",
+            help=f"{', '.join(experiments())}, or the name of one run; may be given several times.",
         ),
     ] = None,
     out: Annotated[
@@ -44,7 +50,7 @@ def reproduce(
     fresh: Annotated[bool, typer.Option("--fresh", help="Run again what is finished, too.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print claims.json instead of a table.")] = False,
 ) -> None:  # fmt: skip
-    """Run all five experiments as their documents have them, and put every claim beside what we measure.
+    """Run all experiments as their documents have them, and put every claim beside what we measure.
 
     Writes DIR/claims.json, DIR/report.html and, in a folder for each run, what `gpunet run` writes. Data that is
     missing is fetched. Without --quick it takes one to two hours on two cores.
@@ -61,7 +67,7 @@ def reproduce(
     except KeyboardInterrupt:
         raise Interrupted(_kept(request, out, json)) from None
     if json:
-        print(outcome.book.text, end="")
+        print(outcome.file.text, end="")
     else:
         _print(outcome)
     if outcome.problems:
@@ -73,7 +79,7 @@ def reproduce(
 def _kept(request: Request, out: Path | None, json: bool) -> str:
     """What an interruption leaves, and the command that goes on."""
     from gpunet.errors import printable
-    from gpunet.reproduce.claims import finished
+    from gpunet.reproduce.claims_file import finished
 
     words = ["gpunet", "reproduce", *(["--quick"] if request.quick else [])]
     words += ["--seeds", str(request.seeds)] if request.seeds else []
@@ -90,11 +96,13 @@ def _kept(request: Request, out: Path | None, json: bool) -> str:
 
 def _print(outcome: Outcome) -> None:
     from gpunet.report.terminal import console
-    from gpunet.reproduce.summary import summary
+    from gpunet.reproduce.display import here_lines, summary
 
-    screen = console()
-    screen.print(summary(outcome.book, outcome.runs))
-    if outcome.book.quick:
+    screen, file = console(), outcome.file
+    screen.print(summary(file, outcome.runs))
+    for line in here_lines([file.entry(run.name) for run in outcome.runs]):
+        screen.print(line[0].upper() + line[1:], soft_wrap=True)
+    if file.quick:
         screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)
-    written = [str(path) for path in (outcome.book.at, outcome.page) if path]
+    written = [str(path) for path in (file.at, outcome.page) if path]
     screen.print(f"Written: {', '.join(written) or 'nothing'}", markup=False, highlight=False, soft_wrap=True)

@@ -93,9 +93,9 @@ def _judged(claim: Claim, result: Result, departs: str) -> ClaimResult:
     )  # fmt: skip
 
 
-def counted(claims: Sequence[ClaimResult]) -> dict[str, int]:
-    """How many claims have each verdict; those judged on other data than the document's are not among them."""
-    return {verdict: sum(c.verdict == verdict and not c.here for c in claims) for verdict in VERDICTS}
+def counted(claims: Sequence[ClaimResult], here: bool = False) -> dict[str, int]:
+    """How many claims have each verdict: of those about the document's data, or of those judged on other (`here`)."""
+    return {verdict: sum(c.verdict == verdict and c.here is here for c in claims) for verdict in VERDICTS}
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -308,6 +308,10 @@ class Experiment:
         self._part("figures")
         return [figure for figure in self._figures if figure.when(result)]
 
+    def folder(self, settings: Settings, dataset: str) -> str:
+        """The name of the folder that a run is written to unless asked otherwise."""
+        return f"{self.name}-{settings.label(dataset)}".rstrip("-")
+
     def _part(self, name: str) -> None:
         importlib.import_module(f"{self.package}.{name}")
 
@@ -341,6 +345,11 @@ class RunRequest:
     settings: Any
     names: tuple[str, ...]
     seeds: list[int]
+
+    @property
+    def folder(self) -> str:
+        """As that of the run: known before its data is."""
+        return self.experiment.folder(self.settings, "+".join(self.names))
 
     def load(self) -> Run:
         """Raises DataError for data that is missing or unfit."""
@@ -400,7 +409,7 @@ class Run:
     @property
     def folder(self) -> str:
         """The name of the folder that it is written to unless asked otherwise."""
-        return f"{self.experiment.name}-{self.settings.label(self.dataset)}".rstrip("-")
+        return self.experiment.folder(self.settings, self.dataset)
 
     def compute(self, device: str | Backend = "auto", progress: Progress | None = None) -> Result:
         """The result, written nowhere."""

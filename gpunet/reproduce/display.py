@@ -1,118 +1,71 @@
-"""What is shown while all experiments run: a bar on a terminal, plain lines elsewhere."""
+"""What is shown of `gpunet reproduce`: how far it is and about how long the rest takes, and the table at the end."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import printable
+from gpunet.experiments.claims import VERDICTS
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
-from gpunet.reproduce.forecast import Forecast, in_words
+from gpunet.reproduce.claims_file import ClaimsFile, Entry, summed
+from gpunet.reproduce.plan import PlannedRun
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-@dataclass(frozen=True)
-class View:
-    """How it goes: which run of how many, the share done of all and the time left; the piece of work and its share."""
-
-    where: str
-    share: float
-    left: str
-    piece: str
-    part: float
-    note: str
-
-
-class Screen:
-    """Shows nothing, and the interface of those that do."""
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-
-    def show(self, view: View) -> None:
-        """How it goes."""
-
-    def close(self) -> None:
-        """All is done."""
-
-
-class LineScreen(Screen):
-    """Lines on standard error, of how it goes one every ten seconds."""
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-
-    def say(self, line: str) -> None:
-        """A line."""
-        self._said = time.monotonic()
-        say(f"reproduce {line}")
-
-    def show(self, view: View) -> None:
-        """A line, when it is time for one."""
-        if time.monotonic() - self._said > EVERY:
-            note = f", {view.note}" if view.note else ""
-            self.say(f"{view.where}: {view.piece}, {view.part:.0%}{note}; {view.left}")
-
-
-class BarScreen(Screen):
-    """Two rich bars on standard error: all runs, and the piece of work at hand."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, TaskProgressColumn
-
-        self._rich = rich_progress(
-            text_column("description"), BarColumn(24), TaskProgressColumn(), text_column("fields[note]")
-        )
-        self._all, self._piece = (self._rich.add_task("", total=1.0, note="", visible=False) for _ in range(2))
-
-    def say(self, line: str) -> None:
-        """A line above the bars."""
-        self._rich.console.print(printable(line), highlight=False, soft_wrap=True)
-
-    def show(self, view: View) -> None:
-        """Move the bars."""
-        self._rich.start()  # hides the cursor, which `close` gives back
-        for task, text, share, note in (
-            (self._all, view.where, view.share, view.left), (self._piece, view.piece, view.part, view.note),
-        ):  # fmt: skip
-            description, noted = printable(text), printable(note)
-            self._rich.update(task, visible=True, completed=share, description=description, note=noted)
-
-    def close(self) -> None:
-        """Take the bars away."""
-        stop_rich(self._rich)
+PRIOR = 0.1  # of all expected seconds: the weight of what was expected against what has been measured
+MOST = 0.98  # of a run, until it has ended: there may be more pieces than were expected, and figures are drawn last
 
 
 class Display(Progress):
-    """The progress of several runs, one after the other; use as a context manager."""
+    """The progress of several runs on standard error: two bars on a terminal, else lines; nothing where not wanted.
 
-    def __init__(self, screen: Screen, forecast: Forecast, runs: int) -> None:
-        self._screen, self.forecast, self._runs = screen, forecast, runs
-        self._where, self._what, self._seed, self._done, self._total = "", "", "", 0, 1
+    The time left is made from the expected seconds and pieces of each run, corrected by the pace of what is done.
+    pieces: that the run at hand has begun.
+    """
+
+    def __init__(self, expected: Mapping[str, tuple[float, int]], runs: int, wanted: bool) -> None:
+        """expected: (seconds, pieces of progress) of each run that is to be run, by its name."""
+        self._expected, self._runs, self._wanted = dict(expected), runs, wanted
+        self._run, self._where, self._piece, self._seed = "", "", "", ""
+        self.pieces, self._parts, self._total = 0, 0, 1  # and parts of the last piece that are done, and that it has
+        self._done = self._elapsed = self._began = 0.0  # seconds: expected of the runs that have ended, and measured
+        self._bars = _bars() if wanted and on_terminal() else None
+        self._said = time.monotonic()
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._screen.say(line)
+        self._said = time.monotonic()
+        if self._bars:
+            self._bars.console.print(printable(line), highlight=False, soft_wrap=True)
+        elif self._wanted:
+            say(f"reproduce {line}")
 
     def begin(self, place: int, run: str, expected: tuple[float, int], why: str) -> None:
         """The run of this place (from 1) begins; `why` it is repeated, "" where it was not there."""
-        self.forecast.begin(run, expected)
-        self._where = f"{place}/{self._runs} {run}"
-        self._screen.say(f"{self._where}: begins{f' again, {why}' if why else ''}; {self._left()}")
+        self._expected[run] = expected
+        self._run, self._where, self._began = run, f"{place}/{self._runs} {run}", time.monotonic()
+        self.pieces, self._parts = 0, 0
+        self.say(f"{self._where}: begins{f' again, {why}' if why else ''}; {self._left()}")
 
     def end(self, line: str) -> None:
         """The run has ended."""
-        self.forecast.end()
-        self._screen.say(f"{self._where}: {line}")
+        self._done += self._expected.pop(self._run)[0]
+        self._elapsed += time.monotonic() - self._began
+        self._run = ""
+        self.say(f"{self._where}: {line}")
 
     def passed(self, place: int, run: str, line: str) -> None:
         """A run is not run, for the reason that the line gives."""
-        self.forecast.drop(run)
-        self._screen.say(f"{place}/{self._runs} {run}: {line}")
+        self._expected.pop(run, None)
+        self.say(f"{place}/{self._runs} {run}: {line}")
 
     def start(self, what: str, total: int) -> None:
         """A piece of work begins."""
-        self._what, self._seed, self._done, self._total = what, "", 0, max(1, total)
-        self.forecast.piece()
+        self._piece, self._seed, self._parts, self._total = what, "", 0, max(1, total)
+        self.pieces += 1
         self.advance(0)
 
     def seed(self, seed: int) -> None:
@@ -121,22 +74,103 @@ class Display(Progress):
 
     def advance(self, parts: int = 1, note: str = "") -> None:
         """So many parts of the piece are done."""
-        self._done += parts
-        part = min(1.0, self._done / self._total)
-        self.forecast.part(part)
-        piece = f"{self._what}{self._seed}"
-        self._screen.show(View(self._where, self.forecast.share_done(), self._left(), piece, part, note))
+        self._parts = min(self._total, self._parts + parts)
+        piece, part, left = f"{self._piece}{self._seed}", self._parts / self._total, self._left()
+        if self._bars:
+            self._bars.start()  # hides the cursor, which `close` gives back
+            shown = ((self._where, self.share_done(), left), (piece, part, note))
+            for task, (text, share, noted) in zip(self._bars.task_ids, shown, strict=True):
+                told = {"description": printable(text), "note": printable(noted)}
+                self._bars.update(task, visible=True, completed=share, **told)
+        elif time.monotonic() - self._said > EVERY:
+            self.say(f"{self._where}: {piece}, {part:.0%}{f', {note}' if note else ''}; {left}")
 
     def close(self) -> None:
         """All is done."""
-        self._screen.close()
+        if self._bars:
+            stop_rich(self._bars)
+
+    def seconds_left(self) -> float:
+        """For all runs together."""
+        done, rest = self._so_far()
+        elapsed = self._elapsed + (time.monotonic() - self._began if self._run else 0)
+        prior = PRIOR * (done + rest)
+        return rest * (elapsed + prior) / (done + prior) if prior else 0.0
+
+    def share_done(self) -> float:
+        """Of all runs together, 0 to 1."""
+        done, rest = self._so_far()
+        return done / (done + rest) if done + rest else 1.0
+
+    def _so_far(self) -> tuple[float, float]:
+        """Expected seconds of what is done, and of the rest."""
+        now = 0.0
+        if self._run:
+            seconds, pieces = self._expected[self._run]
+            begun = max(0, self.pieces - 1) + self._parts / self._total
+            now = seconds * min(MOST, begun / max(1, pieces))
+        return self._done + now, sum(seconds for seconds, _ in self._expected.values()) - now
 
     def _left(self) -> str:
-        return f"{in_words(self.forecast.seconds_left())} left for all"
+        return f"{in_words(self.seconds_left())} left for all"
 
 
-def screen(wanted: bool) -> Screen:
-    """The right kind for where standard error goes."""
-    if not wanted:
-        return Screen()
-    return BarScreen() if on_terminal() else LineScreen()
+def _bars() -> Any:
+    """Rich's: of all runs, and of the piece of work at hand."""
+    from rich.progress import BarColumn, TaskProgressColumn
+
+    made = rich_progress(text_column("description"), BarColumn(24), TaskProgressColumn(), text_column("fields[note]"))
+    for _ in range(2):
+        made.add_task("", total=1.0, note="", visible=False)
+    return made
+
+
+def in_words(seconds: float) -> str:
+    """About 40 s, about 3 min, about 1 h 20 min."""
+    if seconds < 55:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"about {minutes} min"
+    minutes = 5 * round(minutes / 5)
+    return f"about {minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+
+
+def summary(file: ClaimsFile, runs: Sequence[PlannedRun]) -> Table:
+    """How many claims of each run have which verdict, and how long it took."""
+    from rich.table import Table
+
+    from gpunet.report.terminal import COLOUR
+
+    table = Table(title="Claims", title_justify="left", title_style="bold")
+    table.add_column("run", no_wrap=True)
+    for verdict in VERDICTS:
+        table.add_column(verdict, justify="right", style=COLOUR[verdict])
+    table.add_column("seconds", justify="right")
+    entries = [file.entry(run.name) for run in runs]
+    if any(entry["state"] != "finished" for entry in entries):
+        table.add_column("why not")
+    for entry in entries:
+        cells, told = [*map(str, entry["counts"].values()), f"{entry['seconds'] or 0:.0f}"], []
+        if entry["state"] != "finished":
+            cells, told = ["–"] * len(cells), [f"{entry['state']}: {entry['reason']}"]
+        table.add_row(entry["name"], *cells, *told)
+    table.add_section()
+    total = summed(entry["counts"] for entry in entries)
+    table.add_row("all", *map(str, total.values()), f"{sum(entry['seconds'] or 0 for entry in entries):.0f}")
+    return table
+
+
+def here_lines(entries: Sequence[Entry]) -> list[str]:
+    """How the documents' orderings fare on other data than theirs: a line for each data set."""
+    lines = []
+    for dataset in dict.fromkeys(entry["dataset"] for entry in entries if any(entry["here"].values())):
+        own = [entry for entry in entries if entry["dataset"] == dataset and any(entry["here"].values())]
+        counts = summed(entry["here"] for entry in own)
+        seeds = "one seed" if max(len(entry["seeds"]) for entry in own) == 1 else "so few seeds"
+        hold, every = counts["reproduced"] + counts["exceeded"], sum(counts.values())
+        told = [f"{hold} of {every} ordering{'s' if every > 1 else ''} hold{'s' if 1 in (hold, every) else ''}"]
+        told += [f"{n} do{'es' if n == 1 else ''} not" for n in [counts["not reproduced"]] if n]
+        told += [f"{n} cannot be told from {seeds}" for n in [counts["inconclusive"]] if n]
+        lines.append(f"on {dataset}: {', '.join(told)}")
+    return lines

@@ -1,77 +1,178 @@
-"""What `gpunet reproduce` runs: every experiment on the data of its document, or quickly on embedded data."""
+"""What `gpunet reproduce` runs, and what a run is asked to do: a finished one is kept while that stays the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import ast
+import functools
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import gpunet
+from gpunet.backend import Backend
 from gpunet.errors import InputError
-from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.experiments.work import Order, order, usual
+from gpunet.experiments import experiments
+from gpunet.experiments.framework import Experiment, Job, RunRequest
+from gpunet.identity import difference
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run; `name` is its folder.
+class PlannedRun:
+    """One job of an experiment."""
 
-    seconds and pieces (of progress): what it takes for its usual seeds, measured once on two cores of a Xeon without
-    numba. They tell the time left before anything has been measured here.
-    """
-
-    name: str
-    experiment: str
-    seconds: float
-    pieces: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    dataset: str | None = None
-    quick: bool = False
+    x: Experiment
+    job: Job
 
     @property
-    def usual_seeds(self) -> int:
-        """How many seeds it has unless asked otherwise."""
-        return usual(self.experiment, self.quick, self.settings.get("task", "mnist")).seeds
+    def name(self) -> str:
+        """Of its folder."""
+        return self.request().folder
 
-    def order(self, seeds: int | None) -> Order:
-        """With so many seeds, or its usual ones; toy, whose nets train as one stack, never has fewer than those."""
-        count = max(seeds or 0, self.usual_seeds) if self.experiment == "toy" else seeds
-        return order(self.experiment, self.settings, dataset=self.dataset, quick=self.quick, seeds=count)
-
-
-EVERY_PART = ("gradient", "rates", "search", "final", "better", "full")
-
-FULL = [
-    Run("svd-init-mnist", "svd-init", 140, 19),
-    Run("svd-dnn-xor", "svd-dnn", 25, 6, {"task": "xor"}),
-    Run("svd-dnn-cats", "svd-dnn", 510, 6, {"task": "cats"}),
-    Run("svd-dnn-mnist", "svd-dnn", 1000, 17, {"task": "mnist"}),
-    Run("dmn-mnist", "dmn", 970, 13, dataset="mnist"),
-    Run("dmn-cifar10", "dmn", 1040, 13, dataset="cifar10"),
-    Run("toy", "toy", 20, 20),
-    Run("cifar-mlp-cifar10", "cifar-mlp", 630, 40, {"parts": EVERY_PART}),
-]
-QUICK = [
-    Run("svd-init-digits", "svd-init", 4, 19, quick=True),
-    Run("svd-dnn-xor", "svd-dnn", 4, 6, {"task": "xor"}, quick=True),
-    Run("svd-dnn-mnist-digits", "svd-dnn", 10, 17, {"task": "mnist"}, quick=True),
-    Run("dmn-digits", "dmn", 9, 9, {"epochs": 30}, quick=True),  # half its usual ones: it would take longest by far
-    Run("toy", "toy", 3, 20, quick=True),
-    Run("cifar-mlp-digits", "cifar-mlp", 7, 36, quick=True),
-]
+    def request(self, seeds: int | None = None) -> RunRequest:
+        """With so many seeds, or its usual ones; of a job whose seeds train together never fewer than these."""
+        count = max(seeds or 0, self.job.seeds) if self.job.together else seeds or self.job.seeds
+        settings = self.x.Settings(**{**self.job.of, **self.job.settings, **(self.job.also or {})})
+        return RunRequest(self.x, settings, self.job.data, list(range(count)))
 
 
-def plan(quick: bool) -> list[Run]:
-    """All runs, in the order of the documents."""
-    return list(QUICK if quick else FULL)
+def plan(quick: bool) -> list[PlannedRun]:
+    """All runs, in the order of the papers."""
+    jobs = ((x, job) for x in experiments().values() for job in (x.quick if quick else x.full))
+    return [PlannedRun(x, job) for x, job in jobs if job.also is not None]
 
 
-def select(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:
+def select(runs: Sequence[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
     """The runs of some experiments, or runs by their own names; InputError naming those there are."""
-    known = {*EXPERIMENTS, *(run.name for run in runs)}
+    names = [run.name for run in runs]
     for word in only:
-        if word not in known:
+        if word not in {*experiments(), *names}:
             raise InputError(
-                f"--only is '{word}': expected an experiment ({', '.join(EXPERIMENTS)}) or one run "
-                f"({', '.join(run.name for run in runs)})"
+                f"--only is '{word}': expected an experiment ({', '.join(experiments())}) or one run "
+                f"({', '.join(names)})"
             )
-    return [run for run in runs if not only or run.experiment in only or run.name in only]
+    return [run for run in runs if not only or run.x.name in only or run.name in only]
+
+
+def run_spec(request: RunRequest, backend: Backend) -> dict[str, Any]:
+    """What a run is asked to do, its data aside, as JSON; two that agree give the same result, times aside."""
+    found = {
+        "experiment": request.experiment.name, "settings": asdict(request.settings), "seeds": request.seeds,
+        "device": f"{backend.name} {backend.kernels}", "code": code(request.experiment.package),
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
+
+
+def changed(now: Mapping[str, Any], held: Mapping[str, Any]) -> str:
+    """What of a run is asked for otherwise than before, in words; "" where nothing is. Only what `now` names counts."""
+    for part in ("data", "code"):  # digests tell a reader nothing
+        if part in now and now[part] != held.get(part):
+            return f"its {part} changed"
+    return difference("", dict(now), {part: held.get(part) for part in now})
+
+
+def fingerprint(data: Any) -> str:
+    """Sixteen hexadecimal digits that stand for every array, name and number of one data set, or of several."""
+    digest = hashlib.sha256()
+    for name, value in _walk("", data):
+        digest.update(name.encode())
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]
+
+
+def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if is_dataclass(value):
+        for each in fields(value):
+            if each.name != "source":  # the same data may lie elsewhere
+                yield from _walk(f"{name}.{each.name}", getattr(value, each.name))
+    elif isinstance(value, (list, tuple)):
+        for place, item in enumerate(value):
+            yield from _walk(f"{name}.{place}", item)
+    else:
+        yield name, value
+
+
+# -- the code that measures -------------------------------------------------------------------------------------------
+
+# What judges, shows and runs is not of it. Nor is what reads data, which is looked at itself; papers may make some.
+ROOMS_APART = ("gpunet.bench", "gpunet.cli", "gpunet.report", "gpunet.reproduce")
+FILES_APART = ("claims", "tables", "figures")
+DATA = "gpunet.datasets"
+KERNELS = "gpunet.backend.cuda_kernels"
+
+
+@functools.cache
+def code(package: str) -> str:
+    """The version of what is running, and sixteen hexadecimal digits for the files that measure a paper."""
+    digest = hashlib.sha256()
+    for name, path in sorted(sources(package, folders(package)).items()):
+        digest.update(name.encode() + b"\0" + path.read_bytes())
+    return f"{gpunet.__version__} {digest.hexdigest()[:16]}"
+
+
+def folders(package: str) -> dict[str, Path]:
+    """Where the packages lie that are looked through, the inner before the outer."""
+    found = (importlib.import_module(name) for name in (package, DATA, "gpunet"))
+    return {module.__name__: Path(str(module.__file__)).parent for module in found}
+
+
+def sources(package: str, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The file of each module that a paper's body imports, or what it imports does, whenever that is; and the kernels.
+
+    package: the paper's; folders: see there. Found without importing: what is named counts, also in a function that is
+    not called, so that there may be more than a run needs, and none that it needs is missing.
+    """
+    found: dict[str, Path] = {}
+    ahead = {f"{package}.body"}
+    while ahead:
+        name = ahead.pop()
+        path, parent = _file(name, folders), name.rpartition(".")[0]
+        apart = name.startswith(ROOMS_APART) or name.rpartition(".")[2] in FILES_APART
+        if path is None or apart or name in found:
+            continue
+        found[name] = path
+        named = _named(path.read_bytes(), name if path.name == "__init__.py" else parent, path.name)
+        of_paper = name.startswith((package, DATA))
+        ahead |= {parent, *(each for each in named if of_paper or not each.startswith(DATA))}
+    if KERNELS in found:
+        found |= {path.name: path for path in (found[KERNELS].parent / "cuda").glob("*.cu*")}
+    return found
+
+
+def _file(module: str, folders: Mapping[str, Path]) -> Path | None:
+    for package, folder in folders.items():
+        if f"{module}.".startswith(f"{package}.") and all(map(str.isidentifier, module.split("."))):
+            stem = folder.joinpath(*module.removeprefix(package).split(".")[1:])
+            return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
+    return None
+
+
+@functools.cache
+def _named(code: bytes, package: str, file: str) -> frozenset[str]:
+    """What a file of a package may import: dotted names, of which only some are modules.
+
+    Also what is imported when it is used: `gn.linalg`, the modules in a package's tables of names, "gpunet.x:function".
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {origin, *(f"{origin}.{each.name}" for each in node.names)}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("gn", "gpunet"):
+            found.add(f"gpunet.{node.attr}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value.partition(":")[0], *([f"{package}.{node.value}"] if file == "__init__.py" else [])}
+    return frozenset(found)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, FetchError, GpunetError, OutputError
-from gpunet.experiments.work import Done, Order, Work
+from gpunet.experiments.framework import Done, Run
+from gpunet.experiments.result import RESULT, Result
 from gpunet.files import alone, remove, writable_folder, write_atomically
-from gpunet.reproduce.asked import asked, changed, fingerprint
-from gpunet.reproduce.claims import Book
-from gpunet.reproduce.display import Display, screen
-from gpunet.reproduce.forecast import Forecast
-from gpunet.reproduce.plan import Run, plan, select
+from gpunet.reproduce.claims_file import ClaimsFile
+from gpunet.reproduce.display import Display, here_lines
+from gpunet.reproduce.plan import PlannedRun, changed, fingerprint, plan, run_spec, select
 
 FAILURE = "failure.txt"  # the traceback of what nobody foresaw, in the run's folder
 
@@ -35,10 +34,10 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What became of it: the book of claims, the chosen runs, the page of the report."""
+    """What became of it: claims.json, the chosen runs, the page of the report, and a line for each problem."""
 
-    book: Book
-    runs: list[Run]
+    file: ClaimsFile
+    runs: list[PlannedRun]
     page: Path | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -50,82 +49,75 @@ def reproduce(request: Request, progress: bool = False) -> Outcome:
     has a line of each. Where `claims.json` can no longer be written, all ends, and it says where that is kept. Raises
     InputError and its kin for a request that cannot be, before anything is run.
     """
-    get_backend(request.device)
-    listed = plan(request.quick)
-    chosen = select(listed, request.only)
-    orders = [run.order(request.seeds) for run in chosen]
+    backend = get_backend(request.device)
+    planned = plan(request.quick)
+    chosen = select(planned, request.only)
+    specs = {run.name: run_spec(run.request(request.seeds), backend) for run in chosen}
     folder = writable_folder(request.folder)
     with alone(folder, "`gpunet reproduce`"):
-        book = Book(folder, listed, request.quick, request.fresh)
-        job = _Job(request, book, chosen, orders)
-        job.fetch(progress)
-        outcome = Outcome(book, chosen, problems=job.problems)
-        with job.display(progress) as display:
+        file = ClaimsFile(folder, planned, request.quick, request.fresh)
+        outcome = Outcome(file, chosen)
+        work = _Reproduction(request, outcome, specs)
+        with Display(work.fetch(progress), len(chosen), progress) as display:
             try:
-                job.run(display)
+                for place, run in enumerate(chosen, 1):
+                    work.one(place, run, display)
             except OutputError as error:  # of claims.json: no run could be kept from now on
                 outcome.problems.append(str(error))
                 return outcome
+            outcome.problems += [f"claims of {name} were not judged: {why}" for name, why in file.unjudged.items()]
             display.say("report.html: all figures are drawn again")
-            _report(outcome)
+            try:
+                from gpunet.report import page
+
+                outcome.page = page.write(folder)
+            except Exception as error:
+                outcome.problems.append(f"report.html was not written: {_reason(error)}")
     return outcome
 
 
-class _Job:
-    """The chosen runs of a request."""
+class _Reproduction:
+    """The chosen runs of a request, each with what it is asked to do (`specs`, its data aside)."""
 
-    def __init__(self, request: Request, book: Book, runs: Sequence[Run], orders: Sequence[Order]) -> None:
-        self.request, self.book, self.runs = request, book, list(runs)
-        self.orders = dict(zip((run.name for run in runs), orders, strict=True))
-        backend = get_backend(request.device)
-        self.asked = {name: asked(order, backend) for name, order in self.orders.items()}
+    def __init__(self, request: Request, outcome: Outcome, specs: dict[str, dict[str, Any]]) -> None:
+        self.request, self.outcome, self.specs, self.file = request, outcome, specs, outcome.file
         self.unfetched: dict[str, str] = {}  # data sets that could not be fetched, and why
-        self.problems: list[str] = []
-        self.expected = {run.name: self._expected(run) for run in runs}
+        self.expected = {run.name: self._expected(run) for run in outcome.runs}
         if request.fresh:
-            for run in runs:
-                book.begin(run)
-        book.write()
+            for run in outcome.runs:
+                self.file.begin(run)
+        self.file.write()
 
-    def _expected(self, run: Run) -> tuple[float, int]:
+    def _expected(self, run: PlannedRun) -> tuple[float, int]:
         """Seconds and pieces: of the run before, else those measured once; for as many seeds as there are."""
-        entry, seeds = self.book.entry(run.name), len(self.orders[run.name].seeds)
+        entry, seeds = self.file.entry(run.name), len(self.specs[run.name]["seeds"])
         if entry["state"] == "finished":
             return entry["seconds"] * seeds / max(1, len(entry["seeds"])), entry["pieces"]
-        return run.seconds * seeds / run.usual_seeds, run.pieces
+        return run.job.seconds * seeds / run.job.seeds, run.job.pieces
 
     def _kept(self, name: str) -> bool:
         """Whether a run is finished as it is asked for now, its data not looked at."""
-        return self.book.intact(name) and not changed(self.asked[name], self.book.entry(name)["asked"])
+        entry = self.file.entry(name)
+        return entry["state"] == "finished" and not changed(self.specs[name], entry["asked"])
 
-    def fetch(self, progress: bool) -> None:
-        """Fetch the data sets that are missing."""
+    def fetch(self, progress: bool) -> dict[str, tuple[float, int]]:
+        """Fetch the data sets that are missing; what is expected of the runs that have to be run, by name."""
         from gpunet import datasets
 
-        needed = [name for run in self.runs if not self._kept(run.name) for name in self.orders[run.name].names]
-        for name in dict.fromkeys(needed):
-            if datasets.status(name, check=False).state not in ("missing", "incomplete"):
-                continue
-            try:
-                datasets.fetch(name, progress=progress)
-            except (FetchError, OutputError) as error:
-                self.unfetched[name] = str(error)
+        needed = [run for run in self.outcome.runs if not self._kept(run.name)]
+        for name in dict.fromkeys(name for run in needed for name in run.job.data):
+            if datasets.status(name, check=False).state in ("missing", "incomplete"):
+                try:
+                    datasets.fetch(name, progress=progress)
+                except (FetchError, OutputError) as error:
+                    self.unfetched[name] = str(error)
+        return {run.name: self.expected[run.name] for run in needed}
 
-    def display(self, progress: bool) -> Display:
-        """The progress of those runs that have to be run."""
-        forecast = Forecast({name: e for name, e in self.expected.items() if not self._kept(name)})
-        return Display(screen(progress), forecast, len(self.runs))
-
-    def run(self, display: Display) -> None:
-        """All runs, in their order."""
-        for place, run in enumerate(self.runs, 1):
-            self._one(place, run, display)
-
-    def _one(self, place: int, run: Run, display: Display) -> None:
+    def one(self, place: int, run: PlannedRun, display: Display) -> None:
         """Keep a run, skip it, or carry it out."""
-        entry, wanted, kept = self.book.entry(run.name), self.asked[run.name], self._kept(run.name)
+        entry, kept = self.file.entry(run.name), self._kept(run.name)
         try:
-            work = self.orders[run.name].load()
+            loaded = run.request(self.request.seeds).load()
         except DataError as error:
             if kept:
                 line = f"kept, begun {entry['started']}; its data is not here to be looked at again"
@@ -133,71 +125,65 @@ class _Job:
                 line = self._skip(run, error)
             display.passed(place, run.name, line)
             return
-        wanted = wanted | {"data": fingerprint(work.data)}
-        why = "" if entry["asked"] is None else changed(wanted, entry["asked"]) or "its files changed"
+        wanted = self.specs[run.name] | {"data": fingerprint(loaded.data)}
         if kept and wanted == entry["asked"]:
             if not entry["figures"]:  # stopped before they were drawn
-                self._draw_again(run, work)
+                self._draw_again(run)
             display.passed(place, run.name, f"kept, begun {entry['started']}; what it depends on is unchanged")
             return
-        display.begin(place, run.name, self.expected[run.name], why)
-        self.book.begin(run)
-        display.end(self._carry_out(run, work, wanted, display))
+        why = changed(wanted, entry["asked"]) if entry["asked"] else ""
+        display.begin(place, run.name, self.expected[run.name], why or self.file.changed.get(run.name, ""))
+        self.file.begin(run)
+        display.end(self._carry_out(run, loaded, wanted, display))
 
-    def _skip(self, run: Run, error: DataError) -> str:
+    def _skip(self, run: PlannedRun, error: DataError) -> str:
         """The run has no data; returns a line that says so."""
-        names = self.orders[run.name].names
-        told = next((self.unfetched[name] for name in names if name in self.unfetched), None)
-        reason = str(error) if told is None else f"{'+'.join(names)} is missing and could not be fetched: {told}"
-        return self._give_up(run, "skipped", reason)
+        told = next((self.unfetched[name] for name in run.job.data if name in self.unfetched), None)
+        missing = f"{'+'.join(run.job.data)} is missing and could not be fetched: {told}"
+        return self._give_up(run, "skipped", str(error) if told is None else missing)
 
-    def _give_up(self, run: Run, state: str, reason: str) -> str:
+    def _give_up(self, run: PlannedRun, state: str, reason: str) -> str:
         line = f"{state}: {' '.join(reason.split())}"
-        self.problems.append(f"{run.name} {line}")  # first: what is known of it may have no place to be written to
-        self.book.give_up(run, state, reason)
+        self.outcome.problems.append(f"{run.name} {line}")  # first: claims.json may have no place to be written to
+        self.file.give_up(run, state, reason)
         return line
 
-    def _carry_out(self, run: Run, work: Work, wanted: dict[str, object], display: Display) -> str:
+    def _carry_out(self, run: PlannedRun, loaded: Run, wanted: dict[str, Any], display: Display) -> str:
         """The run itself; returns a line that says how it ended."""
-        folder = self.book.folder / run.name
+        folder, file = self.file.folder / run.name, self.file
 
         def finish(done: Done) -> None:
-            self.book.finish(run, done, wanted, display.forecast.pieces)
+            file.finish(run, done, wanted, display.pieces)
 
         try:
             remove(folder / FAILURE)
-            done = work.carry_out(folder, self.request.device, display, finish)
+            done = loaded.carry_out(folder, self.request.device, display, finish)
             if done.problem:
                 raise OutputError(done.problem)
-            finish(done)
+            file.drawn(run, done.figures)
         except Exception as error:
-            if self.book.at != self.book.path:  # what could not be written is claims.json
+            if file.at != file.path:  # what could not be written is claims.json
                 raise
-            reason = str(error)
+            reason = _reason(error)
             if not isinstance(error, GpunetError):
-                reason = f"unexpected {type(error).__name__}: {error} (traceback in {folder / FAILURE})"
+                reason += f" (traceback in {folder / FAILURE})"
                 with contextlib.suppress(OSError):
                     write_atomically(folder / FAILURE, traceback.format_exc())
             return self._give_up(run, "failed", reason)
-        entry = self.book.entry(run.name)
+        entry = file.entry(run.name)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in entry["counts"].items() if count)
-        return f"finished in {entry['seconds']:.0f} s: {counts}"
+        told = "; ".join(filter(None, [counts, *here_lines([entry])]))
+        return f"finished in {entry['seconds']:.0f} s{': ' if told else ''}{told}"
 
-    def _draw_again(self, run: Run, work: Work) -> None:
+    def _draw_again(self, run: PlannedRun) -> None:
         """The figures of a run that is finished but for them."""
-        from gpunet.report.page.reading import RESULT, read_result
+        from gpunet.report.drawing import draw
 
-        folder = self.book.folder / run.name
+        folder = self.file.folder / run.name
         with contextlib.suppress(DataError):  # which the report tells
-            self.book.drawn(run, work.draw(read_result(folder / RESULT), folder))
+            self.file.drawn(run, draw(run.x, Result.read(folder / RESULT), folder))
 
 
-def _report(outcome: Outcome) -> None:
-    """Write the page; a failure there is a problem like the others."""
-    from gpunet.report import page
-
-    try:
-        outcome.page = page.write(outcome.book.folder)
-    except Exception as error:
-        told = str(error) if isinstance(error, GpunetError) else f"unexpected {type(error).__name__}: {error}"
-        outcome.problems.append(f"report.html was not written: {told}")
+def _reason(error: Exception) -> str:
+    """An error in words; of one that nobody foresaw its kind, too."""
+    return str(error) if isinstance(error, GpunetError) else f"unexpected {type(error).__name__}: {error}"

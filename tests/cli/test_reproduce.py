@@ -11,31 +11,22 @@ import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError
-from gpunet.experiments.work import Work
+from gpunet.experiments import experiment, experiments
+from gpunet.experiments.framework import Job, Run
 
 from ..experiments.schema import is_png, parse
-from ..reproduce.small import NAMES, TINY, use
-from ..reproduce.test_runner import CATS
+from ..reproduce import paper
+from ..reproduce.small import NAMES, short_page, use_page, use_small
+from ..reproduce.test_runner import CATS, on
 from .runner import Done, files, run
 from .test_help import HEAVY
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    use(TINY, monkeypatch)
-
-
-@pytest.fixture
-def _short_page(monkeypatch):
-    """The page itself, which draws all figures again, is looked at in tests of its own and when runs are killed."""
-    from gpunet.files import write_atomically
-    from gpunet.report import page
-
-    def write(folder):
-        write_atomically(folder / "report.html", "<!doctype html>")
-        return folder / "report.html"
-
-    monkeypatch.setattr(page, "write", write)
+    """A small paper's runs; the page, which draws all figures again, is looked at in tests of its own."""
+    use_small(monkeypatch)
+    use_page(monkeypatch, short_page)
 
 
 def said(done: Done) -> list[str]:
@@ -43,7 +34,6 @@ def said(done: Done) -> list[str]:
     return [line for line in done.err.splitlines() if not line.startswith("reproduce ")]
 
 
-@pytest.mark.usefixtures("_short_page")
 def test_everything_then_nothing(capsys, tmp_path):
     done = run(capsys, "reproduce", "--quick", "--device", "numpy")
     assert (done.code, said(done)) == (0, [])
@@ -51,57 +41,76 @@ def test_everything_then_nothing(capsys, tmp_path):
     assert files(out) == sorted([*NAMES, "claims.json", "report.html"])
     made = json.loads((out / "claims.json").read_text())
     results = {name: parse((out / name / "result.json").read_text()) for name in NAMES}
-    assert [claim["id"] for claim in made["claims"]] == [c["id"] for r in results.values() for c in r["claims"]]
-    assert results["svd-init-digits"]["settings"]["epochs"] == 1
+    assert [(claim["run"], claim["id"]) for claim in made["claims"]] == [
+        (name, claim) for name in NAMES for claim in ("accuracy", "falls", "size")
+    ]
+    assert [result["settings"]["epochs"] for result in results.values()] == [2, 3, 2]
     for entry in made["runs"]:
         assert files(out / entry["name"]) == sorted([*entry["figures"], "result.json"])
         assert all(is_png((out / entry["name"] / figure).read_bytes()) for figure in entry["figures"])
-    for words in (*NAMES, "reproduced", "not tested", "claims.json, ", "report.html", "embedded data"):
+    found = (*NAMES, "reproduced", "inconclusive", "not tested", "claims.json, ", "report.html", "embedded data")
+    for words in (*found, "On xor-easy: 1 of 1 ordering holds"):
         assert words in done.out, words
-    assert re.search(r"^reproduce 1/3 svd-init-digits: begins; about \d+ \w+ left for all$", done.err, re.MULTILINE)
-    assert re.search(r"^reproduce 3/3 toy: finished in \d+ s: .*\d+ \w+", done.err, re.MULTILINE)
+    assert re.search(r"^reproduce 1/3 line-near: begins; about \d+ \w+ left for all$", done.err, re.MULTILINE)
+    assert re.search(
+        r"^reproduce 2/3 line-far: finished in \d+ s: 2 not tested; on xor-easy: 1 of", done.err, re.MULTILINE
+    )
     again = run(capsys, "reproduce", "--quick", "--device", "numpy")
     assert again.code == 0
     assert again.err.count("what it depends on is unchanged") == len(again.err.splitlines()) - 1 == 3
     assert again.out == done.out
 
 
-@pytest.mark.usefixtures("_short_page")
 def test_json(capsys, tmp_path):
-    options = ("reproduce", "--quick", "--only", "svd-dnn", "--out", tmp_path / "out", "--device", "numpy", "--json")
+    options = ("reproduce", "--quick", "--only", "line-far", "--out", tmp_path / "out", "--device", "numpy", "--json")
     done = run(capsys, *options)
     assert (done.code, said(done)) == (0, [])
     assert done.out == (tmp_path / "out" / "claims.json").read_text()
     made = json.loads(done.out)
     assert [run["state"] for run in made["runs"]] == ["waiting", "finished", "waiting"]
-    assert (made["runs"][1]["seeds"], made["counts"]["not tested"] < len(made["claims"]) > 5) == ([0], True)
+    assert made["runs"][1]["seeds"] == [0]
+    assert (made["counts"]["not tested"], made["here"]["reproduced"], len(made["claims"])) == (2, 1, 3)
+
+
+def test_our_own_experiment(capsys, tmp_path, monkeypatch):
+    tiny = on(experiment("svd-init"), Job(("digits",), 1, settings={"epochs": 1}))
+    assert tiny.body
+    monkeypatch.setattr(tiny, "_body", experiment("svd-init").body)
+    use_small(monkeypatch, tiny)
+    done = run(capsys, "reproduce", "--quick", "--out", tmp_path / "out", "--device", "numpy")
+    assert (done.code, said(done)) == (0, [])
+    assert re.search(r"On digits: \d of 8 orderings holds?, .*\d cannot be told from one seed", done.out)
+    made = json.loads((tmp_path / "out" / "claims.json").read_text())
+    assert made["counts"] == {"reproduced": 0, "exceeded": 0, "not reproduced": 0, "inconclusive": 0, "not tested": 15}
+    assert sum(made["here"].values()) == 8
+    assert parse((tmp_path / "out" / "svd-init-digits" / "result.json").read_text())["settings"]["epochs"] == 1
 
 
 def test_a_failure_and_missing_data_are_told_at_the_end(capsys, tmp_path, monkeypatch):
     def refuse(name, **_):
         raise FetchError("no mirror delivered cats")
 
-    def fail(work, *_):
+    def fail(run, *_):
         raise DivergedError("the loss became NaN")
 
     monkeypatch.setattr(datasets, "fetch", refuse)
-    monkeypatch.setattr(Work, "carry_out", fail)
-    use([CATS, TINY[2]], monkeypatch)
+    monkeypatch.setattr(Run, "carry_out", fail)
+    use_small(monkeypatch, CATS, paper.stack)
     done = run(capsys, "reproduce", "--quick", "--out", tmp_path / "out")
     assert done.code == 1
     missing = "cats is missing and could not be fetched: no mirror delivered cats"
-    assert said(done) == [f"gpunet: svd-dnn-cats skipped: {missing}; toy failed: the loss became NaN"]
+    assert said(done) == [f"gpunet: line-far skipped: {missing}; stack failed: the loss became NaN"]
     for words in ("skipped: cats is", "failed: the loss", "report.html"):
         assert words in done.out, words
     assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_ctrl_c(capsys, tmp_path, monkeypatch):
-    def interrupt(work, *_):
+    def interrupt(run, *_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Work, "carry_out", interrupt)
-    options = ("--quick", "--seeds", "2", "--device", "numpy", "--only", "toy", "--only", "svd-dnn", "--out", "my out")
+    monkeypatch.setattr(Run, "carry_out", interrupt)
+    options = ("--quick", "--seeds", "2", "--device", "numpy", "--only", "stack", "--only", "line", "--out", "my out")
     done = run(capsys, "reproduce", *options, "--fresh")
     assert (done.code, done.out) == (130, "")
     kept = "gpunet: interrupted; 0 of 3 runs are finished and kept in my out, "
@@ -111,7 +120,7 @@ def test_ctrl_c(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--only", "mnist"), ("--only is 'mnist'", "svd-init, svd-dnn, dmn, toy, cifar-mlp", "svd-dnn-xor")),
+        (("--only", "mnist"), ("--only is 'mnist'", "line, stack", "line-far")),
         (("--device", "tpu"), ("unknown device 'tpu'",)),
         (("--seeds", "0"), ("--seeds",)),
         (("--nonsense",), ("--nonsense",)),
@@ -150,5 +159,7 @@ def test_help_teaches(capsys):
     done = run(capsys, "reproduce", "--help")
     assert (done.code, done.err) == (0, "")
     for words in ("--quick", "--seeds", "--device", "--only", "--out", "--fresh", "--json", "claims.json",
-                  "report.html", "goes on where it stopped", "runs/reproduce"):  # fmt: skip
+                  "report.html", "goes on where it stopped", "runs/reproduce", f"{', '.join(experiments())}, or the",
+                  *(f"{x.name}, whose nets train as one stack, has at least {x.full[0].seeds}"
+                    for x in experiments().values() if x.full[0].together)):  # fmt: skip
         assert words in " ".join(done.out.split()), words

@@ -467,40 +467,28 @@ def drawn_files(seed: int) -> Files:
     return {"result.json": list(drawn_results().values())[seed % 2]}
 
 
-TINY: list[Any] = []
-
-
-def use_pretended_runs() -> None:
-    """`reproduce` with three small runs that compute nothing."""
-    from gpunet.experiments.work import Work
-    from gpunet.reproduce import plan
-    from tests.reproduce.small import TINY as RUNS
-    from tests.reproduce.small import Pretended
-
-    if TINY:
-        return
-    TINY.extend(RUNS)
-    pretended = Pretended()
-    plan.QUICK = TINY
-    Work.carry_out = lambda *arguments: pretended.carry_out(*arguments)
-
-
 def claims_run(folder: Path, fresh: bool = False) -> Any:
-    from gpunet.report import page
-    from gpunet.reproduce.claims import finished
-    from gpunet.reproduce.runner import Request, reproduce
-    from gpunet.reproduce.summary import summary
+    """`reproduce` with three small runs that compute nothing."""
+    import pytest
 
-    use_pretended_runs()
-    kept, page.write = page.write, lambda folder: folder / "report.html"
-    try:
+    from gpunet.experiments.framework import Run
+    from gpunet.reproduce import plan
+    from gpunet.reproduce.claims_file import finished
+    from gpunet.reproduce.display import summary
+    from gpunet.reproduce.runner import Request, reproduce
+    from tests.reproduce.small import Pretended, use_page, use_small
+
+    pretended = Pretended()
+    with pytest.MonkeyPatch.context() as patch:
+        use_small(patch)
+        use_page(patch, lambda folder: folder / "report.html")
+        patch.setattr(plan, "code", lambda package: "the same")
+        patch.setattr(Run, "carry_out", lambda *arguments: pretended.carry_out(*arguments))
         outcome = reproduce(Request(folder, quick=True, device="numpy", fresh=fresh))
-    finally:
-        page.write = kept
     if outcome.problems or finished(folder) != (3, 3):
         raise AssertionError(f"{outcome.problems}, {finished(folder)} finished")
     out = io.StringIO()
-    screen(out).print(summary(outcome.book, outcome.runs))
+    screen(out).print(summary(outcome.file, outcome.runs))
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     return None
@@ -670,7 +658,7 @@ def readers() -> list[Reader]:
         Reader("result.json", page_files, page_load, ("one/result.json",), JSON),
         Reader("claims.json of a page", page_files, page_load, page, pages, weight=5),
         Reader("result.json drawn", drawn_files, page_load, ("result.json",), JSON, weight=1),
-        Reader("claims.json", claims_files, claims_load, ("claims.json", "toy/result.json"), JSON, weight=5),
+        Reader("claims.json", claims_files, claims_load, ("claims.json", "stack/result.json"), JSON, weight=5),
         Reader("benchmarks", bench_files, bench_load, ("b.json",), JSON),
         Reader("sections", section_files, bench_load, ("b.json",), JSON),
         Reader("sweep.db", sweep_files, sweep_load("s.db"), ("s.db",), (*BYTES, *[mutations.digits] * 3), weight=2),

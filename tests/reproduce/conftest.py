@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from gpunet.experiments.work import Work
+from gpunet.experiments.framework import Run
 
-from .small import TINY, Pretended, use
+from .small import Pretended, use_page, use_small
 
 
 @pytest.fixture(autouse=True)
 def _no_surroundings(monkeypatch, tmp_path):
-    """Nobody's data folder, no network, and three small runs."""
+    """Nobody's data folder, no network, and a small paper's runs."""
     from gpunet import datasets
 
     def unwanted(name, **_):
@@ -17,15 +17,13 @@ def _no_surroundings(monkeypatch, tmp_path):
 
     monkeypatch.setenv("GPUNET_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(datasets, "fetch", unwanted)
-    use(TINY, monkeypatch)
+    use_small(monkeypatch)
 
 
 @pytest.fixture
 def pretended(monkeypatch) -> Pretended:
     """Nothing is computed and no page is written."""
-    from gpunet.report import page
-
     made = Pretended()
-    monkeypatch.setattr(Work, "carry_out", lambda *arguments: made.carry_out(*arguments))
-    monkeypatch.setattr(page, "write", lambda folder: folder / "report.html")
+    monkeypatch.setattr(Run, "carry_out", lambda *arguments: made.carry_out(*arguments))
+    use_page(monkeypatch, lambda folder: folder / "report.html")
     return made

@@ -1,29 +1,46 @@
-"""Three small runs, in place of the plan; and runs that only pretend to compute."""
+"""A small paper's runs in place of ours, and runs that only pretend to compute."""
 
 from __future__ import annotations
 
 import struct
+import sys
+import types
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpunet.experiments.result import ClaimResult, Result
-from gpunet.experiments.work import Done, Work
+import gpunet.report
+from gpunet.experiments.framework import Done, Experiment, Run
+from gpunet.experiments.result import Result
 from gpunet.progress import Progress
 from gpunet.reproduce import plan
-from gpunet.reproduce.plan import Run
 
-TINY = [
-    Run("svd-init-digits", "svd-init", 3, 2, {"epochs": 1}, quick=True),
-    Run("svd-dnn-xor", "svd-dnn", 2, 2, {"task": "xor", "epochs": 1, "speed": False}, quick=True),
-    Run("toy", "toy", 1, 2, {"limit": 5}, quick=True),
-]
-NAMES = [run.name for run in TINY]
+from . import paper
+
+NAMES = ["line-near", "line-far", "stack"]  # those of `reproduce --quick`
+SMALL = (paper.x, paper.stack)
 
 
-def use(runs: list[Run], monkeypatch) -> None:
-    monkeypatch.setattr(plan, "QUICK", runs)
+def use_small(monkeypatch: Any, *every: Experiment) -> None:
+    """These experiments are all there are."""
+    monkeypatch.setattr(plan, "experiments", lambda: {x.name: x for x in every or SMALL})
+
+
+def short_page(folder: Path) -> Path:
+    """In place of the page, which draws all figures again."""
+    from gpunet.files import write_atomically
+
+    write_atomically(folder / "report.html", "<!doctype html>")
+    return folder / "report.html"
+
+
+def use_page(monkeypatch: Any, write: Callable[[Path], Path]) -> None:
+    """No page but what this writes."""
+    made = types.ModuleType("gpunet.report.page")
+    made.write = write  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(gpunet.report, "page", made, raising=False)
 
 
 def png() -> bytes:
@@ -38,26 +55,25 @@ def png() -> bytes:
 
 
 class Pretended:
-    """Stands in for `Work.carry_out`: notes what was run; `hooks` are called in the middle of the run of that name."""
+    """Stands in for `Run.carry_out`: notes what was run; `hooks` are called in the middle of the run of that name."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.hooks: dict[str, Callable[[], Any]] = {}
 
-    def carry_out(
-        self, work: Work, folder: Path, device: str, bar: Progress, written: Callable[[Done], object]
-    ) -> Done:
+    def carry_out(self, run: Run, folder: Path, device: str, bar: Progress, written: Callable[[Done], object]) -> Done:
         self.ran.append(folder.name)
         folder.mkdir(exist_ok=True)
         bar.start("first", 4)
-        bar.seed(work.seeds[0])
+        bar.seed(run.seeds[0])
         bar.advance(3, "loss 1")
         self.hooks.get(folder.name, lambda: None)()
         bar.start("second", 2)
         bar.advance(2)
-        claim = ClaimResult("speed", "it is fast", "Table 1", 2.0, 2.1, "reproduced", "within ±0.2")
-        result = Result(work.experiment, work.dataset, "cpu", {"tries": len(self.ran)}, work.seeds, claims=[claim])
-        result.claims += [ClaimResult("size", "it is small", "Table 2", "yes", None, "not tested", "not measured")]
+        result = Result(run.experiment.name, run.dataset, "cpu", {"epochs": len(self.ran)}, run.seeds)
+        for seed in run.seeds:
+            result.row("net").add(accuracy=0.75 + seed / 100)
+        result.curves["net"] = {"loss": [[2.0, 1.5]]}
         result.provenance = {"started": "2026-01-02T03:04:05+00:00", "seconds": 1.5, "gpunet": "0"}
         path = result.write(folder)
         written(Done(result, path, []))

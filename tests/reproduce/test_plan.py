@@ -1,76 +1,127 @@
-"""What is run, and that the commands run the same."""
+"""What is run, from what the experiments declare; and what makes a run another one."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from gpunet.datasets import entry
+from gpunet import experiments as package
+from gpunet.backend import get_backend
+from gpunet.datasets import entry, load
 from gpunet.errors import InputError
-from gpunet.experiments import cifar_mlp, dmn, svd_dnn, svd_init, toy
-from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.experiments.work import order, usual
-from gpunet.reproduce.plan import EVERY_PART, FULL, QUICK, select
+from gpunet.reproduce import plan as module
+from gpunet.reproduce.plan import changed, code, fingerprint, plan, run_spec, select
 
-RUNS = [*FULL, *QUICK]
+from ..experiments.made import dataset
+from .paper import PAPER, Settings, stack, x
+from .small import NAMES
 
 
-@pytest.mark.parametrize("runs", [FULL, QUICK], ids=["full", "quick"])
-def test_every_experiment_is_run(runs):
-    assert {run.experiment for run in runs} == set(EXPERIMENTS)
+@pytest.fixture
+def _all(monkeypatch):
+    """Our own experiments instead of the small ones."""
+    monkeypatch.setattr(module, "experiments", package.experiments)
+
+
+@pytest.mark.usefixtures("_all")
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_experiment_is_run(quick):
+    runs = plan(quick)
+    assert list(dict.fromkeys(run.x.name for run in runs)) == list(package.experiments())
     assert len({run.name for run in runs}) == len(runs)
-    assert all(run.seconds > 0 < run.pieces for run in runs)
+    assert all(run.job.seconds > 0 < run.job.pieces for run in runs)
+    for run in runs:
+        made = run.request()
+        assert made.seeds == list(range(run.job.seeds))
+        assert all(entry(name).embedded or not quick for name in made.names)
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.name}{'-quick' * run.quick}")
-def test_each_can_be_ordered_and_its_data_is_known(run):
-    made = run.order(None)
-    assert made.seeds == list(range(run.usual_seeds))
-    assert all(entry(name).embedded or not run.quick for name in made.names)
+@pytest.mark.usefixtures("_all")
+def test_the_folder_is_that_of_the_run_once_its_data_is_loaded():
+    for run in plan(True):
+        assert run.request().load().folder == run.request().folder == run.name
 
 
-def test_the_papers_data_and_settings():
-    made = {run.name: run.order(None) for run in FULL}
-    assert {name: (each.names, len(each.seeds)) for name, each in made.items()} == {
-        "svd-init-mnist": (("mnist",), 5),
-        "svd-dnn-xor": (("xor",), 10),
-        "svd-dnn-cats": (("cats",), 3),
-        "svd-dnn-mnist": (("mnist",), 3),
-        "dmn-mnist": (("mnist",), 3),
-        "dmn-cifar10": (("cifar10",), 3),
-        "toy": (("linear", "xor-easy"), 100),
-        "cifar-mlp-cifar10": (("cifar10",), 3),
-    }
-    assert {name: each.settings for name, each in made.items()} == {
-        "svd-init-mnist": svd_init.Settings(),
-        "svd-dnn-xor": svd_dnn.Settings("xor"),
-        "svd-dnn-cats": svd_dnn.Settings("cats"),
-        "svd-dnn-mnist": svd_dnn.Settings("mnist"),
-        "dmn-mnist": dmn.Settings(),
-        "dmn-cifar10": dmn.Settings(),
-        "toy": toy.Settings(),
-        "cifar-mlp-cifar10": cifar_mlp.Settings(parts=cifar_mlp.PARTS),
-    }
-    assert EVERY_PART == cifar_mlp.PARTS
+@pytest.mark.usefixtures("_all")
+def test_the_documents_data_and_settings():
+    made = next(run for run in plan(False) if run.x.name == "svd-init")
+    assert (made.name, made.request().names, len(made.request().seeds)) == ("svd-init-mnist", ("mnist",), 5)
+    assert made.request().settings == package.experiment("svd-init").Settings()
 
 
-def test_seeds_asked_for_and_toys_stack():
-    assert {len(run.order(2).seeds) for run in FULL if run.experiment != "toy"} == {2}
-    stack = next(run for run in FULL if run.experiment == "toy")
-    assert (len(stack.order(2).seeds), len(stack.order(1000).seeds)) == (100, 1000)
+def test_jobs_that_are_part_of_it_with_what_it_changes():
+    quick = plan(True)
+    assert [run.name for run in quick] == NAMES
+    assert [run.request().names for run in quick] == [("xor",), ("xor-easy",), ("linear", "xor-easy")]
+    assert [run.request().settings for run in quick] == [Settings(), Settings("far", epochs=3), Settings()]
+    assert [run.name for run in plan(False)] == NAMES
+    assert [len(run.request().seeds) for run in plan(False)] == [5, 5, 9]
 
 
-def test_a_change_that_is_none_leaves_the_usual():
-    assert usual("toy", quick=True).settings == {"limit": 2000}
-    assert order("toy", {"limit": None, "threshold": 0.1}, quick=True).settings == toy.Settings(
-        limit=2000, threshold=0.1
-    )
-    made = order("svd-dnn", {"task": "xor", "alphas": None}, dataset="my.npz", first=4)
-    assert (made.names, made.seeds, made.settings) == (("my.npz",), list(range(4, 14)), svd_dnn.Settings("xor"))
+def test_seeds_asked_for_never_lower_those_that_train_together():
+    assert [len(run.request(2).seeds) for run in plan(False)] == [2, 2, 9]
+    assert [len(run.request(20).seeds) for run in plan(False)] == [20, 20, 20]
 
 
 def test_selection():
-    assert select(FULL, ()) == FULL
-    assert [run.name for run in select(FULL, ("toy", "svd-dnn-cats"))] == ["svd-dnn-cats", "toy"]
-    assert [run.name for run in select(FULL, ("dmn",))] == ["dmn-mnist", "dmn-cifar10"]
-    with pytest.raises(InputError, match=r"--only is 'mnist': expected an experiment \(svd-init, .*dmn-cifar10"):
-        select(FULL, ("toy", "mnist"))
+    runs = plan(True)
+    assert select(runs, ()) == runs
+    assert [run.name for run in select(runs, ("stack", "line-far"))] == NAMES[1:]
+    assert [run.name for run in select(runs, ("line",))] == NAMES[:2]
+    with pytest.raises(
+        InputError, match=r"--only is 'mnist': expected an experiment \(line, stack\) or one run \(line"
+    ):
+        select(runs, ("stack", "mnist"))
+
+
+# -- what a run is asked to do ----------------------------------------------------------------------------------------
+
+
+def test_the_same_data_elsewhere_is_the_same():
+    assert fingerprint(dataset()) == fingerprint(replace(dataset(), source="elsewhere.npz"))
+
+
+def test_any_change_of_the_data_is_seen():
+    data = dataset()
+    labels, inputs, test = data.y_train.copy(), data.x_train.copy(), data.x_test.copy()
+    labels[-1] ^= 1
+    inputs[3, 2] = np.nextafter(inputs[3, 2], np.float32(9))
+    others = [
+        replace(data, y_train=labels), replace(data, x_train=inputs), replace(data, x_test=test[::-1]),
+        replace(data, name="b"), replace(data, shape=(7, 1)), replace(data, x_train=data.x_train.astype("f8")), [data],
+        [data, data], load("xor"),
+    ]  # fmt: skip
+    assert len({fingerprint(each) for each in [data, *others]}) == len(others) + 1
+
+
+def test_a_column_order_array_is_the_array_it_shows():
+    data = dataset()
+    assert fingerprint(replace(data, x_train=np.asfortranarray(data.x_train))) == fingerprint(data)
+
+
+def test_what_changed_in_words():
+    cpu = get_backend("numpy")
+    first = run_spec(x.asked({}, quick=True), cpu) | {"data": "1"}
+    assert first == json.loads(json.dumps(first))
+    assert changed(first, first) == ""
+    other = run_spec(x.asked({"epochs": 3}, quick=True), cpu) | {"data": "1"}
+    assert changed(other, first) == "settings epochs is 3 here and 2 there"
+    other = run_spec(x.asked({}, quick=True, seeds=2), cpu) | {"data": "1"}
+    assert changed(other, first) == "seeds is [0, 1] here and [0] there"
+    assert changed(first | {"data": "2"}, first) == "its data changed"
+    assert changed(first | {"code": "2"}, first) == "its code changed"
+    assert changed(first | {"device": "cuda:0 cupy"}, first).startswith("device is")
+    assert changed({"code": code(x.package)}, first) == ""
+
+
+def test_kernels_are_part_of_the_device():
+    pytest.importorskip("numba")
+    plain, compiled = (run_spec(stack.asked({}), get_backend(name))["device"] for name in ("numpy", "cpu"))
+    assert plain != compiled
+
+
+def test_the_paper_is_cited():
+    assert PAPER.cited == "900: A. Author, Lines (for tests)"
