@@ -1,6 +1,6 @@
 """Golden results: what the quick runs give today, to the last bit, and how the golden files are written anew.
 
-    python -m tests.golden.write [RUN ...]     all of them, or those named
+    python -m tests.golden.write [RUN ...] [help]     all of them and help.txt, or those named
 
 Do so only where a change of numbers or words is meant, and say in the commit why they changed.
 
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .helps import help_text
 
 HERE = Path(__file__).parent
 RUNS = {
@@ -165,5 +167,8 @@ def _lines(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or RUNS:
-        write(chosen)
+    for chosen in sys.argv[1:] or [*RUNS, "help"]:
+        if chosen == "help":
+            (HERE / "help.txt").write_text(help_text())
+        else:
+            write(chosen)
