@@ -35,13 +35,13 @@ Device = Annotated[
 ]
 
 
-def seeds(usual: str, help: str | None = None) -> Any:
+def seeds(usual: str, help: str | None = None) -> Any:  # noqa: A002
     """How many seeds; `usual` in words."""
     told = help or "How many seeds; results are mean ± deviation."
     return Annotated[int | None, typer.Option("--seeds", "-n", min=1, show_default=usual, help=told)]
 
 
-def quick(help: str | None = None) -> Any:
+def quick(help: str | None = None) -> Any:  # noqa: A002
     """Whether to run on embedded data."""
     told = help or "The embedded digits and one seed, unless asked otherwise: seconds."
     return Annotated[bool, typer.Option("--quick", help=told)]

@@ -64,11 +64,14 @@ def _seeds_told(x: Experiment) -> str:
 
 def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
     """The annotation and the default of a setting's option."""
-    kind, several, optional = kinds(x.Settings)[name]
+    kind, several, _ = kinds(x.Settings)[name]
     default = None if several or known.usual or known.read else getattr(x.Settings, name)
     words = get_args(kind) if get_origin(kind) is Literal else ()
     shown: Any = {"show_default": known.usual or False} if default is None else {}
-    bounds = {"min": int(known.least if known.least is not None else 1)} if kind is int and not several else {}
+    bounds: dict[str, Any] = {}
+    if not several and not known.read and kind in (int, float):
+        least = 1 if kind is int and known.least is None else known.least
+        bounds = {end: kind(bound) for end, bound in (("min", least), ("max", known.most)) if bound is not None}
     plain = str if words or known.read else kind
     hint: Any = list[plain] if several or known.read else plain  # type: ignore[valid-type]
     flag = f"--{name.replace('_', '-')}"

@@ -20,6 +20,7 @@ Verdict = Literal["reproduced", "exceeded", "not reproduced", "inconclusive", "n
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 LEVEL = 0.05  # of each one-sided test: intervals are of 90 %
 SHARE = 2 / 3  # of seeds for which a statement has to hold
+NOT_APPLICABLE = "not applicable"  # begins the note on a number of the document, on other data
 SLACK = 1.05  # over the count of operations: what caches may add to a speed-up before the clock is not believed
 
 
@@ -83,7 +84,7 @@ def _judged(claim: Claim, result: Result, departs: str) -> ClaimResult:
     except NotMeasuredError as missing:
         found = Finding("", "not tested", str(missing))
     if apart and claim.number:
-        found = Finding(found.measured, "not tested", f"not applicable: {apart}")
+        found = Finding(found.measured, "not tested", f"{NOT_APPLICABLE}: {apart}")
     name = claim.id if len(claim.on) == 1 or result.dataset not in claim.on else f"{claim.id}-{result.dataset}"
     return ClaimResult(
         name, claim.statement.format_map(result.settings), claim.where, claim.claimed,

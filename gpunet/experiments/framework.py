@@ -81,7 +81,7 @@ class Option:
         return {name: bound for name, bound in named.items() if bound is not None}
 
 
-def option(default: Any, help: str = "", **known: Any) -> Any:
+def option(default: Any, help: str = "", **known: Any) -> Any:  # noqa: A002
     """A field of `Settings`; see `Option`."""
     return field(default=default, metadata={"option": Option(help, **known)})
 
@@ -107,13 +107,13 @@ class Settings:
         return typing.cast(Option, found.metadata.get("option", Option()))
 
     def label(self, dataset: str) -> str:
-        """What distinguishes a run of these settings on that data from the experiment's others, in its folder's name."""
+        """What tells a run of these settings on that data from the experiment's others, in its folder's name."""
         return dataset
 
 
 @functools.cache
-def kinds(settings: type[Settings]) -> dict[str, tuple[Any, bool, bool]]:
-    """Of each setting its type, whether it holds several of these, and whether None stands for the data's own."""
+def kinds(settings: Any) -> dict[str, tuple[Any, bool, bool]]:
+    """Of each setting of a `Settings`: its type, whether it holds several of these, whether it can be None."""
     hints, found = typing.get_type_hints(settings), {}
     for each in dataclasses.fields(settings):
         hint, optional = hints[each.name], False
@@ -147,7 +147,7 @@ class Job:
     of: the settings that this job is for, where an experiment has several; settings: its other defaults; also: what
     `gpunet reproduce` changes besides, None for a job that is not part of it; together: whether its seeds train as one,
     so that asking `gpunet reproduce` for fewer saves nothing. seconds and pieces (of progress): what it
-    takes, measured once on two cores of a Xeon without numba; they tell the time left before anything was measured here.
+    takes, measured once on two cores of a Xeon without numba; they tell the time left before any was measured here.
     """
 
     data: tuple[str, ...]
@@ -185,7 +185,7 @@ class Figure:
     def size(self, result: Result) -> tuple[int, float, float]:
         """(panels, width, height)."""
         found = (each(result) if callable(each) else each for each in (self.panels, self.width, self.height))
-        return tuple(found)  # type: ignore[return-value]
+        return tuple(found)  # type: ignore[return-value,unused-ignore]
 
 
 BANDS = "Lines are means over seeds, bands one standard deviation."
@@ -195,13 +195,13 @@ WHISKERS = "Whiskers are one standard deviation over seeds."
 class Experiment:
     """One paper: its name on the command line, a summary, its text, its settings, and what is run of it.
 
-    full: as the document has it; quick: on embedded data, in seconds. package: its folder, whose docstring is the help of
-    `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere.
+    full: as the document has it; quick: on embedded data, in seconds. package: its folder, whose docstring is the help
+    of `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere.
     """
 
     def __init__(
         self, name: str, summary: str, paper: Paper, settings: type[Settings], *, full: Sequence[Job],
-        quick: Sequence[Job], package: str, help: Mapping[str, str] | None = None,
+        quick: Sequence[Job], package: str, help: Mapping[str, str] | None = None,  # noqa: A002
     ) -> None:  # fmt: skip
         self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
@@ -226,7 +226,7 @@ class Experiment:
         return load
 
     def claim(
-        self, id: str, statement: str, where: str, claimed: float | str, *, on: str | tuple[str, ...],
+        self, id: str, statement: str, where: str, claimed: float | str, *, on: str | tuple[str, ...],  # noqa: A002
         number: bool | None = None, given: Mapping[str, Any] | None = None,
     ) -> Callable[..., Any]:  # fmt: skip
         """Declare a claim by its test; see `claims.Claim`."""

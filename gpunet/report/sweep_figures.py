@@ -13,7 +13,7 @@ import numpy as np
 
 from gpunet.experiments.result import Result
 from gpunet.report.style import COLOURS, figure
-from gpunet.report.sweep_tables import measure, ranked, searched
+from gpunet.report.sweep_tables import importance, measure, ranked, searched
 from gpunet.sweep.parameters import Parameter, parse_parameter
 from gpunet.sweep.results import IMPORTANCE
 
@@ -42,7 +42,7 @@ def draw(result: Result, folder: Path) -> list[Path]:
 
 
 def _history(result: Result, path: Path) -> Path:
-    names = list(result.settings["state"])
+    names = list(result.notes["state"])
     values = _values(result, names)
     done = np.maximum if result.settings["direction"] == "maximize" else np.minimum
     with figure(path) as axes:
@@ -54,7 +54,7 @@ def _history(result: Result, path: Path) -> Path:
         axes.step(ends, [*best, best[-1]], where="post", color="black", linewidth=1.1, label="best so far")
         axes.scatter(complete[values[complete] == best[-1]][0], best[-1], **STAR)
         for state, marker, colour in (("pruned", "|", COLOURS[4]), ("failed", "x", COLOURS[3])):
-            there = [i for i, name in enumerate(names) if result.settings["state"][name] == state]
+            there = [i for i, name in enumerate(names) if result.notes["state"][name] == state]
             if there:
                 low = axes.get_xaxis_transform()
                 axes.scatter(there, [0.02] * len(there), marker=marker, color=colour, transform=low, label=state)
@@ -66,12 +66,12 @@ def _history(result: Result, path: Path) -> Path:
 def _slices(result: Result, path: Path) -> Path:
     parameters = {p.name: p for p in map(parse_parameter, result.settings["space"])}
     names = searched(result)[:PANELS] or list(parameters)[:1]
-    trials = list(result.settings["state"])
+    trials = list(result.notes["state"])
     values = _values(result, trials)
     best = trials.index(ranked(result)[0])
     with figure(path, len(names), width=4.4, height=3.6) as made:
         for place, (axes, name) in enumerate(zip(np.atleast_1d(made), names, strict=True)):
-            x = _axis(axes, parameters[name], [result.settings["parameters"][trial][name] for trial in trials])
+            x = _axis(axes, parameters[name], [result.notes["parameters"][trial][name] for trial in trials])
             _shade(axes, result, name)
             stages = _by_stage(result, trials)
             for stage, at in stages:
@@ -99,14 +99,14 @@ def _axis(axes: Any, parameter: Parameter, given: Sequence[Any]) -> Any:
 
 def _shade(axes: Any, result: Result, name: str) -> None:
     """The last stage's box."""
-    boxes = [{p.name: p for p in map(parse_parameter, box)} for box in result.settings["boxes"]]
+    boxes = [{p.name: p for p in map(parse_parameter, box)} for box in result.notes["boxes"]]
     if len(boxes) > 1 and not boxes[-1][name].values:
         axes.axvspan(boxes[-1][name].low, boxes[-1][name].high, color=COLOURS[len(boxes) - 1], alpha=0.08, linewidth=0)
 
 
 def _importances(result: Result, path: Path) -> Path:
     names = searched(result)[::-1]
-    shares = [result.mean(IMPORTANCE, name) or 0.0 for name in names]
+    shares = [importance(result, name) or 0.0 for name in names]
     with figure(path, height=1.2 + 0.38 * len(names)) as axes:
         axes.barh(names, shares, color=COLOURS[0], height=0.6)
         for place, share in enumerate(shares):
@@ -121,7 +121,7 @@ def _curves(result: Result, path: Path) -> Path:
     best, labelled = ranked(result)[0], set()
     with figure(path) as axes:
         for name, curve in result.curves.items():
-            stage, pruned = result.settings["stage"][name], result.settings["state"][name] == "pruned"
+            stage, pruned = result.notes["stage"][name], result.notes["state"][name] == "pruned"
             kind = "best" if name == best else "pruned" if pruned else f"stage {stage}"
             look: dict[str, Any] = {"color": _look(stage)["color"], "linewidth": 0.8, "alpha": 0.6}
             if pruned:
@@ -139,11 +139,11 @@ def _curves(result: Result, path: Path) -> Path:
 
 
 def _values(result: Result, names: Sequence[str]) -> Any:
-    return np.array([next(iter(result.values(name, "value")), np.nan) for name in names])
+    return np.array([result.mean(name, "value") if result.has(name, "value") else np.nan for name in names])
 
 
 def _by_stage(result: Result, names: Sequence[str]) -> list[tuple[int, list[int]]]:
-    stages = result.settings["stage"]
+    stages = result.notes["stage"]
     return [(s, [i for i, n in enumerate(names) if stages[n] == s]) for s in sorted(set(stages.values()))]
 
 

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import ClaimResult, counted
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted
 from gpunet.report.table import NOTHING, PERCENT, Column, Table, number
 
 COLOUR = {
@@ -94,19 +94,21 @@ def claim_values(claim: ClaimResult) -> tuple[str, str]:
 
 
 def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
-    """What was found, in a line: verdicts on the document, or how its orderings fare on other data."""
+    """What was found, in a line: verdicts on the document, or on other data how its orderings fare, the first of all."""
     here = [claim for claim in claims if claim.here]
     if not here:
         line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)
         notes = {claim.note for claim in claims}
         return f"Claims: {line} ({notes.pop()})" if len(notes) == 1 else f"Claims: {line}"
-    kinds = (("hold", "reproduced"), ("do not", "not reproduced"), ("cannot be told yet", "inconclusive"))
-    found = [(said, sum(claim.verdict == verdict for claim in here)) for said, verdict in kinds]
-    told = ", ".join(f"{count} {said}" for said, count in found if count)
-    first = next((claim for claim in here if claim.verdict != "inconclusive"), here[0])
-    apart = sum(claim.note.startswith("not applicable") for claim in claims)
-    numbers = f"; {apart} of the document's numbers are not applicable" if apart else ""
-    return (
-        f"On {dataset}, of {len(here)} orderings that the document states {told}{numbers}. "
-        f"{first.measured} ({verdict_told(first)}: {first.statement})"
-    )
+    first, telling = here[0], here[0].note.partition(";")[0]
+    return f"On {dataset}: {first.measured} ({verdict_told(first)}, {telling}). {orderings_told(claims)}"
+
+
+def orderings_told(claims: Sequence[ClaimResult]) -> str:
+    """How many of a document's orderings hold on other data than its own, and why its numbers are not judged there."""
+    here, numbers = [c for c in claims if c.here], [c for c in claims if c.note.startswith(NOT_APPLICABLE)]
+    kinds = (("hold here", "reproduced"), ("do not", "not reproduced"), ("cannot be told yet", "inconclusive"))
+    counts = [(sum(claim.verdict == verdict for claim in here), said) for said, verdict in kinds]
+    told = ", ".join(f"{count} {said}" for count, said in counts if count)
+    apart = f"; its {len(numbers)} numbers are {numbers[0].note}" if numbers else ""
+    return f"Of {len(here)} orderings that the document states {told}{apart}."

@@ -86,7 +86,7 @@ def searchable(name: str) -> dict[str, Any]:
 
 
 def _fixed(name: str, data: str) -> dict[str, Any]:
-    """Settings that a sweep has other defaults for: what only costs time in it is off; and those of a job on its data."""
+    """Settings that a sweep has other defaults for: what only costs time in it is off; those of a job on its data."""
     x = experiment(name)
     options = {setting: x.Settings.option(setting).sweep for setting in kinds(x.Settings)}
     own = next((job for job in x.full if job.data == (data,)), x.job({}, False))

@@ -10,8 +10,9 @@ import pytest
 from gpunet.backend import why_no_gpu
 from gpunet.bench import devices
 from gpunet.errors import DivergedError, InputError
-from gpunet.experiments import registry, work
-from gpunet.experiments.schema import Metric, Result, Row
+from gpunet.experiments import experiment, experiments
+from gpunet.experiments.framework import Experiment
+from gpunet.experiments.result import Metric, Result, Row
 
 from .runner import run
 
@@ -21,12 +22,12 @@ ROW = {"experiment", "dataset", "seconds", "speed_up", "apart", "where", "failed
 @pytest.fixture
 def _small(monkeypatch):
     """The toy experiment on one data set with few steps."""
-    settings = {"limit": 30, "learning_rates": (0.8,)}
+    asked, settings = Experiment.asked, {"limit": 30, "learning_rates": (0.8,)}
 
-    def small(name, changes, *, quick, seeds):
-        return work.order(name, settings, dataset="xor-easy", quick=quick, seeds=seeds or 2)
+    def small(self, changes, *, quick, seeds):
+        return asked(self, settings, dataset="xor-easy", quick=quick, seeds=seeds or 2)
 
-    monkeypatch.setattr(devices, "order", small)
+    monkeypatch.setattr(Experiment, "asked", small)
 
 
 def bench(capsys, *arguments, code=0):
@@ -62,25 +63,27 @@ def test_as_a_table(capsys):
 
 @pytest.mark.usefixtures("_small")
 def test_an_experiment_that_fails_is_said_and_the_others_go_on(capsys, monkeypatch):
-    module = registry.experiment("toy").load()
-    run_toy, calls = module.run, []
+    x, calls = experiment("toy"), []
+    body = x.body
 
-    def failing(*args, **kwargs):
-        calls.append(kwargs["device"])
+    def failing(toy):
+        calls.append(toy.backend)
         if len(calls) == 2:
             raise DivergedError("the loss became\nNaN")
-        return run_toy(*args, **kwargs)
+        body(toy)
 
-    monkeypatch.setattr(module, "run", failing)
+    monkeypatch.setattr(x, "_body", failing)
     done = bench(capsys, "--experiment", "toy", code=1)
     assert r"toy on cpu failed: the loss became\nNaN" in done.out
     assert "failed" in done.out
 
 
-@pytest.mark.parametrize("name", registry.EXPERIMENTS)
-def test_every_experiment_can_be_ordered(name):
+@pytest.mark.parametrize("name", experiments())
+def test_every_experiment_can_be_asked_for(name):
     for quick in (True, False):
-        assert isinstance(work.order(name, {}, quick=quick).settings, registry.experiment(name).load().Settings)
+        asked = experiment(name).asked({}, quick=quick)
+        assert isinstance(asked.settings, experiment(name).Settings)
+        assert asked.names == experiment(name).job({}, quick).data
 
 
 def test_how_far_two_results_are_apart():

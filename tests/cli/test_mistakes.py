@@ -13,9 +13,9 @@ from gpunet.backend import why_no_gpu
 from gpunet.cli import execute
 from gpunet.cli.app import app
 from gpunet.errors import InputError
-from gpunet.experiments import registry
-from gpunet.experiments import svd_init as experiment
-from gpunet.experiments.work import Work
+from gpunet.experiments import experiment
+from gpunet.experiments.svd_init import body
+from gpunet.experiments.framework import Run
 
 from ..datasets.idx_writer import small_arrays, write_folder
 from ..experiments.made import arrays, read_result, write_npz
@@ -242,7 +242,7 @@ def test_a_folder_in_the_place_of_the_result(capsys, own, tmp_path):
 )
 def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fault, json):
     """What was computed lies where it was asked for, or where the line says; and nowhere else."""
-    out, compute, full = tmp_path / "runs" / "mine", Work.compute, filled(monkeypatch)
+    out, compute, full = tmp_path / "runs" / "mine", Run.compute, filled(monkeypatch)
 
     def disturbed(*args):
         result = compute(*args)
@@ -256,7 +256,7 @@ def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fau
 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(Work, "compute", disturbed)
+    monkeypatch.setattr(Run, "compute", disturbed)
     done = run(capsys, "run", "svd-init", "-d", own, "-o", out, *TINY, *json)
     kept = {
         "vanished": out, "a file now": tmp_path / "runs" / "mine-kept", "full": tmp_path / "temporary" / "mine-kept",
@@ -279,15 +279,15 @@ def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fau
 
 
 def test_two_runs_in_one_folder_at_once(capsys, own, tmp_path, monkeypatch):
-    compute = Work.compute
+    compute = Run.compute
 
     def meanwhile(*args):
-        monkeypatch.setattr(Work, "compute", compute)
+        monkeypatch.setattr(Run, "compute", compute)
         second = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY)
         second.one_line(2, "another `gpunet run` is writing to", "wait for it to end", "--out")
         return compute(*args)
 
-    monkeypatch.setattr(Work, "compute", meanwhile)
+    monkeypatch.setattr(Run, "compute", meanwhile)
     assert run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", *TINY).code == 0
 
 
@@ -305,7 +305,7 @@ def test_an_unforeseen_error_is_one_line_too_and_debug_shows_it_whole(capsys, ow
     def broken(*args):
         raise KeyError("a\nsurprise")
 
-    monkeypatch.setattr(experiment, "prepare", broken)
+    monkeypatch.setattr(body, "prepare", broken)
     done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out")
     (line,) = done.said()
     assert done.code == 1
@@ -320,7 +320,7 @@ def test_memory_and_interrupts(capsys, own, tmp_path, monkeypatch, error):
     def broken(*args):
         raise error
 
-    monkeypatch.setattr(experiment, "prepare", broken)
+    monkeypatch.setattr(body, "prepare", broken)
     code, word = (1, "out of memory") if isinstance(error, MemoryError) else (130, "interrupted")
     svd_init(capsys, tmp_path, own).one_line(code, word)
 
@@ -356,7 +356,7 @@ def test_an_unknown_experiment_names_those_there_are(capsys):
 
 def test_the_registry_names_those_there_are():
     with pytest.raises(InputError, match="unknown experiment 'nope': expected one of svd-init"):
-        registry.experiment("nope")
+        experiment("nope")
 
 
 @pytest.mark.filterwarnings("default")

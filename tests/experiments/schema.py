@@ -8,8 +8,8 @@ import statistics
 from datetime import datetime
 from typing import Any
 
-VERDICTS = ("reproduced", "exceeded", "not reproduced", "not tested")
-CLAIM_KEYS = {"id", "statement", "where", "claimed", "measured", "verdict", "note"}
+VERDICTS = ("reproduced", "exceeded", "not reproduced", "inconclusive", "not tested")
+CLAIM_KEYS = {"id", "statement", "where", "claimed", "measured", "verdict", "note", "here"}
 PROVENANCE = {
     "gpunet", "python", "numpy", "cupy", "blas", "cpu", "gpu", "git", "started", "seconds", "peak_memory_bytes",
 }  # fmt: skip
@@ -34,9 +34,12 @@ def rows(result: dict[str, Any]) -> dict[str, Any]:
 def check_document(result: dict[str, Any]) -> None:
     """What every experiment's result.json must be."""
     assert list(result) == [
-        "experiment", "dataset", "device", "settings", "seeds", "rows", "claims", "curves", "timings", "provenance",
+        "format", "experiment", "dataset", "device", "settings", "seeds", "rows", "notes", "curves", "timings",
+        "provenance",
     ]  # fmt: skip
+    assert result["format"] == 2
     for key, kind in (
+        ("notes", dict),
         ("experiment", str),
         ("dataset", str),
         ("device", str),
@@ -51,7 +54,9 @@ def check_document(result: dict[str, Any]) -> None:
         assert set(row) == {"name", "metrics"}
         for name, metric in row["metrics"].items():
             _check_metric(name, metric, seeds)
-    _check_claims(result["claims"])
+    for times in result["timings"].values():
+        assert times
+        assert all(values and all(type(v) is float and v >= 0 for v in values) for values in times.values())
     _check_provenance(result["provenance"])
 
 
@@ -69,7 +74,8 @@ def _check_metric(name: str, metric: dict[str, Any], seeds: int) -> None:
         assert all(0 <= v <= 1 for v in values)
 
 
-def _check_claims(claims: list[Any]) -> None:
+def check_claims(claims: list[Any]) -> None:
+    """What `gpunet reproduce` writes of verdicts, and `dataclasses.asdict` of `judge`."""
     assert len({claim["id"] for claim in claims}) == len(claims)
     for claim in claims:
         assert set(claim) == CLAIM_KEYS
@@ -78,6 +84,7 @@ def _check_claims(claims: list[Any]) -> None:
         assert type(claim["claimed"]) in (float, str)
         assert type(claim["measured"]) in (float, str, type(None))
         assert claim["measured"] is not None or claim["verdict"] == "not tested"
+        assert type(claim["here"]) is bool
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from gpunet.experiments.cifar_mlp import Settings
 from gpunet.experiments.cifar_mlp_claims import CLAIMS, FINAL, RATES, verdicts
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 
 
 def made(**changes) -> Result:

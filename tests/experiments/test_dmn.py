@@ -17,7 +17,7 @@ from gpunet.experiments.dmn_claims import CLAIMS
 from gpunet.experiments.dmn_dynamics import fluctuations
 from gpunet.experiments.dmn_nets import Course, Images, Training, body, train_convnet, train_dmn
 from gpunet.experiments.dmn_sweeps import SYMBOLS, VALUES
-from gpunet.experiments.schema import Metric, Result, Row
+from gpunet.experiments.result import Metric, Result, Row
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 

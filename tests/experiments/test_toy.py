@@ -11,7 +11,7 @@ import gpunet as gn
 from gpunet.datasets.convert import from_arrays
 from gpunet.errors import DataError, InputError
 from gpunet.experiments.claims import judge
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.toy import Settings, run
 from gpunet.experiments.toy_claims import CLAIMS, claims, steps_told, verdicts
 from gpunet.experiments.toy_nets import Nets, Variant, pose, variants

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gpunet.experiments.registry import EXPERIMENTS
+from gpunet.experiments import experiments
 
 from ..cli.runner import run
 
@@ -31,7 +31,7 @@ def _in_a_folder_of_its_own(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "gpu", [pytest.param("pretend", marks=pytest.mark.slow), pytest.param("real", marks=pytest.mark.gpu)], indirect=True
 )
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", experiments())
 def test_the_quick_run(gpu, capsys, tmp_path, experiment):
     if not gpu.real and experiment == "dmn":
         pytest.skip("its convolutions take minutes on the pretend GPU; tests/nn runs such nets there")

@@ -423,7 +423,7 @@ def in_sealed(rng: random.Random, content: bytes, others: Sequence[bytes]) -> by
 
 
 def made_result(experiment: str = "mine", seed: int = 0) -> bytes:
-    from gpunet.experiments.schema import ClaimResult, Metric, Result, Row
+    from gpunet.experiments.result import ClaimResult, Metric, Result, Row
 
     claim = ClaimResult("a", "it is so", "Table 1", 0.5, 0.25 + seed, "reproduced", "a note")
     result = Result(

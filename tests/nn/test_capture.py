@@ -16,7 +16,7 @@ import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.strict import StrictBackend
 from gpunet.experiments import cifar_mlp_data, cifar_mlp_nets, dmn_dynamics, dmn_nets, svd_dnn, svd_init
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_tasks import Variant
 from gpunet.experiments.svd_init_data import prepare
 from gpunet.graph import SWITCH

@@ -9,7 +9,7 @@ from typing import Any
 
 from gpunet.datasets import load
 from gpunet.experiments import registry
-from gpunet.experiments.schema import VERDICTS, ClaimResult, Metric, Result, Row
+from gpunet.experiments.result import VERDICTS, ClaimResult, Metric, Result, Row
 
 from ..experiments.made import dataset
 

@@ -15,7 +15,7 @@ import pytest
 
 from gpunet.errors import DataError
 from gpunet.experiments.registry import EXPERIMENTS
-from gpunet.experiments.schema import VERDICTS, Metric, Row
+from gpunet.experiments.result import VERDICTS, Metric, Row
 from gpunet.report import page
 from gpunet.report.documents import DOCUMENTS
 from gpunet.report.page.captions import CAPTIONS

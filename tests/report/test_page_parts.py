@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from gpunet.experiments.schema import Metric
+from gpunet.experiments.result import Metric
 from gpunet.report import drawing, page, style, svd_init_tables
 from gpunet.report.page.svg import DARK_INK, DARK_PAPER, PAPER, contrast, dark_colour, picture
 from gpunet.report.page.timings import collected, duration, timing_sheet

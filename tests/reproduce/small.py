@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpunet.experiments.schema import ClaimResult, Result
+from gpunet.experiments.result import ClaimResult, Result
 from gpunet.experiments.work import Done, Work
 from gpunet.progress import Progress
 from gpunet.reproduce import plan

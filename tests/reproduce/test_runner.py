@@ -11,7 +11,7 @@ import pytest
 
 from gpunet import datasets
 from gpunet.errors import DivergedError, FetchError, InputError, OutputError
-from gpunet.experiments.schema import Result
+from gpunet.experiments.result import Result
 from gpunet.experiments.work import Work
 from gpunet.files import alone
 from gpunet.reproduce import runner

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gpunet.experiments import registry
+from gpunet.experiments import experiments
 from gpunet.report import sweep_figures
 
 from ..cli.runner import files, run
@@ -61,21 +61,21 @@ def test_a_training_run(capsys, tmp_path, own, monkeypatch):
     )  # fmt: skip
     trials = [f"trial {number}" for number in range(6)]
     assert [row["name"] for row in result["rows"]] == [*trials, "importance"]
-    settings = result["settings"]
+    settings, notes = result["settings"], result["notes"]
     assert settings["judged_by"].startswith("12 of the 60 training samples of own, held out")
-    assert settings["stage"] == dict.fromkeys(trials[:3], 1) | dict.fromkeys(trials[3:], 2)
-    assert set(settings["state"].values()) == {"complete"}
+    assert notes["stage"] == dict.fromkeys(trials[:3], 1) | dict.fromkeys(trials[3:], 2)
+    assert set(notes["state"].values()) == {"complete"}
     assert (settings["space"], settings["direction"]) == (
         ["learning_rate=log:0.001..0.1", "hidden=int:2..16", "l2=0"], "maximize",
     )  # fmt: skip
     assert settings["storage"] == f"sqlite:///{folder}/sweep.db"
-    assert set(result["timings"]["seconds"]) == set(trials)
+    assert set(result["timings"]) == set(trials)
     assert result["curves"]["trial 0"]["step"] == [0, 1, 2]
     values = {row["name"]: row["metrics"]["value"]["mean"] for row in result["rows"][:6]}
-    assert values[settings["best"]] == max(values.values())
+    assert values[notes["best"]] == max(values.values())
     for words in (
         "sweep-train on own: the best 6 of 6 completed trials\n", "Share of the variation explained (fANOVA)\n",
-        "validation_accuracy", f"Best: {settings['best']}, learning_rate=", "the test set is not used.\n",
+        "validation_accuracy", f"Best: {notes['best']}, learning_rate=", "the test set is not used.\n",
         "Written: runs/sweep-train-own/result.json, history.png, slices.png, importance.png, curves.png (",
     ):  # fmt: skip
         assert words in done.out, words
@@ -123,7 +123,7 @@ def test_a_function_of_ones_own(capsys, tmp_path, monkeypatch):
     result = parse((folder / "result.json").read_text())
     given = result["settings"]["given"]
     assert given == {"scale": -1.5, "name": "abc"}
-    failed = [name for name, state in result["settings"]["state"].items() if state == "failed"]
+    failed = [name for name, state in result["notes"]["state"].items() if state == "failed"]
     assert len(failed) == 4
     assert f"4 failed, first {failed[0]}: RuntimeError: too low [bold]" in done.out
     assert "the best 4 of 4 completed trials, 4 failed" in done.out
@@ -248,7 +248,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 def test_help_teaches(capsys):
     listed = run(capsys, "sweep", "--help").out
-    for name in (*registry.EXPERIMENTS, "train", "function", "join"):
+    for name in (*experiments(), "train", "function", "join"):
         assert f" {name} " in listed
     for command in ("svd-init", "train"):
         told = " ".join(run(capsys, "sweep", command, "--help").out.replace("│", " ").split())

@@ -42,16 +42,16 @@ def test_a_sweep_with_everything(tmp_path):
     assert names == [*(f"trial {n}" for n in range(75)), "importance"]
     for row, held in zip(table, result["rows"], strict=False):
         assert held["metrics"].get("value", {}).get("mean") == row["value"]
-        assert result["settings"]["parameters"][held["name"]] == row["parameters"]
-        assert result["timings"]["seconds"][held["name"]] == row["seconds"]
-    assert result["settings"]["best"] == f"trial {table.best['number']}"
-    assert result["settings"]["error"] == {f"trial {n}": error for n, error in table.errors.items()}
+        assert result["notes"]["parameters"][held["name"]] == row["parameters"]
+        assert result["timings"][held["name"]]["trial"] == [row["seconds"]]
+    assert result["notes"]["best"] == f"trial {table.best['number']}"
+    assert result["notes"]["error"] == {f"trial {n}": error for n, error in table.errors.items()}
     assert "ValueError: x is too small" in table.errors.values()
     assert result["curves"]["trial 0"] == {
         "step": list(table.curves[0]),
         "cost": list(table.curves[0].values()),
     }
-    assert [len(box) for box in result["settings"]["boxes"]] == [4, 4, 4]
+    assert [len(box) for box in result["notes"]["boxes"]] == [4, 4, 4]
     shares = result["rows"][-1]["metrics"]
     assert sum(share["mean"] for share in shares.values()) == pytest.approx(1)
     order = sorted(shares, key=lambda name: -shares[name]["mean"])
@@ -81,7 +81,7 @@ def test_curves_that_are_not_numbers(tmp_path):
     table = of(SCRIPTED, "n=0,1,2,3,4,5", settings={"script": script}, stages=1)
     result, figures, text = reported(table, tmp_path)
     assert figures == ["history.png", "slices.png", "curves.png"]
-    assert sorted(result["settings"]["state"].values()) == ["complete"] * 2 + ["failed"] + ["pruned"] * 3
+    assert sorted(result["notes"]["state"].values()) == ["complete"] * 2 + ["failed"] + ["pruned"] * 3
     nan = next(row["number"] for row in table if row["parameters"]["n"] == 0)
     assert result["curves"][f"trial {nan}"]["cost"] == [None, None]
     assert "the best 2 of 2 completed trials, 3 pruned, 1 failed" in text
@@ -90,7 +90,7 @@ def test_curves_that_are_not_numbers(tmp_path):
 def test_nothing_completed(tmp_path):
     table = of(SCRIPTED, "n=0", settings={"script": {"0": "raises"}}, stages=1)
     result, figures, text = reported(table, tmp_path)
-    assert (figures, result["settings"]["best"]) == ([], None)
+    assert (figures, result["notes"]["best"]) == ([], None)
     assert text.strip() == "sweep-test on scripted: no trial completed, 6 failed"
     assert sweep_tables.best_line(as_result(table, "x", Stopwatch(), None)) == "No trial completed."
 
@@ -99,7 +99,7 @@ def test_minimize(tmp_path):
     table = of(PLAIN, "x=0..1", "y=0..1", direction="minimize")
     result, _, text = reported(table, tmp_path)
     least = min(row["value"] for row in table)
-    best = result["settings"]["best"]
+    best = result["notes"]["best"]
     (value,) = (row["metrics"]["value"]["mean"] for row in result["rows"] if row["name"] == best)
     assert value == least
     assert text.index(f"{best} ") < min(

@@ -9,11 +9,11 @@ import pytest
 
 from gpunet.datasets import load
 from gpunet.errors import DataError, InputError
-from gpunet.experiments import registry
+from gpunet.experiments import experiments
 from gpunet.sweep import UnusableError, experiment, parse_parameter, search, training
 from gpunet.sweep.holdout import fingerprint, split
 
-from ..experiments.made import arrays, write_npz
+from ..experiments.made import arrays, compute, write_npz
 
 
 def space(*texts):
@@ -99,10 +99,9 @@ def test_an_experiments_settings(own):
         assert row["state"] == "complete"
         assert row["value"] == pytest.approx(np.mean(list(row["metrics"].values())))
     # The same by hand: the experiment on what is left, its "test set" what was held out.
-    module = registry.experiment("svd-init").load()
     first = table[0]
     data, seed = split(own, 0.25, 0)[0], table.spec.trial_seed(0)
-    result = module.run(data, module.Settings(**first["parameters"]), [seed], device="numpy")
+    result = compute("svd-init", data, [seed], **first["parameters"])
     assert first["metrics"]["orth-each validation_accuracy"] == result.mean("orth-each", "test_accuracy")
 
 
@@ -166,7 +165,7 @@ def test_kinds_of_settings(own):
     assert settings_for("svd-dnn", "phi=0..1", dataset=own)["fixed"] == {"speed": False, "task": "mnist"}
 
 
-@pytest.mark.parametrize("name", sorted(registry.EXPERIMENTS))
+@pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_experiment_has_something_to_search(name):
     assert experiment.searchable(name)
 

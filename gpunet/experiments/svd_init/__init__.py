@@ -39,8 +39,10 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class Settings(framework.Settings):
-    """None: of hidden as many units as the data can give, at most the document's 100; of epochs the document's 5, or
-    on smaller data more, towards its 3,000 steps.
+    """Of a run.
+
+    None: of hidden as many units as the data can give, at most the document's 100; of epochs the document's 5, or on
+    smaller data more, towards its 3,000 steps.
     """
 
     hidden: int | None = option(None, "Hidden units.", usual="100, or what the data can give")

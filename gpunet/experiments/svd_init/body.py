@@ -3,7 +3,7 @@
 784-100-10, sigmoid twice, binary cross-entropy summed over the outputs. The dependency between W¹ and the data is
 measured while training (Figure 2, equation 7), and E‖x¹‖² by the linearised sigmoid beside the measured one.
 
-`benchmarks/svd_init_settings.py` looks at the settings that the document leaves open, on a validation split.
+`chosen.py` looks at the settings that the document leaves open, on a validation split.
 """
 
 from __future__ import annotations

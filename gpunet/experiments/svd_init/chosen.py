@@ -1,6 +1,6 @@
 """Which unstated settings of document 000 land on its Table 1? Looked at on a validation split, never on the test set.
 
-    python benchmarks/svd_init_settings.py [--json FILE]
+    python -m gpunet.experiments.svd_init.chosen [--json FILE]
 
 The last 10,000 of a seeded shuffle of the training images are held out; each setting trains all five kinds once on
 the others. Settings are ranked by the mean distance of their training loss from the document's. Their validation
@@ -15,14 +15,17 @@ import json
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
-from gpunet.experiments.svd_init import Settings, train_once
-from gpunet.experiments.svd_init_claims import TABLE_1
-from gpunet.experiments.svd_init_data import prepare
+from gpunet.experiments.svd_init import Settings
+from gpunet.experiments.svd_init.body import train_once
+from gpunet.experiments.svd_init.claims import TABLE_1
+from gpunet.experiments.svd_init.data import prepare
+from gpunet.files import write_atomically
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 
@@ -30,6 +33,7 @@ RATES, BATCHES, DEPENDENCIES = (0.3, 0.6, 1.0), (50, 100, 200), (0.02, 0.05, 0.1
 
 
 def main() -> None:
+    """Train, rank, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -50,7 +54,7 @@ def main() -> None:
         runs = {kind: train_once(problem, settings, kind, 0, backend, Progress()).metrics for kind in TABLE_1}
         accuracy = np.array([runs[kind]["test_accuracy"] - TABLE_1[kind][2] for kind in TABLE_1])
         loss = np.array([runs[kind]["train_loss"] - TABLE_1[kind][0] for kind in TABLE_1])
-        row = {
+        row: dict[str, Any] = {
             "learning_rate": rate,
             "batch_size": batch,
             "dependency": dependency,
@@ -63,7 +67,7 @@ def main() -> None:
     rows.sort(key=lambda row: row["loss_distance"])
     print("closest to the document:", rows[0])
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        write_atomically(options.json, json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
