@@ -80,7 +80,7 @@ RANKS = [
     {"svd_weights", "ridge", "stacked", "stacked_block", "stacked_book", "stacked_cuda", "layers", "losses",
      "parameters", "migration", "optim"},
     {"model", "callbacks", "plan", "schedules"},
-    {"serialize", "evaluator", "identity", "graph", "checkpoint", "stopping", "train", "factorise", "payoff", "extract",
+    {"serialize", "evaluator", "identity", "graph", "checkpoint", "stopping", "train", "factorise", "payoff",
      "gradcheck"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce"},
