@@ -8,8 +8,6 @@ import statistics
 from datetime import datetime
 from typing import Any
 
-VERDICTS = ("reproduced", "exceeded", "not reproduced", "not tested")
-CLAIM_KEYS = {"id", "statement", "where", "claimed", "measured", "verdict", "note"}
 PROVENANCE = {
     "gpunet", "python", "numpy", "cupy", "blas", "cpu", "gpu", "git", "started", "seconds", "peak_memory_bytes",
 }  # fmt: skip
@@ -34,14 +32,17 @@ def rows(result: dict[str, Any]) -> dict[str, Any]:
 def check_document(result: dict[str, Any]) -> None:
     """What every experiment's result.json must be."""
     assert list(result) == [
-        "experiment", "dataset", "device", "settings", "seeds", "rows", "claims", "curves", "timings", "provenance",
+        "format", "experiment", "dataset", "device", "settings", "seeds", "rows", "notes", "curves", "timings",
+        "provenance",
     ]  # fmt: skip
+    assert result["format"] == 2
     for key, kind in (
         ("experiment", str),
         ("dataset", str),
         ("device", str),
         ("settings", dict),
         ("seeds", list),
+        ("notes", dict),
     ):
         assert type(result[key]) is kind, key
     seeds = len(result["seeds"])
@@ -51,7 +52,10 @@ def check_document(result: dict[str, Any]) -> None:
         assert set(row) == {"name", "metrics"}
         for name, metric in row["metrics"].items():
             _check_metric(name, metric, seeds)
-    _check_claims(result["claims"])
+    for times in result["timings"].values():
+        for seconds in times.values():
+            assert len(seconds) == seeds
+            assert all(type(v) is float and v >= 0 for v in seconds)
     _check_provenance(result["provenance"])
 
 
@@ -67,17 +71,6 @@ def _check_metric(name: str, metric: dict[str, Any], seeds: int) -> None:
         assert math.isclose(metric["std"], statistics.stdev(values), rel_tol=1e-9, abs_tol=1e-12)
     if "accuracy" in name:
         assert all(0 <= v <= 1 for v in values)
-
-
-def _check_claims(claims: list[Any]) -> None:
-    assert len({claim["id"] for claim in claims}) == len(claims)
-    for claim in claims:
-        assert set(claim) == CLAIM_KEYS
-        assert claim["verdict"] in VERDICTS
-        assert all(type(claim[key]) is str and claim[key] for key in ("id", "statement", "where", "note"))
-        assert type(claim["claimed"]) in (float, str)
-        assert type(claim["measured"]) in (float, str, type(None))
-        assert claim["measured"] is not None or claim["verdict"] == "not tested"
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:
