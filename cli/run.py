@@ -68,9 +68,9 @@ def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
     default = None if several or known.usual or known.read else getattr(x.Settings, name)
     words = get_args(kind) if get_origin(kind) is Literal else ()
     shown: Any = {"show_default": known.usual or False} if default is None else {}
-    least = 1 if kind is int and known.least is None else known.least
-    plainly = not several and not known.read and kind in (int, float)
-    bounds: dict[str, Any] = {"min": kind(least)} if plainly and least is not None else {}
+    # What is no fraction is Typer's to refuse; the bounds of others are told with what was given, by `Settings`.
+    whole = kind is int and not several and not known.read
+    bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else kind
     hint: Any = list[plain] if several or known.read else plain  # type: ignore[valid-type]
     flag = f"--{name.replace('_', '-')}"

@@ -94,7 +94,7 @@ def claim_values(claim: ClaimResult) -> tuple[str, str]:
 
 
 def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
-    """What was found, in a line: verdicts on the document; on other data its first ordering, and how the others fare."""
+    """What was found, in a line: verdicts on the document; on other data the first ordering, and how all fare."""
     here = [claim for claim in claims if claim.here]
     if not here:
         line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)

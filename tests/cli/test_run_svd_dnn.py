@@ -19,8 +19,8 @@ def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     assert (done.code, done.said()) == (0, [])
     made = check_folder(tmp_path / "runs" / "svd-dnn-mnist-digits", ["cost.png"])
     assert (made["dataset"], made["seeds"], made["settings"]["batch_size"]) == ("digits", [0], 48)
-    assert "On digits, of 14 orderings that the document states " in done.out
-    assert "19 of the document's numbers are not applicable" in done.out
+    assert "Of 14 orderings that the document states " in done.out
+    assert "its 19 numbers are not applicable: the document speaks of mnist" in done.out
     assert "mnist on digits: 1 epochs, 1 seed" in done.out
     assert "What the cut does" in done.out
     assert "of document 001" not in done.out
@@ -58,7 +58,7 @@ def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path):
     assert done.code == 0
     made = check_folder(tmp_path / "out", ["cost.png"])
     assert made["dataset"] == "own-mnist"
-    assert "19 of the document's numbers are not applicable" in done.out
+    assert "its 19 numbers are not applicable: the document speaks of mnist" in done.out
 
 
 @pytest.mark.parametrize(
