@@ -15,7 +15,9 @@ import pytest
 import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.strict import StrictBackend
-from gpunet.experiments import cifar_mlp_data, cifar_mlp_nets, dmn_dynamics, dmn_nets, svd_dnn, svd_init
+from gpunet.experiments import dmn_dynamics, dmn_nets, svd_dnn, svd_init
+from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
+from gpunet.experiments.cifar_mlp import nets as cifar_mlp_nets
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn_tasks import Variant
 from gpunet.experiments.svd_init_data import prepare

@@ -1,21 +1,23 @@
 """The two searches of cifar-mlp, both judged by the validation set alone, and the function that they try.
 
 `evaluate` can be searched from the command line, too: `gpunet sweep function
-gpunet.experiments.cifar_mlp_search:evaluate …`, with any field of `Recipe` as setting or parameter, `dataset` (a name
+gpunet.experiments.cifar_mlp.search:evaluate …`, with any field of `Recipe` as setting or parameter, `dataset` (a name
 or path; CIFAR-10 is split by batches) and `device` as settings.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from gpunet.backend import Backend, get_backend
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError, InputError
-from gpunet.experiments.cifar_mlp_data import Problem, Split
-from gpunet.experiments.cifar_mlp_nets import Recipe
+from gpunet.experiments.cifar_mlp.data import Problem, Split
+from gpunet.experiments.cifar_mlp.nets import Recipe
+from gpunet.experiments.framework import Run
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 from gpunet.train import Trainer
@@ -27,38 +29,7 @@ LEAST_DECAY = 0.7  # after a tenth of the epochs: of ten, after each
 RATE_PLACE = 11  # in the stream of DATA
 FUNCTION = f"{__name__}:evaluate"
 
-_posed: dict[str, tuple[Problem, Backend]] = {}  # by what settings call it: loaded once a process
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of a search; value: validation accuracy, None where the sweep gave it up."""
-
-    stage: int
-    parameters: dict[str, Any]
-    value: float | None
-
-
-@dataclass(frozen=True)
-class Search:
-    """All trials of a search, and between which parameters each stage looked."""
-
-    trials: list[Trial]
-    spaces: list[list[str]]
-
-    @property
-    def best(self) -> Trial:
-        """The best trial."""
-        return max((t for t in self.trials if t.value is not None), key=lambda t: t.value or 0.0)
-
-    def curves(self) -> dict[str, list[Any]]:
-        """By name, as a result holds them."""
-        names = self.trials[0].parameters
-        return {
-            "stage": [t.stage for t in self.trials],
-            "validation_accuracy": [float("nan") if t.value is None else t.value for t in self.trials],
-            **{name: [t.parameters[name] for t in self.trials] for name in names},
-        }
+_prepared: dict[str, tuple[Problem, Backend]] = {}  # by what settings call it: loaded once a process
 
 
 class Reporting(Callback):
@@ -74,14 +45,14 @@ class Reporting(Callback):
 
 def before_sweep(settings: dict[str, Any]) -> None:
     """Load the data once, so that what is missing is said once."""
-    _pose(settings)
+    _prepare(settings)
 
 
 def evaluate(
     parameters: dict[str, Any], settings: dict[str, Any], report: Callable[[int, float], bool]
 ) -> dict[str, float]:
     """Train one net; value: its validation accuracy, chance where it diverged."""
-    problem, backend = _pose(settings)
+    problem, backend = _prepare(settings)
     names = {field.name for field in fields(Recipe)}
     unknown = set(parameters) - names
     if unknown:
@@ -100,20 +71,17 @@ def evaluate(
     return {"value": trainer.evaluate(problem.validation)["accuracy"], "diverged": 0.0}
 
 
-def the_documents(
-    problem: Problem, backend: Backend, base: dict[str, Any], trials: int, seed: int, bar: Progress
-) -> Search:
+def the_documents(run: Run, problem: Problem, base: Recipe) -> dict[str, Any]:
     """5 learning rates drawn from [0.02, 0.03], λ log-uniform in [1e-6, 1e-1]; then the same finer, around the best."""
-    low, high = RATE_RANGE
-    drawn = sorted(stream(seed, DATA, RATE_PLACE).uniform(low, high, RATES))
+    drawn = sorted(stream(run.seeds[0], DATA, RATE_PLACE).uniform(*RATE_RANGE, RATES))
     space = [f"learning_rate={','.join(f'{rate:.6f}' for rate in drawn)}", f"l2=log:{L2_RANGE[0]}..{L2_RANGE[1]}"]
-    return _search("search", space, problem, backend, base, trials, seed, bar)
+    return _search(run, problem, "search", space, base, run.settings.trials)
 
 
-def wide(problem: Problem, backend: Backend, base: dict[str, Any], trials: int, seed: int, bar: Progress) -> Search:
-    """Ours: learning rate, λ, decay and batch size for He's initial weights."""
-    space = [*WIDE, f"decay={LEAST_DECAY ** (10 / base['epochs']):.4f}..1"]
-    return _search("wide search", space, problem, backend, base | {"init": "he"}, trials, seed, bar)
+def wide(run: Run, problem: Problem, base: Recipe) -> dict[str, Any]:
+    """Ours: learning rate, λ, decay and batch size."""
+    space = [*WIDE, f"decay={LEAST_DECAY ** (10 / base.epochs):.4f}..1"]
+    return _search(run, problem, "wide search", space, base, run.settings.wide_trials)
 
 
 class _Named(Progress):
@@ -129,33 +97,36 @@ class _Named(Progress):
         self.bar.advance(parts, note)
 
 
-def _search(
-    name: str, space: list[str], problem: Problem, backend: Backend, base: dict[str, Any], trials: int, seed: int,
-    bar: Progress,
-) -> Search:  # fmt: skip
+def _search(run: Run, problem: Problem, name: str, space: list[str], base: Recipe, trials: int) -> dict[str, Any]:
+    """The best parameters; all trials become curves, NaN where the sweep gave one up, and where it looked a note."""
     from gpunet.sweep import parse_parameter, search
 
     key = "the run's own"
-    _posed[key] = problem, backend
+    _prepared[key] = problem, run.backend
+    settings = {name: value for name, value in asdict(base).items() if value is not None}
     try:
         table = search(
-            FUNCTION, base | {"problem": key}, [parse_parameter(text) for text in space], trials=trials, stages=2,
-            seed=seed, progress=_Named(name, bar), keep_going=False,
+            FUNCTION, settings | {"problem": key}, [parse_parameter(text) for text in space], trials=trials, stages=2,
+            seed=run.seeds[0], progress=_Named(name, run.bar), keep_going=False,
         )  # fmt: skip
     finally:
-        del _posed[key]
-    found = [Trial(row["stage"], row["parameters"], row["value"]) for row in table]
-    return Search(found, [[parameter.text for parameter in box] for box in table.spaces])
+        del _prepared[key]
+    best: dict[str, Any] = table.best["parameters"]
+    run.result.curves[name] = {
+        "stage": [row["stage"] for row in table],
+        "validation_accuracy": [math.nan if row["value"] is None else row["value"] for row in table],
+        **{parameter: [row["parameters"][parameter] for row in table] for parameter in best},
+    }
+    spaces = [[parameter.text for parameter in box] for box in table.spaces]
+    run.note(**{name.replace(" ", "_"): {"best": best, "spaces": spaces}})
+    return best
 
 
-def _pose(settings: dict[str, Any]) -> tuple[Problem, Backend]:
+def _prepare(settings: dict[str, Any]) -> tuple[Problem, Backend]:
     """The data of a sweep on its device."""
     name, device = settings.get("dataset", "cifar10"), settings.get("device", "auto")
     key = settings.get("problem") or f"{name} on {device}"
-    if key not in _posed:
-        from gpunet.datasets import load
-
-        split = Split.batches() if name == "cifar10" else Split.of(load(name))
+    if key not in _prepared:
         backend = get_backend(device)
-        _posed[key] = Problem.of(split, backend), backend
-    return _posed[key]
+        _prepared[key] = Problem.of(Split.load(name), backend), backend
+    return _prepared[key]

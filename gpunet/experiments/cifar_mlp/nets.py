@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,8 @@ import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
-from gpunet.experiments.cifar_mlp_data import Problem
-from gpunet.experiments.result import Result
+from gpunet.experiments.cifar_mlp.data import Problem
+from gpunet.experiments.framework import Measured
 from gpunet.init import normal
 from gpunet.progress import Progress
 from gpunet.train import Trainer
@@ -139,23 +139,21 @@ def train(problem: Problem, recipe: Recipe, seed: int, backend: Backend, bar: Pr
     return Outcome(course.curves, metrics, diverged, sum(trainer.history["seconds"]))
 
 
-def enter(result: Result, name: str, recipe: Recipe, outcomes: list[Outcome], classes: int, early: int = 0) -> None:
-    """A row over seeds with its curves, which are filled up with NaN, and what was trained.
+def measured(outcomes: list[Outcome], recipe: Recipe, chance: float, early: int) -> list[Measured]:
+    """What every seed gave; curves are filled up with NaN.
 
     Of diverged nets the accuracies are chance; costs are there if no seed diverged. early: an epoch whose test accuracy
-    is kept, too.
+    is kept, too; 0 for none.
     """
-    chance, finite = 1 / classes, all(outcome.diverged is None for outcome in outcomes)
+    found, finite = [], all(outcome.diverged is None for outcome in outcomes)
     for outcome in outcomes:
         metrics = {metric: outcome.metrics.get(metric, chance) for metric in ("test_accuracy", "validation_accuracy")}
         if early:
             metrics["test_accuracy_early"] = outcome.test_accuracy(early, chance)
         if finite:
             metrics |= {metric: outcome.metrics[metric] for metric in ("train_cost", "validation_cost")}
-        metrics |= {"diverged": float(outcome.diverged is not None), "epochs": float(len(outcome.curves[CURVES[0]]))}
-        result.row(name).add(**metrics)
-    result.curves[name] = {
-        key: [o.curves[key] + [math.nan] * (recipe.epochs - len(o.curves[key])) for o in outcomes] for key in CURVES
-    }
-    result.timings.setdefault("seconds_per_run", {})[name] = [outcome.seconds for outcome in outcomes]
-    result.settings.setdefault("recipes", {})[name] = asdict(recipe)
+        done = len(outcome.curves[CURVES[0]])
+        metrics |= {"diverged": float(outcome.diverged is not None), "epochs": float(done)}
+        curves = {name: curve + [math.nan] * (recipe.epochs - done) for name, curve in outcome.curves.items()}
+        found.append(Measured(metrics, curves, {"run": outcome.seconds}))
+    return found
