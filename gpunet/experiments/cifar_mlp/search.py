@@ -14,7 +14,7 @@ from typing import Any
 
 from gpunet.backend import Backend, get_backend
 from gpunet.callbacks import Callback
-from gpunet.errors import DivergedError, InputError
+from gpunet.errors import InputError
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
 from gpunet.experiments.framework import Run
@@ -58,15 +58,9 @@ def evaluate(
     if unknown:
         raise InputError(f"unknown parameter {', '.join(sorted(unknown))}: expected some of {', '.join(sorted(names))}")
     recipe = Recipe(**{name: value for name, value in settings.items() if name in names} | parameters)
-    trainer = recipe.trainer(problem.classes, int(settings.get("trial_seed", 0)), backend)
     validation = problem.validation if recipe.patience is not None else None
-    callbacks = [*recipe.callbacks(problem.train.batches(recipe.batch_size)), Reporting(report)]
-    try:
-        trainer.fit(
-            problem.train, epochs=recipe.epochs, batch_size=recipe.batch_size, validation_data=validation,
-            shuffle=recipe.shuffle, callbacks=callbacks,
-        )  # fmt: skip
-    except DivergedError:
+    trainer, diverged = recipe.fit(problem, int(settings.get("trial_seed", 0)), backend, Reporting(report), validation)
+    if diverged:
         return {"value": 1 / problem.classes, "diverged": 1.0}
     return {"value": trainer.evaluate(problem.validation)["accuracy"], "diverged": 0.0}
 
