@@ -1,0 +1,150 @@
+"""A net of cifar-mlp beside PyTorch.
+
+    python -m gpunet.experiments.cifar_mlp.beside_torch [--rounds N] [--epochs N] [--threads N] [--json FILE]
+
+3072-50-10, ReLU and softmax, momentum SGD with L2, batches of 64 of 10,000 images of CIFAR-10 (where it is at hand,
+else noisy pictures of ten kinds). Everyone trains on the same float32 images, resident and centred, from the same
+weights in the same order of samples; epochs are timed in turn in one process, and the losses reached are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from gpunet.backend import get_backend, why_no_numba
+from gpunet.bench.record import json_option, write_section
+from gpunet.errors import DataError
+from gpunet.experiments.cifar_mlp.data import Problem, Split
+from gpunet.experiments.cifar_mlp.nets import Recipe
+from gpunet.timing import interleave
+
+Contestant = tuple[Callable[[], None], Callable[[], float]]  # run some epochs; the training loss as it stands
+FINAL = Recipe()
+RUN = 10  # epochs of a run as the experiment's
+ROW = "cifar-mlp, ten epochs of 10,000 images"
+
+
+def split() -> Split:
+    """The document's, or made data of the same size."""
+    try:
+        return Split.batches()
+    except DataError:
+        rng = np.random.default_rng(0)
+        kinds = rng.integers(0, 64, (10, 3072), dtype=np.uint8)
+        labels = np.arange(10_000) % 10
+        x = kinds[labels] + rng.integers(0, 192, (len(labels), 3072), dtype=np.uint8)
+        few = x[:100], labels[:100]
+        return Split("made", (x, labels), few, few, 10)
+
+
+def ours(problem: Problem, device: str, epochs: int) -> Contestant:
+    """`Trainer.fit`, as the experiment calls it, without its callbacks."""
+    trainer = FINAL.trainer(problem.classes, 0, get_backend(device))
+
+    def run() -> None:
+        trainer.fit(problem.train, epochs=epochs, batch_size=FINAL.batch_size)
+
+    return run, lambda: trainer.evaluate(problem.train)["loss"]
+
+
+def torch_eager(problem: Problem, epochs: int, fused: bool) -> Contestant:
+    """The same in PyTorch: λ‖W‖² is a weight decay of 2λ on the weights alone."""
+    import torch
+
+    from gpunet.rng import BATCHES, stream
+
+    drawn = FINAL.trainer(problem.classes, 0, get_backend("numpy"))
+    drawn.prepare(problem.train.shape)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(3072, FINAL.hidden), torch.nn.ReLU(), torch.nn.Linear(FINAL.hidden, 10)
+    )
+    with torch.no_grad():
+        for parameter, value in zip(network.parameters(), drawn.model.parameters.values(), strict=True):
+            parameter.copy_(torch.tensor(value))
+    groups: Any = [
+        {"params": [p for p in network.parameters() if p.ndim == 2], "weight_decay": 2 * FINAL.l2},
+        {"params": [p for p in network.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.SGD(groups, FINAL.learning_rate, momentum=FINAL.momentum, fused=fused)
+    x, y = torch.tensor(problem.train.x), torch.tensor(problem.train.labels)
+    entropy, done = torch.nn.functional.cross_entropy, [0]
+
+    def run() -> None:
+        for _ in range(epochs):
+            order = torch.tensor(stream(0, BATCHES, done[0]).permutation(len(x)))
+            done[0] += 1
+            for start in range(0, len(x), FINAL.batch_size):
+                rows = order[start : start + FINAL.batch_size]
+                optimiser.zero_grad(set_to_none=True)
+                loss: Any = entropy(network(x[rows]), y[rows])
+                loss.backward()
+                optimiser.step()
+
+    def final_loss() -> float:
+        with torch.no_grad():
+            return float(entropy(network(x), y))
+
+    return run, final_loss
+
+
+def main() -> None:
+    """Read the options, and see to it that everyone has as many threads."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=1, help="timed at a time")
+    parser.add_argument("--threads", type=int, default=2, help="for everyone's matrix products")
+    json_option(parser)
+    options = parser.parse_args()
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(options.threads)
+    with threadpool_limits(options.threads):
+        compare(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Time everyone in turn, print, and write the section that README's table of nets has a row of."""
+    problem = Problem.of(split(), get_backend("numpy"))
+    entries = {"numpy": ours(problem, "numpy", options.epochs)}
+    if why_no_numba() is None:
+        entries["numba"] = ours(problem, "cpu", options.epochs)
+    if importlib.util.find_spec("torch"):
+        entries["torch"] = torch_eager(problem, options.epochs, fused=False)
+        entries["torch fused"] = torch_eager(problem, options.epochs, fused=True)
+    times = interleave({name: run for name, (run, _) in entries.items()}, options.rounds)
+    best = min((name for name in entries if name.startswith("torch")), key=times.median, default=None)
+    results = {}
+    for name, (_, loss) in entries.items():
+        results[name] = {
+            "seconds_per_run": RUN * times.median(name) / options.epochs,
+            "over_best_torch": times.ratio(name, best) if best else None,
+            "over_best_torch_quartiles": times.spread(name, best) if best else None,
+            "loss": loss(),
+        }
+        ratio = results[name]["over_best_torch"]
+        print(
+            f"{name:12} {results[name]['seconds_per_run']:6.2f} s for {RUN} epochs of {len(problem.train)} images  "
+            + (f"{ratio:6.3f}× the better torch" if ratio else "no torch here")
+            + f"  loss {results[name]['loss']:.5f} after {options.epochs * (options.rounds + 1)} epochs",
+            flush=True,
+        )
+    if options.json:
+        timed = {
+            "row": ROW,
+            "data": problem.name,
+            "rounds": options.rounds,
+            "epochs": options.epochs,
+            "threads": options.threads,
+        }
+        write_section(options.json, "cifar-mlp", timed | {"contestants": results})
+
+
+if __name__ == "__main__":
+    main()
