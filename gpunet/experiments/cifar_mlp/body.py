@@ -22,7 +22,6 @@ from typing import Any
 import gpunet as gn
 from gpunet.experiments.cifar_mlp import EPOCHS, Part, Settings, x
 from gpunet.experiments.cifar_mlp import search as searches
-from gpunet.experiments.cifar_mlp.claims import GRADIENTS
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe, measured, train
 from gpunet.experiments.framework import Run
@@ -32,6 +31,7 @@ EARLY = 0.3  # of the epochs
 DECAY = 0.9  # after a tenth of the epochs: of ten, after each
 # For all batches, chosen by validation; twice the epochs, with FULL_DECAY after a twentieth of them.
 FULL, FULL_DECAY = {"learning_rate": 0.025, "l2": 8e-4, "batch_size": 100, "init": "he"}, 0.85
+NAMES = {"0.weight": "W1", "0.bias": "b1", "2.weight": "W2", "2.bias": "b2"}  # the document's, of parameters
 CHECKED = 200  # samples and dimensions of the gradient check
 
 
@@ -89,7 +89,7 @@ def gradient(run: Run, problem: Problem) -> None:
         model = recipe(run).model(problem.classes)
         found = gn.gradient_check(model, "softmax_cross_entropy", data, labels, seed=seed)
         for name, check in found.parameters.items():
-            run.result.row(f"gradient-check {GRADIENTS[name][0]}").add(
+            run.result.row(f"gradient-check {NAMES[name]}").add(
                 relative_error=check.relative_error, elementwise_error=check.elementwise_error,
                 corners=check.corners, largest_gradient=check.largest,
             )  # fmt: skip

@@ -30,7 +30,7 @@ def gradients(result: Result) -> Table:
     """The document's relative errors beside ours; the largest over seeds."""
     metrics = "elementwise_error", "relative_error", "corners"
     rows, stated = [], ["document"] if result.dataset == DATA else []
-    for short, claimed in GRADIENTS.values():
+    for short, claimed in GRADIENTS.items():
         largest = [max(result.values(f"gradient-check {short}", metric)) for metric in metrics]
         cells = [f"{claimed:.1e}"] if stated else []
         rows.append((short, *cells, f"{largest[0]:.1e}", f"{largest[1]:.1e}", f"{largest[2]:.0f}"))
