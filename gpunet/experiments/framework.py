@@ -90,7 +90,7 @@ class Option:
             check_range(name, value, **{end: bound for end, bound in bounds.items() if bound is not None})
         elif self.kind is bool:
             check_flag(name, value)
-        elif self.kind is not str:
+        elif typing.get_origin(self.kind) is typing.Literal:
             check_one_of(name, value, typing.get_args(self.kind))
 
 
