@@ -136,4 +136,4 @@ def frozen_cost(result: Result) -> Finding:
     check_clock(1 / median(ratios), 2.0)  # of the products with W¹, forward and backward, one is left out
     accuracy = result.mean("orth-each frozen", "test_accuracy")
     said = f"{median(ratios):.2f}× the time of an epoch; orth-each frozen reaches {accuracy:.2%}"
-    return greater([1 - ratio for ratio in ratios], said)
+    return greater([1 - ratio for ratio in ratios], said, what="kinds of weights")
