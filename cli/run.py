@@ -68,10 +68,9 @@ def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
     default = None if several or known.usual or known.read else getattr(x.Settings, name)
     words = get_args(kind) if get_origin(kind) is Literal else ()
     shown: Any = {"show_default": known.usual or False} if default is None else {}
-    bounds: dict[str, Any] = {}
-    if not several and not known.read and kind in (int, float):
-        least = 1 if kind is int and known.least is None else known.least
-        bounds = {end: kind(bound) for end, bound in (("min", least), ("max", known.most)) if bound is not None}
+    # What is no fraction is Typer's to refuse; the bounds of others are told with what was given, by `Settings`.
+    whole = kind is int and not several and not known.read
+    bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else kind
     hint: Any = list[plain] if several or known.read else plain  # type: ignore[valid-type]
     flag = f"--{name.replace('_', '-')}"

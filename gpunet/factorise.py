@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,8 +16,8 @@ from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.layers import Dense, LowRankDense
 from gpunet.layers.dense import SPLITS
-from gpunet.linalg import BreakEven, FixedRank, svd
-from gpunet.linalg.rank import RankRule
+from gpunet.linalg import BreakEven, FixedRank
+from gpunet.linalg.rank import RankRule, truncated_svd
 from gpunet.migration import STATES, State
 from gpunet.payoff import payoff
 
@@ -46,13 +46,17 @@ def _names(name: str, layers: Any) -> list[str] | None:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why."""
+    """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why.
+
+    svd: how the weight was decomposed, see `SVD.summary`; empty where it was not.
+    """
 
     layer: str
     shape: tuple[int, int]
     rank: int
     converted: bool
     reason: str
+    svd: dict[str, Any] = field(default_factory=dict)
 
 
 class Factorise(Callback):
@@ -169,12 +173,13 @@ class Factorise(Callback):
     def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:
         out, inner = layer.weight.shape
         rule = self._rule_of(layer.name)
-        spectrum = svd(layer.weight, device=trainer.backend).s if rule.needs_spectrum else None
-        rank = rule((out, inner), None if spectrum is None else trainer.backend.to_host(spectrum))
+        found = truncated_svd(layer.weight, rule, trainer.backend) if rule.needs_spectrum else None
+        rank = len(found.s) if found else rule((out, inner))
         worth, reason = self._worth(trainer, layer, rank)
         if worth:
-            trainer.model.replace(layer.name, layer.factorise(rank, self.split), state=self.optimizer_state)
-        return Conversion(layer.name, (out, inner), rank, worth, reason)
+            found = found or truncated_svd(layer.weight, rule, trainer.backend)
+            trainer.model.replace(layer.name, layer.factors(found, self.split), state=self.optimizer_state)
+        return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
 
     def _worth(self, trainer: Trainer, layer: Dense, rank: int) -> tuple[bool, str]:
         """Whether to cut the layer to `rank`, and why."""

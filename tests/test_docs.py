@@ -69,7 +69,8 @@ def test_examples_run(page, monkeypatch, tmp_path):
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     ):
-        exec(compile(code, f"{page.name}, example {number + 1}", "exec"), names)  # our own text, not input
+        where = f"{page.name}, example {number + 1}"
+        exec(compile(code, where, "exec", dont_inherit=True), names)  # our own text, not input
 
 
 def commands(path):

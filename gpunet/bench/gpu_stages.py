@@ -169,7 +169,7 @@ STAGES: dict[str, dict[str, Section]] = {
     },
     "svd": {**SVD},
     "experiments": {
-        "svd-dnn": gpu_stages_train.svd_dnn,
+        "factorised": gpu_stages_train.factorised,
         **{f"quick-{name}": partial(quick, experiment=name) for name in experiments()},
     },
     "rest": {

@@ -22,7 +22,7 @@ def page(sections: Mapping[str, Section], judged: bool = True) -> str:
 
 
 def _section(name: str, figures: Mapping[str, Any]) -> list[str]:
-    if name == "svd-dnn":
+    if name == "factorised":
         return _grid(
             ("net", "first s", "again s", "s/epoch", "cut s", "accuracy"),
             [(net, *(_short(row[key]) for key in

@@ -106,6 +106,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
     n = len(values)
+    if not all(map(math.isfinite, values)):
+        raise NotMeasuredError("what this run measured is not finite")
     if n < 2:
         return -math.inf, math.inf
     half = float(stdtrit(n - 1, 1 - LEVEL)) * stdev(values) / math.sqrt(n)
@@ -129,6 +131,7 @@ def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_be
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
     """`equal` to a number that is one run: it may lie two of our deviations off, as one of ours may, or `floor`."""
+    interval(values)  # which refuses what is not finite
     deviation = stdev(values) if len(values) > 1 else 0.0
     return equal(values, claimed, max(floor, 2 * deviation), lower_is_better=lower_is_better)
 
@@ -141,7 +144,7 @@ def greater(differences: Sequence[float], measured: str, least: float = 0.0) -> 
     return Finding(
         measured,
         verdict,
-        f"for {held} of {len(differences)} seeds; difference {_told(low, high)}, above {least:g} counts",
+        f"for {held} of {len(differences)} seeds; difference {_told(low, high)}, above {least:.2g} counts",
     )
 
 

@@ -12,8 +12,8 @@ from gpunet.errors import InputError, ShapeError
 from gpunet.init import Drawing, resolve
 from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
 from gpunet.layers.fitted import FittedLayer, Floats
-from gpunet.linalg import FixedRank, svd
-from gpunet.linalg.rank import RankRule
+from gpunet.linalg import SVD, FixedRank
+from gpunet.linalg.rank import RankRule, truncated_svd
 
 if TYPE_CHECKING:
     from gpunet.layers.lowrank import LowRankDense
@@ -97,20 +97,21 @@ class Dense(FittedLayer):
         `model.replace(layer.name, layer.factorise(l))` puts it in this layer's place.
         Raises InputError for such a rank or split, and where the layer has no weights yet.
         """
+        check_one_of("split", split, SPLITS)
+        on_host(self, "bias")  # or it has no weights yet
+        rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
+        return self.factors(truncated_svd(self.weight, rule, self.ops), split)
+
+    def factors(self, found: SVD, split: str = "left") -> LowRankDense:
+        """As `factorise`, from a truncated decomposition of this layer's weight."""
         from gpunet.layers.lowrank import LowRankDense
 
-        check_one_of("split", split, SPLITS)
-        bias = on_host(self, "bias")
-        rule = rank if isinstance(rank, RankRule) else FixedRank(rank)
-        shape = self.weight.shape
-        found = svd(self.weight, None if rule.needs_spectrum else rule(shape), device=self.ops)
         u, s, vt = (self.ops.to_host(part) for part in (found.u, found.s, found.vt))
-        size = rule(shape, s) if rule.needs_spectrum else len(s)
-        u, s, vt = u[:, :size], s[:size], vt[:size]
         left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)
         layer = LowRankDense(
-            self.units, size, self.activation, left=left, right=right, bias=bias, trainable=self.trainable
-        )
+            self.units, len(s), self.activation, left=left, right=right, bias=on_host(self, "bias"),
+            trainable=self.trainable,
+        )  # fmt: skip
 
         # ∂/∂L of f(L R) = G Rᵀ, ∂/∂R = Lᵀ G; of squares the mean, if the gradients of W's elements were independent
         def to_left(ops: Backend, moment: Array, out: Array, squares: bool) -> None:

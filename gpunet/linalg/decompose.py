@@ -32,6 +32,7 @@ class PCA:
     includes what their rounding may add to ρ v_j, γ √(Σ_i s_ii Σ_i s_ii v_ij²), s_ii the variances: errors of
     independent signs of up to γ √(s_ii s_jj) (`Centred.rounding` has γ, and its source); where a root of the moments
     was kept (`by_root`), what its rounding may.
+    route: how it was computed: "gram", as eigenvectors of Σ x xᵀ, "root", as `by_root`, or else as of an `SVD`.
     """
 
     components: Floats
@@ -40,6 +41,7 @@ class PCA:
     mean: Floats
     count: int
     residual: float
+    route: str
 
 
 def decompose(
@@ -68,7 +70,7 @@ def decompose(
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
-    return as_pca(moments, values, vectors, total, float(residuals.max()), scale)
+    return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram")
 
 
 def by_root(
@@ -113,7 +115,7 @@ def by_root(
             f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
-    return as_pca(moments, s * s, v, total, float(residuals.max()), scale)
+    return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root")
 
 
 def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Floats, Floats | None]:
@@ -198,7 +200,9 @@ def normalised(moments: Centred, total: float) -> tuple[Centred, float, float]:
     return moments.times(scale), total * scale * scale, scale
 
 
-def as_pca(moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float) -> PCA:
+def as_pca(
+    moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float, route: str
+) -> PCA:
     """The result, on the host. scale: what the samples were multiplied by.
 
     Raises InputError where a variance leaves the range of float64.
@@ -211,6 +215,7 @@ def as_pca(moments: Centred, values: Floats, vectors: Floats, total: float, resi
         mean=on_host(moments.mean + moments.mean_low) / scale,
         count=moments.count,
         residual=residual,
+        route=route,
     )
 
 

@@ -64,7 +64,7 @@ def decompose_stack(
             lost = on_host(noise(xp, moments[i], v, scatter[i]))
             residual = float(relative(errors[place, :rank] + lost, theirs).max())
             if max(residual, hidden(theirs, features)) <= limit:  # not so for NaN
-                parts[i] = as_pca(moments[i], theirs, on_host(v), totals[i], residual, scales[i])
+                parts[i] = as_pca(moments[i], theirs, on_host(v), totals[i], residual, scales[i], "gram")
         todo = [i for i in todo if i not in parts]
         if not todo:
             break
@@ -176,7 +176,7 @@ class _Samples:
         wrong = image - v * values[None, :rank]
         residual = float(relative(on_host(xp.sqrt(xp.sum(wrong * wrong, axis=0))), found[:rank]).max())
         good = max(residual, hidden(found[:rank], len(v))) <= limit  # not so for NaN
-        return self._result(found[:rank], v, residual) if good else None
+        return self._result(found[:rank], v, residual, "gram") if good else None
 
     def by_svd(self, what: str) -> PCA:
         """The result by gesvd of the samples themselves."""
@@ -193,7 +193,7 @@ class _Samples:
                 f"the components of {what}, {dense.shape[0]}×{dense.shape[1]}, have a residual of {worst:.2g} on a "
                 f"GPU, by gesvd: expected {limit:.2g}; compute them with device='cpu'"
             )
-        return self._result(values[:rank], vt[0, :rank, :].T, worst)
+        return self._result(values[:rank], vt[0, :rank, :].T, worst, "gesvd")
 
     def _rank(self, values: NDArray[np.float64]) -> tuple[int, float]:
         """(how many components are wanted, the tolerance of so many)."""
@@ -201,6 +201,7 @@ class _Samples:
         rank = min(rank, self.moments.count)
         return rank, tolerance(self.dtype, self.x.shape[1], rank)
 
-    def _result(self, values: NDArray[np.float64], vectors: Any, residual: float) -> PCA:
+    def _result(self, values: NDArray[np.float64], vectors: Any, residual: float, route: str) -> PCA:
         rounding = float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        return as_pca(self.moments, values, on_host(vectors), self.total, residual + rounding, self.scale)
+        lost = residual + rounding
+        return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route)

@@ -30,7 +30,8 @@ class ClassPCA:
     classes: (C,) labels, ascending; counts: (C,) samples used of each; ranks: (C,) components of each;
     components: (C, k, features), k the largest rank, rows beyond a class's own rank are zero;
     explained_variance, explained_variance_ratio: (C, k), zero beyond the rank; mean: (C, features);
-    residual: the largest of the classes', as `PCA` defines it, measured against the samples where they are at hand.
+    residual: the largest of the classes', as `PCA` defines it, measured against the samples where they are at hand;
+    route: the ways by which they were computed, as `PCA` names them, joined by "+".
     """
 
     classes: NDArray[Any]
@@ -41,6 +42,7 @@ class ClassPCA:
     counts: NDArray[np.int64]
     ranks: NDArray[np.int64]
     residual: float
+    route: str
 
     def __iter__(self) -> Iterator[Floats]:
         """The components of one class after the other, (rank, features) each, without padding."""
@@ -132,6 +134,7 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
         np.array([p.count for p in parts]),
         ranks,
         max(p.residual for p in parts),
+        "+".join(dict.fromkeys(p.route for p in parts)),
     )
 
 
@@ -232,6 +235,7 @@ def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: 
         mean=mean,
         count=len(rows),
         residual=found.residual,
+        route=found.route,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate
 from numbers import Real
@@ -20,9 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunet.backend import Backend
 from gpunet.checks import check_range, is_whole, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.place import on_host
+from gpunet.linalg.svd import SVD, svd
 
 
 class RankRule(ABC):
@@ -156,6 +158,20 @@ class GavishDonoho(RankRule):
         lam = math.sqrt(2 * (beta + 1) + 8 * beta / (beta + 1 + math.sqrt(beta**2 + 14 * beta + 1)))
         threshold = lam / math.sqrt(marchenko_pastur_median(beta)) * float(np.median(s.astype(np.float64)))
         return int((s.astype(np.float64) > max(threshold, _noise(m, n, s))).sum())
+
+
+def truncated_svd(weight: Any, rule: RankRule, device: str | Backend | None = None) -> SVD:
+    """The leading triples of a weight (m, n), as many as the rule says; see `svd`.
+
+    A rule that reads the spectrum reads that of the one decomposition which is then cut. Raises what `svd` and the rule
+    raise.
+    """
+    shape = tuple(weight.shape)
+    if not rule.needs_spectrum:
+        return svd(weight, rule(shape), device=device)
+    found = svd(weight, device=device)
+    rank = rule(shape, found.s)
+    return replace(found, u=found.u[:, :rank], s=found.s[:rank], vt=found.vt[:rank])
 
 
 def marchenko_pastur_median(beta: float) -> float:

@@ -96,7 +96,7 @@ def claim_values(claim: ClaimResult) -> tuple[str, str]:
 
 
 def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
-    """What was found, in a line: verdicts on the document, or on other data how its orderings fare, one of them."""
+    """What was found, in a line: verdicts on the document; on other data the first ordering, and how all fare."""
     here = [claim for claim in claims if claim.here]
     if not here:
         line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)
@@ -112,5 +112,6 @@ def orderings_told(claims: Sequence[ClaimResult]) -> str:
     kinds = (("hold here", "reproduced"), ("do not", "not reproduced"), ("cannot be told yet", "inconclusive"))
     counts = [(sum(claim.verdict == verdict for claim in here), said) for said, verdict in kinds]
     told = ", ".join(f"{count} {said}" for count, said in counts if count)
-    apart = f"; its {len(numbers)} numbers are {numbers[0].note}" if numbers else ""
+    words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
+    apart = f"; {words} {numbers[0].note}" if numbers else ""
     return f"Of {len(here)} orderings that the document states {told}{apart}."

@@ -14,8 +14,8 @@ from gpunet.cli import execute
 from gpunet.cli.app import app
 from gpunet.errors import InputError
 from gpunet.experiments import experiment
-from gpunet.experiments.svd_init import body
 from gpunet.experiments.framework import Run
+from gpunet.experiments.svd_init import body
 
 from ..datasets.idx_writer import small_arrays, write_folder
 from ..experiments.made import arrays, read_result, write_npz
@@ -160,7 +160,7 @@ def test_unknown_names(capsys, arguments, words):
     ("option", "value"),
     [
         ("--seeds", 0), ("--seeds", -1), ("--seeds", "two"), ("--seed", -1), ("--epochs", 0), ("--epochs", 1.5),
-        ("--hidden", 0), ("--hidden", "many"), ("--batch-size", 0), ("--batch-size", -5), ("--dependency", -0.1),
+        ("--hidden", 0), ("--hidden", "many"), ("--batch-size", 0), ("--batch-size", -5),
         ("--learning-rate", "fast"),
     ],
 )  # fmt: skip
@@ -174,7 +174,7 @@ def test_options_out_of_range_name_the_option(capsys, own, tmp_path, option, val
     ("option", "value", "words"),
     [
         *(("--learning-rate", rate, ("learning_rate", rate, "> 0")) for rate in ("0.0", "-1.0", "nan", "inf")),
-        *(("--dependency", dep, ("dependency", "0")) for dep in ("nan", "inf")),
+        *(("--dependency", dep, ("dependency", dep, "≥ 0")) for dep in ("-0.1", "nan", "inf")),
     ],
 )
 def test_numbers_that_are_none(capsys, own, tmp_path, option, value, words):

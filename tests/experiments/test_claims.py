@@ -83,6 +83,13 @@ def test_seeds_against_a_number(values, verdict, where_less_is_better):
     assert equal(values, 0.5, 0.25, lower_is_better=True).verdict == where_less_is_better
 
 
+def test_what_is_not_finite_is_no_measurement():
+    for rule in (lambda v: equal(v, 0.5, 0.1), lambda v: one_run(v, 0.5, 0.1), lambda v: greater(v, "more")):
+        for values in ([math.nan, 0.5], [math.inf, 0.5], [math.nan]):
+            with pytest.raises(NotMeasuredError, match="not finite"):
+                rule(values)
+
+
 def test_one_run_may_lie_two_deviations_off_or_the_floor():
     noisy = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]  # deviation 0.527, half an interval 0.305
     assert one_run(noisy, 0.5 + 0.7, 0.1).verdict == "reproduced"

@@ -104,7 +104,8 @@ def kept(document: dict[str, Any]) -> dict[str, Any]:
         for row in document["rows"]
     }
     about = {name: document[name] for name in ("experiment", "dataset", "seeds")}
-    return about | {"rows": rows, "curves": digested(document["curves"]), "notes": found(document)}
+    curves = {row: {n: c for n, c in named.items() if n != "seconds"} for row, named in document["curves"].items()}
+    return about | {"rows": rows, "curves": digested(curves), "notes": found(document)}
 
 
 def digested(value: Any) -> Any:

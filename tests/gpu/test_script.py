@@ -76,7 +76,7 @@ def test_every_stage(tmp_path):
     done, sections = pretended(tmp_path, PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode == 0, done.stdout + (tmp_path / "out" / "log.txt").read_text()[-4000:]
     assert {section["state"] for section in sections.values()} == {"done"}
-    assert {"versions", "facts", "step-64", "tests", "train-64", "svd-stack", "svd-dnn", "sanitizer", "other-tests",
+    assert {"versions", "facts", "step-64", "tests", "train-64", "svd-stack", "factorised", "sanitizer", "other-tests",
             "train-tf32"} <= sections.keys()  # fmt: skip
     assert sections["facts"]["figures"]["graphs"] == "on"
     for recorded in sections["step-64"]["figures"]["recordings"]:

@@ -56,7 +56,14 @@ def test_a_section(gpu, name, monkeypatch):
         assert same["value"] == 0
     if name == "train-host":
         assert {"numpy"} <= document["figures"]["batch 64"].keys()
-    if name.startswith("svd-") and name != "svd-dnn":
+    if name == "factorised":
+        assert list(document["figures"]) == ["dense", "dimension", "break-even"]
+        for net, row in document["figures"].items():
+            assert 0 < row["seconds_per_epoch"] <= row["seconds"]
+            assert (row["seconds_to_cut"] > 0) is (net != "dense")
+            assert 0 <= row["test_accuracy"] <= 1
+            assert f"\n{net} " in page
+    if name.startswith("svd-"):
         assert "gpunet" in document["figures"]
         assert ("cupy.linalg.svd" in document["figures"]) is name.endswith("-cupy")
         assert all(each["met"] for each in document["targets"] if "energy" in each["what"])

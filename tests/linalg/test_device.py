@@ -46,6 +46,7 @@ def test_class_pca_is_that_of_the_cpu(options, dtype, scale, center, rng):
     np.testing.assert_allclose(there.explained_variance_ratio, here.explained_variance_ratio, rtol=rtol)
     np.testing.assert_allclose(there.mean, here.mean, rtol=1e-4, atol=1e-5 * scale)
     assert there.residual < 1e-6
+    assert there.route == "gram"
 
 
 def test_class_pca_of_float64_extremes(rng):
@@ -113,6 +114,7 @@ def test_what_a_gram_matrix_drowns_is_found_in_the_samples(shape, center, rng):
     assert largest_angle(found.components[0].T, vt[:3].T) < 1e-6
     np.testing.assert_allclose(found.explained_variance[0], values[:3], rtol=1e-6)
     assert found.residual <= tolerance("float64", 30, 3)
+    assert found.route == ("gram" if center else "gesvd")  # without the mean nothing drowns
 
 
 def test_all_components_of_a_graded_class(rng):

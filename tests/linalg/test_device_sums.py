@@ -212,7 +212,9 @@ def test_moments_keep_to_the_array_api(rng):
 def test_singular_rows(each, rng):
     x, labels = rng.standard_normal((90, 20)).astype("float32"), rng.integers(0, 3, 90)
     given = labels if each else None
-    for one, other in zip(singular_rows(x, 7, given), singular_rows(Far(x), 7, given), strict=True):
+    here, there = singular_rows(x, 7, given), singular_rows(Far(x), 7, given)
+    assert len(here.found) == len(there.found) == (3 if each else 1)
+    for one, other in zip(here[:2], there[:2], strict=True):
         assert isinstance(other, np.ndarray)
         np.testing.assert_allclose(other, one, atol=1e-5)
 

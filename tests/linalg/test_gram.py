@@ -103,6 +103,7 @@ def test_components_are_eigenvectors(rng):
     np.testing.assert_allclose(found.explained_variance_ratio, values[::-1][:4] / values.sum())
     assert largest_angle(found.components.T, vectors[:, ::-1][:, :4]) < 1e-8
     assert found.residual < 1e-10
+    assert found.route == "gram"
     share = StreamingGram(center=True).update(x).components(variance=0.5)
     assert share.explained_variance_ratio.sum() >= 0.5 > share.explained_variance_ratio[:-1].sum()
 
@@ -119,6 +120,7 @@ def test_classes_one_by_one(rng):
         np.testing.assert_array_equal(found.counts, whole.counts)
         np.testing.assert_allclose(found.mean, whole.mean)
         np.testing.assert_allclose(found.components, whole.components, atol=1e-6)
+        assert found.route == "gram"
     with pytest.raises(InputError, match="class 7"):
         stream.update(x[:1], np.array([7])).components(3)
 
@@ -270,6 +272,7 @@ def test_what_sums_of_squares_do_not_show_a_root_does(center, rng):
         np.testing.assert_allclose(np.sqrt(found.explained_variance * 9000), s, rtol=0, atol=1e-14 * s[0])
         assert largest_angle(found.components[:10].T, vt[:10].T) < 1e-9
         assert found.residual < tolerance("float64", 20, 20)
+        assert found.route == "root"
     assert StreamingGram().update(x.astype("float32")).components().residual < tolerance("float32", 20, 20)
 
 

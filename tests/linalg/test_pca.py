@@ -48,6 +48,14 @@ def test_ragged_classes_also_with_fewer_samples_than_features(dtype, scale, cent
         assert np.abs(found.components[c]).max(axis=1) == pytest.approx(found.components[c].max(axis=1))
 
 
+def test_it_says_by_which_routes_its_classes_were_computed(rng):
+    flat, steep = rng.normal(size=(9000, 20)), rng.normal(size=(9000, 20)) * np.logspace(0, -10, 20)
+    apart = [class_pca(own, np.zeros(9000, int), 20).route for own in (flat, steep)]
+    assert apart == ["gram", "gram-levels"]  # as `svd` names them
+    joined = [flat, steep, flat[:200]]
+    assert class_pca(np.concatenate(joined), np.repeat([0, 3, 6], [9000, 9000, 200]), 20).route == "gram+gram-levels"
+
+
 @pytest.mark.parametrize("center", [False, True])
 def test_a_mean_a_million_times_the_signal(center, rng):
     x, labels = made(rng, (300, 200))

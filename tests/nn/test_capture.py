@@ -15,10 +15,18 @@ import pytest
 import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.strict import StrictBackend
-from gpunet.experiments import cifar_mlp_data, cifar_mlp_nets, dmn_dynamics, dmn_nets, svd_dnn, svd_init
+from gpunet.datasets.convert import from_arrays
+from gpunet.experiments import cifar_mlp_data, cifar_mlp_nets, dmn
+from gpunet.experiments.dmn import dynamics as dmn_dynamics
+from gpunet.experiments.dmn import nets as dmn_nets
+from gpunet.experiments.framework import Run
 from gpunet.experiments.result import Result
-from gpunet.experiments.svd_dnn_tasks import Variant
-from gpunet.experiments.svd_init_data import prepare
+from gpunet.experiments.svd_dnn import Settings as FactoredSettings
+from gpunet.experiments.svd_dnn.body import train_once as train_factored
+from gpunet.experiments.svd_dnn.tasks import Variant
+from gpunet.experiments.svd_dnn.tasks import prepare as prepare_factored
+from gpunet.experiments.svd_init import body as svd_init
+from gpunet.experiments.svd_init.data import prepare
 from gpunet.graph import SWITCH
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
@@ -116,11 +124,11 @@ def test_svd_init(alike, kind, variant):
 @pytest.mark.parametrize("meaning", ["dimension", "break-even"])
 @pytest.mark.parametrize("state", ["restart", "carry", "carry-both"])
 def test_svd_dnn_dense_then_factored_then_merged(alike, state, meaning):
-    settings = svd_dnn.Settings(task="mnist", epochs=6, batch_size=16)
+    settings = FactoredSettings(task="mnist", epochs=6, batch_size=16)
     variant = Variant(0.4, 0.5, meaning, (12, 8), state)
 
     def run(backend):
-        return svd_dnn.train_once(svd_dnn.pose(dataset(), settings, backend), variant, 0, backend, Progress())
+        return train_factored(prepare_factored(dataset(), settings, backend), variant, 0, backend, Progress())[0]
 
     alike(run)
 
@@ -128,11 +136,11 @@ def test_svd_dnn_dense_then_factored_then_merged(alike, state, meaning):
 @pytest.mark.parametrize("variant", [Variant(), Variant(0.0, 0.5), Variant(0.1, 0.5, "break-even")])
 @pytest.mark.parametrize("task", ["xor", "cats"])
 def test_svd_dnn_one_sample_a_step(alike, task, variant):
-    settings = svd_dnn.Settings(task=task, epochs=8 if task == "xor" else 1)
+    settings = FactoredSettings(task=task, epochs=8 if task == "xor" else 1)
     data = gn.datasets.load("xor") if task == "xor" else dataset(classes=2)
 
     def run(backend):
-        return svd_dnn.train_once(svd_dnn.pose(data, settings, backend), variant, 0, backend, Progress())
+        return train_factored(prepare_factored(data, settings, backend), variant, 0, backend, Progress())[0]
 
     alike(run)
 
@@ -148,8 +156,8 @@ def images():
         y = np.arange(n) % 3
         x = rng.integers(0, 60, (n, 3, 8, 8))
         x[np.arange(n), y, 2:6, 2:6] += 150
-        made |= {f"x_{part}": x.reshape(n, -1).astype("uint8"), f"y_{part}": y}
-    return dmn_nets.Images("own", made["x_train"], made["y_train"], made["x_test"], made["y_test"], (3, 8, 8), 3)
+        made |= {f"x_{part}": x.astype("uint8"), f"y_{part}": y}
+    return from_arrays("own", **made, source="made")
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -159,7 +167,7 @@ def test_dmn_heads(alike, images, depth):
 
     def run(backend):
         found = dmn_nets.train_dmn(images, thresholds, training, 0, backend, Progress())
-        return found.course.train_loss, found.course.test_accuracy, found.train_accuracy, found.ridge_accuracy
+        return found.curves, found.train_accuracy, found.ridge_accuracy
 
     alike(run)
 
@@ -177,12 +185,13 @@ def test_dmn_convnets(alike, images, filters):
 def test_dmn_rates_of_four_layers(alike, images, monkeypatch):
     monkeypatch.setattr(dmn_dynamics, "STEPS", 8)
 
-    def run(backend):
-        result = Result("dmn", "own", "cpu", {}, [0])
-        dmn_dynamics.convergence(result, images, [0], backend, Progress())
-        return {name: metric.values for name, metric in result.row("convergence").metrics.items()}, result.curves
+    def train(backend):
+        run = Run(dmn.x, images, dmn.Settings(), [0])
+        run.result, run.backend, run.bar = Result("dmn", "own", "cpu", {}, [0]), backend, Progress()
+        dmn_dynamics.convergence(run, images)
+        return run.result.rows, run.result.curves
 
-    alike(run)
+    alike(train)
 
 
 # -- cifar-mlp -------------------------------------------------------------------------------------------------------

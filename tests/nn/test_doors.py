@@ -13,7 +13,7 @@ from gpunet.checks import as_array, check_labels, real_array
 from gpunet.datasets.base import Dataset, validate
 from gpunet.datasets.convert import from_arrays
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.extract import Extractor, fit_stack
+from gpunet.experiments.dmn.extract import Extractor, fit_stack
 from gpunet.layers.fitted import Thresholds
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities

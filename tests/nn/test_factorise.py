@@ -131,6 +131,46 @@ def test_a_rank_set_late_is_the_one_that_is_cut_to(data):
     assert [(c.layer, c.rank) for c in cut.conversions] == [("0", 3)]
 
 
+@pytest.mark.parametrize("policy", ["always", "count"])
+@pytest.mark.parametrize("rank", [3, gn.BreakEven(0.5), gn.Energy(0.5), gn.StableRank(), gn.GavishDonoho()])
+def test_a_weight_is_decomposed_once_and_how_is_told(data, monkeypatch, rank, policy):
+    """Also where the rule reads the spectrum: by the one decomposition that is then cut."""
+    made = []
+
+    def counted(a, *args, **kwargs):
+        made.append((a.shape, gn.svd(a, *args, **kwargs)))
+        return made[-1][1]
+
+    monkeypatch.setattr("gpunet.linalg.rank.svd", counted)
+    trainer, cut = learner(), gn.Factorise(0, rank, merge=False, policy=policy)
+    trainer.fit(*data, batch_size=30, callbacks=[cut])
+    assert all(c.converted for c in cut.conversions)
+    assert [shape for shape, _ in made] == [c.shape for c in cut.conversions] == [(30, 16), (20, 30)]
+    assert [c.svd for c in cut.conversions] == [found.summary for _, found in made]
+    assert all(0 <= c.svd["residual"] <= c.svd["tol"] and c.svd["route"] for c in cut.conversions)
+    assert [trainer.model.layer(c.layer).rank for c in cut.conversions] == [c.rank for c in cut.conversions]
+
+
+def test_a_layer_that_stays_dense_is_decomposed_only_for_its_spectrum(data, recwarn):
+    for rank, told in ((11, False), (gn.Energy(1.0), True)):
+        cut = gn.Factorise(0, {"0": rank}, merge=False)
+        learner().fit(*data, batch_size=30, callbacks=[cut])
+        assert [(c.converted, bool(c.svd)) for c in cut.conversions] == [(False, told)]
+
+
+@pytest.mark.parametrize("rule", [gn.Energy(0.8), gn.StableRank(), gn.GavishDonoho()])
+def test_the_callback_cuts_as_the_layer_does(data, rule):
+    """To the bit: both cut the same decomposition at the same rank."""
+    by_callback, by_hand = learner(), learner()
+    callback = gn.Factorise(0, rule, merge=False, policy="always")
+    by_callback.fit(*data, epochs=2, batch_size=30, callbacks=[callback])
+    by_hand.prepare((16,))
+    for name in ("0", "2"):
+        by_hand.model.replace(name, by_hand.model.layer(name).factorise(rule))
+    by_hand.fit(*data, epochs=2, batch_size=30)
+    np.testing.assert_array_equal(by_callback.outputs(data[0]), by_hand.outputs(data[0]))
+
+
 def test_layers_that_do_not_pay_stay_dense_and_are_named(data):
     trainer = learner()
     cut = gn.Factorise(0.5, {"0": 11, "2": 4}, merge=False)  # break-even of 30×16: 10.4

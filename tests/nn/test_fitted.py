@@ -8,7 +8,7 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.extract import BATCH, Extractor, fit_stack, mapped
+from gpunet.experiments.dmn.extract import BATCH, Extractor, fit_stack, mapped
 from gpunet.layers.fitted import Thresholds, chosen_rows
 
 CPU = get_backend("numpy")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.errors import DataError
-from gpunet.extract import Extractor, fit_stack
+from gpunet.experiments.dmn.extract import Extractor, fit_stack
+from gpunet.experiments.framework import Measured
 from gpunet.layers.fitted import Fit, Thresholds
 from gpunet.linalg.place import some_rows
 from gpunet.progress import Progress
@@ -28,45 +30,29 @@ BLOCK = 5000  # samples of features that are multiplied at a time
 KERNEL, POOL = 3, 2
 
 
-@dataclass(frozen=True)
-class Images:
-    """A data set as images, planes first."""
-
-    name: str
-    x_train: Any
-    y_train: NDArray[np.int64]
-    x_test: Any
-    y_test: NDArray[np.int64]
-    shape: tuple[int, int, int]
-    classes: int
-
-    @classmethod
-    def of(cls, data: Any) -> Images:
-        """The images of a data set; DataError where its samples are none, or smaller than a patch."""
-        shape = tuple(data.shape)
-        arrays: tuple[Any, ...] = (data.x_train, data.x_test)
-        if len(shape) == 2:
-            shape = (1, *shape)
-        if len(shape) == 3 and shape[0] not in (1, 3, 4) and shape[2] in (1, 3, 4):  # rows, columns, planes
-            arrays = tuple(
-                np.ascontiguousarray(x.reshape(-1, *shape).transpose(0, 3, 1, 2)).reshape(len(x), -1) for x in arrays
-            )
-            shape = (shape[2], shape[0], shape[1])
-        if len(shape) != 3 or min(shape[1:]) < KERNEL:
-            raise DataError(
-                f"{data.name} has samples of shape {tuple(data.shape)}: dmn needs images of at least "
-                f"{KERNEL}×{KERNEL} pixels, (rows, columns) or (planes, rows, columns)"
-            )
-        return cls(data.name, arrays[0], data.y_train, arrays[1], data.y_test, shape, data.classes)
-
-    def first(self, samples: int, seed: int) -> Images:
-        """A random part of the training set."""
-        if samples >= len(self.x_train):
-            return self
-        rows = np.sort(stream(seed, DATA, 7).choice(len(self.x_train), samples, replace=False))
-        return Images(
-            self.name, self.x_train[rows], self.y_train[rows], self.x_test, self.y_test, self.shape, self.classes
+def as_images(data: Any) -> Any:
+    """The data set with samples as (planes, rows, columns); DataError where they are none, or smaller than a patch."""
+    shape, arrays = tuple(data.shape), [data.x_train, data.x_test]
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) == 3 and shape[0] not in (1, 3, 4) and shape[2] in (1, 3, 4):  # rows, columns, planes
+        turned = (x.reshape(-1, *shape).transpose(0, 3, 1, 2) for x in arrays)
+        arrays = [np.ascontiguousarray(x).reshape(len(x), -1) for x in turned]
+        shape = (shape[2], shape[0], shape[1])
+    if len(shape) != 3 or min(shape[1:]) < KERNEL:
+        raise DataError(
+            f"{data.name} has samples of shape {tuple(data.shape)}: dmn needs images of at least "
+            f"{KERNEL}×{KERNEL} pixels, (rows, columns) or (planes, rows, columns)"
         )
+    return replace(data, x_train=arrays[0], x_test=arrays[1], shape=shape)
+
+
+def some_of(images: Any, samples: int) -> Any:
+    """With a random part of the training set."""
+    if samples >= len(images.x_train):
+        return images
+    rows = np.sort(stream(0, DATA, 7).choice(len(images.x_train), samples, replace=False))
+    return replace(images, x_train=images.x_train[rows], y_train=images.y_train[rows])
 
 
 def body(shape: tuple[int, int, int], filters: list[int]) -> list[gn.Layer]:
@@ -83,42 +69,44 @@ def body(shape: tuple[int, int, int], filters: list[int]) -> list[gn.Layer]:
 
 
 @dataclass
-class Course:
-    """How one net came to its accuracy: seconds of everything before training, then of each epoch, and accuracies."""
-
-    before: float = 0.0
-    seconds: list[float] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
-
-    def at(self) -> list[float]:
-        """Seconds since the beginning at the end of each epoch."""
-        return [float(t) for t in self.before + np.cumsum(self.seconds)]
-
-    def time_to(self, accuracy: float) -> float | None:
-        """Seconds until the test accuracy was first reached at the end of an epoch; None where it never was."""
-        for seconds, reached in zip(self.at(), self.test_accuracy, strict=True):
-            if reached >= accuracy:
-                return seconds
-        return None
-
-
-@dataclass
 class Outcome:
-    """A trained net: its course, accuracy on the training set at the end, widths of its layers."""
+    """A trained net.
 
-    course: Course
+    curves: a number an epoch, train_loss, test_accuracy and seconds; train_accuracy: at the end; filters: of each
+    layer; fits: of those that were fitted; seconds: of fitting, computing each layer's input included, of computing
+    the features, and of the head in closed form, whose accuracy on the test set is ridge_accuracy.
+    """
+
+    curves: dict[str, list[float]]
     train_accuracy: float
     filters: list[int]
     fits: list[Fit] = field(default_factory=list)
-    extract_seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
     ridge_accuracy: float | None = None
-    ridge_seconds: float | None = None
+
+    def measured(self, equal: int) -> Measured:
+        """One seed's metrics: accuracies after `equal` epochs, and at the end where that is later."""
+        accuracies = self.curves["test_accuracy"]
+        metrics = {"test_accuracy": accuracies[equal - 1], "train_loss": self.curves["train_loss"][equal - 1]}
+        if len(accuracies) > equal:
+            metrics["test_accuracy_long"] = accuracies[-1]
+        else:
+            metrics["train_accuracy"] = self.train_accuracy
+        metrics |= {f"filters_{i + 1}": float(count) for i, count in enumerate(self.filters)}
+        if self.ridge_accuracy is not None:
+            metrics["ridge_test_accuracy"] = self.ridge_accuracy
+        return Measured(metrics, self.curves, self.seconds | {"epoch": fmean(self.curves["seconds"])})
 
     @property
-    def fit_seconds(self) -> float:
-        """Seconds to fit all layers, computing each layer's input included."""
-        return self.course.before - self.extract_seconds
+    def found(self) -> list[dict[str, Any]]:
+        """Of each layer how its class PCA was computed, and by class the vectors that it gave and those kept."""
+        layers = []
+        for fit in self.fits:
+            labels, kept = fit.pca.classes.tolist(), np.bincount(fit.kept[:, 0], minlength=len(fit.pca.classes))
+            counts = {"ranks": fit.pca.ranks, "filters": kept}
+            by_class = {name: dict(zip(labels, each.tolist(), strict=True)) for name, each in counts.items()}
+            layers.append({"route": fit.pca.route, "residual": fit.pca.residual, **by_class})
+        return layers
 
 
 @dataclass(frozen=True)
@@ -132,43 +120,37 @@ class Training:
 
 
 def train_dmn(
-    images: Images, thresholds: list[Thresholds], training: Training, seed: int, backend: Backend, bar: Progress,
+    images: Any, thresholds: list[Thresholds], training: Training, seed: int, backend: Backend, bar: Progress,
     closed_form: bool = True,
 ) -> Outcome:  # fmt: skip
     """Fit the layers, compute the features once, train the head on them; and solve for a head in closed form."""
-    bar.seed(seed)
     layers = body(images.shape, [1] * len(thresholds))
     began = time.perf_counter()
     fits = fit_stack(layers, images.x_train, images.y_train, thresholds, backend, seed=seed)
     fitted = time.perf_counter()
     extractor = Extractor(layers, tuple(images.x_train.shape[1:]), backend)
     train, test = extractor.transform(images.x_train), extractor.transform(images.x_test)
-    extracted = time.perf_counter()
-    head = gn.Sequential([gn.Dense(images.classes)])
-    outcome = _train(head, (train, test), images, training, seed, backend, bar)
-    outcome.course.before, outcome.extract_seconds = extracted - began, extracted - fitted
-    outcome.filters, outcome.fits = [len(fit.kept) for fit in fits], fits
+    seconds = {"fit": fitted - began, "extract": time.perf_counter() - fitted}
+    outcome = _train(gn.Sequential([gn.Dense(images.classes)]), (train, test), images, training, seed, backend, bar)
     if closed_form and extractor.features <= RIDGE_FEATURES:
         began = time.perf_counter()
         outcome.ridge_accuracy = _ridge(train, test, images, seed, backend)
-        outcome.ridge_seconds = time.perf_counter() - began
-    return outcome
+        seconds["ridge"] = time.perf_counter() - began
+    return replace(outcome, filters=[len(fit.kept) for fit in fits], fits=fits, seconds=seconds)
 
 
 def train_convnet(
-    images: Images, filters: list[int], training: Training, seed: int, backend: Backend, bar: Progress
+    images: Any, filters: list[int], training: Training, seed: int, backend: Backend, bar: Progress
 ) -> Outcome:
     """The same layers trained by gradient descent; without any filters, a single dense layer on the pixels."""
-    bar.seed(seed)
     layers = [*body(images.shape, filters), gn.Flatten(), gn.Dense(images.classes)]
     model = gn.Sequential(layers if filters else layers[-1:])
     outcome = _train(model, (images.x_train, images.x_test), images, training, seed, backend, bar)
-    outcome.filters = list(filters)
-    return outcome
+    return replace(outcome, filters=list(filters))
 
 
 def _train(
-    model: gn.Sequential, xs: tuple[Any, Any], images: Images, training: Training, seed: int, backend: Backend,
+    model: gn.Sequential, xs: tuple[Any, Any], images: Any, training: Training, seed: int, backend: Backend,
     bar: Progress,
 ) -> Outcome:  # fmt: skip
     trainer = Trainer(model, optimizer=gn.Adam(training.learning_rate), device=backend, seed=seed)
@@ -178,11 +160,12 @@ def _train(
         train, epochs=training.epochs, batch_size=training.batch_size, validation_data=test, progress=bar,
         callbacks=[gn.ExponentialDecay(training.decay)] if training.decay != 1 else [],
     )  # fmt: skip
-    course = Course(0.0, history["seconds"], history["train_loss"], history["validation_accuracy"])
-    return Outcome(course, trainer.evaluate(train)["accuracy"], [])
+    names = {"test_accuracy": "validation_accuracy", "train_loss": "train_loss", "seconds": "seconds"}
+    curves = {ours: history[theirs] for ours, theirs in names.items()}
+    return Outcome(curves, trainer.evaluate(train)["accuracy"], [])
 
 
-def _ridge(train: Any, test: Any, images: Images, seed: int, backend: Backend) -> float:
+def _ridge(train: Any, test: Any, images: Any, seed: int, backend: Backend) -> float:
     """Test accuracy of ridge regression on features."""
     rows = stream(seed, DATA, 8).permutation(len(train))
     cut = math.ceil(HELD_OUT * len(rows))

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.backend import Backend
 from gpunet.callbacks import Callback
-from gpunet.experiments.dmn_nets import Images
-from gpunet.experiments.result import Result
-from gpunet.progress import Progress
+from gpunet.experiments.framework import Run
 from gpunet.train import Trainer
 
 BATCH = 64  # δN, the document's; less where a class has not fifty times as many samples
@@ -47,7 +44,7 @@ class Rates(Callback):
         self.on_step(trainer, 1)
 
 
-def convergence(result: Result, images: Images, seeds: list[int], backend: Backend, bar: Progress) -> None:
+def convergence(run: Run, images: Any) -> None:
     """Figure 1: the rates of four dense layers of equal width, less their mean over the layers, relative to it.
 
     Adds the row "convergence" with each layer's mean de-trended rate over the early steps, and curves.
@@ -55,20 +52,20 @@ def convergence(result: Result, images: Images, seeds: list[int], backend: Backe
     units = WIDTHS.get(images.name, 100)
     batches = -(-len(images.x_train) // BATCH)
     epochs = max(1, round(STEPS / batches))
-    bar.start("dmn Figure 1, four dense layers", batches * epochs * len(seeds))
+    run.bar.start("dmn Figure 1, four dense layers", batches * epochs * len(run.seeds))
     runs = []
-    for seed in seeds:
-        bar.seed(seed)
+    for seed in run.seeds:
+        run.bar.seed(seed)
         layers = [*(gn.Dense(units, "relu") for _ in range(LAYERS)), gn.Dense(images.classes)]
-        trainer = Trainer(gn.Sequential(layers), optimizer=gn.SGD(LEARNING_RATE), device=backend, seed=seed)
-        watch = Rates()
-        trainer.fit(images.x_train, images.y_train, epochs=epochs, batch_size=BATCH, callbacks=[watch], progress=bar)
+        trainer = Trainer(gn.Sequential(layers), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed)
+        watch, data = Rates(), (images.x_train, images.y_train)
+        trainer.fit(*data, epochs=epochs, batch_size=BATCH, callbacks=[watch], progress=run.bar)
         rates = np.array(watch.rates)
         detrended = rates / rates.mean(axis=1, keepdims=True) - 1
         early = detrended[: max(1, round(EARLY * len(detrended)))].mean(axis=0)
-        result.row("convergence").add(**{f"early_rate_{i + 1}": float(rate) for i, rate in enumerate(early)})
+        run.result.row("convergence").add(**{f"early_rate_{i + 1}": float(rate) for i, rate in enumerate(early)})
         runs.append(_moving_average(detrended).tolist())
-    result.curves["convergence"] = {"detrended_rate": runs, "units": units}
+    run.result.curves["convergence"] = {"detrended_rate": runs, "units": units}
 
 
 def _moving_average(rates: Any, window: int = 25) -> Any:
@@ -78,7 +75,7 @@ def _moving_average(rates: Any, window: int = 25) -> Any:
     return np.stack([np.convolve(column, kernel, "valid") for column in rates.T], axis=1)[::5]
 
 
-def fluctuations(result: Result, images: Images, seeds: list[int]) -> None:
+def fluctuations(run: Run, images: Any) -> None:
     """Figure 2: steps δλ of the leading eigenvalues' estimates, as samples of the largest class arrive in batches.
 
     λ_μ(N) = mean of (v_μ·x)² over the first N samples, v_μ the eigenvectors of ρ of all of them. Adds the row
@@ -91,7 +88,7 @@ def fluctuations(result: Result, images: Images, seeds: list[int]) -> None:
     batch = max(1, min(BATCH, len(own) // 50))
     vectors = np.linalg.eigh(own.T @ own / len(own))[1]
     leading = vectors[:, ::-1][:, :LEADING]
-    for seed in seeds:
+    for seed in run.seeds:
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(own))
         squares = (own[order] @ leading) ** 2
         counts = np.arange(batch, len(own) + 1, batch)
@@ -101,12 +98,12 @@ def fluctuations(result: Result, images: Images, seeds: list[int]) -> None:
         third = max(1, len(n) // 3)
         relative = np.sqrt(((steps / estimates[1:]) ** 2).mean(axis=1))
         slope = float(np.polyfit(np.log(n[:, 0]), np.log(relative), 1)[0]) if len(n) > 2 else 0.0
-        result.row("fluctuations").add(
+        run.result.row("fluctuations").add(
             slope=slope, deviation_early=float(scaled[:third].std()), deviation_late=float(scaled[-third:].std()),
             outside_two_deviations=float((np.abs(scaled) > 2 * scaled.std()).mean()),
         )  # fmt: skip
-        if seed == seeds[0]:
-            result.curves["fluctuations"] = {
+        if seed == run.seeds[0]:
+            run.result.curves["fluctuations"] = {
                 "samples": n[:, 0].tolist(), "relative": relative.tolist(), "scaled": scaled.ravel().tolist(),
                 "label": label,
             }  # fmt: skip

@@ -1,17 +1,19 @@
 """Which learning rates suit DMN heads and ConvNets: looked at on a validation split of CIFAR-10's training images.
 
-python benchmarks/dmn_settings.py [--seeds N]: 45,000 images to train on, 5,000 to look at; the test set is not read.
+python -m gpunet.experiments.dmn.chosen [--seeds N]: 45,000 images to train on, 5,000 to look at, none of the test set.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
-from gpunet.experiments.dmn_nets import Images, Training, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import Training, as_images, train_convnet, train_dmn
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
@@ -20,18 +22,18 @@ HELD_OUT = 5000
 TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, its decay every epoch
 
 
-def split() -> Images:
+def split() -> Any:
     """CIFAR-10's training images, some of them in the test set's place."""
-    data = Images.of(load("cifar10"))
+    data = as_images(load("cifar10"))
     order = stream(0, DATA, 9).permutation(len(data.x_train))
-    held, rest = order[:HELD_OUT], order[HELD_OUT:]
-    return Images(
-        data.name, data.x_train[rest], data.y_train[rest], data.x_train[held], data.y_train[held], data.shape,
-        data.classes,
-    )  # fmt: skip
+    (x_test, y_test), (x_train, y_train) = (
+        (data.x_train[rows], data.y_train[rows]) for rows in (order[:HELD_OUT], order[HELD_OUT:])
+    )
+    return replace(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
 def main() -> None:
+    """Print the accuracy on the held-out images of every setting tried."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
@@ -42,7 +44,7 @@ def main() -> None:
             thresholds = [Thresholds(0.998, fraction=0.7)]
             dmn = train_dmn(images, thresholds, training, seed, backend, Progress(), closed_form=False)
             convnet = train_convnet(images, dmn.filters, training, seed, backend, Progress())
-            found.append([net.course.test_accuracy[-1] for net in (dmn, convnet)])
+            found.append([net.curves["test_accuracy"][-1] for net in (dmn, convnet)])
         dmn_accuracy, convnet_accuracy = 100 * np.mean(found, axis=0)
         print(f"rate {rate:g}, decay {decay:g}: DMN {dmn_accuracy:.2f} %, ConvNet {convnet_accuracy:.2f} %", flush=True)
 

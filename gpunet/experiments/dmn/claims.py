@@ -1,0 +1,154 @@
+"""What document 002 claims, and how each claim is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import fmean
+
+from gpunet.experiments.claims import Finding, equal, greater, peak, share
+from gpunet.experiments.dmn import x
+from gpunet.experiments.result import NotMeasuredError, Result
+
+FAR_LESS = 1 / 3  # of the time: what "far less" has to mean at least
+NEAR = 0.002  # of accuracy: what "as good" allows
+POINT = 0.01  # of accuracy: what "within 1 %" and "equally" allow
+ALMOST_ALL = 0.75  # of nets and seeds
+EVERY = ("mnist", "cifar10", "cifar100")
+TOP, BOTTOM = "Figure 3, Section 3.1", "Figure 3, Section 3"
+
+
+def _pairs(result: Result, *layers: int) -> list[str]:
+    """Filter counts of the DMNs with so many layers that have a ConvNet beside them; NotMeasuredError without any."""
+    names = [name.removeprefix("dmn ") for name in result.names if name.startswith("dmn ")]
+    found = [name for name in names if name.count("+") + 1 in layers and f"convnet {name}" in result.names]
+    if not found:
+        raise NotMeasuredError(f"this run trained no net of {' or '.join(map(str, layers))} layers in both ways")
+    return found
+
+
+def _gains(result: Result, name: str, metric: str = "test_accuracy") -> list[float]:
+    """DMN less ConvNet, a value a seed."""
+    ours, rival = result.values(f"dmn {name}", "test_accuracy"), result.values(f"convnet {name}", metric)
+    return [a - b for a, b in zip(ours, rival, strict=True)]
+
+
+def _by_seed(result: Result, layers: int) -> list[float]:
+    """DMN less ConvNet, mean over the nets of so many layers."""
+    gains = [_gains(result, name) for name in _pairs(result, layers)]
+    return [fmean(seed) for seed in zip(*gains, strict=True)]
+
+
+def _said(result: Result, *layers: int) -> str:
+    """Gains at equal epochs, and over the ConvNets trained for longer."""
+    parts = []
+    for name in _pairs(result, *layers):
+        said = f"{name}: {100 * fmean(_gains(result, name)):+.1f} points"
+        if result.has(f"convnet {name}", "test_accuracy_long"):
+            later = fmean(_gains(result, name, "test_accuracy_long"))
+            said += f", {100 * later:+.1f} when the ConvNet trains longer"
+        parts.append(said)
+    return f"DMN over ConvNet of the same filters: {'; '.join(parts)}"
+
+
+def _within(values: list[float], claimed: float, margin: float, measured: str) -> Finding:
+    """`equal`, where neither side is the better one."""
+    found = equal(values, claimed, margin)
+    return replace(found, measured=measured, verdict="not reproduced" if found.verdict == "exceeded" else found.verdict)
+
+
+@x.claim(
+    "mnist-within-1-percent", "DMNs are within 1 % of the ConvNet in almost all cases", TOP, "within 1 point",
+    on="mnist",
+)  # fmt: skip
+def within_a_point(result: Result) -> Finding:
+    every = [gain >= -POINT for name in _pairs(result, 1, 2) for gain in _gains(result, name)]
+    return share(every, _said(result, 1, 2), ALMOST_ALL, "nets and seeds")
+
+
+@x.claim("1-layer", "one DMN layer is better than the ConvNet", TOP, "better", on=("cifar10", "cifar100"))
+def one_layer(result: Result) -> Finding:
+    return greater(_by_seed(result, 1), _said(result, 1))
+
+
+@x.claim(
+    "cifar10-2-layers", "two DMN layers are 5 to 10 points better than the ConvNet", TOP, "5 to 10 points",
+    on="cifar10", number=True,
+)  # fmt: skip
+def two_layers(result: Result) -> Finding:
+    return greater(_by_seed(result, 2), _said(result, 2), 0.05)
+
+
+@x.claim("cifar100-2-layers", "two DMN layers and the ConvNet perform equally", TOP, "equal", on="cifar100")
+def two_layers_equal(result: Result) -> Finding:
+    return _within(_by_seed(result, 2), 0, POINT, _said(result, 2))
+
+
+def _curve(result: Result, symbol: str) -> dict[float, list[float]]:
+    """Test accuracy by value of a swept setting, a value a seed; NotMeasuredError where it was not swept."""
+    rows = [name for name in result.names if name.startswith(f"{symbol}=")]
+    if not rows:
+        raise NotMeasuredError(f"this run swept no {symbol}")
+    return {float(row.partition("=")[2]): result.values(row, "test_accuracy") for row in rows}
+
+
+def _peak(result: Result, symbol: str, low: float, high: float) -> Finding:
+    curve = _curve(result, symbol)
+    best = max(curve, key=lambda value: fmean(curve[value]))
+    return peak(curve, low, high, f"test accuracy is best at {best:g} ({_told(curve)})")
+
+
+def _told(curve: dict[float, list[float]]) -> str:
+    return ", ".join(f"{value:g}: {fmean(accuracy):.2%}" for value, accuracy in curve.items())
+
+
+@x.claim("t-pc-peak", "accuracy peaks near T_PC = 0.8", BOTTOM, "0.8", on="mnist")
+def t_pc_peak(result: Result) -> Finding:
+    return _peak(result, "T_PC", 0.7, 0.9)
+
+
+@x.claim("t-pc-one-hurts", "not dropping correlated vectors (T_PC → 1) hurts", "Section 3", "drops", on="mnist")
+def t_pc_one_hurts(result: Result) -> Finding:
+    curve = _curve(result, "T_PC")
+    none_dropped = curve.pop(1.0, [])
+    if not (none_dropped and curve):
+        raise NotMeasuredError("this run swept no T_PC up to 1")
+    best = max(curve, key=lambda value: fmean(curve[value]))
+    said = f"{fmean(none_dropped):.2%} at 1, {fmean(curve[best]):.2%} at {best:g}, the best below"
+    return greater([a - b for a, b in zip(curve[best], none_dropped, strict=True)], said, NEAR)
+
+
+@x.claim("t-v-peak", "accuracy peaks near T_v = 0.98", BOTTOM, "0.98", on="mnist")
+def t_v_peak(result: Result) -> Finding:
+    return _peak(result, "T_v", 0.95, 0.99)
+
+
+@x.claim("t-frac", "30 to 40 % of the data give what all of it gives", BOTTOM, "0.3 to 0.4", on="mnist")
+def t_frac(result: Result) -> Finding:
+    some, more, every = (result.values(f"T_frac={share:g}", "test_accuracy") for share in (0.3, 0.4, 1.0))
+    said = f"test accuracy by share of the data {_told(_curve(result, 'T_frac'))}"
+    return greater([min(a, b) - c for a, b, c in zip(some, more, every, strict=True)], said, -NEAR)
+
+
+@x.claim("lower-first", "lower layers converge first", "Figure 1", "lower first", on=EVERY)
+def lower_first(result: Result) -> Finding:
+    rates = [result.values("convergence", f"early_rate_{i}") for i in (1, 2, 3, 4)]
+    said = ", ".join(f"layer {i + 1}: {fmean(values):+.2f}" for i, values in enumerate(rates))
+    leads = [min((a + b - c - d) / 2, a - d) for a, b, c, d in zip(*rates, strict=True)]
+    return greater(leads, f"early de-trended rates {said}")
+
+
+@x.claim("fluctuations", "fluctuations of the density matrix fall as 1/N", "Figure 2, equation 12", "−1", on="mnist")
+def one_over_n(result: Result) -> Finding:
+    slopes = result.values("fluctuations", "slope")
+    return _within(slopes, -1, 0.1, f"|δλ|/λ falls as N^{fmean(slopes):.2f}")
+
+
+@x.claim("cheaper", "fitting takes far less time than training the layers", "Section 3.2", "far less", on=EVERY)
+def cheaper(result: Result) -> Finding:
+    ratios = {}
+    for name in _pairs(result, 1, 2):
+        trained = [sum(run[: result.settings["epochs"]]) for run in result.curves[f"convnet {name}"]["seconds"]]
+        ratios[name] = [fit / net for fit, net in zip(result.seconds(f"dmn {name}", "fit"), trained, strict=True)]
+    said = ", ".join(f"{name}: {fmean(each):.2f}×" for name, each in ratios.items())
+    saved = [1 - max(seed) for seed in zip(*ratios.values(), strict=True)]
+    return greater(saved, f"fitting over the ConvNet's training: {said}", 1 - FAR_LESS)

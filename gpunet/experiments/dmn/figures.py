@@ -1,0 +1,140 @@
+"""The figures of dmn: Figures 1 to 3 of document 002, and accuracy against seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from gpunet.experiments.dmn import x
+from gpunet.experiments.dmn.tables import SWEPT, elapsed, nets
+from gpunet.experiments.framework import BANDS, WHISKERS
+from gpunet.experiments.result import Metric, Result
+from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside
+
+
+def _widths(result: Result) -> list[str]:
+    return [name.removeprefix("dmn ") for name in nets(result) if name.startswith("dmn ")]
+
+
+def _points(axes: Any, at: Sequence[float], found: list[Metric], **options: Any) -> None:
+    """Accuracies in percent, with whiskers where there are several seeds."""
+    several = any(metric.std is not None for metric in found)
+    whiskers = [100 * (metric.std or 0) for metric in found] if several else None
+    axes.errorbar(at, [100 * metric.mean for metric in found], yerr=whiskers, capsize=2, **options)
+
+
+@x.figure(
+    "widths", "Figure 3, top: test accuracy by filters.",
+    "Dot plot of test accuracy by number of filters: DMN, DMN with a head in closed form, and ConvNets.",
+    spread=WHISKERS, width=lambda result: 3.4 + 1.1 * len(_widths(result)),
+)  # fmt: skip
+def widths(result: Result, axes: Any) -> None:
+    kinds = (
+        ("DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
+        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
+        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
+        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
+    )
+    names = _widths(result)
+    linear = 100 * result.mean("linear", "test_accuracy")
+    axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
+    for shift, (label, row, metric, colour, marker) in zip((-0.24, -0.08, 0.08, 0.24), kinds, strict=True):
+        there = [place for place, name in enumerate(names) if result.has(f"{row} {name}", metric)]
+        found = [result.metric(f"{row} {names[place]}", metric) for place in there]
+        if there:
+            _points(axes, [place + shift for place in there], found, fmt=marker, color=colour, label=label)
+    axes.set(
+        xticks=range(len(names)), xticklabels=names, xlabel="filters of each layer", ylabel="test accuracy (%)",
+        xlim=(-0.5, len(names) - 0.5), title=f"Accuracy by filters on {result.dataset}",
+    )  # fmt: skip
+    legend_beside(axes)
+
+
+@x.figure(
+    "seconds",
+    "Test accuracy against time since the beginning, fitting included, first seed. The time axis is logarithmic.",
+    "Line chart of test accuracy against seconds for each DMN and its ConvNet.",
+)  # fmt: skip
+def seconds(result: Result, axes: Any) -> None:
+    for place, width in enumerate(_widths(result)):
+        for name, style in ((f"dmn {width}", "-"), (f"convnet {width}", ":")):
+            accuracies = [100 * a for a in result.curves[name]["test_accuracy"][0]]
+            colour = COLOURS[place % len(COLOURS)]
+            axes.plot(elapsed(result, name)[0], accuracies, style, marker="o", markersize=3, color=colour, label=name)
+    axes.set(
+        xlabel="seconds, fitting and features included", ylabel="test accuracy (%)", xscale="log",
+        title=f"Time to accuracy on {result.dataset}",
+    )  # fmt: skip
+    legend_beside(axes)
+
+
+@x.figure(
+    "sweeps", "Figure 3, bottom: one setting changed at a time. Small numbers are the filters that came out.",
+    "Three line charts of test accuracy: against T_PC, against T_v, against T_frac.",
+    spread=WHISKERS, panels=len(SWEPT), width=4.2, height=3.4, when=lambda result: result.settings["sweeps"],
+)  # fmt: skip
+def sweeps(result: Result, panels: Any) -> None:
+    for panel, (symbol, meaning) in zip(panels, SWEPT.items(), strict=True):
+        rows = [name for name in result.names if name.startswith(f"{symbol}=")]
+        _points(
+            panel, range(len(rows)), [result.metric(row, "test_accuracy") for row in rows], marker="o", color=COLOURS[0]
+        )
+        for place, row in enumerate(rows):
+            said = f"{result.mean(row, 'filters_1'):.0f}"
+            panel.annotate(said, (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                           textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
+        panel.set(xticks=range(len(rows)), xlabel=f"{symbol}, {meaning}")
+        panel.set_xticklabels([row.partition("=")[2] for row in rows], fontsize=8)
+        panel.margins(y=0.15)
+    label_rows(panels, "test accuracy (%)")
+    panels[0].set_title(f"One setting changed, on {result.dataset}; small numbers: filters")
+
+
+@x.figure(
+    "convergence", "Figure 1: convergence rates λ of four dense layers, their mean over layers taken off.",
+    "Line chart of the de-trended convergence rate against steps, one line a layer.", spread=BANDS,
+    when=lambda result: "convergence" in result.curves,
+)  # fmt: skip
+def convergence(result: Result, axes: Any) -> None:
+    curve = result.curves["convergence"]
+    runs = np.asarray(curve["detrended_rate"])
+    for layer in range(runs.shape[2]):
+        band(axes, range(0, 5 * runs.shape[1], 5), runs[:, :, layer].tolist(), f"layer {layer + 1}", layer)
+    axes.axhline(0, color="#555555", linewidth=0.8)
+    axes.set(
+        xlabel="steps of 64 samples", ylabel="λ over its mean over layers, less 1",
+        title=f"Four dense layers of {curve['units']} units on {result.dataset}",
+    )  # fmt: skip
+    legend_beside(axes)
+
+
+@x.figure(
+    "fluctuations",
+    "Figure 2: how steps of the eigenvalues of a class's density matrix fall with the number of samples, and their "
+    "distribution.",
+    "A scatter plot on logarithmic axes beside the line 1/N, and a histogram beside a normal distribution.",
+    panels=2, when=lambda result: "fluctuations" in result.curves,
+)  # fmt: skip
+def fluctuations(result: Result, panels: Any) -> None:
+    fall, spread = panels
+    curve = result.curves["fluctuations"]
+    samples, relative, scaled = (np.asarray(curve[name]) for name in ("samples", "relative", "scaled"))
+    fall.loglog(samples, relative, ".", color=COLOURS[0], markersize=4, label="measured")
+    scale = float(np.exp(np.mean(np.log(relative * samples))))
+    fall.loglog(samples, scale / samples, linestyle=DASHES[1], color=COLOURS[1], label="1/N")
+    fall.set(
+        xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
+        title=f"Fluctuations of ρ, {result.dataset}, class {curve['label']}",
+    )  # fmt: skip
+    fall.xaxis.set_minor_formatter(NullFormatter())
+    fall.legend()
+    spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")
+    at = np.linspace(scaled.min(), scaled.max(), 200)
+    deviation = scaled.std() or 1.0
+    normal = np.exp(-0.5 * ((at - scaled.mean()) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    spread.plot(at, normal, linestyle=DASHES[1], color=COLOURS[1], label="normal distribution")
+    spread.set(xlabel="δλ·N/λ", ylabel="density", title="Steps scaled by N/λ")
+    spread.legend()

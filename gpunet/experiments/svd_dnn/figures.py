@@ -1,0 +1,122 @@
+"""The figures of svd-dnn: Figures 3 to 5, what speed is realised, and the sweep's heat maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpunet.experiments.framework import BANDS, WHISKERS
+from gpunet.experiments.result import Result, Row
+from gpunet.experiments.svd_dnn import x
+from gpunet.experiments.svd_dnn.claims import label
+from gpunet.experiments.svd_dnn.tables import is_sweep
+from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS
+from gpunet.report.style import COLOURS, band, label_rows, legend_beside
+from gpunet.report.table import cell
+
+FIGURE = {"xor": "Figure 3", "cats": "Figure 4", "mnist": "Figure 5"}
+
+
+def _meanings(result: Result) -> list[str]:
+    return list(result.settings["meanings"])
+
+
+def _main_rows(result: Result, meaning: str) -> list[str]:
+    """Dense, every α, and φ = 0: the curves of one meaning of α."""
+    phi, alphas = result.settings["phi"], result.settings["alphas"]
+    named = [f"svd phi={phi:g} alpha={alpha:g} {meaning}" for alpha in alphas]
+    wanted = ["dense", *named, f"svd phi=0 alpha={alphas[0]:g} {meaning}"]
+    return [name for name in dict.fromkeys(wanted) if name in result.names]
+
+
+@x.figure(
+    "cost", "Training cost by epoch, the cut marked.",
+    "Line charts of cost against epochs, one for each meaning of α, with the dense net and its factored forms.",
+    spread=BANDS, panels=lambda result: len(_meanings(result)), when=lambda result: not is_sweep(result),
+)  # fmt: skip
+def cost(result: Result, made: Any) -> None:
+    panels, meanings = np.atleast_1d(made), _meanings(result)
+    costs: list[float] = []
+    for panel, meaning in zip(panels, meanings, strict=True):
+        for place, name in enumerate(_main_rows(result, meaning)):
+            runs = result.curves[name]["train_loss"]
+            costs += np.ravel(runs).tolist()
+            band(panel, range(1, len(runs[0]) + 1), runs, label(name.removesuffix(f" {meaning}")), place)
+        at = result.settings["phi"] * result.settings["epochs"]
+        if 0 < at < result.settings["epochs"]:
+            panel.axvline(at, color="#777777", linewidth=1, linestyle=":")
+            panel.annotate(
+                "cut", (at, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
+                va="top", color="#555555", fontsize=9,
+            )  # fmt: skip
+        panel.set(yscale="log", xlabel="epoch", title=f"α as {meaning}")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.legend()
+    for panel in panels:  # by the runs, since on this scale a band that ends at 0 has no bottom
+        panel.set_ylim(0.8 * min(costs), 1.25 * max(costs))
+    label_rows(panels, "cost a sample, mean over the epoch")
+    if result.dataset == result.settings["task"]:
+        panels[0].set_title(f"{FIGURE[result.dataset]}: α as {meanings[0]}")
+
+
+def _timed(result: Result) -> list[Row]:
+    """Rows that differ only before the cut, or in the optimiser's state, run the same epochs after it."""
+    phi = f"svd phi={result.settings['phi']:g} "
+    return [row for row in result.rows if "epoch_speed_up" in row.metrics and row.name.startswith(phi)
+            and "carried" not in row.name]  # fmt: skip
+
+
+@x.figure(
+    "speed", "Speed of an epoch after the cut: what is realised, beside what the count of multiplications allows.",
+    "Dot plot by rank rule: realised and allowed speed-up, with a line at 1.", spread=WHISKERS,
+    height=lambda result: 1.0 + 0.42 * len(_timed(result)),
+    when=lambda result: not is_sweep(result) and bool(_timed(result)),
+)  # fmt: skip
+def speed(result: Result, axes: Any) -> None:
+    rows = _timed(result)
+    for y, row in enumerate(rows):
+        metric, allowed = row.metrics["epoch_speed_up"], result.notes["allowed_speed_up"][row.name]
+        axes.plot([1, allowed], [y, y], color="#cccccc", linewidth=5, solid_capstyle="butt")
+        axes.errorbar(
+            metric.mean, y, xerr=metric.std or 0, fmt="o", color=COLOURS[0], label=None if y else "realised"
+        )  # fmt: skip
+        axes.plot(
+            allowed, y, "D", color=COLOURS[1], mfc="none", mew=1.8, label=None if y else "multiplications allow"
+        )  # fmt: skip
+    axes.axvline(1, color="#555555", linewidth=1)
+    names = [label(row.name).partition(", ")[2] for row in rows]
+    axes.set(
+        xlabel="dense time over factored time of an epoch", yticks=range(len(rows)), yticklabels=names,
+        title="Speed after the cut", ylim=(len(rows) - 0.5, -0.5),
+    )  # fmt: skip
+    legend_beside(axes)
+
+
+@x.figure(
+    "sweep", "The effect of α and φ over seeds.",
+    "Heat maps of test accuracy by α and φ, one for each meaning of α.", height=4.2,
+    spread="Under each mean is one standard deviation.", panels=lambda result: len(_meanings(result)), when=is_sweep,
+)  # fmt: skip
+def sweep(result: Result, made: Any) -> None:
+    asked, panels, meanings = result.settings, np.atleast_1d(made), _meanings(result)
+    alphas, phis = sorted(asked["alphas"]), SWEEP_PHIS if asked["sweep_phi"] else (asked["phi"],)
+    fields = [
+        [[result.metric(f"svd phi={phi:g} alpha={alpha:g} {meaning}", "test_accuracy") for phi in phis]
+         for alpha in alphas] for meaning in meanings
+    ]  # fmt: skip
+    means = np.array([[[100 * field.mean for field in row] for row in rows] for rows in fields])
+    for place, (panel, meaning) in enumerate(zip(panels, meanings, strict=True)):
+        panel.imshow(means[place], cmap="cividis", vmin=means.min(), vmax=means.max(), aspect="auto")
+        for (y, at), mean in np.ndenumerate(means[place]):
+            colour = "black" if mean > (means.min() + means.max()) / 2 else "white"
+            told = cell(fields[place][y][at], "test_accuracy").replace(" ", "\n", 1)
+            panel.text(at, y, told, ha="center", va="center", fontsize=8, color=colour)
+        panel.set(
+            xticks=range(len(phis)), xticklabels=[f"{phi:.0%}" for phi in phis], yticks=range(len(alphas)),
+            yticklabels=[f"{alpha:g}" for alpha in alphas], xlabel="φ, share of the steps trained dense", ylabel="α",
+            title=f"Test accuracy (%), α as {meaning}",
+        )  # fmt: skip
+        panel.grid(False)
+    dense = cell(result.metric("dense", "test_accuracy"), "test_accuracy")
+    panels[0].set_xlabel(f"φ, share of the steps trained dense      (dense throughout: {dense} %)")
