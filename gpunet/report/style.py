@@ -43,7 +43,7 @@ AS_SVG: dict[Any, Any] = {
 }  # fmt: skip
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 NARROW = 4.2  # inches: a phone's width at about the size of the page's text
-SHORTER = 0.7  # of the height, a panel: a fifth more for the legend below a single one
+SHORTER = 0.66  # of the height, a panel: a fifth more for the legend below a single one
 POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, areas are not
 LINE = 44  # characters that a title of such a figure holds
@@ -61,8 +61,9 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
         with mpl.rc_context(SETTINGS if kept is None else SETTINGS | AS_SVG), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands there, which says the same
             if stacked():
-                made = Figure(figsize=(NARROW, SHORTER * height * max(columns, 1.2)))
-                axes = made.subplots(columns, 1)
+                pairs = columns > 3
+                made = Figure(figsize=(NARROW, SHORTER * height * max(1.2, columns / (1 + pairs))))
+                axes = made.subplots(-(-columns // 2), 2).flat[:columns] if pairs else made.subplots(columns, 1)
             else:
                 made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
                 axes = made.subplots(1, columns)

@@ -19,7 +19,7 @@ from gpunet.experiments.claims import ClaimResult
 from gpunet.experiments.result import Metric
 from gpunet.report import drawing, page, style
 from gpunet.report.page.claims import SIGNS, kind
-from gpunet.report.page.contents import broad, duration, sort_key, timing_table
+from gpunet.report.page.contents import duration, sort_key, timing_table
 from gpunet.report.page.svg import picture
 from gpunet.report.table import Column, Table, cell, number, rows_table
 from gpunet.report.terminal import claim_values, console, rich_table
@@ -127,13 +127,6 @@ def test_durations(seconds, said):
 )  # fmt: skip
 def test_a_cell_is_put_in_order_by_its_number(cell, key):
     assert sort_key(cell) == (key if key is None else pytest.approx(key))
-
-
-def test_a_table_that_half_a_page_cannot_hold_is_broad():
-    columns = tuple(Column(name) for name in "abcdef")
-    assert not broad(Table("T", columns, (("row", *["1.0"] * 6),)))
-    assert broad(Table("T", columns, (("row", *["1.000 ± 0.001"] * 6),)))
-    assert not broad(Table("a long title " * 9, (), ()))
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------

@@ -20,8 +20,7 @@ from gpunet.report.page.reading import Run
 from gpunet.report.page.svg import Picture, data_uri, picture
 from gpunet.report.table import NOTHING, Cell, Column, Table, rows_table
 
-BROAD = 1.9  # width over height
-HALF = 64  # characters of a table that half of a page holds
+BROAD = 640  # CSS pixels: wider than one panel
 PNG = b"\x89PNG\r\n\x1a\n"
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
 KEYED = {"h": 3600.0, "min": 60.0} | UNITS
@@ -40,7 +39,7 @@ class Figure:
     @property
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
-        return self.wide.width > BROAD * self.wide.height
+        return self.wide.width > BROAD
 
 
 def tables(x: Experiment | None, result: Result) -> list[Table]:
@@ -49,12 +48,6 @@ def tables(x: Experiment | None, result: Result) -> list[Table]:
         return x.tables(result)
     metrics = {name: name.replace("_", " ") for row in result.rows for name in row.metrics}
     return [rows_table(result, f"Rows on {result.dataset}", result.names, metrics)] if result.rows else []
-
-
-def broad(table: Table) -> bool:
-    """Whether a table is wider than half of the page, as far as its texts tell."""
-    heads = [table.corner, *(max(column.heading.split(), key=len, default="") for column in table.columns)]
-    return sum(3 + max(map(len, cells)) for cells in zip(heads, *table.rows, strict=True)) > HALF
 
 
 def figures(x: Experiment | None, run: Run, result: Result) -> list[Figure]:

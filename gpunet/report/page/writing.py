@@ -48,7 +48,7 @@ def html(view: PageView) -> str:
         finalize=_shown,
     )  # fmt: skip
     made.globals |= {
-        "parts": _parts, "key": _key, "broad": contents.broad, "kind": claims.kind, "said": claims.said,
+        "parts": _parts, "key": _key, "kind": claims.kind, "said": claims.said,
         "counts": claims.counts, "reasons": claims.reasons, "signs": claims.SIGNS,
     }  # fmt: skip
     css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
