@@ -20,13 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpunet import stacked_cuda
 from gpunet.backend import cuda_kernels
 
 ARCHITECTURES = ("sm_80", "sm_90")
 OPTIONS = (*cuda_kernels.OPTIONS, *cuda_kernels.ADDED)
 RESULTS = Path(__file__).with_name("results")
-MODULES = (cuda_kernels.source, stacked_cuda.source)  # each compiled by itself
 NUMBERS = {
     "registers": r"Used (\d+) registers",
     "shared_bytes": r"(\d+) bytes smem",
@@ -60,7 +58,7 @@ def compiler() -> str:
 
 def compiled(architecture: str, compile_one: Callable[[str, str], str]) -> Resources:
     """What ptxas says of each kernel; warnings are errors."""
-    return parsed("".join(compile_one(source(), architecture) for source in MODULES))
+    return parsed(compile_one(cuda_kernels.source(), architecture))
 
 
 def by_nvcc(source: str, architecture: str) -> str:

@@ -11,7 +11,7 @@ from conftest import contests, skip_where_it_cannot
 from gpunet.bench import conv, entrants, lowrank, train
 
 # A timed call takes some tenths of a second at most; the scripts' own cases take longer.
-STEPS = {"mnist-2048": 8, "mnist-64": 100, "digits-32": 200, "toy-21": 300}
+STEPS = {"mnist-2048": 8, "mnist-64": 100, "digits-32": 200, "points-21": 300}
 CONV_STEPS = {"convnet-8": 20, "convnet-8-30": 20, "features-8": 8, "features-13-82": 2}
 EPOCHS, FACTORED = ["digits-32", "mnist-2048"], ["dense", "break-even 1/2"]
 SAMPLES, IMAGES = 20_480, 2_000  # at most
@@ -31,7 +31,7 @@ def images(name):
 
 
 @pytest.mark.benchmark(group="train-step")
-@pytest.mark.parametrize(("case", "entrant"), contests(STEPS, entrants.TRAINING, "toy-21"))
+@pytest.mark.parametrize(("case", "entrant"), contests(STEPS, entrants.TRAINING, "points-21"))
 def test_train_step(race, place, case, entrant):
     skip_where_it_cannot(entrant, place)
     x, y = data(case)

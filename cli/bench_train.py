@@ -15,8 +15,8 @@ def train(
         typer.Option(
             metavar="NAME",
             show_default="all",
-            help="mnist-2048, mnist-64 (784-512-256-10 at these batch sizes), digits-32, digits-32-deep or toy-21; may "
-            "be given several times.",
+            help="mnist-2048, mnist-64 (784-512-256-10 at these batch sizes), digits-32, digits-32-deep or points-21; "
+            "may be given several times.",
         ),
     ] = None,
     device: options.Device = "auto",

@@ -146,7 +146,7 @@ def test_the_groups_run(tmp_path):
     lonely = set() if any(map(importlib.util.find_spec, ("torch", "jax"))) else {"conv"}  # it has no other rivals
     assert {ratio.group for ratio in measured.ratios} == groups - lonely
     steps = {ratio.key[1:]: ratio for ratio in measured.ratios if ratio.group == "train-step"}
-    assert ("toy-21", "numpy", "products") in steps
+    assert ("points-21", "numpy", "products") in steps
     assert all(ratio.ratio > 0 and ratio.seconds < 0.1 for ratio in steps.values())
 
 

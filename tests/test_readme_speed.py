@@ -37,7 +37,7 @@ def test_readme_shows_what_is_recorded():
     ("path", "value", "cell"),
     [
         (("train", "cases", "mnist-64", "numba", "microseconds_per_step"), 3210.0, "| 3.21 ms ("),
-        (("train", "cases", "toy-21", "torch", "microseconds_per_step"), 99.4, "| 2-3-3-2, batch 21 | 99 µs |"),
+        (("train", "cases", "points-21", "torch", "microseconds_per_step"), 99.4, "| 2-3-3-2, batch 21 | 99 µs |"),
         (("lowrank", "nets", "dimension 1/2", "contestants", "gpunet", "over_torch"), 7.5, "(7.50×) |"),
         (("conv", "cases", "features-8", "torch", "microseconds_per_batch"), 77.0, "batch 500 | 77 µs |"),
         (("cifar-mlp", "contestants", "numpy", "seconds_per_run"), 22.0, "| 22.00 s ("),
@@ -71,7 +71,7 @@ def test_numpy_alone_has_its_own_column():
     sections["lowrank"]["provenance"]["numba"] = None
     alone = readme.others(sections)[3]
     assert re.fullmatch(r"\| the same, ranks 154, 85 \| [\d.]+ ms \| [\d.]+ ms \([\d.]+×\) \| \|", alone)
-    del sections["train"]["cases"]["toy-21"]["numba"]
+    del sections["train"]["cases"]["points-21"]["numba"]
     assert re.search(r"µs \([\d.]+×\) \| \| \d+ µs \|$", readme.training(sections)[-1])
 
 
@@ -90,8 +90,8 @@ def test_mistakes_in_the_text(change, words):
 
 
 def test_a_figure_that_is_missing_is_named():
-    sections = {name: section for name, section in recorded("xeon-2-cores").items() if name != "cifar-mlp"}
-    with pytest.raises(InputError, match="the results of xeon-2-cores have no 'cifar-mlp', which table others shows"):
+    sections = {name: section for name, section in recorded("xeon-2-cores").items() if name != "conv"}
+    with pytest.raises(InputError, match="the results of xeon-2-cores have no 'conv', which table others shows"):
         readme.rewritten(TEXT, with_changed(sections))
 
 

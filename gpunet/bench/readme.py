@@ -107,12 +107,13 @@ def training(sections: Figures) -> list[str]:
 
 
 def others(sections: Figures) -> list[str]:
-    """Factored training, convolution and cifar-mlp beside the better of PyTorch's ways."""
+    """Factored training, convolution and whole runs beside the better of PyTorch's ways."""
     rows = _lowrank(sections["lowrank"])
     for name, contestants in sections["conv"]["cases"].items():
         rows.append(_beside_best(CONV[name], contestants, ("microseconds_per_batch", 1e-6)))
-    contestants = sections["cifar-mlp"]["contestants"]
-    rows.append(_beside_best("cifar-mlp, ten epochs of 10,000 images", contestants, ("seconds_per_run", 1.0)))
+    for section in sections.values():
+        if "row" in section:  # its own name in this table
+            rows.append(_beside_best(section["row"], section["contestants"], ("seconds_per_run", 1.0)))
     return _table(["", "PyTorch eager", "plain NumPy", "with numba"], rows)
 
 

@@ -136,15 +136,15 @@ def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_b
     return equal(values, claimed, max(floor, 2 * deviation), lower_is_better=lower_is_better)
 
 
-def greater(differences: Sequence[float], measured: str, least: float = 0.0) -> Finding:
-    """Whether a difference, paired by seeds, exceeds `least` beyond noise: its 90 % interval lies above, or below."""
+def greater(differences: Sequence[float], measured: str, least: float = 0.0, what: str = "seeds") -> Finding:
+    """Whether a difference, paired by seeds or `what` else, exceeds `least` beyond noise: its 90 % interval does."""
     low, high = interval(differences)
     verdict: Verdict = "reproduced" if low > least else "not reproduced" if high <= least else "inconclusive"
     held = sum(each > least for each in differences)
     return Finding(
         measured,
         verdict,
-        f"for {held} of {len(differences)} seeds; difference {_told(low, high)}, above {least:.2g} counts",
+        f"for {held} of {len(differences)} {what}; difference {_told(low, high)}, above {least:.2g} counts",
     )
 
 

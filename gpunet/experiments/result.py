@@ -194,7 +194,9 @@ def _checked(found: dict[str, Any]) -> Result:
     if found["format"] != FORMAT:
         raise ValueError(f"its format is {found['format']!r}, this version reads {FORMAT}")
     return Result(
-        *(text(found[name]) for name in ("experiment", "dataset", "device")),
+        text(found["experiment"]),
+        text(found["dataset"]),
+        text(found["device"]),
         settings=dict(found["settings"]),
         seeds=[_whole(seed) for seed in found["seeds"]],
         rows=[_row(row) for row in found["rows"]],

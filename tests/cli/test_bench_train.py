@@ -18,7 +18,7 @@ ROW = {"microseconds_per_step", "over_products", "over_torch", "over_torch_quart
 
 
 CASES = {
-    "toy-21": bench.Case("toy-21", (2, 3, 3, 2), 21, 20, 21),
+    "points-21": bench.Case("points-21", (2, 3, 3, 2), 21, 20, 21),
     "digits-32": bench.Case("digits-32", (64, 16, 10), 32, 20, 100),
 }
 
@@ -47,11 +47,11 @@ def train(capsys, *arguments):
 
 @pytest.mark.parametrize("device", ["cpu", "numpy"])
 def test_as_json(capsys, device):
-    document = json.loads(train(capsys, "--case", "toy-21", "--device", device, "--json").out)
+    document = json.loads(train(capsys, "--case", "points-21", "--device", device, "--json").out)
     assert (document["benchmark"], document["rounds"]) == ("train", 2)
     assert document["provenance"]["numpy"]
-    (name,), contestants = document["cases"], document["cases"]["toy-21"]
-    assert name == "toy-21"
+    (name,), contestants = document["cases"], document["cases"]["points-21"]
+    assert name == "points-21"
     numba = device == "cpu" and why_no_numba() is None
     assert set(contestants) == {"products", "numpy"} | ({"numba"} if numba else set()) | (
         {"torch"} if HAS_TORCH else set()
@@ -67,7 +67,7 @@ def test_as_json(capsys, device):
 
 def test_as_a_table(capsys):
     done = train(capsys, "--device", "numpy")
-    for words in ("toy-21", "digits-32", "products", "numpy", "µs/step", "PyTorch", "on cpu, median of 2 rounds"):
+    for words in ("points-21", "digits-32", "products", "numpy", "µs/step", "PyTorch", "on cpu, median of 2 rounds"):
         assert words in done.out, words
     assert done.err.splitlines()[-1].startswith("bench train: 2/2 digits-32")
 
@@ -77,7 +77,7 @@ def test_without_pytorch(capsys, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
     )
-    done = train(capsys, "--case", "toy-21", "--device", "numpy")
+    done = train(capsys, "--case", "points-21", "--device", "numpy")
     assert "PyTorch is not installed here: pip install torch" in done.out
 
 
@@ -99,7 +99,7 @@ def test_on_a_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--case", "imagenet"), ("unknown case 'imagenet'", "toy-21")),
+        (("--case", "imagenet"), ("unknown case 'imagenet'", "points-21")),
         (("--device", "tpu"), ("unknown device 'tpu'",)),
         (("--rounds", 0), ("Invalid value", "--rounds")),
     ],

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
+from gpunet.experiments.cifar_mlp import x
+from gpunet.experiments.claims import judge
+from gpunet.experiments.result import Result
+
 from ..datasets.cifar_writer import write_cifar10
 from ..experiments.made import write_npz
-from ..experiments.schema import parse
+from ..experiments.schema import check_claims, parse
 from .runner import check_folder, run
 
 FIGURES = ("better.png", "final.png", "momentum.png", "rates.png", "search.png")
@@ -23,17 +28,29 @@ def cifar(tmp_path):
     return tmp_path / "data" / "cifar10" / "cifar-10-batches-bin"
 
 
+def judged(folder):
+    """The verdicts on a folder's result by their ids."""
+    claims = [dataclasses.asdict(claim) for claim in judge(x, Result.read(folder / "result.json"))]
+    check_claims(claims)
+    assert len(claims) == 24
+    return {claim["id"]: claim for claim in claims}
+
+
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     done = run(capsys, "run", "cifar-mlp", "--quick", "--epochs", 2, "--trials", 4, "--device", "numpy")
     assert (done.code, done.said()) == (0, [])
     made = check_folder(tmp_path / "runs" / "cifar-mlp-digits", FIGURES)
     assert (made["dataset"], made["seeds"]) == ("digits", [0])
-    assert made["settings"]["samples"] == {"train": 1154, "validation": 288, "test": 355}
-    assert {claim["verdict"] for claim in made["claims"]} == {"not tested"}
+    assert made["notes"]["samples"] == {"train": 1154, "validation": 288, "test": 355}
+    claims = judged(tmp_path / "runs" / "cifar-mlp-digits")
+    assert claims["gradient-check"]["verdict"] == "reproduced"
+    assert {claims[name]["verdict"] for name in ("final-test-accuracy", "above-45", "eta-0.3-test-accuracy")} == {
+        "not tested"
+    }
     for words in ("Gradient check: 200 samples of 64 dimensions", "η = 0.001", "momentum 0.9", "4 + 4 nets",
-                  "1 + 1 nets", "final he decay", "no hidden layer", "24 not tested"):  # fmt: skip
+                  "1 + 1 nets", "final he decay", "no hidden layer", "its 12 numbers are not applicable"):  # fmt: skip
         assert words in " ".join(done.out.split()), words
-    assert "Claims\n" not in done.out
+    assert done.out.splitlines()[-1].startswith("On digits: momentum: training cost lower by ")
     assert re.search(r"^cifar-mlp rates 20/20 eta=0.5 no momentum: 2/2 epoch 2  cost ", done.err, re.MULTILINE)
     assert re.search(r"^cifar-mlp search stage 2/2: 4/4 best 0", done.err, re.MULTILINE)
     assert re.search(r"^cifar-mlp wide search stage 1/2: 1/1 best 0", done.err, re.MULTILINE)
@@ -43,10 +60,12 @@ def test_cifar_by_batches_shows_the_documents_figures_beside_ours(capsys, tmp_pa
     done = run(capsys, "run", "cifar-mlp", "--full", *SHORT, "--learning-rate", 0.02, "--learning-rate", 1e30, "-m", 5)
     assert (done.code, done.said()) == (0, [])
     made = check_folder(tmp_path / "runs" / "cifar-mlp-cifar10", FIGURES)
-    assert made["settings"]["samples"] == {"train": 12, "validation": 12, "test": 12}
-    assert made["settings"]["full_samples"] == {"train": 54, "validation": 6}
+    assert made["notes"]["samples"] == {"train": 12, "validation": 12, "test": 12}
+    assert made["notes"]["full_samples"] == {"train": 54, "validation": 6}
     assert {row["name"] for row in made["rows"]} >= {"eta=1e+30", "full", "final full", "found"}
-    assert {claim["verdict"] for claim in made["claims"]} == {"not tested"}  # two epochs of five units
+    claims = judged(tmp_path / "runs" / "cifar-mlp-cifar10")
+    assert claims["final-test-accuracy"]["verdict"] == "not tested"  # two epochs of five units
+    assert claims["more-data-helps"]["here"]
     for words in ("3.4e-03", "41.31", "1 diverged", "Claims", "this run has other settings", "document"):
         assert words in " ".join(done.out.split()), words
 
@@ -58,9 +77,9 @@ def test_one_part_and_json(capsys, tmp_path, cifar):
     assert done.code == 0
     made = check_folder(tmp_path / "out", ["final.png"])
     assert parse(done.out) == made
-    verdicts = {claim["id"]: claim["verdict"] for claim in made["claims"]}
-    assert verdicts["final-test-accuracy"] == "not reproduced"  # twelve images are not ten thousand
-    assert verdicts["gradient-check"] == "not tested"
+    claims = judged(tmp_path / "out")
+    assert claims["final-test-accuracy"]["verdict"] == "not reproduced"  # twelve images are not ten thousand
+    assert claims["gradient-check"]["verdict"] == "not tested"
 
 
 @pytest.mark.parametrize("part", ["gradient", "rates", "search", "better", "full"])
@@ -76,9 +95,11 @@ def test_own_data(capsys, tmp_path, own):
     assert (done.code, done.said()) == (0, [])
     made = check_folder(tmp_path / "runs" / "cifar-mlp-own", FIGURES)
     assert made["settings"]["batch_size"] == 10
-    assert made["settings"]["samples"] == {"train": 48, "validation": 12, "test": 30}
-    (note,) = {claim["note"] for claim in made["claims"] if claim["measured"] is not None}
-    assert note == "the document speaks of cifar10, this run used own"
+    assert made["notes"]["samples"] == {"train": 48, "validation": 12, "test": 30}
+    claims = judged(tmp_path / "runs" / "cifar-mlp-own")
+    assert claims["final-test-accuracy"]["note"] == "not applicable: the document speaks of cifar10"
+    assert claims["he-helps"]["here"]
+    assert claims["he-helps"]["measured"].startswith("final he: ")
 
 
 def test_own_data_of_a_known_name_get_no_verdicts(capsys, tmp_path):
@@ -87,7 +108,9 @@ def test_own_data_of_a_known_name_get_no_verdicts(capsys, tmp_path):
     assert done.code == 0
     made = check_folder(tmp_path / "runs" / "cifar-mlp-own-cifar10", ["final.png"])
     assert made["dataset"] == "own-cifar10"
-    assert {claim["verdict"] for claim in made["claims"]} == {"not tested"}
+    claims = judged(tmp_path / "runs" / "cifar-mlp-own-cifar10")
+    assert claims["final-test-accuracy"]["verdict"] == "not tested"
+    assert claims["better-than-one-layer"]["here"]
 
 
 def test_features_that_are_far_too_large_diverge_and_draw(capsys, tmp_path):
@@ -102,9 +125,9 @@ def test_features_that_are_far_too_large_diverge_and_draw(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--part", "rate"), ("unknown part rate", "gradient, rates, search, final, better, full")),
-        (("--learning-rate", 0), ("learning_rate cannot be 0.0", "> 0")),
-        (("--learning-rate", -0.1), ("learning_rate cannot be -0.1",)),
+        (("--part", "rate"), ("parts is 'rate'", "gradient, rates, search, final, better, full")),
+        (("--learning-rate", 0), ("learning_rates cannot be 0.0", "> 0")),
+        (("--learning-rate", -0.1), ("learning_rates cannot be -0.1",)),
         (("--hidden", 0), ("Invalid value", "--hidden")),
         (("-m", -3), ("Invalid value", "--hidden")),
         (("--batch-size", 0), ("--batch-size",)),

@@ -12,10 +12,15 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError
-from gpunet.experiments import cifar_mlp_data, cifar_mlp_search
-from gpunet.experiments.cifar_mlp import PARTS, Settings, run
-from gpunet.experiments.cifar_mlp_data import Problem, Split
-from gpunet.experiments.cifar_mlp_nets import Recipe, train
+from gpunet.experiments import cifar_mlp
+from gpunet.experiments.cifar_mlp import Settings
+from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
+from gpunet.experiments.cifar_mlp import search as cifar_mlp_search
+from gpunet.experiments.cifar_mlp.body import PARTS, early_epoch, resolved
+from gpunet.experiments.cifar_mlp.data import Problem, Split
+from gpunet.experiments.cifar_mlp.nets import Recipe, train
+from gpunet.experiments.claims import judge
+from gpunet.experiments.framework import Run
 from gpunet.progress import Progress
 
 from ..datasets.cifar_writer import write_cifar10
@@ -31,7 +36,7 @@ NETS = [
 
 
 def result(data, settings=QUICK, seeds=(0,)):
-    made = run(data, settings, list(seeds), device="numpy").to_json()
+    made = Run(cifar_mlp.x, data, settings, list(seeds)).compute("numpy").to_json()
     check_document(made)
     return made
 
@@ -70,13 +75,13 @@ def test_the_rows_are_all_parts(two_seeds):
         epochs = 12 if name == "final decay early stopping" else 4
         for curve in two_seeds["curves"][name].values():
             assert [len(run) for run in curve] == [epochs, epochs]
-        assert two_seeds["settings"]["recipes"][name]["epochs"] == epochs
-    assert two_seeds["settings"]["early"] == 1
-    assert two_seeds["settings"]["samples"] == {"train": 48, "validation": 12, "test": 30}
+        assert two_seeds["notes"]["recipes"][name]["epochs"] == epochs
+    assert two_seeds["notes"]["early"] == 1
+    assert two_seeds["notes"]["samples"] == {"train": 48, "validation": 12, "test": 30}
 
 
 def test_the_recipes_are_what_the_rows_say(two_seeds):
-    kept = two_seeds["settings"]["recipes"]
+    kept = two_seeds["notes"]["recipes"]
     base = kept["final"]
     assert (base["learning_rate"], base["l2"], base["momentum"]) == (0.020815, 0.00012554, 0.9)
     differences = {name: {k: v for k, v in kept[name].items() if v != base[k]} for name in kept}
@@ -87,15 +92,15 @@ def test_the_recipes_are_what_the_rows_say(two_seeds):
     assert differences["final he"] == {"init": "he"}
     assert differences["final decay"] == {"decay": pytest.approx(0.9**2.5)}  # 4 epochs instead of 10
     assert differences["eta=0.5 no momentum"] == {"learning_rate": 0.5, "l2": 1e-6, "momentum": 0}
-    assert differences["searched"] == two_seeds["settings"]["search"]["best"]
+    assert differences["searched"] == two_seeds["notes"]["search"]["best"]
     assert differences["found"] | {"batch_size": kept["found"]["batch_size"]} == {
-        "init": "he", **two_seeds["settings"]["wide_search"]["best"]
+        "init": "he", **two_seeds["notes"]["wide_search"]["best"]
     }  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_bits(two_seeds):
     again = result(dataset(), seeds=(0, 1))
-    for key in ("settings", "seeds", "rows", "claims", "curves"):
+    for key in ("settings", "seeds", "rows", "notes", "curves"):
         assert again[key] == two_seeds[key]
     one = result(dataset(), dataclasses.replace(QUICK, parts=("rates", "final")), seeds=(1,))
     for name, metrics in rows(one).items():
@@ -104,7 +109,7 @@ def test_the_same_seed_gives_the_same_bits(two_seeds):
         }
 
 
-@pytest.mark.parametrize("part", PARTS[:-1])
+@pytest.mark.parametrize("part", PARTS)
 def test_each_part_alone(part):
     settings = dataclasses.replace(QUICK, parts=(part,), trials=2, wide_trials=2)
     names = set(rows(result(dataset(), settings)))
@@ -117,10 +122,18 @@ def test_each_part_alone(part):
 
 def test_small_data_get_more_epochs():
     problem = Problem.of(Split.of(dataset()), get_backend("numpy"))
-    assert Settings().of(problem).epochs == 40
-    assert Settings(epochs=7).of(problem).epochs == 7
+    assert resolved(Settings(), problem).epochs == 40
+    assert resolved(Settings(epochs=7), problem).epochs == 7
     many = dataclasses.replace(problem, train=dataclasses.replace(problem.train, x=np.zeros((10_000, 2), "f4")))
-    assert (Settings().of(many).epochs, Settings().of(many).early) == (10, 3)
+    found = resolved(Settings(), many)
+    assert (found.epochs, early_epoch(found)) == (10, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "wide"), [({}, 25), ({"trials": 20}, 5), ({"trials": 3}, 1), ({"wide_trials": 7}, 7)]
+)
+def test_the_wider_search_takes_a_quarter(problem, given, wide):
+    assert resolved(Settings(**given), problem).wide_trials == wide
 
 
 # -- splits -----------------------------------------------------------------------------------------------------------
@@ -131,30 +144,32 @@ def test_the_documents_split_is_by_batches(tmp_path, monkeypatch):
     split = Split.batches()
     for part, name in (("train", "data_batch_1"), ("validation", "data_batch_2"), ("test", "test_batch")):
         planes = images[name].transpose(0, 3, 1, 2).reshape(12, 3072)
-        np.testing.assert_array_equal(getattr(split, f"x_{part}"), planes)
-        np.testing.assert_array_equal(getattr(split, f"y_{part}"), np.arange(12) % 10)
-    assert (split.name, split.classes, split.all_x) == ("cifar10", 10, None)
+        x, y = getattr(split, part)
+        np.testing.assert_array_equal(x, planes)
+        np.testing.assert_array_equal(y, np.arange(12) % 10)
+    assert (split.name, split.classes, split.every) == ("cifar10", 10, None)
 
 
 def test_all_batches_but_a_hold_out(tmp_path, monkeypatch):
     images = batches(tmp_path, monkeypatch)
     whole = Split.batches(every=True).full()
     everything = np.concatenate([images[f"data_batch_{i}"] for i in range(1, 6)]).transpose(0, 3, 1, 2).reshape(60, -1)
-    assert (len(whole.x_train), len(whole.x_validation)) == (54, 6)
-    found = {x.tobytes() for x in np.concatenate([whole.x_train, whole.x_validation])}
+    assert (len(whole.train[0]), len(whole.validation[0])) == (54, 6)
+    found = {x.tobytes() for x in np.concatenate([whole.train[0], whole.validation[0]])}
     assert found == {x.tobytes() for x in everything}
     labels = {x.tobytes(): i % 12 % 10 for i, x in enumerate(everything)}
-    for x, y in ((whole.x_train, whole.y_train), (whole.x_validation, whole.y_validation)):
+    for x, y in (whole.train, whole.validation):
         assert [labels[row.tobytes()] for row in x] == y.tolist()
-    assert len(Split.of(Split.batches(every=True)).full().x_validation) == 6
+    assert len(Split.of(Split.batches(every=True)).full().validation[0]) == 6
 
 
 def test_a_loaded_data_set_gives_the_same_split_as_its_batches(tmp_path, monkeypatch):
     batches(tmp_path, monkeypatch)
     monkeypatch.setattr(cifar_mlp_data, "OFFICIAL", 12)
     loaded, direct = Split.of(gn.datasets.load("cifar10")), Split.batches(every=True)
-    for name in ("x_train", "y_train", "x_validation", "y_validation", "x_test", "y_test", "all_x", "all_y"):
-        np.testing.assert_array_equal(getattr(loaded, name), getattr(direct, name))
+    for name in ("train", "validation", "test", "every"):
+        for one, other in zip(getattr(loaded, name), getattr(direct, name), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("missing", ["data_batch_1", "data_batch_2", "test_batch", "data_batch_4"])
@@ -164,22 +179,20 @@ def test_a_missing_batch_is_named(tmp_path, monkeypatch, missing):
     with pytest.raises(DataError, match=rf"cifar10: not in .*: .*{missing}\.bin; run `gpunet data fetch cifar10`"):
         Split.batches(every=True)
     if missing == "data_batch_4":
-        assert len(Split.batches().x_train) == 12
+        assert len(Split.batches().train[0]) == 12
 
 
 def test_other_data_hold_a_fifth_out():
     data = dataset(train=61)
     split = Split.of(data)
-    assert (len(split.x_train), len(split.x_validation)) == (49, 12)
-    rows_found = np.concatenate([split.x_train, split.x_validation])
+    assert (len(split.train[0]), len(split.validation[0])) == (49, 12)
+    rows_found = np.concatenate([split.train[0], split.validation[0]])
     assert {x.tobytes() for x in rows_found} == {x.tobytes() for x in data.x_train}
     pairs = {x.tobytes(): y for x, y in zip(data.x_train, data.y_train, strict=True)}
-    for x, y in itertools.chain(
-        zip(split.x_train, split.y_train, strict=True), zip(split.x_validation, split.y_validation, strict=True)
-    ):
+    for x, y in itertools.chain(zip(*split.train, strict=True), zip(*split.validation, strict=True)):
         assert pairs[x.tobytes()] == y
-    np.testing.assert_array_equal(Split.of(data).x_validation, split.x_validation)
-    assert split.x_test is data.x_test
+    np.testing.assert_array_equal(Split.of(data).validation[0], split.validation[0])
+    assert split.test[0] is data.x_test
 
 
 def test_one_sample_cannot_be_split():
@@ -192,15 +205,16 @@ def test_one_sample_cannot_be_split():
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_the_mean_image_is_the_training_sets(dtype):
     split = Split.of(in_float64(dataset()) if dtype == "float64" else dataset(dtype=dtype))
-    assert split.x_test.dtype == dtype
+    assert split.test[0].dtype == dtype
     problem = Problem.of(split, get_backend("numpy"))
     scale = 255 if dtype == "uint8" else 1
-    mean = split.x_train.astype("f8").mean(axis=0) / scale
+    mean = split.train[0].astype("f8").mean(axis=0) / scale
     for part in ("train", "validation", "test"):
         found = getattr(problem, part)
         assert found.x.dtype == np.float32
-        np.testing.assert_allclose(found.x, getattr(split, f"x_{part}") / scale - mean, atol=1e-6)
-        np.testing.assert_array_equal(found.labels, getattr(split, f"y_{part}"))
+        x, y = getattr(split, part)
+        np.testing.assert_allclose(found.x, x / scale - mean, atol=1e-6)
+        np.testing.assert_array_equal(found.labels, y)
     assert np.abs(problem.validation.x.mean(axis=0)).max() > 1e-3
 
 
@@ -341,7 +355,7 @@ def test_early_stopping_keeps_the_best(problem):
 def test_the_documents_search_is_drawn_as_it_says(two_seeds):
     curve = two_seeds["curves"]["search"]
     assert curve["stage"] == [1] * 4 + [2] * 4
-    rates = two_seeds["settings"]["search"]["spaces"][0][0]
+    rates = two_seeds["notes"]["search"]["spaces"][0][0]
     listed = [float(rate) for rate in rates.removeprefix("learning_rate=").split(",")]
     assert len(listed) == 5
     assert all(0.02 <= rate <= 0.03 for rate in listed)
@@ -362,6 +376,7 @@ def test_nothing_is_chosen_by_the_test_set():
     settings = dataclasses.replace(QUICK, parts=("search", "better"))
     one, two = result(data, settings), result(other, settings)
     assert one["settings"] == two["settings"]
+    assert one["notes"] == two["notes"]
     assert one["curves"]["search"] == two["curves"]["search"]
     assert one["curves"]["wide search"] == two["curves"]["wide search"]
     assert rows(one)["found"]["validation_accuracy"] == rows(two)["found"]["validation_accuracy"]
@@ -370,7 +385,7 @@ def test_nothing_is_chosen_by_the_test_set():
 
 def test_the_best_trial_is_the_one_with_the_best_validation_accuracy(two_seeds):
     for name, kept in (("search", "search"), ("wide search", "wide_search")):
-        curve, best = two_seeds["curves"][name], two_seeds["settings"][kept]["best"]
+        curve, best = two_seeds["curves"][name], two_seeds["notes"][kept]["best"]
         place = int(np.argmax(curve["validation_accuracy"]))
         assert best == {key: curve[key][place] for key in best}
 
@@ -421,14 +436,14 @@ def test_trials_can_be_run_by_the_sweep_alone(tmp_path, monkeypatch):
         trials=2, stages=1,
     )  # fmt: skip
     assert [row["state"] for row in table] == ["complete"] * 2
-    cifar_mlp_search._posed.clear()
+    cifar_mlp_search._prepared.clear()
 
 
 def test_where_everything_diverges_there_still_is_a_result():
     """Features in the millions, as they are."""
     data = dataset()
     wild = dataclasses.replace(data, x_train=1e9 * data.x_train, x_test=1e9 * data.x_test)
-    made = result(wild, dataclasses.replace(QUICK, parts=PARTS[:-1]))
+    made = result(wild, QUICK)
     assert {m["diverged"]["mean"] for n, m in rows(made).items() if n.startswith("eta")} == {1}
     assert rows(made)["found"]["test_accuracy"]["mean"] == pytest.approx(1 / 3)
 
@@ -441,8 +456,8 @@ def test_full_trains_on_all_batches(tmp_path, monkeypatch):
     settings = Settings(parts=("full",), epochs=2, hidden=4)
     made = result(Split.batches(every=True), settings)
     assert set(rows(made)) == {"final full", "full"}
-    assert made["settings"]["full_samples"] == {"train": 54, "validation": 6}
-    assert made["settings"]["recipes"]["full"] == dataclasses.asdict(
+    assert made["notes"]["full_samples"] == {"train": 54, "validation": 6}
+    assert made["notes"]["recipes"]["full"] == dataclasses.asdict(
         Recipe(0.025, 8e-4, batch_size=100, epochs=4, hidden=4, init="he", decay=0.85**5)
     )
     assert rows(made)["full"]["epochs"]["mean"] == 4
@@ -452,7 +467,7 @@ def test_full_wants_batches():
     with pytest.raises(
         DataError, match=r"the part full trains on all batches of cifar10.*own has one.*leave out --full"
     ):
-        run(dataset(), dataclasses.replace(QUICK, parts=("final", "full")), [0], device="numpy")
+        result(dataset(), dataclasses.replace(QUICK, full=True))
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -461,12 +476,13 @@ def test_full_wants_batches():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"parts": ("rates", "sweep")}, "unknown part sweep: expected some of gradient, rates, search, final,"),
-        ({"parts": ()}, r"unknown part \(none\)"),
-        ({"learning_rates": ()}, "no learning rate is given"),
-        ({"learning_rates": (0.1, 0.0)}, "learning_rate cannot be 0.0: expected a finite number > 0"),
-        ({"learning_rates": (float("nan"),)}, "learning_rate cannot be nan"),
-        ({"final_rate": -1.0}, "learning_rate cannot be -1.0"),
+        ({"parts": ("rates", "sweep")}, "parts is 'sweep': expected one of gradient, rates, search, final, better,"),
+        ({"parts": ()}, "parts is empty: expected at least one"),
+        ({"full": 1}, "full is 1: expected True or False"),
+        ({"learning_rates": ()}, "learning_rates is empty: expected at least one"),
+        ({"learning_rates": (0.1, 0.0)}, "learning_rates cannot be 0.0: expected a finite number > 0"),
+        ({"learning_rates": (float("nan"),)}, "learning_rates cannot be nan"),
+        ({"final_rate": -1.0}, "final_rate cannot be -1.0"),
         ({"momentum": 1.0}, "momentum cannot be 1.0: expected a finite number ≥ 0 and < 1"),
         ({"final_l2": -1e-3}, "final_l2 cannot be -0.001"),
         ({"hidden": 0}, "hidden is a whole number ≥ 1, got 0"),
@@ -474,6 +490,7 @@ def test_full_wants_batches():
         ({"batch_size": 0}, "batch_size is a whole number ≥ 1, got 0"),
         ({"epochs": 0}, "epochs is a whole number ≥ 1, got 0"),
         ({"trials": 0}, "trials is a whole number ≥ 1, got 0"),
+        ({"wide_trials": 0}, "wide_trials is a whole number ≥ 1, got 0"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range(settings, message):
@@ -494,11 +511,11 @@ def cifar(real_data, monkeypatch):
 
 @pytest.mark.slow
 def test_the_final_setting_reaches_what_the_document_reaches(cifar):
-    made = result(cifar, Settings(parts=("gradient", "final")), seeds=(0, 1, 2))
-    assert rows(made)["final"]["test_accuracy"]["mean"] >= 0.42
-    verdicts = {claim["id"]: claim["verdict"] for claim in made["claims"]}
-    assert verdicts["final-test-accuracy"] == verdicts["gradient-check"] == "reproduced"
-    json.dumps(made, allow_nan=False)
+    made = Run(cifar_mlp.x, cifar, Settings(parts=("gradient", "final")), [0, 1, 2]).compute("numpy")
+    assert made.mean("final", "test_accuracy") >= 0.42
+    verdicts = {claim.id: claim.verdict for claim in judge(cifar_mlp.x, made)}
+    assert (verdicts["final-test-accuracy"], verdicts["gradient-check"]) == ("reproduced", "reproduced")
+    json.dumps(made.to_json(), allow_nan=False)
 
 
 @pytest.mark.slow

@@ -16,9 +16,10 @@ from gpunet.experiments.claims import judge
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.body import SWEPT
 from gpunet.experiments.dmn.dynamics import fluctuations
-from gpunet.experiments.dmn.nets import Training, as_images, body, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import KERNEL, Training, body, train_convnet, train_dmn
 from gpunet.experiments.dmn.tables import elapsed, reaching
 from gpunet.experiments.framework import Run
+from gpunet.experiments.images import as_images
 from gpunet.experiments.result import Metric, Result, Row
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
@@ -161,7 +162,7 @@ def test_independent_samples_fluctuate_as_one_over_n():
 
 @pytest.mark.parametrize("closed_form", [True, False])
 def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
-    images = as_images(pictures())
+    images = as_images(pictures(), "dmn", KERNEL)
     outcome = train_dmn(images, [Thresholds(0.9)], Training(2, 16, 1e-2), 0, CPU, Progress(), closed_form)
     assert (outcome.ridge_accuracy is not None) == closed_form
     layers = body(images.shape, [1])
@@ -178,8 +179,8 @@ def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
 
 
 def test_images_of_any_shape():
-    assert as_images(pictures(shape=(8, 9))).shape == (1, 8, 9)
-    assert as_images(pictures(shape=(3, 8, 9))).shape == (3, 8, 9)
+    assert as_images(pictures(shape=(8, 9)), "dmn", KERNEL).shape == (1, 8, 9)
+    assert as_images(pictures(shape=(3, 8, 9)), "dmn", KERNEL).shape == (3, 8, 9)
     data = pictures(shape=(3, 8, 9))
     turned = data.x_train.reshape(-1, 3, 8, 9).transpose(0, 2, 3, 1).reshape(len(data.x_train), -1)
     last = dataclasses.replace(
@@ -188,10 +189,10 @@ def test_images_of_any_shape():
         x_test=data.x_test.reshape(-1, 3, 8, 9).transpose(0, 2, 3, 1).reshape(30, -1),
         shape=(8, 9, 3),
     )
-    np.testing.assert_array_equal(as_images(last).x_train, data.x_train)
+    np.testing.assert_array_equal(as_images(last, "dmn", KERNEL).x_train, data.x_train)
     for shape in ((64,), (2, 32), (1, 2, 32), (2, 2, 4, 4)):
         with pytest.raises(DataError, match="dmn needs images of at least 3×3"):
-            as_images(dataclasses.replace(pictures(), shape=shape))
+            as_images(dataclasses.replace(pictures(), shape=shape), "dmn", KERNEL)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (3, 4, 4), (1, 8, 8), (1, 28, 28), (3, 32, 32)])
@@ -382,7 +383,7 @@ def test_settings_out_of_range(settings, message):
 
 @pytest.mark.slow
 def test_mnist_is_within_a_point_of_the_convnet(real_data):
-    images = as_images(gn.datasets.load("mnist", data_dir=real_data))
+    images = as_images(gn.datasets.load("mnist", data_dir=real_data), "dmn", KERNEL)
     backend, training = get_backend("cpu"), Training(epochs=3)
     dmn = train_dmn(images, [Thresholds(0.98, 0.9, 0.4)], training, 0, backend, Progress())
     convnet = train_convnet(images, dmn.filters, training, 0, backend, Progress())

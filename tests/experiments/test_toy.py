@@ -11,12 +11,13 @@ import gpunet as gn
 from gpunet.datasets.convert import from_arrays
 from gpunet.errors import DataError, InputError
 from gpunet.experiments.claims import judge
-from gpunet.experiments.result import Result
-from gpunet.experiments.toy import Settings, run
-from gpunet.experiments.toy_claims import CLAIMS, claims, steps_told, verdicts
-from gpunet.experiments.toy_nets import Nets, Variant, pose, variants
-from gpunet.report.toy_tables import rows_of
-from gpunet.stacked import draw_weights, sigmoid_outputs, train
+from gpunet.experiments.framework import Run
+from gpunet.experiments.result import Metric, Result, Row
+from gpunet.experiments.toy import Settings, nets, x
+from gpunet.experiments.toy.claims import steps_told
+from gpunet.experiments.toy.nets import Nets, Variant, prepare, variants
+from gpunet.experiments.toy.stack import draw_weights, sigmoid_outputs, train
+from gpunet.experiments.toy.tables import rows_of
 
 from .made import arrays, dataset
 from .schema import check_document
@@ -31,9 +32,16 @@ def both():
 
 
 def result(data=None, settings=QUICK, seeds=range(4)):
-    made = run(data or both(), settings, list(seeds), device="cpu").to_json()
+    made = Run(x, data or both(), settings, list(seeds)).compute("cpu").to_json()
     check_document(made)
     return made
+
+
+def judged(made):
+    """The verdicts on what was written."""
+    given = {key: made[key] for key in ("experiment", "dataset", "device", "settings", "seeds", "notes")}
+    every = [Row(name, {m: Metric(v) for m, v in each.items()}) for name, each in rows(made).items()]
+    return judge(x, Result(**given, rows=every))
 
 
 def rows(made):
@@ -77,7 +85,7 @@ def test_curves_are_losses_at_marks(four_seeds):
 
 def test_the_same_seed_gives_the_same_bits_also_among_other_seeds(four_seeds):
     again = result()
-    for key in ("settings", "seeds", "rows", "claims", "curves"):
+    for key in ("settings", "seeds", "rows", "notes", "curves"):
         assert again[key] == four_seeds[key]
     one = result(seeds=[2])
     for name, metrics in rows(one).items():
@@ -107,7 +115,7 @@ def test_rows_are_what_their_names_say():
 
 
 def test_linear_draws_its_points_for_each_seed():
-    problem = pose(gn.datasets.load("linear"), [0, 5])
+    problem = prepare(gn.datasets.load("linear"), [0, 5])
     assert problem.x.shape == (2, 100, 2)
     for place, seed in enumerate((0, 5)):
         drawn = gn.datasets.linear(seed=seed)
@@ -128,22 +136,21 @@ def test_the_picture_has_the_learned_weights_and_the_first_nets_points(four_seed
 
 def test_seconds_are_told(four_seeds):
     timings = four_seeds["timings"]
-    assert list(timings["seconds"]) == list(rows(four_seeds))
-    assert list(timings["seconds_per_step_alone"]) == ["linear", "xor-easy"]
-    assert all(seconds > 0 for each in timings.values() for seconds in each.values())
+    assert sorted(timings) == sorted(rows(four_seeds))
+    for name, times in timings.items():
+        assert set(times) == ({"stack", "step_alone"} if name in ("linear", "xor-easy") else {"stack"})
+        assert all(len(seconds) == 1 and seconds[0] > 0 for seconds in times.values())
 
 
 def test_nets_that_would_all_be_the_same_are_trained_once(monkeypatch):
-    from gpunet.experiments import toy_nets
-
-    trained, alone = [], toy_nets.train
-    monkeypatch.setattr(toy_nets, "train", lambda w, *a, **k: (trained.append(len(w[0])), alone(w, *a, **k))[1])
-    nets = Nets(pose(gn.datasets.load("xor-easy"), [0, 1, 2]), (3, 3), [0, 1, 2], 20)
+    trained, alone = [], nets.train
+    monkeypatch.setattr(nets, "train", lambda w, *a, **k: (trained.append(len(w[0])), alone(w, *a, **k))[1])
+    some = Nets(prepare(gn.datasets.load("xor-easy"), [0, 1, 2]), (3, 3), [0, 1, 2], 20)
     zeros = Variant("zeros", 0.8, 0.04, initial="zeros")
-    found, _ = nets.train(zeros, gn.progress.Progress())
+    found, _ = some.train(zeros, gn.progress.Progress())
     assert trained == [1]
     weights = draw_weights((2, 3, 3, 1), [0, 1, 2], "zeros")
-    each = alone(weights, nets.problem.x, nets.problem.labels, learning_rate=0.8, threshold=0.04, limit=20)
+    each = alone(weights, some.problem.x, some.problem.labels, learning_rate=0.8, threshold=0.04, limit=20)
     for field in dataclasses.fields(each):
         mine, theirs = getattr(found, field.name), getattr(each, field.name)
         for a, b in zip(mine, theirs, strict=True):
@@ -151,24 +158,26 @@ def test_nets_that_would_all_be_the_same_are_trained_once(monkeypatch):
 
 
 def test_a_wrong_gradient_is_found(monkeypatch):
-    from gpunet.experiments import toy_nets
-
-    nets = Nets(pose(gn.datasets.load("linear"), range(5)), (3, 3), range(5), 1)
-    weights = nets.start(variants([0.8], 0.04)[0])
-    assert nets.gradient_errors(weights).max() < 1e-8
-    right = toy_nets.gradients
-    monkeypatch.setattr(toy_nets, "gradients", lambda *given: [1.0001 * g for g in right(*given)])
-    assert nets.gradient_errors(weights).max() > 1e-6
+    some = Nets(prepare(gn.datasets.load("linear"), range(5)), (3, 3), range(5), 1)
+    weights = some.start(variants([0.8], 0.04)[0])
+    assert some.gradient_errors(weights).max() < 1e-8
+    right = nets.gradients
+    monkeypatch.setattr(nets, "gradients", lambda *given: [1.0001 * g for g in right(*given)])
+    assert some.gradient_errors(weights).max() > 1e-6
 
 
 # -- own data and settings ---------------------------------------------------------------------------------------------
 
 
-def test_own_data_have_a_test_set_and_no_verdicts():
+def test_own_data_have_a_test_set_and_are_judged_for_themselves():
     made = result([own()], Settings(limit=60, learning_rates=(0.05,)))
     assert list(rows(made)) == [f"own {word}".strip() for word in WORDS[:5]]
-    assert made["settings"]["features"] == {"own": 2}
-    assert {claim["verdict"] for claim in made["claims"]} == {"not tested"}
+    assert (made["notes"]["datasets"], made["notes"]["features"]) == (["own"], {"own": 2})
+    claims = {claim.id: claim for claim in judged(made)}
+    assert list(claims) == [f"own-{what}" for what in CLAIMS]
+    assert claims["own-gradient"].verdict == "reproduced"
+    assert claims["own-learning-rate"].verdict == "not tested"
+    assert {name for name, claim in claims.items() if claim.here} == claims.keys() - {"own-learning-rate"}
     main, data = rows(made)["own"], own()
     weights = [np.array(w) for w in made["curves"]["own"]["weights"]]
     said = sigmoid_outputs(weights, data.x_test) > 0.5
@@ -178,13 +187,17 @@ def test_own_data_have_a_test_set_and_no_verdicts():
 
 def test_bytes_are_divided_by_255_and_only_planes_are_drawn():
     data = from_arrays("own", **arrays("uint8", classes=2, features=5), source="own.npz")
-    np.testing.assert_array_equal(pose(data, [0]).x, data.x_train / 255)
+    np.testing.assert_array_equal(prepare(data, [0]).x, data.x_train / 255)
     assert "weights" not in result([data], Settings(limit=5))["curves"]["own"]
 
 
 def test_two_classes_are_wanted():
     with pytest.raises(DataError, match="toy has one output for two classes, own has 3 classes"):
-        run([own(classes=3)], QUICK, [0])
+        result([own(classes=3)], QUICK, [0])
+
+
+def test_a_parameter_sweep_hands_one_data_set():
+    assert rows(result(own(), Settings(limit=5))) == rows(result([own()], Settings(limit=5)))
 
 
 @pytest.mark.parametrize("hidden", [(), (1,), (4, 3, 2)])
@@ -197,14 +210,15 @@ def test_any_depth(hidden):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden": (3, 0)}, r"hidden layers are \[3, 0\]: expected whole numbers of units ≥ 1"),
-        ({"hidden": (3.5,)}, "hidden layers are"),
+        ({"hidden": (3, 0)}, "hidden is a whole number ≥ 1, got 0"),
+        ({"hidden": (3.5,)}, "hidden is a whole number ≥ 1, got 3.5"),
         ({"threshold": 0}, "threshold cannot be 0: expected a finite number > 0"),
         ({"threshold": float("nan")}, "threshold cannot be nan"),
+        ({"dtype": "float16"}, "dtype is 'float16': expected one of float32, float64"),
         ({"learning_rates": ()}, "no learning rate is given"),
-        ({"learning_rates": (0.8, -0.1)}, "learning_rate cannot be -0.1"),
-        ({"limit": 0}, "limit is a whole number of steps ≥ 1, got 0"),
-        ({"limit": 2.5}, "limit is a whole number of steps ≥ 1, got 2.5"),
+        ({"learning_rates": (0.8, -0.1)}, "learning_rates cannot be -0.1"),
+        ({"limit": 0}, "limit is a whole number ≥ 1, got 0"),
+        ({"limit": 2.5}, "limit is a whole number ≥ 1, got 2.5"),
     ],
 )
 def test_settings_out_of_range(settings, message):
@@ -217,7 +231,7 @@ def test_rates_given_twice_are_one():
 
 
 def test_rows_of_a_data_set():
-    made = Result("toy", "a+a-b", "cpu", {"datasets": ["a", "a-b"]}, [0])
+    made = Result("toy", "a+a-b", "cpu", {}, [0])
     for name in ("a", "a zeros", "a-b", "a-b rate=0.1"):
         made.row(name)
     assert rows_of(made, "a") == {"a": "", "a zeros": "zeros"}
@@ -226,15 +240,15 @@ def test_rows_of_a_data_set():
 
 # -- claims ------------------------------------------------------------------------------------------------------------
 
+CLAIMS = ("converges", "accuracy", "zeros", "learning-rate", "gradient")
 
-def made_up(settings=QUICK, seeds=6, **changes):
+
+def made_up(settings=QUICK, seeds=12, features=(("linear", 2), ("xor-easy", 2)), **changes):
     """A result in which every claim holds for every seed, but for what `changes` sets: {row: {metric: values}}."""
-    features = {"linear": 2, "xor-easy": 2}
-    told = dataclasses.asdict(settings) | {"datasets": list(features), "features": features}
-    made = Result("toy", "linear+xor-easy", "cpu", told, list(range(seeds)))
-    made.settings["as_in_the_document"] = settings.as_in_the_document
+    made = Result("toy", "+".join(dict(features)), "cpu", dataclasses.asdict(settings), list(range(seeds)))
+    made.notes |= {"datasets": list(dict(features)), "features": dict(features)}
     good = {"converged": 1.0, "steps": 100.0, "train_accuracy": 1.0, "gradient_error": 1e-9}
-    for data in features:
+    for data, _ in features:
         slow = {f"{data} zeros": {"converged": 0.0, "steps": 300.0, "train_accuracy": 0.5},
                 f"{data} rate=0.1": {"steps": 250.0}}  # fmt: skip
         for variant in variants(settings.learning_rates, settings.threshold):
@@ -246,59 +260,84 @@ def made_up(settings=QUICK, seeds=6, **changes):
 
 
 def found(made):
-    return {claim.id: (claim.verdict, claim.measured) for claim in verdicts(made)}
+    return {claim.id: (claim.verdict, claim.measured) for claim in judge(x, made)}
 
 
 def test_claims_have_ids_of_their_own():
-    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS) == 10
-    assert {claim.dataset for claim in CLAIMS} == {"linear", "xor-easy"}
-    assert {claim.id for claim in claims("moons")} == {f"own-{c.id.removeprefix('linear-')}" for c in claims("linear")}
+    assert list(found(made_up())) == [f"{data}-{what}" for data in ("linear", "xor-easy") for what in CLAIMS]
+    assert list(found(made_up(features=(("moons", 2),)))) == [f"own-{what}" for what in CLAIMS]
+    assert list(found(made_up(features=(("linear", 2),)))) == [f"linear-{what}" for what in CLAIMS]
 
 
 def test_where_all_holds_all_is_reproduced():
     assert {verdict for verdict, _ in found(made_up()).values()} == {"reproduced"}
+    assert not any(claim.here for claim in judge(x, made_up()))
+
+
+def test_three_nets_are_too_few_for_a_share():
+    """But what holds whatever the seed is told of one net, too."""
+    few = {name: verdict for name, (verdict, _) in found(made_up(seeds=3)).items()}
+    assert [few[f"linear-{what}"] for what in CLAIMS] == [*["inconclusive"] * 2, *["reproduced"] * 3]
+    assert found(made_up(seeds=1))["linear-learning-rate"][0] == "inconclusive"
 
 
 @pytest.mark.parametrize(
-    ("claim", "changes", "said"),
+    ("claim", "changes", "verdict", "said"),
     [
-        ("linear-converges", {"linear": {"converged": [1, 1, 1, 1, 0, 0], "steps": [9, 9, 9, 9, 300, 300]}},
-         "4 of 6 within 300 steps, median 9"),
-        ("xor-easy-converges", {"xor-easy": {"converged": 0, "steps": 300}}, "0 of 6 within 300 steps, median > 300"),
-        ("xor-easy-accuracy", {"xor-easy": {"train_accuracy": [1, 1, 0.9, 0.9, 1, 1]}}, "4 of 6 all, mean 96.67%"),
-        ("linear-zeros", {"linear zeros": {"steps": [300, 300, 300, 300, 99, 100], "converged": [0, 0, 0, 0, 1, 1]}},
-         "zeros: 2 of 6 converge, accuracy 50%; drawn: 6"),
-        ("linear-learning-rate", {"linear rate=0.1": {"steps": 199.0}}, "median 100 steps at 0.8, 199 at 0.1"),
-        ("xor-easy-gradient", {"xor-easy": {"gradient_error": [1e-9, 1e-9, 1e-9, 1e-9, 2e-6, 2e-6]}},
-         "largest error 2.0e-06"),
+        ("linear-converges", {"linear": {"converged": [1] * 4 + [0] * 8, "steps": [9] * 4 + [300] * 8}},
+         "not reproduced", "4 of 12 nets stop within 300 steps, median > 300"),
+        ("linear-converges", {"linear": {"converged": [1] * 8 + [0] * 4, "steps": [9] * 8 + [300] * 4}},
+         "inconclusive", "8 of 12 nets stop within 300 steps, median 9"),
+        ("xor-easy-converges", {"xor-easy": {"converged": 0, "steps": 300}},
+         "not reproduced", "0 of 12 nets stop within 300 steps, median > 300"),
+        ("xor-easy-accuracy", {"xor-easy": {"train_accuracy": [1] * 3 + [0.9] * 9}},
+         "not reproduced", "3 of 12 nets predict all, mean accuracy 92.50%"),
+        ("linear-zeros", {"linear zeros": {"steps": [50] * 11 + [100], "converged": 1}}, "not reproduced",
+         "from zeros 12 of 12 converge, accuracy 50%; from drawn weights 12; 0.53 times as many steps, paired by seed"),
+        ("linear-learning-rate", {"linear rate=0.1": {"steps": 199.0}},
+         "not reproduced", "median 100 steps at 0.8, 199 at 0.1; 2 times as many steps, paired by seed"),
+        ("linear-learning-rate", {"linear rate=0.1": {"steps": [120.0, 600.0] * 6}},
+         "inconclusive", "median 100 steps at 0.8, 120 at 0.1; 2.7 times as many steps, paired by seed"),
+        ("xor-easy-gradient", {"xor-easy": {"gradient_error": [1e-9] * 11 + [2e-6]}},
+         "not reproduced", "largest error 2.0e-06"),
+        ("xor-easy-gradient", {"xor-easy": {"gradient_error": float("nan")}}, "not reproduced", "largest error nan"),
     ],
 )  # fmt: skip
-def test_a_claim_that_fails_is_reported_as_failing(claim, changes, said):
-    judged = found(made_up(**changes))
-    assert judged[claim] == ("not reproduced", said)
-    others = {verdict for name, (verdict, _) in judged.items() if name.split("-")[0] != claim.split("-")[0]}
-    assert others == {"reproduced"}
+def test_a_claim_that_fails_is_reported_as_failing(claim, changes, verdict, said):
+    every = found(made_up(**changes))
+    assert every[claim] == (verdict, said)
+    assert {verdict for name, (verdict, _) in every.items() if name.split("-")[0] != claim.split("-")[0]} == {
+        "reproduced"
+    }
 
 
 def test_a_run_of_one_data_set_does_not_judge_the_other():
-    made = result([gn.datasets.load("linear")], Settings(limit=50, learning_rates=(0.8,)), seeds=[0])
-    judged = {claim["id"]: claim["verdict"] for claim in made["claims"]}
-    assert {v for k, v in judged.items() if k.startswith("xor-easy")} == {"not tested"}
-    assert judged["linear-learning-rate"] == "not tested"
-    assert judged["linear-gradient"] == "reproduced"
+    made = judged(result([gn.datasets.load("linear")], Settings(limit=50, learning_rates=(0.8,)), seeds=[0]))
+    verdicts = {claim.id: claim.verdict for claim in made}
+    assert list(verdicts) == [f"linear-{what}" for what in CLAIMS]
+    assert (verdicts["linear-learning-rate"], verdicts["linear-gradient"]) == ("not tested", "reproduced")
+    assert not any(claim.here for claim in made)
 
 
 @pytest.mark.parametrize("changed", [{"hidden": (4,)}, {"threshold": 0.01}, {"learning_rates": (0.5, 0.8)}])
-def test_other_settings_than_the_documents_get_no_verdicts(changed):
-    judged = verdicts(made_up(dataclasses.replace(QUICK, **changed)))
-    assert {claim.verdict for claim in judged} == {"not tested"}
-    assert all("this run has others" in claim.note for claim in judged)
-    assert {claim.measured is None for claim in judged} <= {False}
+def test_other_settings_than_the_documents_are_judged_for_themselves(changed):
+    made = made_up(dataclasses.replace(QUICK, **changed))
+    assert all(claim.here for claim in judge(x, made) if claim.verdict != "not tested")
+    assert x.departure(made).endswith("this run has others")
+    assert x.departure(made_up(dataclasses.replace(QUICK, limit=9, dtype="float64"))) == ""
+
+
+def test_the_statement_names_the_threshold_and_the_data_as_they_are():
+    told = [claim.statement for claim in judge(x, made_up(dataclasses.replace(QUICK, threshold=0.1)))]
+    assert told[0] == "linear: training converges until every sample's loss is below 0.1"
+    told = [claim.statement for claim in judge(x, made_up(features=(("my{limit}", 2),)))]
+    assert told[1] == "my{limit}: the trained net predicts all points"
 
 
 def test_an_empty_result_is_not_tested():
-    empty = Result("toy", "linear", "cpu", {"learning_rates": (0.8, 0.1), "limit": 9}, [0])
-    assert {claim.verdict for claim in judge(CLAIMS, empty)} == {"not tested"}
+    empty = Result("toy", "linear", "cpu", dataclasses.asdict(QUICK), [0])
+    assert {claim.verdict for claim in judge(x, empty)} == {"not tested"}
+    assert x.tables(empty) == []
 
 
 def test_steps_at_the_limit_are_more():

@@ -249,7 +249,7 @@ def test_empty_data(backend, shape):
     ],
 )
 def test_stacked_nets_look_at_what_they_store(spoil, message):
-    from gpunet.stacked import draw_weights, train
+    from gpunet.experiments.toy.stack import draw_weights, train
 
     given = draw_weights([5, 3, 1], [0, 1]), X[:8].astype("float64"), Y[:8] % 2
     assert train(*given, learning_rate=0.1, threshold=0.1, limit=2).steps.shape == (2,)

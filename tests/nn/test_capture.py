@@ -16,7 +16,9 @@ import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.strict import StrictBackend
 from gpunet.datasets.convert import from_arrays
-from gpunet.experiments import cifar_mlp_data, cifar_mlp_nets, dmn
+from gpunet.experiments import dmn
+from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
+from gpunet.experiments.cifar_mlp import nets as cifar_mlp_nets
 from gpunet.experiments.dmn import dynamics as dmn_dynamics
 from gpunet.experiments.dmn import nets as dmn_nets
 from gpunet.experiments.framework import Run

@@ -16,8 +16,9 @@ from typing import Any
 
 from gpunet.experiments.dmn import Settings, Shares, x
 from gpunet.experiments.dmn.dynamics import convergence, fluctuations
-from gpunet.experiments.dmn.nets import Outcome, Training, as_images, some_of, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import KERNEL, Outcome, Training, train_convnet, train_dmn
 from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.images import as_images, some_of
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 
@@ -41,7 +42,7 @@ HELD = 0.98  # T_v while another setting is swept: where the document sees the p
 @x.run
 def body(run: Run) -> None:
     """One dense layer, a DMN and the ConvNet of its filters for every width, the sweeps, the dynamics."""
-    images = as_images(run.data)
+    images = as_images(run.data, "dmn", KERNEL)
     run.settings = settings = _resolved(run.settings, images)
     _warm_up(run, images)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
-from gpunet.experiments.dmn.nets import Training, as_images, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import KERNEL, Training, train_convnet, train_dmn
+from gpunet.experiments.images import as_images
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
@@ -24,7 +25,7 @@ TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, i
 
 def split() -> Any:
     """CIFAR-10's training images, some of them in the test set's place."""
-    data = as_images(load("cifar10"))
+    data = as_images(load("cifar10"), "dmn", KERNEL)
     order = stream(0, DATA, 9).permutation(len(data.x_train))
     (x_test, y_test), (x_train, y_train) = (
         (data.x_train[rows], data.y_train[rows]) for rows in (order[:HELD_OUT], order[HELD_OUT:])

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 import gpunet as gn
 from gpunet.backend import Backend
-from gpunet.errors import DataError
 from gpunet.experiments.dmn.extract import Extractor, fit_stack
 from gpunet.experiments.framework import Measured
 from gpunet.layers.fitted import Fit, Thresholds
@@ -28,31 +27,6 @@ HELD_OUT = 0.1  # of the training samples, to choose the ridge penalty
 RIDGE_FEATURES = 12_000  # more, and the Gram matrix alone takes over 1 GB
 BLOCK = 5000  # samples of features that are multiplied at a time
 KERNEL, POOL = 3, 2
-
-
-def as_images(data: Any) -> Any:
-    """The data set with samples as (planes, rows, columns); DataError where they are none, or smaller than a patch."""
-    shape, arrays = tuple(data.shape), [data.x_train, data.x_test]
-    if len(shape) == 2:
-        shape = (1, *shape)
-    if len(shape) == 3 and shape[0] not in (1, 3, 4) and shape[2] in (1, 3, 4):  # rows, columns, planes
-        turned = (x.reshape(-1, *shape).transpose(0, 3, 1, 2) for x in arrays)
-        arrays = [np.ascontiguousarray(x).reshape(len(x), -1) for x in turned]
-        shape = (shape[2], shape[0], shape[1])
-    if len(shape) != 3 or min(shape[1:]) < KERNEL:
-        raise DataError(
-            f"{data.name} has samples of shape {tuple(data.shape)}: dmn needs images of at least "
-            f"{KERNEL}×{KERNEL} pixels, (rows, columns) or (planes, rows, columns)"
-        )
-    return replace(data, x_train=arrays[0], x_test=arrays[1], shape=shape)
-
-
-def some_of(images: Any, samples: int) -> Any:
-    """With a random part of the training set."""
-    if samples >= len(images.x_train):
-        return images
-    rows = np.sort(stream(0, DATA, 7).choice(len(images.x_train), samples, replace=False))
-    return replace(images, x_train=images.x_train[rows], y_train=images.y_train[rows])
 
 
 def body(shape: tuple[int, int, int], filters: list[int]) -> list[gn.Layer]:

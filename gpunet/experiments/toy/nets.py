@@ -11,11 +11,9 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.errors import DataError
+from gpunet.experiments.toy.stack import FloatArray, Trained, draw_weights, gradients, sigmoid_outputs, train
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
-from gpunet.stacked import draw_weights, gradients, sigmoid_outputs, train
-from gpunet.stacked_block import FloatArray
-from gpunet.stacked_book import Trained
 
 TIMED_NETS, TIMED_STEPS = 3, 300  # from which the seconds of a step of one net alone are told
 
@@ -64,7 +62,7 @@ class Problem:
         return (self.x, self.labels) if self.x.ndim == 2 else (self.x[net], self.labels[net])
 
 
-def pose(data: Any, seeds: Sequence[int]) -> Problem:
+def prepare(data: Any, seeds: Sequence[int]) -> Problem:
     """The data set as float64; `linear` with each seed's own points. Raises DataError unless it has two classes."""
     from gpunet.datasets import linear
 
@@ -102,9 +100,8 @@ class Nets:
 
         def on_mark(step: int, live: int) -> None:
             nonlocal done
-            if live:  # the last line is for how it ended
-                bar.advance(step - done, f"step {step}, {live} nets on their way")
-                done = step
+            bar.advance(step - done, f"step {step}, {live} nets on their way")
+            done = step
 
         began = time.perf_counter()
         trained = train(

@@ -1,4 +1,6 @@
-"""A net of cifar-mlp beside PyTorch: benchmarks/cifar_mlp.py [--rounds N] [--epochs N] [--threads N] [--json FILE].
+"""A net of cifar-mlp beside PyTorch.
+
+    python -m gpunet.experiments.cifar_mlp.beside_torch [--rounds N] [--epochs N] [--threads N] [--json FILE]
 
 3072-50-10, ReLU and softmax, momentum SGD with L2, batches of 64 of 10,000 images of CIFAR-10 (where it is at hand,
 else noisy pictures of ten kinds). Everyone trains on the same float32 images, resident and centred, from the same
@@ -18,13 +20,14 @@ from threadpoolctl import threadpool_limits
 from gpunet.backend import get_backend, why_no_numba
 from gpunet.bench.record import json_option, write_section
 from gpunet.errors import DataError
-from gpunet.experiments.cifar_mlp_data import Problem, Split
-from gpunet.experiments.cifar_mlp_nets import Recipe
+from gpunet.experiments.cifar_mlp.data import Problem, Split
+from gpunet.experiments.cifar_mlp.nets import Recipe
 from gpunet.timing import interleave
 
 Contestant = tuple[Callable[[], None], Callable[[], float]]  # run some epochs; the training loss as it stands
 FINAL = Recipe()
 RUN = 10  # epochs of a run as the experiment's
+ROW = "cifar-mlp, ten epochs of 10,000 images"
 
 
 def split() -> Split:
@@ -36,7 +39,8 @@ def split() -> Split:
         kinds = rng.integers(0, 64, (10, 3072), dtype=np.uint8)
         labels = np.arange(10_000) % 10
         x = kinds[labels] + rng.integers(0, 192, (len(labels), 3072), dtype=np.uint8)
-        return Split("made", x, labels, x[:100], labels[:100], x[:100], labels[:100], 10)
+        few = x[:100], labels[:100]
+        return Split("made", (x, labels), few, few, 10)
 
 
 def ours(problem: Problem, device: str, epochs: int) -> Contestant:
@@ -90,6 +94,7 @@ def torch_eager(problem: Problem, epochs: int, fused: bool) -> Contestant:
 
 
 def main() -> None:
+    """Read the options, and see to it that everyone has as many threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=1, help="timed at a time")
@@ -105,6 +110,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
+    """Time everyone in turn, print, and write the section that README's table of nets has a row of."""
     problem = Problem.of(split(), get_backend("numpy"))
     entries = {"numpy": ours(problem, "numpy", options.epochs)}
     if why_no_numba() is None:
@@ -130,7 +136,13 @@ def compare(options: argparse.Namespace) -> None:
             flush=True,
         )
     if options.json:
-        timed = {"data": problem.name, "rounds": options.rounds, "epochs": options.epochs, "threads": options.threads}
+        timed = {
+            "row": ROW,
+            "data": problem.name,
+            "rounds": options.rounds,
+            "epochs": options.epochs,
+            "threads": options.threads,
+        }
         write_section(options.json, "cifar-mlp", timed | {"contestants": results})
 
 

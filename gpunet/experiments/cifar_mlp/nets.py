@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +12,11 @@ import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
-from gpunet.experiments.cifar_mlp_data import Problem
-from gpunet.experiments.result import Result
+from gpunet.experiments.cifar_mlp.data import Problem
+from gpunet.experiments.framework import Measured
 from gpunet.init import normal
 from gpunet.progress import Progress
+from gpunet.samples import Samples
 from gpunet.train import Trainer
 
 STD = 0.1  # of weights and biases (equation 1)
@@ -57,17 +58,27 @@ class Recipe:
         optimizer = gn.SGD(self.learning_rate, self.momentum, self.l2)
         return Trainer(self.model(classes), optimizer=optimizer, device=backend, seed=seed)
 
-    def callbacks(self, per_epoch: int) -> list[Callback]:
-        """The guard against divergence, and the options of the trainer that are asked for."""
-        found: list[Callback] = [gn.DivergenceGuard(DIVERGED)]
+    def fit(
+        self, problem: Problem, seed: int, backend: Backend, watching: Callback, validation: Samples | None
+    ) -> tuple[Trainer, bool]:
+        """Train a new net, and whether it diverged, which is no error."""
+        trainer = self.trainer(problem.classes, seed, backend)
+        callbacks: list[Callback] = [gn.DivergenceGuard(DIVERGED)]
         if self.decay < 1:
-            found.append(gn.ExponentialDecay(self.decay))
+            callbacks.append(gn.ExponentialDecay(self.decay))
         if self.cycle:
-            half = max(1, self.epochs * per_epoch // 4)
-            found.append(gn.CyclicalRate(self.learning_rate / 10, self.learning_rate, half))
+            half = max(1, self.epochs * problem.train.batches(self.batch_size) // 4)
+            callbacks.append(gn.CyclicalRate(self.learning_rate / 10, self.learning_rate, half))
         if self.patience is not None:
-            found.append(gn.EarlyStopping(patience=self.patience))
-        return found
+            callbacks.append(gn.EarlyStopping(patience=self.patience))
+        try:
+            trainer.fit(
+                problem.train, epochs=self.epochs, batch_size=self.batch_size, validation_data=validation,
+                shuffle=self.shuffle, callbacks=[*callbacks, watching],
+            )  # fmt: skip
+        except DivergedError:
+            return trainer, True
+        return trainer, False
 
 
 class Course(Callback):
@@ -122,40 +133,31 @@ class Outcome:
 def train(problem: Problem, recipe: Recipe, seed: int, backend: Backend, bar: Progress) -> Outcome:
     """Train one net; that it diverges is an outcome, not an error."""
     bar.seed(seed)
-    trainer = recipe.trainer(problem.classes, seed, backend)
-    course, diverged = Course(problem, recipe.l2, bar), None
-    callbacks = recipe.callbacks(problem.train.batches(recipe.batch_size))
-    try:
-        trainer.fit(
-            problem.train, epochs=recipe.epochs, batch_size=recipe.batch_size, validation_data=problem.validation,
-            shuffle=recipe.shuffle, callbacks=[*callbacks, course],
-        )  # fmt: skip
-    except DivergedError:
-        diverged = len(course.curves["test_accuracy"]) + 1
-    bar.advance(recipe.epochs - len(course.curves["test_accuracy"]))
+    course = Course(problem, recipe.l2, bar)
+    trainer, diverged = recipe.fit(problem, seed, backend, course, problem.validation)
+    done = len(course.curves["test_accuracy"])
+    bar.advance(recipe.epochs - done)
     metrics = {} if diverged else {name: curve[-1] for name, curve in course.curves.items()}
     if not diverged and recipe.patience is not None:  # the best epoch's weights came back
         metrics = looked_at(trainer, problem, recipe.l2)
-    return Outcome(course.curves, metrics, diverged, sum(trainer.history["seconds"]))
+    return Outcome(course.curves, metrics, done + 1 if diverged else None, sum(trainer.history["seconds"]))
 
 
-def enter(result: Result, name: str, recipe: Recipe, outcomes: list[Outcome], classes: int, early: int = 0) -> None:
-    """A row over seeds with its curves, which are filled up with NaN, and what was trained.
+def measured(outcomes: list[Outcome], recipe: Recipe, chance: float, early: int) -> list[Measured]:
+    """What every seed gave; curves are filled up with NaN.
 
     Of diverged nets the accuracies are chance; costs are there if no seed diverged. early: an epoch whose test accuracy
-    is kept, too.
+    is kept, too; 0 for none.
     """
-    chance, finite = 1 / classes, all(outcome.diverged is None for outcome in outcomes)
+    found, finite = [], all(outcome.diverged is None for outcome in outcomes)
     for outcome in outcomes:
         metrics = {metric: outcome.metrics.get(metric, chance) for metric in ("test_accuracy", "validation_accuracy")}
         if early:
             metrics["test_accuracy_early"] = outcome.test_accuracy(early, chance)
         if finite:
             metrics |= {metric: outcome.metrics[metric] for metric in ("train_cost", "validation_cost")}
-        metrics |= {"diverged": float(outcome.diverged is not None), "epochs": float(len(outcome.curves[CURVES[0]]))}
-        result.row(name).add(**metrics)
-    result.curves[name] = {
-        key: [o.curves[key] + [math.nan] * (recipe.epochs - len(o.curves[key])) for o in outcomes] for key in CURVES
-    }
-    result.timings.setdefault("seconds_per_run", {})[name] = [outcome.seconds for outcome in outcomes]
-    result.settings.setdefault("recipes", {})[name] = asdict(recipe)
+        done = len(outcome.curves[CURVES[0]])
+        metrics |= {"diverged": float(outcome.diverged is not None), "epochs": float(done)}
+        curves = {name: curve + [math.nan] * (recipe.epochs - done) for name, curve in outcome.curves.items()}
+        found.append(Measured(metrics, curves, {"run": outcome.seconds}))
+    return found

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gpunet.backend import Backend
 from gpunet.checks import check_finite
 from gpunet.errors import DataError
+from gpunet.experiments.framework import load_data
 from gpunet.rng import DATA, stream
 from gpunet.samples import Samples
 
@@ -20,20 +21,19 @@ OFFICIAL = 10_000  # images of a batch
 HOLD, HOLD_FULL = 9, 10  # places of their own in the stream of DATA
 
 
+Pair = tuple[NDArray[Any], NDArray[np.int64]]  # x (n, features) uint8 or floats, labels (n,)
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A data set in three; x (n, features) uint8 or floats, y (n,) int64. `all_x`, `all_y`: every training batch."""
+    """A data set in three; `every`: all training batches, where there are several."""
 
     name: str
-    x_train: NDArray[Any] = field(repr=False)
-    y_train: NDArray[np.int64] = field(repr=False)
-    x_validation: NDArray[Any] = field(repr=False)
-    y_validation: NDArray[np.int64] = field(repr=False)
-    x_test: NDArray[Any] = field(repr=False)
-    y_test: NDArray[np.int64] = field(repr=False)
+    train: Pair = field(repr=False)
+    validation: Pair = field(repr=False)
+    test: Pair = field(repr=False)
     classes: int
-    all_x: NDArray[Any] | None = field(default=None, repr=False)
-    all_y: NDArray[np.int64] | None = field(default=None, repr=False)
+    every: Pair | None = field(default=None, repr=False)
 
     @classmethod
     def batches(cls, every: bool = False) -> Split:
@@ -43,15 +43,20 @@ class Split:
         """
         from gpunet.datasets.cifar import BATCHES, TRAINING_BATCHES, load_cifar10_batches
 
-        first, second = TRAINING_BATCHES[:2]
-        found = load_cifar10_batches(names=BATCHES if every else (first, second, BATCHES[-1]))
-        train, validation, test = found[0], found[1], found[-1]
-        whole: tuple[Any, Any] = (None, None)
+        names = BATCHES if every else (*TRAINING_BATCHES[:2], BATCHES[-1])
+        *training, test = [(batch.x, batch.y) for batch in load_cifar10_batches(names=names)]
+        whole = (np.concatenate([x for x, _ in training]), np.concatenate([y for _, y in training])) if every else None
+        return cls("cifar10", training[0], training[1], test, 10, whole)
+
+    @classmethod
+    def load(cls, name: str, every: bool = False) -> Split:
+        """By name or path: CIFAR-10 by batches, of other data as `of`; `every` as there."""
+        if name == "cifar10":
+            return cls.batches(every)
+        split = cls.of(load_data(name))
         if every:
-            whole = tuple(np.concatenate([batch[i] for batch in found[:-1]]) for i in (1, 2))  # type: ignore[assignment]
-        return cls(
-            "cifar10", train.x, train.y, validation.x, validation.y, test.x, test.y, 10, *whole
-        )  # fmt: skip
+            split.all_batches()
+        return split
 
     @classmethod
     def of(cls, data: Any) -> Split:
@@ -61,35 +66,36 @@ class Split:
         """
         if isinstance(data, Split):
             return data
-        x, y = data.x_train, data.y_train
+        (x, y), test = (data.x_train, data.y_train), (data.x_test, data.y_test)
         if data.name == "cifar10" and len(x) == 5 * OFFICIAL:
             one, two = slice(OFFICIAL), slice(OFFICIAL, 2 * OFFICIAL)
-            return cls("cifar10", x[one], y[one], x[two], y[two], data.x_test, data.y_test, 10, x, y)
+            return cls("cifar10", (x[one], y[one]), (x[two], y[two]), test, 10, (x, y))
         if len(x) < 2:
             raise DataError(f"{data.name} has {len(x)} training sample: at least two are needed, one to validate with")
-        train, held = _drawn(len(x), min(HELD_OUT_MOST, max(1, round(HELD_OUT * len(x)))), HOLD)
-        return cls(data.name, x[train], y[train], x[held], y[held], data.x_test, data.y_test, data.classes)
+        held_out = min(HELD_OUT_MOST, max(1, round(HELD_OUT * len(x))))
+        return cls(data.name, *_drawn((x, y), held_out, HOLD), test, data.classes)
 
-    def check_full(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """All training batches, x and y; DataError where there are none."""
-        if self.all_x is None or self.all_y is None:
+    def all_batches(self) -> Pair:
+        """Every training batch; DataError where there is but one training set."""
+        if self.every is None:
             raise DataError(
                 f"the part full trains on all batches of cifar10, where the others take one; {self.name} has one "
                 "training set, which the other parts use: leave out --full"
             )
-        return self.all_x, self.all_y
+        return self.every
 
     def full(self) -> Split:
         """All training batches but FULL_HELD_OUT images drawn at random, which are the validation set."""
-        x, y = self.check_full()
-        train, held = _drawn(len(x), min(FULL_HELD_OUT, max(1, len(x) // 10)), HOLD_FULL)
-        return Split(self.name, x[train], y[train], x[held], y[held], self.x_test, self.y_test, self.classes)
+        every = self.all_batches()
+        held_out = min(FULL_HELD_OUT, max(1, len(every[0]) // 10))
+        return Split(self.name, *_drawn(every, held_out, HOLD_FULL), self.test, self.classes)
 
 
-def _drawn(n: int, held_out: int, place: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows held out, each in order."""
-    rows = stream(0, DATA, place).permutation(n)
-    return np.sort(rows[held_out:]), np.sort(rows[:held_out])
+def _drawn(pair: Pair, held_out: int, place: int) -> tuple[Pair, Pair]:
+    """What is trained on and what is held out, drawn at random, each in its order."""
+    (x, y), rows = pair, stream(0, DATA, place).permutation(len(pair[0]))
+    kept, held = np.sort(rows[held_out:]), np.sort(rows[:held_out])
+    return (x[kept], y[kept]), (x[held], y[held])
 
 
 @dataclass(frozen=True)
@@ -105,20 +111,20 @@ class Problem:
     @classmethod
     def of(cls, split: Split, backend: Backend) -> Problem:
         """Raises DataError and its kin for labels out of range and values that are not finite."""
-        train = _scaled(split.x_train, "training data")
-        mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean, found = None, []
+        for (x, labels), what in ((split.train, "training"), (split.validation, "validation"), (split.test, "test")):
+            scaled = _scaled(x, f"{what} data")
+            if mean is None:
+                mean = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
+            scaled -= mean
+            found.append(Samples.of(backend, scaled, labels, split.classes, f"{what} data", copy=False))
+        train, validation, test = found
+        return cls(split.name, train, validation, test, split.classes)
 
-        def placed(x: NDArray[np.float32], labels: Any, what: str) -> Samples:
-            x -= mean
-            return Samples.of(backend, x, labels, split.classes, what, copy=False)
-
-        return cls(
-            split.name,
-            placed(train, split.y_train, "training data"),
-            placed(_scaled(split.x_validation, "validation data"), split.y_validation, "validation data"),
-            placed(_scaled(split.x_test, "test data"), split.y_test, "test data"),
-            split.classes,
-        )
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many samples each set has."""
+        return {name: len(getattr(self, name)) for name in ("train", "validation", "test")}
 
 
 def _scaled(x: NDArray[Any], what: str) -> NDArray[np.float32]:

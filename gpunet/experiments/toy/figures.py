@@ -1,0 +1,162 @@
+"""The figures of toy: losses, steps to converge, zero weights, Figure 4, and Figure 3's decision boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
+from gpunet.experiments.result import Result
+from gpunet.experiments.toy import x
+from gpunet.experiments.toy.claims import datasets
+from gpunet.experiments.toy.stack import sigmoid_outputs
+from gpunet.experiments.toy.tables import label, rows_of
+from gpunet.report.style import COLOURS, DASHES, between_pixels, stacked
+
+CLASSES = (COLOURS[0], COLOURS[1])
+SHADES = LinearSegmentedColormap.from_list("classes", [CLASSES[0], "#ffffff", CLASSES[1]])
+GRID = 161  # points a side
+BORDERS = 10  # nets whose decision boundary is drawn
+QUARTILES = "Medians over nets with their quartiles"
+
+
+def _count(result: Result) -> int:
+    return len(datasets(result))
+
+
+@x.figure(
+    "loss", "Loss by step.",
+    "Line charts of loss against steps on logarithmic axes, one for each data set.",
+    spread=f"{QUARTILES}; thin lines are single nets.", panels=_count,
+)  # fmt: skip
+def loss(result: Result, panels: Any) -> None:
+    _losses(result, panels, "Loss", ["", "mean", "unhalved"], runs=True)
+
+
+@x.figure(
+    "zeros", "Drawn weights, smaller ones, and zeros.",
+    "Line charts of loss against steps for three kinds of initial weights, one for each data set.",
+    spread=f"{QUARTILES}.", panels=_count,
+)  # fmt: skip
+def zeros(result: Result, panels: Any) -> None:
+    _losses(result, panels, "Initial weights", ["", "glorot", "zeros"])
+
+
+@x.figure(
+    "steps", "The share of nets that have stopped after so many steps.",
+    "Step charts of the share of stopped nets against steps, one for each data set.", panels=_count,
+)  # fmt: skip
+def steps(result: Result, panels: Any) -> None:
+    limit, seeds = max(2, result.settings["limit"]), len(result.seeds)
+    for place, (axes, data) in enumerate(zip(np.atleast_1d(panels), datasets(result), strict=True)):
+        kinds = [(name, word) for name, word in rows_of(result, data).items() if not word.startswith("rate=")]
+        for at, (name, word) in enumerate(kinds):
+            made, there = (np.array(result.values(name, metric)) for metric in ("steps", "converged"))
+            stops = np.maximum(1, np.sort(made[there == 1]))  # a logarithmic axis has no 0
+            share = np.arange(1, len(stops) + 1) / seeds
+            axes.step(
+                [1, *stops, limit], [0, *share, share[-1] if len(stops) else 0], where="post",
+                color=COLOURS[at % len(COLOURS)], linestyle=DASHES[at % len(DASHES)], label=label(result, data, word),
+            )  # fmt: skip
+        axes.set(xscale="log", xlim=(1, limit), ylim=(-0.02, 1.02), xlabel="steps", title=f"Steps to converge, {data}")
+        if place == 0 or stacked():
+            axes.set_ylabel(f"share of nets that have stopped, of {seeds}")
+        axes.legend(loc="upper left")
+
+
+@x.figure(
+    "learning-rate", "Figure 4 over seeds: loss by learning rate.",
+    "Line charts of loss against steps, one line for each learning rate, one chart for each data set.",
+    spread=f"{QUARTILES}.", panels=_count, when=lambda result: len(set(result.settings["learning_rates"])) > 1,
+)  # fmt: skip
+def learning_rate(result: Result, panels: Any) -> None:
+    rates = result.settings["learning_rates"]
+    words = ["" if rate == rates[0] else f"rate={rate:g}" for rate in sorted(set(rates))]
+    _losses(result, panels, "Learning rate", words, named=f"learning rate {rates[0]:g}")
+
+
+def _losses(
+    result: Result, panels: Any, title: str, words: Sequence[str], *, named: str = "", runs: bool = False
+) -> None:
+    """Mean loss against steps, median and quartiles over seeds; `runs` adds some single nets of the first kind."""
+    limit = max(2, result.settings["limit"])
+    for place, (axes, data) in enumerate(zip(np.atleast_1d(panels), datasets(result), strict=True)):
+        for at, word in enumerate(words):
+            curve = result.curves[f"{data} {word}".strip()]
+            marks, (low, middle, high) = curve["steps"], curve["loss_quartiles"]
+            colour = COLOURS[at % len(COLOURS)]
+            if runs and at == 0 and len(result.seeds) > 1:
+                for net, run in enumerate(curve["loss"]):
+                    axes.plot(
+                        marks, run, color=colour, linewidth=0.6, alpha=0.45, label=None if net else "single nets of it"
+                    )
+            if len(result.seeds) > 1:
+                axes.fill_between(marks, low, high, color=colour, alpha=0.16 if len(words) < 4 else 0.07, linewidth=0)
+            shown = named if named and not word else label(result, data, word)
+            axes.plot(marks, middle, color=colour, linestyle=DASHES[at % len(DASHES)], label=shown)
+        axes.set(xscale="log", yscale="log", xlim=(1, limit), xlabel="steps", title=f"{title}, {data}")
+        if place == 0 or stacked():
+            over = "; median and quartiles" if len(result.seeds) > 1 else ""
+            axes.set_ylabel(f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
+        axes.legend(loc="lower left")
+
+
+def _drawn(result: Result) -> list[str]:
+    """The data sets in the plane."""
+    return [data for data in datasets(result) if "weights" in result.curves[data]]
+
+
+@x.figure(
+    "boundaries",
+    "Figure 3's decision boundaries: one net and its points, and the share of all nets that say class 1, with the "
+    f"borders of at most {BORDERS}.",
+    "Maps of the plane shaded by the nets' output, with the points of both classes.",
+    panels=lambda result: 2 * len(_drawn(result)), width=4.2, height=3.7, when=lambda result: bool(_drawn(result)),
+)  # fmt: skip
+def boundaries(result: Result, panels: Any) -> None:
+    axes: Iterator[Any] = iter(panels)
+    for data in _drawn(result):
+        curve = result.curves[data]
+        weights = [np.asarray(w) for w in curve["weights"]]
+        points, labels = np.asarray(curve["x"]), np.asarray(curve["labels"])
+        ticks, grid = _grid(points)
+        first = sigmoid_outputs([w[:1] for w in weights], grid).reshape(GRID, GRID)
+        one = next(axes)
+        _shade(one, ticks, first, f"{data}, the net of seed {result.seeds[0]}")
+        one.contour(*ticks, first, [0.5], colors="black", linewidths=1.6)
+        for kind, marker in ((0, "o"), (1, "s")):
+            there = points[labels == kind]
+            one.scatter(*there.T, s=22, marker=marker, color=CLASSES[kind], edgecolors="white", linewidths=0.7)
+        _many(next(axes), ticks, grid, weights, data)
+
+
+def _many(axes: Any, ticks: Sequence[Any], points: Any, weights: Sequence[Any], data: str) -> None:
+    nets = len(weights[0])
+    share, fields = np.zeros(len(points)), []
+    for net in range(nets):
+        (y,) = sigmoid_outputs([w[net : net + 1] for w in weights], points)
+        share += (y > 0.5) / nets
+        fields += [y] if net < BORDERS else []
+    _shade(axes, ticks, share.reshape(GRID, GRID), f"{data}, share for class 1 of {nets}")
+    for field in fields:
+        axes.contour(*ticks, field.reshape(GRID, GRID), [0.5], colors="black", linewidths=0.6, alpha=0.6)
+
+
+def _grid(x: Any) -> tuple[list[Any], Any]:
+    """Ticks of both axes, a tenth wider than the samples, and the grid's points (GRID², 2)."""
+    low, high = x.min(axis=0), x.max(axis=0)
+    margin = np.where(high > low, 0.1 * (high - low), 0.5)
+    ticks = [np.linspace(a, b, GRID) for a, b in zip(low - margin, high + margin, strict=True)]
+    return ticks, np.stack(np.meshgrid(*ticks), axis=-1).reshape(-1, 2)
+
+
+def _shade(axes: Any, ticks: Sequence[Any], field: Any, title: str) -> None:
+    (left, right), (bottom, top) = ((tick[0], tick[-1]) for tick in ticks)
+    axes.imshow(
+        field, origin="lower", extent=(left, right, bottom, top), cmap=SHADES, vmin=0, vmax=1, alpha=0.55,
+        aspect="auto", interpolation=between_pixels(),
+    )  # fmt: skip
+    axes.set(title=title, xlabel="x₁", ylabel="x₂")
+    axes.grid(False)
