@@ -58,7 +58,8 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
     canvas = CANVAS.get()
     kept = None if canvas is None else canvas.svg
     try:
-        with mpl.rc_context(SETTINGS if kept is None else SETTINGS | AS_SVG), warnings.catch_warnings():
+        look = SETTINGS | ({} if kept is None else AS_SVG) | ({"legend.fontsize": 7.5} if stacked() else {})
+        with mpl.rc_context(look), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands there, which says the same
             if stacked():
                 pairs = columns > 3
@@ -135,8 +136,9 @@ def between_pixels() -> str:
 def _break_lines(made: Figure) -> None:
     """Titles and labels as long as a narrow figure has room for, names of rows beside the axes taken off."""
     for axes in made.axes:
-        named = max((len(tick.get_text()) for tick in axes.get_yticklabels()), default=0)
-        axes.set_title(textwrap.fill(axes.get_title(loc="left"), LINE - int(0.8 * named)), loc="left")
+        named, spec = max((len(tick.get_text()) for tick in axes.get_yticklabels()), default=0), axes.get_subplotspec()
+        line = (LINE - int(0.8 * named)) // (spec.get_gridspec().ncols if spec else 1)
+        axes.set_title(textwrap.fill(axes.get_title(loc="left"), line), loc="left")
         axes.set_xlabel(axes.get_xlabel(), loc="right" if len(axes.get_xlabel()) > LINE - 10 else "center")
         axes.set_ylabel(textwrap.fill(axes.get_ylabel(), LINE - 16))
 
