@@ -10,7 +10,7 @@ import typer
 
 from gpunet.cli import options
 from gpunet.experiments import experiments
-from gpunet.experiments.framework import Option, kinds
+from gpunet.experiments.framework import Option
 
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Done, Experiment, Run
@@ -25,7 +25,7 @@ def _group() -> None:
 
 def _command(x: Experiment) -> Any:
     """The command that runs an experiment; its signature is what Typer reads."""
-    offered = {name: x.Settings.option(name) for name in kinds(x.Settings) if x.Settings.option(name).help}
+    offered = {name: known for name, known in x.Settings.options().items() if known.help}
 
     def command(
         dataset: str | None, device: str, seeds: int | None, seed: int, out: Path | None, quick: bool, json: bool,
@@ -40,7 +40,7 @@ def _command(x: Experiment) -> Any:
         "device": (options.Device, "auto"),
         "seeds": (options.seeds(_seeds_told(x), x.help.get("seeds")), None),
         "seed": (options.Seed, 0),
-        **{name: _parameter(x, name, known) for name, known in offered.items()},
+        **{name: _parameter(name, known, getattr(x.Settings, name)) for name, known in offered.items()},
         "out": (options.Out, None),
         "quick": (options.quick(x.help.get("quick")), False),
         "json": (options.Json, False),
@@ -62,19 +62,19 @@ def _seeds_told(x: Experiment) -> str:
     return "; ".join([str(usual.seeds), *others, f"{quick.seeds} with --quick"])
 
 
-def _parameter(x: Experiment, name: str, known: Option) -> tuple[Any, Any]:
+def _parameter(name: str, known: Option, default: Any) -> tuple[Any, Any]:
     """The annotation and the default of a setting's option."""
-    kind, several, _ = kinds(x.Settings)[name]
-    default = None if several or known.usual or known.read else getattr(x.Settings, name)
-    words = get_args(kind) if get_origin(kind) is Literal else ()
+    if known.several or known.usual or known.read:
+        default = None
+    words = get_args(known.kind) if get_origin(known.kind) is Literal else ()
     shown: Any = {"show_default": known.usual or False} if default is None else {}
     # What is no fraction is Typer's to refuse; the bounds of others are told with what was given, by `Settings`.
-    whole = kind is int and not several and not known.read
+    whole = known.kind is int and not known.several and not known.read
     bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
-    plain = str if words or known.read else kind
-    hint: Any = list[plain] if several or known.read else plain  # type: ignore[valid-type]
+    plain = str if words or known.read else known.kind
+    hint: Any = list[plain] if known.several or known.read else plain  # type: ignore[valid-type]
     flag = f"--{name.replace('_', '-')}"
-    flags = known.flags or ((flag,) if kind is not bool or default is False else (f"{flag}/--no-{name}",))
+    flags = known.flags or ((flag,) if known.kind is not bool or default is False else (f"{flag}/--no-{name}",))
     info = typer.Option(*flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown)
     return Annotated[hint | None if default is None else hint, info], default
 

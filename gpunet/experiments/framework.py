@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import importlib
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import InputError, shown
 
@@ -55,12 +54,13 @@ class Paper:
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one setting beside its default and its type.
+    """What is known of one setting beside its default.
 
     help: its line in `--help`, "" for a setting that the command line does not offer; the bounds are those of a number,
-    or of each of several; usual: the default in words, where it depends on the data or on `--quick`; several: whether
-    the command line takes it repeatedly; read: makes the value of what the command line was given; flags: the option's
-    names there; sweep: its value in a sweep, where what only costs time is left out.
+    or of each of several; usual: the default in words, where it depends on the data or on `--quick`; flags: the
+    option's names, where these are not the setting's; read: makes the value of the words that the command line was
+    given; sweep: its value in a sweep, where what only costs time is left out. kind, several, optional: from its type,
+    whether it holds several of the kind, and whether it can be None, the data's own.
     """
 
     help: str = ""
@@ -73,12 +73,25 @@ class Option:
     flags: tuple[str, ...] = ()
     read: Callable[[list[str]], Any] | None = None
     sweep: Any = None
+    kind: Any = None
+    several: bool = False
+    optional: bool = False
 
-    @property
-    def bounds(self) -> dict[str, float]:
-        """As `checks.check_range` takes them."""
-        named = {name: getattr(self, name) for name in ("least", "above", "most", "below")}
-        return {name: bound for name, bound in named.items() if bound is not None}
+    def check(self, name: str, value: Any) -> None:
+        """InputError for a value that is none of the kind, or out of bounds."""
+        from gpunet.checks import check_flag, check_one_of, check_range, is_whole
+
+        if self.kind is int:
+            least = 1 if self.least is None else self.least
+            if not is_whole(value, least):
+                raise InputError(f"{name} is a whole number ≥ {least:g}, got {shown(value)}")
+        elif self.kind is float:
+            bounds = {end: getattr(self, end) for end in ("least", "above", "most", "below")}
+            check_range(name, value, **{end: bound for end, bound in bounds.items() if bound is not None})
+        elif self.kind is bool:
+            check_flag(name, value)
+        elif self.kind is not str:
+            check_one_of(name, value, typing.get_args(self.kind))
 
 
 def option(default: Any, help: str = "", **known: Any) -> Any:  # noqa: A002
@@ -94,50 +107,28 @@ class Settings:
     """
 
     def __post_init__(self) -> None:
-        for name, (kind, several, optional) in kinds(type(self)).items():
+        for name, known in self.options().items():
             value = getattr(self, name)
-            if not (optional and value is None):
-                for each in value if several else [value]:
-                    _check(name, each, kind, self.option(name))
+            if not (known.optional and value is None):
+                for each in value if known.several else [value]:
+                    known.check(name, each)
 
     @classmethod
-    def option(cls, name: str) -> Option:
-        """What is known of a setting."""
-        (found,) = (each for each in dataclasses.fields(cls) if each.name == name)
-        return typing.cast(Option, found.metadata.get("option", Option()))
+    def options(cls) -> dict[str, Option]:
+        """What is known of each setting."""
+        hints, found = typing.get_type_hints(cls), {}
+        for each in dataclasses.fields(cls):
+            parts = typing.get_args(hints[each.name]) if isinstance(hints[each.name], types.UnionType) else ()
+            hint = next((part for part in parts if part is not types.NoneType), hints[each.name])
+            several = typing.get_origin(hint) is tuple
+            kind = typing.get_args(hint)[0] if several else hint
+            known = each.metadata.get("option", Option())
+            found[each.name] = replace(known, kind=kind, several=several, optional=bool(parts))
+        return found
 
     def label(self, dataset: str) -> str:
         """What tells a run of these settings on that data from the experiment's others, in its folder's name."""
         return dataset
-
-
-@functools.cache
-def kinds(settings: Any) -> dict[str, tuple[Any, bool, bool]]:
-    """Of each setting of a `Settings`: its type, whether it holds several of these, whether it can be None."""
-    hints, found = typing.get_type_hints(settings), {}
-    for each in dataclasses.fields(settings):
-        hint, optional = hints[each.name], False
-        if isinstance(hint, types.UnionType):
-            (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-            optional = True
-        several = typing.get_origin(hint) is tuple
-        found[each.name] = typing.get_args(hint)[0] if several else hint, several, optional
-    return found
-
-
-def _check(name: str, value: Any, kind: Any, known: Option) -> None:
-    from gpunet.checks import check_flag, check_one_of, check_range, is_whole
-
-    if kind is int:
-        least = known.least if known.least is not None else 1
-        if not is_whole(value, least):
-            raise InputError(f"{name} is a whole number ≥ {least:g}, got {shown(value)}")
-    elif kind is float:
-        check_range(name, value, **known.bounds)
-    elif kind is bool:
-        check_flag(name, value)
-    elif typing.get_origin(kind) is Literal:
-        check_one_of(name, value, typing.get_args(kind))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_origin
 
 from gpunet.errors import InputError
 from gpunet.experiments import experiment
-from gpunet.experiments.framework import Run, kinds
+from gpunet.experiments.framework import Run
 from gpunet.experiments.result import Result
 from gpunet.sweep.holdout import described, same_data, split
 from gpunet.sweep.parameters import Parameter, Value
@@ -76,21 +76,19 @@ def _value(result: Result, row: str, metric: str) -> dict[str, Any]:
 
 def searchable(name: str) -> dict[str, Any]:
     """The experiment's settings that can be searched, and their kinds: int, float, bool or str."""
-    found = {setting: (kind, several) for setting, (kind, several, _) in kinds(experiment(name).Settings).items()}
-    plain = {
-        setting: str if get_origin(kind) is Literal else kind
-        for setting, (kind, several) in found.items()
-        if not several
+    single = {
+        setting: known.kind for setting, known in experiment(name).Settings.options().items() if not known.several
     }
+    plain = {setting: str if get_origin(kind) is Literal else kind for setting, kind in single.items()}
     return {setting: kind for setting, kind in plain.items() if kind in KINDS}
 
 
 def _fixed(name: str, data: str) -> dict[str, Any]:
     """Settings that a sweep has other defaults for: what only costs time in it is off; those of a job on its data."""
     x = experiment(name)
-    options = {setting: x.Settings.option(setting).sweep for setting in kinds(x.Settings)}
     own = next((job for job in x.full if job.data == (data,)), x.job({}, False))
-    return {setting: value for setting, value in options.items() if value is not None} | dict(own.of)
+    left_out = {setting: known.sweep for setting, known in x.Settings.options().items() if known.sweep is not None}
+    return left_out | dict(own.of)
 
 
 def _check_space(name: str, space: Sequence[Parameter], fixed: dict[str, Any]) -> None:

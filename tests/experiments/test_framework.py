@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -75,10 +75,10 @@ def test_jobs_can_be_asked_for(name):
 
 @every
 def test_every_setting_of_the_command_line_has_a_help_text_that_ends(name):
-    offered = [x for x in fields(experiment(name).Settings) if experiment(name).Settings.option(x.name).help]
+    offered = {setting: known for setting, known in experiment(name).Settings.options().items() if known.help}
     assert offered
-    for each in offered:
-        assert experiment(name).Settings.option(each.name).help.endswith((".", ")")), each.name
+    for setting, known in offered.items():
+        assert known.help.endswith((".", ")")), setting
 
 
 @every
