@@ -24,6 +24,7 @@ BROAD = 640  # CSS pixels: wider than one panel
 PNG = b"\x89PNG\r\n\x1a\n"
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
 KEYED = {"h": 3600.0, "min": 60.0} | UNITS
+LONGEST = 50  # characters of a number: somebody's text may be digits for pages
 NUMBER = r"[-−+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+−]?\d+)?"
 
 
@@ -134,6 +135,7 @@ def duration(seconds: float | None) -> str:
 
 def sort_key(cell: str) -> float | None:
     """The number by which a cell of a table is put in order, "93.0 ± 0.2" or "2 min 5 s"; None without one."""
+    cell = cell[:LONGEST]
     times = re.findall(rf"({NUMBER}) ({'|'.join(KEYED)})\b", cell)
     if times and re.fullmatch(rf"(?:{NUMBER} (?:{'|'.join(KEYED)}) ?)+", cell):
         return sum(_float(number) * KEYED[unit] for number, unit in times)

@@ -80,4 +80,4 @@ def _parts(cell: str) -> tuple[str, str]:
 
 def _key(cell: str) -> str:
     number = contents.sort_key(cell)
-    return "" if number is None else f"{number:g}"
+    return "" if number is None else f"{number:.12g}"
