@@ -126,7 +126,7 @@ def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_be
         verdict = "reproduced"
     elif low > margin or high < -margin:
         verdict = "exceeded" if (low > margin) != lower_is_better else "not reproduced"
-    return Finding(fmean(values), verdict, f"margin ±{margin:.2g}, {_told(low, high)} from the document")
+    return Finding(fmean(values), verdict, f"margin ±{margin:.2g}, {_told(low, high, '{} from the document')}")
 
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
@@ -144,7 +144,7 @@ def greater(differences: Sequence[float], measured: str, least: float = 0.0, wha
     return Finding(
         measured,
         verdict,
-        f"for {held} of {len(differences)} {what}; difference {_told(low, high)}, above {least:.2g} counts",
+        f"for {held} of {len(differences)} {what}; {_told(low, high, 'difference {}')}, above {least:.2g} counts",
     )
 
 
@@ -184,7 +184,6 @@ def check_clock(ratio: float, allowed: float) -> None:
         )
 
 
-def _told(low: float, high: float) -> str:
-    if math.isinf(low):
-        return "one seed, which has no deviation,"
-    return f"{low:+.2g} to {high:+.2g} (90 %)"
+def _told(low: float, high: float, words: str) -> str:
+    """An interval in these words; of one seed, which has none, that."""
+    return "one seed has no deviation" if math.isinf(low) else words.format(f"{low:+.2g} to {high:+.2g} (90 %)")

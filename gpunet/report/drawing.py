@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,13 +51,15 @@ def draw(experiment: Experiment, result: Result, folder: Path) -> list[Path]:
 
 
 def draw_figures(experiment: Experiment, result: Result, folder: Path) -> None:
-    """Draw the figures that a result has, wherever figures go."""
+    """Draw the figures that a result has, wherever figures go; one whose rows were not measured is left out."""
+    from gpunet.experiments.result import NotMeasuredError
     from gpunet.report.style import figure
 
     for each in experiment.figures(result):
-        panels, width, height = each.size(result)
-        with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
-            each.draw(result, axes)
+        with contextlib.suppress(NotMeasuredError):
+            panels, width, height = each.size(result)
+            with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
+                each.draw(result, axes)
 
 
 def drawn(draw: Callable[[], object]) -> list[Path]:

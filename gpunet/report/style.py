@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 
 from gpunet.errors import visible
 from gpunet.files import write_atomically
@@ -33,7 +33,7 @@ SETTINGS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.i
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.titlesize": 11, "axes.titlelocation": "left",
     "axes.labelsize": 10, "legend.frameon": False, "legend.fontsize": 9, "font.size": 10, "lines.linewidth": 1.7,
-    "savefig.dpi": 144, "figure.constrained_layout.use": True,
+    "savefig.dpi": 144, "figure.constrained_layout.use": True, "text.parse_math": False,
 }  # fmt: skip
 # Text stays text, drawn in the reader's font.
 AS_SVG: dict[Any, Any] = {
@@ -43,6 +43,8 @@ AS_SVG: dict[Any, Any] = {
 }  # fmt: skip
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 NARROW = 4.2  # inches: a phone's width at about the size of the page's text
+SHORTER = 0.66  # of the height, a panel: a fifth more for the legend below a single one
+POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, areas are not
 LINE = 44  # characters that a title of such a figure holds
 
@@ -51,16 +53,18 @@ LINE = 44  # characters that a title of such a figure holds
 def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 4.0) -> Iterator[Any]:
     """A figure with `columns` axes side by side, written to `path` as PNG when the block ends.
 
-    See `drawing` for where else it may go. All text is shown as it is written, but for control characters.
+    See `drawing` for where else it may go. No text is mathematics, which names of parameters would be taken for.
     """
     canvas = CANVAS.get()
     kept = None if canvas is None else canvas.svg
     try:
-        with mpl.rc_context(SETTINGS if kept is None else SETTINGS | AS_SVG), warnings.catch_warnings():
+        look = SETTINGS | ({} if kept is None else AS_SVG) | ({"legend.fontsize": 7.5} if stacked() else {})
+        with mpl.rc_context(look), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands there, which says the same
             if stacked():
-                made = Figure(figsize=(NARROW, height if columns == 1 else 0.88 * height * columns))
-                axes = made.subplots(columns, 1)
+                pairs = columns > 3
+                made = Figure(figsize=(NARROW, SHORTER * height * max(1.2, columns / (1 + pairs))))
+                axes = made.subplots(-(-columns // 2), 2).flat[:columns] if pairs else made.subplots(columns, 1)
             else:
                 made = Figure(figsize=(width * (1 if columns == 1 else 0.85 * columns), height))
                 axes = made.subplots(1, columns)
@@ -74,7 +78,7 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
                 made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
                 write_atomically(path, buffer.getvalue())
             else:
-                made.savefig(buffer, format="svg", metadata=NO_METADATA)
+                made.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
                 kept[path.stem] = buffer.getvalue().decode()
     except Exception as error:
         if canvas is None or not canvas.lenient:
@@ -86,27 +90,30 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
 
 
 def _show_as_written(made: Figure) -> None:
-    """No text is mathematics, which names of data and parameters would be taken for, but matplotlib's own powers of 10.
-
-    What a name holds of control characters is shown as Python writes it.
-    """
-    powers: set[Text] = set()
+    """What a name holds of control characters is shown as Python writes it; and no tick of a log axis is in another."""
     for axis in (axis for axes in made.axes for axis in (axes.xaxis, axes.yaxis)):
-        for formatter, ticks in (
-            (axis.get_major_formatter(), axis.get_major_ticks()), (axis.get_minor_formatter(), axis.get_minor_ticks()),
-        ):  # fmt: skip
-            if isinstance(formatter, LogFormatter):
-                powers |= {text for tick in ticks for text in (tick.label1, tick.label2)}
-        named = axis.get_major_formatter()
-        if not isinstance(named, (LogFormatter, ScalarFormatter)):
-            axis.set_major_formatter(_visibly(named))
+        if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+            _space_ticks(axis)
+        axis.set_major_formatter(_visibly(axis.get_major_formatter()))
     for text in made.findobj(Text):
-        if text not in powers:
-            text.set_parse_math(False)
-            text.set_text(visible(text.get_text()))
+        text.set_text(visible(text.get_text()))
 
 
-def _visibly(formatter: Formatter) -> Callable[[float, float], str]:
+def _space_ticks(axis: Any) -> None:
+    """A label for each power of ten, plain where all are short; within one decade, where there is none, plain steps."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_minor_formatter(NullFormatter())
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if high < 10 * low or (low >= 1e-3 and high <= 1e5):
+        axis.set_major_formatter(lambda value, place: f"{value:g}")
+    else:
+        axis.set_major_formatter(lambda value, place: "10" + f"{np.log10(value):.0f}".translate(POWERS))
+
+
+def _visibly(formatter: Any) -> Any:
+    if isinstance(formatter, ScalarFormatter):  # numbers, and it has to see all of them
+        return formatter
     return lambda value, place: visible(formatter(value, int(place)))
 
 
@@ -127,9 +134,13 @@ def between_pixels() -> str:
 
 
 def _break_lines(made: Figure) -> None:
+    """Titles and labels as long as a narrow figure has room for, names of rows beside the axes taken off."""
     for axes in made.axes:
-        axes.set_title(textwrap.fill(axes.get_title(loc="left"), LINE), loc="left")
+        named, spec = max((len(tick.get_text()) for tick in axes.get_yticklabels()), default=0), axes.get_subplotspec()
+        line = (LINE - int(0.8 * named)) // (spec.get_gridspec().ncols if spec else 1)
+        axes.set_title(textwrap.fill(axes.get_title(loc="left"), line), loc="left")
         axes.set_xlabel(axes.get_xlabel(), loc="right" if len(axes.get_xlabel()) > LINE - 10 else "center")
+        axes.set_ylabel(textwrap.fill(axes.get_ylabel(), LINE - 16))
 
 
 def legend_beside(axes: Any, **options: Any) -> None:

@@ -15,6 +15,19 @@ NOTHING = "–"
 Source = Literal["", "claimed", "measured"]
 
 
+class Cell(str):
+    """A cell's text; `exact` has the values, one a seed, that it was rounded from."""
+
+    exact: str
+
+    @classmethod
+    def of(cls, text: str, values: Sequence[float]) -> Cell:
+        """The text with these values behind it."""
+        cell = cls(text)
+        cell.exact = ", ".join(f"{value:.8g}" for value in values)
+        return cell
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its heading (a line break where a narrow table may have one), its unit, whose values it holds."""
@@ -56,13 +69,12 @@ def cell(metric: Metric | None, name: str) -> str:
     """mean ± std over seeds, to the same decimal place."""
     if metric is None or not math.isfinite(metric.mean):
         return NOTHING
-    said = number(metric.mean, name)
-    if metric.std is None:
-        return said
-    if metric.std == 0 or "e" in said:
-        return f"{said} ± {number(metric.std, name)}"
-    decimals = len(said.partition(".")[2])
-    return f"{said} ± {metric.std * (100 if PERCENT in name else 1):.{decimals}f}"
+    said, size = number(metric.mean, name), 100 if PERCENT in name else 1
+    if metric.std is not None:
+        digits = len(said.partition(".")[2])
+        precise = metric.std == 0 or "e" in said
+        said += f" ± {number(metric.std, name) if precise else format(size * metric.std, f'.{digits}f')}"
+    return Cell.of(said, [size * value for value in metric.values])
 
 
 def seeds_told(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -13,12 +14,15 @@ from rich.text import Text
 
 from gpunet.errors import printable, visible
 from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted
-from gpunet.report.table import NOTHING, PERCENT, Column, Table, number
+from gpunet.report.table import NOTHING, PERCENT, Column, Table, number, unit
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
 }  # fmt: skip
-HERE = {"reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here"}  # own data
+HERE = {  # verdicts on other data than the document's
+    "reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here",
+    "inconclusive": "inconclusive here",
+}  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
 
 
@@ -67,10 +71,8 @@ def _heading(column: Column) -> str:
 def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
     """The claims that were tested, with their verdicts."""
     table = RichTable(title="Claims", title_justify="left", title_style="bold")
-    table.add_column("claim")
-    table.add_column("claimed", justify="right")
-    table.add_column("measured")
-    table.add_column("verdict")
+    for heading in ("claim", "claimed", "measured", "verdict"):
+        table.add_column(heading, justify="right" if heading == "claimed" else "left")
     for claim in claims:
         if claim.verdict != "not tested":
             stated, found = claim_values(claim)
@@ -87,7 +89,7 @@ def claim_values(claim: ClaimResult) -> tuple[str, str]:
     """A claim's stated and found values, as people write them."""
     metric = PERCENT if PERCENT in claim.id else ""
     stated, found = (
-        number(v, metric) if isinstance(v, float) else str(NOTHING if v is None else v)
+        f"{number(v, metric)} {unit(metric) * math.isfinite(v)}".rstrip() if isinstance(v, float) else v or NOTHING
         for v in (claim.claimed, claim.measured)
     )
     return stated, found

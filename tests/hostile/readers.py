@@ -423,24 +423,17 @@ def in_sealed(rng: random.Random, content: bytes, others: Sequence[bytes]) -> by
 
 
 def made_result(experiment: str = "mine", seed: int = 0) -> bytes:
-    from gpunet.experiments.result import ClaimResult, Metric, Result, Row
+    from gpunet.experiments.result import Metric, Row
+    from tests.report.page_folder import made
 
-    claim = ClaimResult("a", "it is so", "Table 1", 0.5, 0.25 + seed, "reproduced", "a note")
-    result = Result(
-        experiment, "points", "cpu", {"epochs": 3, "widths": [1, 2]}, [0, 1],
-        [Row("first", {"test_accuracy": Metric([0.5, 0.75]), "loss": Metric([1.25, 1.75])})],
-        [claim, ClaimResult("b", "or so", "Table 2", "yes", None, "not tested")], {"loss": {"first": [3.0, 2.0]}},
-        {"seconds_per_epoch": {"first": [0.25, 0.75], "second": [0.125, 0.375]}},
-        {"gpunet": "0", "cpu": "a processor", "started": "2026-01-02T03:04:05+00:00", "seconds": 65.0},
-    )  # fmt: skip
-    return json.dumps(result.to_json()).encode()
+    rows = [Row("first", {"test_accuracy": Metric([0.5, 0.75]), "loss": Metric([1.25 + seed, 1.75])})]
+    return json.dumps(made(experiment, rows=rows, curves={"first": {"loss": [3.0, 2.0]}}).to_json()).encode()
 
 
 def page_files(seed: int) -> Files:
     runs = [{"name": name, "experiment": "mine", "state": state, "reason": None} for name, state in
             (("one", "finished"), ("two", "finished"), ("three", "waiting"))]  # fmt: skip
-    held = {"schema": 1, "gpunet": "0", "quick": True, "updated": "2026-01-02T03:04:05+00:00", "complete": False,
-            "counts": {}, "runs": runs, "claims": []}  # fmt: skip
+    held = {"schema": 2, "quick": True, "updated": "2026-01-02T03:04:05+00:00", "runs": runs}
     from tests.reproduce.small import png
 
     found = {"claims.json": json.dumps(held).encode(), "one/figure.png": png()}

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.datasets import load
-from gpunet.experiments import registry
-from gpunet.experiments.result import VERDICTS, ClaimResult, Metric, Result, Row
+from gpunet.experiments import experiment
+from gpunet.experiments.framework import Run
+from gpunet.experiments.result import Metric, Result, Row
 
 from ..experiments.made import dataset
 
-VOID = {"meta", "img", "source", "input", "br", "hr", "link", "rect"}
+VOID = {"meta", "img", "source", "input", "br", "hr", "link"}
 
 
-def of(experiment: str, data: Any, seeds: int = 2, **settings: Any) -> Result:
-    module = registry.experiment(experiment).load()
-    return module.run(data, module.Settings(**settings), list(range(seeds)), device="numpy")
+def of(name: str, data: Any, seeds: int = 2, **settings: Any) -> Result:
+    x = experiment(name)
+    return Run(x, data, x.Settings(**settings), list(range(seeds))).compute("numpy")
 
 
 def svd_init(name: str = "mnist", seeds: int = 2) -> Result:
-    """A run on a few made points that bear the name of the document's data, so that every claim gets a verdict."""
+    """A run on a few made points; named as the document's data are, every claim gets a verdict."""
     return of("svd-init", dataset(name), seeds, epochs=2, hidden=6, batch_size=20)
 
 
@@ -35,35 +36,25 @@ def made(experiment: str = "mine", **changes: Any) -> Result:
     parts: dict[str, Any] = {
         "dataset": "points", "device": "cpu", "settings": {"epochs": 3}, "seeds": [0, 1],
         "rows": [Row("first", {"test_accuracy": Metric([0.5, 0.75]), "loss": Metric([1.25, 1.75])})],
-        "claims": [claim("a", "reproduced"), claim("b", "not tested", measured=None)],
-        "timings": {"seconds_per_epoch": {"first": [0.25, 0.75], "second": [0.125, 0.375]}},
+        "notes": {"svd": {"whole": {"route": "gram", "residual": 1e-06}}},
+        "timings": {"first": {"epoch": [0.25, 0.75]}, "second": {"epoch": [0.125, 0.375]}},
         "provenance": {"gpunet": "0", "cpu": "a processor", "started": "2026-01-02T03:04:05+00:00", "seconds": 65.0},
     }  # fmt: skip
     return Result(experiment=experiment, **{**parts, **changes})
 
 
-def claim(name: str, verdict: Any, claimed: float | str = 0.5, measured: float | str | None = 0.25) -> ClaimResult:
-    return ClaimResult(name, f"statement of {name}", "Table 1", claimed, measured, verdict, f"note on {name}")
-
-
 def write(folder: Path, **runs: Result | tuple[str, str, str]) -> Path:
     """What `gpunet reproduce` leaves: a folder for each result; of the others the experiment, state and reason."""
-    entries, claims = [], []
+    entries = []
     for name, held in runs.items():
         if isinstance(held, Result):
             (folder / name).mkdir(parents=True)
             held.write(folder / name)
-            found = held.to_json()
-            claims += [{"experiment": held.experiment, "document": "", "run": name} | one for one in found["claims"]]
             entries.append({"name": name, "experiment": held.experiment, "state": "finished", "reason": None})
         else:
             experiment, state, reason = held
             entries.append({"name": name, "experiment": experiment, "state": state, "reason": reason or None})
-    document = {
-        "schema": 1, "gpunet": "0", "quick": True, "updated": "2026-01-02T03:04:05+00:00", "complete": False,
-        "counts": {verdict: sum(one["verdict"] == verdict for one in claims) for verdict in VERDICTS},
-        "runs": entries, "claims": claims,
-    }  # fmt: skip
+    document = {"schema": 2, "quick": True, "updated": "2026-01-02T03:04:05+00:00", "runs": entries}
     (folder / "claims.json").write_text(json.dumps(document))
     return folder
 
@@ -102,5 +93,5 @@ class Walk(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     def text(self) -> str:
-        """What is read: no style sheet."""
-        return " ".join(" ".join(said for place, said in self.texts if "style" not in place).split())
+        """What is read: neither style sheet nor script."""
+        return " ".join(" ".join(said for place, said in self.texts if not {"style", "script"} & {*place}).split())

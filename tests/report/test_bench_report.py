@@ -78,7 +78,7 @@ def test_two_machines_side_by_side(capsys, tmp_path):
     ]  # fmt: skip
     assert rows[0]["quartiles"] == pytest.approx([10 / 22, 12 / 22])  # of nine pairs the third and the seventh
     assert (rows[0]["seconds"], rows[0]["rival_seconds"]) == pytest.approx((0.0011, 0.0022))
-    first = bench_tables.sheets(report([tmp_path / "here.json", there]))[0]
+    first = bench_tables.tables(report([tmp_path / "here.json", there]))[0]
     assert [row[3] for row in first.rows] == ["here", "there", "here", "there"]
     assert first.breaks == {2}
     assert first.note == "here: Xeon; there: Epyc"

@@ -6,19 +6,23 @@ import base64
 import io
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
+from gpunet.experiments import experiments
+from gpunet.experiments.claims import ClaimResult
 from gpunet.experiments.result import Metric
-from gpunet.report import drawing, page, style, svd_init_tables
-from gpunet.report.page.svg import DARK_INK, DARK_PAPER, PAPER, contrast, dark_colour, picture
-from gpunet.report.page.timings import collected, duration, timing_sheet
-from gpunet.report.table import Column, Sheet, cell, number, rows_sheet
-from gpunet.report.terminal import console, rich_table
+from gpunet.report import drawing, page, style
+from gpunet.report.page.claims import SIGNS, kind
+from gpunet.report.page.contents import duration, sort_key, timing_table
+from gpunet.report.page.svg import picture
+from gpunet.report.table import Column, Table, cell, number, rows_table
+from gpunet.report.terminal import claim_values, console, rich_table
 
 from .page_folder import made, svd_init
 
@@ -30,7 +34,7 @@ CSS = (Path(page.__file__).parent / "page.css").read_text()
 
 def test_terminal_and_page_have_the_same_cells():
     result = svd_init(seeds=1)
-    for sheet in svd_init_tables.sheets(result):
+    for sheet in experiments()["svd-init"].tables(result):
         screen = Console(file=io.StringIO(), width=160)
         screen.print(rich_table(sheet))
         lines = [re.split(r"\s*│\s*", line.strip("│ \n")) for line in screen.file.getvalue().splitlines()]
@@ -38,7 +42,7 @@ def test_terminal_and_page_have_the_same_cells():
 
 
 def test_claimed_stands_before_measured():
-    sheet = rows_sheet(made(), "Title", ["first"], {"test_accuracy": "test"}, {"first": {"test_accuracy": 0.7}})
+    sheet = rows_table(made(), "Title", ["first"], {"test_accuracy": "test"}, {"first": {"test_accuracy": 0.7}})
     assert sheet.columns == (Column("test", "%", "claimed"), Column("test", "%", "measured"))
     assert sheet.rows == (("first", "70.00", "62.50 ± 17.68"),)
 
@@ -49,9 +53,9 @@ def test_what_is_printed_is_text_and_nothing_else(capsys, monkeypatch):
     hostile = "[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
     seen = r"[red]\x1b[31m\r\x07\x9b:smile:\u202e\udcff[/]"
     screen = console()
-    own = Table(hostile, title=hostile, caption=hostile)
+    own = RichTable(hostile, title=hostile, caption=hostile)
     own.add_row(hostile)
-    sheet = Sheet(f"T{hostile}", (Column(f"C{hostile}"),), ((f"x{hostile}", f"y{hostile}"),), note=f"N{hostile}")
+    sheet = Table(f"T{hostile}", (Column(f"C{hostile}"),), ((f"x{hostile}", f"y{hostile}"),), note=f"N{hostile}")
     for shown in (rich_table(sheet), own, hostile):
         screen.print(shown)
     screen.print(f"Written: a\n{hostile}", soft_wrap=True)
@@ -87,30 +91,21 @@ def test_numbers():
 # -- times -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_shape_of_timings_is_understood():
-    found = collected({
-        "svd-whole": 2.0, "per": {"a": [1.0, 3.0], "b": 4.0}, "gone": None, "words": {"a": ["x"]}, "empty": [],
-        "net": [{"seconds": [1.0, 5.0], "per_epoch": [1.0, 4.0], "fit": 0.5, "note": "x", "none": None},
-                {"seconds": [1.0, 7.0], "per_epoch": [2.0, 5.0], "fit": 1.5}],
-    })  # fmt: skip
-    assert found == {
-        "": {"svd-whole": [2.0]}, "per": {"a": [1.0, 3.0], "b": [4.0]}, "per_epoch": {"net": [2.5, 3.5]},
-        "seconds": {"net": [5.0, 7.0]}, "fit": {"net": [0.5, 1.5]},
-    }  # fmt: skip
-    assert next(iter(found)) == "per_epoch"
-
-
 def test_times_have_the_unit_of_their_size():
-    timings = {"seconds_per_epoch": {"dense": [0.004, 0.006], "cut": [0.002, 0.003]}, "fit": {"cut": [2e-5]}}
-    sheet = timing_sheet(made(timings=timings), "Times")
-    assert [(column.heading, column.unit) for column in sheet.columns[:2]] == [("an epoch", "ms"), ("fit", "µs")]
-    assert sheet.rows == (("dense", "5.00 ± 1.41", "–", "1.00"), ("cut", "2.50 ± 0.71", "20.0", "2.00"))
-    assert timing_sheet(made(timings={}), "Times") is None
+    timings = {"dense": {"epoch": [0.004, 0.006]}, "cut": {"epoch": [0.002, 0.003], "fit_all": [2e-5]}}
+    sheet = timing_table(made(timings=timings))
+    assert [(column.heading, column.unit) for column in sheet.columns] == [
+        ("epoch", "ms"), ("speed of an epoch,\ndense = 1", ""), ("fit all", "µs"),
+    ]  # fmt: skip
+    assert sheet.rows == (("dense", "5.00 ± 1.41", "1.00", "–"), ("cut", "2.50 ± 0.71", "2.00", "20.0"))
+    assert sheet.rows[0][1].exact == "4, 6"
+    assert timing_table(made(timings={})) is None
+    assert timing_table(made(timings={"dense": {"epoch": []}})) is None
 
 
 def test_zero_seconds_are_no_trouble():
-    timings = {"seconds_per_epoch": {"a": [0.0], "b": [0.0]}}
-    assert timing_sheet(made(timings=timings), "Times").rows == (("a", "0.00", "–"), ("b", "0.00", "–"))
+    timings = {"a": {"epoch": [0.0]}, "b": {"epoch": [0.0]}}
+    assert timing_table(made(timings=timings)).rows == (("a", "0.00", "–"), ("b", "0.00", "–"))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +114,19 @@ def test_zero_seconds_are_no_trouble():
 )
 def test_durations(seconds, said):
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("cell", "key"),
+    [
+        ("93.0 ± 0.2", 93.0), ("–", None), ("", None), ("−2.5 ± 0.1", -2.5), ("-2.5", -2.5), ("1e-07 ± 2e-08", 1e-7),
+        ("1.2e−03", 1.2e-3), ("1,234", 1234.0), ("12 %", 12.0), ("3.5×", 3.5), ("< 0.5", 0.5), ("≈4", 4.0),
+        ("+.5", 0.5), ("59.9 s", 59.9), ("2 min 5 s", 125.0), ("1 h 2 min", 3720.0), ("7.5 ms", 0.0075),
+        ("3 of 10", 3.0), ("gram", None), ("gram " + "1" * 10**6, None), ("0.95, 0.99", 0.95),
+    ],
+)  # fmt: skip
+def test_a_cell_is_put_in_order_by_its_number(cell, key):
+    assert sort_key(cell) == (key if key is None else pytest.approx(key))
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
@@ -155,18 +163,38 @@ def test_images_and_texts_stay_in_their_places():
     assert re.findall(r'transform="[^"]*"', decoded(before)) == transforms
 
 
-def test_a_picture_has_two_themes_and_says_only_variables():
-    svg = decoded(drawn(lambda axes: axes.plot([1, 2], color=style.COLOURS[0])))
-    light, dark = re.findall(r"--0072b2:(#[0-9a-f]{6})", svg)
-    assert light == "#0072b2"
-    assert contrast(dark, DARK_PAPER) > 3
-    assert not re.search(r"(fill|stroke): #", svg)
+def test_a_picture_lets_the_page_through_unless_it_is_of_pixels():
+    lines, pixels = (drawn(draw) for draw in (lambda axes: axes.plot([1, 2]), lambda axes: axes.imshow(np.eye(3))))
+    assert (picture(lines).fixed, picture(pixels).fixed) == (False, True)
+    assert "#ffffff" not in decoded(lines)
+    assert f"font-family:{'system-ui'}" in decoded(lines)
 
 
-def test_a_picture_with_pixels_stays_on_white_paper():
-    svg = decoded(drawn(lambda axes: axes.imshow(np.eye(3))))
-    assert "prefers-color-scheme" not in svg
-    assert f"--{PAPER[1:]}:{PAPER}" in svg
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1, 1000, ["1", "10", "100", "1000"]), (1e-5, 0.1, ["10⁻⁵", "10⁻⁴", "10⁻³", "10⁻²", "10⁻¹"]),
+        (0.2, 0.9, ["0.2", "0.4", "0.6", "0.8"]), (3.1, 3.3, ["3.1", "3.15", "3.2", "3.25", "3.3"]),
+    ],
+)  # fmt: skip
+def test_labels_of_a_logarithmic_axis_do_not_collide(low, high, ticks, narrow):
+    made = []
+
+    def draw(axes):
+        axes.plot([low, high], [1, 2])
+        axes.set(xscale="log", xlim=(low, high))
+        made.append(axes)
+
+    drawn(draw, narrow)
+    (axes,) = made
+    axes.figure.draw_without_rendering()
+    places = zip(axes.get_xticklabels(), axes.get_xticks(), strict=True)
+    shown = [label for label, place in places if 0.999 * low <= place <= 1.001 * high]
+    boxes = [label.get_window_extent() for label in shown]
+    assert [label.get_text() for label in shown] == ticks
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    assert not any(label.get_text() for label in axes.get_xticklabels(minor=True))
 
 
 def test_narrow_figures_stack_their_panels():
@@ -191,6 +219,21 @@ def test_a_thinned_band_keeps_its_extremes():
 # -- colours ---------------------------------------------------------------------------------------------------------
 
 
+def contrast(one, other):
+    """The contrast ratio of two colours, 1 to 21, as WCAG 2 defines it."""
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def channels(colour):
+    return np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+
+
+def luminance(colour):
+    c = channels(colour) if isinstance(colour, str) else colour
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
 def test_contrast_is_that_of_wcag():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
@@ -203,29 +246,37 @@ def themes():
     return {"light": light, "dark": dark, "print": light | printed}
 
 
+VERDICTS_OF_ITS_OWN = ("reproduced", "exceeded", "not-reproduced", "inconclusive")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark", "print"])
 def test_texts_and_bars_of_the_page_can_be_read(theme):
     colours = themes()[theme]
-    texts = ("ink", "soft", "link", "reproduced", "exceeded", "not-reproduced", "not-tested")
+    texts = ("ink", "soft", "link", *VERDICTS_OF_ITS_OWN, "not-tested")
     for paper in ("paper", "wash", "warn"):
         for text in texts if paper != "warn" else ("ink", "link"):
             assert contrast(colours[text], colours[paper]) >= 4.5, (text, paper)
+    marks = {colours[f"bar-{verdict}"] for verdict in VERDICTS_OF_ITS_OWN}
+    assert len(marks) == 4
 
 
-def test_dark_pictures_stand_on_the_pages_paper():
-    assert themes()["dark"]["paper"] == DARK_PAPER
-    assert themes()["dark"]["ink"] == DARK_INK
-    assert themes()["light"]["paper"] == PAPER
+def test_every_verdict_has_a_sign_and_a_colour():
+    signs = {told: SIGNS[told] for told in SIGNS if not told.endswith("here")}
+    assert len(set(signs.values())) == len(signs) == 5
+    coloured = set(re.findall(r"\.([a-z-]+)[, ](?=[^{}]*\{ --text)", CSS))
+    assert coloured == {kind(told) for told in SIGNS} - {"not-tested"}
 
 
 @pytest.mark.parametrize("colour", [*map(str.lower, style.COLOURS), "#440154", style.INK, "#555555", "#777777"])
-def test_dark_colours_are_told_from_dark_paper(colour):
-    assert contrast(dark_colour(colour), DARK_PAPER) >= 3
+def test_figures_can_be_told_from_dark_paper(colour):
+    """What the style sheet's filter makes of a colour, as the Filter Effects Module defines it."""
+    assert "filter: invert(0.92) hue-rotate(180deg);" in CSS
+    weights = np.array([0.213, 0.715, 0.072])
+    turned = (2 * np.stack([weights] * 3) - np.eye(3)) @ (0.92 - 0.84 * channels(colour))
+    assert contrast(np.clip(turned, 0, 1), themes()["dark"]["paper"]) >= 3
 
 
-def test_greys_keep_their_order():
-    greys = [dark_colour(colour) for colour in ("#ffffff", "#e3e3e3", "#777777", style.INK, "#000000")]
-    assert greys[0] == DARK_PAPER
-    assert greys[-1] == DARK_INK
-    ladder = [contrast(grey, DARK_PAPER) for grey in greys]
-    assert ladder == sorted(ladder)
+def test_claims_have_the_units_of_their_numbers():
+    claim = ClaimResult("test-accuracy", "", "", 0.9, float("nan"), "not tested", "")
+    assert claim_values(claim) == ("90.00 %", "–")
+    assert claim_values(ClaimResult("loss", "", "", "less", None, "not tested", "")) == ("less", "–")

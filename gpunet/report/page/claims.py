@@ -1,4 +1,4 @@
-"""Claims as the page shows them."""
+"""Claims as the page shows them, and what all of them come to."""
 
 from __future__ import annotations
 
@@ -6,39 +6,39 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpunet.experiments.claims import told_once
-from gpunet.experiments.result import VERDICTS, ClaimResult
-from gpunet.report.page.reading import Run
-from gpunet.report.table import NOTHING, PERCENT, number
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult
+from gpunet.report.terminal import HERE, claim_values, verdict_told
 
-SIGNS = {"reproduced": "✓", "exceeded": "▲", "not reproduced": "✗", "not tested": "–"}
+UNTESTED = "not tested"
+# Verdicts on the data that a document speaks of, then those on other data, which are counted apart, and their signs.
+OWN = {"reproduced": "✓", "exceeded": "▲", "not reproduced": "✗", "inconclusive": "?"}
+SIGNS = OWN | {HERE[verdict]: OWN[verdict] for verdict in OWN if verdict != "exceeded"} | {UNTESTED: "–"}
+HOLDS, FAILS = ("reproduced", "exceeded", "holds here"), ("not reproduced", "does not hold here")
 
 
-@dataclass(frozen=True)
-class Count:
-    """How many claims have a verdict, and where its part of the bar stands, in percent."""
-
-    verdict: str
-    kind: str
-    sign: str
-    count: int
-    start: float
-    share: float
+def kind(told: str) -> str:
+    """A verdict as a class of the style sheet."""
+    return told.replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class ClaimView:
-    """One claim; `anchor` is where the section of its document speaks of it."""
+    """One claim of a run; `anchor` is its place on the page."""
 
     anchor: str
-    statement: str
-    where: str
-    claimed: str
-    measured: str
-    verdict: str
-    kind: str
-    sign: str
-    note: str
+    experiment: str
+    dataset: str
+    claim: ClaimResult
+
+    @property
+    def told(self) -> str:
+        """The verdict in words."""
+        return verdict_told(self.claim)
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """What the document says, and what we measured."""
+        return claim_values(self.claim)
 
 
 class Anchors:
@@ -58,53 +58,61 @@ class Anchors:
         return name
 
 
-def distinct_claims(runs: Sequence[Run]) -> list[list[ClaimResult]]:
-    """The claims of each run; one that a run cannot test is left to the run of the same experiment that can."""
-    claims = [(place, claim) for place, run in enumerate(runs) for claim in (run.result.claims if run.result else ())]
-    counted = told_once([(runs[place].experiment, claim.id, claim.verdict) for place, claim in claims])
-    own: list[list[ClaimResult]] = [[] for _ in runs]
-    for (place, claim), kept in zip(claims, counted, strict=True):
-        if kept:
-            own[place].append(claim)
-    return own
+def counts(claims: Sequence[ClaimView]) -> dict[str, int]:
+    """How many there are of each verdict as it is told, none left out."""
+    every = [claim.told for claim in claims]
+    return {told: every.count(told) for told in SIGNS}
 
 
-def claim_view(claim: ClaimResult, anchor: str) -> ClaimView:
-    """A claim's texts."""
-    claimed, measured = (_value(value, claim.id) for value in (claim.claimed, claim.measured))
-    return ClaimView(
-        anchor, claim.statement, claim.where, claimed, measured, claim.verdict, _kind(claim.verdict),
-        SIGNS[claim.verdict], claim.note,
-    )  # fmt: skip
+def said(claims: Sequence[ClaimView]) -> str:
+    """The same in words."""
+    return ", ".join(f"{count} {told}" for told, count in counts(claims).items() if count)
 
 
-def _value(value: float | str | None, claim: str) -> str:
-    if value is None:
-        return NOTHING
-    if isinstance(value, str):
-        return value
-    metric = PERCENT if PERCENT in claim else ""
-    said = number(float(value), metric)
-    return f"{said} %" if metric and said != NOTHING else said
+def reasons(claims: Sequence[ClaimView]) -> dict[str, list[ClaimView]]:
+    """Claims that are not tested by what keeps them from it, the commonest first."""
+    notes = [claim.claim.note for claim in claims]
+    each = sorted(dict.fromkeys(notes), key=lambda note: -notes.count(note))
+    return {note: [claim for claim in claims if claim.claim.note == note] for note in each}
 
 
-def _kind(verdict: str) -> str:
-    return verdict.replace(" ", "-")
+def opening(claims: Sequence[ClaimView]) -> list[str]:
+    """What was found, in at most three sentences."""
+    found, here = counts(claims), list(dict.fromkeys(claim.dataset for claim in claims if claim.claim.here))
+    agree: dict[str, list[bool]] = {}
+    for claim in claims:
+        if claim.told in HOLDS + FAILS:
+            agree.setdefault(claim.experiment, []).append(claim.told in HOLDS)
+    ranked = sorted(agree, key=lambda name: -sum(agree[name]) / len(agree[name]))
+    sentences = []
+    if judged := sum(found[told] for told in OWN):
+        *most, last = (f"{found[told]} {told}" for told in OWN)
+        what = "Of {} claim{} judged on the data that their document speaks of, {} and {}."
+        sentences.append(what.format(judged, "s" * (judged != 1), ", ".join(most), last))
+    if here:
+        holds, fails, open_ = (found[HERE[verdict]] for verdict in ("reproduced", "not reproduced", "inconclusive"))
+        apart = sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
+        sentences.append(
+            f"Of {holds + fails + open_} claim{'s' * (holds + fails + open_ != 1)} judged on other data "
+            f"({', '.join(here)}), {holds} hold{'s' * (holds == 1)}, {fails} do{'es' * (fails == 1)} not and {open_} "
+            f"cannot be told yet{f'; {apart} stated numbers do not apply there' if apart else ''}."
+        )
+    if len(ranked) > 1:
+        best, worst = (f"({sum(agree[name])} of {len(agree[name])})" for name in (ranked[0], ranked[-1]))
+        sentences.append(
+            f"Of what was decided, {ranked[0]} agrees with its document most {best}, {ranked[-1]} least {worst}."
+        )
+    instances = [
+        f"“{one.claim.statement}” {word} ({one.experiment} on {one.dataset}: {one.claim.measured})"
+        for word, order, verdicts in (("holds", ranked, HOLDS), ("does not", ranked[::-1], FAILS))
+        if (one := _instance(claims, order, verdicts))
+    ]
+    if instances:
+        sentences[2:] = [f"For instance {', while '.join(instances)}."]
+    return sentences or ["None of the claims could be judged."] * bool(claims)
 
 
-def counts(claims: Sequence[ClaimView]) -> tuple[Count, ...]:
-    """How many there are of each verdict, none left out."""
-    listed, start = [], 0.0
-    for verdict in VERDICTS:
-        found = sum(claim.verdict == verdict for claim in claims)
-        share = 100 * found / len(claims) if claims else 0.0
-        listed.append(Count(verdict, _kind(verdict), SIGNS[verdict], found, round(start, 3), round(share, 3)))
-        start += share
-    return tuple(listed)
-
-
-def common_note(claims: Sequence[ClaimView]) -> str:
-    """The note that nearly all claims have, said once; empty where there is none."""
-    notes = [claim.note for claim in claims if claim.verdict == "not tested"]
-    common = max(notes, key=notes.count, default="")
-    return common if notes.count(common) > max(1, 0.8 * len(claims)) else ""
+def _instance(claims: Sequence[ClaimView], order: Sequence[str], verdicts: Sequence[str]) -> ClaimView | None:
+    """The first claim of such a verdict that says in words what was measured, of the first experiment that has one."""
+    told = [claim for claim in claims if claim.told in verdicts and isinstance(claim.claim.measured, str)]
+    return min(told, key=lambda claim: order.index(claim.experiment), default=None)

@@ -1,27 +1,31 @@
-"""A run's tables and figures: those of its experiment, or what there is of one that has none."""
+"""A run's tables, figures and times: what its experiment declares, or what there is of one that is not known."""
 
 from __future__ import annotations
 
-import importlib
+import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean, median, stdev
 
 import numpy as np
 
 from gpunet.errors import DataError
-from gpunet.experiments.registry import EXPERIMENTS
+from gpunet.experiments.framework import Experiment
 from gpunet.experiments.result import Result
-from gpunet.limits import DAMAGE, unpacked
-from gpunet.report.drawing import collected
-from gpunet.report.page.captions import Caption, caption
-from gpunet.report.page.reading import RESULT, Run, damaged
+from gpunet.limits import unpacked
+from gpunet.report.drawing import collected, draw_figures
+from gpunet.report.page.reading import Run
 from gpunet.report.page.svg import Picture, data_uri, picture
-from gpunet.report.table import Sheet, rows_sheet
+from gpunet.report.table import NOTHING, Cell, Column, Table, rows_table
 
-BROAD = 1.9  # width over height
+BROAD = 640  # CSS pixels: wider than one panel
 PNG = b"\x89PNG\r\n\x1a\n"
+UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+KEYED = {"h": 3600.0, "min": 60.0} | UNITS
+LONGEST = 50  # characters of a number: somebody's text may be digits for pages
+NUMBER = r"[-−+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+−]?\d+)?"
 
 
 @dataclass(frozen=True)
@@ -30,61 +34,39 @@ class Figure:
 
     wide: Picture
     narrow: Picture | None
-    caption: Caption
+    caption: str
+    alt: str
 
     @property
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
-        return self.wide.width > BROAD * self.wide.height
+        return self.wide.width > BROAD
 
 
-def sheets(run: Run) -> tuple[Sheet, ...]:
-    """The tables. Raises DataError where the result is not what they need."""
-    if run.result is None:
-        return ()
-    if run.experiment not in EXPERIMENTS:
-        return _all_rows(run.result)
-    try:
-        return tuple(_module(run, "tables").sheets(run.result))
-    except DAMAGE as error:
-        raise damaged(run.folder / RESULT, _plain(error)) from error
-
-
-def figures(run: Run) -> tuple[Figure, ...]:
-    """The figures, drawn again from the numbers. Raises DataError where the result is not what they need."""
-    if run.result is None:
-        return ()
-    if run.experiment not in EXPERIMENTS:
-        return tuple(_png(path, run.experiment) for path in sorted(run.folder.glob("*.png")))
-    wide, narrow = (_drawn(run, run.result, narrow=narrow) for narrow in (False, True))
-    return tuple(
-        Figure(picture(svg), picture(narrow[stem]), caption(run.experiment, stem)) for stem, svg in wide.items()
-    )
-
-
-def _drawn(run: Run, result: Result, *, narrow: bool) -> dict[str, str]:
-    try:
-        # What is beyond all numbers is left out of a figure.
-        with collected(narrow=narrow) as drawn, np.errstate(over="ignore", invalid="ignore"):
-            _module(run, "figures").draw(result, run.folder)
-    except DAMAGE as error:
-        raise damaged(run.folder / RESULT, _plain(error)) from error
-    return drawn
-
-
-def _module(run: Run, kind: str) -> Any:
-    return importlib.import_module(f"gpunet.report.{run.experiment.replace('-', '_')}_{kind}")
-
-
-def _plain(error: Exception) -> Exception:
-    return error if not isinstance(error, StopIteration) else ValueError("rows are missing")
-
-
-def _all_rows(result: Result) -> tuple[Sheet, ...]:
-    if not result.rows:
-        return ()
+def tables(x: Experiment | None, result: Result) -> list[Table]:
+    """Those that are declared, or all rows."""
+    if x:
+        return x.tables(result)
     metrics = {name: name.replace("_", " ") for row in result.rows for name in row.metrics}
-    return (rows_sheet(result, f"Rows on {result.dataset}", [row.name for row in result.rows], metrics),)
+    return [rows_table(result, f"Rows on {result.dataset}", result.names, metrics)] if result.rows else []
+
+
+def figures(x: Experiment | None, run: Run, result: Result) -> list[Figure]:
+    """Those that are declared, drawn again from the numbers, or the PNG files that are there."""
+    if not x:
+        return [_png(path, run.experiment) for path in sorted(run.folder.glob("*.png"))]
+    drawn = []
+    for narrow in (False, True):
+        # What is beyond all numbers is left out of a figure.
+        with collected(narrow=narrow) as svg, np.errstate(over="ignore", invalid="ignore"):
+            draw_figures(x, result, run.folder)
+        drawn.append(svg)
+    wide, narrow_ones = drawn
+    return [
+        Figure(picture(wide[each.stem]), picture(narrow_ones[each.stem]), each.told(result), each.alt)
+        for each in x.figures(result)
+        if each.stem in wide
+    ]
 
 
 def _png(path: Path, experiment: str) -> Figure:
@@ -97,6 +79,69 @@ def _png(path: Path, experiment: str) -> Figure:
     if len(content) < 24 or not content.startswith(PNG):
         raise DataError(f"'{path}' is not a PNG image: run it again, or remove it")
     width, height = struct.unpack(">II", content[16:24])
-    return Figure(
-        Picture(data_uri(content, "image/png"), width * 2 // 3, height * 2 // 3), None, caption(experiment, path.stem)
-    )
+    name = path.stem.replace("-", " ")
+    shown = Picture(data_uri(content, "image/png"), width * 2 // 3, height * 2 // 3, fixed=True)
+    return Figure(shown, None, name.capitalize(), f"A figure of {experiment}: {name}.")
+
+
+# -- times ------------------------------------------------------------------------------------------------------------
+
+
+def timing_table(result: Result) -> Table | None:
+    """Times by row, mean ± deviation over seeds, and the speed of an epoch over the first row's; None without any."""
+    measures = dict.fromkeys(measure for times in result.timings.values() for measure in times)
+    columns, cells = [], []
+    for measure in measures:
+        found = {row: times[measure] for row, times in result.timings.items() if times.get(measure)}
+        if not found:
+            continue
+        unit = _unit(found)
+        columns.append(Column(measure.replace("_", " "), unit))
+        cells.append({row: _seconds(values, unit) for row, values in found.items()})
+        if measure == "epoch" and len(found) > 1:
+            first, base = next((row, median(values)) for row, values in found.items())
+            columns.append(Column(f"speed of an epoch,\n{first} = 1"))
+            cells.append({row: f"{base / median(values):.2f}" for row, values in found.items() if median(values) > 0})
+    if not columns:
+        return None
+    rows = tuple((row, *(column.get(row, NOTHING) for column in cells)) for row in result.timings)
+    return Table("How long each part took, mean ± deviation over seeds", tuple(columns), rows)
+
+
+def _unit(found: Mapping[str, list[float]]) -> str:
+    """The unit in which the middle of a column is at least 1."""
+    middle = median(median(values) for values in found.values())
+    return next((unit for unit, size in UNITS.items() if middle >= size), "µs" if middle > 0 else "s")
+
+
+def _seconds(values: list[float], unit: str) -> str:
+    values = [value / UNITS[unit] for value in values]
+    return Cell.of(_short(fmean(values)) + (f" ± {_short(stdev(values))}" if len(values) > 1 else ""), values)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def sort_key(cell: str) -> float | None:
+    """The number by which a cell of a table is put in order, "93.0 ± 0.2" or "2 min 5 s"; None without one."""
+    cell = cell[:LONGEST]
+    times = re.findall(rf"({NUMBER}) ({'|'.join(KEYED)})\b", cell)
+    if times and re.fullmatch(rf"(?:{NUMBER} (?:{'|'.join(KEYED)}) ?)+", cell):
+        return sum(_float(number) * KEYED[unit] for number, unit in times)
+    found = re.match(rf"[<>≤≥≈~]?\s*({NUMBER})", cell)
+    return _float(found[1]) if found else None
+
+
+def _float(number: str) -> float:
+    return float(number.replace("−", "-").replace(",", ""))

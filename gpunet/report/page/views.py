@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gpunet.experiments.result import ClaimResult, Result
-from gpunet.report.documents import DOCUMENTS, Document
-from gpunet.report.page.claims import Anchors, ClaimView, Count, claim_view, common_note, counts, distinct_claims
-from gpunet.report.page.contents import Figure, figures, sheets
+from gpunet.experiments import experiments
+from gpunet.experiments.claims import judge
+from gpunet.experiments.framework import Paper
+from gpunet.experiments.result import RESULT, NotMeasuredError, damaged
+from gpunet.limits import DAMAGE
+from gpunet.report.page.claims import SIGNS, UNTESTED, Anchors, ClaimView, opening
+from gpunet.report.page.contents import Figure, duration, figures, tables, timing_table
 from gpunet.report.page.reading import Reproduction, Run
-from gpunet.report.page.timings import duration, timing_sheet, whole_runs
-from gpunet.report.table import NOTHING, Sheet
+from gpunet.report.table import NOTHING, Column, Table
 
 STATES = {
     "failed": "failed", "skipped": "was skipped", "waiting": "has not been run to its end yet",
@@ -24,161 +26,159 @@ STATES = {
 
 @dataclass(frozen=True)
 class RunView:
-    """One run of a document's experiment."""
+    """One run of an experiment; of one that is not finished `trouble` says why, and the rest is empty."""
 
     anchor: str
     name: str
     dataset: str
-    trouble: str
-    facts: tuple[tuple[str, str], ...]
-    claims: tuple[ClaimView, ...]
-    common_note: str
-    counts: tuple[Count, ...]
-    sheets: tuple[Sheet, ...]
-    figures: tuple[Figure, ...]
-    timing: Sheet | None
-    provenance: tuple[tuple[str, str], ...]
-    settings: tuple[tuple[str, str], ...]
+    trouble: str = ""
+    facts: str = ""
+    claims: tuple[ClaimView, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    timing: Table | None = None
+    lists: tuple[tuple[str, dict[str, str]], ...] = ()
 
     @property
-    def tested(self) -> bool:
-        """Whether any claim was."""
-        return any(claim.verdict != "not tested" for claim in self.claims)
+    def judged(self) -> list[ClaimView]:
+        """Claims that have a verdict."""
+        return [claim for claim in self.claims if claim.told != UNTESTED]
+
+    @property
+    def untested(self) -> list[ClaimView]:
+        """Claims that have none."""
+        return [claim for claim in self.claims if claim.told == UNTESTED]
 
 
 @dataclass(frozen=True)
 class SectionView:
-    """One document and the runs of its experiment; `document` is None for an experiment without one."""
+    """One experiment and its runs; `paper` is None for one that is not known."""
 
     anchor: str
     experiment: str
-    document: Document | None
+    paper: Paper | None
     runs: tuple[RunView, ...]
-    counts: tuple[Count, ...]
+
+    @property
+    def claims(self) -> list[ClaimView]:
+        """Those of all runs, in the order of their verdicts."""
+        every = [claim for run in self.runs for claim in run.claims]
+        return sorted(every, key=lambda claim: list(SIGNS).index(claim.told))
 
 
 @dataclass(frozen=True)
 class PageView:
-    """The whole page."""
+    """The whole page; `opening`: what was found, in a few sentences."""
 
     title: str
     quick: bool
-    facts: tuple[tuple[str, str], ...]
-    counts: tuple[Count, ...]
-    total: int
-    troubles: tuple[RunView, ...]
+    opening: tuple[str, ...]
+    facts: str
     sections: tuple[SectionView, ...]
-    times: Sheet
+    claims: tuple[ClaimView, ...]
+    troubles: tuple[RunView, ...]
+    times: Table
 
 
 def page_view(held: Reproduction) -> PageView:
-    """Everything a folder holds, ready to be shown. Raises DataError for a result that its tables do not understand."""
-    anchor, told = Anchors(), distinct_claims(held.runs)
-    experiments = dict.fromkeys(run.experiment for run in held.runs)
-    known = [name for name in DOCUMENTS if name in experiments]
+    """Everything a folder holds, judged and ready to be shown. Raises DataError for a result that is damaged."""
+    anchor, known = Anchors(), experiments()
+    names = dict.fromkeys(run.experiment for run in held.runs)
     sections = []
-    for name in dict.fromkeys([*known, *experiments]):
+    for name in [*(each for each in known if each in names), *(each for each in names if each not in known)]:
         place = anchor(name)
-        runs = tuple(
-            _run_view(run, claims, anchor)
-            for run, claims in zip(held.runs, told, strict=True)
-            if run.experiment == name
-        )
-        listed = [claim for run in runs for claim in run.claims]
-        sections.append(SectionView(place, name, DOCUMENTS.get(name), runs, counts(listed)))
-    every = [claim for section in sections for run in section.runs for claim in run.claims]
-    troubles = tuple(run for section in sections for run in section.runs if run.trouble)
-    one = len(held.runs) == 1 and held.quick is None
-    title = f"{held.runs[0].experiment} on {_dataset(held.runs[0])}" if one else "Five documents, run again"
+        views = tuple(_run_view(run, anchor) for run in held.runs if run.experiment == name)
+        sections.append(SectionView(place, name, known[name].paper if name in known else None, views))
+    runs = [run for section in sections for run in section.runs]
+    claims = tuple(claim for run in runs for claim in run.claims)
+    one = len(runs) == 1 and held.quick is None
+    title = f"{sections[0].experiment} on {runs[0].dataset}" if one else "What documents claim, and what was measured"
     return PageView(
-        title,
-        bool(held.quick),
-        _facts(held),
-        counts(every),
-        len(every),
-        troubles,
-        tuple(sections),
-        whole_runs(held.runs),
-    )
-
-
-def _run_view(run: Run, claims: Sequence[ClaimResult], anchor: Anchors) -> RunView:
-    place, result = anchor(f"run-{run.name}"), run.result
-    views = tuple(claim_view(claim, anchor(f"{run.name}-{claim.id}")) for claim in claims)
-    trouble = "" if result else f"{STATES[run.state]}{': ' + run.reason if run.reason else '.'}"
-    return RunView(
-        place, run.name, _dataset(run), trouble,
-        _run_facts(result) if result else (),
-        views, common_note(views), counts(views),
-        sheets(run), figures(run),
-        timing_sheet(result, f"{run.name}: mean ± deviation over seeds") if result else None,
-        _pairs(result.provenance) if result else (),
-        _pairs(result.settings) if result else (),
+        title, bool(held.quick), tuple(opening(claims)), _facts(held), tuple(sections), claims,
+        tuple(run for run in runs if run.trouble), _whole(held.runs),
     )  # fmt: skip
 
 
-def _dataset(run: Run) -> str:
-    return run.result.dataset if run.result else run.name.removeprefix(f"{run.experiment}-")
-
-
-def _facts(held: Reproduction) -> tuple[tuple[str, str], ...]:
-    results = [run.result for run in held.runs if run.result]
-    whens = [held.updated] if held.updated else [str(each.provenance.get("started") or "") for each in results]
-    took = sum(float(each.provenance.get("seconds") or 0) for each in results)
-    machines = [str(each.provenance.get("gpu") or each.provenance.get("cpu") or "") for each in results]
-    facts = [
-        ("When", _when(max(filter(None, whens), default=""))),
-        ("Runs", f"{len(results)} of {len(held.runs)} finished"),
-        ("Seeds", _each(str(len(each.seeds)) for each in results)),
-        ("Device", _each(each.device for each in results)),
-        ("Machine", _each(machines)),
-        ("Computing", duration(took) if took else ""),
-        ("gpunet", _each(_version(each) for each in results)),
-    ]
-    return tuple((name, value) for name, value in facts if value)
-
-
-def _run_facts(result: Result) -> tuple[tuple[str, str], ...]:
-    seconds = result.provenance.get("seconds")
-    facts = [
-        ("Data", result.dataset),
-        ("Seeds", f"{len(result.seeds)}"),
-        ("Device", result.device),
-        ("Took", duration(seconds) if isinstance(seconds, (int, float)) else ""),
-        ("Started", _when(str(result.provenance.get("started") or ""))),
-    ]
-    return tuple((name, value) for name, value in facts if value)
-
-
-def _version(result: Result) -> str:
-    version, git = (result.provenance.get(name) for name in ("gpunet", "git"))
-    return f"{version} ({git})" if git else str(version or "")
-
-
-def _each(values: Any) -> str:
-    return ", ".join(dict.fromkeys(filter(None, values)))
-
-
-def _when(stamp: str) -> str:
+def _run_view(run: Run, anchor: Anchors) -> RunView:
+    place, result, x = anchor(f"run-{run.name}"), run.result, experiments().get(run.experiment)
+    if result is None:
+        trouble = f"{STATES[run.state]}{': ' + run.reason if run.reason else '.'}"
+        return RunView(place, run.name, run.dataset, trouble)
     try:
-        time = datetime.fromisoformat(stamp).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return stamp
-    return f"{time.day} {time:%B %Y, %H:%M} UTC"
-
-
-def _pairs(found: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Names and values as text; records become JSON."""
-    plain = (bool, int, float, str)
-    return tuple(
-        (name.replace("_", " "), NOTHING if value is None else str(value) if isinstance(value, plain) else _json(value))
-        for name, value in found.items()
+        claims = judge(x, result) if x else []
+        views = tuple(ClaimView(anchor(f"{run.name}-{c.id}"), run.experiment, run.dataset, c) for c in claims)
+        shown, drawn = tuple(tables(x, result)), tuple(figures(x, run, result))
+    except (*DAMAGE, NotMeasuredError) as error:
+        raise damaged(run.folder / RESULT, error if str(error) else ValueError("rows are missing")) from error
+    lists = {"Settings": result.settings, "What was found": result.notes, "Machine and versions": result.provenance}
+    pairs = ((title, {name.replace("_", " "): _told(value) for name, value in found.items()})
+             for title, found in lists.items() if found)  # fmt: skip
+    seconds, seeds = result.provenance.get("seconds"), len(result.seeds)
+    facts = (
+        f"{seeds} seed{'s' * (seeds != 1)}", result.device, f"took {duration(seconds)}" if seconds is not None else "",
+        _when(result.provenance.get("started")),
+    )  # fmt: skip
+    return RunView(
+        place, run.name, run.dataset, "", _joined(facts), views, shown, drawn, timing_table(result), tuple(pairs)
     )
 
 
-def _json(value: Any) -> str:
-    """On one line where it is short, else a line for each part."""
-    flat = json.dumps(value, ensure_ascii=False)
-    if len(flat) < 100 or not isinstance(value, dict):
-        return flat
-    return "\n".join(f"{name}: {json.dumps(each, ensure_ascii=False)}" for name, each in value.items())
+def _facts(held: Reproduction) -> str:
+    """When, what and where, in a line."""
+    results = [run.result for run in held.runs if run.result]
+    origins = [result.provenance for result in results]
+    whens = [held.updated] if held.updated else [str(each.get("started") or "") for each in origins]
+    took = sum(each.get("seconds") or 0 for each in origins)
+    return _joined(
+        [
+            _when(max(whens, default="")), f"{len(results)} of {len(held.runs)} runs finished",
+            f"{duration(took)} of computing" if took else "", *(result.device for result in results),
+            *(str(each.get("gpu") or each.get("cpu") or "") for each in origins), *map(_version, origins),
+        ]
+    )  # fmt: skip
+
+
+def _joined(facts: Iterable[str]) -> str:
+    return " · ".join(dict.fromkeys(filter(None, facts)))
+
+
+def _version(origin: dict[str, Any]) -> str:
+    version, git = (origin.get(name) for name in ("gpunet", "git"))
+    return f"gpunet {version}{f' ({git})' if git else ''}" if version else ""
+
+
+def _when(stamp: str | None) -> str:
+    if not stamp:
+        return ""
+    time = datetime.fromisoformat(stamp).astimezone(UTC)
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
+
+
+def _whole(runs: Iterable[Run]) -> Table:
+    """How long each finished run took, and the most memory it held."""
+    rows = []
+    for run in runs:
+        if run.result:
+            seconds, peak = (run.result.provenance.get(name) for name in ("seconds", "peak_memory_bytes"))
+            memory = NOTHING if peak is None else f"{peak / 1e6:,.0f}"
+            rows.append((run.name, str(len(run.result.seeds)), run.result.device, duration(seconds), memory))
+    columns = Column("seeds"), Column("device", text=True), Column("took"), Column("peak memory", "MB")
+    return Table("Whole runs", columns, tuple(rows))
+
+
+def _told(value: Any) -> str:
+    """A value in a line, or, of a long one, a line for each of its parts."""
+    flat = _plain(value)
+    if isinstance(value, (dict, list)) and len(flat) >= 100:
+        named = value.items() if isinstance(value, dict) else enumerate(value, 1)
+        return "\n".join(f"{name}: {_plain(each)}" for name, each in named)
+    return flat
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(each)}" for name, each in value.items()) or NOTHING
+    if isinstance(value, list):
+        parts = (f"({_plain(each)})" if isinstance(each, (dict, list)) else _plain(each) for each in value)
+        return ", ".join(parts) or NOTHING
+    return NOTHING if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
