@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from gpunet.cli import bench, data, info, reproduce, run, sweep
+from gpunet.experiments import experiments
 
 app = typer.Typer(
     name="gpunet",
@@ -12,9 +13,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="SVD-shaped neural networks: five published experiments, on NumPy or on your GPU.\n\n"
-    "Start with `gpunet run svd-init --dataset digits`: it needs no download. Add `--debug` to any command "
-    "for a traceback.",
+    help="SVD-shaped neural networks: published experiments, on NumPy or on your GPU.\n\n"
+    f"Start with `gpunet run {next(iter(experiments()))} --dataset digits`: it needs no download. Add `--debug` to any "
+    "command for a traceback.",
 )
 app.add_typer(run.app, name="run", help="Run one experiment and write its results, claims and figures.")
 app.add_typer(data.app, name="data")
