@@ -1011,7 +1011,7 @@ def refused_door(rng: Any) -> Case:
 
 DOORS: dict[str, tuple[float, Callable[[Any], Case]]] = {
     "svd": (52, svd_door), "stack": (12, stack_door), "class_pca": (13, class_pca_door),
-    "streaming": (8, streaming_door), "streaming_class": (4, streaming_class_door), "patches": (4, patches_door),
+    "streaming": (8, streaming_door), "streaming_class": (4, streaming_class_door), "image_patches": (4, patches_door),
     "fit": (5, fit_door), "refused": (2, refused_door),
 }  # fmt: skip
 
