@@ -17,10 +17,10 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import get_backend
+from gpunet.backend.blas import threads
 from gpunet.bench.steps import training
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.toy_nets import Nets, pose, variants
-from gpunet.identity import threads
 from gpunet.samples import Samples
 from gpunet.stacked import train
 from gpunet.timing import interleave
