@@ -14,7 +14,9 @@ Haswell (`pytest benchmarks/test_products.py --benchmark-only` measures them ane
     256 × 512           8 million      0.69      0.57          400        64 million   0.72
     512 × 784          26 million      0.61      0.55          784       482 million   0.75
 
-On the same cores at a load of 10, eigh of 256×256 took 6 ms with one thread and 24 to 280 with two.
+A smaller PER_THREAD helps nets with products of one to four million on a quiet machine, 64-256-128-10 by a third, and
+costs them as much on one that is not: `gpunet reproduce --quick` took 64, 65, 58, 51 s with NumPy beside a busy process
+for half a million, one, two and four.
 """
 
 from __future__ import annotations
@@ -30,8 +32,7 @@ from numpy import matmul
 
 from gpunet.backend.base import In, Out
 
-PER_THREAD = 4_000_000  # multiplications of a product: 65 µs in float32, of which a second thread saves 20
-DECOMPOSED = 32_000_000  # the same of a decomposition, m n min(m, n): LAPACK shares few of its steps
+PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
 
 P = ParamSpec("P")
@@ -47,25 +48,25 @@ def multiply(size: int, a: In, b: In, out: Out) -> None:
     if size <= ALONE:
         matmul(a, b, out)
     else:
-        _within(size // PER_THREAD, size, True, matmul, a, b, out)
+        _within(size, True, matmul, a, b, out)
 
 
 def limited(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """work(…), a decomposition of `size` = m n min(m, n), with a thread for each DECOMPOSED of it, up to all there are.
+    """work(…), a decomposition of `size` = m n min(m, n), with a thread for each PER_THREAD of it, up to all there are.
 
     However it ends, there are as many as before then. Python threads take turns at products, and at work that gets
     fewer threads than there are; with one there is nothing to take turns at. Work that gets all of them waits for
     nobody: beside other Python threads that compute with fewer its last bits may differ.
     """
-    return _within(size // DECOMPOSED, size, False, work, *args, **kwargs)
+    return _within(size, False, work, *args, **kwargs)
 
 
-def _within(fewer: int, size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """work(…) with `fewer` threads; turn: whether it takes its turn even where there are no more than that."""
+def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """turn: whether work that gets all threads takes its turn, too."""
     calls = _calls() if size > ALONE else None
     if calls is not None:
         count, set_count = calls
-        fewer = max(1, fewer)
+        fewer = max(1, size // PER_THREAD)
         with _turn:
             most = count()
             if fewer < most:
@@ -90,7 +91,7 @@ def thread_rule() -> str | None:
     most = threads()
     if most is None or most == 1 or _calls() is None:
         return None if most is None else str(most)
-    return f"one for {PER_THREAD:,} multiplications of a product or {DECOMPOSED:,} of a decomposition, at most {most}"
+    return f"one for each {PER_THREAD:,} multiplications of a product, at most {most}"
 
 
 def pools() -> list[dict[str, Any]]:

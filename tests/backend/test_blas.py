@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 import gpunet as gn
 from gpunet.backend import blas
-from gpunet.backend.blas import ALONE, DECOMPOSED, PER_THREAD, limited, multiply, thread_rule, threads
+from gpunet.backend.blas import ALONE, PER_THREAD, limited, multiply, thread_rule, threads
 
 pytestmark = pytest.mark.skipif(blas._calls() is None, reason="NumPy's products are not OpenBLAS's")
 
@@ -37,9 +37,9 @@ def factors(rng, size, dtype="float32"):
 @pytest.mark.parametrize(
     ("size", "most", "want"),
     [
-        (0, 4, 4), (ALONE, 4, 4), (ALONE + 1, 4, 1), (2 * DECOMPOSED - 1, 4, 1), (2 * DECOMPOSED, 4, 2),
-        (3 * DECOMPOSED, 4, 3), (100 * DECOMPOSED, 4, 4), (100 * DECOMPOSED, 3, 3), (DECOMPOSED, 1, 1),
-        (100 * DECOMPOSED, 1, 1),
+        (0, 4, 4), (ALONE, 4, 4), (ALONE + 1, 4, 1), (2 * PER_THREAD - 1, 4, 1), (2 * PER_THREAD, 4, 2),
+        (3 * PER_THREAD, 4, 3), (100 * PER_THREAD, 4, 4), (100 * PER_THREAD, 3, 3), (PER_THREAD, 1, 1),
+        (100 * PER_THREAD, 1, 1),
     ],
 )  # fmt: skip
 def test_as_few_as_pay_and_no_more_than_there_are(size, most, want):
@@ -48,21 +48,19 @@ def test_as_few_as_pay_and_no_more_than_there_are(size, most, want):
         assert now() == most
 
 
-@pytest.mark.parametrize(
-    ("size", "want"), [(ALONE, 4), (ALONE + 1, 1), (2 * PER_THREAD - 1, 1), (2 * PER_THREAD, 2), (9 * PER_THREAD, 4)]
-)
-def test_products_have_a_rule_of_their_own(size, want, monkeypatch):
+def test_products_follow_the_same_rule(monkeypatch):
     found = []
     monkeypatch.setattr(blas, "matmul", lambda *_: found.append(now()))
-    multiply(size, None, None, None)
-    assert found == [want]
+    for size in (ALONE, ALONE + 1, 2 * PER_THREAD - 1, 2 * PER_THREAD, 9 * PER_THREAD):
+        multiply(size, None, None, None)
+    assert found == [4, 1, 1, 2, 4]
 
 
 def test_work_within_work_has_no_more_than_that_around_it():
     def inner():
-        return limited(ALONE + 1, now), now(), limited(100 * DECOMPOSED, now)
+        return limited(ALONE + 1, now), now(), limited(100 * PER_THREAD, now)
 
-    assert limited(2 * DECOMPOSED, inner) == (1, 2, 2)
+    assert limited(2 * PER_THREAD, inner) == (1, 2, 2)
 
 
 def test_failures_set_back_what_was_there():
@@ -160,7 +158,7 @@ def images(rng, dtype):
 
 
 NETS = {
-    "dense": lambda: [gn.Flatten(), gn.Dense(120, "relu"), gn.Dense(64, "sigmoid"), gn.Dense(5)],
+    "dense": lambda: [gn.Flatten(), gn.Dense(100, "relu"), gn.Dense(64, "sigmoid"), gn.Dense(5)],
     "low rank": lambda: [gn.Flatten(), gn.LowRankDense(200, 40, "relu"), gn.Dense(5)],
     "conv": lambda: [gn.Conv2D(8, 3, "relu", pool=2), gn.Conv2D(24, 3, "relu"), gn.Flatten(), gn.Dense(5)],
 }
@@ -170,7 +168,7 @@ NETS = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("net", NETS)
 def test_small_nets_have_the_same_bits_on_any_number_of_threads(rng, net, dtype, device):
-    """OpenBLAS would share products such as the first of "dense", 96 × 768 × 120, and round them differently."""
+    """OpenBLAS would share products such as the first of "dense", 48 × 768 × 100, and round them differently."""
     x, y = images(rng, dtype)
 
     def trained(most):
@@ -209,9 +207,7 @@ def test_how_many_there_are_is_told_whatever_others_are_at():
     assert threads() == 4
     worker.join()
     assert told == [1]
-    assert thread_rule() == (
-        "one for 4,000,000 multiplications of a product or 32,000,000 of a decomposition, at most 4"
-    )
+    assert thread_rule() == ("one for each 2,000,000 multiplications of a product, at most 4")
     with threadpool_limits(1, user_api="blas"):
         assert (threads(), thread_rule()) == (1, "1")
 
