@@ -16,10 +16,10 @@ import time
 
 import pytest
 
+from gpunet.backend.blas import threads
 from gpunet.bench.entrants import GPU
 from gpunet.bench.lowrank import SAME
 from gpunet.bench.record import provenance
-from gpunet.identity import threads
 from gpunet.timing import PAUSE
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 
 from gpunet.backend import get_backend
+from gpunet.backend.blas import threads
 from gpunet.bench import payoff_grid
 from gpunet.bench.lowrank import CASE, NETS, compare
 from gpunet.bench.record import json_option, torch_version, write_section
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.identity import threads
 from gpunet.progress import progress
 
 

@@ -49,12 +49,12 @@ def scaling(
     Example: gpunet bench scaling --width 256..2048 --alpha 0.5,0.125
     """
     from gpunet.backend import get_backend
+    from gpunet.backend.blas import threads
     from gpunet.bench import scaling as bench
     from gpunet.errors import RunError, printable
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.result import RESULT
     from gpunet.files import attempted, writable_folder
-    from gpunet.identity import threads
     from gpunet.progress import progress
     from gpunet.report.drawing import drawn
 

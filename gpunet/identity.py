@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.backend.blas import pools, threads
 from gpunet.callbacks import Callback, settings
 from gpunet.checks import on_device
 from gpunet.errors import LONGEST_VALUE, InputError, shown
@@ -64,7 +65,7 @@ def told(callback: Callback, method: str) -> Mapping[str, Any]:
 
 def machine(backend: Backend) -> dict[str, Any]:
     """What a run's bits depend on beside what it was asked: where two agree here they are the same."""
-    blas = {(pool["internal_api"], pool["version"], pool.get("architecture")) for pool in _blas()}
+    blas = {(pool["internal_api"], pool["version"], pool.get("architecture")) for pool in pools()}
     return {
         "device": backend.name,
         "kernels": backend.kernels,
@@ -72,19 +73,6 @@ def machine(backend: Backend) -> dict[str, Any]:
         "threads": threads(),
         "numpy": np.__version__,
     }
-
-
-def threads() -> int | None:
-    """Threads of the matrix products on the CPU; None where nothing tells."""
-    return max((pool["num_threads"] for pool in _blas()), default=None)
-
-
-def _blas() -> list[dict[str, Any]]:
-    """The libraries behind NumPy's products; SciPy's own, which may be loaded or not, only where nothing tells them."""
-    from threadpoolctl import threadpool_info
-
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return [pool for pool in pools if "numpy" in pool["filepath"]] or pools
 
 
 def _described(thing: Any, settings: Mapping[str, Any]) -> dict[str, Any]:

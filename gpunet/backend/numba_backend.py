@@ -8,6 +8,7 @@ import numpy as np
 
 from gpunet.backend import numba_kernels as kernels
 from gpunet.backend.base import Array, In, Out
+from gpunet.backend.blas import multiply
 from gpunet.backend.numba_conv import NumbaConv
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.numpy_optimisers import adam_factors
@@ -23,7 +24,7 @@ class NumbaBackend(NumbaConv, NumpyBackend):
         if bias is None or activation == "sigmoid":  # exp and tanh: NumPy's are vectorised, numba's are not
             super().affine(x, weight, bias, activation, out)
             return
-        np.matmul(x, weight.T, out=out)
+        multiply(weight.size * len(x), x, weight.T, out)
         (kernels.bias_relu if activation == "relu" else kernels.bias_identity)(out, bias)
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 
 from gpunet.backend.base import Array, In, Out
+from gpunet.backend.blas import multiply
 from gpunet.backend.numpy_conv import NumpyConv
 from gpunet.backend.numpy_losses import NumpyLosses
 from gpunet.backend.numpy_optimisers import NumpyOptimisers
@@ -34,10 +35,10 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
     # -- products -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        np.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
+        multiply(b.size * len(out), a.T if transpose_a else a, b.T if transpose_b else b, out)
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        np.matmul(x, weight.T, out=out)
+        multiply(weight.size * len(x), x, weight.T, out)
         if out.size <= BLOCK:
             if bias is not None:
                 np.add(out, bias, out=out)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpunet.backend.base import Array, In, Out
+from gpunet.backend.blas import multiply
 from gpunet.backend.conv_windows import Windows
 from gpunet.backend.numpy_pool import NumpyPool
 
@@ -108,11 +109,12 @@ class NumpyConv(NumpyPool):
     def _filter_gradients(self, dz: Array, columns: Array, total: Array) -> None:
         """total (u, taps + 1) += Σ over images of dz columnsᵀ."""
         part = self.scratch("filter gradients of a block", total.shape, total.dtype)
-        if total.size * dz.shape[2] > SMALL:
-            np.matmul(dz.reshape(len(dz), -1), columns.reshape(len(columns), -1).T, out=part)
+        size = total.size * dz.shape[2]
+        if size > SMALL:
+            multiply(size * dz.shape[1], dz.reshape(len(dz), -1), columns.reshape(len(columns), -1).T, part)
         else:
             parts = self._room("filter gradients of images", (dz.shape[1], *total.shape), total.dtype)
-            np.matmul(dz.transpose(1, 0, 2), columns.transpose(1, 2, 0), out=parts)
+            multiply(size, dz.transpose(1, 0, 2), columns.transpose(1, 2, 0), parts)
             np.add.reduce(parts, axis=0, out=part)
         np.add(total, part, out=total)
 
@@ -134,10 +136,11 @@ class NumpyConv(NumpyPool):
 
 def _product(a: Array, planes: Array, out: Array) -> None:
     """out[:, i] = a planes[:, i] for every image i; one product for all of them where they are large."""
-    if a.size * planes.shape[2] > SMALL:
-        np.matmul(a, planes.reshape(len(planes), -1), out=out.reshape(len(out), -1))
+    size = a.size * planes.shape[2]
+    if size > SMALL:
+        multiply(size * planes.shape[1], a, planes.reshape(len(planes), -1), out.reshape(len(out), -1))
     else:
-        np.matmul(a, planes.transpose(1, 0, 2), out=out.transpose(1, 0, 2))
+        multiply(size, a, planes.transpose(1, 0, 2), out.transpose(1, 0, 2))
 
 
 def _by_row(planes: Array, windows: Windows) -> Array:

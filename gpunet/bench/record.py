@@ -11,10 +11,10 @@ from typing import Any
 
 from gpunet.addresses import harmless
 from gpunet.backend import Backend
+from gpunet.backend.blas import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
 from gpunet.files import check_replaceable, write_or_keep
-from gpunet.identity import threads
 from gpunet.limits import read_json
 
 

@@ -405,9 +405,9 @@ class Run:
     def compute(self, device: str | Backend = "auto", progress: Progress | None = None) -> Result:
         """The result, written nowhere."""
         from gpunet.backend import get_backend
+        from gpunet.backend.blas import thread_rule
         from gpunet.experiments.provenance import Stopwatch
         from gpunet.experiments.result import Result
-        from gpunet.identity import threads
         from gpunet.progress import Progress
 
         watch, run = Stopwatch(), copy.copy(self)
@@ -417,7 +417,7 @@ class Run:
         )
         self.experiment.body(run)
         run.result.device = run.backend.name
-        run.note(blas_threads=threads())
+        run.note(blas_threads=thread_rule())
         run.result.provenance = watch.provenance(run.backend)
         return run.result
 

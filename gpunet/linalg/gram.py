@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.backend.blas import limited
 from gpunet.checks import check_flag, on_device, real_array, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.interrupts import Turns
@@ -142,7 +143,7 @@ class StreamingGram(Accumulator):
             )
         backend = state.backend if state.count else gpu_for(array, self.device, "batch")
         if backend is None:
-            return _of_host(array)
+            return limited(array.size * array.shape[1], _of_host, array)
         with computing_on(backend) as xp:
             return _of_device(xp, backend, backend.asarray(array))
 
@@ -214,7 +215,7 @@ class StreamingGram(Accumulator):
         if k is not None and k > state.count:
             raise InputError(f"StreamingGram has seen {state.count} samples: expected at least as many as k={k}")
         if state.backend is None:
-            return decompose(total, k, variance, self.center, state.dtype)
+            return limited(len(total.mean) ** 3, decompose, total, k, variance, self.center, state.dtype)
         with computing_on(state.backend) as xp:
             return decompose_stack(xp, [total], k, variance, self.center, state.dtype)[0]
 

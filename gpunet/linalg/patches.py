@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
+from gpunet.backend.blas import limited
 from gpunet.checks import as_array, check_integers, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.decompose import VANISHING, decompose
@@ -271,7 +272,7 @@ class PatchDensities:
                 parts = decompose_stack(xp, found, None, variance, center, np.float32)
         else:
             parts = [
-                decompose(each, None, variance, center, np.float32, f"class {label}")
+                limited(len(each.mean) ** 3, decompose, each, None, variance, center, np.float32, f"class {label}")
                 for label, each in zip(labels, found, strict=True)
             ]
         return collect(np.array(labels), parts, np.float64)

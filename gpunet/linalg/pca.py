@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
+from gpunet.backend.blas import limited
 from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
@@ -106,8 +107,10 @@ def class_pca(
         chosen.append(rows)
     backend, dtype = gpu_for(x, device, "x"), result_dtype(x.dtype)
     if backend is None:
+        width = x.shape[1]
         parts = [
-            _one(x, rows, label, components, variance, center) for label, rows in zip(classes, chosen, strict=True)
+            limited(len(rows) * width * min(len(rows), width), _one, x, rows, label, components, variance, center)
+            for label, rows in zip(classes, chosen, strict=True)
         ]
     else:
         with computing_on(backend) as xp:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpunet.backend import Backend
+from gpunet.backend.blas import limited
 from gpunet.checks import as_float, is_number, is_one_of, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
@@ -117,16 +118,21 @@ def svd(
     if backend is not None:
         with computing_on(backend):
             found = _on_cuda(backend, a, k, method, limit)
-    elif method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
-        found = small
     else:
-        # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
-        with np.errstate(invalid="ignore"):
-            if a.ndim > 2:
-                found = _stack(a, k, method, compute, limit)
-            else:
-                found = _matrix(a, k, method, compute, limit, f"the matrix {m}×{n}")
+        found = limited(a.size * min(m, n), _on_cpu, a, k, method, compute, limit)
     return _one_sided(found, compute)
+
+
+def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
+    """A matrix or a stack on the CPU."""
+    m, n = a.shape[-2:]
+    if method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
+        return small
+    # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
+    with np.errstate(invalid="ignore"):
+        if a.ndim > 2:
+            return _stack(a, k, method, compute, limit)
+        return _matrix(a, k, method, compute, limit, f"the matrix {m}×{n}")
 
 
 @dataclass(frozen=True)

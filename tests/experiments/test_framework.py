@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from gpunet.backend.blas import thread_rule
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiment, experiments, framework
 from gpunet.experiments.claims import Claim
@@ -187,7 +188,7 @@ def test_what_a_body_enters():
     assert result.timings == {"row": {"epoch": [0.25, 0.25]}}
     assert result.settings["epochs"] == 9
     assert (result.notes["ranks"], result.notes["other"]) == ({"a": 1, "b": 2}, "text")
-    assert result.notes["blas_threads"] >= 1
+    assert result.notes["blas_threads"] == thread_rule()
     assert run.settings == Own(), "what was asked stays, whatever a run makes of it"
     assert not hasattr(run, "result")
 

@@ -1,0 +1,118 @@
+"""How many threads OpenBLAS takes: as few as pay, by the size of the work alone.
+
+OpenBLAS takes all it has from 524,288 multiplications on, which one thread does in 8 µs. Where another process holds a
+core, each such product waits for a thread that does not run: 1.8 ms for 15 µs of work (355×61×64 in float32, two
+cores). The last bits depend on the number of threads, too, in float32 from there on; so they follow from the sizes,
+and for large products from how many threads there are. Inner products of more than 10,000 numbers are left as they are.
+
+Seconds with two threads over those with one, alone on two cores of an EPYC, OpenBLAS 0.3.31 with its kernels for
+Haswell (`pytest benchmarks/test_products.py --benchmark-only` measures them anew):
+
+    n × 64 × k    multiplications   float32   float64       eigh of n × n         n³
+    128 × 128           1 million      1.20      0.60          200         8 million   0.95
+    256 × 256           4 million      0.70      0.59          256        17 million   0.93
+    256 × 512           8 million      0.69      0.57          400        64 million   0.72
+    512 × 784          26 million      0.61      0.55          784       482 million   0.75
+
+A smaller PER_THREAD helps nets with products of one to four million on a quiet machine, 64-256-128-10 by a third, and
+costs them as much on one that is not: `gpunet reproduce --quick` took 64, 65, 58, 51 s with NumPy beside a busy process
+for half a million, one, two and four.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+from numpy import matmul
+
+from gpunet.backend.base import In, Out
+
+PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
+ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_turn = threading.RLock()  # the number of threads is the process's: whose work needs another one takes its turn
+if hasattr(os, "register_at_fork"):  # a forked process has neither a lock that is held nor a number that is lowered
+    os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+
+
+def multiply(size: int, a: In, b: In, out: Out) -> None:
+    """out = a b as numpy.matmul, of `size` multiplications, or of stacks whose products have as many each."""
+    if size <= ALONE:
+        matmul(a, b, out)
+    else:
+        _within(size, True, matmul, a, b, out)
+
+
+def limited(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """work(…), a decomposition of `size` = m n min(m, n), with a thread for each PER_THREAD of it, up to all there are.
+
+    However it ends, there are as many as before then. Python threads take turns at products, and at work that gets
+    fewer threads than there are; with one there is nothing to take turns at. Work that gets all of them waits for
+    nobody: beside other Python threads that compute with fewer its last bits may differ.
+    """
+    return _within(size, False, work, *args, **kwargs)
+
+
+def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """turn: whether work that gets all threads takes its turn, too."""
+    calls = _calls() if size > ALONE else None
+    if calls is not None:
+        count, set_count = calls
+        fewer = max(1, size // PER_THREAD)
+        with _turn:
+            most = count()
+            if fewer < most:
+                try:  # Ctrl-C comes when a call has returned, so that what was set is set back
+                    set_count(fewer)
+                    return work(*args, **kwargs)
+                finally:
+                    set_count(most)
+            if turn and most > 1:
+                return work(*args, **kwargs)
+    return work(*args, **kwargs)
+
+
+def threads() -> int | None:
+    """Threads that a large matrix product on the CPU has; None where nothing tells."""
+    with _turn:
+        return max((pool["num_threads"] for pool in pools()), default=None)
+
+
+def thread_rule() -> str | None:
+    """How many threads a product has, in words, for what a result says of its machine; None where nothing tells."""
+    most = threads()
+    if most is None or most == 1 or _calls() is None:
+        return None if most is None else str(most)
+    return f"one for each {PER_THREAD:,} multiplications of a product, at most {most}"
+
+
+def pools() -> list[dict[str, Any]]:
+    """The libraries behind NumPy's products; SciPy's own, which may be loaded or not, only where nothing tells them."""
+    from threadpoolctl import threadpool_info
+
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return [pool for pool in found if "numpy" in pool["filepath"]] or found
+
+
+@cache
+def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """OpenBLAS's own calls that tell and set their number, 0.1 µs each; None where NumPy's products are another's."""
+    for pool in pools():
+        if pool["internal_api"] == "openblas":
+            library = ctypes.PyDLL(pool["filepath"])  # that is loaded; keeps the GIL, which others would hold for 5 ms
+            for prefix in ("scipy_openblas", "openblas"):
+                for suffix in ("64_", "_64", ""):
+                    count = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
+                    set_count = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
+                    if count and set_count:
+                        set_count.argtypes, set_count.restype = [ctypes.c_int], None
+                        return count, set_count
+    return None

@@ -1,0 +1,247 @@
+"""BLAS threads by the size of the work: how many, what is set back, and whose bits they leave alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import gpunet as gn
+from gpunet.backend import blas
+from gpunet.backend.blas import ALONE, PER_THREAD, limited, multiply, thread_rule, threads
+
+pytestmark = pytest.mark.skipif(blas._calls() is None, reason="NumPy's products are not OpenBLAS's")
+
+
+@pytest.fixture(autouse=True)
+def four():
+    with threadpool_limits(4, user_api="blas"):
+        yield
+        assert now() == 4
+
+
+def now():
+    return blas._calls()[0]()
+
+
+def factors(rng, size, dtype="float32"):
+    """a (32, k), b (k, 500) and room for a b, of about `size` multiplications."""
+    k = -(-size // 16_000)
+    return rng.standard_normal((32, k)).astype(dtype), rng.standard_normal((k, 500)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("size", "most", "want"),
+    [
+        (0, 4, 4), (ALONE, 4, 4), (ALONE + 1, 4, 1), (2 * PER_THREAD - 1, 4, 1), (2 * PER_THREAD, 4, 2),
+        (3 * PER_THREAD, 4, 3), (100 * PER_THREAD, 4, 4), (100 * PER_THREAD, 3, 3), (PER_THREAD, 1, 1),
+        (100 * PER_THREAD, 1, 1),
+    ],
+)  # fmt: skip
+def test_as_few_as_pay_and_no_more_than_there_are(size, most, want):
+    with threadpool_limits(most, user_api="blas"):
+        assert limited(size, now) == want
+        assert now() == most
+
+
+def test_products_follow_the_same_rule(monkeypatch):
+    found = []
+    monkeypatch.setattr(blas, "matmul", lambda *_: found.append(now()))
+    for size in (ALONE, ALONE + 1, 2 * PER_THREAD - 1, 2 * PER_THREAD, 9 * PER_THREAD):
+        multiply(size, None, None, None)
+    assert found == [4, 1, 1, 2, 4]
+
+
+def test_work_within_work_has_no_more_than_that_around_it():
+    def inner():
+        return limited(ALONE + 1, now), now(), limited(100 * PER_THREAD, now)
+
+    assert limited(2 * PER_THREAD, inner) == (1, 2, 2)
+
+
+def test_failures_set_back_what_was_there():
+    with pytest.raises(ZeroDivisionError):
+        limited(PER_THREAD, lambda: 1 / 0)
+    assert now() == 4
+    with pytest.raises(KeyboardInterrupt):
+        limited(PER_THREAD, signal.raise_signal, signal.SIGINT)
+    assert now() == 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
+def test_an_interruption_at_any_moment_sets_back_what_was_there(rng):
+    a, b = factors(rng, ALONE + 1)
+    out, came = np.empty((32, 500), "float32"), 0
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + turn * 1e-6)
+                for _ in range(100_000):
+                    multiply(ALONE + 1, a, b, out)
+            except KeyboardInterrupt:
+                came += 1
+            assert now() == 4
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert came == 300
+    found = []
+    other = threading.Thread(target=lambda: found.append(limited(PER_THREAD, now)), daemon=True)
+    other.start()
+    other.join(20)
+    assert found == [1], "another thread waits for its turn"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_python_threads_have_the_bits_of_one_alone(rng, dtype):
+    works = [(size, *factors(rng, size, dtype)) for size in (ALONE // 2, 10**6, 7 * 10**6, 10**7)]
+
+    def product(size, a, b):
+        out = np.empty((len(a), b.shape[1]), dtype)
+        multiply(size, a, b, out)
+        return out
+
+    alone, wrong = [product(*work) for work in works], []
+
+    def run(first):
+        for turn in range(10):
+            i = (first + turn) % len(works)
+            if not np.array_equal(product(*works[i]), alone[i]):
+                wrong.append(i)
+
+    running = [threading.Thread(target=run, args=(first,)) for first in range(3)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    assert wrong == []
+
+
+def test_products_wait_for_work_with_fewer_threads(rng):
+    """Whose number a large one would have: its bits would depend on what other Python threads do."""
+    a, b = factors(rng, 10**7)
+    alone, found, held, end, done = np.empty((32, 500), "float32"), np.empty((32, 500), "float32"), *events(3)
+    multiply(10**7, a, b, alone)
+
+    def large():
+        multiply(10**7, a, b, found)
+        done.set()
+
+    holder = threading.Thread(target=limited, args=(10**6, lambda: (held.set(), end.wait(60))))
+    holder.start()
+    held.wait(60)
+    other = threading.Thread(target=large)
+    other.start()
+    early = done.wait(0.2)
+    end.set()
+    holder.join(60)
+    other.join(60)
+    assert not early
+    np.testing.assert_array_equal(found, alone)
+
+
+def events(count):
+    return [threading.Event() for _ in range(count)]
+
+
+def images(rng, dtype):
+    return rng.standard_normal((96, 3, 16, 16)).astype(dtype), rng.integers(0, 5, 96)
+
+
+NETS = {
+    "dense": lambda: [gn.Flatten(), gn.Dense(100, "relu"), gn.Dense(64, "sigmoid"), gn.Dense(5)],
+    "low rank": lambda: [gn.Flatten(), gn.LowRankDense(200, 40, "relu"), gn.Dense(5)],
+    "conv": lambda: [gn.Conv2D(8, 3, "relu", pool=2), gn.Conv2D(24, 3, "relu"), gn.Flatten(), gn.Dense(5)],
+}
+
+
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("net", NETS)
+def test_small_nets_have_the_same_bits_on_any_number_of_threads(rng, net, dtype, device):
+    """OpenBLAS would share products such as the first of "dense", 48 × 768 × 100, and round them differently."""
+    x, y = images(rng, dtype)
+
+    def trained(most):
+        with threadpool_limits(most, user_api="blas"):
+            trainer = gn.Trainer(gn.Sequential(NETS[net]()), optimizer=gn.Adam(1e-3), device=device, dtype=dtype)
+            trainer.fit(x, y, batch_size=48, epochs=2)
+            return {name: np.array(value) for name, value in trainer.model.parameters.items()}
+
+    one, many = trained(1), trained(4)
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, many[name])
+
+
+def test_small_decompositions_have_the_same_bits_on_any_number_of_threads(rng):
+    x, y = rng.standard_normal((300, 90)), np.arange(300) % 2
+
+    def found(most):
+        with threadpool_limits(most, user_api="blas"):
+            grams = gn.StreamingGram(center=True).update(x)
+            return (
+                gn.svd(x, 9).u,
+                gn.svd(x[:100, :80]).vt,
+                gn.class_pca(x, y, variance=0.9).components,
+                grams.components(5).components,
+            )
+
+    for one, many in zip(found(1), found(4), strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_how_many_there_are_is_told_whatever_others_are_at():
+    held, told = threading.Event(), []
+    worker = threading.Thread(target=limited, args=(PER_THREAD, lambda: (held.set(), told.append(now()))))
+    worker.start()
+    held.wait(60)
+    assert threads() == 4
+    worker.join()
+    assert told == [1]
+    assert thread_rule() == ("one for each 2,000,000 multiplications of a product, at most 4")
+    with threadpool_limits(1, user_api="blas"):
+        assert (threads(), thread_rule()) == (1, "1")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_forked_process_has_all_threads_and_its_turn(rng):
+    a, b = factors(rng, 10**6)
+    end = threading.Event()
+
+    def work():
+        out = np.empty((32, 500), "float32")
+        while not end.is_set():
+            multiply(10**6, a, b, out)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    codes = []
+    for _ in range(20):
+        child = os.fork()
+        if not child:  # no test framework's way out of here
+            signal.alarm(20)
+            os._exit(7 if now() == 4 and limited(PER_THREAD, now) == 1 else 8)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    end.set()
+    worker.join(60)
+    assert codes == [7] * 20
+
+
+def test_other_libraries_are_left_alone(rng, monkeypatch):
+    monkeypatch.setattr(blas, "_calls", lambda: None)
+    a, b = factors(rng, 10**6)
+    out = np.empty((32, 500), "float32")
+    multiply(10**6, a, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
+    assert limited(PER_THREAD, lambda: "work") == "work"
+    assert thread_rule() == "4"
