@@ -53,6 +53,12 @@ def four_seeds():
     return result()
 
 
+def nets_of(name, seeds, **settings):
+    run = Run(x, gn.datasets.load(name), Settings(**settings), seeds)
+    run.backend, run.bar = gn.get_backend("numpy"), gn.progress.Progress()
+    return Nets(prepare(run.data, seeds), run)
+
+
 def own(dtype="float32", features=2, classes=2):
     return dataset("own", dtype=dtype, features=features, classes=classes)
 
@@ -145,9 +151,9 @@ def test_seconds_are_told(four_seeds):
 def test_nets_that_would_all_be_the_same_are_trained_once(monkeypatch):
     trained, alone = [], nets.train
     monkeypatch.setattr(nets, "train", lambda w, *a, **k: (trained.append(len(w[0])), alone(w, *a, **k))[1])
-    some = Nets(prepare(gn.datasets.load("xor-easy"), [0, 1, 2]), (3, 3), [0, 1, 2], 20)
+    some = nets_of("xor-easy", [0, 1, 2], limit=20)
     zeros = Variant("zeros", 0.8, 0.04, initial="zeros")
-    found, _ = some.train(zeros, gn.progress.Progress())
+    found, _ = some.train(zeros)
     assert trained == [1]
     weights = draw_weights((2, 3, 3, 1), [0, 1, 2], "zeros")
     each = alone(weights, some.problem.x, some.problem.labels, learning_rate=0.8, threshold=0.04, limit=20)
@@ -158,7 +164,7 @@ def test_nets_that_would_all_be_the_same_are_trained_once(monkeypatch):
 
 
 def test_a_wrong_gradient_is_found(monkeypatch):
-    some = Nets(prepare(gn.datasets.load("linear"), range(5)), (3, 3), range(5), 1)
+    some = nets_of("linear", range(5))
     weights = some.start(variants([0.8], 0.04)[0])
     assert some.gradient_errors(weights).max() < 1e-8
     right = nets.gradients

@@ -10,7 +10,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.datasets import linear
-from gpunet.errors import DivergedError, InputError, ShapeError
+from gpunet.errors import DivergedError
 from gpunet.experiments.toy import stack as stacked
 from gpunet.experiments.toy.stack import draw_weights, gradients, marks, sigmoid_outputs, train
 
@@ -327,33 +327,3 @@ def test_a_loss_that_is_not_finite_is_named():
     x, labels = points(range(10))
     with pytest.raises(DivergedError, match=r"by step \d+, at learning rate 1e\+308: lower the learning rate"):
         train(draw_weights((2, 3, 3, 1), range(10)), x, labels, learning_rate=1e308, threshold=0.01, limit=50)
-
-
-def bad(**changes):
-    given = {"weights": draw_weights((2, 3, 1), range(3)), "x": data()[0], "labels": data()[1]}
-    return given | {"learning_rate": 0.8, "threshold": 0.04, "limit": 5} | changes
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        (bad(learning_rate=0), InputError, "learning_rate cannot be 0"),
-        (bad(threshold=-1.0), InputError, "threshold cannot be -1.0"),
-        (bad(threshold=math.nan), InputError, "threshold cannot be nan"),
-        (bad(limit=0), InputError, "limit cannot be 0"),
-        (bad(dtype="float16"), InputError, "dtype is 'float16': expected one of float32, float64"),
-        (bad(x=np.zeros(5)), ShapeError, r"x has shape \(5,\)"),
-        (bad(labels=np.zeros(20)), ShapeError, r"labels \(20,\)"),
-        (bad(x=np.zeros((0, 2)), labels=np.zeros(0)), ShapeError, r"x has shape \(0, 2\)"),
-        (bad(labels=np.full(21, 2)), InputError, "expected 0 and 1"),
-        (bad(x=np.full((21, 2), np.nan)), InputError, "x row 0, feature 0, is nan"),
-        (bad(x=np.zeros((21, 3))), ShapeError, r"expected \(3, out, 3\) where \(3, 3, 2\) stands"),
-        (bad(weights=[np.zeros((3, 2, 2))]), ShapeError, "expected one output"),
-        (bad(weights=[]), ShapeError, "expected one output"),
-        (bad(weights=[np.zeros((3, 3, 2)), np.zeros((2, 1, 3))]), ShapeError, r"expected \(3, out, 3\)"),
-        (bad(x=np.zeros((2, 21, 2)), labels=np.zeros((2, 21))), ShapeError, "data for each net or all"),
-    ],
-)
-def test_what_does_not_fit(given, error, message):
-    with pytest.raises(error, match=message):
-        train(**given)

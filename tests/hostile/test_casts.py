@@ -230,28 +230,3 @@ def test_empty_data(backend, shape):
     learner = gn.Trainer(gn.Sequential([gn.Dense(3)]), device=backend)
     with pytest.raises((ShapeError, DataError), match=r"no samples|expected \(samples, features\)"):
         learner.fit(np.zeros(shape), np.zeros(shape[0], int))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda w, x, y: (w, x * 1e300, y), r"x row 0, feature 0, is .*, beyond float32"),
-        (lambda w, x, y: (w, np.ma.masked_less(x, 0), y), "x is a masked array"),
-        (lambda w, x, y: (w, x, np.ma.masked_equal(y, 1)), "labels is a masked array"),
-        (lambda w, x, y: (w, x.astype(complex), y), "x has dtype complex128"),
-        (
-            lambda w, x, y: ([w[0] * 1e300, w[1]], x, y),
-            r"the weight of layer 0 holds .*, beyond float32 at \[0, 0, 0\]",
-        ),
-        (lambda w, x, y: ([w[0], w[1].astype(int)], x, y), "the weight of layer 1 has dtype int64"),
-        (lambda w, x, y: (w, x, y + 1), r"labels are \[1, 2\]: expected 0 and 1"),
-        (lambda w, x, y: (w, x, y - 1), r"labels are \[-1, 0\]: expected 0 and 1"),
-    ],
-)
-def test_stacked_nets_look_at_what_they_store(spoil, message):
-    from gpunet.experiments.toy.stack import draw_weights, train
-
-    given = draw_weights([5, 3, 1], [0, 1]), X[:8].astype("float64"), Y[:8] % 2
-    assert train(*given, learning_rate=0.1, threshold=0.1, limit=2).steps.shape == (2,)
-    with pytest.raises(InputError, match=message):
-        train(*spoil(*given), learning_rate=0.1, threshold=0.1, limit=2)

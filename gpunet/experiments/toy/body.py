@@ -4,10 +4,8 @@
 sample's loss is below 0.04; on `linear`, whose points are drawn anew for each seed, and on `xor-easy`. Rows are named
 by data set and what differs from that: `linear`, `linear zeros`, `glorot`, `mean`, `unhalved`, `rate=0.1` …
 
-Not clear in the document, our choice: the loss is ½(y − t)², because "the derivative of squared error is simply a
-subtraction" (`unhalved` stops by (y − t)² instead); the gradient is summed over the samples (`mean` divides it by
-their number); Figure 4's learning rates; and that a net is given up after `limit` steps: it counts as not converged,
-and its `steps` are the limit.
+Not clear in the document, our choice: beside those of the paper's page, Figure 4's learning rates, and that a net is
+given up after `limit` steps: it counts as not converged, and its `steps` are the limit.
 
 The same seed gives the same bits on one machine. Training at this rate is chaotic, so that another processor's
 rounding moves single nets' steps; shares, medians and quartiles over seeds stay (see `stack`).
@@ -25,10 +23,8 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.experiments.framework import Run, load_data
-from gpunet.experiments.result import Result
 from gpunet.experiments.toy import Settings, x
-from gpunet.experiments.toy.nets import Nets, Problem, prepare, variants
-from gpunet.experiments.toy.stack import Trained
+from gpunet.experiments.toy.nets import Nets, prepare, variants
 
 COURSES, WEIGHTS, POINTS = 10, 100, 1000  # kept for figures; metrics and quartiles are over all seeds and samples
 
@@ -44,45 +40,39 @@ def body(run: Run) -> None:
     """Every variant on every data set: run.data is a list of these, or one."""
     if not run.backend.name.startswith("cuda"):
         run.backend = get_backend("numpy")  # the arithmetic of nets this small gains nothing from compiled kernels
-    problems = [prepare(data, run.seeds) for data in (run.data if isinstance(run.data, list) else [run.data])]
+    every = [prepare(data, run.seeds) for data in (run.data if isinstance(run.data, list) else [run.data])]
+    run.note(datasets=[problem.name for problem in every], features={each.name: each.features for each in every})
+    for problem in every:
+        measure(run, Nets(problem, run))
+
+
+def measure(run: Run, nets: Nets) -> None:
+    """The rows, curves and times of one data set."""
+    problem, result = nets.problem, run.result
     planned = variants(run.settings.learning_rates, run.settings.threshold)
-    run.note(
-        datasets=[problem.name for problem in problems],
-        features={problem.name: problem.features for problem in problems},
-    )
-    for problem in problems:
-        nets = Nets(problem, run.settings.hidden, run.seeds, run.settings.limit, run.settings.dtype, run.backend)
-        run.result.time(problem.name, step_alone=nets.seconds_per_step_alone(planned[0]))
-        for index, variant in enumerate(planned):
-            name = f"{problem.name} {variant.word}".strip()
-            run.bar.start(f"{x.name} {index + 1}/{len(planned)} {name}", run.settings.limit)
-            trained, seconds = nets.train(variant, run.bar)
-            run.result.time(name, stack=seconds)
-            _enter(run.result, name, trained, nets)
-            if not variant.word:
-                for error in nets.gradient_errors(nets.start(variant)):
-                    run.result.row(name).add(gradient_error=error)
-                run.result.curves[name] |= _picture(problem, trained)
-
-
-def _enter(result: Result, name: str, trained: Trained, nets: Nets) -> None:
-    """A row and its curves."""
-    held_out = nets.held_out_accuracy(trained)
-    for net in range(len(result.seeds)):
-        result.row(name).add(
-            converged=trained.converged[net], steps=trained.steps[net], train_loss=trained.loss[net],
-            largest_loss=trained.largest_loss[net], train_accuracy=trained.accuracy[net], test_accuracy=held_out[net],
-        )  # fmt: skip
-    result.curves[name] = {
-        "steps": trained.marks,
-        "loss": trained.course[:, :COURSES].T,
-        "loss_quartiles": np.percentile(trained.course, (25, 50, 75), axis=1),
-    }
-
-
-def _picture(problem: Problem, trained: Trained) -> dict[str, Any]:
-    """What the decision boundaries are drawn from: learned weights, and the samples of the first net."""
-    if problem.features != 2:
-        return {}
-    points, labels = problem.of(0)
-    return {"weights": [w[:WEIGHTS] for w in trained.weights], "x": points[:POINTS], "labels": labels[:POINTS]}
+    result.time(problem.name, step_alone=nets.seconds_per_step_alone(planned[0]))
+    for index, variant in enumerate(planned):
+        name = f"{problem.name} {variant.word}".strip()
+        run.bar.start(f"{x.name} {index + 1}/{len(planned)} {name}", run.settings.limit)
+        trained, seconds = nets.train(variant)
+        result.time(name, stack=seconds)
+        held_out = nets.held_out_accuracy(trained)
+        for net in range(len(run.seeds)):
+            result.row(name).add(
+                converged=trained.converged[net], steps=trained.steps[net], train_loss=trained.loss[net],
+                largest_loss=trained.largest_loss[net], train_accuracy=trained.accuracy[net],
+                test_accuracy=held_out[net],
+            )  # fmt: skip
+        result.curves[name] = {
+            "steps": trained.marks,
+            "loss": trained.course[:, :COURSES].T,
+            "loss_quartiles": np.percentile(trained.course, (25, 50, 75), axis=1),
+        }
+        if not variant.word:
+            for error in nets.gradient_errors(nets.start(variant)):
+                result.row(name).add(gradient_error=error)
+            if problem.features == 2:  # what the decision boundaries are drawn from
+                points, labels = problem.of(0)
+                result.curves[name] |= {
+                    "weights": [w[:WEIGHTS] for w in trained.weights], "x": points[:POINTS], "labels": labels[:POINTS],
+                }  # fmt: skip

@@ -10,12 +10,12 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from gpunet.experiments.result import Result
 from gpunet.experiments.toy import x
-from gpunet.experiments.toy.claims import datasets
+from gpunet.experiments.toy.claims import datasets, words_of_rates
 from gpunet.experiments.toy.stack import sigmoid_outputs
 from gpunet.experiments.toy.tables import label, rows_of
-from gpunet.report.style import COLOURS, DASHES, between_pixels, stacked
+from gpunet.report.style import COLOURS, DASHES, between_pixels, label_rows
 
-CLASSES = (COLOURS[0], COLOURS[1])
+CLASSES = COLOURS[:2]
 SHADES = LinearSegmentedColormap.from_list("classes", [CLASSES[0], "#ffffff", CLASSES[1]])
 GRID = 161  # points a side
 BORDERS = 10  # nets whose decision boundary is drawn
@@ -24,6 +24,38 @@ QUARTILES = "Medians over nets with their quartiles"
 
 def _count(result: Result) -> int:
     return len(datasets(result))
+
+
+def _over_steps(result: Result, panels: Any, title: str, legend: str) -> Iterator[tuple[Any, str]]:
+    """(axes, data set), to draw on."""
+    for axes, data in zip(np.atleast_1d(panels), datasets(result), strict=True):
+        yield axes, data
+        axes.set(xscale="log", xlim=(1, max(2, result.settings["limit"])), xlabel="steps", title=f"{title}, {data}")
+        axes.legend(loc=legend)
+
+
+def _losses(
+    result: Result, panels: Any, title: str, words: Sequence[str], *, main: str = "", runs: bool = False
+) -> None:
+    """Mean loss against steps, median and quartiles over seeds; main: what the row without a word is called.
+
+    runs: whether some single nets of that row are drawn, too.
+    """
+    several = len(result.seeds) > 1
+    for axes, data in _over_steps(result, panels, title, "lower left"):
+        for at, word in enumerate(words):
+            curve, look = result.curves[f"{data} {word}".strip()], {"color": COLOURS[at % len(COLOURS)]}
+            marks, (low, middle, high) = curve["steps"], curve["loss_quartiles"]
+            if several and runs and not word:
+                single = axes.plot(marks, np.transpose(curve["loss"]), **look, linewidth=0.6, alpha=0.45)
+                single[0].set_label("single nets of it")
+            if several:
+                axes.fill_between(marks, low, high, **look, alpha=0.16 if len(words) < 4 else 0.07, linewidth=0)
+            told = main if main and not word else label(result, data, word)
+            axes.plot(marks, middle, **look, linestyle=DASHES[at % len(DASHES)], label=told)
+        axes.set_yscale("log")
+    over = "; median and quartiles" if several else ""
+    label_rows(np.atleast_1d(panels), f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
 
 
 @x.figure(
@@ -50,57 +82,28 @@ def zeros(result: Result, panels: Any) -> None:
 )  # fmt: skip
 def steps(result: Result, panels: Any) -> None:
     limit, seeds = max(2, result.settings["limit"]), len(result.seeds)
-    for place, (axes, data) in enumerate(zip(np.atleast_1d(panels), datasets(result), strict=True)):
+    for axes, data in _over_steps(result, panels, "Steps to converge", "upper left"):
         kinds = [(name, word) for name, word in rows_of(result, data).items() if not word.startswith("rate=")]
         for at, (name, word) in enumerate(kinds):
             made, there = (np.array(result.values(name, metric)) for metric in ("steps", "converged"))
             stops = np.maximum(1, np.sort(made[there == 1]))  # a logarithmic axis has no 0
-            share = np.arange(1, len(stops) + 1) / seeds
+            share = np.arange(len(stops) + 1) / seeds
             axes.step(
-                [1, *stops, limit], [0, *share, share[-1] if len(stops) else 0], where="post",
-                color=COLOURS[at % len(COLOURS)], linestyle=DASHES[at % len(DASHES)], label=label(result, data, word),
+                [1, *stops, limit], [*share, share[-1]], where="post", color=COLOURS[at % len(COLOURS)],
+                linestyle=DASHES[at % len(DASHES)], label=label(result, data, word),
             )  # fmt: skip
-        axes.set(xscale="log", xlim=(1, limit), ylim=(-0.02, 1.02), xlabel="steps", title=f"Steps to converge, {data}")
-        if place == 0 or stacked():
-            axes.set_ylabel(f"share of nets that have stopped, of {seeds}")
-        axes.legend(loc="upper left")
+        axes.set_ylim(-0.02, 1.02)
+    label_rows(np.atleast_1d(panels), f"share of nets that have stopped, of {seeds}")
 
 
 @x.figure(
     "learning-rate", "Figure 4 over seeds: loss by learning rate.",
     "Line charts of loss against steps, one line for each learning rate, one chart for each data set.",
-    spread=f"{QUARTILES}.", panels=_count, when=lambda result: len(set(result.settings["learning_rates"])) > 1,
+    spread=f"{QUARTILES}.", panels=_count, when=lambda result: len(words_of_rates(result)) > 1,
 )  # fmt: skip
 def learning_rate(result: Result, panels: Any) -> None:
-    rates = result.settings["learning_rates"]
-    words = ["" if rate == rates[0] else f"rate={rate:g}" for rate in sorted(set(rates))]
-    _losses(result, panels, "Learning rate", words, named=f"learning rate {rates[0]:g}")
-
-
-def _losses(
-    result: Result, panels: Any, title: str, words: Sequence[str], *, named: str = "", runs: bool = False
-) -> None:
-    """Mean loss against steps, median and quartiles over seeds; `runs` adds some single nets of the first kind."""
-    limit = max(2, result.settings["limit"])
-    for place, (axes, data) in enumerate(zip(np.atleast_1d(panels), datasets(result), strict=True)):
-        for at, word in enumerate(words):
-            curve = result.curves[f"{data} {word}".strip()]
-            marks, (low, middle, high) = curve["steps"], curve["loss_quartiles"]
-            colour = COLOURS[at % len(COLOURS)]
-            if runs and at == 0 and len(result.seeds) > 1:
-                for net, run in enumerate(curve["loss"]):
-                    axes.plot(
-                        marks, run, color=colour, linewidth=0.6, alpha=0.45, label=None if net else "single nets of it"
-                    )
-            if len(result.seeds) > 1:
-                axes.fill_between(marks, low, high, color=colour, alpha=0.16 if len(words) < 4 else 0.07, linewidth=0)
-            shown = named if named and not word else label(result, data, word)
-            axes.plot(marks, middle, color=colour, linestyle=DASHES[at % len(DASHES)], label=shown)
-        axes.set(xscale="log", yscale="log", xlim=(1, limit), xlabel="steps", title=f"{title}, {data}")
-        if place == 0 or stacked():
-            over = "; median and quartiles" if len(result.seeds) > 1 else ""
-            axes.set_ylabel(f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
-        axes.legend(loc="lower left")
+    first, words = result.settings["learning_rates"][0], words_of_rates(result)
+    _losses(result, panels, "Learning rate", [words[rate] for rate in sorted(words)], main=f"learning rate {first:g}")
 
 
 def _drawn(result: Result) -> list[str]:
@@ -116,32 +119,21 @@ def _drawn(result: Result) -> list[str]:
     panels=lambda result: 2 * len(_drawn(result)), width=4.2, height=3.7, when=lambda result: bool(_drawn(result)),
 )  # fmt: skip
 def boundaries(result: Result, panels: Any) -> None:
-    axes: Iterator[Any] = iter(panels)
-    for data in _drawn(result):
+    for (one, every), data in zip(np.reshape(panels, (-1, 2)), _drawn(result), strict=True):
         curve = result.curves[data]
-        weights = [np.asarray(w) for w in curve["weights"]]
         points, labels = np.asarray(curve["x"]), np.asarray(curve["labels"])
         ticks, grid = _grid(points)
-        first = sigmoid_outputs([w[:1] for w in weights], grid).reshape(GRID, GRID)
-        one = next(axes)
-        _shade(one, ticks, first, f"{data}, the net of seed {result.seeds[0]}")
-        one.contour(*ticks, first, [0.5], colors="black", linewidths=1.6)
+        nets = [[np.asarray(w)[None] for w in net] for net in zip(*curve["weights"], strict=True)]
+        fields = [sigmoid_outputs(net, grid).reshape(GRID, GRID) for net in nets]
+        _shade(one, ticks, fields[0], f"{data}, the net of seed {result.seeds[0]}")
+        one.contour(*ticks, fields[0], [0.5], colors="black", linewidths=1.6)
         for kind, marker in ((0, "o"), (1, "s")):
             there = points[labels == kind]
             one.scatter(*there.T, s=22, marker=marker, color=CLASSES[kind], edgecolors="white", linewidths=0.7)
-        _many(next(axes), ticks, grid, weights, data)
-
-
-def _many(axes: Any, ticks: Sequence[Any], points: Any, weights: Sequence[Any], data: str) -> None:
-    nets = len(weights[0])
-    share, fields = np.zeros(len(points)), []
-    for net in range(nets):
-        (y,) = sigmoid_outputs([w[net : net + 1] for w in weights], points)
-        share += (y > 0.5) / nets
-        fields += [y] if net < BORDERS else []
-    _shade(axes, ticks, share.reshape(GRID, GRID), f"{data}, share for class 1 of {nets}")
-    for field in fields:
-        axes.contour(*ticks, field.reshape(GRID, GRID), [0.5], colors="black", linewidths=0.6, alpha=0.6)
+        share = sum((field > 0.5) / len(nets) for field in fields)
+        _shade(every, ticks, share, f"{data}, share for class 1 of {len(nets)}")
+        for field in fields[:BORDERS]:
+            every.contour(*ticks, field, [0.5], colors="black", linewidths=0.6, alpha=0.6)
 
 
 def _grid(x: Any) -> tuple[list[Any], Any]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend import Backend
 from gpunet.errors import DataError
+from gpunet.experiments.framework import Run
 from gpunet.experiments.toy.stack import FloatArray, Trained, draw_weights, gradients, sigmoid_outputs, train
-from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 
 TIMED_NETS, TIMED_STEPS = 3, 300  # from which the seconds of a step of one net alone are told
@@ -80,22 +79,20 @@ def prepare(data: Any, seeds: Sequence[int]) -> Problem:
 
 @dataclass(frozen=True)
 class Nets:
-    """One problem's nets of one shape, one a seed."""
+    """The nets of a run on one of its data sets, one a seed."""
 
     problem: Problem
-    hidden: tuple[int, ...]
-    seeds: Sequence[int]
-    limit: int
-    dtype: str = "float32"
-    device: str | Backend = "numpy"
+    run: Run
 
     def start(self, variant: Variant, seeds: Sequence[int] | None = None) -> list[FloatArray]:
         """Stacked initial weights."""
-        return draw_weights((self.problem.features, *self.hidden, 1), seeds or self.seeds, variant.initial)
+        sizes = (self.problem.features, *self.run.settings.hidden, 1)
+        return draw_weights(sizes, seeds or self.run.seeds, variant.initial)
 
-    def train(self, variant: Variant, bar: Progress) -> tuple[Trained, float]:
+    def train(self, variant: Variant) -> tuple[Trained, float]:
         """All nets as one stack, and the seconds it took. Where they would all be the same, one is trained."""
-        x, labels, done = self.problem.x, self.problem.labels, 0
+        settings, seeds, bar, done = self.run.settings, self.run.seeds, self.run.bar, 0
+        x, labels = self.problem.x, self.problem.labels
         alike = variant.initial == "zeros" and x.ndim == 2
 
         def on_mark(step: int, live: int) -> None:
@@ -105,23 +102,23 @@ class Nets:
 
         began = time.perf_counter()
         trained = train(
-            self.start(variant, self.seeds[:1] if alike else None), x, labels,
+            self.start(variant, seeds[:1] if alike else None), x, labels,
             learning_rate=variant.learning_rate / (x.shape[-2] if variant.mean else 1), threshold=variant.threshold,
-            limit=self.limit, dtype=self.dtype, on_mark=on_mark, device=self.device,
+            limit=settings.limit, dtype=settings.dtype, on_mark=on_mark, device=self.run.backend,
         )  # fmt: skip
         seconds = time.perf_counter() - began
-        trained = _repeated(trained, len(self.seeds)) if alike else trained
-        bar.advance(self.limit - done, f"{np.count_nonzero(trained.converged)} of {len(self.seeds)} nets stopped")
+        trained = _repeated(trained, len(seeds)) if alike else trained
+        bar.advance(settings.limit - done, f"{np.count_nonzero(trained.converged)} of {len(seeds)} nets stopped")
         return trained, seconds
 
     def seconds_per_step_alone(self, variant: Variant) -> float:
         """Of one net that trains by itself, by the first few of them."""
-        seconds, steps = 0.0, 0
-        for net, seed in enumerate(self.seeds[:TIMED_NETS]):
+        seconds, steps, settings = 0.0, 0, self.run.settings
+        for net, seed in enumerate(self.run.seeds[:TIMED_NETS]):
             began, weights = time.perf_counter(), self.start(variant, [seed])
             alone = train(
                 weights, *self.problem.of(net), learning_rate=variant.learning_rate, threshold=variant.threshold,
-                limit=min(self.limit, TIMED_STEPS), dtype=self.dtype, device=self.device,
+                limit=min(settings.limit, TIMED_STEPS), dtype=settings.dtype, device=self.run.backend,
             )  # fmt: skip
             seconds += time.perf_counter() - began
             steps += 1 + int(alone.steps[0])  # the last one is only looked at
@@ -132,25 +129,20 @@ class Nets:
         if self.problem.test is None:
             return trained.accuracy
         x, labels = self.problem.test
-        each = ([w[net : net + 1] for w in trained.weights] for net in range(len(self.seeds)))
-        return np.array([np.mean((sigmoid_outputs(weights, x)[0] > 0.5) == labels) for weights in each])
+        each = zip(*trained.weights, strict=True)
+        return np.array([np.mean((sigmoid_outputs([w[None] for w in net], x)[0] > 0.5) == labels) for net in each])
 
     def gradient_errors(self, weights: Sequence[FloatArray]) -> FloatArray:
         """Of each net, |∂L/∂W · v − its central difference| / (‖∂L/∂W‖ ‖v‖), v a random direction of the seed's own."""
-        step, draws = 1e-5, [stream(seed, WEIGHTS, 100) for seed in self.seeds]
+        step, draws = 1e-5, [stream(seed, WEIGHTS, 100) for seed in self.run.seeds]
         along = [np.stack([draw.normal(size=w.shape[1:]) for draw in draws]) for w in weights]
         found = gradients(weights, self.problem.x, self.problem.labels)
         slope, norm, width = _dots(found, along), np.sqrt(_dots(found, found)), np.sqrt(_dots(along, along))
-        high, low = (
-            self._losses([w + sign * v for w, v in zip(weights, along, strict=True)]) for sign in (step, -step)
-        )
+        moved = ([w + sign * v for w, v in zip(weights, along, strict=True)] for sign in (step, -step))
+        misses = (sigmoid_outputs(each, self.problem.x) - self.problem.labels for each in moved)
+        high, low = (0.5 * np.sum(miss**2, axis=1) for miss in misses)
         errors: FloatArray = np.abs(slope - (high - low) / (2 * step)) / np.maximum(norm * width, 1e-300)
         return errors
-
-    def _losses(self, weights: Sequence[FloatArray]) -> FloatArray:
-        """½ Σ (y − t)² of each net."""
-        losses: FloatArray = 0.5 * np.sum((sigmoid_outputs(weights, self.problem.x) - self.problem.labels) ** 2, axis=1)
-        return losses
 
 
 def _dots(a: Sequence[FloatArray], b: Sequence[FloatArray]) -> FloatArray:
@@ -159,7 +151,6 @@ def _dots(a: Sequence[FloatArray], b: Sequence[FloatArray]) -> FloatArray:
 
 
 def _repeated(trained: Trained, nets: int) -> Trained:
-    names = ("steps", "converged", "loss", "largest_loss", "accuracy")
-    each = {name: np.repeat(getattr(trained, name), nets) for name in names}
-    weights = [np.repeat(w, nets, axis=0) for w in trained.weights]
-    return replace(trained, **each, weights=weights, course=np.repeat(trained.course, nets, axis=1))
+    names = ("steps", "converged", "loss", "largest_loss", "accuracy", "course")
+    each = {name: np.repeat(getattr(trained, name), nets, axis=-1) for name in names}
+    return replace(trained, **each, weights=[np.repeat(w, nets, axis=0) for w in trained.weights])

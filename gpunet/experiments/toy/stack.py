@@ -17,7 +17,7 @@ calls of CuPy, by count half a millisecond whatever the number of nets, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -27,9 +27,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
-from gpunet.checks import DTYPES, as_array, as_floats, check_finite, check_one_of, check_range, check_whole, real_array
-from gpunet.errors import DivergedError, InputError, ShapeError
-from gpunet.experiments.toy.block import Block
+from gpunet.errors import DivergedError
 from gpunet.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
 
@@ -80,7 +78,7 @@ def draw_weights(sizes: Sequence[int], seeds: Sequence[int], initial: Drawing = 
 
 def sigmoid_outputs(weights: Sequence[Floats], x: Any) -> FloatArray:
     """The nets' outputs (nets, samples), float64, for x (samples, features), or each net's own in front of that."""
-    h: FloatArray = np.swapaxes(np.asarray(real_array(x, "x"), np.float64), -1, -2)
+    h: FloatArray = np.swapaxes(np.asarray(x, np.float64), -1, -2)
     for weight in weights:
         h = 0.5 * np.tanh(0.5 * (weight @ h)) + 0.5
     return h[:, 0]
@@ -89,46 +87,37 @@ def sigmoid_outputs(weights: Sequence[Floats], x: Any) -> FloatArray:
 def gradients(weights: Sequence[Floats], x: Any, labels: Any) -> list[FloatArray]:
     """∂/∂W of each net's loss summed over its samples, float64 (nets, out, in) a layer; arguments as for `train`."""
     stack = Stack(get_backend("numpy"), weights, x, labels, "float64")
-    found = [np.empty(w.shape) for w in stack.weights]
+    found = [np.empty(w.shape) for w in weights]
     with stack.backend.session():
         for block in stack.blocks:
             block.forward()
             for layer, gradient in block.backward():
-                found[layer][block.start : block.stop] = gradient
+                found[layer][block.nets] = gradient
     return found
 
 
 def train(
     weights: Sequence[Floats], x: Any, labels: Any, *, learning_rate: float, threshold: float, limit: int,
-    dtype: str = "float32", on_mark: Callable[[int, int], None] | None = None, device: str | Backend = "numpy",
+    dtype: str = "float32", on_mark: Callable[[int, int], None] = lambda step, live: None,
+    device: str | Backend = "numpy",
 ) -> Trained:  # fmt: skip
     """Descend the summed gradient, each net until its every sample's loss is below `threshold`, or for `limit` steps.
 
     weights: (nets, out, in) a layer, left as they are; x (samples, features) for all nets, or (nets, samples,
     features); labels 0 and 1, (samples,) or (nets, samples); dtype "float32" or "float64", what is computed in.
     on_mark(step, live) is called at each mark that leaves nets on their way.
-    Raises ShapeError or InputError for what does not fit, DivergedError for a loss that is not finite.
+    Raises DivergedError for a loss that is not finite.
     """
-    learning_rate = check_range("learning_rate", learning_rate, above=0)
-    threshold = check_range("threshold", threshold, above=0)
-    check_range("limit", limit, least=1)
-    limit = check_whole("limit", limit)
-    check_one_of("dtype", dtype, DTYPES)
     backend = get_backend(device)
     with backend.session():
-        stack, at, mark = Stack(backend, weights, x, labels, dtype), marks(limit), 0
-        nets = stack.live
-        trained = Trained(
-            np.zeros(nets, np.int64), np.zeros(nets, np.bool_), [np.empty(w.shape, dtype) for w in stack.weights],
-            np.empty(nets), np.empty(nets), np.empty(nets), at, np.empty((len(at), nets)),
-        )  # fmt: skip
+        stack, trained, mark = Stack(backend, weights, x, labels, dtype), _nothing(weights, limit, dtype), 0
         for step in range(limit + 1):
-            due, last, gone = step == at[mark], step == limit, []
+            due, gone = step == trained.marks[mark], []
             for block in stack.blocks:
                 block.forward()
                 if block.look(2 * threshold) or due:
-                    gone += stack.enter(block, trained, mark, step, last)
-                if not last:
+                    gone += stack.enter(block, trained, mark, step)
+                if step < limit:
                     block.descend(learning_rate)
             stack.drop(gone)
             if due:
@@ -138,25 +127,30 @@ def train(
                         "lower the learning rate, or look at the data's scale"
                     )
                 mark += 1
-                if on_mark is not None and stack.live:
+                if stack.live:
                     on_mark(step, stack.live)
             if not stack.live:
                 break
     return trained
 
 
+def _nothing(weights: Sequence[Floats], limit: int, dtype: str) -> Trained:
+    nets, at = len(weights[0]), marks(limit)
+    return Trained(
+        np.zeros(nets, np.int64), np.zeros(nets, np.bool_), [np.empty(w.shape, dtype) for w in weights],
+        np.empty(nets), np.empty(nets), np.empty(nets), at, np.empty((len(at), nets)),
+    )  # fmt: skip
+
+
 class Stack:
     """Nets on their way: those that have not finished stand in front, and are stepped a block at a time."""
 
     def __init__(self, backend: Backend, weights: Sequence[Floats], x: Any, labels: Any, dtype: str) -> None:
-        x, labels = real_array(x, "x"), as_array(labels, "labels")
-        weights = _check(weights, x, labels, dtype)
-        self.backend, self.live, self.shared = backend, len(weights[0]), x.ndim == 2
+        self.backend, self.live, self.shared, samples = backend, len(weights[0]), x.ndim == 2, x.shape[-2]
         self.ids = np.arange(self.live)
         self.weights = [self._own(w, dtype) for w in weights]
-        samples, on_host = x.shape[-2], backend.xp is np
         numbers = 2 * sum(w.shape[1] for w in weights) + (0 if self.shared else x.shape[-1])  # a sample of one net
-        most = BLOCK_BYTES if on_host else GPU_BLOCK_BYTES
+        most = BLOCK_BYTES if backend.xp is np else GPU_BLOCK_BYTES
         self.width = max(1, min(self.live, most // (numbers * samples * np.dtype(dtype).itemsize)))
         self.x = self._own(np.swapaxes(x[None] if self.shared else x, 1, 2), dtype)
         # Repeated for each net of a block: NumPy allocates buffers where it has to broadcast.
@@ -180,24 +174,26 @@ class Stack:
         self.backend.copy(host, array)
         return array
 
-    def enter(self, block: Block, into: Trained, mark: int, step: int, last: bool) -> list[int]:
-        """Write down a block's losses, and all about the nets that have stopped; returns these nets' places."""
-        xp, read, ids = self.backend.xp, self.backend.to_host, self.ids[block.start : block.stop]
-        loss = read(0.5 * xp.mean(block.squares.astype(np.float64), axis=2))[:, 0]
-        if step == into.marks[mark]:
-            into.course[mark, ids] = loss
-        below = read(block.below)[:, 0] if block.on_host else ~read(block.live)[:, 0]
-        stops = np.flatnonzero(below | last)
-        gone = ids[stops]
-        if len(gone):
-            right = xp.mean((block.outputs[-1] > 0.5) == (block.targets > 0.5), axis=2)
-            into.steps[gone] = step if block.on_host else np.minimum(step, read(block.steps)[stops, 0])
-            into.converged[gone], into.accuracy[gone] = below[stops], read(right)[stops, 0]
-            into.loss[gone], into.largest_loss[gone] = loss[stops], 0.5 * read(block.largest)[stops, 0]
-            into.course[mark:, gone] = loss[stops]
-            for kept, weight in zip(into.weights, block.weights, strict=True):
-                kept[gone] = read(weight)[stops]
-        return [block.start + int(place) for place in stops]
+    def _cut(self) -> None:
+        """Cut the live nets into blocks; those that are whole already stay."""
+        self.blocks = [block for block in self.blocks if block.nets.stop <= self.live]
+        first = self.blocks[-1].nets.stop if self.blocks else 0
+        starts = range(first, self.live, self.width)
+        self.blocks += [Block(self, slice(start, min(start + self.width, self.live))) for start in starts]
+
+    def enter(self, block: Block, into: Trained, mark: int, step: int) -> list[int]:
+        """Write down where a block's nets are, until the next time; returns the places of those that have stopped."""
+        xp, read, ids = block.xp, self.backend.to_host, self.ids[block.nets]
+        below = read(block.below)[:, 0] if block.on_host else ~read(block.on_way)[:, 0]
+        into.steps[ids] = step if block.on_host else np.minimum(step, read(block.steps)[:, 0])
+        into.converged[ids] = below
+        into.loss[ids] = read(0.5 * xp.mean(block.squares.astype(np.float64), axis=2))[:, 0]
+        into.course[mark:, ids] = into.loss[ids]
+        into.largest_loss[ids] = 0.5 * read(block.largest)[:, 0]
+        into.accuracy[ids] = read(xp.mean((block.outputs[-1] > 0.5) == (block.targets > 0.5), axis=2))[:, 0]
+        for kept, weight in zip(into.weights, block.weights, strict=True):
+            kept[ids] = read(weight)
+        return [block.nets.start + int(place) for place in np.flatnonzero(below | (step == into.marks[-1]))]
 
     def drop(self, places: Sequence[int]) -> None:
         """Take nets out: the last live one moves into each gap, so that little is copied."""
@@ -209,33 +205,80 @@ class Stack:
         if places:
             self._cut()
 
-    def _cut(self) -> None:
-        """Cut the live nets into blocks; those that are whole already stay."""
-        self.blocks = [block for block in self.blocks if block.stop <= self.live]
-        first = self.blocks[-1].stop if self.blocks else 0
-        self.blocks += [Block(self, start) for start in range(first, self.live, self.width)]
 
+class Block:
+    """Some of a stack's live nets: views of its arrays, which hold all state. No step of theirs allocates anything.
 
-def _check(weights: Sequence[Any], x: NDArray[Any], labels: NDArray[Any], dtype: str) -> list[Floats]:
-    """The weights as arrays of floats that fit the dtype; ShapeError or InputError for what does not fit."""
-    if x.ndim not in (2, 3) or labels.shape != x.shape[:-1] or 0 in x.shape:
-        raise ShapeError(
-            f"x has shape {x.shape} and labels {labels.shape}: expected (samples, features) and (samples,), or both "
-            "with the nets in front"
+    Samples are columns, as (nets, units, samples): every product is one small product a net, and all else is
+    element-wise or runs over one net's samples.
+    """
+
+    def __init__(self, stack: Stack, nets: slice) -> None:
+        self.nets, self.xp, self.on_host = nets, stack.backend.xp, stack.backend.xp is np
+        first = slice(nets.stop - nets.start)
+        x, self.targets = (stack.x, stack.targets[first]) if stack.shared else (stack.x[nets], stack.targets[nets])
+        self.weights, self.on_way, self.steps = [w[nets] for w in stack.weights], stack.on_way[nets], stack.steps[nets]
+        self.outputs, self.deltas, self.gradients = (
+            [array[first] for array in arrays] for arrays in (stack.outputs, stack.deltas, stack.gradients)
         )
-    check_finite(x.reshape(-1, x.shape[-1]), "x", dtype)
-    weights = [
-        as_floats(w, f"the weight of layer {layer}", dtype=dtype, given=False) for layer, w in enumerate(weights)
-    ]
-    if not np.isin(labels, (0, 1)).all():
-        raise InputError(f"labels are {np.unique(labels)[:5].tolist()}: expected 0 and 1, one output tells two classes")
-    shapes, nets, inner = [w.shape for w in weights], len(weights[0]) if weights else 0, x.shape[-1]
-    for shape in shapes:
-        if len(shape) != 3 or shape[0] != nets or shape[2] != inner or 0 in shape:
-            raise ShapeError(f"weights have shapes {shapes}: expected ({nets}, out, {inner}) where {shape} stands")
-        inner = shape[1]
-    if not shapes or inner != 1 or (x.ndim == 3 and len(x) != nets):
-        raise ShapeError(
-            f"weights have shapes {shapes}, x {x.shape}: expected one output, and data for each net or all"
+        self.squares, self.largest, self.below, self.rates = (
+            array[first] for array in (stack.squares, stack.largest, stack.below, stack.rates)
         )
-    return weights
+        inputs = [x, *self.outputs[:-1]]
+        self.forwards = list(zip(self.weights, self.gradients, inputs, self.outputs, strict=True))
+        self.input_t, self.weight_t = ([self.xp.swapaxes(a, 1, 2) for a in arrays] for arrays in (inputs, self.weights))
+
+    def forward(self) -> None:
+        """Y = σ(W Z) layer by layer; then y − t and its square."""
+        xp = self.xp
+        for weight, halved, z, y in self.forwards:  # σ(z) = ½ tanh(z/2) + ½, z halved in the smaller factor
+            xp.multiply(weight, 0.5, out=halved)
+            xp.matmul(halved, z, out=y)
+            xp.tanh(y, out=y)
+            xp.multiply(y, 0.5, out=y)
+            xp.add(y, 0.5, out=y)
+        xp.subtract(y, self.targets, out=self.deltas[-1])
+        xp.multiply(self.deltas[-1], self.deltas[-1], out=self.squares)
+
+    def look(self, bound: float) -> bool:
+        """Find the nets whose every (y − t)² is below the bound. On the CPU, whether there are any.
+
+        On a GPU nobody waits for that: what is found takes these nets out of the descent, and stops the count of their
+        steps, until somebody reads it.
+        """
+        self.squares.max(axis=2, out=self.largest)
+        self.xp.less(self.largest, bound, out=self.below)
+        if self.on_host:
+            return bool(np.count_nonzero(self.below))
+        self.xp.greater(self.on_way, self.below, out=self.on_way)  # on its way, and not below
+        self.xp.add(self.steps, self.on_way, out=self.steps)
+        return False
+
+    def backward(self) -> Iterator[tuple[int, Array]]:
+        """(layer, ∂L/∂W) from the last layer to the first, after `forward`; the weights of a layer may change then.
+
+        Equation 5: ∂L/∂Ỹ = ∂L/∂Y ∘ y(1 − y), ∂L/∂W = ∂L/∂Ỹ Zᵀ, ∂L/∂Z = Wᵀ ∂L/∂Ỹ, with L = ½ Σ (y − t)².
+        """
+        xp = self.xp
+        for layer in reversed(range(len(self.weights))):
+            y, delta, gradient = self.outputs[layer], self.deltas[layer], self.gradients[layer]
+            xp.multiply(delta, y, out=delta)
+            xp.subtract(1, y, out=y)
+            xp.multiply(delta, y, out=delta)
+            xp.matmul(delta, self.input_t[layer], out=gradient)
+            if layer and self.on_host and len(delta[0]) == 1:
+                # An outer product: half of matmul's time; multiply would allocate buffers, CuPy's einsum has no out.
+                np.einsum("noi,nos->nis", self.weights[layer], delta, out=self.deltas[layer - 1])
+            elif layer:
+                xp.matmul(self.weight_t[layer], delta, out=self.deltas[layer - 1])
+            yield layer, gradient
+
+    def descend(self, rate: float) -> None:
+        """W −= rate · ∂L/∂W, of the nets that have not converged."""
+        xp, masked = self.xp, rate
+        if not self.on_host:
+            self.rates.fill(rate)
+            masked = xp.multiply(self.rates, self.on_way, out=self.rates)[:, :, None]
+        for layer, gradient in self.backward():
+            xp.multiply(gradient, masked, out=gradient)
+            xp.subtract(self.weights[layer], gradient, out=self.weights[layer])

@@ -32,28 +32,27 @@ def rows_of(result: Result, data: str) -> dict[str, str]:
 
 @x.table
 def steps_to_converge(result: Result) -> Table:
-    """Accuracy, and steps to converge, over seeds; a part a data set."""
-    settings, every, parts = result.settings, datasets(result), [0]
+    settings, every = result.settings, datasets(result)
     metrics = {"train_accuracy": "accuracy"}
     if any(result.values(data, "test_accuracy") != result.values(data, "train_accuracy") for data in every):
         metrics = {"train_accuracy": "train", "test_accuracy": "test"}
     labels: dict[str, str] = {}
-    told: dict[str, dict[str, str]] = {}
+    extra: dict[str, dict[str, str]] = {}
+    starts = []
     for data in every:
-        rows = rows_of(result, data)
-        of = f"{data}, " if len(every) > 1 else ""
-        labels |= {name: of + label(result, data, word) for name, word in rows.items()}
-        told |= {name: _told(result, data, name) for name in rows}
-        parts.append(len(labels))
+        starts.append(len(labels))
+        for name, word in rows_of(result, data).items():
+            labels[name] = (f"{data}, " if len(every) > 1 else "") + label(result, data, word)
+            for heading, told in _told(result, data, name).items():
+                extra.setdefault(heading, {})[name] = told
     sizes = ([result.notes["features"][data], *settings["hidden"], 1] for data in every)
     nets = ", ".join(dict.fromkeys("-".join(map(str, each)) for each in sizes))
     title = (
         f"{', '.join(every)}: {nets}, learning rate {settings['learning_rates'][0]:g}, until every loss is below "
         f"{settings['threshold']:g}; {seeds_told(result)}, mean ± deviation"
     )
-    extra = {heading: {name: told[name][heading] for name in labels} for heading in told[every[0]]}
     table = rows_table(result, title, list(labels), metrics, extra=extra, label=labels.__getitem__)
-    return replace(table, breaks=frozenset(parts[1:-1]))
+    return replace(table, breaks=frozenset(starts[1:]))
 
 
 def _told(result: Result, data: str, row: str) -> dict[str, str]:
