@@ -110,16 +110,22 @@ def train(
     """
     backend = get_backend(device)
     with backend.session():
-        stack, trained, mark = Stack(backend, weights, x, labels, dtype), _nothing(weights, limit, dtype), 0
+        stack, at, mark = Stack(backend, weights, x, labels, dtype), marks(limit), 0
+        nets = stack.live
+        trained = Trained(
+            np.zeros(nets, np.int64), np.zeros(nets, np.bool_), [np.empty(w.shape, dtype) for w in weights],
+            np.empty(nets), np.empty(nets), np.empty(nets), at, np.empty((len(at), nets)),
+        )  # fmt: skip
         for step in range(limit + 1):
-            due, gone = step == trained.marks[mark], []
+            due, gone = step == at[mark], []
             for block in stack.blocks:
                 block.forward()
                 if block.look(2 * threshold) or due:
                     gone += stack.enter(block, trained, mark, step)
                 if step < limit:
                     block.descend(learning_rate)
-            stack.drop(gone)
+            if gone:
+                stack.drop(gone)
             if due:
                 if not np.isfinite(trained.course[mark]).all():
                     raise DivergedError(
@@ -132,14 +138,6 @@ def train(
             if not stack.live:
                 break
     return trained
-
-
-def _nothing(weights: Sequence[Floats], limit: int, dtype: str) -> Trained:
-    nets, at = len(weights[0]), marks(limit)
-    return Trained(
-        np.zeros(nets, np.int64), np.zeros(nets, np.bool_), [np.empty(w.shape, dtype) for w in weights],
-        np.empty(nets), np.empty(nets), np.empty(nets), at, np.empty((len(at), nets)),
-    )  # fmt: skip
 
 
 class Stack:
@@ -166,20 +164,12 @@ class Stack:
         self.below = backend.empty((self.width, 1), "bool")
         # What a GPU keeps of each net, where nobody looks after every step.
         self.on_way, self.steps = self._own(np.ones((self.live, 1)), "bool"), backend.zeros((self.live, 1), "int64")
-        self.blocks: list[Block] = []
-        self._cut()
+        self.drop([])
 
     def _own(self, host: Any, dtype: str) -> Array:
         array = self.backend.empty(host.shape, dtype)
         self.backend.copy(host, array)
         return array
-
-    def _cut(self) -> None:
-        """Cut the live nets into blocks; those that are whole already stay."""
-        self.blocks = [block for block in self.blocks if block.nets.stop <= self.live]
-        first = self.blocks[-1].nets.stop if self.blocks else 0
-        starts = range(first, self.live, self.width)
-        self.blocks += [Block(self, slice(start, min(start + self.width, self.live))) for start in starts]
 
     def enter(self, block: Block, into: Trained, mark: int, step: int) -> list[int]:
         """Write down where a block's nets are, until the next time; returns the places of those that have stopped."""
@@ -196,14 +186,14 @@ class Stack:
         return [block.nets.start + int(place) for place in np.flatnonzero(below | (step == into.marks[-1]))]
 
     def drop(self, places: Sequence[int]) -> None:
-        """Take nets out: the last live one moves into each gap, so that little is copied."""
+        """Take nets out, the last live one moving into each gap, so that little is copied; cut the rest into blocks."""
         moved = [*self.weights, self.ids, self.on_way, self.steps, *([] if self.shared else [self.x, self.targets])]
         for place in sorted(places, reverse=True):
             self.live -= 1
             for array in moved:
                 array[place] = array[self.live]
-        if places:
-            self._cut()
+        starts = range(0, self.live, self.width)
+        self.blocks = [Block(self, slice(start, min(start + self.width, self.live))) for start in starts]
 
 
 class Block:
@@ -243,8 +233,7 @@ class Block:
     def look(self, bound: float) -> bool:
         """Find the nets whose every (y − t)² is below the bound. On the CPU, whether there are any.
 
-        On a GPU nobody waits for that: what is found takes these nets out of the descent, and stops the count of their
-        steps, until somebody reads it.
+        On a GPU, where nobody waits for that, these are out of the descent, and their steps are counted no more.
         """
         self.squares.max(axis=2, out=self.largest)
         self.xp.less(self.largest, bound, out=self.below)
