@@ -15,7 +15,7 @@ from gpunet.experiments.framework import Run
 from gpunet.experiments.result import Metric, Result, Row
 from gpunet.experiments.toy import Settings, nets, x
 from gpunet.experiments.toy.claims import steps_told
-from gpunet.experiments.toy.nets import Nets, Variant, prepare, variants
+from gpunet.experiments.toy.nets import Variant, prepare, variants
 from gpunet.experiments.toy.stack import draw_weights, sigmoid_outputs, train
 from gpunet.experiments.toy.tables import rows_of
 
@@ -53,10 +53,10 @@ def four_seeds():
     return result()
 
 
-def nets_of(name, seeds, **settings):
-    run = Run(x, gn.datasets.load(name), Settings(**settings), seeds)
+def nets_of(data, seeds, **settings):
+    run = Run(x, None, Settings(**settings), seeds)
     run.backend, run.bar = gn.get_backend("numpy"), gn.progress.Progress()
-    return Nets(prepare(run.data, seeds), run)
+    return prepare(run, gn.datasets.load(data) if isinstance(data, str) else data)
 
 
 def own(dtype="float32", features=2, classes=2):
@@ -121,7 +121,7 @@ def test_rows_are_what_their_names_say():
 
 
 def test_linear_draws_its_points_for_each_seed():
-    problem = prepare(gn.datasets.load("linear"), [0, 5])
+    problem = nets_of("linear", [0, 5])
     assert problem.x.shape == (2, 100, 2)
     for place, seed in enumerate((0, 5)):
         drawn = gn.datasets.linear(seed=seed)
@@ -156,7 +156,7 @@ def test_nets_that_would_all_be_the_same_are_trained_once(monkeypatch):
     found, _ = some.train(zeros)
     assert trained == [1]
     weights = draw_weights((2, 3, 3, 1), [0, 1, 2], "zeros")
-    each = alone(weights, some.problem.x, some.problem.labels, learning_rate=0.8, threshold=0.04, limit=20)
+    each = alone(weights, some.x, some.labels, learning_rate=0.8, threshold=0.04, limit=20)
     for field in dataclasses.fields(each):
         mine, theirs = getattr(found, field.name), getattr(each, field.name)
         for a, b in zip(mine, theirs, strict=True):
@@ -193,7 +193,7 @@ def test_own_data_have_a_test_set_and_are_judged_for_themselves():
 
 def test_bytes_are_divided_by_255_and_only_planes_are_drawn():
     data = from_arrays("own", **arrays("uint8", classes=2, features=5), source="own.npz")
-    np.testing.assert_array_equal(prepare(data, [0]).x, data.x_train / 255)
+    np.testing.assert_array_equal(nets_of(data, [0]).x, data.x_train / 255)
     assert "weights" not in result([data], Settings(limit=5))["curves"]["own"]
 
 

@@ -40,19 +40,18 @@ def body(run: Run) -> None:
     """Every variant on every data set: run.data is a list of these, or one."""
     if not run.backend.name.startswith("cuda"):
         run.backend = get_backend("numpy")  # the arithmetic of nets this small gains nothing from compiled kernels
-    every = [prepare(data, run.seeds) for data in (run.data if isinstance(run.data, list) else [run.data])]
-    run.note(datasets=[problem.name for problem in every], features={each.name: each.features for each in every})
-    for problem in every:
-        measure(run, Nets(problem, run))
+    every = [prepare(run, data) for data in (run.data if isinstance(run.data, list) else [run.data])]
+    run.note(datasets=[nets.name for nets in every], features={nets.name: nets.features for nets in every})
+    for nets in every:
+        measure(run, nets)
 
 
 def measure(run: Run, nets: Nets) -> None:
     """The rows, curves and times of one data set."""
-    problem, result = nets.problem, run.result
-    planned = variants(run.settings.learning_rates, run.settings.threshold)
-    result.time(problem.name, step_alone=nets.seconds_per_step_alone(planned[0]))
+    result, planned = run.result, variants(run.settings.learning_rates, run.settings.threshold)
+    result.time(nets.name, step_alone=nets.seconds_per_step_alone(planned[0]))
     for index, variant in enumerate(planned):
-        name = f"{problem.name} {variant.word}".strip()
+        name = f"{nets.name} {variant.word}".strip()
         run.bar.start(f"{x.name} {index + 1}/{len(planned)} {name}", run.settings.limit)
         trained, seconds = nets.train(variant)
         result.time(name, stack=seconds)
@@ -71,8 +70,8 @@ def measure(run: Run, nets: Nets) -> None:
         if not variant.word:
             for error in nets.gradient_errors(nets.start(variant)):
                 result.row(name).add(gradient_error=error)
-            if problem.features == 2:  # what the decision boundaries are drawn from
-                points, labels = problem.of(0)
+            if nets.features == 2:  # what the decision boundaries are drawn from
+                points, labels = nets.of(0)
                 result.curves[name] |= {
                     "weights": [w[:WEIGHTS] for w in trained.weights], "x": points[:POINTS], "labels": labels[:POINTS],
                 }  # fmt: skip

@@ -43,9 +43,13 @@ def variants(learning_rates: Sequence[float], threshold: float) -> list[Variant]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A data set: x (samples, features) and labels (samples,), or each seed's own; test None where it is the same."""
+class Nets:
+    """The nets of a run on one of its data sets, one a seed.
 
+    x (samples, features) and labels (samples,), or each net's own; test: None where it is the same data.
+    """
+
+    run: Run
     name: str
     x: FloatArray
     labels: Any
@@ -60,40 +64,16 @@ class Problem:
         """The samples and labels of one net."""
         return (self.x, self.labels) if self.x.ndim == 2 else (self.x[net], self.labels[net])
 
-
-def prepare(data: Any, seeds: Sequence[int]) -> Problem:
-    """The data set as float64; `linear` with each seed's own points. Raises DataError unless it has two classes."""
-    from gpunet.datasets import linear
-
-    if data.classes != 2:
-        raise DataError(f"toy has one output for two classes, {data.name} has {data.classes} classes")
-    if data.name == "linear":
-        drawn = [linear(seed=seed) for seed in seeds]
-        x, labels = (np.stack([getattr(each, part) for each in drawn]) for part in ("x_train", "y_train"))
-        return Problem(data.name, x.astype(np.float64), labels, None)
-    scale = 255 if data.x_train.dtype == np.uint8 else 1
-    x, x_test = (np.asarray(given, np.float64) / scale for given in (data.x_train, data.x_test))
-    same = np.array_equal(x, x_test) and np.array_equal(data.y_train, data.y_test)
-    return Problem(data.name, x, data.y_train, None if same else (x_test, data.y_test))
-
-
-@dataclass(frozen=True)
-class Nets:
-    """The nets of a run on one of its data sets, one a seed."""
-
-    problem: Problem
-    run: Run
-
     def start(self, variant: Variant, seeds: Sequence[int] | None = None) -> list[FloatArray]:
         """Stacked initial weights."""
-        sizes = (self.problem.features, *self.run.settings.hidden, 1)
+        sizes = (self.features, *self.run.settings.hidden, 1)
         return draw_weights(sizes, seeds or self.run.seeds, variant.initial)
 
     def train(self, variant: Variant) -> tuple[Trained, float]:
         """All nets as one stack, and the seconds it took. Where they would all be the same, one is trained."""
         settings, seeds, bar, done = self.run.settings, self.run.seeds, self.run.bar, 0
-        x, labels = self.problem.x, self.problem.labels
-        alike = variant.initial == "zeros" and x.ndim == 2
+        alike = variant.initial == "zeros" and self.x.ndim == 2
+        rate = variant.learning_rate / (self.x.shape[-2] if variant.mean else 1)
 
         def on_mark(step: int, live: int) -> None:
             nonlocal done
@@ -102,9 +82,9 @@ class Nets:
 
         began = time.perf_counter()
         trained = train(
-            self.start(variant, seeds[:1] if alike else None), x, labels,
-            learning_rate=variant.learning_rate / (x.shape[-2] if variant.mean else 1), threshold=variant.threshold,
-            limit=settings.limit, dtype=settings.dtype, on_mark=on_mark, device=self.run.backend,
+            self.start(variant, seeds[:1] if alike else None), self.x, self.labels,
+            learning_rate=rate, threshold=variant.threshold, limit=settings.limit, dtype=settings.dtype,
+            on_mark=on_mark, device=self.run.backend,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         trained = _repeated(trained, len(seeds)) if alike else trained
@@ -117,7 +97,7 @@ class Nets:
         for net, seed in enumerate(self.run.seeds[:TIMED_NETS]):
             began, weights = time.perf_counter(), self.start(variant, [seed])
             alone = train(
-                weights, *self.problem.of(net), learning_rate=variant.learning_rate, threshold=variant.threshold,
+                weights, *self.of(net), learning_rate=variant.learning_rate, threshold=variant.threshold,
                 limit=min(settings.limit, TIMED_STEPS), dtype=settings.dtype, device=self.run.backend,
             )  # fmt: skip
             seconds += time.perf_counter() - began
@@ -126,9 +106,9 @@ class Nets:
 
     def held_out_accuracy(self, trained: Trained) -> FloatArray:
         """Of each net; that on the training samples where these are the test samples, too."""
-        if self.problem.test is None:
+        if self.test is None:
             return trained.accuracy
-        x, labels = self.problem.test
+        x, labels = self.test
         each = zip(*trained.weights, strict=True)
         return np.array([np.mean((sigmoid_outputs([w[None] for w in net], x)[0] > 0.5) == labels) for net in each])
 
@@ -136,13 +116,29 @@ class Nets:
         """Of each net, |∂L/∂W · v − its central difference| / (‖∂L/∂W‖ ‖v‖), v a random direction of the seed's own."""
         step, draws = 1e-5, [stream(seed, WEIGHTS, 100) for seed in self.run.seeds]
         along = [np.stack([draw.normal(size=w.shape[1:]) for draw in draws]) for w in weights]
-        found = gradients(weights, self.problem.x, self.problem.labels)
+        found = gradients(weights, self.x, self.labels)
         slope, norm, width = _dots(found, along), np.sqrt(_dots(found, found)), np.sqrt(_dots(along, along))
         moved = ([w + sign * v for w, v in zip(weights, along, strict=True)] for sign in (step, -step))
-        misses = (sigmoid_outputs(each, self.problem.x) - self.problem.labels for each in moved)
+        misses = (sigmoid_outputs(each, self.x) - self.labels for each in moved)
         high, low = (0.5 * np.sum(miss**2, axis=1) for miss in misses)
         errors: FloatArray = np.abs(slope - (high - low) / (2 * step)) / np.maximum(norm * width, 1e-300)
         return errors
+
+
+def prepare(run: Run, data: Any) -> Nets:
+    """On a data set as float64; `linear` with each seed's own points. Raises DataError unless it has two classes."""
+    from gpunet.datasets import linear
+
+    if data.classes != 2:
+        raise DataError(f"toy has one output for two classes, {data.name} has {data.classes} classes")
+    if data.name == "linear":
+        drawn = [linear(seed=seed) for seed in run.seeds]
+        x, labels = (np.stack([getattr(each, part) for each in drawn]) for part in ("x_train", "y_train"))
+        return Nets(run, data.name, x.astype(np.float64), labels, None)
+    scale = 255 if data.x_train.dtype == np.uint8 else 1
+    x, x_test = (np.asarray(given, np.float64) / scale for given in (data.x_train, data.x_test))
+    same = np.array_equal(x, x_test) and np.array_equal(data.y_train, data.y_test)
+    return Nets(run, data.name, x, data.y_train, None if same else (x_test, data.y_test))
 
 
 def _dots(a: Sequence[FloatArray], b: Sequence[FloatArray]) -> FloatArray:
