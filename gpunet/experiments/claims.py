@@ -187,3 +187,8 @@ def check_clock(ratio: float, allowed: float) -> None:
 def _told(low: float, high: float, words: str) -> str:
     """An interval in these words; of one seed, which has none, that."""
     return "one seed has no deviation" if math.isinf(low) else words.format(f"{low:+.2g} to {high:+.2g} (90 %)")
+
+
+def paired(high: Sequence[float], low: Sequence[float]) -> list[float]:
+    """How much the first exceeds the second, seed by seed."""
+    return [a - b for a, b in zip(high, low, strict=True)]

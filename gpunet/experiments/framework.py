@@ -217,14 +217,14 @@ class Experiment:
         return load
 
     def claim(
-        self, id: str, statement: str, where: str, claimed: float | str, *, on: str | tuple[str, ...],  # noqa: A002
-        number: bool | None = None, given: Mapping[str, Any] | None = None,
+        self, id: str, statement: str, where: str, claimed: float | str, *, number: bool | None = None,  # noqa: A002
+        on: str | tuple[str, ...] | None = None, given: Mapping[str, Any] | None = None,
     ) -> Callable[..., Any]:  # fmt: skip
-        """Declare a claim by its test; see `claims.Claim`."""
+        """Declare a claim by its test, on the first full job's data where no other is named; see `claims.Claim`."""
         from gpunet.experiments.claims import Claim
 
         def declare(test: Any) -> Any:
-            every, figure = (on,) if isinstance(on, str) else on, isinstance(claimed, float)
+            every, figure = (on,) if isinstance(on, str) else on or self.full[0].data, isinstance(claimed, float)
             self._claims.append(
                 Claim(id, statement, where, claimed, every, test, figure if number is None else number, given or {})
             )

@@ -218,6 +218,12 @@ def test_claims_are_those_of_the_data_or_else_all():
     assert all(isinstance(claim, Claim) and claim.number for claim in x._claims)
 
 
+def test_a_claim_that_names_no_data_is_of_the_first_full_job():
+    x = own()
+    x.claim("first", "a statement", "Table 1", "better")(lambda result: None)
+    assert [claim.on for claim in x._claims] == [("big",)]
+
+
 # -- result.json ------------------------------------------------------------------------------------------------------
 
 

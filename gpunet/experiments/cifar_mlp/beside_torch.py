@@ -111,7 +111,8 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Time everyone in turn, print, and write the section that README's table of nets has a row of."""
-    problem = Problem.of(split(), get_backend("numpy"))
+    data = split()
+    problem = Problem.of(data, get_backend("numpy"))
     entries = {"numpy": ours(problem, "numpy", options.epochs)}
     if why_no_numba() is None:
         entries["numba"] = ours(problem, "cpu", options.epochs)
@@ -138,7 +139,7 @@ def compare(options: argparse.Namespace) -> None:
     if options.json:
         timed = {
             "row": ROW,
-            "data": problem.name,
+            "data": data.name,
             "rounds": options.rounds,
             "epochs": options.epochs,
             "threads": options.threads,

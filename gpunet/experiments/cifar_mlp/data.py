@@ -16,84 +16,67 @@ from gpunet.rng import DATA, stream
 from gpunet.samples import Samples
 
 HELD_OUT, HELD_OUT_MOST = 0.2, 10_000  # of training samples without a validation set of their own
-FULL_HELD_OUT = 5000  # of the 50,000: our choice
-OFFICIAL = 10_000  # images of a batch
+FULL_HELD_OUT = 0.1  # of the 50,000: our choice
 HOLD, HOLD_FULL = 9, 10  # places of their own in the stream of DATA
-
 
 Pair = tuple[NDArray[Any], NDArray[np.int64]]  # x (n, features) uint8 or floats, labels (n,)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A data set in three; `every`: all training batches, where there are several."""
+    """A data set in three; `full`: one whose training and validation samples are those of all batches."""
 
     name: str
     train: Pair = field(repr=False)
     validation: Pair = field(repr=False)
     test: Pair = field(repr=False)
     classes: int
-    every: Pair | None = field(default=None, repr=False)
+    full: Split | None = None
 
     @classmethod
-    def batches(cls, every: bool = False) -> Split:
-        """The document's: data_batch_1, data_batch_2 and test_batch of CIFAR-10; with `every` all batches, too.
+    def batches(cls, full: bool = False) -> Split:
+        """The document's: data_batch_1, data_batch_2 and test_batch of CIFAR-10; with `full` all batches, too.
 
         Raises DataError naming the batches that are missing.
         """
         from gpunet.datasets.cifar import BATCHES, TRAINING_BATCHES, load_cifar10_batches
 
-        names = BATCHES if every else (*TRAINING_BATCHES[:2], BATCHES[-1])
+        names = BATCHES if full else (*TRAINING_BATCHES[:2], BATCHES[-1])
         *training, test = [(batch.x, batch.y) for batch in load_cifar10_batches(names=names)]
-        whole = (np.concatenate([x for x, _ in training]), np.concatenate([y for _, y in training])) if every else None
+        whole = None
+        if full:
+            x, y = (np.concatenate(parts) for parts in zip(*training, strict=True))
+            whole = cls("cifar10", *_drawn(x, y, round(FULL_HELD_OUT * len(x)), HOLD_FULL), test, 10)
         return cls("cifar10", training[0], training[1], test, 10, whole)
 
     @classmethod
-    def load(cls, name: str, every: bool = False) -> Split:
-        """By name or path: CIFAR-10 by batches, of other data as `of`; `every` as there."""
-        if name == "cifar10":
-            return cls.batches(every)
-        split = cls.of(load_data(name))
-        if every:
-            split.all_batches()
-        return split
+    def of(cls, data: Any, full: bool = False) -> Split:
+        """Of a data set with training and test samples, of which a fifth is held out, at most 10,000; or the split.
 
-    @classmethod
-    def of(cls, data: Any) -> Split:
-        """Of a data set with training and test samples: CIFAR-10 by batches, of others a fifth is held out.
-
-        The held-out samples are drawn at random, the same for every seed of a run, at most 10,000.
+        The held-out samples are drawn at random, the same for every seed of a run.
         """
         if isinstance(data, Split):
             return data
-        (x, y), test = (data.x_train, data.y_train), (data.x_test, data.y_test)
-        if data.name == "cifar10" and len(x) == 5 * OFFICIAL:
-            one, two = slice(OFFICIAL), slice(OFFICIAL, 2 * OFFICIAL)
-            return cls("cifar10", (x[one], y[one]), (x[two], y[two]), test, 10, (x, y))
-        if len(x) < 2:
-            raise DataError(f"{data.name} has {len(x)} training sample: at least two are needed, one to validate with")
-        held_out = min(HELD_OUT_MOST, max(1, round(HELD_OUT * len(x))))
-        return cls(data.name, *_drawn((x, y), held_out, HOLD), test, data.classes)
-
-    def all_batches(self) -> Pair:
-        """Every training batch; DataError where there is but one training set."""
-        if self.every is None:
+        if full:
             raise DataError(
-                f"the part full trains on all batches of cifar10, where the others take one; {self.name} has one "
+                f"the part full trains on all batches of cifar10, where the others take one; {data.name} has one "
                 "training set, which the other parts use: leave out --full"
             )
-        return self.every
+        if (n := len(data.x_train)) < 2:
+            raise DataError(f"{data.name} has {n} training sample: at least two are needed, one to validate with")
+        held_out = min(HELD_OUT_MOST, max(1, round(HELD_OUT * n)))
+        parts = _drawn(data.x_train, data.y_train, held_out, HOLD)
+        return cls(data.name, *parts, (data.x_test, data.y_test), data.classes)
 
-    def full(self) -> Split:
-        """All training batches but FULL_HELD_OUT images drawn at random, which are the validation set."""
-        every = self.all_batches()
-        held_out = min(FULL_HELD_OUT, max(1, len(every[0]) // 10))
-        return Split(self.name, *_drawn(every, held_out, HOLD_FULL), self.test, self.classes)
+    @classmethod
+    def load(cls, name: str, full: bool = False) -> Split:
+        """By name or path: CIFAR-10 by batches, of other data a hold-out."""
+        return cls.batches(full) if name == "cifar10" else cls.of(load_data(name), full)
 
 
-def _drawn(pair: Pair, held_out: int, place: int) -> tuple[Pair, Pair]:
+def _drawn(x: NDArray[Any], y: NDArray[np.int64], held_out: int, place: int) -> tuple[Pair, Pair]:
     """What is trained on and what is held out, drawn at random, each in its order."""
-    (x, y), rows = pair, stream(0, DATA, place).permutation(len(pair[0]))
+    rows = stream(0, DATA, place).permutation(len(x))
     kept, held = np.sort(rows[held_out:]), np.sort(rows[:held_out])
     return (x[kept], y[kept]), (x[held], y[held])
 
@@ -102,7 +85,6 @@ def _drawn(pair: Pair, held_out: int, place: int) -> tuple[Pair, Pair]:
 class Problem:
     """A split on the device as float32: pixels / 255 (floats as they are) less the mean image of the training set."""
 
-    name: str
     train: Samples
     validation: Samples
     test: Samples
@@ -111,15 +93,14 @@ class Problem:
     @classmethod
     def of(cls, split: Split, backend: Backend) -> Problem:
         """Raises DataError and its kin for labels out of range and values that are not finite."""
-        mean, found = None, []
-        for (x, labels), what in ((split.train, "training"), (split.validation, "validation"), (split.test, "test")):
-            scaled = _scaled(x, f"{what} data")
-            if mean is None:
-                mean = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
-            scaled -= mean
-            found.append(Samples.of(backend, scaled, labels, split.classes, f"{what} data", copy=False))
-        train, validation, test = found
-        return cls(split.name, train, validation, test, split.classes)
+        pairs = {"training data": split.train, "validation data": split.validation, "test data": split.test}
+        scaled = {what: _scaled(x, what) for what, (x, _) in pairs.items()}
+        mean = scaled["training data"].mean(axis=0, dtype=np.float64).astype(np.float32)
+        train, validation, test = (
+            Samples.of(backend, np.subtract(x, mean, out=x), pairs[what][1], split.classes, what, copy=False)
+            for what, x in scaled.items()
+        )
+        return cls(train, validation, test, split.classes)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -48,29 +48,27 @@ def momentum(result: Result, panels: Any) -> None:
     every = sorted(rates(result))
     alive = [rate for rate in every if not any(result.values(f"eta={rate:g}", "diverged"))] or every
     shown = min(alive, key=lambda rate: abs(np.log(rate / SHOWN)))
-    early, epochs = result.notes["early"], result.settings["epochs"]
-    for place, (kind, label) in enumerate((("", "momentum"), (" no momentum", "no momentum"))):
+    counts = {"test_accuracy_early": result.notes["early"], "test_accuracy": result.settings["epochs"]}
+    for kind, label, colour in (("", "momentum", COLOURS[0]), (" no momentum", "no momentum", COLOURS[1])):
         for which, dash in (("train", "-"), ("validation", ":")):
             curve = mean_curve(result, f"eta={shown:g}{kind}", f"{which}_cost")
-            cost.plot(range(1, len(curve) + 1), curve, dash, color=COLOURS[place], label=f"{which}, {label}")
-        for metric, dash, count in (("test_accuracy_early", "--", early), ("test_accuracy", "-", epochs)):
+            cost.plot(range(1, len(curve) + 1), curve, dash, color=colour, label=f"{which}, {label}")
+        for (metric, epochs), dash in zip(counts.items(), ("--", "-"), strict=True):
             found = [result.metric(f"eta={rate:g}{kind}", metric) for rate in every]
             spread = [100 * m.std for m in found if m.std is not None] or None  # none of one seed
             accuracy.errorbar(
                 every, [100 * m.mean for m in found], yerr=spread, fmt=dash, marker="o", markersize=3.5, capsize=2,
-                color=COLOURS[place], label=f"{label}, {count} epochs",
+                color=colour, label=f"{label}, {epochs} epochs",
             )  # fmt: skip
     if result.dataset == DATA:
-        stated = [100 * value for value in RATES.values()]
-        accuracy.plot(
-            list(RATES), stated, "x", color=COLOURS[6], markersize=7, mew=1.6, label="document", zorder=5
-        )  # fmt: skip
+        document = {"color": COLOURS[6], "markersize": 7, "mew": 1.6, "label": "document", "zorder": 5}
+        accuracy.plot(list(RATES), [100 * value for value in RATES.values()], "x", **document)
         every = [*every, *RATES]
     cost.set(xlabel="epoch", ylabel=COST, title=f"{result.dataset}, η = {shown:g}")
     accuracy.set(xlabel="learning rate η", ylabel="test accuracy (%)", title="Accuracy against η")
     scale(accuracy, "x", every)
     cost.legend()
-    accuracy.legend(loc="best")
+    accuracy.legend()
 
 
 @x.figure(
@@ -83,9 +81,8 @@ def rate_costs(result: Result, panels: Any) -> None:
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(every)))
     drawn: list[float] = []
     panels[1].sharey(panels[0])
-    for panel, which, title in zip(
-        panels, ("train", "validation"), (f"{result.dataset}, training cost", "Validation cost"), strict=True
-    ):
+    titles = {"train": f"{result.dataset}, training cost", "validation": "Validation cost"}
+    for panel, (which, title) in zip(panels, titles.items(), strict=True):
         for place, (rate, colour) in enumerate(zip(every, colours, strict=True)):
             curve = mean_curve(result, f"eta={rate:g}", f"{which}_cost")
             gone = " (diverged)" if any(result.values(f"eta={rate:g}", "diverged")) else ""
@@ -149,16 +146,12 @@ def better(result: Result, axes: Any) -> None:
         colour = COLOURS[2] if "full" in name else COLOURS[0]
         axes.plot(values, [y] * len(values), "|", color=colour, markersize=9)
         axes.plot(mean, y, "o", color=colour)
-        axes.annotate(
-            f"{mean:.1f}", (max(values), y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9
-        )  # fmt: skip
-    beside = ""
+        beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        axes.annotate(f"{mean:.1f}", (max(values), y), **beside)
+    title, label = f"{result.dataset}: the document's setting, and what improves it", "test accuracy (%)"
     if result.dataset == DATA:
         axes.axvline(100 * FINAL, color="#555555", linestyle=DASHES[1], linewidth=1)
-        beside = f"; dashed: the document's {FINAL:.2%}"
-    axes.set(
-        yticks=range(len(names)), yticklabels=names, xlabel=f"test accuracy (%){beside}",
-        title=f"{result.dataset}: the document's setting, and what improves it",
-    )  # fmt: skip
+        label += f"; dashed: the document's {FINAL:.2%}"
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel=label, title=title)
     axes.margins(x=0.1)
     axes.invert_yaxis()

@@ -1,8 +1,9 @@
-"""The tables of cifar-mlp: the gradient check, the η table, the searches, the nets."""
+"""The tables of cifar-mlp."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from gpunet.experiments.cifar_mlp import x
@@ -27,13 +28,12 @@ def net_rows(result: Result) -> list[str]:
 
 @x.table
 def gradients(result: Result) -> Table:
-    """The document's relative errors beside ours; the largest over seeds."""
-    metrics = "elementwise_error", "relative_error", "corners"
     rows, stated = [], ["document"] if result.dataset == DATA else []
     for short, claimed in GRADIENTS.items():
-        largest = [max(result.values(f"gradient-check {short}", metric)) for metric in metrics]
+        metrics = ("elementwise_error", "relative_error", "corners")
+        by_element, relative, corners = (max(result.values(f"gradient-check {short}", metric)) for metric in metrics)
         cells = [f"{claimed:.1e}"] if stated else []
-        rows.append((short, *cells, f"{largest[0]:.1e}", f"{largest[1]:.1e}", f"{largest[2]:.0f}"))
+        rows.append((short, *cells, f"{by_element:.1e}", f"{relative:.1e}", f"{corners:.0f}"))
     checked = result.notes["gradient_check"]
     title = (
         f"Gradient check: {checked['samples']} samples of {checked['dimensions']} dimensions, float64, central "
@@ -49,16 +49,15 @@ def gradients(result: Result) -> Table:
 
 @x.table
 def rate_table(result: Result) -> Table | None:
-    """Test accuracy by learning rate, after the early epochs and all of them, with momentum and without."""
-    settings = result.settings
+    settings, stated = result.settings, ["document"] if result.dataset == DATA else []
     title = (
         f"Test accuracy by learning rate on {result.dataset}, %: λ = {settings['table_l2']:g}, {seeds_told(result)}, "
         "mean ± deviation"
     )
-    stated = ["document"] if result.dataset == DATA else []
-    kinds = f"momentum {settings['momentum']:g}", "no momentum"
-    columns = [Column(heading) for heading in stated]
-    columns += [Column(f"{k},\n{count} epochs") for k in kinds for count in (result.notes["early"], settings["epochs"])]
+    headings = [
+        f"{kind},\n{epochs} epochs" for kind in (f"momentum {settings['momentum']:g}", "no momentum")
+        for epochs in (result.notes["early"], settings["epochs"])
+    ]  # fmt: skip
     rows = []
     for rate in rates(result):
         cells = [number(RATES[rate], "accuracy") if rate in RATES else NOTHING] if stated else []
@@ -67,46 +66,44 @@ def rate_table(result: Result) -> Table | None:
             gone = f"\n{diverged:.0f} diverged" if diverged else ""
             cells += [cell(result.metric(row, m), m) + gone for m in ("test_accuracy_early", "test_accuracy")]
         rows.append((f"η = {rate:g}", *cells))
-    return Table(title, tuple(columns), tuple(rows)) if rows else None
+    return Table(title, tuple(map(Column, [*stated, *headings])), tuple(rows)) if rows else None
 
 
-def _declare_search(name: str, kind: str) -> None:
+def _search(name: str, kind: str) -> None:
+    """The best trials of a search, and how many each stage had."""
+
     @x.table
     def trials(result: Result) -> Table | None:
-        return _trials(result.curves[name], kind) if name in result.curves else None
+        if name not in result.curves:
+            return None
+        parameters = dict(result.curves[name])
+        stages, values = parameters.pop("stage"), parameters.pop("validation_accuracy")
+        order = sorted((i for i, value in enumerate(values) if value == value), key=lambda i: -values[i])
+        rows = [
+            (str(place), str(stages[i]), *(f"{tried[i]:.4g}" for tried in parameters.values()),
+             number(values[i], "accuracy"))
+            for place, i in enumerate(order[:BEST], 1)
+        ]  # fmt: skip
+        columns = Column("stage"), *(Column(key.replace("_", " ")) for key in parameters), Column("validation", "%")
+        counts = " + ".join(str(stages.count(at)) for at in sorted(set(stages)))
+        return Table(f"{kind}: {counts} nets, the best by validation accuracy", columns, tuple(rows))
 
 
-_declare_search("search", "The document's search")
-_declare_search("wide search", "A wider search: He's weights, η, λ, decay, batch size")
-
-
-def _trials(curve: dict[str, list[float]], kind: str) -> Table:
-    """The best trials of a search, and how many each stage had."""
-    values = curve["validation_accuracy"]
-    order = sorted((i for i, value in enumerate(values) if value == value), key=lambda i: -values[i])
-    parameters = [key for key in curve if key not in ("stage", "validation_accuracy")]
-    rows = [
-        (str(place + 1), str(curve["stage"][i]), *(f"{curve[key][i]:.4g}" for key in parameters),
-         number(values[i], "accuracy"))
-        for place, i in enumerate(order[:BEST])
-    ]  # fmt: skip
-    stages = " + ".join(str(curve["stage"].count(at)) for at in sorted(set(curve["stage"])))
-    columns = Column("stage"), *(Column(key.replace("_", " ")) for key in parameters), Column("validation", "%")
-    return Table(f"{kind}: {stages} nets, the best by validation accuracy", columns, tuple(rows))
+_search("search", "The document's search")
+_search("wide search", "A wider search: He's weights, η, λ, decay, batch size")
 
 
 @x.table
 def nets(result: Result) -> Table | None:
-    """Single nets: what was trained, and what they reached."""
     title = f"Nets on {result.dataset}: {seeds_told(result)}, mean ± deviation; a cost includes the L2 term"
     if result.dataset == DATA:
         title += f"; final in the document: test {FINAL:.2%}"
-    rows, extra = net_rows(result), {"epochs": {}, "seconds": {}, "setting": {}}  # type: ignore[var-annotated]
-    for row in rows:
-        epochs, seconds = result.mean(row, "epochs"), result.seconds(row, "run")
-        extra["epochs"][row] = f"{epochs:g}" if epochs == round(epochs) else f"{epochs:.1f}"
-        extra["seconds"][row] = f"{sum(seconds) / len(seconds):.2g}"
-        extra["setting"][row] = described(result.notes["recipes"][row])
+    rows = net_rows(result)
+    extra = {
+        "epochs": {row: f"{round(result.mean(row, 'epochs'), 1):g}" for row in rows},
+        "seconds": {row: f"{fmean(result.seconds(row, 'run')):.2g}" for row in rows},
+        "setting": {row: described(result.notes["recipes"][row]) for row in rows},
+    }
     return rows_table(result, title, rows, NETS, extra=extra, words={"setting"}) if rows else None
 
 
