@@ -95,10 +95,10 @@ def fluctuations(run: Run) -> None:
         scaled = steps * n / estimates[1:]
         third = max(1, len(n) // 3)
         relative = np.sqrt(((steps / estimates[1:]) ** 2).mean(axis=1))
-        slope = float(np.polyfit(np.log(n[:, 0]), np.log(relative), 1)[0]) if len(n) > 2 else 0.0
+        slope = np.polyfit(np.log(n[:, 0]), np.log(relative), 1)[0] if len(n) > 2 else 0.0
         run.result.row("fluctuations").add(
-            slope=slope, deviation_early=float(scaled[:third].std()), deviation_late=float(scaled[-third:].std()),
-            outside_two_deviations=float((np.abs(scaled) > 2 * scaled.std()).mean()),
+            slope=slope, deviation_early=scaled[:third].std(), deviation_late=scaled[-third:].std(),
+            outside_two_deviations=(np.abs(scaled) > 2 * scaled.std()).mean(),
         )  # fmt: skip
         if seed == run.seeds[0]:
             run.result.curves["fluctuations"] = {

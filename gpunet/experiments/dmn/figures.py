@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from gpunet.experiments.dmn import x
 from gpunet.experiments.dmn.tables import elapsed, nets, swept
@@ -27,15 +27,15 @@ def _widths(result: Result) -> list[str]:
 )  # fmt: skip
 def widths(result: Result, axes: Any) -> None:
     kinds = (
-        ("DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
-        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
-        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
-        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
+        (-0.24, "DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
+        (-0.08, "DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
+        (0.08, "ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
+        (0.24, "ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
     )
     names = _widths(result)
     linear = 100 * result.mean("linear", "test_accuracy")
     axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
-    for shift, (label, row, metric, colour, marker) in zip((-0.24, -0.08, 0.08, 0.24), kinds, strict=True):
+    for shift, label, row, metric, colour, marker in kinds:
         there = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
         found = {at: result.metric(name, metric) for at, name in there.items() if result.has(name, metric)}
         percent_points(axes, found, fmt=marker, color=colour, label=label)
@@ -52,10 +52,9 @@ def widths(result: Result, axes: Any) -> None:
     "Line chart of test accuracy against seconds for each DMN and its ConvNet.",
 )  # fmt: skip
 def seconds(result: Result, axes: Any) -> None:
-    for place, width in enumerate(_widths(result)):
+    for width, colour in zip(_widths(result), cycle(COLOURS), strict=False):
         for name, style in ((f"dmn {width}", "-"), (f"convnet {width}", ":")):
             accuracies = [100 * a for a in result.curves[name]["test_accuracy"][0]]
-            colour = COLOURS[place % len(COLOURS)]
             axes.plot(elapsed(result, name)[0], accuracies, style, marker="o", markersize=3, color=colour, label=name)
     axes.set(
         xlabel="seconds, fitting and features included", ylabel="test accuracy (%)", xscale="log",
@@ -122,7 +121,6 @@ def fluctuations(result: Result, panels: Any) -> None:
         xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
         title=f"Fluctuations of ρ, {result.dataset}, class {curve['label']}",
     )  # fmt: skip
-    fall.xaxis.set_minor_formatter(NullFormatter())
     fall.legend()
     spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")
     at = np.linspace(scaled.min(), scaled.max(), 200)
