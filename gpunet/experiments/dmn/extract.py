@@ -24,12 +24,12 @@ JOINED = 1 << 27  # bytes of a layer's inputs at a time, while the next is fitte
 LIMIT = 1 << 30  # bytes of features in the device's memory; more spill to a file
 
 
-def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None) -> Any:
+def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None, out: Any = None) -> Any:
     """The layers' outputs of x, or of some rows of it, as (n, features) float32 on the device.
 
     layers: fitted ones hold their weights, others draw theirs; x (n, …): on host or device, of dtypes as in `Trainer`,
     uint8 is read as fractions of 255. Above LIMIT bytes the outputs lie in a temporary file, mapped on the host, that
-    has no name and is gone when the array is.
+    has no name and is gone when the array is. out: where on the device they are to be written instead.
     """
     x, batch = check_samples(x, "data"), GPU_BATCH if backend.name.startswith("cuda") else BATCH
     rows = np.arange(len(x)) if rows is None else rows
@@ -37,8 +37,8 @@ def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None
     model.build(tuple(x.shape[1:]), backend)
     model.bind(batch)
     shape = len(rows), *model.output_shape
-    if inside := 4 * math.prod(shape) <= LIMIT:
-        out = backend.empty(shape)
+    if inside := out is not None or 4 * math.prod(shape) <= LIMIT:
+        out = backend.empty(shape) if out is None else out
     else:
         with tempfile.TemporaryFile(prefix="gpunet-features-") as file:
             out = np.memmap(file, np.float32, "w+", shape=shape)
@@ -77,11 +77,12 @@ def fit_stack(
 
 def _inputs(below: Sequence[Layer], x: Any, labels: Any, rows: Any, backend: Backend) -> Iterator[tuple[Any, Any]]:
     """A layer's inputs and labels, some JOINED bytes at a time, so that every class has many images in each piece."""
-    raw, shape = all(isinstance(layer, Reshape) for layer in below), tuple(x.shape[1:])
+    raw, shape = all(isinstance(layer, Reshape) for layer in below), tuple(x.shape[1:])  # raw uint8 stays uint8
     for layer in below:
         shape = layer.spec(shape).output
     size = max(1, JOINED // (4 * math.prod(shape)))
+    joined: Any = None if raw else backend.empty((min(size, len(rows)), math.prod(shape)))  # one: new pages cost time
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        inputs = some_rows(x, part, backend) if raw else features(below, x, backend, part)  # raw uint8 stays uint8
+        inputs = some_rows(x, part, backend) if raw else features(below, x, backend, part, joined[: len(part)])
         yield inputs.reshape(len(part), *shape), labels[part]
