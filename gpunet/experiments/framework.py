@@ -350,11 +350,12 @@ class RunRequest:
 
 @dataclass
 class Measured:
-    """What one seed gave: metrics by name, curves by name, seconds by name."""
+    """What one seed gave: metrics, curves, seconds and notes (see `Run.note`) by name."""
 
     metrics: dict[str, float]
     curves: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -438,6 +439,7 @@ class Run:
             self.result.time(row, **each.seconds)
         if found[0].curves:
             self.result.curves[row] = {name: [each.curves[name] for each in found] for name in found[0].curves}
+        self.note(**{name: {row: [each.notes[name] for each in found]} for name in found[0].notes})
 
     def note(self, **found: Any) -> None:
         """What the run found that is no metric: routes, ranks, counts; what a name holds already is added to."""

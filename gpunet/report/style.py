@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 
 from gpunet.errors import visible
+from gpunet.experiments.result import Metric
 from gpunet.files import write_atomically
 from gpunet.report.drawing import CANVAS, INK, left_out
 
@@ -181,3 +182,10 @@ def _corners(edges: Any, most: int) -> list[int]:
     for stretch in np.array_split(np.arange(count), most // 2):
         kept |= {int(stretch[edges[0, stretch].argmin()]), int(stretch[edges[1, stretch].argmax()])}
     return sorted(kept)
+
+
+def percent_points(axes: Any, found: Mapping[Any, Metric], **options: Any) -> None:
+    """Accuracies by x in percent, with whiskers of one standard deviation where there are several seeds."""
+    spread = [100 * metric.std for metric in found.values() if metric.std is not None] or None
+    if found:
+        axes.errorbar(list(found), [100 * metric.mean for metric in found.values()], yerr=spread, capsize=2, **options)

@@ -10,6 +10,8 @@ import numpy as np
 from gpunet.datasets.convert import from_arrays
 from gpunet.experiments import experiment
 from gpunet.experiments.framework import Run
+from gpunet.experiments.result import Result
+from gpunet.progress import Progress
 
 from .schema import check_document, parse
 
@@ -49,6 +51,15 @@ def compute(
     """The result of an experiment on data that is loaded already."""
     x = experiment(name)
     return Run(x, data, x.Settings(**settings), seeds).compute(device, progress)
+
+
+def begun(name: str, data: Any, device: Any, **settings: Any) -> Any:
+    """A run of an experiment with seed 0, as its body is handed it."""
+    x = experiment(name)
+    run = Run(x, data, x.Settings(**settings), [0])
+    run.result = Result(name, data.name, device.name, {}, run.seeds)
+    run.backend, run.bar = device, Progress()
+    return run
 
 
 def write_npz(path: Path, dtype: str = "float32", **changes: Any) -> Path:

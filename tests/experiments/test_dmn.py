@@ -16,15 +16,14 @@ from gpunet.experiments.claims import judge
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.body import SWEPT
 from gpunet.experiments.dmn.dynamics import fluctuations
-from gpunet.experiments.dmn.nets import KERNEL, Training, body, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import KERNEL, body, filters, train_convnet, train_dmn
 from gpunet.experiments.dmn.tables import elapsed, reaching
 from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images
 from gpunet.experiments.result import Metric, Result, Row
 from gpunet.layers.fitted import Thresholds
-from gpunet.progress import Progress
 
-from .made import compute
+from .made import begun, compute
 from .schema import check_document
 
 CPU = get_backend("numpy")
@@ -154,7 +153,7 @@ def test_independent_samples_fluctuate_as_one_over_n():
     images = Dataset("own", samples, labels, samples, labels, (1, 4, 4), 2, "made")
     run = Run(x, images, Settings(), [0, 1])
     made = run.result = Result("dmn", "own", "cpu", {}, [0, 1])
-    fluctuations(run, images)
+    fluctuations(run)
     assert made.mean("fluctuations", "slope") == pytest.approx(-1, abs=0.12)
     early, late = made.mean("fluctuations", "deviation_early"), made.mean("fluctuations", "deviation_late")
     assert early == pytest.approx(late, rel=0.4)
@@ -163,8 +162,9 @@ def test_independent_samples_fluctuate_as_one_over_n():
 @pytest.mark.parametrize("closed_form", [True, False])
 def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
     images = as_images(pictures(), "dmn", KERNEL)
-    outcome = train_dmn(images, [Thresholds(0.9)], Training(2, 16, 1e-2), 0, CPU, Progress(), closed_form)
-    assert (outcome.ridge_accuracy is not None) == closed_form
+    run = begun("dmn", images, CPU, epochs=2, batch_size=16, learning_rate=1e-2, head_decay=1.0)
+    made = train_dmn(run, [Thresholds(0.9)], 0, closed_form)
+    assert ("ridge_test_accuracy" in made.metrics) == closed_form
     layers = body(images.shape, [1])
     layers[1].fit(images.x_train.reshape(-1, *images.shape), images.y_train, variance=0.9)
     model = gn.Sequential([*layers, gn.Flatten(), gn.Dense(3)])
@@ -175,7 +175,7 @@ def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
     features = gn.Trainer(body_alone, "squared_error", device="numpy").outputs(images.x_train)
     alone = gn.Trainer(head, optimizer=gn.Adam(1e-2), device="numpy")
     alone.fit(features, images.y_train, epochs=2, batch_size=16)
-    assert outcome.train_accuracy == pytest.approx(alone.evaluate(features, images.y_train)["accuracy"])
+    assert made.metrics["train_accuracy"] == pytest.approx(alone.evaluate(features, images.y_train)["accuracy"])
 
 
 def test_images_of_any_shape():
@@ -384,10 +384,9 @@ def test_settings_out_of_range(settings, message):
 @pytest.mark.slow
 def test_mnist_is_within_a_point_of_the_convnet(real_data):
     images = as_images(gn.datasets.load("mnist", data_dir=real_data), "dmn", KERNEL)
-    backend, training = get_backend("cpu"), Training(epochs=3)
-    dmn = train_dmn(images, [Thresholds(0.98, 0.9, 0.4)], training, 0, backend, Progress())
-    convnet = train_convnet(images, dmn.filters, training, 0, backend, Progress())
+    run = begun("dmn", images, get_backend("cpu"), epochs=3, long=1, head_decay=1.0)
+    dmn = train_dmn(run, [Thresholds(0.98, 0.9, 0.4)], 0)
+    convnet = train_convnet(run, filters(dmn), 0)
     assert dmn.curves["test_accuracy"][-1] > 0.96
     assert dmn.curves["test_accuracy"][-1] >= convnet.curves["test_accuracy"][-1] - 0.015
-    assert dmn.ridge_accuracy is not None
-    assert dmn.ridge_accuracy > 0.95
+    assert dmn.metrics["ridge_test_accuracy"] > 0.95

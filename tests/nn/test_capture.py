@@ -16,13 +16,10 @@ import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.strict import StrictBackend
 from gpunet.datasets.convert import from_arrays
-from gpunet.experiments import dmn
 from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
 from gpunet.experiments.cifar_mlp import nets as cifar_mlp_nets
 from gpunet.experiments.dmn import dynamics as dmn_dynamics
 from gpunet.experiments.dmn import nets as dmn_nets
-from gpunet.experiments.framework import Run
-from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn import Settings as FactoredSettings
 from gpunet.experiments.svd_dnn.body import train_once as train_factored
 from gpunet.experiments.svd_dnn.tasks import Variant
@@ -35,7 +32,7 @@ from gpunet.progress import Progress
 
 from ..cuda.host_module import why_not
 from ..cuda.pretend import pretend
-from ..experiments.made import dataset
+from ..experiments.made import begun, dataset
 
 
 class Watched(StrictBackend):
@@ -164,22 +161,20 @@ def images():
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_dmn_heads(alike, images, depth):
-    training = dmn_nets.Training(epochs=3, batch_size=16, decay=0.5)
     thresholds = [Thresholds(0.6, 0.9, most=4)] * depth
 
     def run(backend):
-        found = dmn_nets.train_dmn(images, thresholds, training, 0, backend, Progress())
-        return found.curves, found.train_accuracy, found.ridge_accuracy
+        made = begun("dmn", images, backend, epochs=3, batch_size=16, head_decay=0.125)
+        found = dmn_nets.train_dmn(made, thresholds, 0)
+        return found.curves, found.metrics
 
     alike(run)
 
 
 @pytest.mark.parametrize("filters", [[], [4], [4, 3]])
 def test_dmn_convnets(alike, images, filters):
-    training = dmn_nets.Training(epochs=3, batch_size=16)
-
     def run(backend):
-        return dmn_nets.train_convnet(images, filters, training, 0, backend, Progress())
+        return dmn_nets.train_convnet(begun("dmn", images, backend, epochs=3, batch_size=16, long=1), filters, 0)
 
     alike(run)
 
@@ -188,9 +183,8 @@ def test_dmn_rates_of_four_layers(alike, images, monkeypatch):
     monkeypatch.setattr(dmn_dynamics, "STEPS", 8)
 
     def train(backend):
-        run = Run(dmn.x, images, dmn.Settings(), [0])
-        run.result, run.backend, run.bar = Result("dmn", "own", "cpu", {}, [0]), backend, Progress()
-        dmn_dynamics.convergence(run, images)
+        run = begun("dmn", images, backend)
+        dmn_dynamics.convergence(run)
         return run.result.rows, run.result.curves
 
     alike(train)

@@ -13,7 +13,7 @@ from gpunet.checks import as_array, check_labels, real_array
 from gpunet.datasets.base import Dataset, validate
 from gpunet.datasets.convert import from_arrays
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.experiments.dmn.extract import Extractor, fit_stack
+from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.layers.fitted import Thresholds
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities
@@ -66,8 +66,7 @@ ALONE = {
     "svd": lambda x: gn.svd(x, 2),
     "svd of a stack": lambda x: gn.svd(x[None], 2),
     "StreamingGram.update": lambda x: gn.StreamingGram().update(x),
-    "Extractor.transform": lambda x: Extractor([gn.Dense(2)], (8,), backend()).transform(x),
-    "Extractor.batches": lambda x: next(Extractor([gn.Dense(2)], (8,), backend()).batches(x)),
+    "features": lambda x: features([gn.Dense(2)], x, backend()),
     "deduplicate": lambda x: gn.deduplicate([x, x], 0.9),
     "initial weights": lambda x: gn.Sequential([gn.Dense(30, weight=x)]).build((8,), backend()),
     "backend.asarray": lambda x: backend().asarray(x),
@@ -270,11 +269,6 @@ def test_data_that_is_refused_fixes_no_shape(refused):
         learner.fit(*refused(X[:, :5]))
     assert not learner.model.built
     learner.fit(X, Y)
-
-
-def test_an_extractor_takes_samples_of_its_shape():
-    with pytest.raises(ShapeError, match=r"samples have shape \(4,\), the layers take \(8,\)"):
-        Extractor([gn.Dense(2)], (8,), backend()).transform(X[:, :4])
 
 
 @pytest.mark.parametrize("labels", [Y - 1, Y + 0.5, Y[:4], 3])

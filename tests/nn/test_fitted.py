@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.experiments.dmn.extract import BATCH, Extractor, fit_stack, mapped
+from gpunet.experiments.dmn import extract
+from gpunet.experiments.dmn.extract import BATCH, features, fit_stack
 from gpunet.layers.fitted import Thresholds, chosen_rows
 
 CPU = get_backend("numpy")
@@ -146,9 +149,9 @@ def test_a_stack_is_fitted_layer_by_layer(images):
     assert layers[3].units == 3
     by_hand = gn.Conv2D(1, 3, "relu", pool=2)
     by_hand.fit(x, labels, variance=0.8)
-    features = Extractor([gn.Reshape((2, 9, 9)), by_hand], (162,), CPU).transform(flat)
+    outputs = features([gn.Reshape((2, 9, 9)), by_hand], flat, CPU)
     second = gn.Conv2D(1, 3, "relu")
-    inputs = features.reshape(120, -1, 3, 3)
+    inputs = outputs.reshape(120, -1, 3, 3)
     second.fit(inputs, labels, variance=0.9, correlation=0.7, fraction=0.5, seed=4)
     ours, theirs = (weight_of(layer, (by_hand.filters, 3, 3))[0] for layer in (layers[2], second))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -159,7 +162,7 @@ def test_features_are_the_models_outputs(backend, images):
     layers = [gn.Reshape((2, 9, 9)), gn.Conv2D(1, 3, "relu", pool=2), gn.Conv2D(1, 3, "sigmoid", padding="same")]
     fit_stack(layers, x.reshape(120, -1), labels, [Thresholds(0.8), Thresholds(0.9)], backend)
     many = np.concatenate([x.reshape(120, -1)] * 5)[: 2 * BATCH + 7]  # with a ragged last batch
-    found = Extractor(layers, (162,), backend).transform(many)
+    found = features(layers, many, backend)
     trainer = gn.Trainer(gn.Sequential([*layers, gn.Flatten()]), "squared_error", device=backend)
     np.testing.assert_allclose(backend.to_host(found), trainer.outputs(many), rtol=1e-6, atol=1e-6)
 
@@ -168,27 +171,24 @@ def test_features_of_some_rows(images):
     x, labels = images
     layers = [gn.Conv2D(1, 3, "relu")]
     fit_stack(layers, x, labels, [Thresholds(0.8)], CPU)
-    extractor = Extractor(layers, (2, 9, 9), CPU)
     rows = np.array([5, 3, 99])
-    ((place, found),) = [(place, features.copy()) for place, features in extractor.batches(x, rows)]
-    assert place == slice(0, 3)
-    np.testing.assert_allclose(found, extractor.transform(x)[rows], rtol=1e-6)
+    np.testing.assert_allclose(features(layers, x, CPU, rows), features(layers, x, CPU)[rows], rtol=1e-6)
 
 
-def test_features_above_the_limit_lie_in_a_file_that_goes_by_itself(images, tmp_path):
+def test_features_above_the_limit_lie_in_a_file_that_goes_by_itself(images, tmp_path, monkeypatch):
     x, labels = images
     layers = [gn.Conv2D(1, 3, "relu")]
     fit_stack(layers, x, labels, [Thresholds(0.8)], CPU)
-    extractor = Extractor(layers, (2, 9, 9), CPU)
-    inside = extractor.transform(x)
-    outside = extractor.transform(x, limit=1000, folder=tmp_path)
+    inside = features(layers, x, CPU)
+    monkeypatch.setattr(extract, "LIMIT", 1000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    outside = features(layers, x, CPU)
     assert isinstance(outside, np.memmap)
     assert not isinstance(inside, np.memmap)
     np.testing.assert_array_equal(outside, inside)
     assert list(tmp_path.iterdir()) == []
     head = gn.Trainer(gn.Sequential([gn.Dense(3)]), device="numpy")
     head.fit(outside, labels, epochs=1, batch_size=32)
-    assert mapped((3, 4)).shape == (3, 4)
 
 
 def test_fitted_layers_stay_as_they_are_while_the_head_is_trained(images):
@@ -233,5 +233,3 @@ def test_other_mistakes(rows, images):
     gn.Sequential([layer]).build((8,), CPU)
     with pytest.raises(InputError, match=r"'0' \(Dense\) has weights already: fit it before"):
         layer.fit(x, labels, variance=0.9)
-    with pytest.raises(InputError, match="1 layers to fit and 2 thresholds"):
-        fit_stack([gn.Dense(1)], x, labels, [Thresholds(0.9)] * 2, CPU)

@@ -10,13 +10,14 @@ samples the sweeps use.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
 
-from gpunet.experiments.dmn import Settings, Shares, x
+from gpunet.experiments.dmn import Shares, x
 from gpunet.experiments.dmn.dynamics import convergence, fluctuations
-from gpunet.experiments.dmn.nets import KERNEL, Outcome, Training, train_convnet, train_dmn
+from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.images import as_images, some_of
 from gpunet.layers.fitted import Thresholds
@@ -42,95 +43,73 @@ HELD = 0.98  # T_v while another setting is swept: where the document sees the p
 @x.run
 def body(run: Run) -> None:
     """One dense layer, a DMN and the ConvNet of its filters for every width, the sweeps, the dynamics."""
-    images = as_images(run.data, "dmn", KERNEL)
-    run.settings = settings = _resolved(run.settings, images)
-    _warm_up(run, images)
-
-    def linear(seed: int) -> Measured:
-        return train_convnet(images, [], _training(settings), seed, run.backend, run.bar).measured(settings.epochs)
-
-    run.each_seed("linear", _steps(run, images), linear)
-    for index, shares in enumerate(settings.widths):
-        _pair(run, images, shares, f"{index + 1}/{len(settings.widths)}")
-    if settings.sweeps:
-        _sweeps(run, some_of(images, settings.sweep_samples))
-    if settings.dynamics:
-        convergence(run, images)
-        fluctuations(run, images)
-
-
-def _resolved(settings: Settings, images: Any) -> Any:
-    """With the data set's own values in place of None."""
-    name, fraction, steps = images.name, settings.fraction, math.ceil(len(images.x_train) / settings.batch_size)
-    return replace(
-        settings, widths=settings.widths or WIDTHS.get(name, OTHERS),
-        fraction=FRACTIONS.get(name, 1.0) if fraction is None else fraction,
-        epochs=settings.epochs or max(EPOCHS, min(60, LEAST_STEPS // steps)),
+    run.data, asked = as_images(run.data, "dmn", KERNEL), run.settings
+    name, batches = run.dataset, math.ceil(len(run.data.x_train) / asked.batch_size)
+    run.settings = settings = replace(
+        asked, widths=asked.widths or WIDTHS.get(name, OTHERS), fraction=asked.fraction or FRACTIONS.get(name, 1.0),
+        epochs=asked.epochs or max(EPOCHS, min(60, LEAST_STEPS // batches)),
     )  # fmt: skip
+    _warm_up(run)
+    run.each_seed("linear", _steps(run), lambda seed: train_convnet(run, [], seed))
+    for index, shares in enumerate(settings.widths):
+        _pair(run, shares, f"{index + 1}/{len(settings.widths)}")
+    if settings.sweeps:
+        _sweeps(run)
+    if settings.dynamics:
+        convergence(run)
+        fluctuations(run)
 
 
-def _training(settings: Any, times: int = 1) -> Training:
-    """Of ConvNets, for so many times the epochs that heads have."""
-    return Training(times * settings.epochs, settings.batch_size, settings.learning_rate)
-
-
-def _steps(run: Run, images: Any) -> int:
-    """Of one net and seed."""
-    return int(math.ceil(len(images.x_train) / run.settings.batch_size) * run.settings.epochs)
-
-
-def _warm_up(run: Run, images: Any) -> None:
+def _warm_up(run: Run) -> None:
     """One step of everything that is timed: what is compiled at the first call is not the method's cost."""
-    few, once = some_of(images, 2 * run.settings.batch_size), replace(_training(run.settings), epochs=1)
+    few, once = some_of(run.data, 2 * run.settings.batch_size), replace(run.settings, epochs=1, long=1)
+    apart = Run(x, few, once, [0])
+    apart.backend, apart.bar = run.backend, Progress()
     for shares in ((0.9,), (0.9, 0.9)):
-        filters = train_dmn(few, [Thresholds(share) for share in shares], once, 0, run.backend, Progress()).filters
-        train_convnet(few, filters, once, 0, run.backend, Progress())
+        train_convnet(apart, filters(train_dmn(apart, [Thresholds(share) for share in shares], 0)), 0)
 
 
-def _thresholds(settings: Any, share: float) -> Thresholds:
-    return Thresholds(share, settings.correlation, settings.fraction, settings.center)
+def _steps(run: Run) -> int:
+    """Of one net and seed."""
+    return int(math.ceil(len(run.data.x_train) / run.settings.batch_size) * run.settings.epochs)
 
 
-def _dmns(run: Run, images: Any, thresholds: list[Thresholds], closed_form: bool = True) -> list[Outcome]:
-    """A DMN of each seed."""
-    settings, found = run.settings, []
-    heads = replace(_training(settings), decay=settings.head_decay ** (1 / settings.epochs))
+def _dmns(run: Run, shares: Shares, closed_form: bool = True, **changed: Any) -> list[Measured]:
+    """A DMN of each seed; `changed`: other thresholds than those of the settings."""
+    s, found = run.settings, []
+    thresholds = [replace(Thresholds(share, s.correlation, s.fraction, s.center), **changed) for share in shares]
     for seed in run.seeds:
         run.bar.seed(seed)
-        found.append(train_dmn(images, thresholds, heads, seed, run.backend, run.bar, closed_form))
+        found.append(train_dmn(run, thresholds, seed, closed_form))
     return found
 
 
-def _pair(run: Run, images: Any, shares: Shares, place: str) -> None:
+def _pair(run: Run, shares: Shares, place: str) -> None:
     """A DMN, and the ConvNet of the same filters; the first seed's filter counts name the rows."""
-    settings, steps = run.settings, _steps(run, images)
-    run.bar.start(f"dmn {place} T_v {', '.join(map(str, shares))}", steps * len(run.seeds))
-    nets = _dmns(run, images, [_thresholds(settings, share) for share in shares])
-    name = "+".join(map(str, nets[0].filters))
+    run.bar.start(f"dmn {place} T_v {', '.join(map(str, shares))}", _steps(run) * len(run.seeds))
+    nets = dict(zip(run.seeds, _dmns(run, shares), strict=True))
+    first = nets[run.seeds[0]]
+    name = "+".join(map(str, filters(first)))
     row, known = f"dmn {name}", run.result.notes.get("shares", {}).get(f"dmn {name}", [])
     run.note(shares={row: [*known, list(shares)]})
     if known:
         return  # another share gave the same filters
-    run.enter(row, [net.measured(settings.epochs) for net in nets])
-    run.note(classes_without_filter={row: [fit.without for fit in nets[0].fits]}, svd={row: [n.found for n in nets]})
-    training, filters = _training(settings, settings.long), dict(zip(run.seeds, (n.filters for n in nets), strict=True))
-
-    def convnet(seed: int) -> Measured:
-        found = train_convnet(images, filters[seed], training, seed, run.backend, run.bar)
-        return found.measured(settings.epochs)
-
-    run.each_seed(f"convnet {name}", steps * settings.long, convnet, place)
+    run.enter(row, list(nets.values()))
+    without = [[label for label, kept in layer["filters"].items() if not kept] for layer in first.notes["svd"]]
+    run.note(classes_without_filter={row: without})
+    steps = _steps(run) * run.settings.long
+    run.each_seed(f"convnet {name}", steps, lambda seed: train_convnet(run, filters(nets[seed]), seed), place)
 
 
-def _sweeps(run: Run, images: Any) -> None:
+def _sweeps(run: Run) -> None:
     """Rows "T_PC=0.8", "T_v=0.98", "T_frac=0.3" …: one layer, one of the thresholds changed; Figure 3, bottom."""
-    base, seeds = _thresholds(run.settings, HELD), len(run.seeds)
+    part = copy.copy(run)
+    part.data = some_of(run.data, run.settings.sweep_samples)
     for symbol, (setting, values) in SWEPT.items():
-        run.bar.start(f"dmn sweep of {symbol}", _steps(run, images) * len(values) * seeds)
+        run.bar.start(f"dmn sweep of {symbol}", _steps(part) * len(values) * len(run.seeds))
         for value in values:
-            changed: Any = {setting: value}
-            nets, row = _dmns(run, images, [replace(base, **changed)], closed_form=False), f"{symbol}={value:g}"
-            for net in nets:
-                run.result.row(row).add(test_accuracy=net.curves["test_accuracy"][-1], filters_1=net.filters[0])
-            run.note(svd={row: [net.found for net in nets]})
-    run.note(sweep_training_samples=len(images.x_train))
+            nets = _dmns(part, (HELD,), closed_form=False, **{setting: value})
+            shown = [{name: net.metrics[name] for name in ("test_accuracy", "filters_1")} for net in nets]
+            found = [Measured(each, notes=net.notes) for each, net in zip(shown, nets, strict=True)]
+            run.enter(f"{symbol}={value:g}", found)
+    run.note(sweep_training_samples=len(part.data.x_train))

@@ -13,13 +13,15 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
-from gpunet.experiments.dmn.nets import KERNEL, Training, train_convnet, train_dmn
+from gpunet.experiments.dmn import Settings, x
+from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
+from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images
 from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 
-HELD_OUT = 5000
+HELD_OUT, EPOCHS = 5000, 5
 TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, its decay every epoch
 
 
@@ -40,11 +42,12 @@ def main() -> None:
     options = parser.parse_args()
     images, backend = split(), get_backend("cpu")
     for rate, decay in TRIED:
-        training, found = Training(5, 64, rate, decay), []
-        for seed in range(options.seeds):
-            thresholds = [Thresholds(0.998, fraction=0.7)]
-            dmn = train_dmn(images, thresholds, training, seed, backend, Progress(), closed_form=False)
-            convnet = train_convnet(images, dmn.filters, training, seed, backend, Progress())
+        settings = Settings(epochs=EPOCHS, long=1, learning_rate=rate, head_decay=decay**EPOCHS)
+        run, found = Run(x, images, settings, list(range(options.seeds))), []
+        run.backend, run.bar = backend, Progress()
+        for seed in run.seeds:
+            dmn = train_dmn(run, [Thresholds(0.998, fraction=0.7)], seed, closed_form=False)
+            convnet = train_convnet(run, filters(dmn), seed, decay)
             found.append([net.curves["test_accuracy"][-1] for net in (dmn, convnet)])
         dmn_accuracy, convnet_accuracy = 100 * np.mean(found, axis=0)
         print(f"rate {rate:g}, decay {decay:g}: DMN {dmn_accuracy:.2f} %, ConvNet {convnet_accuracy:.2f} %", flush=True)

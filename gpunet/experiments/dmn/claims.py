@@ -7,6 +7,7 @@ from statistics import fmean
 
 from gpunet.experiments.claims import Finding, equal, greater, peak, share
 from gpunet.experiments.dmn import x
+from gpunet.experiments.dmn.tables import swept
 from gpunet.experiments.result import NotMeasuredError, Result
 
 FAR_LESS = 1 / 3  # of the time: what "far less" has to mean at least
@@ -17,36 +18,29 @@ EVERY = ("mnist", "cifar10", "cifar100")
 TOP, BOTTOM = "Figure 3, Section 3.1", "Figure 3, Section 3"
 
 
-def _pairs(result: Result, *layers: int) -> list[str]:
-    """Filter counts of the DMNs with so many layers that have a ConvNet beside them; NotMeasuredError without any."""
+def _gains(result: Result, *layers: int, metric: str = "test_accuracy") -> dict[str, list[float]]:
+    """DMN less ConvNet of every seed, by filter counts: of the nets with so many layers, trained in both ways."""
     names = [name.removeprefix("dmn ") for name in result.names if name.startswith("dmn ")]
-    found = [name for name in names if name.count("+") + 1 in layers and f"convnet {name}" in result.names]
-    if not found:
+    both = [name for name in names if name.count("+") + 1 in layers and f"convnet {name}" in result.names]
+    if not both:
         raise NotMeasuredError(f"this run trained no net of {' or '.join(map(str, layers))} layers in both ways")
-    return found
-
-
-def _gains(result: Result, name: str, metric: str = "test_accuracy") -> list[float]:
-    """DMN less ConvNet, a value a seed."""
-    ours, rival = result.values(f"dmn {name}", "test_accuracy"), result.values(f"convnet {name}", metric)
-    return [a - b for a, b in zip(ours, rival, strict=True)]
+    pairs = ((result.values(f"dmn {name}", "test_accuracy"), result.values(f"convnet {name}", metric)) for name in both)
+    return {name: [a - b for a, b in zip(*pair, strict=True)] for name, pair in zip(both, pairs, strict=True)}
 
 
 def _by_seed(result: Result, layers: int) -> list[float]:
     """DMN less ConvNet, mean over the nets of so many layers."""
-    gains = [_gains(result, name) for name in _pairs(result, layers)]
-    return [fmean(seed) for seed in zip(*gains, strict=True)]
+    return [fmean(seed) for seed in zip(*_gains(result, layers).values(), strict=True)]
 
 
 def _said(result: Result, *layers: int) -> str:
     """Gains at equal epochs, and over the ConvNets trained for longer."""
     parts = []
-    for name in _pairs(result, *layers):
-        said = f"{name}: {100 * fmean(_gains(result, name)):+.1f} points"
+    for name, gains in _gains(result, *layers).items():
+        parts.append(f"{name}: {100 * fmean(gains):+.1f} points")
         if result.has(f"convnet {name}", "test_accuracy_long"):
-            later = fmean(_gains(result, name, "test_accuracy_long"))
-            said += f", {100 * later:+.1f} when the ConvNet trains longer"
-        parts.append(said)
+            later = fmean(_gains(result, *layers, metric="test_accuracy_long")[name])
+            parts[-1] += f", {100 * later:+.1f} when the ConvNet trains longer"
     return f"DMN over ConvNet of the same filters: {'; '.join(parts)}"
 
 
@@ -61,7 +55,7 @@ def _within(values: list[float], claimed: float, margin: float, measured: str) -
     on="mnist",
 )  # fmt: skip
 def within_a_point(result: Result) -> Finding:
-    every = [gain >= -POINT for name in _pairs(result, 1, 2) for gain in _gains(result, name)]
+    every = [gain >= -POINT for gains in _gains(result, 1, 2).values() for gain in gains]
     return share(every, _said(result, 1, 2), ALMOST_ALL, "nets and seeds")
 
 
@@ -85,20 +79,23 @@ def two_layers_equal(result: Result) -> Finding:
 
 def _curve(result: Result, symbol: str) -> dict[float, list[float]]:
     """Test accuracy by value of a swept setting, a value a seed; NotMeasuredError where it was not swept."""
-    rows = [name for name in result.names if name.startswith(f"{symbol}=")]
+    rows = swept(result, symbol)
     if not rows:
         raise NotMeasuredError(f"this run swept no {symbol}")
     return {float(row.partition("=")[2]): result.values(row, "test_accuracy") for row in rows}
 
 
-def _peak(result: Result, symbol: str, low: float, high: float) -> Finding:
-    curve = _curve(result, symbol)
-    best = max(curve, key=lambda value: fmean(curve[value]))
-    return peak(curve, low, high, f"test accuracy is best at {best:g} ({_told(curve)})")
+def _best(curve: dict[float, list[float]]) -> float:
+    return max(curve, key=lambda value: fmean(curve[value]))
 
 
 def _told(curve: dict[float, list[float]]) -> str:
     return ", ".join(f"{value:g}: {fmean(accuracy):.2%}" for value, accuracy in curve.items())
+
+
+def _peak(result: Result, symbol: str, low: float, high: float) -> Finding:
+    curve = _curve(result, symbol)
+    return peak(curve, low, high, f"test accuracy is best at {_best(curve):g} ({_told(curve)})")
 
 
 @x.claim("t-pc-peak", "accuracy peaks near T_PC = 0.8", BOTTOM, "0.8", on="mnist")
@@ -109,10 +106,9 @@ def t_pc_peak(result: Result) -> Finding:
 @x.claim("t-pc-one-hurts", "not dropping correlated vectors (T_PC → 1) hurts", "Section 3", "drops", on="mnist")
 def t_pc_one_hurts(result: Result) -> Finding:
     curve = _curve(result, "T_PC")
-    none_dropped = curve.pop(1.0, [])
-    if not (none_dropped and curve):
-        raise NotMeasuredError("this run swept no T_PC up to 1")
-    best = max(curve, key=lambda value: fmean(curve[value]))
+    none_dropped = result.values("T_PC=1", "test_accuracy")
+    del curve[1.0]
+    best = _best(curve)
     said = f"{fmean(none_dropped):.2%} at 1, {fmean(curve[best]):.2%} at {best:g}, the best below"
     return greater([a - b for a, b in zip(curve[best], none_dropped, strict=True)], said, NEAR)
 
@@ -146,7 +142,7 @@ def one_over_n(result: Result) -> Finding:
 @x.claim("cheaper", "fitting takes far less time than training the layers", "Section 3.2", "far less", on=EVERY)
 def cheaper(result: Result) -> Finding:
     ratios = {}
-    for name in _pairs(result, 1, 2):
+    for name in _gains(result, 1, 2):
         trained = [sum(run[: result.settings["epochs"]]) for run in result.curves[f"convnet {name}"]["seconds"]]
         ratios[name] = [fit / net for fit, net in zip(result.seconds(f"dmn {name}", "fit"), trained, strict=True)]
     said = ", ".join(f"{name}: {fmean(each):.2f}×" for name, each in ratios.items())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 import numpy as np
 
 import gpunet as gn
 from gpunet.callbacks import Callback
-from gpunet.experiments.framework import Run
+from gpunet.experiments.framework import Measured, Run
 from gpunet.train import Trainer
 
 BATCH = 64  # δN, the document's; less where a class has not fifty times as many samples
@@ -24,48 +24,46 @@ LEADING = 10  # eigenvalues whose fluctuations are looked at
 class Rates(Callback):
     """λ = ‖Δw‖/‖w‖ of the first LAYERS weights, step by step."""
 
-    def steps(self, total: int) -> Iterator[int]:
-        self.rates: list[list[float]] = []
-        return iter(range(total))
-
     def on_fit_begin(self, trainer: Trainer) -> None:
-        weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")][:LAYERS]
-        self.weights, self.before = weights, [w.copy() for w in weights]
+        self.weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")][:LAYERS]
+        self.before = [w.copy() for w in self.weights]
+        self.rates: list[list[float]] = []
+
+    def steps(self, total: int) -> range:
+        return range(1, total)
 
     def on_step(self, trainer: Trainer, step: int) -> None:
-        norm = trainer.backend.xp.linalg.norm
-        if step:
-            pairs = zip(self.weights, self.before, strict=True)
-            self.rates.append([float(norm(w - old) / norm(old)) for w, old in pairs])
-        for w, old in zip(self.weights, self.before, strict=True):
+        norm, pairs = trainer.backend.xp.linalg.norm, list(zip(self.weights, self.before, strict=True))
+        self.rates.append([float(norm(w - old) / norm(old)) for w, old in pairs])
+        for w, old in pairs:
             old[...] = w
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        self.on_step(trainer, 1)
+        self.on_step(trainer, 0)
 
 
-def convergence(run: Run, images: Any) -> None:
+def convergence(run: Run) -> None:
     """Figure 1: the rates of four dense layers of equal width, less their mean over the layers, relative to it.
 
     Adds the row "convergence" with each layer's mean de-trended rate over the early steps, and curves.
     """
-    units = WIDTHS.get(images.name, 100)
-    batches = -(-len(images.x_train) // BATCH)
+    images, units = run.data, WIDTHS.get(run.dataset, 100)
+    batches = math.ceil(len(images.x_train) / BATCH)
     epochs = max(1, round(STEPS / batches))
-    run.bar.start("dmn Figure 1, four dense layers", batches * epochs * len(run.seeds))
-    runs = []
-    for seed in run.seeds:
-        run.bar.seed(seed)
+
+    def rates_of(seed: int) -> Measured:
         layers = [*(gn.Dense(units, "relu") for _ in range(LAYERS)), gn.Dense(images.classes)]
         trainer = Trainer(gn.Sequential(layers), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed)
         watch, data = Rates(), (images.x_train, images.y_train)
-        trainer.fit(*data, epochs=epochs, batch_size=BATCH, callbacks=[watch], progress=run.bar)
+        trainer.fit(*data, epochs=epochs, batch_size=BATCH, callbacks=watch, progress=run.bar)
         rates = np.array(watch.rates)
         detrended = rates / rates.mean(axis=1, keepdims=True) - 1
         early = detrended[: max(1, round(EARLY * len(detrended)))].mean(axis=0)
-        run.result.row("convergence").add(**{f"early_rate_{i + 1}": float(rate) for i, rate in enumerate(early)})
-        runs.append(_moving_average(detrended).tolist())
-    run.result.curves["convergence"] = {"detrended_rate": runs, "units": units}
+        metrics = {f"early_rate_{i + 1}": float(rate) for i, rate in enumerate(early)}
+        return Measured(metrics, {"detrended_rate": _moving_average(detrended).tolist()})
+
+    run.each_seed("convergence", batches * epochs, rates_of, "Figure 1, four dense layers:")
+    run.result.curves["convergence"]["units"] = units
 
 
 def _moving_average(rates: Any, window: int = 25) -> Any:
@@ -75,19 +73,19 @@ def _moving_average(rates: Any, window: int = 25) -> Any:
     return np.stack([np.convolve(column, kernel, "valid") for column in rates.T], axis=1)[::5]
 
 
-def fluctuations(run: Run, images: Any) -> None:
+def fluctuations(run: Run) -> None:
     """Figure 2: steps δλ of the leading eigenvalues' estimates, as samples of the largest class arrive in batches.
 
     λ_μ(N) = mean of (v_μ·x)² over the first N samples, v_μ the eigenvectors of ρ of all of them. Adds the row
     "fluctuations": the slope of log|δλ|/λ against log N (the document: −1), and the deviation of δλ·N/λ early and late,
     which has to stay the same.
     """
+    images = run.data
     label = int(np.bincount(images.y_train).argmax())
-    own = images.x_train[images.y_train == label].reshape(-1, int(np.prod(images.shape))).astype(np.float64)
+    own = images.x_train[images.y_train == label].reshape(-1, math.prod(images.shape)).astype(np.float64)
     own = own / 255 if images.x_train.dtype == np.uint8 else own
     batch = max(1, min(BATCH, len(own) // 50))
-    vectors = np.linalg.eigh(own.T @ own / len(own))[1]
-    leading = vectors[:, ::-1][:, :LEADING]
+    leading = np.linalg.eigh(own.T @ own / len(own))[1][:, ::-1][:, :LEADING]
     for seed in run.seeds:
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(own))
         squares = (own[order] @ leading) ** 2
@@ -97,10 +95,10 @@ def fluctuations(run: Run, images: Any) -> None:
         scaled = steps * n / estimates[1:]
         third = max(1, len(n) // 3)
         relative = np.sqrt(((steps / estimates[1:]) ** 2).mean(axis=1))
-        slope = float(np.polyfit(np.log(n[:, 0]), np.log(relative), 1)[0]) if len(n) > 2 else 0.0
+        slope = np.polyfit(np.log(n[:, 0]), np.log(relative), 1)[0] if len(n) > 2 else 0.0
         run.result.row("fluctuations").add(
-            slope=slope, deviation_early=float(scaled[:third].std()), deviation_late=float(scaled[-third:].std()),
-            outside_two_deviations=float((np.abs(scaled) > 2 * scaled.std()).mean()),
+            slope=slope, deviation_early=scaled[:third].std(), deviation_late=scaled[-third:].std(),
+            outside_two_deviations=(np.abs(scaled) > 2 * scaled.std()).mean(),
         )  # fmt: skip
         if seed == run.seeds[0]:
             run.result.curves["fluctuations"] = {

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from gpunet.experiments.dmn import x
-from gpunet.experiments.dmn.tables import SWEPT, elapsed, nets
+from gpunet.experiments.dmn.tables import elapsed, nets, swept
 from gpunet.experiments.framework import BANDS, WHISKERS
-from gpunet.experiments.result import Metric, Result
-from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside
+from gpunet.experiments.result import Result
+from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside, percent_points
+
+SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
 
 def _widths(result: Result) -> list[str]:
     return [name.removeprefix("dmn ") for name in nets(result) if name.startswith("dmn ")]
-
-
-def _points(axes: Any, at: Sequence[float], found: list[Metric], **options: Any) -> None:
-    """Accuracies in percent, with whiskers where there are several seeds."""
-    several = any(metric.std is not None for metric in found)
-    whiskers = [100 * (metric.std or 0) for metric in found] if several else None
-    axes.errorbar(at, [100 * metric.mean for metric in found], yerr=whiskers, capsize=2, **options)
 
 
 @x.figure(
@@ -33,19 +27,18 @@ def _points(axes: Any, at: Sequence[float], found: list[Metric], **options: Any)
 )  # fmt: skip
 def widths(result: Result, axes: Any) -> None:
     kinds = (
-        ("DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
-        ("DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
-        ("ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
-        ("ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
+        (-0.24, "DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
+        (-0.08, "DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
+        (0.08, "ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
+        (0.24, "ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
     )
     names = _widths(result)
     linear = 100 * result.mean("linear", "test_accuracy")
     axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
-    for shift, (label, row, metric, colour, marker) in zip((-0.24, -0.08, 0.08, 0.24), kinds, strict=True):
-        there = [place for place, name in enumerate(names) if result.has(f"{row} {name}", metric)]
-        found = [result.metric(f"{row} {names[place]}", metric) for place in there]
-        if there:
-            _points(axes, [place + shift for place in there], found, fmt=marker, color=colour, label=label)
+    for shift, label, row, metric, colour, marker in kinds:
+        there = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
+        found = {at: result.metric(name, metric) for at, name in there.items() if result.has(name, metric)}
+        percent_points(axes, found, fmt=marker, color=colour, label=label)
     axes.set(
         xticks=range(len(names)), xticklabels=names, xlabel="filters of each layer", ylabel="test accuracy (%)",
         xlim=(-0.5, len(names) - 0.5), title=f"Accuracy by filters on {result.dataset}",
@@ -59,10 +52,9 @@ def widths(result: Result, axes: Any) -> None:
     "Line chart of test accuracy against seconds for each DMN and its ConvNet.",
 )  # fmt: skip
 def seconds(result: Result, axes: Any) -> None:
-    for place, width in enumerate(_widths(result)):
+    for width, colour in zip(_widths(result), cycle(COLOURS), strict=False):
         for name, style in ((f"dmn {width}", "-"), (f"convnet {width}", ":")):
             accuracies = [100 * a for a in result.curves[name]["test_accuracy"][0]]
-            colour = COLOURS[place % len(COLOURS)]
             axes.plot(elapsed(result, name)[0], accuracies, style, marker="o", markersize=3, color=colour, label=name)
     axes.set(
         xlabel="seconds, fitting and features included", ylabel="test accuracy (%)", xscale="log",
@@ -78,16 +70,16 @@ def seconds(result: Result, axes: Any) -> None:
 )  # fmt: skip
 def sweeps(result: Result, panels: Any) -> None:
     for panel, (symbol, meaning) in zip(panels, SWEPT.items(), strict=True):
-        rows = [name for name in result.names if name.startswith(f"{symbol}=")]
-        _points(
-            panel, range(len(rows)), [result.metric(row, "test_accuracy") for row in rows], marker="o", color=COLOURS[0]
-        )
+        rows = swept(result, symbol)
+        found = {place: result.metric(row, "test_accuracy") for place, row in enumerate(rows)}
+        percent_points(panel, found, marker="o", color=COLOURS[0])
         for place, row in enumerate(rows):
-            said = f"{result.mean(row, 'filters_1'):.0f}"
-            panel.annotate(said, (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
-                           textcoords="offset points", ha="center", fontsize=7, color="#555555")  # fmt: skip
-        panel.set(xticks=range(len(rows)), xlabel=f"{symbol}, {meaning}")
-        panel.set_xticklabels([row.partition("=")[2] for row in rows], fontsize=8)
+            panel.annotate(
+                f"{result.mean(row, 'filters_1'):.0f}", (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", fontsize=7, color="#555555",
+            )  # fmt: skip
+        panel.set_xticks(range(len(rows)), [row.partition("=")[2] for row in rows], fontsize=8)
+        panel.set_xlabel(f"{symbol}, {meaning}")
         panel.margins(y=0.15)
     label_rows(panels, "test accuracy (%)")
     panels[0].set_title(f"One setting changed, on {result.dataset}; small numbers: filters")
@@ -129,7 +121,6 @@ def fluctuations(result: Result, panels: Any) -> None:
         xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
         title=f"Fluctuations of ρ, {result.dataset}, class {curve['label']}",
     )  # fmt: skip
-    fall.xaxis.set_minor_formatter(NullFormatter())
     fall.legend()
     spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")
     at = np.linspace(scaled.min(), scaled.max(), 200)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from statistics import fmean
 
 from gpunet.experiments.dmn import x
 from gpunet.experiments.result import Result
-from gpunet.report.table import NOTHING, Column, Table, cell, number, rows_table, seeds_told
+from gpunet.report.table import NOTHING, Table, number, rows_table, seeds_told
 
 HEADINGS = {
     "test_accuracy": "test", "test_accuracy_long": "test, trained\nlonger",
     "ridge_test_accuracy": "test, head in\nclosed form", "train_accuracy": "train",
 }  # fmt: skip
 TIMES = {"fit": "fit", "extract": "features", "epoch": "an epoch", "ridge": "head in\nclosed form"}
-SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
 
 def nets(result: Result) -> list[str]:
@@ -22,35 +22,41 @@ def nets(result: Result) -> list[str]:
     return [name for name in result.names if name == "linear" or name.startswith(("dmn ", "convnet "))]
 
 
+def swept(result: Result, symbol: str = "") -> list[str]:
+    """Rows of Figure 3's lower half, of all settings or of one."""
+    return [name for name in result.names if "=" in name and name.startswith(symbol)]
+
+
 def elapsed(result: Result, name: str) -> list[list[float]]:
     """Of each seed, seconds since the beginning at the end of every epoch, fitting and features included."""
-    runs = result.curves[name]["seconds"]
-    before = [0.0] * len(runs)
-    if name.startswith("dmn "):
-        before = [sum(each) for each in zip(result.seconds(name, "fit"), result.seconds(name, "extract"), strict=True)]
-    return [list(accumulate(run, initial=start))[1:] for run, start in zip(runs, before, strict=True)]
+    runs, timed = result.curves[name]["seconds"], result.timings.get(name, {})
+    before = (timed.get(measure, [0.0] * len(runs)) for measure in ("fit", "extract"))
+    return [list(accumulate(run, initial=a + b))[1:] for run, a, b in zip(runs, *before, strict=True)]
 
 
 @x.table
 def accuracies(result: Result) -> Table:
-    epochs, shown = result.settings["epochs"], [m for m in HEADINGS if any(result.has(n, m) for n in nets(result))]
-    longer = f"(longer: {epochs * result.settings['long']})"
-    title = f"dmn on {result.dataset}: {epochs} epochs {longer}, {seeds_told(result)}, mean ± deviation"
+    shown = {metric: said for metric, said in HEADINGS.items() if any(result.has(row, metric) for row in nets(result))}
+    epochs, times = result.settings["epochs"], result.settings["long"]
+    title = (
+        f"dmn on {result.dataset}: {epochs} epochs (longer: {epochs * times}), {seeds_told(result)}, mean ± deviation"
+    )
     shares = {name: ", ".join(f"{share:g}" for share in found[0]) for name, found in result.notes["shares"].items()}
-    return rows_table(result, title, nets(result), {m: HEADINGS[m] for m in shown}, extra={"T_v": shares})
+    return rows_table(result, title, nets(result), shown, extra={"T_v": shares})
 
 
 @x.table
 def times(result: Result) -> Table:
-    headings = [*TIMES.values(), "to the DMN's\naccuracy", "classes without\na filter"]
-    rows = []
-    for name in nets(result):
-        known = result.timings[name]
-        cells = [number(fmean(known[measure]), measure) if measure in known else NOTHING for measure in TIMES]
-        without = result.notes["classes_without_filter"].get(name)
-        said = NOTHING if without is None else " | ".join(", ".join(map(str, each)) or "none" for each in without)
-        rows.append((name, *cells, reaching(result, name), said))
-    return Table("Seconds, mean over seeds", tuple(map(Column, headings)), tuple(rows))
+    extra = {
+        said: {row: number(fmean(known[measure]), measure) for row, known in result.timings.items() if measure in known}
+        for measure, said in TIMES.items()
+    }
+    extra["to the DMN's\naccuracy"] = {row: reaching(result, row) for row in nets(result)}
+    extra["classes without\na filter"] = {
+        row: " | ".join(", ".join(map(str, each)) or "none" for each in layers)
+        for row, layers in result.notes["classes_without_filter"].items()
+    }
+    return rows_table(result, "Seconds, mean over seeds", nets(result), {}, extra=extra)
 
 
 def reaching(result: Result, name: str) -> str:
@@ -58,27 +64,20 @@ def reaching(result: Result, name: str) -> str:
     if name == "linear":
         return NOTHING
     goals = [run[-1] for run in result.curves["dmn " + name.partition(" ")[2]]["test_accuracy"]]
-    runs, found = list(zip(elapsed(result, name), result.curves[name]["test_accuracy"], goals, strict=True)), []
-    for seconds, accuracies, goal in runs:
-        found += [t for t, accuracy in zip(seconds, accuracies, strict=True) if accuracy >= goal][:1]
+    found: list[float] = []
+    for seconds, run, goal in zip(elapsed(result, name), result.curves[name]["test_accuracy"], goals, strict=True):
+        found += [at for at, accuracy in zip(seconds, run, strict=True) if accuracy >= goal][:1]
     if not found:
         return "never"
-    return number(fmean(found), "seconds") + (
-        "" if len(found) == len(runs) else f" ({len(found)} of {len(runs)} seeds)"
-    )
+    some = f" ({len(found)} of {len(goals)} seeds)" if len(found) < len(goals) else ""
+    return number(fmean(found), "seconds") + some
 
 
 @x.table
 def sweeps(result: Result) -> Table | None:
-    """Figure 3, bottom: one line a value."""
-    rows: list[tuple[str, ...]] = []
-    breaks = set()
-    for symbol in SWEPT:
-        breaks.add(len(rows))
-        for name in result.names:
-            if name.startswith(f"{symbol}="):
-                accuracy = cell(result.metric(name, "test_accuracy"), "test_accuracy")
-                rows.append((name, accuracy, f"{result.mean(name, 'filters_1'):.1f}"))
-    columns = Column("test", "%"), Column("filters")
-    made = Table("One layer, one setting changed", columns, tuple(rows), breaks=frozenset(breaks - {0}))
-    return made if rows else None
+    rows = swept(result)
+    filters = {"filters": {row: f"{result.mean(row, 'filters_1'):.1f}" for row in rows}}
+    made = rows_table(result, "One layer, one setting changed", rows, {"test_accuracy": "test"}, extra=filters)
+    symbols = [row.partition("=")[0] for row in rows]
+    breaks = frozenset(i for i, (a, b) in enumerate(pairwise(symbols), 1) if a != b)
+    return replace(made, breaks=breaks) if rows else None
