@@ -27,6 +27,7 @@ from .helps import help_text
 
 HERE = Path(__file__).parent
 RUNS = {
+    "patches": ("patches",),
     "svd-init": ("svd-init",),
     "svd-dnn-xor": ("svd-dnn", "--task", "xor"),
     "svd-dnn-digits": ("svd-dnn", "--task", "mnist"),
