@@ -78,8 +78,8 @@ def cell(metric: Metric | None, name: str) -> str:
 
 
 def seeds_told(result: Result) -> str:
-    """How many seeds a result is of."""
-    return f"{len(result.seeds)} seed{'s' * (len(result.seeds) > 1)}"
+    """How many seeds a result is of, and what is told of them."""
+    return f"{len(result.seeds)} seeds, mean ± deviation" if len(result.seeds) > 1 else "1 seed"
 
 
 def rows_table(

@@ -37,7 +37,7 @@ def gradients(result: Result) -> Table:
     checked = result.notes["gradient_check"]
     title = (
         f"Gradient check: {checked['samples']} samples of {checked['dimensions']} dimensions, float64, central "
-        f"differences with step {checked['step']:g}; the largest of {seeds_told(result)}"
+        f"differences with step {checked['step']:g}; the largest over seeds"
     )
     headings = (
         *stated, "ours, element\nby element", "ours, relative to the\nparameter's largest",
@@ -50,10 +50,7 @@ def gradients(result: Result) -> Table:
 @x.table
 def rate_table(result: Result) -> Table | None:
     settings, stated = result.settings, ["document"] if result.dataset == DATA else []
-    title = (
-        f"Test accuracy by learning rate on {result.dataset}, %: λ = {settings['table_l2']:g}, {seeds_told(result)}, "
-        "mean ± deviation"
-    )
+    title = f"Test accuracy by learning rate on {result.dataset}, %: λ = {settings['table_l2']:g}, {seeds_told(result)}"
     headings = [
         f"{kind},\n{epochs} epochs" for kind in (f"momentum {settings['momentum']:g}", "no momentum")
         for epochs in (result.notes["early"], settings["epochs"])
@@ -95,7 +92,7 @@ _search("wide search", "A wider search: He's weights, η, λ, decay, batch size"
 
 @x.table
 def nets(result: Result) -> Table | None:
-    title = f"Nets on {result.dataset}: {seeds_told(result)}, mean ± deviation; a cost includes the L2 term"
+    title = f"Nets on {result.dataset}: {seeds_told(result)}; a cost includes the L2 term"
     if result.dataset == DATA:
         title += f"; final in the document: test {FINAL:.2%}"
     rows = net_rows(result)

@@ -38,9 +38,7 @@ def elapsed(result: Result, name: str) -> list[list[float]]:
 def accuracies(result: Result) -> Table:
     shown = {metric: said for metric, said in HEADINGS.items() if any(result.has(row, metric) for row in nets(result))}
     epochs, times = result.settings["epochs"], result.settings["long"]
-    title = (
-        f"dmn on {result.dataset}: {epochs} epochs (longer: {epochs * times}), {seeds_told(result)}, mean ± deviation"
-    )
+    title = f"dmn on {result.dataset}: {epochs} epochs (longer: {epochs * times}), {seeds_told(result)}"
     shares = {name: ", ".join(f"{share:g}" for share in found[0]) for name, found in result.notes["shares"].items()}
     return rows_table(result, title, nets(result), shown, extra={"T_v": shares})
 

@@ -10,7 +10,7 @@ from gpunet.report.table import Table, rows_table, seeds_told
 
 @x.table
 def accuracies(result: Result) -> Table:
-    title = f"Patches of {result.settings['size']} pixels on {result.dataset}: {seeds_told(result)}, mean ± deviation"
+    title = f"Patches of {result.settings['size']} pixels on {result.dataset}: {seeds_told(result)}"
     stated = {f"{count} patches": {"test_accuracy": accuracy} for count, accuracy in TABLE.items()}
     found = {"test_accuracy": "test", "penalty": "penalty"}
     return rows_table(result, title, result.names, found, stated if result.dataset == DATA else None)

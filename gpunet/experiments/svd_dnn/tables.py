@@ -44,7 +44,7 @@ def beside(result: Result) -> Table | None:
 def every(result: Result) -> Table:
     ranks = {name: ", ".join(map(str, found)) or NOTHING for name, found in result.notes["ranks"].items()}
     task, epochs = result.settings["task"], result.settings["epochs"]
-    title = f"{task} on {result.dataset}: {epochs} epochs, {seeds_told(result)}, mean ± deviation"
+    title = f"{task} on {result.dataset}: {epochs} epochs, {seeds_told(result)}"
     return rows_table(result, title, result.names, HEADINGS, extra={"ranks": ranks}, label=label)
 
 

@@ -13,7 +13,7 @@ CLAIMED = {row: dict(zip(METRICS, numbers, strict=True)) for row, numbers in TAB
 
 @x.table
 def table_1(result: Result) -> Table:
-    title = f"Table 1 on {result.dataset}: {result.settings['epochs']} epochs, {seeds_told(result)}, mean ± deviation"
+    title = f"Table 1 on {result.dataset}: {result.settings['epochs']} epochs, {seeds_told(result)}"
     return rows_table(result, title, list(TABLE_1), HEADINGS, CLAIMED if result.dataset == DATA else None)
 
 

@@ -49,7 +49,7 @@ def steps_to_converge(result: Result) -> Table:
     nets = ", ".join(dict.fromkeys("-".join(map(str, each)) for each in sizes))
     title = (
         f"{', '.join(every)}: {nets}, learning rate {settings['learning_rates'][0]:g}, until every loss is below "
-        f"{settings['threshold']:g}; {seeds_told(result)}, mean ± deviation"
+        f"{settings['threshold']:g}; {seeds_told(result)}"
     )
     table = rows_table(result, title, list(labels), metrics, extra=extra, label=labels.__getitem__)
     return replace(table, breaks=frozenset(starts[1:]))
