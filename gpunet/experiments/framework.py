@@ -350,11 +350,12 @@ class RunRequest:
 
 @dataclass
 class Measured:
-    """What one seed gave: metrics by name, curves by name, seconds by name."""
+    """What one seed gave: metrics, curves and seconds by name; found: what a body makes notes of."""
 
     metrics: dict[str, float]
     curves: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    found: Any = None
 
 
 @dataclass(frozen=True)
