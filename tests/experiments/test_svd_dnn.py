@@ -108,7 +108,7 @@ def test_the_cut_is_looked_at_without_disturbing_training(monkeypatch):
         if blind:
             monkeypatch.setattr(Cut, "_look", lambda self, trainer, when: None)
         problem = prepare(data, dataclasses.replace(QUICK, epochs=3), backend)
-        found.append(train_once(problem, Variant(0.37, 0.5), 3, backend, Progress())[0])
+        found.append(train_once(problem, Variant(0.37, 0.5), 3, backend, Progress()))
     assert found[0].metrics["test_loss"] == found[1].metrics["test_loss"]
     assert found[0].curves == found[1].curves
     assert "train_loss_after_cut" in found[0].metrics
@@ -327,7 +327,7 @@ def test_xor_is_learned_in_time():
     began = time.perf_counter()
     problem = prepare(gn.datasets.load("xor"), settings, get_backend("cpu"))
     for variant in (Variant(), Variant(0.1, 0.5, "break-even")):
-        metrics = train_once(problem, variant, 0, get_backend("cpu"), Progress())[0].metrics
+        metrics = train_once(problem, variant, 0, get_backend("cpu"), Progress()).metrics
         assert metrics["train_accuracy"] == 1
         assert metrics["train_loss"] < 0.1
     assert time.perf_counter() - began < 30  # a few tenths of a second; this only catches what is far off
@@ -338,7 +338,7 @@ def test_mnist_reaches_what_the_document_reaches(real_data):
     data, backend = gn.datasets.load("mnist", data_dir=real_data), get_backend("cpu")
     problem = prepare(data, Settings(), backend)
     found = {
-        meaning: train_once(problem, Variant(0.1, 0.5, meaning), 0, backend, Progress())[0].metrics
+        meaning: train_once(problem, Variant(0.1, 0.5, meaning), 0, backend, Progress()).metrics
         for meaning in ("dimension", "break-even")
     }
     assert found["dimension"]["test_accuracy"] >= 0.976
@@ -350,7 +350,7 @@ def test_mnist_reaches_what_the_document_reaches(real_data):
 def test_cats_are_learned(real_data):
     data, backend = gn.datasets.load("cats", data_dir=real_data), get_backend("cpu")
     problem = prepare(data, Settings(task="cats"), backend)
-    metrics = train_once(problem, Variant(0.1, 0.5), 0, backend, Progress())[0].metrics
+    metrics = train_once(problem, Variant(0.1, 0.5), 0, backend, Progress()).metrics
     assert metrics["train_accuracy"] == 1
     assert metrics["train_loss"] < 0.015
     assert metrics["test_accuracy"] >= 0.66

@@ -127,7 +127,7 @@ def test_svd_dnn_dense_then_factored_then_merged(alike, state, meaning):
     variant = Variant(0.4, 0.5, meaning, (12, 8), state)
 
     def run(backend):
-        return train_factored(prepare_factored(dataset(), settings, backend), variant, 0, backend, Progress())[0]
+        return train_factored(prepare_factored(dataset(), settings, backend), variant, 0, backend, Progress())
 
     alike(run)
 
@@ -139,7 +139,7 @@ def test_svd_dnn_one_sample_a_step(alike, task, variant):
     data = gn.datasets.load("xor") if task == "xor" else dataset(classes=2)
 
     def run(backend):
-        return train_factored(prepare_factored(data, settings, backend), variant, 0, backend, Progress())[0]
+        return train_factored(prepare_factored(data, settings, backend), variant, 0, backend, Progress())
 
     alike(run)
 

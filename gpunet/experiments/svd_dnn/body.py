@@ -10,26 +10,32 @@ weights are Glorot's uniform ones; on fewer samples than the task's, the batch s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_dnn import x
-from gpunet.experiments.svd_dnn.speed import epoch_speeds
 from gpunet.experiments.svd_dnn.tasks import Problem, Variant, prepare, variants
-from gpunet.factorise import Conversion, Factorise
+from gpunet.factorise import Factorise, speed_up
 from gpunet.layers import LowRankDense
 from gpunet.progress import Progress
+from gpunet.timing import interleave
 from gpunet.train import Trainer
+
+ROUNDS = 3  # of timing, a seed, after one to warm up
+LEAST = 200  # steps that one timing of single samples takes at least: an epoch of XOR has four
 
 
 class Cut(Factorise):
     """Factorise, looking at cost and accuracy right before and right after."""
 
     def __init__(self, problem: Problem, variant: Variant) -> None:
-        super().__init__(variant.phi, variant.rule or 1, state=variant.state, policy="always", merge=False)
+        super().__init__(variant.phi, variant.rule, state=variant.state, policy="always", merge=False)
         self.problem = problem
         self.looks: dict[str, float] = {}
 
@@ -43,25 +49,23 @@ class Cut(Factorise):
         self.looks[f"test_accuracy_{when}_cut"] = trainer.evaluate(self.problem.test)["accuracy"]
 
 
-def train_once(
-    problem: Problem, variant: Variant, seed: int, backend: Backend, bar: Progress
-) -> tuple[Measured, list[Conversion]]:
+def train_once(problem: Problem, variant: Variant, seed: int, backend: Backend, bar: Progress) -> Measured:
     """Train one variant with one seed: the metrics of the net multiplied back, and what was cut."""
-    trainer = problem.trainer(variant, seed, backend)
-    cut = Cut(problem, variant)
+    trainer, cut, settings = problem.trainer(variant, seed, backend), Cut(problem, variant), problem.settings
     history = trainer.fit(
-        problem.train, epochs=problem.epochs, batch_size=problem.batch, validation_data=problem.test,
-        callbacks=[cut] if variant.alpha is not None else [], progress=bar,
+        problem.train, epochs=settings.epochs, batch_size=settings.batch_size, validation_data=problem.test,
+        callbacks=[cut] if variant.alpha else [], progress=bar,
     )  # fmt: skip
+    notes: dict[str, Any] = {}
     metrics, seconds = dict(cut.looks), {"epoch": float(np.median(history["seconds"]))}
     if cut.conversions:
         metrics["merged_difference"] = _merge(trainer, problem)
         seconds["cut"] = cut.seconds
-    train, test = trainer.evaluate(problem.train), trainer.evaluate(problem.test)
-    metrics |= {"train_loss": train["loss"], "train_accuracy": train["accuracy"]}
-    metrics |= {"test_loss": test["loss"], "test_accuracy": test["accuracy"]}
+        notes["svd"] = {each.layer: each.svd for each in cut.conversions}
+    for part, data in (("train", problem.train), ("test", problem.test)):
+        metrics |= {f"{part}_{name}": value for name, value in trainer.evaluate(data).items()}
     curves = {"train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"]}
-    return Measured(metrics, curves, seconds), cut.conversions
+    return Measured(metrics, curves, seconds, notes)
 
 
 def _merge(trainer: Trainer, problem: Problem) -> float:
@@ -76,27 +80,37 @@ def _merge(trainer: Trainer, problem: Problem) -> float:
 @x.run
 def body(run: Run) -> None:
     """Every variant of the task, or of its sweep, and how fast each is."""
-    problem, planned = prepare(run.data, run.settings, run.backend), variants(run.settings)
-    run.settings = settings = replace(
-        run.settings, alphas=tuple(dict.fromkeys(v.alpha for v in planned if v.alpha)), epochs=problem.epochs,
-        batch_size=problem.batch, learning_rate=problem.task.learning_rate,
-    )  # fmt: skip
-    run.note(hidden=problem.task.hidden, allowed_speed_up={v.name: problem.allowed(v) for v in planned})
+    problem = prepare(run.data, run.settings, run.backend)
+    run.settings = settings = problem.settings
+    planned, steps = variants(settings), problem.train.batches(settings.batch_size) * settings.epochs
+    allowed = {each.name: speed_up(*zip(*problem.layers(each), strict=True)) for each in planned}
+    run.note(hidden=problem.task.hidden, allowed_speed_up=allowed)
     for index, variant in enumerate(planned):
-        _row(run, problem, variant, f"{settings.task} {index + 1}/{len(planned)}")
+        measure = partial(train_once, problem, variant, backend=run.backend, bar=run.bar)
+        run.each_seed(variant.name, steps, measure, f"{settings.task} {index + 1}/{len(planned)}")
+        run.note(ranks={variant.name: [rank for _, rank in problem.layers(variant) if rank is not None]})
     if settings.speed:
         epoch_speeds(run, problem, planned)
 
 
-def _row(run: Run, problem: Problem, variant: Variant, place: str) -> None:
-    cuts: list[list[Conversion]] = []
+def epoch_speeds(run: Run, problem: Problem, planned: Sequence[Variant]) -> None:
+    """Add the speeds to each row, a value a seed, and the seconds that were timed: epochs of all nets in turn.
 
-    def measure(seed: int) -> Measured:
-        measured, done = train_once(problem, variant, seed, run.backend, run.bar)
-        cuts.append(done)
-        return measured
-
-    run.each_seed(variant.name, problem.train.batches(problem.batch) * problem.epochs, measure, place)
-    run.note(ranks={variant.name: [each.rank for each in cuts[0]]})
-    if variant.alpha is not None:
-        run.note(svd={variant.name: [{each.layer: each.svd for each in done} for done in cuts]})
+    `epoch_speed_up` is the dense net's time over the cut one's for an epoch, `relative_speed` the same for all epochs,
+    those before the cut included. Dense means the dense net of the same hidden layers.
+    """
+    batch, one_epoch = run.settings.batch_size, problem.train.batches(run.settings.batch_size)
+    epochs = -(-LEAST // one_epoch) if batch == 1 else 1
+    alike = {variant: replace(variant, phi=0.0, state="restart").name for variant in planned}  # once cut
+    run.bar.start(f"{x.name} {run.settings.task} timing epochs", len(run.seeds))
+    for seed in run.seeds:
+        run.bar.seed(seed)
+        nets = {name: problem.trainer(variant, seed, run.backend, cut=True) for variant, name in alike.items()}
+        fits = {name: partial(net.fit, problem.train, epochs=epochs, batch_size=batch) for name, net in nets.items()}
+        times = interleave(fits, ROUNDS)
+        for variant, name in alike.items():
+            gain = 1 / times.ratio(name, Variant(hidden=variant.hidden).name)
+            whole = 1 / (variant.phi + (1 - variant.phi) / gain)
+            run.result.row(variant.name).add(epoch_speed_up=gain, relative_speed=whole)
+            run.result.time(variant.name, timed=times.median(name))
+        run.bar.advance(1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.experiments.framework import BANDS, WHISKERS
-from gpunet.experiments.result import Result, Row
+from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn import x
 from gpunet.experiments.svd_dnn.claims import label
 from gpunet.experiments.svd_dnn.tables import is_sweep
@@ -15,11 +15,12 @@ from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS
 from gpunet.report.style import COLOURS, band, label_rows, legend_beside
 from gpunet.report.table import cell
 
+SHARE = "φ, share of the steps trained dense"
 FIGURE = {"xor": "Figure 3", "cats": "Figure 4", "mnist": "Figure 5"}
 
 
-def _meanings(result: Result) -> list[str]:
-    return list(result.settings["meanings"])
+def _count(result: Result) -> int:
+    return len(result.settings["meanings"])
 
 
 def _main_rows(result: Result, meaning: str) -> list[str]:
@@ -33,10 +34,10 @@ def _main_rows(result: Result, meaning: str) -> list[str]:
 @x.figure(
     "cost", "Training cost by epoch, the cut marked.",
     "Line charts of cost against epochs, one for each meaning of α, with the dense net and its factored forms.",
-    spread=BANDS, panels=lambda result: len(_meanings(result)), when=lambda result: not is_sweep(result),
+    spread=BANDS, panels=_count, when=lambda result: not is_sweep(result),
 )  # fmt: skip
 def cost(result: Result, made: Any) -> None:
-    panels, meanings = np.atleast_1d(made), _meanings(result)
+    panels, meanings = np.atleast_1d(made), result.settings["meanings"]
     costs: list[float] = []
     for panel, meaning in zip(panels, meanings, strict=True):
         for place, name in enumerate(_main_rows(result, meaning)):
@@ -60,11 +61,10 @@ def cost(result: Result, made: Any) -> None:
         panels[0].set_title(f"{FIGURE[result.dataset]}: α as {meanings[0]}")
 
 
-def _timed(result: Result) -> list[Row]:
+def _timed(result: Result) -> list[str]:
     """Rows that differ only before the cut, or in the optimiser's state, run the same epochs after it."""
-    phi = f"svd phi={result.settings['phi']:g} "
-    return [row for row in result.rows if "epoch_speed_up" in row.metrics and row.name.startswith(phi)
-            and "carried" not in row.name]  # fmt: skip
+    names = [name for name in result.names if result.has(name, "epoch_speed_up") and "carried" not in name]
+    return [name for name in names if name.startswith(f"svd phi={result.settings['phi']:g} ")]
 
 
 @x.figure(
@@ -75,48 +75,42 @@ def _timed(result: Result) -> list[Row]:
 )  # fmt: skip
 def speed(result: Result, axes: Any) -> None:
     rows = _timed(result)
-    for y, row in enumerate(rows):
-        metric, allowed = row.metrics["epoch_speed_up"], result.notes["allowed_speed_up"][row.name]
-        axes.plot([1, allowed], [y, y], color="#cccccc", linewidth=5, solid_capstyle="butt")
-        axes.errorbar(
-            metric.mean, y, xerr=metric.std or 0, fmt="o", color=COLOURS[0], label=None if y else "realised"
-        )  # fmt: skip
-        axes.plot(
-            allowed, y, "D", color=COLOURS[1], mfc="none", mew=1.8, label=None if y else "multiplications allow"
-        )  # fmt: skip
+    found, places = [result.metric(row, "epoch_speed_up") for row in rows], range(len(rows))
+    allowed = [result.notes["allowed_speed_up"][row] for row in rows]
+    axes.plot([[1] * len(rows), allowed], [places, places], color="#cccccc", linewidth=5, solid_capstyle="butt")
+    means, whiskers = [m.mean for m in found], [m.std or 0 for m in found]
+    axes.errorbar(means, places, xerr=whiskers, fmt="o", color=COLOURS[0], label="realised")
+    axes.plot(allowed, places, "D", color=COLOURS[1], mfc="none", mew=1.8, label="multiplications allow")
     axes.axvline(1, color="#555555", linewidth=1)
-    names = [label(row.name).partition(", ")[2] for row in rows]
+    axes.set_yticks(places, [label(row).partition(", ")[2] for row in rows])
     axes.set(
-        xlabel="dense time over factored time of an epoch", yticks=range(len(rows)), yticklabels=names,
-        title="Speed after the cut", ylim=(len(rows) - 0.5, -0.5),
-    )  # fmt: skip
+        xlabel="dense time over factored time of an epoch", title="Speed after the cut", ylim=(len(rows) - 0.5, -0.5)
+    )
     legend_beside(axes)
 
 
 @x.figure(
     "sweep", "The effect of α and φ over seeds.",
     "Heat maps of test accuracy by α and φ, one for each meaning of α.", height=4.2,
-    spread="Under each mean is one standard deviation.", panels=lambda result: len(_meanings(result)), when=is_sweep,
+    spread="Under each mean is one standard deviation.", panels=_count, when=is_sweep,
 )  # fmt: skip
 def sweep(result: Result, made: Any) -> None:
-    asked, panels, meanings = result.settings, np.atleast_1d(made), _meanings(result)
+    asked, panels = result.settings, np.atleast_1d(made)
     alphas, phis = sorted(asked["alphas"]), SWEEP_PHIS if asked["sweep_phi"] else (asked["phi"],)
-    fields = [
-        [[result.metric(f"svd phi={phi:g} alpha={alpha:g} {meaning}", "test_accuracy") for phi in phis]
-         for alpha in alphas] for meaning in meanings
-    ]  # fmt: skip
-    means = np.array([[[100 * field.mean for field in row] for row in rows] for rows in fields])
-    for place, (panel, meaning) in enumerate(zip(panels, meanings, strict=True)):
-        panel.imshow(means[place], cmap="cividis", vmin=means.min(), vmax=means.max(), aspect="auto")
-        for (y, at), mean in np.ndenumerate(means[place]):
-            colour = "black" if mean > (means.min() + means.max()) / 2 else "white"
-            told = cell(fields[place][y][at], "test_accuracy").replace(" ", "\n", 1)
+    names = [
+        [[f"svd phi={phi:g} alpha={a:g} {meaning}" for phi in phis] for a in alphas] for meaning in asked["meanings"]
+    ]
+    means = 100 * np.vectorize(lambda name: result.mean(name, "test_accuracy"))(names)
+    low, high = means.min(), means.max()
+    for panel, meaning, rows, field in zip(panels, asked["meanings"], names, means, strict=True):
+        panel.imshow(field, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+        for (y, at), mean in np.ndenumerate(field):
+            told = cell(result.metric(rows[y][at], "test_accuracy"), "test_accuracy").replace(" ", "\n", 1)
+            colour = "black" if mean > (low + high) / 2 else "white"
             panel.text(at, y, told, ha="center", va="center", fontsize=8, color=colour)
-        panel.set(
-            xticks=range(len(phis)), xticklabels=[f"{phi:.0%}" for phi in phis], yticks=range(len(alphas)),
-            yticklabels=[f"{alpha:g}" for alpha in alphas], xlabel="φ, share of the steps trained dense", ylabel="α",
-            title=f"Test accuracy (%), α as {meaning}",
-        )  # fmt: skip
+        panel.set_xticks(range(len(phis)), [f"{phi:.0%}" for phi in phis])
+        panel.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+        panel.set(xlabel=SHARE, ylabel="α", title=f"Test accuracy (%), α as {meaning}")
         panel.grid(False)
     dense = cell(result.metric("dense", "test_accuracy"), "test_accuracy")
-    panels[0].set_xlabel(f"φ, share of the steps trained dense      (dense throughout: {dense} %)")
+    panels[0].set_xlabel(f"{SHARE}      (dense throughout: {dense} %)")

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
-
-import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.experiments.svd_dnn import Meaning, Settings
-from gpunet.factorise import speed_up
 from gpunet.linalg.rank import RankRule
 from gpunet.migration import State
 from gpunet.samples import Samples
@@ -29,7 +26,6 @@ SWEEP_PHIS = (0.0, 0.05, 0.1, 0.25, 0.5)
 class Task:
     """Network and training of one section of the document; batch_size and epochs are those for `samples` samples."""
 
-    name: str
     hidden: tuple[int, ...]
     loss: str
     adam: bool
@@ -45,25 +41,11 @@ class Task:
         steps = math.ceil(self.samples / self.batch_size)
         return self.batch_size if samples >= self.samples else max(min(self.batch_size, 16), samples // steps)
 
-    def outputs(self, data: Any) -> int:
-        """Outputs of the network; DataError where a task of two classes is given more."""
-        if self.loss == "softmax_cross_entropy":
-            return int(data.classes)
-        if data.classes != 2:
-            raise DataError(
-                f"the task {self.name} has one output for two classes, {data.name} has {data.classes} classes: "
-                "use --task mnist"
-            )
-        return 1
 
-
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in [
-        Task("xor", (20, 20), "binary_cross_entropy", False, 0.01, 1, 800, 4),
-        Task("cats", (100,), "binary_cross_entropy", False, 0.001, 1, 100, 209),
-        Task("mnist", (512, 256), "softmax_cross_entropy", True, 3e-4, 2048, 20, 60_000, (0.5, 0.25, 0.125), (50,)),
-    ]
+TASKS = {
+    "xor": Task((20, 20), "binary_cross_entropy", False, 0.01, 1, 800, 4),
+    "cats": Task((100,), "binary_cross_entropy", False, 0.001, 1, 100, 209),
+    "mnist": Task((512, 256), "softmax_cross_entropy", True, 3e-4, 2048, 20, 60_000, (0.5, 0.25, 0.125), (50,)),
 }
 
 
@@ -87,74 +69,76 @@ class Variant:
         return f"svd phi={self.phi:g} alpha={self.alpha:g} {self.meaning}{carried}{size}"
 
     @property
-    def rule(self) -> RankRule | None:
-        """The rank rule; None for a dense network."""
-        return None if self.alpha is None else RULES[self.meaning](self.alpha)
+    def rule(self) -> RankRule:
+        """How much rank each hidden layer keeps."""
+        return RULES[self.meaning](self.alpha or 1)
 
 
-def variants(settings: Settings) -> list[Variant]:
-    """What a run trains: dense; every α in both meanings; φ = 0; the state carried over; the counter-example.
+def variants(settings: Any) -> list[Variant]:
+    """What a run of a problem's settings trains: dense; every α in both meanings; and beside these what is told below.
 
     The first α is the one that φ = 0, the carried state and the counter-example are tried with. A sweep trains dense,
     and every φ with every α.
     """
-    task, phi, meanings = TASKS[settings.task], settings.phi, settings.meanings
-    alphas = settings.alphas or task.alphas
-    first = alphas[0]
-    if settings.sweep_alpha or settings.sweep_phi:
-        phis = SWEEP_PHIS if settings.sweep_phi else (phi,)
-        alphas = (settings.alphas or SWEEP_ALPHAS) if settings.sweep_alpha else (first,)
-        listed = [Variant(p, alpha, meaning) for meaning in meanings for alpha in alphas for p in phis if p < 1]
-    else:
+    task, phis = TASKS[settings.task], SWEEP_PHIS if settings.sweep_phi else (settings.phi,)
+    grid = product(settings.meanings, settings.alphas, phis)
+    listed = [Variant(), *(Variant(phi, alpha, meaning) for meaning, alpha, phi in grid)]
+    if not (settings.sweep_alpha or settings.sweep_phi):
+        mains = [Variant(settings.phi, settings.alphas[0], meaning) for meaning in settings.meanings]
         states: tuple[State, ...] = ("carry", "carry-both") if task.adam else ()  # plain SGD has no state
-        listed = [Variant(phi, alpha, meaning) for meaning in meanings for alpha in alphas]
-        listed += [Variant(0.0, first, meaning) for meaning in meanings]
-        listed += [Variant(phi, first, meaning, state=state) for meaning in meanings for state in states]
-        if task.small:
-            listed += [Variant(hidden=task.small), *(Variant(phi, first, meaning, task.small) for meaning in meanings)]
-    return list(dict.fromkeys([Variant(), *listed]))
+        listed += [replace(main, phi=0.0) for main in mains]
+        listed += [replace(main, state=state) for main in mains for state in states]
+        listed += [replace(each, hidden=task.small) for each in (Variant(), *mains) if task.small]
+    return list(dict.fromkeys(listed))
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task on a data set, on the device."""
+    """A task on a data set, on the device; settings: with what None stands for."""
 
     task: Task
+    settings: Any
     train: Samples
     test: Samples
     outputs: int
-    batch: int
-    epochs: int
 
-    def shapes(self, variant: Variant) -> list[tuple[int, int]]:
-        """(out, in) of a variant's weights."""
-        widths = [int(np.prod(self.train.shape)), *(variant.hidden or self.task.hidden), self.outputs]
-        return [(out, inner) for inner, out in pairwise(widths)]
-
-    def allowed(self, variant: Variant) -> float:
-        """The speed-up that the document's count of multiplications allows after the cut."""
-        shapes, rule = self.shapes(variant), variant.rule
-        return speed_up(shapes, [*(rule(shape) if rule else None for shape in shapes[:-1]), None])
+    def layers(self, variant: Variant) -> list[tuple[tuple[int, int], int | None]]:
+        """(out, in) of each weight of a variant, and the rank that it is cut to; the last stays dense."""
+        widths = [math.prod(self.train.shape), *(variant.hidden or self.task.hidden), self.outputs]
+        shapes = [(out, inner) for inner, out in pairwise(widths)]
+        ranks = [variant.rule(shape) if variant.alpha else None for shape in shapes[:-1]]
+        return list(zip(shapes, [*ranks, None], strict=True))
 
     def trainer(self, variant: Variant, seed: int, backend: Backend, *, cut: bool = False) -> Trainer:
         """A new trainer for a variant's network, dense; cut: its layers as they are after the cut, drawn at random."""
-        task, rule = self.task, variant.rule if cut else None
         hidden = [
-            gn.LowRankDense(shape[0], rule(shape), "relu") if rule else gn.Dense(shape[0], "relu")
-            for shape in self.shapes(variant)[:-1]
+            gn.LowRankDense(out, rank, "relu") if cut and rank else gn.Dense(out, "relu")
+            for (out, _), rank in self.layers(variant)[:-1]
         ]
         head = gn.Dense(self.outputs, None if self.outputs > 1 else "sigmoid")
-        optimizer = gn.Adam(task.learning_rate) if task.adam else gn.SGD(task.learning_rate)
-        return Trainer(gn.Sequential([*hidden, head]), task.loss, optimizer, device=backend, seed=seed)
+        optimizer = (gn.Adam if self.task.adam else gn.SGD)(self.settings.learning_rate)
+        return Trainer(gn.Sequential([*hidden, head]), self.task.loss, optimizer, device=backend, seed=seed)
 
 
 def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:
     """The task on a data set; raises DataError where they do not fit."""
     task = TASKS[settings.task]
-    outputs = task.outputs(data)
-    classes = max(2, outputs)
-    train = Samples.of(backend, data.x_train, data.y_train, classes, "training data", copy=False)
-    test = Samples.of(backend, data.x_test, data.y_test, classes, "test data", copy=False)
-    batch = min(settings.batch_size or task.fit_batch(len(train)), len(train))
-    task = replace(task, learning_rate=settings.learning_rate or task.learning_rate)
-    return Problem(task, train, test, outputs, batch, settings.epochs or task.epochs)
+    several = task.loss == "softmax_cross_entropy"
+    if not several and data.classes != 2:
+        raise DataError(
+            f"the task {settings.task} has one output for two classes, {data.name} has {data.classes} classes: "
+            "use --task mnist"
+        )
+    train, test = (
+        Samples.of(backend, x, labels, data.classes, f"{what} data", copy=False)
+        for x, labels, what in ((data.x_train, data.y_train, "training"), (data.x_test, data.y_test, "test"))
+    )
+    alphas = settings.alphas or (SWEEP_ALPHAS if settings.sweep_alpha else task.alphas)
+    if settings.sweep_phi and not settings.sweep_alpha:
+        alphas = alphas[:1]
+    settings = replace(
+        settings, alphas=tuple(dict.fromkeys(alphas)), epochs=settings.epochs or task.epochs,
+        batch_size=min(settings.batch_size or task.fit_batch(len(train)), len(train)),
+        learning_rate=settings.learning_rate or task.learning_rate,
+    )  # fmt: skip
+    return Problem(task, settings, train, test, data.classes if several else 1)

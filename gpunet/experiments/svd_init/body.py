@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.callbacks import Callback
+from gpunet.errors import DivergedError
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_init import Settings, x
-from gpunet.experiments.svd_init.callbacks import Course, HoldNorm, on_host
 from gpunet.experiments.svd_init.data import Problem, prepare
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
-from gpunet.samples import Samples
-from gpunet.spectral.svd_weights import KINDS, FloatArray, svd_weights
+from gpunet.spectral.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, svd_weights
 from gpunet.train import Trainer
 
 ALL_KINDS = ("random", *KINDS)
+MARKS = 10  # looks at the dependency in an epoch
 
 
 def default_epochs(samples: int, batch_size: int) -> int:
@@ -56,32 +57,78 @@ def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, fro
     )
 
 
+def on_host(trainer: Trainer, name: str) -> FloatArray:
+    """A parameter as float64 on the host."""
+    return np.asarray(trainer.backend.to_host(trainer.model.parameters[name]), np.float64)
+
+
+class Course(Callback):
+    """Records the dependency ratio (equation 7) over all training data, MARKS times an epoch and at the end."""
+
+    def __init__(self, problem: Problem, per_epoch: int) -> None:
+        self.problem, self.per_epoch = problem, per_epoch
+        self.epochs: list[float] = []
+        self.ratios: list[float] = []
+
+    def steps(self, total: int) -> range:
+        return range(0, total, max(1, self.per_epoch // MARKS))
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        w, b = on_host(trainer, "0.weight"), on_host(trainer, "0.bias")
+        z_square = mean_square(w, self.problem.second_moment) + float(2 * b @ (w @ self.problem.mean) + b @ b)
+        try:
+            self.ratios.append(dependency_ratio(z_square, w, self.problem.x_square))
+        except ZeroDivisionError:  # the norm that HoldNorm divides by overflowed
+            epoch, place = divmod(max(step - 1, 0), self.per_epoch)
+            raise DivergedError(
+                f"W¹ overflowed by epoch {epoch + 1}, step {place + 1}, at learning rate "
+                f"{trainer.optimizer.learning_rate:g}: lower the learning rate"
+            ) from None
+        self.epochs.append(step / self.per_epoch)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self.on_step(trainer, trainer.epoch * self.per_epoch)
+
+
+class HoldNorm(Callback):
+    """Scales every weight back to its initial Frobenius norm before each step: the document's condition (*)."""
+
+    def steps(self, total: int) -> range:
+        return range(total)
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        self.norm = trainer.backend.xp.linalg.norm
+        weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")]
+        self.held = [(weight, self.norm(weight)) for weight in weights]
+
+    def on_step(self, trainer: Trainer, step: int) -> None:
+        for weight, norm in self.held:
+            weight *= norm / self.norm(weight)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        self.on_step(trainer, 0)
+
+
 def train_once(
     problem: Problem, settings: Settings, kind: str, seed: int, backend: Backend, bar: Progress, variant: str = ""
 ) -> Measured:
     """Train one kind with one seed; variant "", "frozen" or "norm held"."""
     w1 = first_weights(problem, settings, kind, seed)
     model = network(w1, problem, settings, seed, frozen=variant == "frozen")
-    loss = gn.BinaryCrossEntropy()
-    trainer = Trainer(model, loss, gn.SGD(settings.learning_rate), device=backend, seed=seed)
-    course = Course(problem, problem.train.batches(settings.batch_size))
-    callbacks: list[Callback] = [course] if variant != "norm held" else [HoldNorm(), course]
+    optimizer = gn.SGD(settings.learning_rate)
+    trainer = Trainer(model, gn.BinaryCrossEntropy(), optimizer, device=backend, seed=seed)
     trainer.prepare(problem.train.shape)
-    metrics = _at_start(course, trainer, problem)
+    metrics = _at_start(trainer, problem)
+    course = Course(problem, problem.train.batches(settings.batch_size))
     history = trainer.fit(
-        problem.train, epochs=settings.epochs or 1, batch_size=settings.batch_size, callbacks=callbacks,
-        validation_data=problem.test, progress=bar,
+        problem.train, epochs=settings.epochs or 1, batch_size=settings.batch_size, validation_data=problem.test,
+        callbacks=[HoldNorm(), course] if variant == "norm held" else [course], progress=bar,
     )  # fmt: skip
-    train = trainer.evaluate(problem.train)
-    metrics |= {
-        "train_loss": train["loss"],
-        "train_accuracy": train["accuracy"],
-        "test_loss": history["validation_loss"][-1],
-        "test_accuracy": history["validation_accuracy"][-1],
-        "dependency_initial": course.ratios[0],
-        "dependency_final": course.ratios[-1],
-        "weight_mean_over_std": _mean_over_std(trainer),
-    }
+    metrics |= {f"train_{name}": value for name, value in trainer.evaluate(problem.train).items()}
+    metrics |= {f"test_{name}": history[f"validation_{name}"][-1] for name in ("loss", "accuracy")}
+    metrics |= {"dependency_initial": course.ratios[0], "dependency_final": course.ratios[-1]}
+    weight = on_host(trainer, "0.weight")
+    metrics["weight_mean_over_std"] = float(weight.mean() / weight.std())
     curves = {
         "train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"],
         "dependency_epoch": course.epochs, "dependency": course.ratios,
@@ -89,36 +136,23 @@ def train_once(
     return Measured(metrics, curves, {"epoch": float(np.median(history["seconds"]))})
 
 
-def _at_start(course: Course, trainer: Trainer, problem: Problem) -> dict[str, float]:
+def _at_start(trainer: Trainer, problem: Problem) -> dict[str, float]:
     """E‖x¹‖² before training: by x ≈ ¼z + ½ (further study 1) from equation 5 alone, from the measured z, and measured.
 
-    E‖x¹‖² ≈ s₁/4 + ¼ Σ E z + E‖z‖²/16, and E z = 0 as far as W¹ has mean 0.
+    E‖x¹‖² ≈ s₁/4 + ¼ Σ E z + E‖z‖²/16, and E z = 0 as far as W¹ has mean 0. Measured over 10,000 samples at most.
     """
-    _, z_square = course.measure(trainer)
-    weight = on_host(trainer, "0.weight")
-    units = len(weight)
-    independent = float(np.vdot(weight, weight)) / weight.shape[1] * problem.x_square
+    weight, some, measured = on_host(trainer, "0.weight"), problem.train.x[:10_000], 0.0
+    units, features = weight.shape
+    independent = float(np.vdot(weight, weight)) / features * problem.x_square
+    z_square = mean_square(weight, problem.second_moment)  # b¹ is 0 before training
+    for start in range(0, len(some), 1000):
+        z = some[start : start + 1000] @ trainer.model.parameters["0.weight"].T
+        measured += float(((0.5 * trainer.backend.xp.tanh(0.5 * z) + 0.5) ** 2).sum())
     return {
         "hidden_square_independent": units / 4 + independent / 16,
         "hidden_square_linear": units / 4 + 0.25 * float((weight @ problem.mean).sum()) + z_square / 16,
-        "hidden_square_measured": _hidden_square(trainer, problem.train),
+        "hidden_square_measured": measured / len(some),
     }
-
-
-def _mean_over_std(trainer: Trainer) -> float:
-    weight = on_host(trainer, "0.weight")
-    return float(weight.mean() / weight.std())
-
-
-def _hidden_square(trainer: Trainer, data: Samples, samples: int = 10_000) -> float:
-    """Mean of ‖x¹‖² over the first samples of the data."""
-    xp, parameters = trainer.backend.xp, trainer.model.parameters
-    total, count = 0.0, min(samples, len(data))
-    for start in range(0, count, 1000):
-        z = data.x[start : min(start + 1000, count)] @ parameters["0.weight"].T + parameters["0.bias"]
-        hidden = 0.5 * xp.tanh(0.5 * z) + 0.5
-        total += float((hidden * hidden).sum())
-    return total / count
 
 
 @x.run
@@ -127,17 +161,14 @@ def body(run: Run) -> None:
     problem, settings = prepare(run.data, run.settings.hidden, run.backend), run.settings
     epochs = settings.epochs or default_epochs(len(problem.train), settings.batch_size)
     run.settings = settings = replace(settings, hidden=problem.units, epochs=epochs)
-    run.note(svd=problem.found)
-    for which, seconds in problem.seconds.items():
-        run.result.time(which, svd=seconds)
+    for which, rows in problem.rows.items():
+        run.note(svd={which: rows.found})
+        run.result.time(which, svd=problem.times.median(which))
     for kind in ALL_KINDS:  # weights that cannot be made are named before an hour's training, not after
         first_weights(problem, settings, kind, 0)
     plan = [(kind, variant, settings) for variant in ("", "frozen", "norm held") for kind in ALL_KINDS]
     plan += [("orth-each", f"dep={d:g}", replace(settings, dependency=d)) for d in settings.dependencies]
     steps = problem.train.batches(settings.batch_size) * epochs
     for index, (kind, variant, own) in enumerate(plan):
-
-        def measure(seed: int, kind: str = kind, variant: str = variant, own: Settings = own) -> Measured:
-            return train_once(problem, own, kind, seed, run.backend, run.bar, variant)
-
+        measure = partial(train_once, problem, own, kind, backend=run.backend, bar=run.bar, variant=variant)
         run.each_seed(f"{kind} {variant}".strip(), steps, measure, f"{index + 1}/{len(plan)}")

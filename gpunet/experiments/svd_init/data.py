@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from gpunet.errors import DataError
 from gpunet.linalg import StreamingGram
 from gpunet.samples import Samples
 from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows
+from gpunet.timing import Times, interleave
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The data on the device, and what the weights are made from."""
+    """The data on the device, what the weights are made from, by "whole" and "each", and how long that took."""
 
     train: Samples
     test: Samples
@@ -25,14 +26,13 @@ class Problem:
     units: int
     second_moment: FloatArray
     mean: FloatArray
-    x_square: float
     rows: dict[str, Rows]
-    seconds: dict[str, float]
+    times: Times
 
     @property
-    def found(self) -> dict[str, list[dict[str, Any]]]:
-        """How the decompositions were made: route, residual and what else `SVD.summary` says of each."""
-        return {which: list(rows.found) for which, rows in self.rows.items()}
+    def x_square(self) -> float:
+        """Mean of ‖x‖² over the training samples."""
+        return float(np.trace(self.second_moment))
 
 
 def normalise(x: Any, chunk: int = 4096) -> Any:
@@ -55,42 +55,23 @@ def normalise(x: Any, chunk: int = 4096) -> Any:
 
 def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     """Normalise the data, put it on the device, and decompose it as a whole and class by class."""
-    train = Samples.of(backend, normalise(data.x_train), data.y_train, data.classes, "training data", copy=False)
+    train, test = (
+        Samples.of(backend, normalise(x), labels, data.classes, f"{what} data", copy=False)
+        for x, labels, what in ((data.x_train, data.y_train, "training"), (data.x_test, data.y_test, "test"))
+    )
     sums = StreamingGram(device=backend).update(train.x)
     moment = sums.density()
     if not moment.any():
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = hidden or default_units(moment, np.bincount(data.y_train))
-    rows, seconds = decompose(train.x, data.y_train, units, backend)
-    supported = supported_units(rows["each"].values, data.classes)
-    if hidden is None and supported < units:
-        units = supported
-        rows, seconds = decompose(train.x, data.y_train, units, backend)
-    return Problem(
-        train=train,
-        test=Samples.of(backend, normalise(data.x_test), data.y_test, data.classes, "test data", copy=False),
-        classes=data.classes,
-        units=units,
-        second_moment=moment,
-        mean=sums.mean,
-        x_square=float(np.trace(moment)),
-        rows=rows,
-        seconds=seconds,
-    )
-
-
-def decompose(
-    x: Any, labels: Any, units: int, backend: Backend | None = None
-) -> tuple[dict[str, Rows], dict[str, float]]:
-    """Singular vectors and values of x whole and class by class, and the seconds that each takes: medians of three."""
-    rows: dict[str, Rows] = {}
-    times: dict[str, list[float]] = {"whole": [], "each": []}
-    for _ in range(3):
-        for which, of in (("whole", None), ("each", labels)):
-            began = time.perf_counter()
-            rows[which] = singular_rows(x, units, of, device=backend)
-            times[which].append(time.perf_counter() - began)
-    return rows, {which: sorted(seconds)[1] for which, seconds in times.items()}
+    if hidden is None:
+        units = supported_units(singular_rows(train.x, units, data.y_train, device=backend).values, data.classes)
+    ways = {
+        which: partial(singular_rows, train.x, units, labels, device=backend)
+        for which, labels in (("whole", None), ("each", data.y_train))
+    }
+    rows = {which: decompose() for which, decompose in ways.items()}
+    return Problem(train, test, data.classes, units, moment, sums.mean, rows, interleave(ways, 3, warmup=0, pause=0))
 
 
 def supported_units(values: FloatArray, classes: int) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_init import x
 from gpunet.experiments.svd_init.claims import DATA, METRICS, TABLE_1
 from gpunet.report.style import COLOURS, band, legend_beside, stacked
 
+KINDS = np.arange(len(TABLE_1))  # a row each, from above
 HOLLOW = {"color": COLOURS[1], "mfc": "none", "mew": 1.8, "markersize": 7}
 
 
@@ -51,17 +54,15 @@ def curves(result: Result, panels: Any) -> None:
     "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", panels=3, width=4.4, height=3.2,
 )  # fmt: skip
 def table1(result: Result, panels: Any) -> None:
-    labels = dict(zip(METRICS, ("loss", "train accuracy (%)", "test accuracy (%)"), strict=True))
-    known = result.dataset == DATA
-    for place, (panel, (metric, label)) in enumerate(zip(panels, labels.items(), strict=True)):
-        unit = 100 if "accuracy" in metric else 1
-        for y, (kind, claimed) in enumerate(TABLE_1.items()):
-            values = [unit * v for v in result.values(kind, metric)]
-            mean = unit * result.mean(kind, metric)
-            panel.plot(values, [y] * len(values), "o", color=COLOURS[0], alpha=0.35, markersize=4)
-            panel.plot(mean, y, "o", color=COLOURS[0], markersize=8, label=None if y else "ours, mean and seeds")
-            if known:
-                panel.plot(unit * claimed[place], y, "D", **HOLLOW, label=None if y else "document")
+    labels, known = ("loss", "train accuracy (%)", "test accuracy (%)"), result.dataset == DATA
+    stated = np.transpose(list(TABLE_1.values()))
+    for panel, metric, label, claimed in zip(panels, METRICS, labels, stated, strict=True):
+        unit, found = 100 if "accuracy" in metric else 1, [result.metric(kind, metric) for kind in TABLE_1]
+        panel.plot([np.multiply(unit, m.values) for m in found], KINDS, "o", color=COLOURS[0], alpha=0.35, markersize=4)
+        means = [unit * m.mean for m in found]
+        panel.plot(means, KINDS, "o", color=COLOURS[0], markersize=8, label="ours, mean and seeds")
+        if known:
+            panel.plot(unit * claimed, KINDS, "D", **HOLLOW, label="document")
         _kinds(panel, label, named=panel is panels[0])
     panels[0].legend(loc="upper left", ncols=2)
     panels[0].set_title("Table 1: ours and the document's" if known else "Table 1 on these data")
@@ -77,18 +78,15 @@ def further(result: Result, panels: Any) -> None:
     variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
     frozen, hidden = panels
     for (label, variant, shift), colour in zip(variants, COLOURS, strict=False):
-        metrics = [result.metric(kind + variant, "test_accuracy") for kind in TABLE_1]
-        frozen.errorbar(
-            [100 * m.mean for m in metrics], [y + shift for y in range(len(metrics))],
-            xerr=[100 * (m.std or 0) for m in metrics], fmt="o", color=colour, label=label,
-        )  # fmt: skip
+        found = [result.metric(kind + variant, "test_accuracy") for kind in TABLE_1]
+        means, whiskers = np.transpose([(100 * m.mean, 100 * (m.std or 0)) for m in found])
+        frozen.errorbar(means, KINDS + shift, xerr=whiskers, fmt="o", color=colour, label=label)
     _kinds(frozen, "test accuracy (%)", named=True)
     frozen.set_title("With W¹ frozen, or its norm held")
     frozen.legend(loc="upper left", ncols=3, columnspacing=1, handletextpad=0.2)
-    for y, kind in enumerate(TABLE_1):
-        linear, measured = (result.mean(kind, f"hidden_square_{how}") for how in ("linear", "measured"))
-        hidden.plot(linear, y, "D", **HOLLOW, label=None if y else "x ≈ ¼z + ½")
-        hidden.plot(measured, y, "o", color=COLOURS[0], label=None if y else "measured")
+    squares = [[result.mean(kind, f"hidden_square_{how}") for kind in TABLE_1] for how in ("linear", "measured")]
+    hidden.plot(squares[0], KINDS, "D", **HOLLOW, label="x ≈ ¼z + ½")
+    hidden.plot(squares[1], KINDS, "o", color=COLOURS[0], label="measured")
     _kinds(hidden, "mean ‖x¹‖² before training", named=False)
     hidden.set_title("Linearised sigmoid")
     hidden.legend(loc="upper left", ncols=2)
@@ -97,4 +95,4 @@ def further(result: Result, panels: Any) -> None:
 def _kinds(panel: Any, label: str, *, named: bool) -> None:
     """A row for each kind of weights from above, and room for the legend over them."""
     names = list(TABLE_1) if named or stacked() else []
-    panel.set(xlabel=label, yticks=range(len(TABLE_1)), yticklabels=names, ylim=(len(TABLE_1) - 0.5, -1.3))
+    panel.set(xlabel=label, yticks=KINDS, yticklabels=names, ylim=(len(KINDS) - 0.5, -1.3))
