@@ -282,7 +282,7 @@ class Experiment:
         return self._departs(result)
 
     def tables(self, result: Result) -> list[Table]:
-        """The tables that the result has."""
+        """The tables that the result has rows for."""
         from gpunet.experiments.result import NotMeasuredError
 
         self._part("tables")
@@ -292,7 +292,7 @@ class Experiment:
                 found.append(make(result))
             except NotMeasuredError:
                 continue
-        return [table for table in found if table]
+        return [table for table in found if table and table.rows]
 
     def figures(self, result: Result) -> list[Figure]:
         """The figures that the result has."""

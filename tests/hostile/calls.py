@@ -462,6 +462,7 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "Conv2D.bias": lambda: "zeros",
     "datasets.RemoteFile.locate.folder": lambda: __import__("pathlib").Path("x"),
     "datasets.load_cifar10_batches.names": lambda: ("data_batch_1",),
+    "experiments.experiment.name": lambda: "toy",
 }
 FREE = {
     "datasets.Archive",

@@ -542,13 +542,13 @@ def bench_load(folder: Path) -> Any:
     from gpunet.bench.record import read_sections
     from gpunet.bench.report import report
     from gpunet.report import bench_tables
-    from gpunet.report.terminal import rich_tables
+    from gpunet.report.terminal import rich_table
 
     found = report([folder / "b.json"])
     json.dumps(found.as_dict(), allow_nan=False)
     out = io.StringIO()
-    for table in rich_tables(bench_tables.sheets(found)):
-        screen(out).print(table)
+    for table in bench_tables.tables(found):
+        screen(out).print(rich_table(table))
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     if b'"sections"' in (folder / "b.json").read_bytes() and found.groups[0] != "step":

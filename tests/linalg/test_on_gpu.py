@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import gpunet as gn
 from gpunet.backend import cusolver, get_backend
 from gpunet.linalg import StreamingGram, class_pca, svd
 from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.patches import PatchDensities
-from gpunet.stacked import draw_weights, train
 from tests.conftest import need_gpu
 from tests.linalg.matrices import adversarial, check_triples, largest_angle
 
@@ -89,17 +87,6 @@ def test_patches(gpu, dtype, rng):
         for one, other in zip(here.density(label), there.density(label), strict=True):
             np.testing.assert_allclose(other, one, rtol=2e-6, atol=1e-6 * np.abs(one).max())
     assert there.components(variance=0.9).ranks.tolist() == here.components(variance=0.9).ranks.tolist()
-
-
-def test_stacked_nets(gpu):
-    data = gn.datasets.load("xor-easy")
-    weights = draw_weights((2, 3, 3, 1), range(5))
-    settings = {"learning_rate": 0.2, "threshold": 0.04, "limit": 900, "dtype": "float64"}
-    here, there = (train(weights, data.x_train, data.y_train, **settings, device=d) for d in ("numpy", gpu))
-    np.testing.assert_array_equal(there.steps, here.steps)
-    np.testing.assert_allclose(there.course, here.course, atol=1e-8)
-    for one, other in zip(here.weights, there.weights, strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-7)
 
 
 @pytest.mark.parametrize("method", ["gesvdj", "gesvda", "gram", "gesvd"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -56,16 +55,15 @@ def train_once(problem: Problem, variant: Variant, seed: int, backend: Backend, 
         problem.train, epochs=settings.epochs, batch_size=settings.batch_size, validation_data=problem.test,
         callbacks=[cut] if variant.alpha else [], progress=bar,
     )  # fmt: skip
-    notes: dict[str, Any] = {}
-    metrics, seconds = dict(cut.looks), {"epoch": float(np.median(history["seconds"]))}
-    if cut.conversions:
-        metrics["merged_difference"] = _merge(trainer, problem)
-        seconds["cut"] = cut.seconds
-        notes["svd"] = {each.layer: each.svd for each in cut.conversions}
-    for part, data in (("train", problem.train), ("test", problem.test)):
-        metrics |= {f"{part}_{name}": value for name, value in trainer.evaluate(data).items()}
     curves = {"train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"]}
-    return Measured(metrics, curves, seconds, notes)
+    found = Measured(dict(cut.looks), curves, {"epoch": float(np.median(history["seconds"]))})
+    if cut.conversions:
+        found.metrics["merged_difference"] = _merge(trainer, problem)
+        found.seconds["cut"] = cut.seconds
+        found.notes["svd"] = {each.layer: each.svd for each in cut.conversions}
+    for part, data in (("train", problem.train), ("test", problem.test)):
+        found.metrics |= {f"{part}_{name}": value for name, value in trainer.evaluate(data).items()}
+    return found
 
 
 def _merge(trainer: Trainer, problem: Problem) -> float:
@@ -88,7 +86,8 @@ def body(run: Run) -> None:
     for index, variant in enumerate(planned):
         measure = partial(train_once, problem, variant, backend=run.backend, bar=run.bar)
         run.each_seed(variant.name, steps, measure, f"{settings.task} {index + 1}/{len(planned)}")
-        run.note(ranks={variant.name: [rank for _, rank in problem.layers(variant) if rank is not None]})
+        cuts = problem.layers(variant) if variant.phi < 1 else []
+        run.note(ranks={variant.name: [rank for _, rank in cuts if rank is not None]})
     if settings.speed:
         epoch_speeds(run, problem, planned)
 
@@ -99,8 +98,8 @@ def epoch_speeds(run: Run, problem: Problem, planned: Sequence[Variant]) -> None
     `epoch_speed_up` is the dense net's time over the cut one's for an epoch, `relative_speed` the same for all epochs,
     those before the cut included. Dense means the dense net of the same hidden layers.
     """
-    batch, one_epoch = run.settings.batch_size, problem.train.batches(run.settings.batch_size)
-    epochs = -(-LEAST // one_epoch) if batch == 1 else 1
+    batch = run.settings.batch_size
+    epochs = -(-LEAST // len(problem.train)) if batch == 1 else 1
     alike = {variant: replace(variant, phi=0.0, state="restart").name for variant in planned}  # once cut
     run.bar.start(f"{x.name} {run.settings.task} timing epochs", len(run.seeds))
     for seed in run.seeds:

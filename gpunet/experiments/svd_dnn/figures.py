@@ -83,9 +83,8 @@ def speed(result: Result, axes: Any) -> None:
     axes.plot(allowed, places, "D", color=COLOURS[1], mfc="none", mew=1.8, label="multiplications allow")
     axes.axvline(1, color="#555555", linewidth=1)
     axes.set_yticks(places, [label(row).partition(", ")[2] for row in rows])
-    axes.set(
-        xlabel="dense time over factored time of an epoch", title="Speed after the cut", ylim=(len(rows) - 0.5, -0.5)
-    )
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set(xlabel="dense time over factored time of an epoch", title="Speed after the cut")
     legend_beside(axes)
 
 
@@ -95,14 +94,14 @@ def speed(result: Result, axes: Any) -> None:
     spread="Under each mean is one standard deviation.", panels=_count, when=is_sweep,
 )  # fmt: skip
 def sweep(result: Result, made: Any) -> None:
-    asked, panels = result.settings, np.atleast_1d(made)
+    panels, asked, meanings = np.atleast_1d(made), result.settings, result.settings["meanings"]
     alphas, phis = sorted(asked["alphas"]), SWEEP_PHIS if asked["sweep_phi"] else (asked["phi"],)
     names = [
-        [[f"svd phi={phi:g} alpha={a:g} {meaning}" for phi in phis] for a in alphas] for meaning in asked["meanings"]
+        [[f"svd phi={phi:g} alpha={alpha:g} {meaning}" for phi in phis] for alpha in alphas] for meaning in meanings
     ]
     means = 100 * np.vectorize(lambda name: result.mean(name, "test_accuracy"))(names)
     low, high = means.min(), means.max()
-    for panel, meaning, rows, field in zip(panels, asked["meanings"], names, means, strict=True):
+    for panel, meaning, rows, field in zip(panels, meanings, names, means, strict=True):
         panel.imshow(field, cmap="cividis", vmin=low, vmax=high, aspect="auto")
         for (y, at), mean in np.ndenumerate(field):
             told = cell(result.metric(rows[y][at], "test_accuracy"), "test_accuracy").replace(" ", "\n", 1)

@@ -50,17 +50,15 @@ def every(result: Result) -> Table:
 
 @x.table
 def cut(result: Result) -> Table | None:
-    rows = [name for name in result.names if result.has(name, "train_loss_after_cut")]
-    if not rows or is_sweep(result):
+    if is_sweep(result):
         return None
+    rows = [name for name in result.names if result.has(name, "train_loss_after_cut")]
     return rows_table(result, "What the cut does, and multiplying back", rows, CUT, label=label)
 
 
 @x.table
-def speed(result: Result) -> Table | None:
+def speed(result: Result) -> Table:
     rows = [row.name for row in result.rows if {"epoch_speed_up", "train_loss_after_cut"} <= row.metrics.keys()]
-    if not rows:
-        return None
     allowed = {name: f"{gain:.2f}" for name, gain in result.notes["allowed_speed_up"].items()}
     extra = {"allowed by\nthe count": allowed}
     return rows_table(result, "Dense time over factored time", rows, SPEEDS, extra=extra, label=label)

@@ -75,7 +75,7 @@ class Variant:
 
 
 def variants(settings: Any) -> list[Variant]:
-    """What a run of a problem's settings trains: dense; every α in both meanings; and beside these what is told below.
+    """What a run trains: dense; every α in both meanings; φ = 0; the state carried over; the counter-example.
 
     The first α is the one that φ = 0, the carried state and the counter-example are tried with. A sweep trains dense,
     and every φ with every α.

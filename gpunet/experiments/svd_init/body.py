@@ -49,12 +49,8 @@ def first_weights(problem: Problem, settings: Settings, kind: str, seed: int) ->
 def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, frozen: bool) -> gn.Sequential:
     """s₀-s₁-classes with sigmoid twice; W² ~ N(0, Var), b¹ = 0, b² = −½ Σⱼ W²_kj."""
     w2 = stream(seed, WEIGHTS, 101).normal(0.0, math.sqrt(settings.variance), (problem.classes, len(w1)))
-    return gn.Sequential(
-        [
-            gn.Dense(len(w1), "sigmoid", weight=w1, trainable=not frozen),
-            gn.Dense(problem.classes, "sigmoid", weight=w2, bias=-0.5 * w2.sum(axis=1)),
-        ]
-    )
+    hidden = gn.Dense(len(w1), "sigmoid", weight=w1, trainable=not frozen)
+    return gn.Sequential([hidden, gn.Dense(problem.classes, "sigmoid", weight=w2, bias=-0.5 * w2.sum(axis=1))])
 
 
 def on_host(trainer: Trainer, name: str) -> FloatArray:

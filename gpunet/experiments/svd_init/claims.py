@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
-from operator import sub
 from statistics import fmean, median
 
-from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater
+from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater, paired
 from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.experiments.svd_init import x
 
@@ -26,13 +24,11 @@ TOLERANCE = {"train_loss": 0.03, "train_accuracy": 0.03, "test_accuracy": 0.006}
 METRICS = tuple(TOLERANCE)
 NO_GAIN = 0.001  # of accuracy
 
-claim = partial(x.claim, on=DATA)
-
 
 def _number(row: str, metric: str, claimed: float) -> None:
     statement = f"{metric.replace('_', ' ')} of {row} weights after {{epochs}} epochs"
 
-    @claim(f"table1-{row}-{metric.replace('_', '-')}", statement, "Table 1", claimed)
+    @x.claim(f"table1-{row}-{metric.replace('_', '-')}", statement, "Table 1", claimed)
     def test(result: Result) -> Finding:
         return equal(result.values(row, metric), claimed, TOLERANCE[metric], lower_is_better=metric == "train_loss")
 
@@ -42,20 +38,20 @@ for _row, _numbers in TABLE_1.items():
         _number(_row, _metric, _claimed)
 
 
-@claim("orth-each-best", "the orthogonal matrix of each class performs best", "Conclusion", "orth-each")
+@x.claim("orth-each-best", "the orthogonal matrix of each class performs best", "Conclusion", "orth-each")
 def best(result: Result) -> Finding:
     rivals = {row: result.values(row, "test_accuracy") for row in TABLE_1}
     means = {row: fmean(values) for row, values in rivals.items()}
     first, ours = max(means, key=means.__getitem__), rivals.pop("orth-each")
     gain = 100 * (means["orth-each"] - means["random"])
     said = f"class-wise vectors: {gain:+.1f} points over random weights; best mean test accuracy: {first}, "
-    return greater(list(map(sub, ours, map(max, *rivals.values()))), f"{said}{means[first]:.2%}")
+    return greater(paired(ours, list(map(max, *rivals.values()))), f"{said}{means[first]:.2%}")
 
 
-@claim("scaling-no-gain", "scaling rows by singular values brings no improvement", "Conclusion", "no gain")
+@x.claim("scaling-no-gain", "scaling rows by singular values brings no improvement", "Conclusion", "no gain")
 def scaling(result: Result) -> Finding:
     losses = [
-        list(map(sub, *(result.values(f"{kind}-{which}", "test_accuracy") for kind in ("orth", "scale"))))
+        paired(*(result.values(f"{kind}-{which}", "test_accuracy") for kind in ("orth", "scale")))
         for which in ("whole", "each")
     ]
     said = f"scaling changes test accuracy by {-fmean(losses[0]):+.2%} (whole), {-fmean(losses[1]):+.2%} (each)"
@@ -64,7 +60,7 @@ def scaling(result: Result) -> Finding:
 
 # The ratio (7) does not change when W¹ is scaled, so the dep that (8) and (9) take only sets the scale of W¹. The
 # claim can mean either: the scale, by a sweep, or the ratio itself, from one kind of weights to the next.
-@claim(
+@x.claim(
     "dependency-helps", "a larger initial dependency gives better results: dep of (8), (9) raised", "Conclusion",
     "increasing",
 )  # fmt: skip
@@ -78,7 +74,7 @@ def dependency_helps(result: Result) -> Finding:
     return greater(steps, f"test accuracy of orth-each by initial dependency {text}")
 
 
-@claim(
+@x.claim(
     "dependency-helps-across-kinds", "kinds of W¹ with a larger initial ratio (7) give better results", "Conclusion",
     "rank correlation > 0.5",
 )  # fmt: skip
@@ -95,19 +91,19 @@ def _rank_correlation(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return 1 - 6 * sum((i - j) ** 2 for i, j in zip(first, second, strict=True)) / (len(a) ** 3 - len(a))
 
 
-@claim("dependency-rises", "the dependency rises while training", "Inspiration, Figure 2", "rises")
+@x.claim("dependency-rises", "the dependency rises while training", "Inspiration, Figure 2", "rises")
 def dependency_rises(result: Result) -> Finding:
     first, last = result.values("random", "dependency_initial"), result.values("random", "dependency_final")
-    return greater(list(map(sub, last, first)), f"{fmean(first):.4f} before training, {fmean(last):.4f} after")
+    return greater(paired(last, first), f"{fmean(first):.4f} before training, {fmean(last):.4f} after")
 
 
-@claim("weights-mean-zero", "the mean of W¹ stays 0 while training", "Inspiration", "0")
+@x.claim("weights-mean-zero", "the mean of W¹ stays 0 while training", "Inspiration", "0")
 def mean_zero(result: Result) -> Finding:
     most = max(abs(value) for row in TABLE_1 for value in result.values(row, "weight_mean_over_std"))
     return fact(most < 0.05, f"largest |mean|/deviation of a trained W¹: {most:.3f}", "below 0.05 counts as 0")
 
 
-@claim("svd-each-costs-same", "SVD of ten label subsets costs the same as one SVD of the whole", "Conclusion", "1×")
+@x.claim("svd-each-costs-same", "SVD of ten label subsets costs the same as one SVD of the whole", "Conclusion", "1×")
 def svd_cost(result: Result) -> Finding:
     ratio = median(result.seconds("each", "svd")) / median(result.seconds("whole", "svd"))
     return fact(
@@ -116,7 +112,7 @@ def svd_cost(result: Result) -> Finding:
     )  # fmt: skip
 
 
-@claim("frozen-is-cheaper", "training without updating W¹ reduces the cost", "Further studies", "less")
+@x.claim("frozen-is-cheaper", "training without updating W¹ reduces the cost", "Further studies", "less")
 def frozen_cost(result: Result) -> Finding:
     ratios = [
         median(result.seconds(f"{row} frozen", "epoch")) / median(result.seconds(row, "epoch")) for row in TABLE_1

@@ -76,11 +76,9 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
 
 def supported_units(values: FloatArray, classes: int) -> int:
     """How many units every class can carry its share of: a class of repeated samples has fewer directions than rows."""
-    parts = np.split(values, np.cumsum(shares(len(values), classes))[:-1])
-    ranks = [int((part > RANK * values.max()).sum()) for part in parts]
-    if all(rank == len(part) for rank, part in zip(ranks, parts, strict=True)):
-        return len(values)
-    return max(1, min(ranks) * classes)
+    real = values > RANK * values.max()
+    ranks = [int(part.sum()) for part in np.split(real, np.cumsum(shares(len(values), classes))[:-1])]
+    return len(values) if real.all() else max(1, min(ranks) * classes)
 
 
 def default_units(moment: FloatArray, counts: Any, wanted: int = 100) -> int:
