@@ -16,6 +16,7 @@ from gpunet.experiments import experiment, experiments, framework
 from gpunet.experiments.claims import Claim
 from gpunet.experiments.framework import BANDS, Experiment, Figure, Job, Measured, Paper, option
 from gpunet.experiments.result import Metric, Result, Row
+from gpunet.report.table import Table
 
 from .made import compute, dataset
 
@@ -203,9 +204,11 @@ def test_a_table_of_what_was_not_measured_is_left_out():
     x = own()
     x._part = lambda name: None
     x.table(lambda result: result.values("no", "metric"))
-    x.table(lambda result: "a table")
+    kept = Table("a table", (), (("a row",),))
+    x.table(lambda result: kept)
+    x.table(lambda result: Table("of nothing", (), ()))
     x.table(lambda result: None)
-    assert x.tables(Result("mine", "own", "cpu", {}, [0])) == ["a table"]
+    assert x.tables(Result("mine", "own", "cpu", {}, [0])) == [kept]
 
 
 def test_claims_are_those_of_the_data_or_else_all():
