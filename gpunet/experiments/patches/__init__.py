@@ -52,7 +52,7 @@ class Settings(framework.Settings):
 
 x = Experiment(
     "patches", "random image patches, whitened, and a linear classifier in closed form", PAPER, Settings,
-    full=[Job(("cifar10",), seeds=3, seconds=1500, pieces=9)],
+    full=[Job(("cifar10",), seeds=3, seconds=1000, pieces=9)],
     quick=[Job(("digits",), seeds=1, seconds=3, pieces=9, settings={"dictionaries": (64, 128)})],
     package=__name__,
 )  # fmt: skip
