@@ -144,7 +144,7 @@ def greater(differences: Sequence[float], measured: str, least: float = 0.0, wha
     return Finding(
         measured,
         verdict,
-        f"for {held} of {len(differences)} {what}; {_told(low, high, 'difference {}')}, above {least:.2g} counts",
+        f"true for {held} of {len(differences)} {what}; {_told(low, high, 'difference {}')}, above {least:.2g} counts",
     )
 
 

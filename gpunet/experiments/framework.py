@@ -7,9 +7,10 @@ they are asked for, so that the command line can list the papers without importi
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-import importlib
+import importlib.util
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -198,7 +199,7 @@ class Experiment:
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
         self._body: Callable[[Run], None] | None = None
         self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: load_data(names[0])
-        self._departs: Callable[[Result], str] = lambda result: ""
+        self._stated: Callable[[Result], dict[str, Any]] = lambda result: {}
         self._claims: list[Claim] = []
         self._claims_on: Callable[[Result], list[Claim]] = lambda result: self._claims
         self._tables: list[Callable[[Result], Table | None]] = []
@@ -237,10 +238,10 @@ class Experiment:
         self._claims_on = claims
         return claims
 
-    def departs(self, note: Callable[[Result], str]) -> Callable[[Result], str]:
-        """Declare what a result's settings have other than the document, in words; "" where nothing."""
-        self._departs = note
-        return note
+    def stated(self, settings: Callable[[Result], dict[str, Any]]) -> Callable[[Result], dict[str, Any]]:
+        """Declare the settings that the document states, by name; with others its numbers do not apply."""
+        self._stated = settings
+        return settings
 
     def table(self, make: Callable[[Result], Table | None]) -> Callable[[Result], Table | None]:
         """Declare a table; None, or a NotMeasuredError, leaves it out."""
@@ -277,9 +278,14 @@ class Experiment:
         return [claim for claim in every if result.dataset in claim.on] or every
 
     def departure(self, result: Result) -> str:
-        """What a result's settings have other than the document, in words; "" where nothing."""
+        """What a result's settings have other than the document states, in words; "" where nothing."""
         self._part("claims")
-        return self._departs(result)
+        stated = self._stated(result)
+        told = {name: (_told(result.settings.get(name, value)), _told(value)) for name, value in stated.items()}
+        others = [
+            f"{name.replace('_', ' ')} {here} for {there}" for name, (here, there) in told.items() if here != there
+        ]
+        return f"this run has other settings than the document: {', '.join(others)}" if others else ""
 
     def tables(self, result: Result) -> list[Table]:
         """The tables that the result has rows for."""
@@ -304,7 +310,12 @@ class Experiment:
         return f"{self.name}-{settings.label(dataset)}".rstrip("-")
 
     def _part(self, name: str) -> None:
-        importlib.import_module(f"{self.package}.{name}")
+        """Import a file of the folder, if there is one."""
+        found = None
+        with contextlib.suppress(ModuleNotFoundError):  # of a package that is none: an experiment in a single file
+            found = importlib.util.find_spec(f"{self.package}.{name}")
+        if found is not None:
+            importlib.import_module(found.name)
 
     def job(self, changes: Mapping[str, Any], quick: bool) -> Job:
         """The first job that is for these settings."""
@@ -326,6 +337,17 @@ class Experiment:
         settings = self.Settings(**{**job.of, **job.settings, **given})
         names = job.data if dataset is None else (dataset,)
         return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))))
+
+
+def _told(value: Any) -> str:
+    """A setting in words, which are alike before it was written and after it was read."""
+    return (
+        " ".join(map(_told, value))
+        if isinstance(value, (list, tuple))
+        else f"{value:g}"
+        if type(value) is float
+        else str(value)
+    )
 
 
 @dataclass(frozen=True)

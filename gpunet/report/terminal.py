@@ -114,4 +114,4 @@ def orderings_told(claims: Sequence[ClaimResult]) -> str:
     told = ", ".join(f"{count} {said}" for count, said in counts if count)
     words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
     apart = f"; {words} {numbers[0].note}" if numbers else ""
-    return f"Of {len(here)} orderings that the document states {told}{apart}."
+    return f"Of {len(here)} ordering{'s' * (len(here) > 1)} that the document states {told}{apart}."

@@ -144,6 +144,7 @@ def test_two_processes_give_the_same_bits(own, tmp_path):
 
 def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(gpunet.datasets, "load", lambda name: dataset(name))
+    monkeypatch.setattr(x, "_stated", lambda result: {})  # few epochs, judged as the document's
     done = run(capsys, "run", "svd-init", "--epochs", 2, "--seeds", 2, "-o", tmp_path / "out")
     assert (done.code, done.said()) == (0, [])
     result = check_folder(tmp_path / "out")
@@ -164,6 +165,13 @@ def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monk
     verdicts = ("reproduced", "exceeded", "not reproduced", "inconclusive", "not tested")
     counts = {v: sum(c.verdict == v for c in judged) for v in verdicts}
     assert "Claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n) + "\n" in claims
+
+
+def test_the_documents_numbers_do_not_apply_to_other_settings(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpunet.datasets, "load", lambda name: dataset(name))
+    done = run(capsys, "run", "svd-init", "--epochs", 2, "--hidden", 3, "-o", tmp_path / "out")
+    apart = "this run has other settings than the document: hidden 3 for 100, epochs 2 for 5"
+    assert f"its 15 numbers are not applicable: {apart}" in done.out.splitlines()[-1]
 
 
 def test_a_narrow_terminal_loses_no_number(capsys, monkeypatch):

@@ -73,7 +73,7 @@ def test_a_run_that_agrees():
     assert "after 10" in claims["eta-0.02-test-accuracy"].note
     assert claims["eta-0.02-test-accuracy"].statement == "η = 0.02, λ = 1e-06: accuracy"
     assert "relative to the parameter's largest gradient" in claims["gradient-check"].note
-    assert claims["large-l2-hurts"].note.startswith("for 3 of 3 learning rates; difference ")
+    assert claims["large-l2-hurts"].note.startswith("true for 3 of 3 learning rates; difference ")
     assert claims["more-data-helps"].measured == "final full: +6.45 points over final (49.00% against 42.55%)"
 
 

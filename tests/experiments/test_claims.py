@@ -157,11 +157,11 @@ def test_a_clock_that_says_more_than_the_count_of_operations_is_not_believed():
 PAPER = Paper("9", "A. Author", "A title", "paper", ("One.", "Two.", "Three."), ())
 
 
-def experiment(test=None, departs="", **known) -> Experiment:
+def experiment(test=None, stated=None, **known) -> Experiment:
     """Of two claims, a number and an ordering."""
     x = Experiment("mine", "a summary", PAPER, Settings, full=[Job(("mnist",), 3)], quick=[], package=__name__)
     x._part = lambda name: None
-    x.departs(lambda result: departs)
+    x.stated(lambda result: stated or {})
     x.claim("a-number", "a number after {epochs} epochs", "Table 1", 0.5, on="mnist")(
         test or (lambda result: equal(result.values("a", "test_accuracy"), 0.5, 0.1))
     )
@@ -201,8 +201,9 @@ def test_on_other_data_orderings_are_judged_and_numbers_are_not():
 
 
 def test_with_other_settings_than_the_documents():
-    number, order = judge(experiment(departs="the document has 3 layers, this run 4"), result(**BOTH))
-    assert (number.verdict, number.note) == ("not tested", "not applicable: the document has 3 layers, this run 4")
+    apart = "this run has other settings than the document: epochs 60 for 5"
+    number, order = judge(experiment(stated={"epochs": 5, "layers": (3, 3)}), result(**BOTH))
+    assert (number.verdict, number.note) == ("not tested", f"not applicable: {apart}")
     assert (order.verdict, order.here) == ("reproduced", True)
 
 

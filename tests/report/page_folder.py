@@ -23,8 +23,10 @@ def of(name: str, data: Any, seeds: int = 2, **settings: Any) -> Result:
 
 
 def svd_init(name: str = "mnist", seeds: int = 2) -> Result:
-    """A run on a few made points; named as the document's data are, every claim gets a verdict."""
-    return of("svd-init", dataset(name), seeds, epochs=2, hidden=6, batch_size=20)
+    """A run on a few made points; named as the document's data and settings are, every claim gets a verdict."""
+    result = of("svd-init", dataset(name), seeds, epochs=2, hidden=6, batch_size=20)
+    result.settings |= {"epochs": 5, "hidden": 100}
+    return result
 
 
 def toy() -> Result:

@@ -10,6 +10,7 @@ from typing import Any
 from gpunet.experiments.claims import Finding, check_clock, greater, one_run, paired
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn import MEANINGS, x
+from gpunet.experiments.svd_dnn.tasks import TASKS
 
 # Tables 1 to 3 by task and row, without the meaning of α. The document's rows are one run each.
 CUT, NO_PRETRAINING = "svd phi=0.1 alpha=0.5", "svd phi=0 alpha=0.5"
@@ -33,6 +34,12 @@ FLOOR = {"train_loss": 0.002, "train_accuracy": 0.001, "test_accuracy": 0.002, "
          "epoch_speed_up": 0.05}  # fmt: skip
 CLEARLY = 0.005  # of accuracy
 ONE_IMAGE = {"cats": 0.02}  # of 50 test images
+
+
+@x.stated
+def settings(result: Result) -> dict[str, Any]:
+    task = TASKS[result.settings["task"]]
+    return {name: getattr(task, name) for name in ("epochs", "batch_size", "learning_rate")}
 
 
 def stated(table: dict[str, dict[str, dict[str, float]]], task: str, row: str, metric: str) -> float | None:

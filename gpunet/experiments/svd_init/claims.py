@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from statistics import fmean, median
+from typing import Any
 
 from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater, paired
 from gpunet.experiments.result import NotMeasuredError, Result
@@ -23,6 +24,11 @@ TABLE_1: dict[str, tuple[float, float, float]] = {
 TOLERANCE = {"train_loss": 0.03, "train_accuracy": 0.03, "test_accuracy": 0.006}
 METRICS = tuple(TOLERANCE)
 NO_GAIN = 0.001  # of accuracy
+
+
+@x.stated
+def stated(result: Result) -> dict[str, Any]:
+    return {"hidden": 100, "variance": 0.09, "epochs": 5}
 
 
 def _number(row: str, metric: str, claimed: float) -> None:
@@ -103,12 +109,13 @@ def mean_zero(result: Result) -> Finding:
     return fact(most < 0.05, f"largest |mean|/deviation of a trained W¹: {most:.3f}", "below 0.05 counts as 0")
 
 
-@x.claim("svd-each-costs-same", "SVD of ten label subsets costs the same as one SVD of the whole", "Conclusion", "1×")
+@x.claim("svd-each-costs-same", "SVD of the label subsets costs the same as one SVD of the whole", "Conclusion", "1×")
 def svd_cost(result: Result) -> Finding:
     ratio = median(result.seconds("each", "svd")) / median(result.seconds("whole", "svd"))
     return fact(
-        ratio < 1.5, f"classes apart take {ratio:.2f}× the whole",
-        "below 1.5 counts as the same; medians of our engine, which forms Gram matrices: equal flops, smaller calls",
+        1 / 1.5 < ratio < 1.5, f"classes apart take {ratio:.2f}× the whole",
+        "a factor of 1.5 either way counts as the same; medians of our engine, which forms Gram matrices: equal flops, "
+        "smaller calls",
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from math import log2
 from statistics import fmean, median_low
+from typing import Any
 
 from gpunet.experiments.claims import Claim, Finding, fact, greater, share
 from gpunet.experiments.result import NotMeasuredError, Result
@@ -30,13 +31,12 @@ def words_of_rates(result: Result) -> dict[float, str]:
     return {first: ""} | {rate: f"rate={rate:g}" for rate in others}
 
 
-@x.departs
-def departs(result: Result) -> str:
-    settings, stated = result.settings, Settings()
-    here = (tuple(settings["hidden"]), settings["learning_rates"][0], settings["threshold"])
-    if here == (stated.hidden, stated.learning_rates[0], stated.threshold):
-        return ""
-    return "the document has hidden layers of 3 and 3, learning rate 0.8 and threshold 0.04, this run has others"
+@x.stated
+def stated(result: Result) -> dict[str, Any]:
+    """Of the learning rates the first is the main one."""
+    known, others = Settings(), result.settings["learning_rates"][1:]
+    rates = [known.learning_rates[0], *others]
+    return {"hidden": known.hidden, "threshold": known.threshold, "learning_rates": rates}
 
 
 def _converges(data: str, result: Result) -> Finding:

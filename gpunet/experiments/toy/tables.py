@@ -8,7 +8,7 @@ import numpy as np
 
 from gpunet.experiments.result import Result
 from gpunet.experiments.toy import DATASETS, x
-from gpunet.experiments.toy.claims import datasets, departs, steps_told
+from gpunet.experiments.toy.claims import datasets, steps_told
 from gpunet.report.table import NOTHING, Column, Table, rows_table, seeds_told
 
 WORDS = {
@@ -20,7 +20,7 @@ WORDS = {
 def label(result: Result, data: str, word: str) -> str:
     """What a row is, from its data set and the last word of its name."""
     if not word:
-        return "as in the document" if data in DATASETS and not departs(result) else "main setting"
+        return "as in the document" if data in DATASETS and not x.departure(result) else "main setting"
     return WORDS.get(word, word.replace("rate=", "learning rate "))
 
 

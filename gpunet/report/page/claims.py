@@ -93,7 +93,7 @@ def opening(claims: Sequence[ClaimView]) -> list[str]:
         holds, fails, open_ = (found[HERE[verdict]] for verdict in ("reproduced", "not reproduced", "inconclusive"))
         apart = sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
         sentences.append(
-            f"Of {holds + fails + open_} claim{'s' * (holds + fails + open_ != 1)} judged on other data "
+            f"Of {holds + fails + open_} claim{'s' * (holds + fails + open_ != 1)} judged on other data or settings "
             f"({', '.join(here)}), {holds} hold{'s' * (holds == 1)}, {fails} do{'es' * (fails == 1)} not and {open_} "
             f"cannot be told yet{f'; {apart} stated numbers do not apply there' if apart else ''}."
         )
