@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from gpunet.experiments.result import NotMeasuredError, Result
+from gpunet.experiments.result import NotMeasuredError, Result, Row
 
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Experiment
@@ -71,8 +71,13 @@ class ClaimResult:
 
 
 def judge(experiment: Experiment, result: Result) -> list[ClaimResult]:
-    """Every claim of an experiment with its verdict on a result."""
-    return [_judged(claim, result, experiment.departure(result)) for claim in experiment.claims(result)]
+    """Every claim of an experiment with its verdict on a result; what is not finite was not measured."""
+    finite = [
+        Row(row.name, {name: each for name, each in row.metrics.items() if all(map(math.isfinite, each.values))})
+        for row in result.rows
+    ]
+    seen = replace(result, rows=finite)
+    return [_judged(claim, seen, experiment.departure(result)) for claim in experiment.claims(result)]
 
 
 def _judged(claim: Claim, result: Result, departs: str) -> ClaimResult:
@@ -166,6 +171,8 @@ def fact(holds: bool, measured: str, note: str) -> Finding:
 
 def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measured: str) -> Finding:
     """Whether a curve, a list of a value a seed for each point, is highest from `low` to `high`, beyond noise."""
+    for values in curve.values():
+        interval(values)  # which refuses what is not finite
     inside, outside = (
         max((values for at, values in curve.items() if (low <= at <= high) is within), key=fmean, default=None)
         for within in (True, False)
@@ -178,7 +185,7 @@ def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measur
 
 def check_clock(ratio: float, allowed: float) -> None:
     """NotMeasuredError for a speed-up that the count of operations does not allow: something else was measured."""
-    if ratio > SLACK * allowed:
+    if not ratio <= SLACK * allowed:
         raise NotMeasuredError(
             f"timing unreliable: {ratio:.3g}× was measured, the count of operations allows {allowed:.3g}×"
         )

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import InputError, shown
 
+MOST = 2**62  # of a seed
+
 if TYPE_CHECKING:
     from gpunet.backend import Backend
     from gpunet.experiments.claims import Claim
@@ -335,6 +337,8 @@ class Experiment:
         self.Settings(**given)
         job = self.job(given, quick)
         settings = self.Settings(**{**job.of, **job.settings, **given})
+        if first + (seeds or job.seeds) > MOST:
+            raise InputError(f"seeds begin at {first}: expected numbers below {MOST}")
         names = job.data if dataset is None else (dataset,)
         return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))))
 

@@ -214,6 +214,15 @@ def test_what_was_not_measured_is_not_tested_and_says_what():
     assert number.verdict == "reproduced"
 
 
+def test_what_is_not_finite_was_not_measured():
+    number, order = judge(experiment(), result(a=[0.5, math.nan], b=[0.8, 0.81]))
+    assert {number.verdict, order.verdict} == {"not tested"}
+    with pytest.raises(NotMeasuredError, match="not finite"):
+        peak({0.8: [0.5, 0.5], 0.7: [math.nan, math.nan], 0.1: [0.1, 0.1]}, 0.7, 0.9, "text")
+    with pytest.raises(NotMeasuredError, match="timing unreliable"):
+        check_clock(math.nan, 1.0)
+
+
 def test_a_claim_on_several_data_sets_is_named_by_each_and_told_once_elsewhere():
     x = experiment(on=("mnist", "cifar10"))
     assert [claim.id for claim in judge(x, result("cifar10", **BOTH))] == ["an-order-cifar10"]

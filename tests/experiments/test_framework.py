@@ -165,6 +165,8 @@ def test_a_run_is_asked_for_by_its_settings():
     assert x.asked({"layers": 3}, quick=True).settings == Own(layers=3)
     with pytest.raises(InputError, match="task is 'harder'"):
         x.asked({"task": "harder"})
+    with pytest.raises(InputError, match=f"seeds begin at {2**70}: expected numbers below"):
+        x.asked({}, first=2**70)
 
 
 # -- a run ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from gpunet.experiments.result import Result
 
 from .schema import parse
 
-SMALL = Settings(dictionaries=(4, 8), size=3, grid=2, sweep_samples=40)
+SMALL = Settings(dictionaries=(4, 8), size=3, grid=2, sweep_samples=100)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_a_run():
     assert parse(result.text())["settings"]["size"] == 3
     assert all(min(result.values(name, "test_accuracy")) > 0.7 for name in result.names)
     assert {name: len(each) for name, each in result.notes["svd"].items()} == dict.fromkeys(result.names, 2)
-    assert result.notes["sweep_training_samples"] == 40
+    assert result.notes["sweep_training_samples"] == 100
     assert all(len(result.seconds(name, "head")) == 2 for name in result.names)
     again, alone = compute(data, seeds=(0, 1)), compute(data, seeds=(1,))
     assert again.rows == result.rows
@@ -134,6 +134,7 @@ def test_images_of_any_shape(shape):
         (pictures((2, 40)), SMALL, DataError, "patches needs images of at least 3×3"),
         (pictures((5, 5)), dataclasses.replace(SMALL, size=6), DataError, "needs images of at least 6×6"),
         (pictures(), Settings(dictionaries=(4096,)), InputError, "4096 patches on a grid of 3×3 are 73,728 features"),
+        (pictures(), Settings(dictionaries=(512,), grid=99), InputError, "512 patches on a grid of 6×5 are 30,720"),
     ],
 )
 def test_what_cannot_be(data, settings, error, words):

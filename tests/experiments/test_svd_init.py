@@ -12,10 +12,10 @@ from gpunet.datasets import Dataset
 from gpunet.errors import DataError, DivergedError, InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Run
-from gpunet.experiments.result import Metric, Result
+from gpunet.experiments.result import Metric, NotMeasuredError, Result
 from gpunet.experiments.svd_init import Settings, body, x
 from gpunet.experiments.svd_init.body import ALL_KINDS, default_epochs, first_weights, train_once
-from gpunet.experiments.svd_init.claims import TABLE_1
+from gpunet.experiments.svd_init.claims import TABLE_1, _rank_correlation
 from gpunet.experiments.svd_init.data import default_units, normalise, prepare
 from gpunet.progress import Progress
 
@@ -418,6 +418,15 @@ def test_each_ordering_can_fail_alone(id_, verdict, changes):
     assert found[id_] == verdict
     others = {name for name, each in found.items() if each != "reproduced" and not name.startswith("table1")}
     assert others == {id_}
+
+
+def test_kinds_are_ranked_with_ties_as_scipy_ranks_them():
+    from scipy.stats import spearmanr
+
+    for a, b in (((1, 2, 3, 4, 5), (0.9, 0.9, 0.9, 0.9, 0.95)), ((3, 1, 2, 2, 5), (0.1, 0.2, 0.2, 0.4, 0.3))):
+        assert _rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+    with pytest.raises(NotMeasuredError, match="the same accuracy"):
+        _rank_correlation((1, 2, 3), (0.9, 0.9, 0.9))
 
 
 def test_claims_about_time():

@@ -47,7 +47,7 @@ class Settings(framework.Settings):
         0.07, "Least |cosine| of a whitened patch and a dictionary's that counts.", least=0, below=1
     )
     grid: int = option(3, "Fields a side that encodings are averaged over.")
-    sweep_samples: int = option(10_000, "Training images of the runs that compare whitenings.")
+    sweep_samples: int = option(10_000, "Training images of the runs that compare whitenings.", least=100)
 
 
 x = Experiment(

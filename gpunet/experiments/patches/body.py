@@ -113,16 +113,15 @@ def body(run: Run) -> None:
     images, settings = as_images(run.data, "patches", run.settings.size or 3), run.settings
     run.settings = settings = replace(settings, size=settings.size or min(SIZE, min(images.shape[1:]) // 2))
     sizes = sorted(set(settings.dictionaries))
-    features = 2 * sizes[-1] * settings.grid**2
+    rows, columns = map(len, _fields(images.shape, settings))
+    features = 2 * sizes[-1] * rows * columns
     if features > MOST:
-        raise InputError(
-            f"{sizes[-1]} patches on a grid of {settings.grid}×{settings.grid} are {features:,} features, whose Gram "
-            f"matrix takes {8 * features**2 / 1e9:.1f} GB: expected at most {MOST:,}; use fewer, or a smaller --grid"
-        )
+        given = f"{sizes[-1]} patches on a grid of {rows}×{columns} are {features:,} features"
+        raise InputError(f"{given}: expected at most {MOST:,}; use fewer, or a smaller --grid")
     _measure(run, images, settings, settings.whitening, {f"{count} patches": count for count in sizes})
     some, first = some_of(images, settings.sweep_samples), replace(settings, dictionaries=(sizes[0],))
     run.note(sweep_training_samples=len(some.x_train))
-    for whitening in (*settings.whitenings, None):
+    for whitening in dict.fromkeys((*settings.whitenings, settings.whitening, None)):
         word = "none" if whitening is None else f"{whitening:g}"
         _measure(run, some, first, whitening, {f"whitening={word}": sizes[0]})
 

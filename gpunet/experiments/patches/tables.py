@@ -11,6 +11,6 @@ from gpunet.report.table import Table, rows_table, seeds_told
 @x.table
 def accuracies(result: Result) -> Table:
     title = f"Patches of {result.settings['size']} pixels on {result.dataset}: {seeds_told(result)}"
-    stated = {f"{count} patches": {"test_accuracy": accuracy} for count, accuracy in TABLE.items()}
-    rows = {"test_accuracy": "test"}
-    return rows_table(result, title, result.names, rows, stated if result.dataset == DATA else None)
+    known = TABLE if result.dataset == DATA else {}
+    stated = {f"{count} patches": {"test_accuracy": accuracy} for count, accuracy in known.items()}
+    return rows_table(result, title, result.names, {"test_accuracy": "test"}, stated)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import correlation, fmean, median
 from typing import Any
 
 from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater, paired
@@ -92,9 +92,11 @@ def dependency_across_kinds(result: Result) -> Finding:
 
 
 def _rank_correlation(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Spearman's, without ties."""
-    first, second = ([sorted(values).index(value) for value in values] for values in (a, b))
-    return 1 - 6 * sum((i - j) ** 2 for i, j in zip(first, second, strict=True)) / (len(a) ** 3 - len(a))
+    """Spearman's; ties have the mean of their ranks."""
+    if len({*a}) == 1 or len({*b}) == 1:
+        raise NotMeasuredError("all kinds of weights have the same accuracy, or the same ratio")
+    ranks = [[sum(other < one for other in v) + v.count(one) / 2 for one in v] for v in (a, b)]
+    return correlation(*ranks)
 
 
 @x.claim("dependency-rises", "the dependency rises while training", "Inspiration, Figure 2", "rises")
