@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.cli import execute
+from gpunet.experiments import experiments
 
 from ..experiments.schema import is_png, parse
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "gpunet"
-PROGRESS = ("svd-init ", "svd-dnn ", "dmn ", "toy ", "cifar-mlp ")
+PROGRESS = tuple(f"{name} " for name in experiments())
 TINY = ("--epochs", "1", "--seeds", "1", "--device", "numpy")
 
 

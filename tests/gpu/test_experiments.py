@@ -12,13 +12,14 @@ from ..cli.runner import run
 
 # Sums are rounded in another order, so that some of 355 test samples fall on the other side; the toy nets train
 # chaotically, and a net of three has another accuracy after 60 steps.
-SHARE = {"svd-init": 0.02, "svd-dnn": 0.03, "dmn": 0.05, "toy": 0.1, "cifar-mlp": 0.05}
+SHARE = {"svd-init": 0.02, "svd-dnn": 0.03, "dmn": 0.05, "toy": 0.1, "cifar-mlp": 0.05, "patches": 0.03}
 SHORT = {
     "svd-init": ("--epochs", 1, "--hidden", 8),
     "svd-dnn": ("--epochs", 1, "--no-speed", "--alpha", 0.5),
     "dmn": ("--epochs", 1, "--no-sweeps", "--no-dynamics", "--variance", "0.5"),
     "toy": ("--seeds", 3, "--limit", 60),
     "cifar-mlp": ("--epochs", 1, "--part", "final", "--hidden", 8),
+    "patches": ("--patches", 8, "--grid", 2),
 }
 
 
