@@ -77,11 +77,11 @@ def judge(experiment: Experiment, result: Result) -> list[ClaimResult]:
         for row in result.rows
     ]
     seen = replace(result, rows=finite)
-    return [_judged(claim, seen, experiment.departure(result)) for claim in experiment.claims(result)]
+    departs = experiment.departure(result)
+    return [_judged(claim, seen, departs) for claim in experiment.claims(result)]
 
 
-def _judged(claim: Claim, result: Result, departs: str) -> ClaimResult:
-    apart = departs
+def _judged(claim: Claim, result: Result, apart: str) -> ClaimResult:
     if result.dataset not in claim.on:
         apart = f"the document speaks of {' and '.join(claim.on)}"
     try:
@@ -110,9 +110,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """The 90 % interval of the mean by Student's t; of a single value all numbers."""
     from scipy.special import stdtrit
 
+    _check_finite(values)
     n = len(values)
-    if not all(map(math.isfinite, values)):
-        raise NotMeasuredError("what this run measured is not finite")
     if n < 2:
         return -math.inf, math.inf
     half = float(stdtrit(n - 1, 1 - LEVEL)) * stdev(values) / math.sqrt(n)
@@ -136,7 +135,7 @@ def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_be
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
     """`equal` to a number that is one run: it may lie two of our deviations off, as one of ours may, or `floor`."""
-    interval(values)  # which refuses what is not finite
+    _check_finite(values)
     deviation = stdev(values) if len(values) > 1 else 0.0
     return equal(values, claimed, max(floor, 2 * deviation), lower_is_better=lower_is_better)
 
@@ -172,7 +171,7 @@ def fact(holds: bool, measured: str, note: str) -> Finding:
 def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measured: str) -> Finding:
     """Whether a curve, a list of a value a seed for each point, is highest from `low` to `high`, beyond noise."""
     for values in curve.values():
-        interval(values)  # which refuses what is not finite
+        _check_finite(values)
     inside, outside = (
         max((values for at, values in curve.items() if (low <= at <= high) is within), key=fmean, default=None)
         for within in (True, False)
@@ -189,6 +188,11 @@ def check_clock(ratio: float, allowed: float) -> None:
         raise NotMeasuredError(
             f"timing unreliable: {ratio:.3g}× was measured, the count of operations allows {allowed:.3g}×"
         )
+
+
+def _check_finite(values: Sequence[float]) -> None:
+    if not all(map(math.isfinite, values)):
+        raise NotMeasuredError("what this run measured is not finite")
 
 
 def _told(low: float, high: float, words: str) -> str:

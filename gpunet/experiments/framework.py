@@ -345,13 +345,9 @@ class Experiment:
 
 def _told(value: Any) -> str:
     """A setting in words, which are alike before it was written and after it was read."""
-    return (
-        " ".join(map(_told, value))
-        if isinstance(value, (list, tuple))
-        else f"{value:g}"
-        if type(value) is float
-        else str(value)
-    )
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_told, value))
+    return f"{value:g}" if type(value) is float else str(value)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,9 @@ def split(dataset: str, share: float, seed: int) -> tuple[Any, str]:
     there is nothing to hold out.
     """
     check_range("validation", share, above=0, below=1)
-    from gpunet.datasets import load, names
+    from gpunet.experiments.framework import load_data
 
-    data = load(dataset)
-    if data.name in names() and dataset != data.name:  # somebody's own mnist.npz is not what a document speaks of
-        data = replace(data, name=f"own-{data.name}")
+    data = load_data(dataset)
     known: dict[str, Any] = {"all": f"{len(data.x_train):,}", "name": data.name}
     if np.array_equal(data.x_train, data.x_test) and np.array_equal(data.y_train, data.y_test):
         return data, THE_SAME.format(**known)
