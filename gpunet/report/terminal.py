@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, told_here
 from gpunet.report.table import NOTHING, PERCENT, Column, Table, number, unit
 
 COLOUR = {
@@ -109,9 +109,7 @@ def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
 def orderings_told(claims: Sequence[ClaimResult]) -> str:
     """How many of a document's orderings hold on other data than its own, and why its numbers are not judged there."""
     here, numbers = [c for c in claims if c.here], [c for c in claims if c.note.startswith(NOT_APPLICABLE)]
-    kinds = (("hold here", "reproduced"), ("do not", "not reproduced"), ("cannot be told yet", "inconclusive"))
-    counts = [(sum(claim.verdict == verdict for claim in here), said) for said, verdict in kinds]
-    told = ", ".join(f"{count} {said}" for count, said in counts if count)
     words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
     apart = f"; {words} {numbers[0].note}" if numbers else ""
-    return f"Of {len(here)} ordering{'s' * (len(here) > 1)} that the document states {told}{apart}."
+    what = f"Of {len(here)} ordering{'s' * (len(here) > 1)} that the document states"
+    return f"{what} {told_here(counted(here, here=True))} on these data{apart}."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import printable
-from gpunet.experiments.claims import VERDICTS
+from gpunet.experiments.claims import VERDICTS, told_here
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
 from gpunet.reproduce.claims_file import ClaimsFile, Entry, summed
 from gpunet.reproduce.plan import PlannedRun
@@ -167,10 +167,6 @@ def here_lines(entries: Sequence[Entry]) -> list[str]:
     for dataset in dict.fromkeys(entry["dataset"] for entry in entries if any(entry["here"].values())):
         own = [entry for entry in entries if entry["dataset"] == dataset and any(entry["here"].values())]
         counts = summed(entry["here"] for entry in own)
-        seeds = "one seed" if max(len(entry["seeds"]) for entry in own) == 1 else "so few seeds"
-        hold, every = counts["reproduced"] + counts["exceeded"], sum(counts.values())
-        told = [f"{hold} of {every} ordering{'s' if every > 1 else ''} hold{'s' if 1 in (hold, every) else ''}"]
-        told += [f"{n} do{'es' if n == 1 else ''} not" for n in [counts["not reproduced"]] if n]
-        told += [f"{n} cannot be told from {seeds}" for n in [counts["inconclusive"]] if n]
-        lines.append(f"on {dataset}: {', '.join(told)}")
+        every = sum(counts.values())
+        lines.append(f"on {dataset}: of {every} ordering{'s' * (every > 1)} {told_here(counts)}")
     return lines

@@ -155,9 +155,9 @@ def test_how_orderings_fare_on_other_data_is_a_line_a_data_set():
         entry("f", "xor", here=(0, 0, 1)),
     ]  # fmt: skip
     assert here_lines(entries) == [
-        "on digits: 3 of 8 orderings hold, 5 cannot be told from one seed",
-        "on cats: 1 of 4 orderings holds, 2 do not, 1 cannot be told from so few seeds",
-        "on xor: 0 of 1 ordering holds, 1 does not",
+        "on digits: of 8 orderings 3 hold, 5 cannot be told yet",
+        "on cats: of 4 orderings 1 holds, 2 do not, 1 cannot be told yet",
+        "on xor: of 1 ordering 1 does not",
     ]
     assert here_lines(entries[2:3]) == []
 

@@ -39,19 +39,29 @@ def stated(result: Result) -> dict[str, Any]:
     return {"hidden": known.hidden, "threshold": known.threshold, "learning_rates": rates}
 
 
+def _limit(data: str, result: Result) -> int:
+    """The limit of steps; NotMeasuredError where it is lower than ours, and most nets of the main row met it."""
+    limit: int = result.settings["limit"]
+    if limit < Settings().limit and median_low(result.values(data, "steps")) >= limit:
+        raise NotMeasuredError(f"most nets were given up after {limit:,} steps")
+    return limit
+
+
 def _converges(data: str, result: Result) -> Finding:
-    holds, limit = [value == 1 for value in result.values(data, "converged")], result.settings["limit"]
+    holds, limit = [value == 1 for value in result.values(data, "converged")], _limit(data, result)
     middle = steps_told(median_low(result.values(data, "steps")), limit)
     return share(holds, f"{sum(holds)} of {len(holds)} nets stop within {limit:,} steps, median {middle}")
 
 
 def _predicts(data: str, result: Result) -> Finding:
+    _limit(data, result)
     values = result.values(data, "train_accuracy")
     holds = [value == 1 for value in values]
     return share(holds, f"{sum(holds)} of {len(holds)} nets predict all, mean accuracy {fmean(values):.2%}")
 
 
 def _zeros(data: str, result: Result) -> Finding:
+    _limit(data, result)
     zeros, drawn = (result.values(row, "steps") for row in (f"{data} zeros", data))
     there = [int(sum(result.values(row, "converged"))) for row in (f"{data} zeros", data)]
     accuracy = result.mean(f"{data} zeros", "train_accuracy")
@@ -60,13 +70,13 @@ def _zeros(data: str, result: Result) -> Finding:
 
 
 def _learning_rate(data: str, result: Result) -> Finding:
-    words = words_of_rates(result)
+    words, limit = words_of_rates(result), _limit(data, result)
     steps = {rate: result.values(f"{data} {word}".strip(), "steps") for rate, word in words.items()}
     if len(steps) < 2:
         raise NotMeasuredError("this run tried one learning rate")
     middles = {rate: median_low(each) for rate, each in steps.items()}
     best, worst = min(middles, key=middles.__getitem__), max(middles, key=middles.__getitem__)
-    told = [f"{steps_told(middles[rate], result.settings['limit'])}{what} at {rate:g}"
+    told = [f"{steps_told(middles[rate], limit)}{what} at {rate:g}"
             for rate, what in ((best, " steps"), (worst, ""))]  # fmt: skip
     return _slower(steps[worst], steps[best], f"median {', '.join(told)}", MUCH_FASTER)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, told_here
 from gpunet.report.terminal import HERE, claim_values, verdict_told
 
 UNTESTED = "not tested"
@@ -90,12 +90,11 @@ def opening(claims: Sequence[ClaimView]) -> list[str]:
         what = "Of {} claim{} judged on the data that their document speaks of, {} and {}."
         sentences.append(what.format(judged, "s" * (judged != 1), ", ".join(most), last))
     if here:
-        holds, fails, open_ = (found[HERE[verdict]] for verdict in ("reproduced", "not reproduced", "inconclusive"))
-        apart = sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
+        fared = counted([claim.claim for claim in claims], here=True)
+        every, apart = sum(fared.values()), sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
         sentences.append(
-            f"Of {holds + fails + open_} claim{'s' * (holds + fails + open_ != 1)} judged on other data or settings "
-            f"({', '.join(here)}), {holds} hold{'s' * (holds == 1)}, {fails} do{'es' * (fails == 1)} not and {open_} "
-            f"cannot be told yet{f'; {apart} stated numbers do not apply there' if apart else ''}."
+            f"Of {every} claim{'s' * (every != 1)} judged on other data or settings ({', '.join(here)}), "
+            f"{told_here(fared)}{f'; {apart} stated numbers do not apply there' if apart else ''}."
         )
     if len(ranked) > 1:
         best, worst = (f"({sum(agree[name])} of {len(agree[name])})" for name in (ranked[0], ranked[-1]))
