@@ -142,10 +142,16 @@ def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_be
 
 
 def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_better: bool = False) -> Finding:
-    """`equal` to a number that is one run: it may lie two of our deviations off, as one of ours may, or `floor`."""
+    """`equal` to a number that is one run: it may lie two of our deviations off, as one of ours may, or `floor`.
+
+    Where single runs differ by as much as the number itself, hardly one could not be it: that reproduces nothing.
+    """
     _check_finite(values)
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return equal(values, claimed, max(floor, 2 * deviation), lower_is_better=lower_is_better)
+    noise = 2 * stdev(values) if len(values) > 1 else 0.0
+    found = equal(values, claimed, max(floor, noise), lower_is_better=lower_is_better)
+    if found.verdict == "reproduced" and noise >= abs(claimed):
+        return replace(found, verdict="inconclusive", note=f"single runs differ by as much as the number; {found.note}")
+    return found
 
 
 def greater(differences: Sequence[float], measured: str, least: float = 0.0, what: str = "seeds") -> Finding:
