@@ -31,7 +31,7 @@ def _command(x: Experiment) -> Any:
         dataset: str | None, device: str, seeds: int | None, seed: int, out: Path | None, quick: bool, json: bool,
         **given: Any,
     ) -> None:  # fmt: skip
-        changes = {name: _value(given[name], offered[name]) for name in offered}
+        changes = {name: _value(given[name], known) for name, known in offered.items()}
         run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
         _finish(run, out or Path("runs") / run.folder, device, json)
 
@@ -40,7 +40,7 @@ def _command(x: Experiment) -> Any:
         "device": (options.Device, "auto"),
         "seeds": (options.seeds(_seeds_told(x), x.help.get("seeds")), None),
         "seed": (options.Seed, 0),
-        **{name: _parameter(name, known, getattr(x.Settings, name)) for name, known in offered.items()},
+        **{name: _parameter(known, getattr(x.Settings, name)) for name, known in offered.items()},
         "out": (options.Out, None),
         "quick": (options.quick(x.help.get("quick")), False),
         "json": (options.Json, False),
@@ -62,7 +62,7 @@ def _seeds_told(x: Experiment) -> str:
     return "; ".join([str(usual.seeds), *others, f"{quick.seeds} with --quick"])
 
 
-def _parameter(name: str, known: Option, default: Any) -> tuple[Any, Any]:
+def _parameter(known: Option, default: Any) -> tuple[Any, Any]:
     """The annotation and the default of a setting's option."""
     if known.several or known.usual or known.read:
         default = None
@@ -73,16 +73,19 @@ def _parameter(name: str, known: Option, default: Any) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else known.kind
     hint: Any = list[plain] if known.several or known.read else plain  # type: ignore[valid-type]
-    flag = f"--{name.replace('_', '-')}"
-    flags = known.flags or ((flag,) if known.kind is not bool or default is False else (f"{flag}/--no-{name}",))
-    info = typer.Option(*flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown)
+    info = typer.Option(
+        *known.flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown
+    )
     return Annotated[hint | None if default is None else hint, info], default
 
 
 def _value(given: Any, known: Option) -> Any:
-    if known.read is not None:
-        return known.read(given) if given else None
-    return (tuple(given) or None) if isinstance(given, list) else given
+    """What an option was given, checked under the option's name; None where it was not."""
+    if isinstance(given, list):
+        given = None if not given else known.read(given) if known.read else tuple(given)
+    if given is not None:
+        known.check(known.flags[0].partition("/")[0], given)
+    return given
 
 
 def _finish(run: Run, folder: Path, device: str, json: bool) -> None:

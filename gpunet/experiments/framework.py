@@ -61,7 +61,7 @@ class Option:
 
     help: its line in `--help`, "" for a setting that the command line does not offer; the bounds are those of a number,
     or of each of several; usual: the default in words, where it depends on the data or on `--quick`; flags: the
-    option's names, where these are not the setting's; read: makes the value of the words that the command line was
+    option's names, made from the setting's unless given; read: makes the value of the words that the command line was
     given; sweep: its value in a sweep, where what only costs time is left out. kind, several, optional: from its type,
     whether it holds several of the kind, and whether it can be None, the data's own.
     """
@@ -81,7 +81,12 @@ class Option:
     optional: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """InputError for a value that is none of the kind, or out of bounds."""
+        """InputError for a value, or one of several, that is none of the kind, or out of bounds."""
+        if not (self.optional and value is None):
+            for each in value if self.several else [value]:
+                self._check(name, each)
+
+    def _check(self, name: str, value: Any) -> None:
         from gpunet.checks import check_flag, check_one_of, check_range, is_whole
 
         if self.kind is int:
@@ -111,10 +116,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, known in self.options().items():
-            value = getattr(self, name)
-            if not (known.optional and value is None):
-                for each in value if known.several else [value]:
-                    known.check(name, each)
+            known.check(name, getattr(self, name))
 
     @classmethod
     def options(cls) -> dict[str, Option]:
@@ -126,7 +128,11 @@ class Settings:
             several = typing.get_origin(hint) is tuple
             kind = typing.get_args(hint)[0] if several else hint
             known = each.metadata.get("option", Option())
-            found[each.name] = replace(known, kind=kind, several=several, optional=bool(parts))
+            name = each.name.replace("_", "-")
+            flag = f"--{name}/--no-{name}" if kind is bool and each.default else f"--{name}"
+            found[each.name] = replace(
+                known, kind=kind, several=several, optional=bool(parts), flags=known.flags or (flag,)
+            )
         return found
 
     def label(self, dataset: str) -> str:

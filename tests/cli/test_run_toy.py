@@ -86,9 +86,8 @@ def test_own_data(capsys, tmp_path, moons):
     for words in ("main setting", "train %", "test %", "moons: 2-3-3-1"):
         assert words in done.out, words
     assert "as in the document" not in done.out
-    assert re.match(
-        r"On moons: \d of 2 nets stop within 30 steps, median .* \(.*\). Of 5 orderings ", done.out.splitlines()[-1]
-    )
+    last = done.out.splitlines()[-1]  # 30 steps are too few for all but the gradient
+    assert re.match(r"On moons: largest error \S+ \(holds here, .*\). Of 1 ordering that the document states 1 ", last)
 
 
 def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path, moons):
@@ -97,21 +96,22 @@ def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path, moons)
     assert done.code == 0
     made = check_folder(tmp_path / "out")
     assert made["dataset"] == "own-linear"
-    assert all(claim.here for claim in judged(tmp_path / "out"))
+    assert {claim.verdict for claim in judged(tmp_path / "out") if not claim.here} == {"not tested"}
+    assert any(claim.here for claim in judged(tmp_path / "out"))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--hidden", 0), ("hidden is a whole number ≥ 1, got 0",)),
-        (("--hidden", "3,0"), ("hidden is a whole number ≥ 1, got 0",)),
+        (("--hidden", 0), ("--hidden is a whole number ≥ 1, got 0",)),
+        (("--hidden", "3,0"), ("--hidden is a whole number ≥ 1, got 0",)),
         (("--hidden", -3), ("--hidden is '-3'", "3,3")),
         (("--hidden", "three"), ("--hidden is 'three'",)),
         (("--hidden", ","), ("--hidden is ','",)),
-        (("--threshold", 0), ("threshold cannot be 0.0", "> 0")),
-        (("--threshold", "nan"), ("threshold cannot be nan",)),
-        (("--learning-rate", 0), ("learning_rates cannot be 0.0", "> 0")),
-        (("--learning-rate", 0.8, "--learning-rate", -1), ("learning_rates cannot be -1.0",)),
+        (("--threshold", 0), ("--threshold cannot be 0.0", "> 0")),
+        (("--threshold", "nan"), ("--threshold cannot be nan",)),
+        (("--learning-rate", 0), ("--learning-rate cannot be 0.0", "> 0")),
+        (("--learning-rate", 0.8, "--learning-rate", -1), ("--learning-rate cannot be -1.0",)),
         (("--limit", 0), ("--limit", "greater than or equal to 1")),
         (("--seeds", 0), ("--seeds",)),
         (("--dataset", "nonsense"), ("unknown data set 'nonsense'",)),
