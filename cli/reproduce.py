@@ -79,7 +79,7 @@ def reproduce(
 def _kept(request: Request, out: Path | None, json: bool) -> str:
     """What an interruption leaves, and the command that goes on."""
     from gpunet.errors import printable
-    from gpunet.reproduce.claims_file import finished
+    from gpunet.report.claims_json import finished
 
     words = ["gpunet", "reproduce", *(["--quick"] if request.quick else [])]
     words += ["--seeds", str(request.seeds)] if request.seeds else []
@@ -99,8 +99,8 @@ def _print(outcome: Outcome) -> None:
     from gpunet.reproduce.display import here_lines, summary
 
     screen, file = console(), outcome.file
-    screen.print(summary(file, outcome.runs))
-    for line in here_lines([file.entry(run.name) for run in outcome.runs]):
+    screen.print(summary(outcome.entries))
+    for line in here_lines(outcome.entries):
         screen.print(line[0].upper() + line[1:], soft_wrap=True)
     if file.quick:
         screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)

@@ -13,17 +13,30 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from gpunet.errors import DataError
+import msgspec
+from msgspec import Meta
+
+from gpunet.errors import DataError, shown
+from gpunet.experiments.framework import MOST
+from gpunet.limits import DAMAGE, read_json
 
 FORMAT, RESULT = 2, "result.json"
-MOST = 2**63  # of what is counted
 LARGEST = 1e150  # of what is measured: a deviation squares it
+Seed = Annotated[int, Meta(ge=0, lt=MOST)]
+Amount = Annotated[float, Meta(ge=0, lt=MOST)]  # of seconds, of bytes
+if TYPE_CHECKING:
+    Number = float
+else:  # as a file has it: `_finite_or_nan` makes null NaN
+    Number = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)] | None
 
 
 class NotMeasuredError(Exception):
@@ -34,7 +47,7 @@ class NotMeasuredError(Exception):
 class Metric:
     """One number over seeds; std is the sample standard deviation, None for a single seed."""
 
-    values: list[float]
+    values: Annotated[list[Number], Meta(min_length=1)]
 
     @property
     def mean(self) -> float:
@@ -55,7 +68,7 @@ class Row:
     """One line of a result table: a name that stays the same between versions, and its metrics."""
 
     name: str
-    metrics: dict[str, Metric] = field(default_factory=dict)
+    metrics: dict[str, Metric]
 
     def add(self, **values: float) -> None:
         """Append one seed's values."""
@@ -71,11 +84,11 @@ class Result:
     dataset: str
     device: str
     settings: dict[str, Any]
-    seeds: list[int]
+    seeds: list[Seed]
     rows: list[Row] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    timings: dict[str, dict[str, list[Number]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,7 +101,7 @@ class Result:
         for row in self.rows:
             if row.name == name:
                 return row
-        self.rows.append(Row(name))
+        self.rows.append(Row(name, {}))
         return self.rows[-1]
 
     def metric(self, row: str, name: str) -> Metric:
@@ -124,14 +137,9 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The document of the schema."""
-        document = {
-            "format": FORMAT, "experiment": self.experiment, "dataset": self.dataset, "device": self.device,
-            "settings": self.settings, "seeds": self.seeds,
-            "rows": [{"name": r.name, "metrics": {n: m.to_json() for n, m in r.metrics.items()}} for r in self.rows],
-            "notes": self.notes, "curves": self.curves, "timings": self.timings, "provenance": self.provenance,
-        }  # fmt: skip
-        plain: dict[str, Any] = _plain(document)
-        return plain
+        rows = [{"name": r.name, "metrics": {n: m.to_json() for n, m in r.metrics.items()}} for r in self.rows]
+        document: dict[str, Any] = plain({"format": FORMAT, **vars(self), "rows": rows})
+        return document
 
     def text(self) -> str:
         """The document as it is written."""
@@ -148,9 +156,7 @@ class Result:
     @classmethod
     def read(cls, path: Path) -> Result:
         """A result.json; null stands for a number that is not finite. Raises DataError where it is not one of ours."""
-        from gpunet.limits import DAMAGE, read_json
-
-        try:
+        with intact(path, "run the experiment again"):
             found = read_json(path)
             if "format" not in found and "claims" in found:
                 raise DataError(
@@ -158,30 +164,16 @@ class Result:
                     "again, or move its folder elsewhere"
                 )
             return _checked(found)
-        except DataError:
-            raise
-        except OSError as error:
-            raise DataError(f"cannot read '{path}': {error.strerror}; run the experiment again") from error
-        except DAMAGE as error:
-            raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: Exception) -> DataError:
-    """The line that says so."""
-    why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0] or type(error).__name__
-    return DataError(
-        f"'{path}' is damaged, or of another version of gpunet ({why}): run it again, or move its folder elsewhere"
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Python's own types only, floats finite or None."""
+def plain(value: Any) -> Any:
+    """Python's own types only, as JSON has them: floats finite or None."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # NumPy's arrays and numbers
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -190,56 +182,56 @@ def _plain(value: Any) -> Any:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def intact(path: Path, mend: str = "") -> Iterator[None]:
+    """DataError where a file does not hold what it should or, where it is read (mend: what to do then), cannot be."""
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        if not mend:
+            raise
+        raise DataError(f"cannot read '{path}': {error.strerror}; {mend}") from error
+    except (*DAMAGE, NotMeasuredError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]
+        raise DataError(
+            f"'{path}' is damaged, or of another version of gpunet ({why or type(error).__name__}): run it again, or "
+            "move its folder elsewhere"
+        ) from error
+
+
+class _Provenance(msgspec.Struct):
+    """What of a provenance is reckoned with; all else of it is shown as it stands."""
+
+    seconds: Amount | None = None
+    peak_memory_bytes: Amount | None = None
+    started: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.started is not None:
+            check_time(self.started)
+
+
+def check_time(stamp: str) -> None:
+    """ValueError for what is no point in time that can be told in any time zone."""
+    if not 2 <= datetime.fromisoformat(stamp).year <= 9998:
+        raise ValueError(f"the date {stamp}")
+
+
 def _checked(found: dict[str, Any]) -> Result:
     if found["format"] != FORMAT:
         raise ValueError(f"its format is {found['format']!r}, this version reads {FORMAT}")
-    return Result(
-        text(found["experiment"]),
-        text(found["dataset"]),
-        text(found["device"]),
-        settings=dict(found["settings"]),
-        seeds=[_whole(seed) for seed in found["seeds"]],
-        rows=[_row(row) for row in found["rows"]],
-        notes=_finite_or_nan(dict(found["notes"])),
-        curves=_finite_or_nan(dict(found["curves"])),
-        timings={
-            text(row): {text(measure): [_number(value) for value in values] for measure, values in times.items()}
-            for row, times in found["timings"].items()
-        },
-        provenance=_provenance(dict(found["provenance"])),
-    )
-
-
-def _row(found: dict[str, Any]) -> Row:
-    metrics = {text(name): Metric([_number(v) for v in each["values"]]) for name, each in found["metrics"].items()}
-    if not all(metric.values for metric in metrics.values()):
-        raise ValueError("a metric without values")
-    return Row(text(found["name"]), metrics)
-
-
-def _provenance(found: dict[str, Any]) -> dict[str, Any]:
-    from gpunet.checks import is_number
-
-    for name in ("seconds", "peak_memory_bytes"):
-        if not (found.get(name) is None or (is_number(found[name]) and 0 <= found[name] < MOST)):
-            raise ValueError(f"{name} of its provenance are {found[name]!r}")
-    if found.get("started") is not None:
-        when(found["started"])
-    return found
-
-
-def when(stamp: Any) -> str:
-    """A point in time that can be told in any time zone; ValueError for what is none."""
-    if not 2 <= datetime.fromisoformat(text(stamp)).year <= 9998:
-        raise ValueError(f"the date {stamp}")
-    return str(stamp)
-
-
-def text(value: Any) -> str:
-    """The text; TypeError for what is none."""
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} where a text belongs")
-    return value
+    result = msgspec.convert({each.name: found[each.name] for each in fields(Result)}, Result)
+    msgspec.convert(result.provenance, _Provenance)
+    for name, count in Counter(result.names).most_common(1):
+        if count > 1:
+            raise ValueError(f"the row {shown(name)} stands in it {count} times")
+    for row in result.rows:
+        for metric in row.metrics.values():
+            metric.values = _finite_or_nan(metric.values)
+    result.notes, result.curves, result.timings = map(_finite_or_nan, (result.notes, result.curves, result.timings))
+    return result
 
 
 def _finite_or_nan(value: Any) -> Any:
@@ -249,17 +241,3 @@ def _finite_or_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite_or_nan(item) for item in value]
     return math.nan if value is None else value
-
-
-def _number(value: Any) -> float:
-    from gpunet.checks import is_number
-
-    if value is not None and not (is_number(value) and abs(value) <= LARGEST):
-        raise ValueError(f"{value!r} where a number belongs")
-    return math.nan if value is None else float(value)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < MOST:
-        raise ValueError(f"the seed {value!r}")
-    return value

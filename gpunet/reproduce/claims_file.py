@@ -1,62 +1,32 @@
-"""`claims.json`: every claim of every run of `gpunet reproduce`. Its schema is public and stable.
-
-    {"schema": 2, "gpunet": version, "quick": bool, "updated": ISO time, "complete": bool, "counts": COUNTS,
-     "here": COUNTS, "runs": [RUN, …], "claims": [CLAIM, …]}
-
-COUNTS: how many claims have each verdict, {"reproduced", "exceeded", "not reproduced", "inconclusive", "not tested"};
-"here" counts those that were judged on other data or settings than the document's, which "counts" leaves out.
-RUN: {"name", "experiment", "document", "state", "reason", "dataset", "device", "seeds", "settings", "digest", "asked",
-"started", "seconds", "pieces", "figures", "result", "sha256", "counts", "here", "provenance"}. `name` is the run's
-folder, `result` its result.json as a path from claims.json's own folder, `sha256` that file's, `figures` the names of
-the PNG files beside it, none until they are drawn. `state` is "finished", "failed", "skipped" (its data is missing) or
-"waiting" (not run, or not to its end); `reason` is a line for failed and skipped, else null. `asked` is what the run
-was asked to do, `digest` stands for it: while it stays the same a finished run is kept. Of a run that is not finished
-all after `reason` is null or empty: a result.json that lies in its folder is of an earlier run.
-CLAIM: {"experiment", "document", "run", "id", "statement", "where", "claimed", "measured", "verdict", "note", "here"}.
-"claims" holds those of the finished runs; runs and claims stand in the order of the plan.
-
-Claims and counts are never read: they are judged anew from the kept result.json files whenever this file is opened.
-"""
+"""`claims.json` as `gpunet reproduce` keeps it, see `report.claims_json`: read once, written after each run."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import gpunet
-from gpunet.checks import is_number
 from gpunet.errors import DataError, OutputError
 from gpunet.experiments.claims import VERDICTS, ClaimResult, counted, judge
 from gpunet.experiments.framework import Done
-from gpunet.experiments.result import RESULT, Result, when
+from gpunet.experiments.result import RESULT, Result, plain
 from gpunet.files import check_replaceable, write_or_keep
-from gpunet.limits import DAMAGE, read_json
+from gpunet.limits import DAMAGE
+from gpunet.report.claims_json import NAME, SCHEMA, Entry, State, read
 from gpunet.reproduce.plan import PlannedRun
 
-NAME, SCHEMA = "claims.json", 2
-STATES = ("finished", "failed", "skipped", "waiting")
-KINDS = {"name": str, "experiment": str, "document": str, "seeds": list, "settings": dict, "figures": list,
-         "provenance": dict}  # fmt: skip
-TEXTS = ("dataset", "device", "digest", "started", "result", "sha256")  # of a run that is finished
-LONGEST = 1e9  # seconds of a run, and its pieces
-Entry = dict[str, Any]
 
-
-def waiting(run: PlannedRun) -> Entry:
-    """The entry of a run that has not been run yet."""
-    return {
-        "name": run.name, "experiment": run.x.name, "document": run.x.paper.cited, "state": "waiting", "reason": None,
-        "dataset": None, "device": None, "seeds": [], "settings": {}, "digest": None, "asked": None, "started": None,
-        "seconds": None, "pieces": None, "figures": [], "result": None, "sha256": None, "counts": counted([]),
-        "here": counted([]), "provenance": {},
-    }  # fmt: skip
+def entry_of(run: PlannedRun, **known: Any) -> Entry:
+    """What is known of a run; without more than that, of one that has not been run yet."""
+    return Entry(run.name, run.x.name, run.x.paper.cited, **known)
 
 
 class ClaimsFile:
@@ -73,110 +43,109 @@ class ClaimsFile:
         self.changed: dict[str, str] = {}  # runs that are finished no more, and why
         self.unjudged: dict[str, str] = {}  # runs whose claims could not be judged, and why
         self._plan = {run.name: run for run in plan}
-        self._runs = {name: waiting(run) for name, run in self._plan.items()}
+        self.runs = {name: entry_of(run) for name, run in self._plan.items()}
         self._claims: dict[str, list[ClaimResult]] = {name: [] for name in self._plan}
         check_replaceable(self.path)
         passed = (OutputError,) if fresh else ()
         with contextlib.suppress(*passed):
-            for name, entry in self._read().items():
+            for entry in self._read():
                 with contextlib.suppress(*passed):
-                    self._take(name, entry)
+                    self._take(entry)
 
-    def _read(self) -> dict[str, Entry]:
-        """The entries of the planned runs, by name."""
-        keys = waiting(next(iter(self._plan.values()))).keys()
+    def _read(self) -> list[Entry]:
+        """The entries of the planned runs."""
+        kinds = ("with --quick", "without --quick")
         try:
-            held = read_json(self.path)
-            whole = held["schema"] == SCHEMA and all(_whole(run, keys) for run in held["runs"])
-            found = {run["name"]: run for run in held["runs"]}
-            whole, other = whole and len(found) == len(held["runs"]), held["quick"] is not self.quick
+            held = read(self.path)
         except FileNotFoundError:
-            return {}
+            return []
         except (OSError, *DAMAGE):
-            whole = other = False
-        if not whole or other:
-            kinds = ("with --quick", "without --quick")
+            why = f"{self.path} is not what this version of `gpunet reproduce` writes"
+        else:
+            if held.quick is self.quick:
+                return [entry for entry in held.runs if entry.name in self._plan]
             why = f"{self.folder} holds a reproduction {kinds[self.quick]}, this is one {kinds[not self.quick]}"
-            if not whole:
-                why = f"{self.path} is not what this version of `gpunet reproduce` writes"
-            raise OutputError(f"{why}: choose another folder with --out, or begin again in this one with --fresh")
-        return {name: found[name] for name in self._plan if name in found}
+        raise OutputError(f"{why}: choose another folder with --out, or begin again in this one with --fresh")
 
-    def _take(self, name: str, entry: Entry) -> None:
+    def _take(self, entry: Entry) -> None:
         """Enter what was read of a run."""
-        if entry["state"] == "finished" and not self._same(entry):
-            self.changed[name] = "its files changed"
-            entry = waiting(self._plan[name])
+        if entry.state == "finished" and not self._same(entry):
+            self.changed[entry.name] = "its files changed"
+            entry = entry_of(self._plan[entry.name])
         try:
-            self._enter(name, entry)
+            self._enter(entry)
         except DataError as error:
             raise OutputError(f"{error}; or begin again in this folder with --fresh") from error
 
     def _same(self, entry: Entry) -> bool:
         """Whether the files of a finished run are there, and its result the one that it wrote."""
+        folder = self.folder / entry.name
         try:
-            same = _sha256(self.folder / entry["result"]) == entry["sha256"]
+            same = _sha256(folder / RESULT) == entry.sha256
         except OSError:
             return False
-        return same and all((self.folder / entry["name"] / figure).is_file() for figure in entry["figures"])
+        return same and all((folder / figure).is_file() for figure in entry.figures)
 
-    def _enter(self, name: str, entry: Entry) -> None:
+    def _enter(self, entry: Entry) -> None:
         """Enter what is known of a run, and judge its claims."""
+        name = entry.name
         claims: list[ClaimResult] = []
         self.unjudged.pop(name, None)
-        if entry["state"] == "finished":
+        if entry.state == "finished":
             result = Result.read(self.folder / name / RESULT)
             try:
                 claims = judge(self._plan[name].x, result)
             except Exception as error:  # a mistake in what judges is no reason to lose what was measured
                 self.unjudged[name] = f"unexpected {type(error).__name__}: {error}"
-        self._claims[name] = claims
-        self._runs[name] = entry | {"counts": counted(claims), "here": counted(claims, here=True)}
-
-    def entry(self, name: str) -> Entry:
-        """What is known of a run."""
-        return self._runs[name]
+        entry.counts, entry.here = counted(claims), counted(claims, here=True)
+        self._claims[name], self.runs[name] = claims, entry
 
     def begin(self, run: PlannedRun) -> None:
         """The run is about to be run: what was known of it no longer holds."""
-        self._set(waiting(run))
+        self._set(entry_of(run))
 
-    def give_up(self, run: PlannedRun, state: str, reason: str) -> None:
+    def give_up(self, run: PlannedRun, state: State, reason: str) -> None:
         """The run failed, or was skipped."""
-        self._set(waiting(run) | {"state": state, "reason": " ".join(reason.split())})
+        self._set(entry_of(run, state=state, reason=" ".join(reason.split())))
 
-    def finish(self, run: PlannedRun, done: Done, asked: Mapping[str, Any], pieces: int) -> None:
+    def finish(self, run: PlannedRun, done: Done, asked: dict[str, Any], pieces: int) -> None:
         """The run is finished and its result is written, its figures not yet."""
-        result = json.loads(done.result.text())
-        entry = waiting(run) | {key: result[key] for key in ("dataset", "device", "seeds", "settings", "provenance")}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        entry |= {key: result["provenance"][key] for key in ("started", "seconds")}
-        entry |= {
-            "state": "finished", "digest": digest[:16], "asked": dict(asked), "pieces": pieces,
-            "result": f"{run.name}/{RESULT}", "sha256": _sha256(self.folder / run.name / RESULT),
-        }  # fmt: skip
-        self._set(entry)
+        result = done.result.to_json()
+        known = {key: result[key] for key in ("dataset", "device", "seeds", "settings", "provenance")}
+        known |= {key: result["provenance"][key] for key in ("started", "seconds")}
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        path = f"{run.name}/{RESULT}"
+        self._set(
+            entry_of(
+                run, state="finished", digest=digest, asked=asked, pieces=pieces, result=path,
+                sha256=_sha256(self.folder / path), **known,
+            )
+        )  # fmt: skip
 
     def drawn(self, run: PlannedRun, figures: Sequence[Path]) -> None:
         """These figures of a finished run are written."""
-        self._runs[run.name]["figures"] = [path.name for path in figures]
+        self.runs[run.name].figures = [path.name for path in figures]
         self.write()
 
     def _set(self, entry: Entry) -> None:
-        self._enter(entry["name"], entry)
+        self._enter(entry)
         self.write()
 
     def document(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
-        runs = list(self._runs.values())
-        return {
+        runs = self.runs.values()
+        document: dict[str, Any] = plain({
             "schema": SCHEMA, "gpunet": gpunet.__version__, "quick": self.quick,
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
-            "complete": all(entry["state"] == "finished" for entry in runs),
-            "counts": summed(entry["counts"] for entry in runs), "here": summed(entry["here"] for entry in runs),
-            "runs": runs,
-            "claims": [_told(entry, claim) for entry in runs for claim in self._claims[entry["name"]]],
-        }  # fmt: skip
+            "complete": all(entry.state == "finished" for entry in runs),
+            "counts": summed(entry.counts for entry in runs), "here": summed(entry.here for entry in runs),
+            "runs": [msgspec.structs.asdict(entry) for entry in runs],
+            "claims": [
+                {"experiment": entry.experiment, "document": entry.document, "run": entry.name, **asdict(claim)}
+                for entry in runs for claim in self._claims[entry.name]
+            ],
+        })  # fmt: skip
+        return document
 
     def write(self) -> None:
         """Write `claims.json`; OutputError where that cannot be, see `files.write_or_keep`."""
@@ -189,46 +158,10 @@ class ClaimsFile:
         self.at = self.path
 
 
-def _whole(run: Any, keys: Set[str]) -> bool:
-    """Whether an entry is one that `ClaimsFile` writes: what is not may not be taken for a run that is finished."""
-    done, fine = run["state"] == "finished", run.keys() == keys and run["state"] in STATES
-    fine = fine and all(isinstance(run[name], kind) for name, kind in KINDS.items())
-    fine = fine and all(isinstance(run[name], str if done else str | None) for name in TEXTS)
-    if not fine or Path(run["name"]).name != run["name"]:
-        return False
-    if not done:
-        return run["asked"] is None
-    when(run["started"])
-    return (
-        isinstance(run["asked"], dict)
-        and is_number(run["seconds"]) and 0 <= run["seconds"] < LONGEST
-        and type(run["pieces"]) is int and 0 <= run["pieces"] < LONGEST
-        and all(isinstance(name, str) and Path(name).name == name for name in run["figures"])
-        and run["result"] == f"{run['name']}/{RESULT}"
-    )  # fmt: skip
-
-
-def _told(entry: Entry, claim: ClaimResult) -> dict[str, Any]:
-    """A claim of a run, as JSON has it."""
-    told = {"experiment": entry["experiment"], "document": entry["document"], "run": entry["name"], **asdict(claim)}
-    if isinstance(claim.measured, float) and not math.isfinite(claim.measured):
-        told["measured"] = None
-    return told
-
-
 def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The counts of several runs together."""
     every = list(counts)
     return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
-
-
-def finished(folder: Path) -> tuple[int, int]:
-    """How many runs of a folder's claims.json are finished, and how many there are; 0 of 0 where there is none yet."""
-    try:
-        states = [run["state"] for run in read_json(folder / NAME)["runs"]]
-    except (OSError, *DAMAGE):
-        return 0, 0
-    return states.count("finished"), len(states)
 
 
 def _sha256(path: Path) -> str:

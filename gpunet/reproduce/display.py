@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from gpunet.errors import printable
 from gpunet.experiments.claims import VERDICTS, told_here
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
-from gpunet.reproduce.claims_file import ClaimsFile, Entry, summed
-from gpunet.reproduce.plan import PlannedRun
+from gpunet.report.claims_json import Entry
+from gpunet.reproduce.claims_file import summed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -136,7 +136,7 @@ def in_words(seconds: float) -> str:
     return f"about {minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
 
 
-def summary(file: ClaimsFile, runs: Sequence[PlannedRun]) -> Table:
+def summary(entries: Sequence[Entry]) -> Table:
     """How many claims of each run have which verdict, and how long it took."""
     from rich.table import Table
 
@@ -147,26 +147,24 @@ def summary(file: ClaimsFile, runs: Sequence[PlannedRun]) -> Table:
     for verdict in VERDICTS:
         table.add_column(verdict, justify="right", style=COLOUR[verdict])
     table.add_column("seconds", justify="right")
-    entries = [file.entry(run.name) for run in runs]
-    if any(entry["state"] != "finished" for entry in entries):
+    if any(entry.state != "finished" for entry in entries):
         table.add_column("why not")
     for entry in entries:
-        cells, told = [*map(str, entry["counts"].values()), f"{entry['seconds'] or 0:.0f}"], []
-        if entry["state"] != "finished":
-            cells, told = ["–"] * len(cells), [f"{entry['state']}: {entry['reason']}"]
-        table.add_row(entry["name"], *cells, *told)
+        cells, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], []
+        if entry.state != "finished":
+            cells, told = ["–"] * len(cells), [f"{entry.state}: {entry.reason}"]
+        table.add_row(entry.name, *cells, *told)
     table.add_section()
-    total = summed(entry["counts"] for entry in entries)
-    table.add_row("all", *map(str, total.values()), f"{sum(entry['seconds'] or 0 for entry in entries):.0f}")
+    total = summed(entry.counts for entry in entries)
+    table.add_row("all", *map(str, total.values()), f"{sum(entry.seconds or 0 for entry in entries):.0f}")
     return table
 
 
 def here_lines(entries: Sequence[Entry]) -> list[str]:
     """How the documents' orderings fare on other data than theirs: a line for each data set."""
     lines = []
-    for dataset in dict.fromkeys(entry["dataset"] for entry in entries if any(entry["here"].values())):
-        own = [entry for entry in entries if entry["dataset"] == dataset and any(entry["here"].values())]
-        counts = summed(entry["here"] for entry in own)
+    for dataset in dict.fromkeys(entry.dataset for entry in entries if any(entry.here.values())):
+        counts = summed(entry.here for entry in entries if entry.dataset == dataset)
         every = sum(counts.values())
         lines.append(f"on {dataset}: of {every} ordering{'s' * (every > 1)} {told_here(counts)}")
     return lines

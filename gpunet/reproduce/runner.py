@@ -13,6 +13,7 @@ from gpunet.errors import DataError, FetchError, GpunetError, OutputError
 from gpunet.experiments.framework import Done, Run
 from gpunet.experiments.result import RESULT, Result
 from gpunet.files import alone, remove, writable_folder, write_atomically
+from gpunet.report.claims_json import Entry, State
 from gpunet.reproduce.claims_file import ClaimsFile
 from gpunet.reproduce.display import Display, here_lines
 from gpunet.reproduce.plan import PlannedRun, changed, fingerprint, plan, run_spec, select
@@ -40,6 +41,11 @@ class Outcome:
     runs: list[PlannedRun]
     page: Path | None = None
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """What claims.json holds of the chosen runs."""
+        return [self.file.runs[run.name] for run in self.runs]
 
 
 def reproduce(request: Request, progress: bool = False) -> Outcome:
@@ -90,15 +96,15 @@ class _Reproduction:
 
     def _expected(self, run: PlannedRun) -> tuple[float, int]:
         """Seconds and pieces: of the run before, else those measured once; for as many seeds as there are."""
-        entry, seeds = self.file.entry(run.name), len(self.specs[run.name]["seeds"])
-        if entry["state"] == "finished":
-            return entry["seconds"] * seeds / max(1, len(entry["seeds"])), entry["pieces"]
+        entry, seeds = self.file.runs[run.name], len(self.specs[run.name]["seeds"])
+        if entry.seconds is not None and entry.pieces is not None:
+            return entry.seconds * seeds / max(1, len(entry.seeds)), entry.pieces
         return run.job.seconds * seeds / run.job.seeds, run.job.pieces
 
     def _kept(self, name: str) -> bool:
         """Whether a run is finished as it is asked for now, its data not looked at."""
-        entry = self.file.entry(name)
-        return entry["state"] == "finished" and not changed(self.specs[name], entry["asked"])
+        entry = self.file.runs[name]
+        return entry.asked is not None and not changed(self.specs[name], entry.asked)
 
     def fetch(self, progress: bool) -> dict[str, tuple[float, int]]:
         """Fetch the data sets that are missing; what is expected of the runs that have to be run, by name."""
@@ -115,23 +121,23 @@ class _Reproduction:
 
     def one(self, place: int, run: PlannedRun, display: Display) -> None:
         """Keep a run, skip it, or carry it out."""
-        entry, kept = self.file.entry(run.name), self._kept(run.name)
+        entry, kept = self.file.runs[run.name], self._kept(run.name)
         try:
             loaded = run.request(self.request.seeds).load()
         except DataError as error:
             if kept:
-                line = f"kept, begun {entry['started']}; its data is not here to be looked at again"
+                line = f"kept, begun {entry.started}; its data is not here to be looked at again"
             else:
                 line = self._skip(run, error)
             display.passed(place, run.name, line)
             return
         wanted = self.specs[run.name] | {"data": fingerprint(loaded.data)}
-        if kept and wanted == entry["asked"]:
-            if not entry["figures"]:  # stopped before they were drawn
+        if kept and wanted == entry.asked:
+            if not entry.figures:  # stopped before they were drawn
                 self._draw_again(run)
-            display.passed(place, run.name, f"kept, begun {entry['started']}; what it depends on is unchanged")
+            display.passed(place, run.name, f"kept, begun {entry.started}; what it depends on is unchanged")
             return
-        why = changed(wanted, entry["asked"]) if entry["asked"] else ""
+        why = changed(wanted, entry.asked) if entry.asked else ""
         display.begin(place, run.name, self.expected[run.name], why or self.file.changed.get(run.name, ""))
         self.file.begin(run)
         display.end(self._carry_out(run, loaded, wanted, display))
@@ -142,7 +148,7 @@ class _Reproduction:
         missing = f"{'+'.join(run.job.data)} is missing and could not be fetched: {told}"
         return self._give_up(run, "skipped", str(error) if told is None else missing)
 
-    def _give_up(self, run: PlannedRun, state: str, reason: str) -> str:
+    def _give_up(self, run: PlannedRun, state: State, reason: str) -> str:
         line = f"{state}: {' '.join(reason.split())}"
         self.outcome.problems.append(f"{run.name} {line}")  # first: claims.json may have no place to be written to
         self.file.give_up(run, state, reason)
@@ -170,10 +176,10 @@ class _Reproduction:
                 with contextlib.suppress(OSError):
                     write_atomically(folder / FAILURE, traceback.format_exc())
             return self._give_up(run, "failed", reason)
-        entry = file.entry(run.name)
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in entry["counts"].items() if count)
+        entry = file.runs[run.name]
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in entry.counts.items() if count)
         told = "; ".join(filter(None, [counts, *here_lines([entry])]))
-        return f"finished in {entry['seconds']:.0f} s{': ' if told else ''}{told}"
+        return f"finished in {entry.seconds:.0f} s{': ' if told else ''}{told}"
 
     def _draw_again(self, run: PlannedRun) -> None:
         """The figures of a run that is finished but for them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -249,6 +250,34 @@ def test_a_result_of_an_older_format_is_refused_in_a_line(tmp_path):
         Result.read(path)
 
 
+def test_null_is_not_a_number(tmp_path):
+    result = Result("mine", "own", "cpu", {"limit": None}, [0], notes={"share": math.nan})
+    result.row("a").add(loss=math.inf)
+    result.time("a", epoch=math.nan)
+    read = Result.read(result.write(tmp_path))
+    found = [*read.values("a", "loss"), *read.seconds("a", "epoch"), read.notes["share"]]
+    assert list(map(math.isnan, found)) == [True] * 3
+    assert read.settings == {"limit": None}
+
+
+def test_what_a_damaged_result_lacks_is_told_with_its_place(tmp_path):
+    path = tmp_path / "result.json"
+    document = Result("mine", "own", "cpu", {}, [0]).to_json()
+    for damage, told in (
+        ({"rows": [{"name": "a"}]}, r"missing required field `metrics` - at `\$\.rows\[0\]`"),
+        ({"rows": [{"name": "a", "metrics": {}}] * 3}, "the row 'a' stands in it 3 times"),
+        ({"seeds": [3, -1]}, r"Expected `int` >= 0 - at `\$\.seeds\[1\]`"),
+    ):
+        path.write_text(json.dumps(document | damage))
+        with pytest.raises(DataError, match=told):
+            Result.read(path)
+    path.write_text(json.dumps({name: value for name, value in document.items() if name != "curves"}))
+    with pytest.raises(
+        DataError, match=r"result\.json' is damaged, or of another .* \(it lacks 'curves'\): run it again"
+    ):
+        Result.read(path)
+
+
 @pytest.mark.parametrize(
     ("at", "value"),
     [
@@ -257,6 +286,9 @@ def test_a_result_of_an_older_format_is_refused_in_a_line(tmp_path):
         ("provenance", {"started": "yesterday"}), ("experiment", 3),
         ("rows", [{"name": "a", "metrics": {"b": {"values": []}}}]),
         ("rows", [{"name": "a", "metrics": {"b": {"values": [1e200]}}}]),
+        ("rows", [{"name": "a", "metrics": {"b": {"values": [True]}}}]), ("rows", [{"name": "a", "metrics": {}}] * 2),
+        ("seeds", [2**62]), ("seeds", [True]), ("timings", {"a": {"b": [1e200]}}), ("settings", None),
+        ("provenance", {"peak_memory_bytes": "much"}), ("provenance", {"started": "9999-12-31T23:59:59-11:00"}),
     ],
 )  # fmt: skip
 def test_a_damaged_result_is_a_line(tmp_path, at, value):

@@ -431,11 +431,10 @@ def made_result(experiment: str = "mine", seed: int = 0) -> bytes:
 
 
 def page_files(seed: int) -> Files:
-    runs = [{"name": name, "experiment": "mine", "state": state, "reason": None} for name, state in
-            (("one", "finished"), ("two", "finished"), ("three", "waiting"))]  # fmt: skip
-    held = {"schema": 2, "quick": True, "updated": "2026-01-02T03:04:05+00:00", "runs": runs}
+    from tests.report.page_folder import claims_json, made
     from tests.reproduce.small import png
 
+    held = claims_json(one=made(), two=made(), three=("mine", "waiting", ""))
     found = {"claims.json": json.dumps(held).encode(), "one/figure.png": png()}
     return found | {"one/result.json": made_result(), "two/result.json": made_result(seed=1)}
 
@@ -465,8 +464,8 @@ def claims_run(folder: Path, fresh: bool = False) -> Any:
     import pytest
 
     from gpunet.experiments.framework import Run
+    from gpunet.report.claims_json import finished
     from gpunet.reproduce import plan
-    from gpunet.reproduce.claims_file import finished
     from gpunet.reproduce.display import summary
     from gpunet.reproduce.runner import Request, reproduce
     from tests.reproduce.small import Pretended, use_page, use_small
@@ -481,7 +480,7 @@ def claims_run(folder: Path, fresh: bool = False) -> Any:
     if outcome.problems or finished(folder) != (3, 3):
         raise AssertionError(f"{outcome.problems}, {finished(folder)} finished")
     out = io.StringIO()
-    screen(out).print(summary(outcome.file, outcome.runs))
+    screen(out).print(summary(outcome.entries))
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     return None

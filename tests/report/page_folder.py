@@ -7,10 +7,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import asdict
+
 from gpunet.datasets import load
 from gpunet.experiments import experiment
 from gpunet.experiments.framework import Run
 from gpunet.experiments.result import Metric, Result, Row
+from gpunet.report.claims_json import Entry
 
 from ..experiments.made import dataset
 
@@ -47,18 +50,28 @@ def made(experiment: str = "mine", **changes: Any) -> Result:
 
 def write(folder: Path, **runs: Result | tuple[str, str, str]) -> Path:
     """What `gpunet reproduce` leaves: a folder for each result; of the others the experiment, state and reason."""
-    entries = []
     for name, held in runs.items():
         if isinstance(held, Result):
             (folder / name).mkdir(parents=True)
             held.write(folder / name)
-            entries.append({"name": name, "experiment": held.experiment, "state": "finished", "reason": None})
+    (folder / "claims.json").write_text(json.dumps(claims_json(**runs)))
+    return folder
+
+
+def claims_json(**runs: Result | tuple[str, str, str]) -> dict[str, Any]:
+    """What is read of the claims.json of such a folder."""
+    entries = []
+    for name, held in runs.items():
+        if isinstance(held, Result):
+            entry = Entry(
+                name, held.experiment, "a document", "finished", None, held.dataset, held.device, held.seeds,
+                held.settings, "0" * 16, {}, "2026-01-02T03:04:05+00:00", 65.0, 2, [], f"{name}/result.json", "0" * 64,
+            )  # fmt: skip
         else:
             experiment, state, reason = held
-            entries.append({"name": name, "experiment": experiment, "state": state, "reason": reason or None})
-    document = {"schema": 2, "quick": True, "updated": "2026-01-02T03:04:05+00:00", "runs": entries}
-    (folder / "claims.json").write_text(json.dumps(document))
-    return folder
+            entry = Entry(name, experiment, "a document", state, reason or None)  # type: ignore[arg-type]
+        entries.append(asdict(entry))
+    return {"schema": 2, "quick": True, "updated": "2026-01-02T03:04:05+00:00", "runs": entries}
 
 
 class Walk(HTMLParser):

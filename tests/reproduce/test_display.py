@@ -7,6 +7,7 @@ import io
 import pytest
 
 from gpunet.experiments.claims import VERDICTS
+from gpunet.report.claims_json import Entry
 from gpunet.reproduce import display as module
 from gpunet.reproduce.display import Display, here_lines, in_words, summary
 
@@ -138,14 +139,16 @@ def test_nothing_where_it_is_not_wanted(capsys):
 # -- at the end -------------------------------------------------------------------------------------------------------
 
 
-def entry(name: str, dataset: str = "digits", seeds: int = 1, **known) -> dict:
-    """An entry of claims.json with these verdicts; `here` those on other data."""
-    here, counts = known.pop("here", ()), known.pop("counts", ())
+def entry(name: str, dataset: str = "digits", seeds: int = 1, here=(), counts=(), reason=None) -> Entry:
+    """An entry of claims.json with these verdicts; `here` those on other data. With a reason it has failed."""
     numbered = [dict(zip(VERDICTS, [*each, 0, 0, 0, 0, 0], strict=False)) for each in (counts, here)]
-    return {
-        "name": name, "state": "finished", "reason": None, "dataset": dataset, "seeds": list(range(seeds)),
-        "seconds": 4.4, "counts": numbered[0], "here": numbered[1],
-    } | known  # fmt: skip
+    known = {"counts": numbered[0], "here": numbered[1]}
+    if reason:
+        return Entry(name, "line", "a document", "failed", reason, **known)
+    return Entry(
+        name, "line", "a document", "finished", None, dataset, "cpu", list(range(seeds)), {}, "0" * 16, {},
+        "2026-01-02T03:04:05+00:00", 4.4, 2, [], f"{name}/result.json", "0" * 64, **known,
+    )  # fmt: skip
 
 
 def test_how_orderings_fare_on_other_data_is_a_line_a_data_set():
@@ -162,17 +165,11 @@ def test_how_orderings_fare_on_other_data_is_a_line_a_data_set():
     assert here_lines(entries[2:3]) == []
 
 
-class File:
-    def __init__(self, *entries) -> None:
-        self.runs = [type("Run", (), {"name": each["name"]})() for each in entries]
-        self.entry = {each["name"]: each for each in entries}.__getitem__
-
-
-def printed(*entries) -> list[list[str]]:
+def printed(*entries: Entry) -> list[list[str]]:
     from rich.console import Console
 
-    file, out = File(*entries), io.StringIO()
-    Console(file=out, width=150).print(summary(file, file.runs))
+    out = io.StringIO()
+    Console(file=out, width=150).print(summary(entries))
     lines = (line.split("│") for line in out.getvalue().splitlines() if "│" in line)
     return [[cell.strip() for cell in line[1:-1]] for line in lines]
 
@@ -186,7 +183,7 @@ def test_the_table_has_a_column_for_each_verdict():
 
 
 def test_the_table_says_why_a_run_is_not_there():
-    lost = entry("b", state="failed", reason="it broke", seconds=None)
+    lost = entry("b", reason="it broke")
     assert printed(entry("a", counts=(1,)), lost) == [
         ["a", "1", "0", "0", "0", "0", "4", ""], ["b", "–", "–", "–", "–", "–", "–", "failed: it broke"],
         ["all", "1", "0", "0", "0", "0", "4", ""],

@@ -11,9 +11,8 @@ from typing import Any
 from gpunet.experiments import experiments
 from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Paper
-from gpunet.experiments.result import RESULT, NotMeasuredError, damaged
-from gpunet.limits import DAMAGE
-from gpunet.report.page.claims import SIGNS, UNTESTED, Anchors, ClaimView, opening
+from gpunet.experiments.result import RESULT, intact
+from gpunet.report.page.claims import SIGNS, Anchors, ClaimView, opening
 from gpunet.report.page.contents import Figure, duration, figures, tables, timing_table
 from gpunet.report.page.reading import Reproduction, Run
 from gpunet.report.table import NOTHING, Column, Table
@@ -38,16 +37,6 @@ class RunView:
     figures: tuple[Figure, ...] = ()
     timing: Table | None = None
     lists: tuple[tuple[str, dict[str, str]], ...] = ()
-
-    @property
-    def judged(self) -> list[ClaimView]:
-        """Claims that have a verdict."""
-        return [claim for claim in self.claims if claim.told != UNTESTED]
-
-    @property
-    def untested(self) -> list[ClaimView]:
-        """Claims that have none."""
-        return [claim for claim in self.claims if claim.told == UNTESTED]
 
 
 @dataclass(frozen=True)
@@ -104,12 +93,10 @@ def _run_view(run: Run, anchor: Anchors) -> RunView:
     if result is None:
         trouble = f"{STATES[run.state]}{': ' + run.reason if run.reason else '.'}"
         return RunView(place, run.name, run.dataset, trouble)
-    try:
+    with intact(run.folder / RESULT):
         claims = judge(x, result) if x else []
         views = tuple(ClaimView(anchor(f"{run.name}-{c.id}"), run.experiment, run.dataset, c) for c in claims)
         shown, drawn = tuple(tables(x, result)), tuple(figures(x, run, result))
-    except (*DAMAGE, NotMeasuredError) as error:
-        raise damaged(run.folder / RESULT, error if str(error) else ValueError("rows are missing")) from error
     lists = {"Settings": result.settings, "What was found": result.notes, "Machine and versions": result.provenance}
     pairs = ((title, {name.replace("_", " "): _told(value) for name, value in found.items()})
              for title, found in lists.items() if found)  # fmt: skip

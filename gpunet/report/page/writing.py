@@ -10,10 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gpunet.errors import DataError, visible
-from gpunet.experiments.result import damaged
+from gpunet.errors import visible
+from gpunet.experiments.result import intact
 from gpunet.files import write_atomically
-from gpunet.limits import DAMAGE
 from gpunet.report.page import claims, contents
 from gpunet.report.page.reading import read
 from gpunet.report.page.views import PageView, page_view
@@ -31,12 +30,8 @@ def write(folder: Path) -> Path:
     """
     folder = Path(folder)
     path = folder / NAME
-    try:
+    with intact(folder):
         text = html(page_view(read(folder))).encode()
-    except DataError:
-        raise
-    except DAMAGE as error:
-        raise damaged(folder, error) from error
     write_atomically(path, text)
     return path
 
