@@ -332,16 +332,17 @@ class Experiment:
         return next(job for job in jobs if all(wanted[name] == value for name, value in job.of.items()))
 
     def asked(
-        self, changes: Mapping[str, Any], *, dataset: str | None = None, quick: bool = False, first: int = 0,
-        seeds: int | None = None,
+        self, changes: Mapping[str, Any], *, job: Job | None = None, dataset: str | None = None, quick: bool = False,
+        first: int = 0, seeds: int | None = None,
     ) -> RunRequest:  # fmt: skip
         """A run with changes to its usual settings, on its usual data or another, of `seeds` seeds from `first`.
 
-        A change that is None is none. Raises InputError for settings that cannot be.
+        job: what is usual, where it is not the first for these settings. A change that is None is none. Raises
+        InputError for settings that cannot be.
         """
         given = {name: value for name, value in changes.items() if value is not None}
         self.Settings(**given)
-        job = self.job(given, quick)
+        job = job or self.job(given, quick)
         settings = self.Settings(**{**job.of, **job.settings, **given})
         if first + (seeds or job.seeds) > MOST:
             raise InputError(f"seeds begin at {first}: expected numbers below {MOST}")

@@ -6,7 +6,6 @@ import ast
 import functools
 import hashlib
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from gpunet.backend import Backend
 from gpunet.errors import InputError
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import Experiment, Job, RunRequest
+from gpunet.experiments.result import plain
 from gpunet.identity import difference
 
 
@@ -36,9 +36,8 @@ class PlannedRun:
 
     def request(self, seeds: int | None = None) -> RunRequest:
         """With so many seeds, or its usual ones; of a job whose seeds train together never fewer than these."""
-        count = max(seeds or 0, self.job.seeds) if self.job.together else seeds or self.job.seeds
-        settings = self.x.Settings(**{**self.job.of, **self.job.settings, **(self.job.also or {})})
-        return RunRequest(self.x, settings, self.job.data, list(range(count)))
+        count = max(seeds or 0, self.job.seeds) if self.job.together else seeds
+        return self.x.asked(self.job.also or {}, job=self.job, seeds=count)
 
 
 def plan(quick: bool) -> list[PlannedRun]:
@@ -61,12 +60,11 @@ def select(runs: Sequence[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
 
 def run_spec(request: RunRequest, backend: Backend) -> dict[str, Any]:
     """What a run is asked to do, its data aside, as JSON; two that agree give the same result, times aside."""
-    found = {
+    found: dict[str, Any] = plain({
         "experiment": request.experiment.name, "settings": asdict(request.settings), "seeds": request.seeds,
         "device": f"{backend.name} {backend.kernels}", "code": code(request.experiment.package),
-    }  # fmt: skip
-    plain: dict[str, Any] = json.loads(json.dumps(found))
-    return plain
+    })  # fmt: skip
+    return found
 
 
 def changed(now: Mapping[str, Any], held: Mapping[str, Any]) -> str:
