@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 import gpunet
-from gpunet.errors import DataError, OutputError
+from gpunet.errors import DataError, GpunetError, OutputError
 from gpunet.experiments.claims import VERDICTS, ClaimResult, counted, judge
 from gpunet.experiments.framework import Done
 from gpunet.experiments.result import RESULT, Result, plain
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE
-from gpunet.report.claims_json import NAME, SCHEMA, Entry, State, read
+from gpunet.report.claims_json import NAME, SCHEMA, Entry, read
 from gpunet.reproduce.plan import PlannedRun
 
 
@@ -96,17 +96,14 @@ class ClaimsFile:
             try:
                 claims = judge(self._plan[name].x, result)
             except Exception as error:  # a mistake in what judges is no reason to lose what was measured
-                self.unjudged[name] = f"unexpected {type(error).__name__}: {error}"
+                self.unjudged[name] = cause(error)
         entry.counts, entry.here = counted(claims), counted(claims, here=True)
         self._claims[name], self.runs[name] = claims, entry
 
-    def begin(self, run: PlannedRun) -> None:
-        """The run is about to be run: what was known of it no longer holds."""
-        self._set(entry_of(run))
-
-    def give_up(self, run: PlannedRun, state: State, reason: str) -> None:
-        """The run failed, or was skipped."""
-        self._set(entry_of(run, state=state, reason=" ".join(reason.split())))
+    def set(self, run: PlannedRun, **known: Any) -> None:
+        """From now on this is known of a run, see `entry_of`: what was known before no longer holds."""
+        self._enter(entry_of(run, **known))
+        self.write()
 
     def finish(self, run: PlannedRun, done: Done, asked: dict[str, Any], pieces: int) -> None:
         """The run is finished and its result is written, its figures not yet."""
@@ -115,20 +112,14 @@ class ClaimsFile:
         known |= {key: result["provenance"][key] for key in ("started", "seconds")}
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         path = f"{run.name}/{RESULT}"
-        self._set(
-            entry_of(
-                run, state="finished", digest=digest, asked=asked, pieces=pieces, result=path,
-                sha256=_sha256(self.folder / path), **known,
-            )
+        self.set(
+            run, state="finished", digest=digest, asked=asked, pieces=pieces, result=path,
+            sha256=_sha256(self.folder / path), **known,
         )  # fmt: skip
 
     def drawn(self, run: PlannedRun, figures: Sequence[Path]) -> None:
         """These figures of a finished run are written."""
         self.runs[run.name].figures = [path.name for path in figures]
-        self.write()
-
-    def _set(self, entry: Entry) -> None:
-        self._enter(entry)
         self.write()
 
     def document(self) -> dict[str, Any]:
@@ -162,6 +153,11 @@ def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The counts of several runs together."""
     every = list(counts)
     return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
+
+
+def cause(error: Exception) -> str:
+    """An error; of one that nobody foresaw its kind, too."""
+    return str(error) if isinstance(error, GpunetError) else f"unexpected {type(error).__name__}: {error}"
 
 
 def _sha256(path: Path) -> str:

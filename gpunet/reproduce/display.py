@@ -142,11 +142,12 @@ def summary(entries: Sequence[Entry]) -> Table:
 
     from gpunet.report.terminal import COLOUR
 
-    table = Table(title="Claims", title_justify="left", title_style="bold")
-    table.add_column("run", no_wrap=True)
+    total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
+    table = Table(title="Claims", title_justify="left", title_style="bold", show_footer=True)
+    table.add_column("run", "all", no_wrap=True)
     for verdict in VERDICTS:
-        table.add_column(verdict, justify="right", style=COLOUR[verdict])
-    table.add_column("seconds", justify="right")
+        table.add_column(verdict, str(total[verdict]), justify="right", style=COLOUR[verdict])
+    table.add_column("seconds", f"{seconds:.0f}", justify="right")
     if any(entry.state != "finished" for entry in entries):
         table.add_column("why not")
     for entry in entries:
@@ -154,9 +155,6 @@ def summary(entries: Sequence[Entry]) -> Table:
         if entry.state != "finished":
             cells, told = ["–"] * len(cells), [f"{entry.state}: {entry.reason}"]
         table.add_row(entry.name, *cells, *told)
-    table.add_section()
-    total = summed(entry.counts for entry in entries)
-    table.add_row("all", *map(str, total.values()), f"{sum(entry.seconds or 0 for entry in entries):.0f}")
     return table
 
 

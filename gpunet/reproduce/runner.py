@@ -14,7 +14,7 @@ from gpunet.experiments.framework import Done, Run
 from gpunet.experiments.result import RESULT, Result
 from gpunet.files import alone, remove, writable_folder, write_atomically
 from gpunet.report.claims_json import Entry, State
-from gpunet.reproduce.claims_file import ClaimsFile
+from gpunet.reproduce.claims_file import ClaimsFile, cause
 from gpunet.reproduce.display import Display, here_lines
 from gpunet.reproduce.plan import PlannedRun, changed, fingerprint, plan, run_spec, select
 
@@ -78,7 +78,7 @@ def reproduce(request: Request, progress: bool = False) -> Outcome:
 
                 outcome.page = page.write(folder)
             except Exception as error:
-                outcome.problems.append(f"report.html was not written: {_reason(error)}")
+                outcome.problems.append(f"report.html was not written: {cause(error)}")
     return outcome
 
 
@@ -91,7 +91,7 @@ class _Reproduction:
         self.expected = {run.name: self._expected(run) for run in outcome.runs}
         if request.fresh:
             for run in outcome.runs:
-                self.file.begin(run)
+                self.file.set(run)
         self.file.write()
 
     def _expected(self, run: PlannedRun) -> tuple[float, int]:
@@ -139,7 +139,7 @@ class _Reproduction:
             return
         why = changed(wanted, entry.asked) if entry.asked else ""
         display.begin(place, run.name, self.expected[run.name], why or self.file.changed.get(run.name, ""))
-        self.file.begin(run)
+        self.file.set(run)
         display.end(self._carry_out(run, loaded, wanted, display))
 
     def _skip(self, run: PlannedRun, error: DataError) -> str:
@@ -149,9 +149,10 @@ class _Reproduction:
         return self._give_up(run, "skipped", str(error) if told is None else missing)
 
     def _give_up(self, run: PlannedRun, state: State, reason: str) -> str:
-        line = f"{state}: {' '.join(reason.split())}"
+        reason = " ".join(reason.split())
+        line = f"{state}: {reason}"
         self.outcome.problems.append(f"{run.name} {line}")  # first: claims.json may have no place to be written to
-        self.file.give_up(run, state, reason)
+        self.file.set(run, state=state, reason=reason)
         return line
 
     def _carry_out(self, run: PlannedRun, loaded: Run, wanted: dict[str, Any], display: Display) -> str:
@@ -170,7 +171,7 @@ class _Reproduction:
         except Exception as error:
             if file.at != file.path:  # what could not be written is claims.json
                 raise
-            reason = _reason(error)
+            reason = cause(error)
             if not isinstance(error, GpunetError):
                 reason += f" (traceback in {folder / FAILURE})"
                 with contextlib.suppress(OSError):
@@ -188,8 +189,3 @@ class _Reproduction:
         folder = self.file.folder / run.name
         with contextlib.suppress(DataError):  # which the report tells
             self.file.drawn(run, draw(run.x, Result.read(folder / RESULT), folder))
-
-
-def _reason(error: Exception) -> str:
-    """An error in words; of one that nobody foresaw its kind, too."""
-    return str(error) if isinstance(error, GpunetError) else f"unexpected {type(error).__name__}: {error}"

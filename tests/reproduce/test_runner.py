@@ -435,7 +435,8 @@ def test_a_claims_json_that_is_not_ours(go, claims, pretended, tmp_path, content
     [
         {"state": "done"}, {"name": "../stack"}, {"started": "yesterday"}, {"seconds": -1}, {"pieces": 1.5},
         {"figures": ["../loss.png"]}, {"result": "../result.json"}, {"result": "line-far/result.json"},
-        {"asked": None}, {"sha256": None}, {"seeds": 3}, {"more": 1}, {"name": "line-far"},
+        {"asked": None}, {"sha256": None}, {"seeds": 3}, {"more": 1}, {"name": "line-far"}, {"name": ".."},
+        {"state": "waiting"}, {"seconds": None}, {"device": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -565,6 +566,6 @@ def test_what_the_run_before_took_is_what_the_next_is_expected_to_take(go, prete
 
 def test_before_anything_was_run_it_is_what_the_jobs_say(go, pretended, monkeypatch):
     outcome = go(only=("stack",))
-    outcome.file.begin(outcome.runs[0])
+    outcome.file.set(outcome.runs[0])
     work = runner._Reproduction(Request(Path(), seeds=8), outcome, {"stack": {"seeds": list(range(8))}})
     assert work.expected == {"stack": (2.0, 2)}

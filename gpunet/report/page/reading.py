@@ -9,17 +9,18 @@ from gpunet.errors import DataError
 from gpunet.experiments.result import RESULT, Result, intact
 from gpunet.report import claims_json
 
+STATES = {"failed": "failed", "skipped": "was skipped", "waiting": "has not been run to its end yet"}
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run: finished, with its result and its folder; or not, with the reason if there is one."""
+    """One run and its folder; of one without a result `trouble` says why."""
 
     name: str
     experiment: str
-    state: str
-    reason: str
-    result: Result | None
     folder: Path
+    result: Result | None = None
+    trouble: str = ""
 
     @property
     def dataset(self) -> str:
@@ -58,13 +59,14 @@ def read(folder: Path) -> Reproduction:
 def _run(folder: Path, entry: claims_json.Entry) -> Run:
     """Verdicts are derived from its result, as claims.json's own are."""
     if entry.state != "finished":
-        return Run(entry.name, entry.experiment, entry.state, entry.reason or "", None, folder)
-    if not (folder / RESULT).is_file():
-        gone = f"{entry.result} is not there any more: run it again"
-        return Run(entry.name, entry.experiment, "missing", gone, None, folder)
-    return _finished(folder, entry.name)
+        trouble = STATES[entry.state] + (f": {entry.reason}" if entry.reason else ".")
+    elif not (folder / RESULT).is_file():
+        trouble = f"has lost its result: {entry.result} is not there any more: run it again"
+    else:
+        return _finished(folder, entry.name)
+    return Run(entry.name, entry.experiment, folder, trouble=trouble)
 
 
 def _finished(folder: Path, name: str) -> Run:
     result = Result.read(folder / RESULT)
-    return Run(name, result.experiment, "finished", "", result, folder)
+    return Run(name, result.experiment, folder, result)

@@ -17,11 +17,6 @@ from gpunet.report.page.contents import Figure, duration, figures, tables, timin
 from gpunet.report.page.reading import Reproduction, Run
 from gpunet.report.table import NOTHING, Column, Table
 
-STATES = {
-    "failed": "failed", "skipped": "was skipped", "waiting": "has not been run to its end yet",
-    "missing": "has lost its result",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class RunView:
@@ -91,8 +86,7 @@ def page_view(held: Reproduction) -> PageView:
 def _run_view(run: Run, anchor: Anchors) -> RunView:
     place, result, x = anchor(f"run-{run.name}"), run.result, experiments().get(run.experiment)
     if result is None:
-        trouble = f"{STATES[run.state]}{': ' + run.reason if run.reason else '.'}"
-        return RunView(place, run.name, run.dataset, trouble)
+        return RunView(place, run.name, run.dataset, run.trouble)
     with intact(run.folder / RESULT):
         claims = judge(x, result) if x else []
         views = tuple(ClaimView(anchor(f"{run.name}-{c.id}"), run.experiment, run.dataset, c) for c in claims)
