@@ -245,7 +245,7 @@ def test_verdicts_on_accuracy():
     found = verdicts(report({"8": 0.01, "8+30": 0.06}), "cifar10")
     assert found["1-layer-cifar10"].verdict == "reproduced"
     assert found["cifar10-2-layers"].verdict == "reproduced"
-    assert "8+30: +6.0 points, +4.0 when the ConvNet trains longer" in found["cifar10-2-layers"].measured
+    assert "8+30: +6.00 points, +4.00 points when the ConvNet trains longer" in found["cifar10-2-layers"].measured
     assert set(found) == {"1-layer-cifar10", "cifar10-2-layers", "lower-first-cifar10", "cheaper-cifar10"}
     found = verdicts(report({"8": -0.001, "8+30": 0.04}), "cifar10")
     assert found["1-layer-cifar10"].verdict == found["cifar10-2-layers"].verdict == "not reproduced"

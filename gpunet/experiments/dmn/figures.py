@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.experiments.dmn import x
-from gpunet.experiments.dmn.tables import elapsed, nets, swept
+from gpunet.experiments.dmn.tables import elapsed, nets, swept_rows
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
 from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside, percent_points
@@ -70,7 +70,7 @@ def seconds(result: Result, axes: Any) -> None:
 )  # fmt: skip
 def sweeps(result: Result, panels: Any) -> None:
     for panel, (symbol, meaning) in zip(panels, SWEPT.items(), strict=True):
-        rows = swept(result, symbol)
+        rows = swept_rows(result, symbol)
         found = {place: result.metric(row, "test_accuracy") for place, row in enumerate(rows)}
         percent_points(panel, found, marker="o", color=COLOURS[0])
         for place, row in enumerate(rows):

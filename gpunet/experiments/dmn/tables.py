@@ -22,7 +22,7 @@ def nets(result: Result) -> list[str]:
     return [name for name in result.names if name == "linear" or name.startswith(("dmn ", "convnet "))]
 
 
-def swept(result: Result, symbol: str = "") -> list[str]:
+def swept_rows(result: Result, symbol: str = "") -> list[str]:
     """Rows of Figure 3's lower half, of all settings or of one."""
     return [name for name in result.names if "=" in name and name.startswith(symbol)]
 
@@ -73,7 +73,7 @@ def reaching(result: Result, name: str) -> str:
 
 @x.table
 def sweeps(result: Result) -> Table | None:
-    rows = swept(result)
+    rows = swept_rows(result)
     filters = {"filters": {row: f"{result.mean(row, 'filters_1'):.1f}" for row in rows}}
     made = rows_table(result, "One layer, one setting changed", rows, {"test_accuracy": "test"}, extra=filters)
     symbols = [row.partition("=")[0] for row in rows]
