@@ -159,7 +159,8 @@ class Figure:
     """A figure of a result: its file's stem, its caption, and what is read aloud in its place.
 
     spread: a sentence on bands or whiskers, told where there are several seeds. panels, width and height: of the
-    figure, as `report.style.figure` takes them, numbers or functions of the result; when: whether there is one.
+    figure, as `report.style.figure` takes them, numbers or functions of the result; a function's panels are drawn on as
+    an array, also where there is one. when: whether there is such a figure.
     """
 
     stem: str

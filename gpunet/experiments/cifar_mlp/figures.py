@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from gpunet.experiments.cifar_mlp import x
 from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, RATES, rates
 from gpunet.experiments.cifar_mlp.tables import net_rows
 from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside
+from gpunet.report.style import COLOURS, DASHES, by_epoch, dots, label_rows, legend_beside
 
 MARKERS = "osD^vP*X<>"
 ASIDE = 4e-5  # by how much η is drawn to the left in the coarse stage, to the right in the fine one
@@ -22,15 +21,9 @@ COST = "cost with the L2 term"
 
 
 def scale(axes: Any, which: str, values: Any) -> None:
-    """Make an axis, "x" or "y", logarithmic where the values span more than a decade, with labels that keep apart."""
-    if not max(values) > 10 * min(values) > 0:
-        return
-    axes.set(**{f"{which}scale": "log"})
-    if max(values) < 100 * min(values):  # or one power of ten would be the only label
-        axis = getattr(axes, f"{which}axis")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
+    """Make an axis, "x" or "y", logarithmic where the values span more than a decade."""
+    if max(values) > 10 * min(values) > 0:
+        axes.set(**{f"{which}scale": "log"})
 
 
 def mean_curve(result: Result, row: str, which: str) -> Any:
@@ -54,12 +47,8 @@ def momentum(result: Result, panels: Any) -> None:
             curve = mean_curve(result, f"eta={shown:g}{kind}", f"{which}_cost")
             cost.plot(range(1, len(curve) + 1), curve, dash, color=colour, label=f"{which}, {label}")
         for (metric, epochs), dash in zip(counts.items(), ("--", "-"), strict=True):
-            found = [result.metric(f"eta={rate:g}{kind}", metric) for rate in every]
-            spread = [100 * m.std for m in found if m.std is not None] or None  # none of one seed
-            accuracy.errorbar(
-                every, [100 * m.mean for m in found], yerr=spread, fmt=dash, marker="o", markersize=3.5, capsize=2,
-                color=colour, label=f"{label}, {epochs} epochs",
-            )  # fmt: skip
+            rows, told = {rate: f"eta={rate:g}{kind}" for rate in every}, f"{label}, {epochs} epochs"
+            dots(accuracy, result, metric, rows, fmt=dash, marker="o", markersize=3.5, color=colour, label=told)
     if result.dataset == DATA:
         document = {"color": COLOURS[6], "markersize": 7, "mew": 1.6, "label": "document", "zorder": 5}
         accuracy.plot(list(RATES), [100 * value for value in RATES.values()], "x", **document)
@@ -126,11 +115,10 @@ def search(result: Result, panels: Any) -> None:
 )  # fmt: skip
 def final(result: Result, axes: Any) -> None:
     for place, (which, label) in enumerate((("train_cost", "training"), ("validation_cost", "validation"))):
-        runs = result.curves["final"][which]
-        band(axes, range(1, len(runs[0]) + 1), runs, label, place)
+        by_epoch(axes, result, "final", which, label, place)
     beside = f" (document {FINAL:.2%})" if result.dataset == DATA else ""
     title = f"{result.dataset}, final setting, test {result.mean('final', 'test_accuracy'):.2%}{beside}"
-    axes.set(xlabel="epoch", ylabel=COST, title=title)
+    axes.set(ylabel=COST, title=title)
     axes.legend()
 
 

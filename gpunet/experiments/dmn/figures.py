@@ -11,7 +11,7 @@ from gpunet.experiments.dmn import x
 from gpunet.experiments.dmn.tables import elapsed, nets, swept_rows
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside, percent_points
+from gpunet.report.style import COLOURS, DASHES, band, dots, label_rows, legend_beside
 
 SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
@@ -36,9 +36,8 @@ def widths(result: Result, axes: Any) -> None:
     linear = 100 * result.mean("linear", "test_accuracy")
     axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
     for shift, label, row, metric, colour, marker in kinds:
-        there = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
-        found = {at: result.metric(name, metric) for at, name in there.items() if result.has(name, metric)}
-        percent_points(axes, found, fmt=marker, color=colour, label=label)
+        rows = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
+        dots(axes, result, metric, rows, fmt=marker, color=colour, label=label)
     axes.set(
         xticks=range(len(names)), xticklabels=names, xlabel="filters of each layer", ylabel="test accuracy (%)",
         xlim=(-0.5, len(names) - 0.5), title=f"Accuracy by filters on {result.dataset}",
@@ -71,8 +70,7 @@ def seconds(result: Result, axes: Any) -> None:
 def sweeps(result: Result, panels: Any) -> None:
     for panel, (symbol, meaning) in zip(panels, SWEPT.items(), strict=True):
         rows = swept_rows(result, symbol)
-        found = {place: result.metric(row, "test_accuracy") for place, row in enumerate(rows)}
-        percent_points(panel, found, marker="o", color=COLOURS[0])
+        dots(panel, result, "test_accuracy", dict(enumerate(rows)), fmt="o-", color=COLOURS[0])
         for place, row in enumerate(rows):
             panel.annotate(
                 f"{result.mean(row, 'filters_1'):.0f}", (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),

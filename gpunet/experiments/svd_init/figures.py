@@ -10,7 +10,7 @@ from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_init import x
 from gpunet.experiments.svd_init.claims import DATA, METRICS, TABLE_1
-from gpunet.report.style import COLOURS, band, legend_beside, stacked
+from gpunet.report.style import COLOURS, band, by_epoch, dots, legend_beside, stacked
 
 KINDS = np.arange(len(TABLE_1))  # a row each, from above
 HOLLOW = {"color": COLOURS[1], "mfc": "none", "mew": 1.8, "markersize": 7}
@@ -36,14 +36,10 @@ def dependency(result: Result, axes: Any) -> None:
 def curves(result: Result, panels: Any) -> None:
     loss, accuracy = panels
     for place, kind in enumerate(TABLE_1):
-        found = result.curves[kind]
-        epochs = range(1, len(found["train_loss"][0]) + 1)
-        band(loss, epochs, found["train_loss"], kind, place)
-        band(accuracy, epochs, [[100 * v for v in run] for run in found["test_accuracy"]], kind, place)
-    for axes in (loss, accuracy):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    loss.set(xlabel="epoch", ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
-    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title="Test accuracy")
+        by_epoch(loss, result, kind, "train_loss", kind, place)
+        by_epoch(accuracy, result, kind, "test_accuracy", kind, place)
+    loss.set(ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
+    accuracy.set(ylabel="accuracy (%)", title="Test accuracy")
     accuracy.legend()
 
 
@@ -78,9 +74,8 @@ def further(result: Result, panels: Any) -> None:
     variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
     frozen, hidden = panels
     for (label, variant, shift), colour in zip(variants, COLOURS, strict=False):
-        found = [result.metric(kind + variant, "test_accuracy") for kind in TABLE_1]
-        means, whiskers = np.transpose([(100 * m.mean, 100 * (m.std or 0)) for m in found])
-        frozen.errorbar(means, KINDS + shift, xerr=whiskers, fmt="o", color=colour, label=label)
+        rows = {place + shift: kind + variant for place, kind in enumerate(TABLE_1)}
+        dots(frozen, result, "test_accuracy", rows, across=True, color=colour, label=label)
     _kinds(frozen, "test accuracy (%)", named=True)
     frozen.set_title("With W¹ frozen, or its norm held")
     frozen.legend(loc="upper left", ncols=3, columnspacing=1, handletextpad=0.2)
