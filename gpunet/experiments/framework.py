@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -447,13 +447,16 @@ class Run:
 
     def each_seed(self, row: str, pieces: int, measure: Callable[[int], Measured], place: str = "") -> list[Measured]:
         """Measure every seed, `pieces` of progress each, and enter what was found under the row's name."""
-        self.bar.start(f"{self.experiment.name} {place} {row}".replace("  ", " "), pieces * len(self.seeds))
-        found = []
-        for seed in self.seeds:
-            self.bar.seed(seed)
-            found.append(measure(seed))
+        found = [measure(seed) for seed in self.over_seeds(f"{place} {row}".strip(), pieces)]
         self.enter(row, found)
         return found
+
+    def over_seeds(self, what: str, pieces: int) -> Iterator[int]:
+        """The seeds in turn, of so many pieces of progress each."""
+        self.bar.start(f"{self.experiment.name} {what}", pieces * len(self.seeds))
+        for seed in self.seeds:
+            self.bar.seed(seed)
+            yield seed
 
     def enter(self, row: str, found: Sequence[Measured]) -> None:
         """Add what every seed gave under the row's name."""
