@@ -62,8 +62,9 @@ class Option:
     help: its line in `--help`, "" for a setting that the command line does not offer; the bounds are those of a number,
     or of each of several; usual: the default in words, where it depends on the data or on `--quick`; flags: the
     option's names, where these are not the setting's; read: makes the value of the words that the command line was
-    given; sweep: its value in a sweep, where what only costs time is left out. kind, several, optional: from its type,
-    whether it holds several of the kind, and whether it can be None, the data's own.
+    given; sweep: its value in a sweep, where what only costs time is left out; empty: whether one that holds several
+    may hold none. kind, several, optional: from its type, whether it holds several of the kind, and whether it can be
+    None, the data's own.
     """
 
     help: str = ""
@@ -76,6 +77,7 @@ class Option:
     flags: tuple[str, ...] = ()
     read: Callable[[list[str]], Any] | None = None
     sweep: Any = None
+    empty: bool = False
     kind: Any = None
     several: bool = False
     optional: bool = False
@@ -112,6 +114,8 @@ class Settings:
     def __post_init__(self) -> None:
         for name, known in self.options().items():
             value = getattr(self, name)
+            if known.several and value == () and not known.empty:
+                raise InputError(f"{name} is empty: expected at least one")
             if not (known.optional and value is None):
                 for each in value if known.several else [value]:
                     known.check(name, each)
