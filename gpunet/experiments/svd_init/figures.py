@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.experiments.framework import BANDS
+from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_init import x
 from gpunet.experiments.svd_init.claims import DATA, METRICS, TABLE_1
@@ -44,21 +44,17 @@ def curves(result: Result, panels: Any) -> None:
 
 
 @x.figure(
-    "table1",
-    "Table 1 as a picture: every seed faint, their mean solid; where the data are the document's, its own number as a "
-    "diamond.",
-    "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", panels=3, width=4.4, height=3.2,
+    "table1", "Table 1 as a picture; where the data are the document's, its own number as a diamond.",
+    "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", spread=WHISKERS,
+    panels=3, width=4.4, height=3.2,
 )  # fmt: skip
 def table1(result: Result, panels: Any) -> None:
     labels, known = ("loss", "train accuracy (%)", "test accuracy (%)"), result.dataset == DATA
     stated = np.transpose(list(TABLE_1.values()))
     for panel, metric, label, claimed in zip(panels, METRICS, labels, stated, strict=True):
-        unit, found = 100 if "accuracy" in metric else 1, [result.metric(kind, metric) for kind in TABLE_1]
-        panel.plot([np.multiply(unit, m.values) for m in found], KINDS, "o", color=COLOURS[0], alpha=0.35, markersize=4)
-        means = [unit * m.mean for m in found]
-        panel.plot(means, KINDS, "o", color=COLOURS[0], markersize=8, label="ours, mean and seeds")
+        dots(panel, result, metric, dict(enumerate(TABLE_1)), across=True, color=COLOURS[0], label="ours")
         if known:
-            panel.plot(unit * claimed, KINDS, "D", **HOLLOW, label="document")
+            panel.plot(claimed * (100 if "accuracy" in metric else 1), KINDS, "D", **HOLLOW, label="document")
         _kinds(panel, label, named=panel is panels[0])
     panels[0].legend(loc="upper left", ncols=2)
     panels[0].set_title("Table 1: ours and the document's" if known else "Table 1 on these data")
@@ -68,7 +64,8 @@ def table1(result: Result, panels: Any) -> None:
     "further",
     "The further studies: accuracy with W¹ frozen or the norms held, and the mean square of the hidden outputs as the "
     "linearised sigmoid predicts it and as measured.",
-    "Two dot plots by kind of weights: test accuracy in three variants, and the mean square norm of x¹.", panels=2,
+    "Two dot plots by kind of weights: test accuracy in three variants, and the mean square norm of x¹.",
+    spread=WHISKERS, panels=2,
 )  # fmt: skip
 def further(result: Result, panels: Any) -> None:
     variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
