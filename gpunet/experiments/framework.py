@@ -205,7 +205,9 @@ class Experiment:
         self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
         self._body: Callable[[Run], None] | None = None
-        self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: load_data(names[0])
+        self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: (
+            [load_data(name) for name in names] if len(names) > 1 else load_data(names[0])
+        )
         self._stated: Callable[[Result], dict[str, Any]] = lambda result: {}
         self._claims: list[Claim] = []
         self._claims_on: Callable[[Result], list[Claim]] = lambda result: self._claims
@@ -220,7 +222,7 @@ class Experiment:
         return body
 
     def load(self, load: Callable[[Sequence[str], Any], Any]) -> Callable[[Sequence[str], Any], Any]:
-        """Declare how data is loaded, by its names or paths and the settings, where it is not one data set."""
+        """Declare how data is loaded, by its names or paths and the settings, where that are no plain data sets."""
         self._load = load
         return load
 
