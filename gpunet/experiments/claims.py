@@ -234,7 +234,7 @@ def paired(high: Sequence[float], low: Sequence[float]) -> list[float]:
 
 def swept(result: Result, name: str) -> dict[float, list[float]]:
     """Test accuracy by number, of the rows that are called NAME=NUMBER; NotMeasuredError where there are none."""
-    found = [(row, re.fullmatch(rf"{re.escape(name)}=([-+.e\d]+)", row)) for row in result.names]
+    found = [(row, re.fullmatch(rf"{re.escape(name)}=(\d+(?:\.\d+)?(?:e[-+]\d+)?)", row)) for row in result.names]
     curve = {float(number[1]): result.values(row, "test_accuracy") for row, number in found if number}
     if not curve:
         raise NotMeasuredError(f"this run swept no {name}")

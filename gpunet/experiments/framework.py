@@ -222,7 +222,7 @@ class Experiment:
         return body
 
     def load(self, load: Callable[[Sequence[str], Any], Any]) -> Callable[[Sequence[str], Any], Any]:
-        """Declare how data is loaded, by its names or paths and the settings, where that are no plain data sets."""
+        """Declare how data is loaded, by its names or paths and the settings, where these are no plain data sets."""
         self._load = load
         return load
 

@@ -176,7 +176,7 @@ def test_one_row_exceeds_another():
 
 
 def test_what_was_swept_is_told_by_number():
-    rows = {name: {"test_accuracy": 0.5} for name in ("T=1", "T=0.1", "T=1e-05", "T=none", "T=2 frozen", "aT=3")}
+    rows = {name: {"test_accuracy": 0.5} for name in ("T=1", "T=0.1", "T=1e-05", "T=none", "T=e", "T=2 frozen", "aT=3")}
     assert list(swept(measured(**rows), "T")) == [1e-5, 0.1, 1]
     with pytest.raises(NotMeasuredError, match="this run swept no ε"):
         swept(measured(**rows), "ε")

@@ -81,7 +81,7 @@ def t_pc_peak(result: Result) -> Finding:
 @x.claim("t-pc-one-hurts", "not dropping correlated vectors (T_PC → 1) hurts", "Section 3", "drops")
 def t_pc_one_hurts(result: Result) -> Finding:
     below = {value: fmean(accuracies) for value, accuracies in swept(result, "T_PC").items() if value < 1}
-    return exceeds(result, f"T_PC={max(below, key=below.__getitem__):g}", "T_PC=1", least=NEAR)
+    return exceeds(result, f"T_PC={max(below, key=below.__getitem__, default=0):g}", "T_PC=1", least=NEAR)
 
 
 @x.claim("t-v-peak", "accuracy peaks near T_v = 0.98", BOTTOM, "0.98")
