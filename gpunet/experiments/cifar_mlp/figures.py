@@ -20,12 +20,6 @@ SHOWN = 0.021  # η whose curves are shown with and without momentum: the neares
 COST = "cost with the L2 term"
 
 
-def scale(axes: Any, which: str, values: Any) -> None:
-    """Make an axis, "x" or "y", logarithmic where the values span more than a decade."""
-    if max(values) > 10 * min(values) > 0:
-        axes.set(**{f"{which}scale": "log"})
-
-
 def mean_curve(result: Result, row: str, which: str) -> Any:
     """Mean over seeds by epoch; NaN where a net has diverged."""
     return np.asarray(result.curves[row][which], float).mean(axis=0)
@@ -52,10 +46,8 @@ def momentum(result: Result, panels: Any) -> None:
     if result.dataset == DATA:
         document = {"color": COLOURS[6], "markersize": 7, "mew": 1.6, "label": "document", "zorder": 5}
         accuracy.plot(list(RATES), [100 * value for value in RATES.values()], "x", **document)
-        every = [*every, *RATES]
     cost.set(xlabel="epoch", ylabel=COST, title=f"{result.dataset}, η = {shown:g}")
-    accuracy.set(xlabel="learning rate η", ylabel="test accuracy (%)", title="Accuracy against η")
-    scale(accuracy, "x", every)
+    accuracy.set(xlabel="learning rate η", xscale="log", ylabel="test accuracy (%)", title="Accuracy against η")
     cost.legend()
     accuracy.legend()
 
@@ -68,7 +60,6 @@ def momentum(result: Result, panels: Any) -> None:
 def rate_costs(result: Result, panels: Any) -> None:
     every = sorted(rates(result))
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(every)))
-    drawn: list[float] = []
     panels[1].sharey(panels[0])
     titles = {"train": f"{result.dataset}, training cost", "validation": "Validation cost"}
     for panel, (which, title) in zip(panels, titles.items(), strict=True):
@@ -79,9 +70,7 @@ def rate_costs(result: Result, panels: Any) -> None:
                 range(1, len(curve) + 1), curve, color=colour, linewidth=1.5, markersize=4,
                 markevery=max(1, len(curve) // 10), marker=MARKERS[place % len(MARKERS)], label=f"{rate:g}{gone}",
             )  # fmt: skip
-            drawn += [value for value in curve if np.isfinite(value)]
-        panel.set(xlabel="epoch", title=title)
-    scale(panels[0], "y", drawn or [1.0])
+        panel.set(xlabel="epoch", yscale="log", title=title)
     label_rows(panels, COST)
     legend_beside(panels[1], title="η")
 
@@ -102,8 +91,7 @@ def search(result: Result, panels: Any) -> None:
                 color=colour, marker=marker, s=20, linewidths=1.2, alpha=0.8, label=label,
             )  # fmt: skip
     epochs = result.notes["early"]
-    panels[0].set(xlabel="λ", title=f"{result.dataset}, {epochs} epochs")
-    scale(panels[0], "x", curve["l2"])
+    panels[0].set(xlabel="λ", xscale="log", title=f"{result.dataset}, {epochs} epochs")
     panels[1].set(xlabel="learning rate η", title="The same nets")
     label_rows(panels, "validation accuracy (%)")
     panels[0].legend(loc="lower left")
