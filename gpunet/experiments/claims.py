@@ -121,18 +121,20 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values) - half, fmean(values) + half
 
 
-def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_better: bool = False) -> Finding:
+def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_better: bool | None = False) -> Finding:
     """Whether the mean over seeds is the claimed number within a margin: two one-sided tests of 5 % each.
 
     Reproduced where the 90 % interval of the mean lies within claimed ± margin (equivalence, Schuirmann 1987); where it
-    lies beyond, exceeded on the better side and not reproduced on the worse; else there are too few seeds to tell.
+    lies beyond, exceeded on the better side and not reproduced on the worse, or on both where lower_is_better is None;
+    else there are too few seeds to tell.
     """
     low, high = (end - claimed for end in interval(values))
     verdict: Verdict = "inconclusive"
     if -margin <= low and high <= margin:
         verdict = "reproduced"
     elif low > margin or high < -margin:
-        verdict = "exceeded" if (low > margin) != lower_is_better else "not reproduced"
+        better = lower_is_better is not None and (low > margin) != lower_is_better
+        verdict = "exceeded" if better else "not reproduced"
     return Finding(fmean(values), verdict, f"margin ±{margin:.2g}, {_told(low, high, '{} from the document')}")
 
 

@@ -111,6 +111,12 @@ def test_a_difference_beyond_noise(values, least):
     assert greater(values, "text", least).verdict == wanted
 
 
+def test_where_no_side_is_better_nothing_is_exceeded():
+    for values in ([0.9, 0.91], [0.1, 0.11]):
+        assert equal(values, 0.5, 0.01, lower_is_better=None).verdict == "not reproduced"
+    assert equal([0.5, 0.501], 0.5, 0.01, lower_is_better=None).verdict == "reproduced"
+
+
 def test_a_difference_within_noise_is_not_told_as_one():
     """What ended 0.0204506 against 0.0204537 was called lower, of one seed."""
     assert greater([0.0204537 - 0.0204506], "lower").verdict == "inconclusive"

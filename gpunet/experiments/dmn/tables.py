@@ -22,6 +22,11 @@ def nets(result: Result) -> list[str]:
     return [name for name in result.names if name == "linear" or name.startswith(("dmn ", "convnet "))]
 
 
+def widths(result: Result) -> list[str]:
+    """Filter counts of the DMNs, which their ConvNets share."""
+    return [name.removeprefix("dmn ") for name in result.names if name.startswith("dmn ")]
+
+
 def swept_rows(result: Result, symbol: str = "") -> list[str]:
     """Rows of Figure 3's lower half, of all settings or of one."""
     return [name for name in result.names if "=" in name and name.startswith(symbol)]
