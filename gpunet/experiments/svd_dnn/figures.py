@@ -8,10 +8,10 @@ import numpy as np
 
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.experiments.svd_dnn import x
+from gpunet.experiments.svd_dnn import Meaning, x
 from gpunet.experiments.svd_dnn.claims import label
 from gpunet.experiments.svd_dnn.tables import is_sweep
-from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS
+from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS, Variant
 from gpunet.report.style import COLOURS, by_epoch, dots, label_rows, legend_beside
 from gpunet.report.table import cell
 
@@ -23,12 +23,11 @@ def _count(result: Result) -> int:
     return len(result.settings["meanings"])
 
 
-def _main_rows(result: Result, meaning: str) -> list[str]:
+def _main_rows(result: Result, meaning: Meaning) -> list[str]:
     """Dense, every α, and φ = 0: the curves of one meaning of α."""
     phi, alphas = result.settings["phi"], result.settings["alphas"]
-    named = [f"svd phi={phi:g} alpha={alpha:g} {meaning}" for alpha in alphas]
-    wanted = ["dense", *named, f"svd phi=0 alpha={alphas[0]:g} {meaning}"]
-    return [name for name in dict.fromkeys(wanted) if name in result.names]
+    wanted = [Variant(), *(Variant(phi, alpha, meaning) for alpha in alphas), Variant(0.0, alphas[0], meaning)]
+    return [name for name in dict.fromkeys(each.name for each in wanted) if name in result.names]
 
 
 @x.figure(
@@ -92,9 +91,7 @@ def speed(result: Result, axes: Any) -> None:
 def sweep(result: Result, panels: Any) -> None:
     asked, meanings = result.settings, result.settings["meanings"]
     alphas, phis = sorted(asked["alphas"]), SWEEP_PHIS if asked["sweep_phi"] else (asked["phi"],)
-    names = [
-        [[f"svd phi={phi:g} alpha={alpha:g} {meaning}" for phi in phis] for alpha in alphas] for meaning in meanings
-    ]
+    names = [[[Variant(phi, alpha, meaning).name for phi in phis] for alpha in alphas] for meaning in meanings]
     means = 100 * np.vectorize(lambda name: result.mean(name, "test_accuracy"))(names)
     low, high = means.min(), means.max()
     for panel, meaning, rows, field in zip(panels, meanings, names, means, strict=True):
