@@ -6,8 +6,10 @@ A verdict is a function of what a result holds, computed when it is read: it is 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +18,7 @@ from gpunet.experiments.result import NotMeasuredError, Result, Row
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Experiment
 
+Curve = Mapping[float, Sequence[float]]  # a value a seed at each point
 Verdict = Literal["reproduced", "exceeded", "not reproduced", "inconclusive", "not tested"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 LEVEL = 0.05  # of each one-sided test: intervals are of 90 %
@@ -126,18 +129,20 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return fmean(values) - half, fmean(values) + half
 
 
-def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_better: bool = False) -> Finding:
+def equal(values: Sequence[float], claimed: float, margin: float, *, lower_is_better: bool | None = False) -> Finding:
     """Whether the mean over seeds is the claimed number within a margin: two one-sided tests of 5 % each.
 
     Reproduced where the 90 % interval of the mean lies within claimed ± margin (equivalence, Schuirmann 1987); where it
-    lies beyond, exceeded on the better side and not reproduced on the worse; else there are too few seeds to tell.
+    lies beyond, exceeded on the better side and not reproduced on the worse, or on both where lower_is_better is None;
+    else there are too few seeds to tell.
     """
     low, high = (end - claimed for end in interval(values))
     verdict: Verdict = "inconclusive"
     if -margin <= low and high <= margin:
         verdict = "reproduced"
     elif low > margin or high < -margin:
-        verdict = "exceeded" if (low > margin) != lower_is_better else "not reproduced"
+        better = lower_is_better is not None and (low > margin) != lower_is_better
+        verdict = "exceeded" if better else "not reproduced"
     return Finding(fmean(values), verdict, f"margin ±{margin:.2g}, {_told(low, high, '{} from the document')}")
 
 
@@ -182,8 +187,20 @@ def fact(holds: bool, measured: str, note: str) -> Finding:
     return Finding(measured, "reproduced" if holds else "not reproduced", note)
 
 
-def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measured: str) -> Finding:
-    """Whether a curve, a list of a value a seed for each point, is highest from `low` to `high`, beyond noise."""
+def exceeds(
+    result: Result, high: str, low: str, metric: str = "test_accuracy", least: float = 0.0,
+    label: Callable[[str], str] = str,
+) -> Finding:  # fmt: skip
+    """Whether one row exceeds another in a metric by more than `least`; label: a row's name as people read it."""
+    rows, percent = {row: result.values(row, metric) for row in (high, low)}, "accuracy" in metric
+    means = ", ".join(f"{fmean(each):{'.2%' if percent else '.4g'}} ({label(row)})" for row, each in rows.items())
+    gain = paired(*rows.values())
+    apart = points(gain) if percent else f"{fmean(gain):+.2g}"
+    return greater(gain, f"{metric.replace('_', ' ')} {means}: {apart}", least)
+
+
+def peak(curve: Curve, low: float, high: float, what: str) -> Finding:
+    """Whether a curve is highest from `low` to `high`, beyond noise; what: that it is of."""
     for values in curve.values():
         _check_finite(values)
     inside, outside = (
@@ -192,8 +209,17 @@ def peak(curve: Mapping[float, Sequence[float]], low: float, high: float, measur
     )
     if inside is None or outside is None:
         raise NotMeasuredError(f"this run measured no points inside and outside {low:g} to {high:g}")
-    found = greater([a - b for a, b in zip(inside, outside, strict=True)], measured)
-    return Finding(found.measured, found.verdict, f"a best value from {low:g} to {high:g} counts; {found.note}")
+    best = max(curve, key=lambda at: fmean(curve[at]))
+    found = greater(paired(inside, outside), f"{what} is best at {best:g} ({listed(curve)})")
+    return replace(found, note=f"a best value from {low:g} to {high:g} counts; {found.note}")
+
+
+def rises(curve: Curve, measured: str) -> Finding:
+    """Whether a curve rises from each point to the next, beyond noise."""
+    if len(curve) < 2:
+        raise NotMeasuredError("this run measured a single point")
+    values = [curve[at] for at in sorted(curve)]
+    return greater([min(b - a for a, b in pairwise(seed)) for seed in zip(*values, strict=True)], measured)
 
 
 def check_clock(ratio: float, allowed: float) -> None:
@@ -214,6 +240,28 @@ def _told(low: float, high: float, words: str) -> str:
     return "one seed has no deviation" if math.isinf(low) else words.format(f"{low:+.2g} to {high:+.2g} (90 %)")
 
 
+# -- what rules are asked about, and what is told of it ---------------------------------------------------------------
+
+
 def paired(high: Sequence[float], low: Sequence[float]) -> list[float]:
     """How much the first exceeds the second, seed by seed."""
     return [a - b for a, b in zip(high, low, strict=True)]
+
+
+def swept(result: Result, name: str) -> dict[float, list[float]]:
+    """Test accuracy by number, of the rows that are called NAME=NUMBER; NotMeasuredError where there are none."""
+    found = [(row, re.fullmatch(rf"{re.escape(name)}=(\d+(?:\.\d+)?(?:e[-+]\d+)?)", row)) for row in result.names]
+    curve = {float(number[1]): result.values(row, "test_accuracy") for row, number in found if number}
+    if not curve:
+        raise NotMeasuredError(f"this run swept no {name}")
+    return dict(sorted(curve.items()))
+
+
+def listed(curve: Curve) -> str:
+    """The means of a curve of accuracies."""
+    return ", ".join(f"{at:g}: {fmean(values):.2%}" for at, values in curve.items())
+
+
+def points(differences: Sequence[float]) -> str:
+    """The mean difference of accuracies."""
+    return f"{100 * fmean(differences):+.2f} points"

@@ -13,7 +13,7 @@ import dataclasses
 import importlib.util
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +62,9 @@ class Option:
     help: its line in `--help`, "" for a setting that the command line does not offer; the bounds are those of a number,
     or of each of several; usual: the default in words, where it depends on the data or on `--quick`; flags: the
     option's names, made from the setting's unless given; read: makes the value of the words that the command line was
-    given; sweep: its value in a sweep, where what only costs time is left out. kind, several, optional: from its type,
-    whether it holds several of the kind, and whether it can be None, the data's own.
+    given; sweep: its value in a sweep, where what only costs time is left out; empty: whether one that holds several
+    may hold none. kind, several, optional: from its type, whether it holds several of the kind, and whether it can be
+    None, the data's own.
     """
 
     help: str = ""
@@ -76,12 +77,15 @@ class Option:
     flags: tuple[str, ...] = ()
     read: Callable[[list[str]], Any] | None = None
     sweep: Any = None
+    empty: bool = False
     kind: Any = None
     several: bool = False
     optional: bool = False
 
     def check(self, name: str, value: Any) -> None:
-        """InputError for a value, or one of several, that is none of the kind, or out of bounds."""
+        """InputError for a value, or one of several, that is none of the kind, or out of bounds; or for none at all."""
+        if self.several and value == () and not self.empty:
+            raise InputError(f"{name} is empty: expected at least one")
         if not (self.optional and value is None):
             for each in value if self.several else [value]:
                 self._check(name, each)
@@ -165,7 +169,8 @@ class Figure:
     """A figure of a result: its file's stem, its caption, and what is read aloud in its place.
 
     spread: a sentence on bands or whiskers, told where there are several seeds. panels, width and height: of the
-    figure, as `report.style.figure` takes them, numbers or functions of the result; when: whether there is one.
+    figure, as `report.style.figure` takes them, numbers or functions of the result; a function's panels are drawn on as
+    an array, also where there is one. when: whether there is such a figure.
     """
 
     stem: str
@@ -206,7 +211,9 @@ class Experiment:
         self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
         self._body: Callable[[Run], None] | None = None
-        self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: load_data(names[0])
+        self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: (
+            [load_data(name) for name in names] if len(names) > 1 else load_data(names[0])
+        )
         self._stated: Callable[[Result], dict[str, Any]] = lambda result: {}
         self._claims: list[Claim] = []
         self._claims_on: Callable[[Result], list[Claim]] = lambda result: self._claims
@@ -221,7 +228,7 @@ class Experiment:
         return body
 
     def load(self, load: Callable[[Sequence[str], Any], Any]) -> Callable[[Sequence[str], Any], Any]:
-        """Declare how data is loaded, by its names or paths and the settings, where it is not one data set."""
+        """Declare how data is loaded, by its names or paths and the settings, where these are no plain data sets."""
         self._load = load
         return load
 
@@ -453,13 +460,16 @@ class Run:
 
     def each_seed(self, row: str, pieces: int, measure: Callable[[int], Measured], place: str = "") -> list[Measured]:
         """Measure every seed, `pieces` of progress each, and enter what was found under the row's name."""
-        self.bar.start(f"{self.experiment.name} {place} {row}".replace("  ", " "), pieces * len(self.seeds))
-        found = []
-        for seed in self.seeds:
-            self.bar.seed(seed)
-            found.append(measure(seed))
+        found = [measure(seed) for seed in self.over_seeds(f"{place} {row}".strip(), pieces)]
         self.enter(row, found)
         return found
+
+    def over_seeds(self, what: str, pieces: int) -> Iterator[int]:
+        """The seeds in turn, of so many pieces of progress each."""
+        self.bar.start(f"{self.experiment.name} {what}", pieces * len(self.seeds))
+        for seed in self.seeds:
+            self.bar.seed(seed)
+            yield seed
 
     def enter(self, row: str, found: Sequence[Measured]) -> None:
         """Add what every seed gave under the row's name."""

@@ -52,6 +52,8 @@ def draw(experiment: Experiment, result: Result, folder: Path) -> list[Path]:
 
 def draw_figures(experiment: Experiment, result: Result, folder: Path) -> None:
     """Draw the figures that a result has, wherever figures go; one whose rows were not measured is left out."""
+    import numpy as np
+
     from gpunet.experiments.result import NotMeasuredError
     from gpunet.report.style import figure
 
@@ -59,7 +61,7 @@ def draw_figures(experiment: Experiment, result: Result, folder: Path) -> None:
         with contextlib.suppress(NotMeasuredError):
             panels, width, height = each.size(result)
             with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
-                each.draw(result, axes)
+                each.draw(result, np.atleast_1d(axes) if callable(each.panels) else axes)
 
 
 def drawn(draw: Callable[[], object]) -> list[Path]:

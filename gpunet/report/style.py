@@ -19,12 +19,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from gpunet.errors import visible
-from gpunet.experiments.result import Metric
+from gpunet.experiments.result import Result
 from gpunet.files import write_atomically
 from gpunet.report.drawing import CANVAS, INK, left_out
+from gpunet.report.table import PERCENT
 
 # Okabe & Ito's palette, told apart with any common colour vision; dashes help where colour is missing altogether.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -101,12 +102,14 @@ def _show_as_written(made: Figure) -> None:
 
 
 def _space_ticks(axis: Any) -> None:
-    """A label for each power of ten, plain where all are short; within one decade, where there is none, plain steps."""
+    """A label for each power of ten, plain where all are short; within two decades, where there are few, more."""
     low, high = sorted(axis.get_view_interval())
     axis.set_minor_formatter(NullFormatter())
     if high < 10 * low:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    if high < 10 * low or (low >= 1e-3 and high <= 1e5):
+    elif high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if high < 100 * low or (low >= 1e-3 and high <= 1e5):
         axis.set_major_formatter(lambda value, place: f"{value:g}")
     else:
         axis.set_major_formatter(lambda value, place: "10" + f"{np.log10(value):.0f}".translate(POWERS))
@@ -184,8 +187,28 @@ def _corners(edges: Any, most: int) -> list[int]:
     return sorted(kept)
 
 
-def percent_points(axes: Any, found: Mapping[Any, Metric], **options: Any) -> None:
-    """Accuracies by x in percent, with whiskers of one standard deviation where there are several seeds."""
-    spread = [100 * metric.std for metric in found.values() if metric.std is not None] or None
+def by_epoch(axes: Any, result: Result, row: str, curve: str, label: str, place: int) -> None:
+    """`band` of a row's curve that has a value an epoch, accuracies in percent."""
+    runs = np.multiply(_times(curve), result.curves[row][curve])
+    band(axes, range(1, runs.shape[1] + 1), runs.tolist(), label, place)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def dots(
+    axes: Any, result: Result, metric: str, rows: Mapping[Any, str], *, across: bool = False, **options: Any
+) -> None:
+    """A metric of rows by place on the x axis, or `across` on the y axis: means, accuracies in percent.
+
+    Whiskers are one standard deviation, where there are several seeds; a row without the metric is left out.
+    """
+    found = {place: result.metric(row, metric) for place, row in rows.items() if result.has(row, metric)}
+    means = [_times(metric) * each.mean for each in found.values()]
+    spread = [_times(metric) * each.std for each in found.values() if each.std is not None] or None
+    at, ends = ((means, list(found)), "xerr") if across else ((list(found), means), "yerr")
     if found:
-        axes.errorbar(list(found), [100 * metric.mean for metric in found.values()], yerr=spread, capsize=2, **options)
+        axes.errorbar(*at, **{"fmt": "o", "capsize": 2, ends: spread} | options)
+
+
+def _times(metric: str) -> int:
+    return 100 if PERCENT in metric else 1

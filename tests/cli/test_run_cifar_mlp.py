@@ -99,7 +99,7 @@ def test_own_data(capsys, tmp_path, own):
     claims = judged(tmp_path / "runs" / "cifar-mlp-own")
     assert claims["final-test-accuracy"]["note"] == "not applicable: the document speaks of cifar10"
     assert claims["he-helps"]["here"]
-    assert claims["he-helps"]["measured"].startswith("final he: ")
+    assert claims["he-helps"]["measured"].startswith("test accuracy ")
 
 
 def test_own_data_of_a_known_name_get_no_verdicts(capsys, tmp_path):

@@ -74,7 +74,7 @@ def test_a_run_that_agrees():
     assert claims["eta-0.02-test-accuracy"].statement == "η = 0.02, λ = 1e-06: accuracy"
     assert "relative to the parameter's largest gradient" in claims["gradient-check"].note
     assert claims["large-l2-hurts"].note.startswith("true for 3 of 3 learning rates; difference ")
-    assert claims["more-data-helps"].measured == "final full: +6.45 points over final (49.00% against 42.55%)"
+    assert claims["more-data-helps"].measured == "test accuracy 49.00% (final full), 42.55% (final): +6.45 points"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_the_best_rate_elsewhere():
     result = made()
     result.curves["eta=0.1"]["validation_accuracy"] = [[0.5] * 10] * 3
     assert found(result)["rate-region"].verdict == "not reproduced"
-    assert found(result)["rate-region"].measured == "validation accuracy is best at η 0.1: 50.00%"
+    assert found(result)["rate-region"].measured.startswith("validation accuracy by η is best at 0.1 (0.001: ")
     result.curves["eta=0.1"]["validation_accuracy"] = [[0.35] * 10, [0.45] * 10, [0.5] * 10]
     assert found(result)["rate-region"].verdict == "inconclusive"
 

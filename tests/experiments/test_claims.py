@@ -15,13 +15,16 @@ from gpunet.experiments.claims import (
     check_clock,
     counted,
     equal,
+    exceeds,
     fact,
     greater,
     interval,
     judge,
     one_run,
     peak,
+    rises,
     share,
+    swept,
 )
 from gpunet.experiments.framework import Experiment, Job, Paper, Settings
 from gpunet.experiments.result import Metric, NotMeasuredError, Result
@@ -119,6 +122,12 @@ def test_a_difference_beyond_noise(values, least):
     assert greater(values, "text", least).verdict == wanted
 
 
+def test_where_no_side_is_better_nothing_is_exceeded():
+    for values in ([0.9, 0.91], [0.1, 0.11]):
+        assert equal(values, 0.5, 0.01, lower_is_better=None).verdict == "not reproduced"
+    assert equal([0.5, 0.501], 0.5, 0.01, lower_is_better=None).verdict == "reproduced"
+
+
 def test_a_difference_within_noise_is_not_told_as_one():
     """What ended 0.0204506 against 0.0204537 was called lower, of one seed."""
     assert greater([0.0204537 - 0.0204506], "lower").verdict == "inconclusive"
@@ -154,6 +163,40 @@ def test_a_peak_needs_to_stand_out():
     for low, high in ((0.2, 0.3), (0.0, 1.0)):
         with pytest.raises(NotMeasuredError, match="no points inside and outside"):
             peak(curve, low, high, "text")
+
+
+def test_a_curve_that_rises_does_so_at_every_step():
+    assert rises({2: [0.6, 0.61], 1: [0.5, 0.52], 3: [0.7, 0.72]}, "text").verdict == "reproduced"
+    assert rises({1: [0.5, 0.52], 2: [0.6, 0.61], 3: [0.55, 0.57]}, "text").verdict == "not reproduced"
+    with pytest.raises(NotMeasuredError, match="a single point"):
+        rises({1: [0.5]}, "text")
+
+
+def measured(**rows):
+    """Of two seeds, the second a thousandth better."""
+    result = Result("mine", "mnist", "cpu", {}, [0, 1])
+    for name, metrics in rows.items():
+        for seed in result.seeds:
+            result.row(name).add(**{metric: value + seed / 1000 for metric, value in metrics.items()})
+    return result
+
+
+def test_one_row_exceeds_another():
+    result = measured(a={"test_accuracy": 0.6, "train_loss": 0.2}, b={"test_accuracy": 0.5, "train_loss": 0.3})
+    better, lower = exceeds(result, "a", "b"), exceeds(result, "b", "a", "train_loss", label="the {}".format)
+    assert better.measured == "test accuracy 60.05% (a), 50.05% (b): +10.00 points"
+    assert lower.measured == "train loss 0.3005 (the b), 0.2005 (the a): +0.1"
+    assert (better.verdict, lower.verdict) == ("reproduced", "reproduced")
+    assert exceeds(result, "a", "b", least=0.1).verdict == exceeds(result, "b", "a").verdict == "not reproduced"
+    with pytest.raises(NotMeasuredError, match="test accuracy of c"):
+        exceeds(result, "a", "c")
+
+
+def test_what_was_swept_is_told_by_number():
+    rows = {name: {"test_accuracy": 0.5} for name in ("T=1", "T=0.1", "T=1e-05", "T=none", "T=e", "T=2 frozen", "aT=3")}
+    assert list(swept(measured(**rows), "T")) == [1e-5, 0.1, 1]
+    with pytest.raises(NotMeasuredError, match="this run swept no ε"):
+        swept(measured(**rows), "ε")
 
 
 def test_a_clock_that_says_more_than_the_count_of_operations_is_not_believed():

@@ -245,7 +245,7 @@ def test_verdicts_on_accuracy():
     found = verdicts(report({"8": 0.01, "8+30": 0.06}), "cifar10")
     assert found["1-layer-cifar10"].verdict == "reproduced"
     assert found["cifar10-2-layers"].verdict == "reproduced"
-    assert "8+30: +6.0 points, +4.0 when the ConvNet trains longer" in found["cifar10-2-layers"].measured
+    assert "8+30: +6.00 points, +4.00 points when the ConvNet trains longer" in found["cifar10-2-layers"].measured
     assert set(found) == {"1-layer-cifar10", "cifar10-2-layers", "lower-first-cifar10", "cheaper-cifar10"}
     found = verdicts(report({"8": -0.001, "8+30": 0.04}), "cifar10")
     assert found["1-layer-cifar10"].verdict == found["cifar10-2-layers"].verdict == "not reproduced"
@@ -362,6 +362,7 @@ def test_a_number_of_points_is_the_documents_own():
         ({"widths": ((1.2,),)}, "variance cannot be 1.2: expected a finite number > 0 and ≤ 1"),
         ({"widths": ((0.9, 0.0),)}, "variance cannot be 0"),
         ({"widths": ((),)}, "names 0 layers: expected T_v of one to three"),
+        ({"widths": ()}, "widths is empty: expected at least one"),
         ({"correlation": 1.5}, "correlation cannot be 1.5"),
         ({"correlation": 0.0}, "correlation cannot be 0"),
         ({"fraction": 0.0}, "fraction cannot be 0"),

@@ -143,7 +143,8 @@ def test_what_cannot_be(data, settings, error, words):
 
 
 @pytest.mark.parametrize(
-    "change", [{"dictionaries": (0,)}, {"size": 0}, {"whitening": 0.0}, {"threshold": 1.0}, {"grid": 0}]
+    "change",
+    [{"dictionaries": (0,)}, {"dictionaries": ()}, {"size": 0}, {"whitening": 0.0}, {"threshold": 1.0}, {"grid": 0}],
 )
 def test_settings_that_cannot_be(change):
     with pytest.raises(InputError, match=next(iter(change))):

@@ -221,7 +221,7 @@ def test_any_depth(hidden):
         ({"threshold": 0}, "threshold cannot be 0: expected a finite number > 0"),
         ({"threshold": float("nan")}, "threshold cannot be nan"),
         ({"dtype": "float16"}, "dtype is 'float16': expected one of float32, float64"),
-        ({"learning_rates": ()}, "no learning rate is given"),
+        ({"learning_rates": ()}, "learning_rates is empty: expected at least one"),
         ({"learning_rates": (0.8, -0.1)}, "learning_rates cannot be -0.1"),
         ({"limit": 0}, "limit is a whole number ≥ 1, got 0"),
         ({"limit": 2.5}, "limit is a whole number ≥ 1, got 2.5"),

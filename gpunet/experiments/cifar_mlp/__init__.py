@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpunet.errors import InputError
 from gpunet.experiments import framework
 from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
 
@@ -71,12 +70,6 @@ class Settings(framework.Settings):
         usual="100; 20 with --quick",
     )  # fmt: skip
     wide_trials: int | None = option(None)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("parts", "learning_rates"):
-            if not getattr(self, name):
-                raise InputError(f"{name} is empty: expected at least one")
 
     def has(self, part: Part) -> bool:
         """Whether a part is to be run."""

@@ -78,9 +78,7 @@ def gradient(run: Run, problem: Problem) -> None:
     """Rows "gradient-check W1", "b1", …, a value a seed, which draws the weights."""
     data, labels = (run.backend.to_host(each[:CHECKED]) for each in (problem.train.x, problem.train.labels))
     data = data[:, :CHECKED]
-    run.bar.start(f"{x.name} gradient check", len(run.seeds))
-    for seed in run.seeds:
-        run.bar.seed(seed)
+    for seed in run.over_seeds("gradient check", 1):
         model = recipe(run).model(problem.classes)
         found = gn.gradient_check(model, "softmax_cross_entropy", data, labels, seed=seed)
         for name, check in found.parameters.items():

@@ -6,31 +6,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from gpunet.experiments.cifar_mlp import x
 from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, RATES, rates
 from gpunet.experiments.cifar_mlp.tables import net_rows
 from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside
+from gpunet.report.style import COLOURS, DASHES, by_epoch, dots, label_rows, legend_beside
 
 MARKERS = "osD^vP*X<>"
 ASIDE = 4e-5  # by how much η is drawn to the left in the coarse stage, to the right in the fine one
 SHOWN = 0.021  # η whose curves are shown with and without momentum: the nearest one
 COST = "cost with the L2 term"
-
-
-def scale(axes: Any, which: str, values: Any) -> None:
-    """Make an axis, "x" or "y", logarithmic where the values span more than a decade, with labels that keep apart."""
-    if not max(values) > 10 * min(values) > 0:
-        return
-    axes.set(**{f"{which}scale": "log"})
-    if max(values) < 100 * min(values):  # or one power of ten would be the only label
-        axis = getattr(axes, f"{which}axis")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter(NullFormatter())
 
 
 def mean_curve(result: Result, row: str, which: str) -> Any:
@@ -54,19 +41,13 @@ def momentum(result: Result, panels: Any) -> None:
             curve = mean_curve(result, f"eta={shown:g}{kind}", f"{which}_cost")
             cost.plot(range(1, len(curve) + 1), curve, dash, color=colour, label=f"{which}, {label}")
         for (metric, epochs), dash in zip(counts.items(), ("--", "-"), strict=True):
-            found = [result.metric(f"eta={rate:g}{kind}", metric) for rate in every]
-            spread = [100 * m.std for m in found if m.std is not None] or None  # none of one seed
-            accuracy.errorbar(
-                every, [100 * m.mean for m in found], yerr=spread, fmt=dash, marker="o", markersize=3.5, capsize=2,
-                color=colour, label=f"{label}, {epochs} epochs",
-            )  # fmt: skip
+            rows, told = {rate: f"eta={rate:g}{kind}" for rate in every}, f"{label}, {epochs} epochs"
+            dots(accuracy, result, metric, rows, fmt=dash, marker="o", markersize=3.5, color=colour, label=told)
     if result.dataset == DATA:
         document = {"color": COLOURS[6], "markersize": 7, "mew": 1.6, "label": "document", "zorder": 5}
         accuracy.plot(list(RATES), [100 * value for value in RATES.values()], "x", **document)
-        every = [*every, *RATES]
     cost.set(xlabel="epoch", ylabel=COST, title=f"{result.dataset}, η = {shown:g}")
-    accuracy.set(xlabel="learning rate η", ylabel="test accuracy (%)", title="Accuracy against η")
-    scale(accuracy, "x", every)
+    accuracy.set(xlabel="learning rate η", xscale="log", ylabel="test accuracy (%)", title="Accuracy against η")
     cost.legend()
     accuracy.legend()
 
@@ -79,7 +60,6 @@ def momentum(result: Result, panels: Any) -> None:
 def rate_costs(result: Result, panels: Any) -> None:
     every = sorted(rates(result))
     colours = colormaps["viridis"](np.linspace(0, 0.92, len(every)))
-    drawn: list[float] = []
     panels[1].sharey(panels[0])
     titles = {"train": f"{result.dataset}, training cost", "validation": "Validation cost"}
     for panel, (which, title) in zip(panels, titles.items(), strict=True):
@@ -90,9 +70,7 @@ def rate_costs(result: Result, panels: Any) -> None:
                 range(1, len(curve) + 1), curve, color=colour, linewidth=1.5, markersize=4,
                 markevery=max(1, len(curve) // 10), marker=MARKERS[place % len(MARKERS)], label=f"{rate:g}{gone}",
             )  # fmt: skip
-            drawn += [value for value in curve if np.isfinite(value)]
-        panel.set(xlabel="epoch", title=title)
-    scale(panels[0], "y", drawn or [1.0])
+        panel.set(xlabel="epoch", yscale="log", title=title)
     label_rows(panels, COST)
     legend_beside(panels[1], title="η")
 
@@ -113,8 +91,7 @@ def search(result: Result, panels: Any) -> None:
                 color=colour, marker=marker, s=20, linewidths=1.2, alpha=0.8, label=label,
             )  # fmt: skip
     epochs = result.notes["early"]
-    panels[0].set(xlabel="λ", title=f"{result.dataset}, {epochs} epochs")
-    scale(panels[0], "x", curve["l2"])
+    panels[0].set(xlabel="λ", xscale="log", title=f"{result.dataset}, {epochs} epochs")
     panels[1].set(xlabel="learning rate η", title="The same nets")
     label_rows(panels, "validation accuracy (%)")
     panels[0].legend(loc="lower left")
@@ -126,11 +103,10 @@ def search(result: Result, panels: Any) -> None:
 )  # fmt: skip
 def final(result: Result, axes: Any) -> None:
     for place, (which, label) in enumerate((("train_cost", "training"), ("validation_cost", "validation"))):
-        runs = result.curves["final"][which]
-        band(axes, range(1, len(runs[0]) + 1), runs, label, place)
+        by_epoch(axes, result, "final", which, label, place)
     beside = f" (document {FINAL:.2%})" if result.dataset == DATA else ""
     title = f"{result.dataset}, final setting, test {result.mean('final', 'test_accuracy'):.2%}{beside}"
-    axes.set(xlabel="epoch", ylabel=COST, title=title)
+    axes.set(ylabel=COST, title=title)
     axes.legend()
 
 

@@ -2,10 +2,8 @@
 
 Besides: a head solved in closed form, time to fit against time to train, and ConvNets trained for longer.
 
-Not stated in the document, our choice: Adam at 1e-3 with 5 epochs of batch 64 for heads and ConvNets, the rate of heads
-falling to a sixth and that of ConvNets constant (each what is best for it on a validation split, see `chosen`), He
-initial weights, the shares T_v (the document shows filter counts), which of two matching vectors is kept, and how many
-samples the sweeps use.
+Not stated in the document, our choice beside those of the paper's page: He initial weights, which of two matching
+vectors is kept, and how many samples the sweeps use; `chosen` looked at the learning rates and their decay.
 """
 
 from __future__ import annotations

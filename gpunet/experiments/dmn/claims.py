@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import fmean
 
-from gpunet.experiments.claims import Finding, equal, greater, peak, share
+from gpunet.experiments.claims import Finding, equal, exceeds, greater, listed, paired, peak, points, share, swept
 from gpunet.experiments.dmn import x
-from gpunet.experiments.dmn.tables import swept
+from gpunet.experiments.dmn.tables import widths
 from gpunet.experiments.result import NotMeasuredError, Result
 
 FAR_LESS = 1 / 3  # of the time: what "far less" has to mean at least
@@ -20,12 +20,11 @@ TOP, BOTTOM = "Figure 3, Section 3.1", "Figure 3, Section 3"
 
 def _gains(result: Result, *layers: int, metric: str = "test_accuracy") -> dict[str, list[float]]:
     """DMN less ConvNet of every seed, by filter counts: of the nets with so many layers, trained in both ways."""
-    names = [name.removeprefix("dmn ") for name in result.names if name.startswith("dmn ")]
-    both = [name for name in names if name.count("+") + 1 in layers and f"convnet {name}" in result.names]
+    both = [name for name in widths(result) if name.count("+") + 1 in layers and f"convnet {name}" in result.names]
     if not both:
         raise NotMeasuredError(f"this run trained no net of {' or '.join(map(str, layers))} layers in both ways")
     pairs = ((result.values(f"dmn {name}", "test_accuracy"), result.values(f"convnet {name}", metric)) for name in both)
-    return {name: [a - b for a, b in zip(*pair, strict=True)] for name, pair in zip(both, pairs, strict=True)}
+    return {name: paired(*pair) for name, pair in zip(both, pairs, strict=True)}
 
 
 def _by_seed(result: Result, layers: int) -> list[float]:
@@ -37,23 +36,14 @@ def _said(result: Result, *layers: int) -> str:
     """Gains at equal epochs, and over the ConvNets trained for longer."""
     parts = []
     for name, gains in _gains(result, *layers).items():
-        parts.append(f"{name}: {100 * fmean(gains):+.1f} points")
+        parts.append(f"{name}: {points(gains)}")
         if result.has(f"convnet {name}", "test_accuracy_long"):
-            later = fmean(_gains(result, *layers, metric="test_accuracy_long")[name])
-            parts[-1] += f", {100 * later:+.1f} when the ConvNet trains longer"
+            later = _gains(result, *layers, metric="test_accuracy_long")[name]
+            parts[-1] += f", {points(later)} when the ConvNet trains longer"
     return f"DMN over ConvNet of the same filters: {'; '.join(parts)}"
 
 
-def _within(values: list[float], claimed: float, margin: float, measured: str) -> Finding:
-    """`equal`, where neither side is the better one."""
-    found = equal(values, claimed, margin)
-    return replace(found, measured=measured, verdict="not reproduced" if found.verdict == "exceeded" else found.verdict)
-
-
-@x.claim(
-    "mnist-within-1-percent", "DMNs are within 1 % of the ConvNet in almost all cases", TOP, "within 1 point",
-    on="mnist",
-)  # fmt: skip
+@x.claim("mnist-within-1-percent", "DMNs are within 1 % of the ConvNet in almost all cases", TOP, "within 1 point")
 def within_a_point(result: Result) -> Finding:
     every = [gain >= -POINT for gains in _gains(result, 1, 2).values() for gain in gains]
     return share(every, _said(result, 1, 2), ALMOST_ALL, "nets and seeds")
@@ -74,55 +64,30 @@ def two_layers(result: Result) -> Finding:
 
 @x.claim("cifar100-2-layers", "two DMN layers and the ConvNet perform equally", TOP, "equal", on="cifar100")
 def two_layers_equal(result: Result) -> Finding:
-    return _within(_by_seed(result, 2), 0, POINT, _said(result, 2))
+    return replace(equal(_by_seed(result, 2), 0, POINT, lower_is_better=None), measured=_said(result, 2))
 
 
-def _curve(result: Result, symbol: str) -> dict[float, list[float]]:
-    """Test accuracy by value of a swept setting, a value a seed; NotMeasuredError where it was not swept."""
-    rows = swept(result, symbol)
-    if not rows:
-        raise NotMeasuredError(f"this run swept no {symbol}")
-    return {float(row.partition("=")[2]): result.values(row, "test_accuracy") for row in rows}
-
-
-def _best(curve: dict[float, list[float]]) -> float:
-    return max(curve, key=lambda value: fmean(curve[value]))
-
-
-def _told(curve: dict[float, list[float]]) -> str:
-    return ", ".join(f"{value:g}: {fmean(accuracy):.2%}" for value, accuracy in curve.items())
-
-
-def _peak(result: Result, symbol: str, low: float, high: float) -> Finding:
-    curve = _curve(result, symbol)
-    return peak(curve, low, high, f"test accuracy is best at {_best(curve):g} ({_told(curve)})")
-
-
-@x.claim("t-pc-peak", "accuracy peaks near T_PC = 0.8", BOTTOM, "0.8", on="mnist")
+@x.claim("t-pc-peak", "accuracy peaks near T_PC = 0.8", BOTTOM, "0.8")
 def t_pc_peak(result: Result) -> Finding:
-    return _peak(result, "T_PC", 0.7, 0.9)
+    return peak(swept(result, "T_PC"), 0.7, 0.9, "test accuracy")
 
 
-@x.claim("t-pc-one-hurts", "not dropping correlated vectors (T_PC → 1) hurts", "Section 3", "drops", on="mnist")
+@x.claim("t-pc-one-hurts", "not dropping correlated vectors (T_PC → 1) hurts", "Section 3", "drops")
 def t_pc_one_hurts(result: Result) -> Finding:
-    curve = _curve(result, "T_PC")
-    none_dropped = result.values("T_PC=1", "test_accuracy")
-    del curve[1.0]
-    best = _best(curve)
-    said = f"{fmean(none_dropped):.2%} at 1, {fmean(curve[best]):.2%} at {best:g}, the best below"
-    return greater([a - b for a, b in zip(curve[best], none_dropped, strict=True)], said, NEAR)
+    below = {value: fmean(accuracies) for value, accuracies in swept(result, "T_PC").items() if value < 1}
+    return exceeds(result, f"T_PC={max(below, key=below.__getitem__, default=0):g}", "T_PC=1", least=NEAR)
 
 
-@x.claim("t-v-peak", "accuracy peaks near T_v = 0.98", BOTTOM, "0.98", on="mnist")
+@x.claim("t-v-peak", "accuracy peaks near T_v = 0.98", BOTTOM, "0.98")
 def t_v_peak(result: Result) -> Finding:
-    return _peak(result, "T_v", 0.95, 0.99)
+    return peak(swept(result, "T_v"), 0.95, 0.99, "test accuracy")
 
 
-@x.claim("t-frac", "30 to 40 % of the data give what all of it gives", BOTTOM, "0.3 to 0.4", on="mnist")
+@x.claim("t-frac", "30 to 40 % of the data give what all of it gives", BOTTOM, "0.3 to 0.4")
 def t_frac(result: Result) -> Finding:
     some, more, every = (result.values(f"T_frac={share:g}", "test_accuracy") for share in (0.3, 0.4, 1.0))
-    said = f"test accuracy by share of the data {_told(_curve(result, 'T_frac'))}"
-    return greater([min(a, b) - c for a, b, c in zip(some, more, every, strict=True)], said, -NEAR)
+    said = f"test accuracy by share of the data {listed(swept(result, 'T_frac'))}"
+    return greater(paired(list(map(min, some, more)), every), said, -NEAR)
 
 
 @x.claim("lower-first", "lower layers converge first", "Figure 1", "lower first", on=EVERY)
@@ -133,10 +98,10 @@ def lower_first(result: Result) -> Finding:
     return greater(leads, f"early de-trended rates {said}")
 
 
-@x.claim("fluctuations", "fluctuations of the density matrix fall as 1/N", "Figure 2, equation 12", "−1", on="mnist")
+@x.claim("fluctuations", "fluctuations of the density matrix fall as 1/N", "Figure 2, equation 12", "−1")
 def one_over_n(result: Result) -> Finding:
     slopes = result.values("fluctuations", "slope")
-    return _within(slopes, -1, 0.1, f"|δλ|/λ falls as N^{fmean(slopes):.2f}")
+    return replace(equal(slopes, -1, 0.1, lower_is_better=None), measured=f"|δλ|/λ falls as N^{fmean(slopes):.2f}")
 
 
 @x.claim("cheaper", "fitting takes far less time than training the layers", "Section 3.2", "far less", on=EVERY)

@@ -8,37 +8,32 @@ from typing import Any
 import numpy as np
 
 from gpunet.experiments.dmn import x
-from gpunet.experiments.dmn.tables import elapsed, nets, swept
+from gpunet.experiments.dmn.tables import elapsed, swept_rows, widths
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, label_rows, legend_beside, percent_points
+from gpunet.report.style import COLOURS, DASHES, band, dots, label_rows, legend_beside
 
 SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
-
-
-def _widths(result: Result) -> list[str]:
-    return [name.removeprefix("dmn ") for name in nets(result) if name.startswith("dmn ")]
 
 
 @x.figure(
     "widths", "Figure 3, top: test accuracy by filters.",
     "Dot plot of test accuracy by number of filters: DMN, DMN with a head in closed form, and ConvNets.",
-    spread=WHISKERS, width=lambda result: 3.4 + 1.1 * len(_widths(result)),
+    spread=WHISKERS, width=lambda result: 3.4 + 1.1 * len(widths(result)),
 )  # fmt: skip
-def widths(result: Result, axes: Any) -> None:
+def accuracies(result: Result, axes: Any) -> None:
     kinds = (
         (-0.24, "DMN", "dmn", "test_accuracy", COLOURS[0], "o"),
         (-0.08, "DMN, head in closed form", "dmn", "ridge_test_accuracy", COLOURS[5], "s"),
         (0.08, "ConvNet", "convnet", "test_accuracy", COLOURS[1], "^"),
         (0.24, "ConvNet, trained longer", "convnet", "test_accuracy_long", COLOURS[4], "D"),
     )
-    names = _widths(result)
+    names = widths(result)
     linear = 100 * result.mean("linear", "test_accuracy")
     axes.axhline(linear, color="#555555", linestyle="--", linewidth=1, label="one dense layer on the pixels")
     for shift, label, row, metric, colour, marker in kinds:
-        there = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
-        found = {at: result.metric(name, metric) for at, name in there.items() if result.has(name, metric)}
-        percent_points(axes, found, fmt=marker, color=colour, label=label)
+        rows = {place + shift: f"{row} {name}" for place, name in enumerate(names)}
+        dots(axes, result, metric, rows, fmt=marker, color=colour, label=label)
     axes.set(
         xticks=range(len(names)), xticklabels=names, xlabel="filters of each layer", ylabel="test accuracy (%)",
         xlim=(-0.5, len(names) - 0.5), title=f"Accuracy by filters on {result.dataset}",
@@ -52,7 +47,7 @@ def widths(result: Result, axes: Any) -> None:
     "Line chart of test accuracy against seconds for each DMN and its ConvNet.",
 )  # fmt: skip
 def seconds(result: Result, axes: Any) -> None:
-    for width, colour in zip(_widths(result), cycle(COLOURS), strict=False):
+    for width, colour in zip(widths(result), cycle(COLOURS), strict=False):
         for name, style in ((f"dmn {width}", "-"), (f"convnet {width}", ":")):
             accuracies = [100 * a for a in result.curves[name]["test_accuracy"][0]]
             axes.plot(elapsed(result, name)[0], accuracies, style, marker="o", markersize=3, color=colour, label=name)
@@ -70,9 +65,8 @@ def seconds(result: Result, axes: Any) -> None:
 )  # fmt: skip
 def sweeps(result: Result, panels: Any) -> None:
     for panel, (symbol, meaning) in zip(panels, SWEPT.items(), strict=True):
-        rows = swept(result, symbol)
-        found = {place: result.metric(row, "test_accuracy") for place, row in enumerate(rows)}
-        percent_points(panel, found, marker="o", color=COLOURS[0])
+        rows = swept_rows(result, symbol)
+        dots(panel, result, "test_accuracy", dict(enumerate(rows)), fmt="o-", color=COLOURS[0])
         for place, row in enumerate(rows):
             panel.annotate(
                 f"{result.mean(row, 'filters_1'):.0f}", (place, 0), xycoords=("data", "axes fraction"), xytext=(0, 3),

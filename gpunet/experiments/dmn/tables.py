@@ -22,7 +22,12 @@ def nets(result: Result) -> list[str]:
     return [name for name in result.names if name == "linear" or name.startswith(("dmn ", "convnet "))]
 
 
-def swept(result: Result, symbol: str = "") -> list[str]:
+def widths(result: Result) -> list[str]:
+    """Filter counts of the DMNs, which their ConvNets share."""
+    return [name.removeprefix("dmn ") for name in result.names if name.startswith("dmn ")]
+
+
+def swept_rows(result: Result, symbol: str = "") -> list[str]:
     """Rows of Figure 3's lower half, of all settings or of one."""
     return [name for name in result.names if "=" in name and name.startswith(symbol)]
 
@@ -73,7 +78,7 @@ def reaching(result: Result, name: str) -> str:
 
 @x.table
 def sweeps(result: Result) -> Table | None:
-    rows = swept(result)
+    rows = swept_rows(result)
     filters = {"filters": {row: f"{result.mean(row, 'filters_1'):.1f}" for row in rows}}
     made = rows_table(result, "One layer, one setting changed", rows, {"test_accuracy": "test"}, extra=filters)
     symbols = [row.partition("=")[0] for row in rows]

@@ -42,7 +42,7 @@ class Settings(framework.Settings):
     )
     size: int | None = option(None, "Rows and columns of a patch.", usual="6, or half of a smaller image")
     whitening: float = option(1e-3, "ε of (C + ε)^−½, C the patches' covariance, pixels from 0 to 1.", above=0)
-    whitenings: tuple[float, ...] = option((0.1, 0.01, 1e-3, 1e-4, 1e-5), above=0)
+    whitenings: tuple[float, ...] = option((0.1, 0.01, 1e-3, 1e-4, 1e-5), above=0, empty=True)
     threshold: float = option(
         0.07, "Least |cosine| of a whitened patch and a dictionary's that counts.", least=0, below=1
     )

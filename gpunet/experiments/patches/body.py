@@ -20,7 +20,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.errors import InputError
-from gpunet.experiments.framework import Run
+from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.images import as_images, some_of
 from gpunet.experiments.patches import Settings, x
 from gpunet.rng import DATA, stream
@@ -128,9 +128,8 @@ def body(run: Run) -> None:
 
 def _measure(run: Run, images: Any, settings: Settings, whitening: float | None, names: dict[str, int]) -> None:
     """A row for each dictionary: its encodings are the beginning of the largest one's."""
-    run.bar.start(f"{run.experiment.name} {', '.join(names)}", len(names) * len(run.seeds))
-    for seed in run.seeds:
-        run.bar.seed(seed)
+    rows: dict[str, list[Measured]] = {name: [] for name in names}
+    for seed in run.over_seeds(", ".join(names), len(names)):
         began = time.perf_counter()
         made = dictionary(images, settings, whitening, seed)
         train, test = (encode(x, images.shape, made, settings, run.backend) for x in (images.x_train, images.x_test))
@@ -138,7 +137,8 @@ def _measure(run: Run, images: Any, settings: Settings, whitening: float | None,
         for name, count in names.items():
             began = time.perf_counter()
             found = classify(images, train[..., :count], test[..., :count], run.backend, seed)
-            run.result.row(name).add(**found)
-            run.result.time(name, encode=encoded, head=time.perf_counter() - began)
+            seconds = {"encode": encoded, "head": time.perf_counter() - began}
+            rows[name].append(Measured(found, seconds=seconds, notes={"svd": made[2]}))
             run.bar.advance(1, f"{name}: {found['test_accuracy']:.2%}")
-            run.note(svd={name: [*run.result.notes.get("svd", {}).get(name, []), made[2]]})
+    for name, each in rows.items():
+        run.enter(name, each)

@@ -7,7 +7,7 @@ from typing import Any
 from gpunet.experiments.framework import WHISKERS
 from gpunet.experiments.patches import x
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, label_rows
+from gpunet.report.style import COLOURS, dots, label_rows
 
 
 @x.figure(
@@ -17,9 +17,7 @@ from gpunet.report.style import COLOURS, label_rows
 def accuracy(result: Result, panels: Any) -> None:
     for panel, kind in zip(panels, ("patches", "whitening"), strict=True):
         rows = [name for name in result.names if kind in name]
-        found = [result.metric(name, "test_accuracy") for name in rows]
-        means, spread = [100 * each.mean for each in found], [100 * (each.std or 0) for each in found]
-        panel.errorbar(range(len(rows)), means, yerr=spread, fmt="o", color=COLOURS[0], capsize=2)
+        dots(panel, result, "test_accuracy", dict(enumerate(rows)), color=COLOURS[0])
         panel.set_xticks(range(len(rows)), [name.replace(kind, "").strip(" =") for name in rows])
         panel.margins(x=0.15, y=0.15)
     panels[0].set(xlabel="patches of the dictionary", title=result.dataset)

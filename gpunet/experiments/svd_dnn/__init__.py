@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from gpunet.errors import InputError
 from gpunet.experiments import framework
 from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
 
@@ -65,11 +64,6 @@ class Settings(framework.Settings):
     sweep_alpha: bool = option(False, "Instead: the effect of α over seeds, as a heat map.")
     sweep_phi: bool = option(False, "The same of φ; with --sweep-alpha a grid.")
     speed: bool = option(True, "Time epochs of all nets in turn.", sweep=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.alphas == () or not self.meanings:
-            raise InputError("no α is given, or no meaning of it: expected at least one, say 0.5 and 'break-even'")
 
     def label(self, dataset: str) -> str:
         name = self.task if dataset == self.task else f"{self.task}-{dataset}"

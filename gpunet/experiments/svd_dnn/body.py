@@ -101,9 +101,7 @@ def epoch_speeds(run: Run, problem: Problem, planned: Sequence[Variant]) -> None
     batch = run.settings.batch_size
     epochs = -(-LEAST // len(problem.train)) if batch == 1 else 1
     alike = {variant: replace(variant, phi=0.0, state="restart").name for variant in planned}  # once cut
-    run.bar.start(f"{x.name} {run.settings.task} timing epochs", len(run.seeds))
-    for seed in run.seeds:
-        run.bar.seed(seed)
+    for seed in run.over_seeds(f"{run.settings.task} timing epochs", 1):
         nets = {name: problem.trainer(variant, seed, run.backend, cut=True) for variant, name in alike.items()}
         fits = {name: partial(net.fit, problem.train, epochs=epochs, batch_size=batch) for name, net in nets.items()}
         times = interleave(fits, ROUNDS)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from statistics import fmean
 from typing import Any
 
-from gpunet.experiments.claims import Finding, check_clock, greater, one_run, paired
+from gpunet.experiments.claims import Finding, check_clock, exceeds, greater, one_run
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_dnn import MEANINGS, x
 from gpunet.experiments.svd_dnn.tasks import TASKS
@@ -86,15 +87,9 @@ def _ordering(
     task: str, name: str, statement: str, where: str, high: str, low: str, metric: str, meaning: str, least: float = 0.0
 ) -> None:
     """That the row `high` exceeds `low` in a metric, by more than `least`."""
-
-    @_claim(task, f"{name}-{meaning}", f"{statement}, α as {meaning}", where)
-    def test(result: Result) -> Finding:
-        rows = {row: result.values(row, metric) for row in (high, low)}
-        times, unit, points = (100, " %", " points") if "accuracy" in metric else (1, "", "")
-        means = ", ".join(f"{times * fmean(values):.4g}{unit} ({label(row)})" for row, values in rows.items())
-        differences = paired(*rows.values())
-        said = f"{metric.replace('_', ' ')} {means}: {times * fmean(differences):+.2g}{points}"
-        return greater(differences, said, least)
+    _claim(task, f"{name}-{meaning}", f"{statement}, α as {meaning}", where)(
+        partial(exceeds, high=high, low=low, metric=metric, least=least, label=label)
+    )
 
 
 def _jump(task: str, where: str, row: str, meaning: str) -> None:

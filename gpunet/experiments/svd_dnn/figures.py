@@ -8,11 +8,11 @@ import numpy as np
 
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.experiments.svd_dnn import x
+from gpunet.experiments.svd_dnn import Meaning, x
 from gpunet.experiments.svd_dnn.claims import label
 from gpunet.experiments.svd_dnn.tables import is_sweep
-from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS
-from gpunet.report.style import COLOURS, band, label_rows, legend_beside
+from gpunet.experiments.svd_dnn.tasks import SWEEP_PHIS, Variant
+from gpunet.report.style import COLOURS, by_epoch, dots, label_rows, legend_beside
 from gpunet.report.table import cell
 
 SHARE = "φ, share of the steps trained dense"
@@ -23,12 +23,11 @@ def _count(result: Result) -> int:
     return len(result.settings["meanings"])
 
 
-def _main_rows(result: Result, meaning: str) -> list[str]:
+def _main_rows(result: Result, meaning: Meaning) -> list[str]:
     """Dense, every α, and φ = 0: the curves of one meaning of α."""
     phi, alphas = result.settings["phi"], result.settings["alphas"]
-    named = [f"svd phi={phi:g} alpha={alpha:g} {meaning}" for alpha in alphas]
-    wanted = ["dense", *named, f"svd phi=0 alpha={alphas[0]:g} {meaning}"]
-    return [name for name in dict.fromkeys(wanted) if name in result.names]
+    wanted = [Variant(), *(Variant(phi, alpha, meaning) for alpha in alphas), Variant(0.0, alphas[0], meaning)]
+    return [name for name in dict.fromkeys(each.name for each in wanted) if name in result.names]
 
 
 @x.figure(
@@ -36,14 +35,12 @@ def _main_rows(result: Result, meaning: str) -> list[str]:
     "Line charts of cost against epochs, one for each meaning of α, with the dense net and its factored forms.",
     spread=BANDS, panels=_count, when=lambda result: not is_sweep(result),
 )  # fmt: skip
-def cost(result: Result, made: Any) -> None:
-    panels, meanings = np.atleast_1d(made), result.settings["meanings"]
-    costs: list[float] = []
+def cost(result: Result, panels: Any) -> None:
+    meanings, costs = result.settings["meanings"], []
     for panel, meaning in zip(panels, meanings, strict=True):
         for place, name in enumerate(_main_rows(result, meaning)):
-            runs = result.curves[name]["train_loss"]
-            costs += np.ravel(runs).tolist()
-            band(panel, range(1, len(runs[0]) + 1), runs, label(name.removesuffix(f" {meaning}")), place)
+            by_epoch(panel, result, name, "train_loss", label(name.removesuffix(f" {meaning}")), place)
+            costs += np.ravel(result.curves[name]["train_loss"]).tolist()
         at = result.settings["phi"] * result.settings["epochs"]
         if 0 < at < result.settings["epochs"]:
             panel.axvline(at, color="#777777", linewidth=1, linestyle=":")
@@ -51,8 +48,7 @@ def cost(result: Result, made: Any) -> None:
                 "cut", (at, 1), xycoords=("data", "axes fraction"), xytext=(3, -2), textcoords="offset points",
                 va="top", color="#555555", fontsize=9,
             )  # fmt: skip
-        panel.set(yscale="log", xlabel="epoch", title=f"α as {meaning}")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.set(yscale="log", title=f"α as {meaning}")
         panel.legend()
     for panel in panels:  # by the runs, since on this scale a band that ends at 0 has no bottom
         panel.set_ylim(0.8 * min(costs), 1.25 * max(costs))
@@ -75,11 +71,10 @@ def _timed(result: Result) -> list[str]:
 )  # fmt: skip
 def speed(result: Result, axes: Any) -> None:
     rows = _timed(result)
-    found, places = [result.metric(row, "epoch_speed_up") for row in rows], range(len(rows))
+    places = range(len(rows))
     allowed = [result.notes["allowed_speed_up"][row] for row in rows]
     axes.plot([[1] * len(rows), allowed], [places, places], color="#cccccc", linewidth=5, solid_capstyle="butt")
-    means, whiskers = [m.mean for m in found], [m.std or 0 for m in found]
-    axes.errorbar(means, places, xerr=whiskers, fmt="o", color=COLOURS[0], label="realised")
+    dots(axes, result, "epoch_speed_up", dict(enumerate(rows)), across=True, color=COLOURS[0], label="realised")
     axes.plot(allowed, places, "D", color=COLOURS[1], mfc="none", mew=1.8, label="multiplications allow")
     axes.axvline(1, color="#555555", linewidth=1)
     axes.set_yticks(places, [label(row).partition(", ")[2] for row in rows])
@@ -93,12 +88,10 @@ def speed(result: Result, axes: Any) -> None:
     "Heat maps of test accuracy by α and φ, one for each meaning of α.", height=4.2,
     spread="Under each mean is one standard deviation.", panels=_count, when=is_sweep,
 )  # fmt: skip
-def sweep(result: Result, made: Any) -> None:
-    panels, asked, meanings = np.atleast_1d(made), result.settings, result.settings["meanings"]
+def sweep(result: Result, panels: Any) -> None:
+    asked, meanings = result.settings, result.settings["meanings"]
     alphas, phis = sorted(asked["alphas"]), SWEEP_PHIS if asked["sweep_phi"] else (asked["phi"],)
-    names = [
-        [[f"svd phi={phi:g} alpha={alpha:g} {meaning}" for phi in phis] for alpha in alphas] for meaning in meanings
-    ]
+    names = [[[Variant(phi, alpha, meaning).name for phi in phis] for alpha in alphas] for meaning in meanings]
     means = 100 * np.vectorize(lambda name: result.mean(name, "test_accuracy"))(names)
     low, high = means.min(), means.max()
     for panel, meaning, rows, field in zip(panels, meanings, names, means, strict=True):

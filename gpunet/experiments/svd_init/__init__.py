@@ -51,7 +51,7 @@ class Settings(framework.Settings):
     learning_rate: float = option(0.6, "Step size of plain SGD (our choice; the document states none).", above=0)
     batch_size: int = option(100, "Samples a step (our choice).")
     dependency: float = option(0.05, "dep of equations 8 and 9: sets the scale of W¹ (our choice).", least=0)
-    dependencies: tuple[float, ...] = option((0.0, 0.02, 0.05, 0.1), least=0)  # of the sweep over the initial one
+    dependencies: tuple[float, ...] = option((0.0, 0.02, 0.05, 0.1), least=0, empty=True)  # of the sweep
 
 
 x = Experiment(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from statistics import correlation, fmean, median
 from typing import Any
 
-from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater, paired
+from gpunet.experiments.claims import Finding, check_clock, equal, fact, greater, listed, paired, points, rises, swept
 from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.experiments.svd_init import x
 
@@ -49,8 +48,8 @@ def best(result: Result) -> Finding:
     rivals = {row: result.values(row, "test_accuracy") for row in TABLE_1}
     means = {row: fmean(values) for row, values in rivals.items()}
     first, ours = max(means, key=means.__getitem__), rivals.pop("orth-each")
-    gain = 100 * (means["orth-each"] - means["random"])
-    said = f"class-wise vectors: {gain:+.1f} points over random weights; best mean test accuracy: {first}, "
+    gain = points(paired(ours, rivals["random"]))
+    said = f"class-wise vectors: {gain} over random weights; best mean test accuracy: {first}, "
     return greater(paired(ours, list(map(max, *rivals.values()))), f"{said}{means[first]:.2%}")
 
 
@@ -71,13 +70,8 @@ def scaling(result: Result) -> Finding:
     "increasing",
 )  # fmt: skip
 def dependency_helps(result: Result) -> Finding:
-    swept = sorted((float(name.partition("dep=")[2]), name) for name in result.names if "dep=" in name)
-    if len(swept) < 2:
-        raise NotMeasuredError("this run swept no dependencies")
-    values = [result.values(name, "test_accuracy") for _, name in swept]
-    text = ", ".join(f"{dep:g}: {fmean(each):.2%}" for (dep, _), each in zip(swept, values, strict=True))
-    steps = [min(b - a for a, b in pairwise(seed)) for seed in zip(*values, strict=True)]
-    return greater(steps, f"test accuracy of orth-each by initial dependency {text}")
+    curve = swept(result, "orth-each dep")
+    return rises(curve, f"test accuracy of orth-each by initial dependency {listed(curve)}")
 
 
 @x.claim(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.experiments.framework import BANDS
+from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
 from gpunet.experiments.svd_init import x
 from gpunet.experiments.svd_init.claims import DATA, METRICS, TABLE_1
-from gpunet.report.style import COLOURS, band, legend_beside, stacked
+from gpunet.report.style import COLOURS, band, by_epoch, dots, legend_beside, stacked
 
 KINDS = np.arange(len(TABLE_1))  # a row each, from above
 HOLLOW = {"color": COLOURS[1], "mfc": "none", "mew": 1.8, "markersize": 7}
@@ -36,33 +36,25 @@ def dependency(result: Result, axes: Any) -> None:
 def curves(result: Result, panels: Any) -> None:
     loss, accuracy = panels
     for place, kind in enumerate(TABLE_1):
-        found = result.curves[kind]
-        epochs = range(1, len(found["train_loss"][0]) + 1)
-        band(loss, epochs, found["train_loss"], kind, place)
-        band(accuracy, epochs, [[100 * v for v in run] for run in found["test_accuracy"]], kind, place)
-    for axes in (loss, accuracy):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    loss.set(xlabel="epoch", ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
-    accuracy.set(xlabel="epoch", ylabel="accuracy (%)", title="Test accuracy")
+        by_epoch(loss, result, kind, "train_loss", kind, place)
+        by_epoch(accuracy, result, kind, "test_accuracy", kind, place)
+    loss.set(ylabel="cross-entropy per sample", title="Training loss (mean over the epoch)")
+    accuracy.set(ylabel="accuracy (%)", title="Test accuracy")
     accuracy.legend()
 
 
 @x.figure(
-    "table1",
-    "Table 1 as a picture: every seed faint, their mean solid; where the data are the document's, its own number as a "
-    "diamond.",
-    "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", panels=3, width=4.4, height=3.2,
+    "table1", "Table 1 as a picture; where the data are the document's, its own number as a diamond.",
+    "Three dot plots by kind of weights: loss, train accuracy, test accuracy.", spread=WHISKERS,
+    panels=3, width=4.4, height=3.2,
 )  # fmt: skip
 def table1(result: Result, panels: Any) -> None:
     labels, known = ("loss", "train accuracy (%)", "test accuracy (%)"), result.dataset == DATA
     stated = np.transpose(list(TABLE_1.values()))
     for panel, metric, label, claimed in zip(panels, METRICS, labels, stated, strict=True):
-        unit, found = 100 if "accuracy" in metric else 1, [result.metric(kind, metric) for kind in TABLE_1]
-        panel.plot([np.multiply(unit, m.values) for m in found], KINDS, "o", color=COLOURS[0], alpha=0.35, markersize=4)
-        means = [unit * m.mean for m in found]
-        panel.plot(means, KINDS, "o", color=COLOURS[0], markersize=8, label="ours, mean and seeds")
+        dots(panel, result, metric, dict(enumerate(TABLE_1)), across=True, color=COLOURS[0], label="ours")
         if known:
-            panel.plot(unit * claimed, KINDS, "D", **HOLLOW, label="document")
+            panel.plot(claimed * (100 if "accuracy" in metric else 1), KINDS, "D", **HOLLOW, label="document")
         _kinds(panel, label, named=panel is panels[0])
     panels[0].legend(loc="upper left", ncols=2)
     panels[0].set_title("Table 1: ours and the document's" if known else "Table 1 on these data")
@@ -72,15 +64,15 @@ def table1(result: Result, panels: Any) -> None:
     "further",
     "The further studies: accuracy with W¹ frozen or the norms held, and the mean square of the hidden outputs as the "
     "linearised sigmoid predicts it and as measured.",
-    "Two dot plots by kind of weights: test accuracy in three variants, and the mean square norm of x¹.", panels=2,
+    "Two dot plots by kind of weights: test accuracy in three variants, and the mean square norm of x¹.",
+    spread=WHISKERS, panels=2,
 )  # fmt: skip
 def further(result: Result, panels: Any) -> None:
     variants = (("trained", "", -0.2), ("W¹ frozen", " frozen", 0.0), ("‖W‖ held", " norm held", 0.2))
     frozen, hidden = panels
     for (label, variant, shift), colour in zip(variants, COLOURS, strict=False):
-        found = [result.metric(kind + variant, "test_accuracy") for kind in TABLE_1]
-        means, whiskers = np.transpose([(100 * m.mean, 100 * (m.std or 0)) for m in found])
-        frozen.errorbar(means, KINDS + shift, xerr=whiskers, fmt="o", color=colour, label=label)
+        rows = {place + shift: kind + variant for place, kind in enumerate(TABLE_1)}
+        dots(frozen, result, "test_accuracy", rows, across=True, color=colour, label=label)
     _kinds(frozen, "test accuracy (%)", named=True)
     frozen.set_title("With W¹ frozen, or its norm held")
     frozen.legend(loc="upper left", ncols=3, columnspacing=1, handletextpad=0.2)

@@ -51,7 +51,7 @@ class Settings(framework.Settings):
 
     hidden: tuple[int, ...] = option(
         (3, 3), "Units of each hidden layer: 3,3, '3 3', or given repeatedly.", usual="3,3", metavar="UNITS,…",
-        read=_units,
+        read=_units, empty=True,
     )  # fmt: skip
     learning_rates: tuple[float, ...] = option(
         (0.8, 0.1, 0.2, 0.4, 1.6, 3.2),
@@ -61,11 +61,6 @@ class Settings(framework.Settings):
     threshold: float = option(0.04, "A net stops when every sample's loss is below this.", above=0)
     limit: int = option(10_000, "Steps after which a net is given up.", usual="10000; 2000 with --quick")
     dtype: Literal["float32", "float64"] = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.learning_rates:
-            raise InputError("no learning rate is given: expected at least one, say 0.8")
 
     def label(self, dataset: str) -> str:
         """Nothing for the document's two data sets."""

@@ -16,23 +16,14 @@ every sample, and the samples of one class cannot get beyond y = ½.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
 from gpunet.backend import get_backend
-from gpunet.experiments.framework import Run, load_data
-from gpunet.experiments.toy import Settings, x
+from gpunet.experiments.framework import Run
+from gpunet.experiments.toy import x
 from gpunet.experiments.toy.nets import Nets, prepare, variants
 
 COURSES, WEIGHTS, POINTS = 10, 100, 1000  # kept for figures; metrics and quartiles are over all seeds and samples
-
-
-@x.load
-def load(names: Sequence[str], settings: Settings) -> list[Any]:
-    """Several data sets."""
-    return [load_data(name) for name in names]
 
 
 @x.run

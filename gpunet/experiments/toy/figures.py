@@ -28,7 +28,7 @@ def _count(result: Result) -> int:
 
 def _over_steps(result: Result, panels: Any, title: str, legend: str) -> Iterator[tuple[Any, str]]:
     """(axes, data set), to draw on."""
-    for axes, data in zip(np.atleast_1d(panels), datasets(result), strict=True):
+    for axes, data in zip(panels, datasets(result), strict=True):
         yield axes, data
         axes.set(xscale="log", xlim=(1, max(2, result.settings["limit"])), xlabel="steps", title=f"{title}, {data}")
         axes.legend(loc=legend)
@@ -55,7 +55,7 @@ def _losses(
             axes.plot(marks, middle, **look, linestyle=DASHES[at % len(DASHES)], label=told)
         axes.set_yscale("log")
     over = "; median and quartiles" if several else ""
-    label_rows(np.atleast_1d(panels), f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
+    label_rows(panels, f"mean of ½(y − t)²{over}\n(a net that has stopped keeps its last)")
 
 
 @x.figure(
@@ -93,7 +93,7 @@ def steps(result: Result, panels: Any) -> None:
                 linestyle=DASHES[at % len(DASHES)], label=label(result, data, word),
             )  # fmt: skip
         axes.set_ylim(-0.02, 1.02)
-    label_rows(np.atleast_1d(panels), f"share of nets that have stopped, of {seeds}")
+    label_rows(panels, f"share of nets that have stopped, of {seeds}")
 
 
 @x.figure(
