@@ -164,5 +164,5 @@ def here_lines(entries: Sequence[Entry]) -> list[str]:
     for dataset in dict.fromkeys(entry.dataset for entry in entries if any(entry.here.values())):
         counts = summed(entry.here for entry in entries if entry.dataset == dataset)
         every = sum(counts.values())
-        lines.append(f"on {dataset}: of {every} ordering{'s' * (every > 1)} {told_here(counts)}")
+        lines.append(f"on {dataset} {every} ordering{'s were' if every > 1 else ' was'} judged: {told_here(counts)}")
     return lines

@@ -196,13 +196,10 @@ def test_the_opening_says_what_was_found(judged):
     views = [ClaimView("", "svd-init", dataset, claim) for dataset, claim in judged]
     found = counts(views)
     first, second, third = opening(views)
-    assert first == (
-        f"Of {sum(found[verdict] for verdict in VERDICTS[:4])} claims judged on the data that their document speaks "
-        f"of, {found['reproduced']} reproduced, {found['exceeded']} exceeded, {found['not reproduced']} not reproduced "
-        f"and {found['inconclusive']} inconclusive."
-    )
+    every, told = sum(found[verdict] for verdict in VERDICTS[:4]), (f"{found[one]} {one}" for one in VERDICTS[:4])
+    assert first == f"On the data that documents speak of, {every} claims were judged: {', '.join(told)}."
     fared = r"(\d (holds?|do(es)? not|cannot be told yet)[,;] )+"
-    assert re.match(rf"Of 8 claims judged on other data or settings \(points\), {fared}15 stated", second)
+    assert re.match(rf"On other data or settings \(points\), 8 claims were judged: {fared}15 stated", second)
     assert "; 15 stated numbers do not apply there." in second
     assert third.startswith("For instance “")
     assert opening([]) == []

@@ -158,9 +158,9 @@ def test_how_orderings_fare_on_other_data_is_a_line_a_data_set():
         entry("f", "xor", here=(0, 0, 1)),
     ]  # fmt: skip
     assert here_lines(entries) == [
-        "on digits: of 8 orderings 3 hold, 5 cannot be told yet",
-        "on cats: of 4 orderings 1 holds, 2 do not, 1 cannot be told yet",
-        "on xor: of 1 ordering 1 does not",
+        "on digits 8 orderings were judged: 3 hold, 5 cannot be told yet",
+        "on cats 4 orderings were judged: 1 holds, 2 do not, 1 cannot be told yet",
+        "on xor 1 ordering was judged: 1 does not",
     ]
     assert here_lines(entries[2:3]) == []
 

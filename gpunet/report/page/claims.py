@@ -86,15 +86,14 @@ def opening(claims: Sequence[ClaimView]) -> list[str]:
     ranked = sorted(agree, key=lambda name: -sum(agree[name]) / len(agree[name]))
     sentences = []
     if judged := sum(found[told] for told in OWN):
-        *most, last = (f"{found[told]} {told}" for told in OWN)
-        what = "Of {} claim{} judged on the data that their document speaks of, {} and {}."
-        sentences.append(what.format(judged, "s" * (judged != 1), ", ".join(most), last))
+        told = ", ".join(f"{found[told]} {told}" for told in OWN)
+        sentences.append(f"On the data that documents speak of, {_judged(judged)}: {told}.")
     if here:
         fared = counted([claim.claim for claim in claims], here=True)
-        every, apart = sum(fared.values()), sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
+        apart = sum(claim.claim.note.startswith(NOT_APPLICABLE) for claim in claims)
         sentences.append(
-            f"Of {every} claim{'s' * (every != 1)} judged on other data or settings ({', '.join(here)}), "
-            f"{told_here(fared)}{f'; {apart} stated numbers do not apply there' if apart else ''}."
+            f"On other data or settings ({', '.join(here)}), {_judged(sum(fared.values()))}: {told_here(fared)}"
+            f"{f'; {apart} stated numbers do not apply there' if apart else ''}."
         )
     if len(ranked) > 1:
         best, worst = (f"({sum(agree[name])} of {len(agree[name])})" for name in (ranked[0], ranked[-1]))
@@ -109,6 +108,10 @@ def opening(claims: Sequence[ClaimView]) -> list[str]:
     if instances:
         sentences[2:] = [f"For instance {', while '.join(instances)}."]
     return sentences or ["None of the claims could be judged."] * bool(claims)
+
+
+def _judged(count: int) -> str:
+    return f"{count} claim{'s were' if count != 1 else ' was'} judged"
 
 
 def _instance(claims: Sequence[ClaimView], order: Sequence[str], verdicts: Sequence[str]) -> ClaimView | None:
