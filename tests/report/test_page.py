@@ -192,6 +192,18 @@ def test_numbers_that_do_not_apply_are_folded(html, walk):
     assert not any("open" in each for each in walk.all("details"))
 
 
+def test_of_several_runs_what_agrees_and_what_is_further_is_folded(folder, html):
+    agreed = re.findall(r'<details class="agreed">(.*?)</details>', html, re.DOTALL)
+    for kinds in ("reproduced", "holds-here"):
+        assert sum(each.count(f'<tr class="{kinds}"') for each in agreed) == html.count(f'<tr class="{kinds}"') > 0
+    assert not re.search(r'<tr class="(exceeded|not-reproduced|inconclusive)', "".join(agreed))
+    shown = re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
+    assert (html.count("<figure"), shown.count("<figure")) == (8, 4)  # of both runs
+    alone = page.write(folder / "svd-init-mnist").read_text()
+    assert '<details class="agreed">' not in alone
+    assert '<details class="further">' in alone
+
+
 def test_the_opening_says_what_was_found(judged):
     views = [ClaimView("", "svd-init", dataset, claim) for dataset, claim in judged]
     found = counts(views)

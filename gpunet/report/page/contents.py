@@ -38,6 +38,11 @@ class Figure:
     alt: str
 
     @property
+    def title(self) -> str:
+        """The beginning of the caption."""
+        return re.split(r"[.;:] ", f"{self.caption} ")[0]
+
+    @property
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
         return self.wide.width > BROAD

@@ -37,3 +37,14 @@ for (const table of document.querySelectorAll("table.sheet")) {
     });
   }
 }
+
+// A claim that is folded away is shown to whoever follows a link to it.
+function reveal() {
+  const row = document.getElementById(location.hash.slice(1));
+  const folded = row?.closest("details:not([open])");
+  if (!folded) return;
+  folded.open = true;
+  row.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+reveal();

@@ -57,8 +57,8 @@ def html(view: PageView) -> str:
 
 # What is shown of one verdict alone.
 FILTER = (
-    "@media screen {{ body:has(#show-{kind}:checked) :is(.claims tbody tr:not(.{kind}), .run:not(:has(tr.{kind})), "
-    ".document:not(:has(tr.{kind})), .untested:not(:has(tr.{kind}))) {{ display: none; }} }}\n"
+    "@media screen {{ body:has(#show-{kind}:checked) :is(.claims tbody tr:not(.{kind}), "
+    ":is(.document, .run, .claims, .agreed, .untested):not(:has(tr.{kind}))) {{ display: none; }} }}\n"
 )
 
 
