@@ -154,7 +154,7 @@ def one_run(values: Sequence[float], claimed: float, floor: float, *, lower_is_b
     _check_finite(values)
     noise = 2 * stdev(values) if len(values) > 1 else 0.0
     found = equal(values, claimed, max(floor, noise), lower_is_better=lower_is_better)
-    if found.verdict == "reproduced" and noise >= abs(claimed):
+    if found.verdict == "reproduced" and noise > floor and noise >= abs(claimed):
         return replace(found, verdict="inconclusive", note=f"single runs differ by as much as the number; {found.note}")
     return found
 

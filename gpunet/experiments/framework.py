@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gpunet.errors import InputError, shown
 
 MOST = 2**62  # of a seed
+LARGEST = 10**9  # of a whole setting
 
 if TYPE_CHECKING:
     from gpunet.backend import Backend
@@ -84,11 +85,15 @@ class Option:
 
     def check(self, name: str, value: Any) -> None:
         """InputError for a value, or one of several, that is none of the kind, or out of bounds; or for none at all."""
+        if self.optional and value is None:
+            return
         if self.several and value == () and not self.empty:
             raise InputError(f"{name} is empty: expected at least one")
-        if not (self.optional and value is None):
-            for each in value if self.several else [value]:
-                self._check(name, each)
+        every = value if self.several else [value]
+        for each in every:
+            self._check(name, each)
+        if self.kind is float and len({f"{each:g}" for each in every}) < len({*every}):  # rows are named so
+            raise InputError(f"{name} is {shown(value)}: expected values that differ within six digits")
 
     def _check(self, name: str, value: Any) -> None:
         from gpunet.checks import check_flag, check_one_of, check_range, is_whole
@@ -97,6 +102,8 @@ class Option:
             least = 1 if self.least is None else self.least
             if not is_whole(value, least):
                 raise InputError(f"{name} is a whole number ≥ {least:g}, got {shown(value)}")
+            if value > LARGEST:
+                raise InputError(f"{name} is a whole number ≤ {LARGEST:g}, got {shown(value)}")
         elif self.kind is float:
             bounds = {end: getattr(self, end) for end in ("least", "above", "most", "below")}
             check_range(name, value, **{end: bound for end, bound in bounds.items() if bound is not None})
@@ -104,6 +111,9 @@ class Option:
             check_flag(name, value)
         elif typing.get_origin(self.kind) is typing.Literal:
             check_one_of(name, value, typing.get_args(self.kind))
+        elif typing.get_origin(self.kind) is tuple:
+            for each in value:
+                replace(self, kind=typing.get_args(self.kind)[0])._check(name, each)
 
 
 def option(default: Any, help: str = "", **known: Any) -> Any:  # noqa: A002

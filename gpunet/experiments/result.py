@@ -84,11 +84,11 @@ class Result:
     dataset: str
     device: str
     settings: dict[str, Any]
-    seeds: list[Seed]
+    seeds: Annotated[list[Seed], Meta(min_length=1)]
     rows: list[Row] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict)
-    timings: dict[str, dict[str, list[Number]]] = field(default_factory=dict)
+    timings: dict[str, dict[str, Annotated[list[Number], Meta(min_length=1)]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -227,8 +227,14 @@ def _checked(found: dict[str, Any]) -> Result:
     for name, count in Counter(result.names).most_common(1):
         if count > 1:
             raise ValueError(f"the row {shown(name)} stands in it {count} times")
+    if len({*result.seeds}) < len(result.seeds):
+        raise ValueError(f"seeds {result.seeds}: expected distinct ones")
     for row in result.rows:
-        for metric in row.metrics.values():
+        for name, metric in row.metrics.items():
+            if len(metric.values) != len(result.seeds):
+                raise ValueError(
+                    f"{len(metric.values)} values of {shown(name)} of {shown(row.name)}: expected one a seed"
+                )
             metric.values = _finite_or_nan(metric.values)
     result.notes, result.curves, result.timings = map(_finite_or_nan, (result.notes, result.curves, result.timings))
     return result

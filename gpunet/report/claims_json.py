@@ -27,7 +27,7 @@ from gpunet.limits import DAMAGE, read_json
 
 NAME, SCHEMA = "claims.json", 2
 LONGEST = 10**9  # seconds of a run, and its pieces
-FileName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$")]  # which leads to no other folder
+FileName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$", max_length=200)]  # which leads to no other folder
 State = Literal["finished", "failed", "skipped", "waiting"]
 
 

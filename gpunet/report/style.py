@@ -19,10 +19,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from gpunet.errors import visible
-from gpunet.experiments.result import Result
+from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.files import write_atomically
 from gpunet.report.drawing import CANVAS, INK, left_out
 from gpunet.report.table import PERCENT
@@ -83,7 +83,7 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
                 made.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
                 kept[path.stem] = buffer.getvalue().decode()
     except Exception as error:
-        if canvas is None or not canvas.lenient:
+        if canvas is None or not canvas.lenient or isinstance(error, NotMeasuredError):
             raise
         left_out(path.name, error)
     else:
@@ -167,7 +167,8 @@ def band(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], label: 
     """Mean over runs (one list of len(x) a seed) as a line, one standard deviation around it as a band."""
     values = np.asarray(runs, dtype=float)
     mean, colour = values.mean(axis=0), COLOURS[place % len(COLOURS)]
-    axes.plot(x, mean, color=colour, linestyle=DASHES[place % len(DASHES)], label=label)
+    dot = "o" if len(mean) == 1 else None  # a line of one point is none
+    axes.plot(x, mean, color=colour, linestyle=DASHES[place % len(DASHES)], marker=dot, label=label)
     if len(values) > 1:
         spread = values.std(axis=0, ddof=1)
         edges = mean - spread, mean + spread
@@ -191,8 +192,13 @@ def by_epoch(axes: Any, result: Result, row: str, curve: str, label: str, place:
     """`band` of a row's curve that has a value an epoch, accuracies in percent."""
     runs = np.multiply(_times(curve), result.curves[row][curve])
     band(axes, range(1, runs.shape[1] + 1), runs.tolist(), label, place)
+    count_epochs(axes, runs.shape[1])
+
+
+def count_epochs(axes: Any, epochs: int) -> None:
+    """The x axis counts epochs."""
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1) if epochs > 1 else FixedLocator([1]))
 
 
 def dots(

@@ -82,9 +82,9 @@ class ClaimsFile:
         folder = self.folder / entry.name
         try:
             same = _sha256(folder / RESULT) == entry.sha256
+            return same and all((folder / figure).is_file() for figure in entry.figures)
         except OSError:
             return False
-        return same and all((folder / figure).is_file() for figure in entry.figures)
 
     def _enter(self, entry: Entry) -> None:
         """Enter what is known of a run, and judge its claims."""

@@ -173,7 +173,7 @@ def test_options_out_of_range_name_the_option(capsys, own, tmp_path, option, val
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        *(("--learning-rate", rate, ("learning_rate", rate, "> 0")) for rate in ("0.0", "-1.0", "nan", "inf")),
+        *(("--learning-rate", rate, ("--learning-rate", rate, "> 0")) for rate in ("0.0", "-1.0", "nan", "inf")),
         *(("--dependency", dep, ("dependency", dep, "≥ 0")) for dep in ("-0.1", "nan", "inf")),
     ],
 )

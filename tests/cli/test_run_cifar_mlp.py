@@ -125,9 +125,9 @@ def test_features_that_are_far_too_large_diverge_and_draw(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--part", "rate"), ("parts is 'rate'", "gradient, rates, search, final, better, full")),
-        (("--learning-rate", 0), ("learning_rates cannot be 0.0", "> 0")),
-        (("--learning-rate", -0.1), ("learning_rates cannot be -0.1",)),
+        (("--part", "rate"), ("--part is 'rate'", "gradient, rates, search, final, better, full")),
+        (("--learning-rate", 0), ("--learning-rate cannot be 0.0", "> 0")),
+        (("--learning-rate", -0.1), ("--learning-rate cannot be -0.1",)),
         (("--hidden", 0), ("Invalid value", "--hidden")),
         (("-m", -3), ("Invalid value", "--hidden")),
         (("--batch-size", 0), ("--batch-size",)),

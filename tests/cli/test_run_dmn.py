@@ -68,7 +68,7 @@ def test_a_class_without_a_filter_is_named(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--variance", "1.5"), ("variance cannot be 1.5", "≤ 1")),
+        (("--variance", "1.5"), ("--variance cannot be 1.5", "≤ 1")),
         (("--variance", "0.9,x"), ("--variance is '0.9,x'", "0.99,0.95")),
         (("--variance", ""), ("--variance is ''",)),
         (("--correlation", 0), ("correlation cannot be 0",)),

@@ -111,6 +111,7 @@ def test_runs_that_differ_by_as_much_as_the_number_reproduce_nothing():
     )  # fmt: skip
     assert one_run([cost / 100 + 0.009 for cost in costs], 0.00897, 0.002).verdict == "reproduced"
     assert one_run([9.0, 9.1, 8.9], 0.1, 0.01).verdict == "exceeded"
+    assert one_run([0.0, 0.0, 0.0], 0.0, 0.002).verdict == "reproduced"  # by the floor: there is no noise
 
 
 @given(SEEDS, st.floats(-0.5, 0.5))

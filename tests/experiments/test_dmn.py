@@ -359,8 +359,8 @@ def test_a_number_of_points_is_the_documents_own():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"widths": ((1.2,),)}, "variance cannot be 1.2: expected a finite number > 0 and ≤ 1"),
-        ({"widths": ((0.9, 0.0),)}, "variance cannot be 0"),
+        ({"widths": ((1.2,),)}, "widths cannot be 1.2: expected a finite number > 0 and ≤ 1"),
+        ({"widths": ((0.9, 0.0),)}, "widths cannot be 0"),
         ({"widths": ((),)}, "names 0 layers: expected T_v of one to three"),
         ({"widths": ()}, "widths is empty: expected at least one"),
         ({"correlation": 1.5}, "correlation cannot be 1.5"),

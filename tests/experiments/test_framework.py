@@ -125,6 +125,7 @@ class Own(framework.Settings):
         ({"task": "harder"}, "task is 'harder': expected one of easy, hard"),
         ({"epochs": 0}, "epochs is a whole number ≥ 1, got 0"),
         ({"epochs": 1.5}, "epochs is a whole number ≥ 1, got 1.5"),
+        ({"epochs": 10**19}, "epochs is a whole number ≤ 1e+09, got 10000000000000000000"),
         ({"epochs": True}, "epochs is a whole number"),
         ({"layers": -1}, "layers is a whole number ≥ 0, got -1"),
         ({"layers": None}, "layers is a whole number"),
@@ -132,6 +133,7 @@ class Own(framework.Settings):
         ({"rate": float("nan")}, "rate cannot be nan"),
         ({"rate": "much"}, "rate cannot be 'much'"),
         ({"rates": (0.1, -2.0)}, "rates cannot be -2.0: expected a finite number > 0"),
+        ({"rates": (0.1, 0.2, 0.20000001)}, "rates is (0.1, 0.2, 0.20000001): expected values that differ within six"),
         ({"fast": "yes"}, "fast is 'yes': expected True or False"),
     ],
 )
@@ -267,6 +269,13 @@ def test_what_a_damaged_result_lacks_is_told_with_its_place(tmp_path):
         ({"rows": [{"name": "a"}]}, r"missing required field `metrics` - at `\$\.rows\[0\]`"),
         ({"rows": [{"name": "a", "metrics": {}}] * 3}, "the row 'a' stands in it 3 times"),
         ({"seeds": [3, -1]}, r"Expected `int` >= 0 - at `\$\.seeds\[1\]`"),
+        ({"seeds": []}, r"Expected `array` of length >= 1 - at `\$\.seeds`"),
+        ({"seeds": [3, 3]}, r"seeds \[3, 3\]: expected distinct ones"),
+        (
+            {"rows": [{"name": "a", "metrics": {"loss": {"values": [1, 2]}}}]},
+            "2 values of 'loss' of 'a': expected one a",
+        ),
+        ({"timings": {"a": {"epoch": []}}}, r"Expected `array` of length >= 1 - at `\$\.timings"),
     ):
         path.write_text(json.dumps(document | damage))
         with pytest.raises(DataError, match=told):

@@ -332,8 +332,10 @@ def test_nets_given_up_early_say_nothing_of_converging():
     every = found(made_up(dataclasses.replace(QUICK, limit=5), **{"linear": given_up}))
     of_linear = {name: verdict for name, (verdict, _) in every.items() if name.startswith("linear-")}
     assert of_linear == dict.fromkeys(of_linear, "not tested") | {"linear-gradient": "reproduced"}
-    met = made_up(**{"linear": given_up | {"steps": [Settings().limit] * 12}})
-    assert found(met)["linear-converges"][0] == "not reproduced"
+    rows = ("linear", "linear zeros", *(f"linear rate={rate:g}" for rate in OURS.learning_rates[1:]))
+    met = found(made_up(**dict.fromkeys(rows, given_up | {"steps": [OURS.limit] * 12})))
+    assert met["linear-converges"][0] == "not reproduced"
+    assert [met[f"linear-{what}"][0] for what in ("zeros", "learning-rate")] == ["not tested"] * 2
 
 
 @pytest.mark.parametrize("changed", [{"hidden": (4,)}, {"threshold": 0.01}, {"learning_rates": (0.5, 0.8)}])

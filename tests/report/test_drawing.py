@@ -11,9 +11,11 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
+from gpunet.experiments.framework import Figure
 from gpunet.report import drawing, style
 
 from ..experiments.schema import is_png
+from .page_folder import made
 
 NAMES = ["a$b_{c", "$x$", r"\frac$", "a\x1b[31m\r\x9b\u202eb", "\udcff"]
 SEEN = ["a$b_{c", "$x$", r"\frac$", r"a\x1b[31m\r\x9b\u202eb", r"\udcff"]
@@ -137,3 +139,24 @@ def test_alone_they_raise(tmp_path):
     """For who draws without having written anything before."""
     with pytest.raises(ZeroDivisionError), style.figure(tmp_path / "a.png"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("epochs", "ticks"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5])])
+def test_epochs_are_whole_and_a_single_one_is_a_dot(tmp_path, epochs, ticks):
+    result = made(curves={"first": {"loss": [[0.5] * epochs, [0.75] * epochs]}})
+    with style.figure(tmp_path / "a.png") as axes:
+        style.by_epoch(axes, result, "first", "loss", "first", 0)
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
+    assert (axes.lines[0].get_marker() == "o") is (epochs == 1)
+
+
+def test_a_figure_whose_rows_are_missing_is_left_out_unsaid(tmp_path):
+    def draw(result, axes):
+        result.metric("none", "loss")
+
+    class Paper:
+        def figures(self, result):
+            return [Figure("a", "caption", "alt", draw)]
+
+    assert drawing.draw(Paper(), made(), tmp_path) == []  # warnings are errors here

@@ -12,7 +12,7 @@ from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, RATES, rates
 from gpunet.experiments.cifar_mlp.tables import net_rows
 from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, by_epoch, dots, label_rows, legend_beside
+from gpunet.report.style import COLOURS, DASHES, by_epoch, count_epochs, dots, label_rows, legend_beside
 
 MARKERS = "osD^vP*X<>"
 ASIDE = 4e-5  # by how much η is drawn to the left in the coarse stage, to the right in the fine one
@@ -39,14 +39,15 @@ def momentum(result: Result, panels: Any) -> None:
     for kind, label, colour in (("", "momentum", COLOURS[0]), (" no momentum", "no momentum", COLOURS[1])):
         for which, dash in (("train", "-"), ("validation", ":")):
             curve = mean_curve(result, f"eta={shown:g}{kind}", f"{which}_cost")
-            cost.plot(range(1, len(curve) + 1), curve, dash, color=colour, label=f"{which}, {label}")
+            cost.plot(range(1, len(curve) + 1), curve, dash, color=colour, marker=".", label=f"{which}, {label}")
         for (metric, epochs), dash in zip(counts.items(), ("--", "-"), strict=True):
             rows, told = {rate: f"eta={rate:g}{kind}" for rate in every}, f"{label}, {epochs} epochs"
             dots(accuracy, result, metric, rows, fmt=dash, marker="o", markersize=3.5, color=colour, label=told)
     if result.dataset == DATA:
         document = {"color": COLOURS[6], "markersize": 7, "mew": 1.6, "label": "document", "zorder": 5}
         accuracy.plot(list(RATES), [100 * value for value in RATES.values()], "x", **document)
-    cost.set(xlabel="epoch", ylabel=COST, title=f"{result.dataset}, η = {shown:g}")
+    count_epochs(cost, result.settings["epochs"])
+    cost.set(ylabel=COST, title=f"{result.dataset}, η = {shown:g}")
     accuracy.set(xlabel="learning rate η", xscale="log", ylabel="test accuracy (%)", title="Accuracy against η")
     cost.legend()
     accuracy.legend()
@@ -70,7 +71,8 @@ def rate_costs(result: Result, panels: Any) -> None:
                 range(1, len(curve) + 1), curve, color=colour, linewidth=1.5, markersize=4,
                 markevery=max(1, len(curve) // 10), marker=MARKERS[place % len(MARKERS)], label=f"{rate:g}{gone}",
             )  # fmt: skip
-        panel.set(xlabel="epoch", yscale="log", title=title)
+        count_epochs(panel, result.settings["epochs"])
+        panel.set(yscale="log", title=title)
     label_rows(panels, COST)
     legend_beside(panels[1], title="η")
 

@@ -54,7 +54,7 @@ class Settings(framework.Settings):
     widths: tuple[Shares, ...] | None = option(
         None, "Shares of the variance that a layer's filters explain, by comma one a layer; may be given several "
         "times, a net each.",
-        usual="several widths, one and two layers", metavar="T_V[,T_V]", flags=("--variance",),
+        usual="several widths, one and two layers", metavar="T_V[,T_V]", flags=("--variance",), above=0, most=1,
         read=lambda texts: tuple(map(_shares, texts)),
     )  # fmt: skip
     correlation: float = option(
@@ -73,14 +73,10 @@ class Settings(framework.Settings):
     dynamics: bool = option(True, "Figures 1 and 2.", sweep=False)
 
     def __post_init__(self) -> None:
-        from gpunet.checks import check_range
-
         super().__post_init__()
         for shares in self.widths or ():
             if not 1 <= len(shares) <= 3:
                 raise InputError(f"{list(shares)} names {len(shares)} layers: expected T_v of one to three")
-            for share in shares:
-                check_range("variance", share, above=0, most=1)
 
 
 x = Experiment(

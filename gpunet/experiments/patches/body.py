@@ -121,8 +121,8 @@ def body(run: Run) -> None:
     _measure(run, images, settings, settings.whitening, {f"{count} patches": count for count in sizes})
     some, first = some_of(images, settings.sweep_samples), replace(settings, dictionaries=(sizes[0],))
     run.note(sweep_training_samples=len(some.x_train))
-    for whitening in dict.fromkeys((*settings.whitenings, settings.whitening, None)):
-        word = "none" if whitening is None else f"{whitening:g}"
+    swept = {f"{whitening:g}": whitening for whitening in (*settings.whitenings, settings.whitening)}
+    for word, whitening in (swept | {"none": None}).items():
         _measure(run, some, first, whitening, {f"whitening={word}": sizes[0]})
 
 

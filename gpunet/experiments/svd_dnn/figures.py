@@ -50,8 +50,9 @@ def cost(result: Result, panels: Any) -> None:
             )  # fmt: skip
         panel.set(yscale="log", title=f"α as {meaning}")
         panel.legend()
-    for panel in panels:  # by the runs, since on this scale a band that ends at 0 has no bottom
-        panel.set_ylim(0.8 * min(costs), 1.25 * max(costs))
+    seen = [value for value in costs if 0 < value < np.inf]
+    for panel in panels if seen else ():  # by the runs, since on this scale a band that ends at 0 has no bottom
+        panel.set_ylim(0.8 * min(seen), 1.25 * max(seen))
     label_rows(panels, "cost a sample, mean over the epoch")
     if result.dataset == result.settings["task"]:
         panels[0].set_title(f"{FIGURE[result.dataset]}: α as {meanings[0]}")

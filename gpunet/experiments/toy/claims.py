@@ -61,28 +61,29 @@ def _predicts(data: str, result: Result) -> Finding:
 
 
 def _zeros(data: str, result: Result) -> Finding:
-    _limit(data, result)
     zeros, drawn = (result.values(row, "steps") for row in (f"{data} zeros", data))
     there = [int(sum(result.values(row, "converged"))) for row in (f"{data} zeros", data)]
     accuracy = result.mean(f"{data} zeros", "train_accuracy")
     said = f"from zeros {there[0]} of {len(zeros)} converge, accuracy {accuracy:.0%}; from drawn weights {there[1]}"
-    return _slower(zeros, drawn, said)
+    return _slower(zeros, drawn, result.settings["limit"], said)
 
 
 def _learning_rate(data: str, result: Result) -> Finding:
-    words, limit = words_of_rates(result), _limit(data, result)
+    words, limit = words_of_rates(result), result.settings["limit"]
     steps = {rate: result.values(f"{data} {word}".strip(), "steps") for rate, word in words.items()}
     if len(steps) < 2:
         raise NotMeasuredError("this run tried one learning rate")
     middles = {rate: median_low(each) for rate, each in steps.items()}
-    best, worst = min(middles, key=middles.__getitem__), max(middles, key=middles.__getitem__)
+    best, worst = min(middles, key=middles.__getitem__), max(reversed(middles), key=middles.__getitem__)
     told = [f"{steps_told(middles[rate], limit)}{what} at {rate:g}"
             for rate, what in ((best, " steps"), (worst, ""))]  # fmt: skip
-    return _slower(steps[worst], steps[best], f"median {', '.join(told)}", MUCH_FASTER)
+    return _slower(steps[worst], steps[best], limit, f"median {', '.join(told)}", MUCH_FASTER)
 
 
-def _slower(slow: list[float], fast: list[float], measured: str, times: float = 1) -> Finding:
+def _slower(slow: list[float], fast: list[float], limit: int, measured: str, times: float = 1) -> Finding:
     """Whether steps are more than so many times as many, by the mean of their doublings, paired by seed."""
+    if median_low(fast) >= limit:
+        raise NotMeasuredError(f"most nets were given up after {limit:,} steps")
     doublings = [log2(max(one, 1) / max(other, 1)) for one, other in zip(slow, fast, strict=True)]
     found = greater(
         doublings, f"{measured}; {2 ** fmean(doublings):.2g} times as many steps, paired by seed", log2(times)

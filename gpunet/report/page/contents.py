@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -97,7 +98,8 @@ def timing_table(result: Result) -> Table | None:
     measures = dict.fromkeys(measure for times in result.timings.values() for measure in times)
     columns, cells = [], []
     for measure in measures:
-        found = {row: times[measure] for row, times in result.timings.items() if times.get(measure)}
+        timed = {row: times.get(measure, []) for row, times in result.timings.items()}
+        found = {row: seconds for row, seconds in timed.items() if seconds and isfinite(sum(seconds))}
         if not found:
             continue
         unit = _unit(found)

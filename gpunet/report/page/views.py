@@ -90,7 +90,7 @@ def _run_view(run: Run, anchor: Anchors) -> RunView:
     with intact(run.folder / RESULT):
         claims = judge(x, result) if x else []
         views = tuple(ClaimView(anchor(f"{run.name}-{c.id}"), run.experiment, run.dataset, c) for c in claims)
-        shown, drawn = tuple(tables(x, result)), tuple(figures(x, run, result))
+        shown, drawn, timed = tuple(tables(x, result)), tuple(figures(x, run, result)), timing_table(result)
     lists = {"Settings": result.settings, "What was found": result.notes, "Machine and versions": result.provenance}
     pairs = ((title, {name.replace("_", " "): _told(value) for name, value in found.items()})
              for title, found in lists.items() if found)  # fmt: skip
@@ -99,9 +99,7 @@ def _run_view(run: Run, anchor: Anchors) -> RunView:
         f"{seeds} seed{'s' * (seeds != 1)}", result.device, f"took {duration(seconds)}" if seconds is not None else "",
         _when(result.provenance.get("started")),
     )  # fmt: skip
-    return RunView(
-        place, run.name, run.dataset, "", _joined(facts), views, shown, drawn, timing_table(result), tuple(pairs)
-    )
+    return RunView(place, run.name, run.dataset, "", _joined(facts), views, shown, drawn, timed, tuple(pairs))
 
 
 def _facts(held: Reproduction) -> str:
