@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from functools import partial
 from statistics import mean, pstdev
 from typing import Any
 
@@ -143,7 +142,10 @@ def _trials(result: Result, stage: int) -> list[tuple[float, float, float]]:
     if curve is None:
         raise NotMeasuredError("this run did not search")
     rows = zip(curve["stage"], curve["validation_accuracy"], curve["learning_rate"], curve["l2"], strict=True)
-    return [(accuracy, rate, l2) for at, accuracy, rate, l2 in rows if at == stage and math.isfinite(accuracy)]
+    found = [(accuracy, rate, l2) for at, accuracy, rate, l2 in rows if at == stage and math.isfinite(accuracy)]
+    if len(found) > 1 and len({accuracy for accuracy, *_ in found}) == 1:
+        raise NotMeasuredError("all nets of the search have the same accuracy: they may have diverged")
+    return found
 
 
 def _by_rate(result: Result, low: float, high: float) -> dict[float, list[float]]:
@@ -204,7 +206,12 @@ def final(result: Result) -> Finding:
 
 
 def _gain(name: str, statement: str, high: str, low: str) -> None:
-    x.claim(name, statement, "Section 3.1", "yes")(partial(exceeds, high=high, low=low))
+    @x.claim(name, statement, "Section 3.1", "yes")
+    def test(result: Result) -> Finding:
+        for row in (high, low):
+            if any(result.values(row, "diverged")):
+                raise NotMeasuredError(f"a net “{row}” diverged")
+        return exceeds(result, high, low)
 
 
 _annealed = "an annealed learning rate with early stopping improves it"

@@ -101,7 +101,9 @@ def nets(result: Result) -> Table | None:
         "seconds": {row: f"{fmean(result.seconds(row, 'run')):.2g}" for row in rows},
         "setting": {row: described(result.notes["recipes"][row]) for row in rows},
     }
-    return rows_table(result, title, rows, NETS, extra=extra, words={"setting"}) if rows else None
+    gone = {row for row in rows if any(result.values(row, "diverged"))}
+    label = lambda row: f"{row} (diverged)" if row in gone else row  # noqa: E731
+    return rows_table(result, title, rows, NETS, extra=extra, words={"setting"}, label=label) if rows else None
 
 
 def described(recipe: dict[str, Any]) -> str:

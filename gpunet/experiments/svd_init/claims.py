@@ -59,7 +59,8 @@ def scaling(result: Result) -> Finding:
         paired(*(result.values(f"{kind}-{which}", "test_accuracy") for kind in ("orth", "scale")))
         for which in ("whole", "each")
     ]
-    said = f"scaling changes test accuracy by {-fmean(losses[0]):+.2%} (whole), {-fmean(losses[1]):+.2%} (each)"
+    whole, each = (points([-value for value in loss]) for loss in losses)
+    said = f"scaling changes test accuracy by {whole} (whole), {each} (each)"
     return greater(list(map(min, *losses)), said, -NO_GAIN)
 
 
