@@ -140,6 +140,18 @@ def test_momentum_cannot_be_told_where_a_net_diverged():
     assert (claim.verdict, claim.note) == ("not tested", "a net with η 0.03 diverged")
 
 
+def test_nets_that_diverged_compare_nothing():
+    """Their accuracy is chance, by decree."""
+    result = changed(changed(made(), "final he", "diverged", [0.0, 0.0, 1.0]), "eta=0.001", "diverged", [1.0] * 3)
+    result.curves["search"]["validation_accuracy"] = [0.1] * 24
+    claims = found(result)
+    assert (claims["he-helps"].verdict, claims["he-helps"].note) == ("not tested", "a net “final he” diverged")
+    assert claims["small-rate-slow"].note == "a net “eta=0.001” diverged"
+    of_search = ("large-l2-hurts", "rates-alike", "small-l2-best", "fine-stabilises")
+    assert {claims[name].verdict for name in of_search} == {"not tested"}
+    assert claims["more-data-helps"].verdict == "reproduced"
+
+
 def test_gradients_that_are_wrong():
     result = changed(made(), "gradient-check b1", "relative_error", [2e-6, 1e-9, 1e-9])
     assert found(result)["gradient-check"].verdict == "not reproduced"

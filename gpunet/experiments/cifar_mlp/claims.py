@@ -66,6 +66,14 @@ def _best_rate(result: Result, kind: str = "") -> tuple[float, dict[float, list[
     return max(curve, key=lambda rate: mean(curve[rate])), curve
 
 
+def _exceeds(result: Result, high: str, low: str, *metric_and_least: Any) -> Finding:
+    """`exceeds`; NotMeasuredError where a net of these rows diverged, whose accuracy is chance by decree."""
+    for row in (high, low):
+        if any(result.values(row, "diverged")):
+            raise NotMeasuredError(f"a net “{row}” diverged")
+    return exceeds(result, high, low, *metric_and_least)
+
+
 @x.claim("momentum-faster", "momentum learns faster", "Section 1.4, Figure 1", "faster")
 def momentum_faster(result: Result) -> Finding:  # told first of all on other data
     less = {}
@@ -122,7 +130,7 @@ for _each in RATES.items():
 
 @x.claim("small-rate-slow", "too small a learning rate learns slowly: poor accuracy", "Section 1.5.1", "poor")
 def small_rate_slow(result: Result) -> Finding:
-    return exceeds(result, "eta=0.02", "eta=0.001", "test_accuracy_early", CLEARLY)
+    return _exceeds(result, "eta=0.02", "eta=0.001", "test_accuracy_early", CLEARLY)
 
 
 @x.claim("rate-region", "the best learning rates lie in 0.02 … 0.03", "Section 1.5.1", "0.02 … 0.03")
@@ -208,10 +216,7 @@ def final(result: Result) -> Finding:
 def _gain(name: str, statement: str, high: str, low: str) -> None:
     @x.claim(name, statement, "Section 3.1", "yes")
     def test(result: Result) -> Finding:
-        for row in (high, low):
-            if any(result.values(row, "diverged")):
-                raise NotMeasuredError(f"a net “{row}” diverged")
-        return exceeds(result, high, low)
+        return _exceeds(result, high, low)
 
 
 _annealed = "an annealed learning rate with early stopping improves it"
