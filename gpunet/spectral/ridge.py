@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from gpunet.linalg.place import computing_on, gpu_for, on_host
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
 ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors depend on the last digits
+HELD_OUT = 0.1  # of the samples, to choose the penalty
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 
 
@@ -196,3 +199,27 @@ def ridge(
         other.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
     return (fitted + other).solve(solved[int(np.argmax(correct))].penalty)
+
+
+def ridge_of_rows(
+    features: Callable[[NDArray[np.intp]], Any],
+    labels: NDArray[np.int64],
+    rows: NDArray[np.intp],
+    width: int,
+    classes: int,
+    penalties: Sequence[float] = PENALTIES,
+    device: Backend | None = None,
+    block: int = 4096,
+) -> Ridge:
+    """`ridge` on samples that are asked for by their places: the first tenth of `rows`, shuffled ones, is held out.
+
+    features: of places in ascending order, at most `block` of them, (n, width); labels (samples,): of all.
+    """
+
+    def batches(part: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        for start in range(0, len(part), block):
+            chosen = np.sort(part[start : start + block])
+            yield features(chosen), labels[chosen]
+
+    held_out, rest = (partial(batches, part) for part in np.split(rows, [math.ceil(HELD_OUT * len(rows))]))
+    return ridge(rest, held_out, width, classes, penalties, device)

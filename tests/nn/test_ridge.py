@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.spectral.ridge import Moments, ridge
+from gpunet.spectral.ridge import Moments, ridge, ridge_of_rows
 
 
 @pytest.fixture
@@ -63,6 +63,24 @@ def test_the_penalty_is_chosen_on_held_out_samples_and_all_are_used(rng):
     assert ridge(train, again, 50, 3, (1e-6, 1e-3, 1.0, 30.0)).penalty == found.penalty
     every = Moments(50, 3).update(x, labels).solve(found.penalty)
     np.testing.assert_allclose(found.weight, every.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [7, 4096])
+def test_samples_asked_for_by_their_places(data, rng, block):
+    x, labels = data
+    rows, asked = rng.permutation(250), []
+
+    def features(part):
+        asked.append(part)
+        return x[part]
+
+    found = ridge_of_rows(features, labels, rows, 12, 4, block=block)
+    assert all(len(part) <= block and (np.diff(part) > 0).all() for part in asked)
+    assert sorted(np.concatenate(asked)) == sorted(rows)
+    held, rest = np.sort(rows[:25]), np.sort(rows[25:])  # a tenth, rounded up
+    theirs = ridge(batches(x[rest], labels[rest], 300), batches(x[held], labels[held], 300), 12, 4)
+    assert found.penalty == theirs.penalty
+    np.testing.assert_allclose(found.weight, theirs.weight, atol=1e-5)
 
 
 def test_mistakes(data):

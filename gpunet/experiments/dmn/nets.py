@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from statistics import fmean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import gpunet as gn
 from gpunet.experiments.dmn.extract import features, fit_stack
@@ -19,10 +15,9 @@ from gpunet.experiments.framework import Measured, Run
 from gpunet.layers.fitted import Fit, Thresholds
 from gpunet.linalg.place import some_rows
 from gpunet.rng import DATA, stream
-from gpunet.spectral.ridge import ridge
+from gpunet.spectral.ridge import ridge_of_rows
 from gpunet.train import Trainer
 
-HELD_OUT = 0.1  # of the training samples, to choose the ridge penalty
 RIDGE_FEATURES = 12_000  # more, and the Gram matrix alone takes over 1 GB
 BLOCK = 5000  # samples of features that are multiplied at a time
 KERNEL, POOL = 3, 2
@@ -110,13 +105,8 @@ def _train(
 def _ridge(run: Run, train: Any, test: Any, seed: int) -> float:
     """Test accuracy of ridge regression on features."""
     images, backend, rows = run.data, run.backend, stream(seed, DATA, 8).permutation(len(train))
-    cut = math.ceil(HELD_OUT * len(rows))
-
-    def batches(part: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        for start in range(0, len(part), BLOCK):
-            chosen = np.sort(part[start : start + BLOCK])
-            yield some_rows(train, chosen, backend), images.y_train[chosen]
-
-    held_out, rest = (partial(batches, part) for part in np.split(rows, [cut]))
-    found = ridge(rest, held_out, train.shape[1], images.classes, device=backend)
+    found = ridge_of_rows(
+        lambda part: some_rows(train, part, backend), images.y_train, rows, train.shape[1], images.classes,
+        device=backend, block=BLOCK,
+    )  # fmt: skip
     return found.correct(test, images.y_test, backend) / len(test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -24,10 +24,10 @@ from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.images import as_images, some_of
 from gpunet.experiments.patches import Settings, x
 from gpunet.rng import DATA, stream
-from gpunet.spectral.ridge import ridge
+from gpunet.spectral.ridge import ridge_of_rows
 
 SIZE, SAMPLED = 6, 100_000  # pixels of the document's patches; patches that the covariance is estimated from
-HELD_OUT, PENALTIES = 0.1, (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the training images, to choose the penalty
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which held-out training images choose
 BLOCK = 1 << 19  # inner products of a block: 2 MB
 ROWS, MOST = 4096, 20_000  # images whose features are multiplied at a time; features
 
@@ -89,19 +89,14 @@ def _fields(shape: tuple[int, int, int], settings: Settings) -> list[list[slice]
 
 def classify(images: Any, train: Any, test: Any, backend: Backend, seed: int) -> dict[str, float]:
     """Test accuracy of ridge regression on encodings, and the penalty that held-out training images chose."""
-    rows = stream(seed, DATA, 22).permutation(len(train))
-    held = math.ceil(HELD_OUT * len(rows))
+    rows, width = stream(seed, DATA, 22).permutation(len(train)), math.prod(train.shape[1:])
 
     def floats(part: Any) -> Any:
         return backend.asarray(part.reshape(len(part), -1).astype(np.float32))
 
-    def batches(part: Any) -> Iterator[tuple[Any, Any]]:
-        for start in range(0, len(part), ROWS):
-            chosen = np.sort(part[start : start + ROWS])
-            yield floats(train[chosen]), images.y_train[chosen]
-
-    width = math.prod(train.shape[1:])
-    found = ridge(lambda: batches(rows[held:]), lambda: batches(rows[:held]), width, images.classes, PENALTIES, backend)
+    found = ridge_of_rows(
+        lambda part: floats(train[part]), images.y_train, rows, width, images.classes, PENALTIES, backend, ROWS
+    )
     parts = [slice(start, start + ROWS) for start in range(0, len(test), ROWS)]
     correct = sum(found.correct(floats(test[part]), images.y_test[part], backend) for part in parts)
     return {"test_accuracy": correct / len(test), "penalty": found.penalty}
