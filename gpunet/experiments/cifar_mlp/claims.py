@@ -44,6 +44,11 @@ def rates(result: Result) -> list[float]:
     return [r for r in dict.fromkeys(result.settings["learning_rates"]) if result.has(f"eta={r:g}", "diverged")]
 
 
+def diverged(result: Result, row: str) -> bool:
+    """Whether a net of the row did: its accuracy is chance, by decree, and its costs have no mean."""
+    return any(result.values(row, "diverged"))
+
+
 def _early(result: Result, rate: float, kind: str, curve: str) -> list[float]:
     """A curve's value after the early epochs, one a seed; NotMeasuredError where a net had diverged."""
     row = f"eta={rate:g}{kind}"
@@ -59,7 +64,7 @@ def _best_rate(result: Result, kind: str = "") -> tuple[float, dict[float, list[
 
     Rates with which a net diverged are left out.
     """
-    sound = [rate for rate in rates(result) if not any(result.values(f"eta={rate:g}{kind}", "diverged"))]
+    sound = [rate for rate in rates(result) if not diverged(result, f"eta={rate:g}{kind}")]
     if not sound:
         raise NotMeasuredError("nets diverged with every learning rate")
     curve = {rate: _early(result, rate, kind, "validation_accuracy") for rate in sound}
@@ -67,9 +72,9 @@ def _best_rate(result: Result, kind: str = "") -> tuple[float, dict[float, list[
 
 
 def _exceeds(result: Result, high: str, low: str, *metric_and_least: Any) -> Finding:
-    """`exceeds`; NotMeasuredError where a net of these rows diverged, whose accuracy is chance by decree."""
+    """`exceeds`; NotMeasuredError where a net of these rows diverged."""
     for row in (high, low):
-        if any(result.values(row, "diverged")):
+        if diverged(result, row):
             raise NotMeasuredError(f"a net “{row}” diverged")
     return exceeds(result, high, low, *metric_and_least)
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from gpunet.experiments.cifar_mlp import x
-from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, RATES, rates
+from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, RATES, diverged, rates
 from gpunet.experiments.cifar_mlp.tables import net_rows
 from gpunet.experiments.framework import BANDS
 from gpunet.experiments.result import Result
@@ -33,7 +33,7 @@ def mean_curve(result: Result, row: str, which: str) -> Any:
 def momentum(result: Result, panels: Any) -> None:
     cost, accuracy = panels
     every = sorted(rates(result))
-    alive = [rate for rate in every if not any(result.values(f"eta={rate:g}", "diverged"))] or every
+    alive = [rate for rate in every if not diverged(result, f"eta={rate:g}")] or every
     shown = min(alive, key=lambda rate: abs(np.log(rate / SHOWN)))
     counts = {"test_accuracy_early": result.notes["early"], "test_accuracy": result.settings["epochs"]}
     for kind, label, colour in (("", "momentum", COLOURS[0]), (" no momentum", "no momentum", COLOURS[1])):
@@ -66,7 +66,7 @@ def rate_costs(result: Result, panels: Any) -> None:
     for panel, (which, title) in zip(panels, titles.items(), strict=True):
         for place, (rate, colour) in enumerate(zip(every, colours, strict=True)):
             curve = mean_curve(result, f"eta={rate:g}", f"{which}_cost")
-            gone = " (diverged)" if any(result.values(f"eta={rate:g}", "diverged")) else ""
+            gone = " (diverged)" if diverged(result, f"eta={rate:g}") else ""
             panel.plot(
                 range(1, len(curve) + 1), curve, color=colour, linewidth=1.5, markersize=4,
                 markevery=max(1, len(curve) // 10), marker=MARKERS[place % len(MARKERS)], label=f"{rate:g}{gone}",

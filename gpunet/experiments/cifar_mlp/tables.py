@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from gpunet.experiments.cifar_mlp import x
-from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, GRADIENTS, RATES, rates
+from gpunet.experiments.cifar_mlp.claims import DATA, FINAL, GRADIENTS, RATES, diverged, rates
 from gpunet.experiments.cifar_mlp.nets import Recipe
 from gpunet.experiments.result import Result
 from gpunet.report.table import NOTHING, Column, Table, cell, number, rows_table, seeds_told
@@ -91,7 +91,7 @@ _search("wide search", "A wider search: He's weights, η, λ, decay, batch size"
 
 
 @x.table
-def nets(result: Result) -> Table | None:
+def nets(result: Result) -> Table:
     title = f"Nets on {result.dataset}: {seeds_told(result)}; a cost includes the L2 term"
     if result.dataset == DATA:
         title += f"; final in the document: test {FINAL:.2%}"
@@ -101,9 +101,8 @@ def nets(result: Result) -> Table | None:
         "seconds": {row: f"{fmean(result.seconds(row, 'run')):.2g}" for row in rows},
         "setting": {row: described(result.notes["recipes"][row]) for row in rows},
     }
-    gone = {row for row in rows if any(result.values(row, "diverged"))}
-    label = lambda row: f"{row} (diverged)" if row in gone else row  # noqa: E731
-    return rows_table(result, title, rows, NETS, extra=extra, words={"setting"}, label=label) if rows else None
+    label = {row: f"{row} (diverged)" if diverged(result, row) else row for row in rows}.__getitem__
+    return rows_table(result, title, rows, NETS, extra=extra, words={"setting"}, label=label)
 
 
 def described(recipe: dict[str, Any]) -> str:
