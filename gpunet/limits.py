@@ -14,8 +14,6 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-import msgspec
-
 from gpunet.errors import InputError, shown
 
 VARIABLE = "GPUNET_UNPACKED"
@@ -26,7 +24,7 @@ RATIO = 100
 # What is raised by code that takes a file to be what it should be, where it is something else.
 DAMAGE = (
     ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, RecursionError,
-    MemoryError, NotImplementedError, StopIteration, msgspec.ValidationError,
+    MemoryError, NotImplementedError, StopIteration,
 )  # fmt: skip
 
 
