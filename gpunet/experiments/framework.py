@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gpunet.errors import InputError, shown
 
 MOST = 2**62  # of a seed
-LARGEST = 10**9  # of a whole setting
+LARGEST = 10**9  # of a whole setting, where no bound is stated
 
 if TYPE_CHECKING:
     from gpunet.backend import Backend
@@ -99,11 +99,11 @@ class Option:
         from gpunet.checks import check_flag, check_one_of, check_range, is_whole
 
         if self.kind is int:
-            least = 1 if self.least is None else self.least
+            least, most = 1 if self.least is None else self.least, LARGEST if self.most is None else self.most
             if not is_whole(value, least):
                 raise InputError(f"{name} is a whole number ≥ {least:g}, got {shown(value)}")
-            if value > LARGEST:
-                raise InputError(f"{name} is a whole number ≤ {LARGEST:g}, got {shown(value)}")
+            if value > most:
+                raise InputError(f"{name} is a whole number ≤ {most:g}, got {shown(value)}")
         elif self.kind is float:
             bounds = {end: getattr(self, end) for end in ("least", "above", "most", "below")}
             check_range(name, value, **{end: bound for end, bound in bounds.items() if bound is not None})
