@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from gpunet.cli import process
+from gpunet.interrupts import cleaning_up
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
     except Exception as error:
         if debug:
             raise
-        if process.cleaning_up() and not hasattr(error, "exit_code"):  # of something that is half torn down
+        if cleaning_up() and not hasattr(error, "exit_code"):  # of something that is half torn down
             return _interrupted()
         if isinstance(error, InputError):
             return _fail(str(error), 2)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from gpunet.interrupts import SIGNALS
+from gpunet.interrupts import SIGNALS, cleaning_up, unraisable
 from gpunet.streams import Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
@@ -92,20 +92,8 @@ def stop_when_told() -> None:
         if not (_told or cleaning_up()):
             raise KeyboardInterrupt
 
-    def unraisable(found: sys.UnraisableHookArgs) -> None:
-        if not issubclass(found.exc_type, KeyboardInterrupt):
-            sys.__unraisablehook__(found)
-
     sys.unraisablehook = unraisable
     _on_signals(stop)
-
-
-def cleaning_up() -> bool:
-    """Whether what runs now does so because of an interruption: in a `finally`, an `except`, the end of a `with`."""
-    error = sys.exc_info()[1]
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
 
 
 class Streams:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import weakref
 
@@ -89,6 +90,20 @@ def undivided() -> Iterator[Signals]:
         finally:  # a signal may come between two handlers
             signals._end()
         signals._deliver()
+
+
+def cleaning_up() -> bool:
+    """Whether what runs now does so because of an interruption: in a `finally`, an `except`, the end of a `with`."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def unraisable(found: sys.UnraisableHookArgs) -> None:
+    """A `sys.unraisablehook` without interruptions: they are told once, or raised again."""
+    if not issubclass(found.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(found)
 
 
 class Turns:

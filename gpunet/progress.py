@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gpunet.errors import printable
+from gpunet.interrupts import cleaning_up
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -32,7 +33,8 @@ def warnings_in_one_line() -> Iterator[None]:
 
     class OneLine(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tell(f"{record.levelname.lower()}: {record.getMessage()}")
+            if not cleaning_up():  # a library that Ctrl-C broke into reports that as its own failure
+                tell(f"{record.levelname.lower()}: {record.getMessage()}")
 
     last, logging.lastResort = logging.lastResort, OneLine(logging.WARNING)
     try:

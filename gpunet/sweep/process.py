@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,12 +21,24 @@ STOPPED = 130  # exit code
 
 
 def main() -> int:
-    """Work until nothing is left; the exit code."""
+    """Work until nothing is left; the exit code. An interruption says nothing here: who started this process does."""
+    try:
+        return _obeyed()
+    except KeyboardInterrupt:
+        return STOPPED
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _obeyed() -> int:
     line = sys.stdin.readline()
     if not line.endswith("\n"):  # who started it was killed before it could say what is to be done
         return STOPPED
     orders = json.loads(line)
     sys.path[:] = orders["path"]
+    from gpunet.interrupts import unraisable
+
+    sys.unraisablehook = unraisable
     told = _own_output()
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     try:
@@ -33,8 +46,6 @@ def main() -> int:
 
         with warnings_in_one_line():
             _work(orders["storage"], orders["keep_going"])
-    except KeyboardInterrupt:
-        return STOPPED
     except Exception as error:
         told.write(json.dumps(_described(error, orders["storage"])))
         told.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 import pytest
+from sqlalchemy.engine.default import DefaultDialect
 from threadpoolctl import threadpool_limits
 
 from gpunet.errors import InputError, RunError
@@ -16,6 +20,7 @@ from gpunet.sweep import join, parse_parameter, pool, search
 from gpunet.sweep.board import Board
 from gpunet.sweep.storage import opened
 
+from ..cli.runner import run
 from ..experiments.schema import parse
 from .functions import BOWL, SPACE
 from .processes import ROOT, alive, begun, children, ended, gpunet, sweep, wait_until
@@ -146,6 +151,33 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     with opened(storage) as held:
         assert Board.join(held, storage).look().running == [], "what ran was given back"
     assert without_seconds(join(storage)) == undisturbed(2, 2)
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeypatch):
+    """SQLAlchemy reports a connection whose closing Ctrl-C broke into as its own failure."""
+    close, count = DefaultDialect.do_close, itertools.count()
+
+    def broken_into(dialect, connection):
+        if next(count) == nth:
+            raise KeyboardInterrupt
+        close(dialect, connection)
+
+    monkeypatch.setattr(DefaultDialect, "do_close", broken_into)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's, of which a user has none
+    space = [word for parameter in SPACE for word in ("--param", parameter.text)]
+    done = run(capsys, "sweep", "function", BOWL, *space, "--storage", "a.db", "--trials", 2, "--out", "out")
+    assert next(count) > nth, "it was closed so often"
+    said = [line for line in done.said() if not line.startswith("sweep stage")]
+    assert (done.code, done.out, len(said)) == (130, "", 1), said
+    assert said[0].startswith("gpunet: interrupted")
+
+
+def test_a_worker_told_to_stop_before_it_has_begun_says_nothing(tmp_path):
+    orders = {"path": sys.path, "storage": f"sqlite:///{tmp_path}/a.db", "keep_going": True}
+    line = json.dumps(orders) + "\n"
+    done = subprocess.run([sys.executable, "-P", pool.PROCESS], input=line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def one_of_two(does, **options):
