@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from gpunet.errors import InputError, RunError
 from gpunet.sweep import join, parse_parameter, pool, search
 from gpunet.sweep.board import Board
+from gpunet.sweep.plan import Spec
 from gpunet.sweep.storage import opened
 
 from ..cli.runner import run
@@ -173,10 +174,19 @@ def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeyp
     assert said[0].startswith("gpunet: interrupted")
 
 
-def test_a_worker_told_to_stop_before_it_has_begun_says_nothing(tmp_path):
-    orders = {"path": sys.path, "storage": f"sqlite:///{tmp_path}/a.db", "keep_going": True}
-    line = json.dumps(orders) + "\n"
-    done = subprocess.run([sys.executable, "-P", pool.PROCESS], input=line, capture_output=True, text=True, check=False)
+def test_a_worker_that_is_told_to_stop_at_once_says_nothing(tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+    spec = Spec(BOWL, {"sleep": 30}, tuple(SPACE), 1, 1, 0, "maximize")
+    with opened(url) as held:
+        Board.start(held, spec, url)
+    orders = {"path": sys.path, "storage": url, "keep_going": True}
+    done = subprocess.run(
+        [sys.executable, "-P", pool.PROCESS],
+        input=json.dumps(orders) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
