@@ -14,6 +14,7 @@ from gpunet.errors import OutputError
 from gpunet.report import style
 
 from ..experiments.made import FIGURES, write_npz
+from ..sweep.processes import said
 from .runner import TINY, Done, check_folder, files, run
 
 pytestmark = pytest.mark.filterwarnings("default")  # as users have it, and not an error
@@ -98,8 +99,7 @@ def test_values_that_look_like_mathematics(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     options = ("sweep", "function", "kinds_hill:climb", "-p", "kind=$x_{,[b]y[/]", "--trials", 6, "--stages", 1)
     done = run(capsys, *options, "--json")
-    said = [line for line in done.err.splitlines() if not line.startswith("sweep stage")]
-    assert (done.code, said) == (0, ["printed"] * 6), "standard output is JSON and nothing else"
+    assert (done.code, said(done.err)) == (0, ["printed"] * 6), "standard output is JSON and nothing else"
     assert json.loads(done.out)["settings"]["space"] == ["kind=$x_{,[b]y[/]"]
     folder = tmp_path / "runs" / "sweep-function-climb"
     assert files(folder) == ["history.png", "result.json", "slices.png", "sweep.db"]

@@ -66,6 +66,11 @@ def ended(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, s
     return process.returncode, out, err
 
 
+def said(err: str) -> list[str]:
+    """Lines on standard error that are no progress of a sweep."""
+    return [line for line in err.splitlines() if not line.startswith("sweep stage ")]
+
+
 def begun(log: Path) -> list[tuple[str, str, int]]:
     """What the function noted: word, the trial's seed, process."""
     lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []

@@ -15,6 +15,7 @@ from ..cli.runner import files, run
 from ..experiments.made import arrays, write_npz
 from ..experiments.schema import is_png, parse
 from .functions import BOWL
+from .processes import said
 
 RATE = ("--param", "learning_rate=log:1e-3..1e-1")
 QUICK = ("--trials", 3, "--device", "numpy")
@@ -29,8 +30,7 @@ def own(tmp_path):
 def sweep(capsys, *arguments):
     """What it printed, its progress left out; it must succeed without a word."""
     done = run(capsys, "sweep", *arguments)
-    said = [line for line in done.err.splitlines() if not line.startswith("sweep stage ")]
-    assert (done.code, said) == (0, []), done.err
+    assert (done.code, said(done.err)) == (0, []), done.err
     return done
 
 
@@ -38,7 +38,7 @@ def refused(capsys, *arguments, code=2) -> str:
     """The one line that a mistake gets."""
     done = run(capsys, "sweep", *arguments)
     assert (done.code, done.out) == (code, ""), done
-    (line,) = [line for line in done.err.splitlines() if not line.startswith("sweep stage ")]
+    (line,) = said(done.err)
     assert line.startswith("gpunet: ")
     assert "--debug" not in line
     return line
