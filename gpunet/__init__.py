@@ -27,19 +27,23 @@ if os.path.isfile(os.path.join(_BESIDE, "datasets", "entries.py")):
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {
-    "Sequential": "model", "Trainer": "train", "History": "plan", "Callback": "callbacks", "Factorise": "factorise",
-    "ExponentialDecay": "schedules", "StepDecay": "schedules", "CyclicalRate": "schedules", "CosineDecay": "schedules",
-    "EarlyStopping": "stopping", "DivergenceGuard": "stopping", "gradient_check": "gradcheck",
-    "Dense": "layers", "Conv2D": "layers", "MaxPool2D": "layers", "Flatten": "layers", "Reshape": "layers",
-    "LowRankDense": "layers", "Activation": "layers", "Layer": "layers",
-    "SGD": "optim", "Adam": "optim", "Optimizer": "optim",
-    "SoftmaxCrossEntropy": "losses", "BinaryCrossEntropy": "losses", "SquaredError": "losses",
-    "get_backend": "backend", "save": "serialize", "load": "serialize", "load_weights": "serialize",
+    "Sequential": "nn.model", "Trainer": "nn.trainer", "History": "nn.plan", "gradient_check": "nn.gradcheck",
+    "Callback": "nn.callbacks", "ExponentialDecay": "nn.callbacks", "StepDecay": "nn.callbacks",
+    "CyclicalRate": "nn.callbacks", "CosineDecay": "nn.callbacks", "EarlyStopping": "nn.callbacks",
+    "DivergenceGuard": "nn.callbacks", "Factorise": "spectral.factorise",
+    "Dense": "nn.layers", "Conv2D": "nn.layers", "MaxPool2D": "nn.layers", "Flatten": "nn.layers",
+    "Reshape": "nn.layers", "LowRankDense": "nn.layers", "Activation": "nn.layers", "Layer": "nn.layers",
+    "SGD": "nn.optim", "Adam": "nn.optim", "Optimizer": "nn.optim",
+    "SoftmaxCrossEntropy": "nn.losses", "BinaryCrossEntropy": "nn.losses", "SquaredError": "nn.losses",
+    "get_backend": "backend", "save": "nn.serialize", "load": "nn.serialize", "load_weights": "nn.serialize",
     "svd": "linalg", "class_pca": "linalg", "deduplicate": "linalg", "StreamingGram": "linalg",
     "FixedRank": "linalg", "DimensionFraction": "linalg", "BreakEven": "linalg", "Energy": "linalg",
     "StableRank": "linalg", "GavishDonoho": "linalg",
 }  # fmt: skip
-_MODULES = ("backend", "datasets", "errors", "experiments", "init", "layers", "linalg", "losses", "optim", "report")
+_MODULES = {
+    **{name: name for name in ("backend", "datasets", "errors", "experiments", "linalg", "report")},
+    **{name: f"nn.{name}" for name in ("init", "layers", "losses", "optim")},
+}
 
 __all__ = [*_HOMES, *_MODULES]
 
@@ -48,7 +52,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         found = getattr(importlib.import_module(f"gpunet.{_HOMES[name]}"), name)
     elif name in _MODULES:
-        found = importlib.import_module(f"gpunet.{name}")
+        found = importlib.import_module(f"gpunet.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
     globals()[name] = found  # to ask once

@@ -19,9 +19,9 @@ import gpunet as gn
 from gpunet.backend import get_backend, why_no_numba
 from gpunet.bench import torch_rival
 from gpunet.bench.steps import some_steps
-from gpunet.layers import Conv2D, Dense, Flatten, Reshape
+from gpunet.nn.layers import Conv2D, Dense, Flatten, Reshape
+from gpunet.nn.trainer import Trainer
 from gpunet.timing import Times, interleave
-from gpunet.train import Trainer
 
 Contestant = tuple[Callable[[], None], Callable[[], float]]
 FORMATS = {"torch": "contiguous_format", "torch channels_last": "channels_last"}

@@ -19,8 +19,8 @@ import gpunet as gn
 from gpunet.backend import Backend, get_backend, why_no_gpu, why_no_numba
 from gpunet.bench import conv, gpu_train, jax_rival, lowrank, torch_rival, train
 from gpunet.errors import RunError
-from gpunet.layers import Dense, Flatten
-from gpunet.train import Trainer
+from gpunet.nn.layers import Dense, Flatten
+from gpunet.nn.trainer import Trainer
 
 Contestant = tuple[Callable[[], None], Callable[[], float] | None]  # the work; the loss, or mean feature, as it stands
 GPU = "cuda"

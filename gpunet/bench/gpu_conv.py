@@ -12,7 +12,7 @@ from gpunet.bench import torch_rival
 from gpunet.bench.conv import FORMATS, Case, layers_of, torch_network
 from gpunet.bench.gpu_race import Contestant, Race, race
 from gpunet.bench.gpu_train import in_torch, order_of, ours
-from gpunet.layers import Dense, Flatten
+from gpunet.nn.layers import Dense, Flatten
 
 
 def compare(case: Case, backend: Backend, x: Any, y: Any, rounds: int, first: int = 50) -> Race:

@@ -25,7 +25,7 @@ from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.bench.train import Case
 from gpunet.errors import RunError
 from gpunet.experiments.provenance import versions as packages
-from gpunet.graph import AT_ONCE
+from gpunet.nn.replay import AT_ONCE
 
 WIDTHS, SMALL = (784, 512, 256, 10), (60, 16, 8, 10)
 BATCHES = (64, 256, 2048)

@@ -18,7 +18,7 @@ from gpunet.bench.gpu_look import BATCHES, mnist_case
 from gpunet.bench.gpu_race import Race, race
 from gpunet.bench.gpu_setup import Document, Setup, target
 from gpunet.bench.train import Case
-from gpunet.samples import Samples
+from gpunet.nn.samples import Samples
 
 OVER_EAGER = {64: 3.0, 256: 3.0, 2048: 1.0}  # a graph's speed over PyTorch's
 OVER_COMPILED = {64: 1.2, 256: 1.2, 2048: 1.0}

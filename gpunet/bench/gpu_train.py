@@ -21,8 +21,8 @@ from gpunet.bench import torch_rival
 from gpunet.bench.gpu_race import Contestant, race
 from gpunet.bench.train import Case, products_of_a_step
 from gpunet.errors import RunError
+from gpunet.nn.trainer import Trainer
 from gpunet.timing import Times
-from gpunet.train import Trainer
 
 RATE = 3e-4
 FIRST = 100  # steps before anything is timed, after which all losses are compared

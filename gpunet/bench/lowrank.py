@@ -24,11 +24,11 @@ from gpunet.bench.counts import allowed_step
 from gpunet.bench.steps import training
 from gpunet.bench.train import CASES, data_for
 from gpunet.errors import RunError
-from gpunet.factorise import speed_up
 from gpunet.linalg import BreakEven, DimensionFraction
-from gpunet.samples import Samples
+from gpunet.nn.samples import Samples
+from gpunet.nn.trainer import Trainer
+from gpunet.spectral.factorise import speed_up
 from gpunet.timing import Times, interleave
-from gpunet.train import Trainer
 
 CASE = CASES["mnist-2048"]
 SHAPES = [(out, inner) for inner, out in zip(CASE.widths, CASE.widths[1:], strict=False)]

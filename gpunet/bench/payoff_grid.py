@@ -18,11 +18,11 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.bench.steps import STILL, repeats, training
-from gpunet.factorise import Conversion, Factorise
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
+from gpunet.spectral.factorise import Conversion, Factorise
 from gpunet.timing import Times, interleave
-from gpunet.train import Trainer
 
 SHAPES = (
     (64, 64), (256, 64), (64, 256), (256, 256), (1024, 64), (64, 1024), (512, 512), (1024, 256), (256, 1024),

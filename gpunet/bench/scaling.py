@@ -28,15 +28,15 @@ from gpunet.bench.steps import STILL, repeats, training
 from gpunet.checks import check_range
 from gpunet.errors import InputError, RunError
 from gpunet.experiments.result import RESULT
-from gpunet.factorise import speed_up
 from gpunet.files import write_or_keep
 from gpunet.limits import physical_memory
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.linalg.rank import RankRule
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
+from gpunet.spectral.factorise import speed_up
 from gpunet.timing import PAUSE, interleave
-from gpunet.train import Trainer
 
 CLASSES = 10
 WIDEST = 1_000_000

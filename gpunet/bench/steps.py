@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.samples import Samples
-from gpunet.train import Trainer
+from gpunet.nn.samples import Samples
+from gpunet.nn.trainer import Trainer
 
 # A learning rate that hardly moves the weights, for nets timed on one batch: once that is known by heart, gradients are
 # so small that their squares are denormal numbers, and Adam takes ten times as long.

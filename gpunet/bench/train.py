@@ -19,8 +19,8 @@ import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.bench import torch_rival
 from gpunet.bench.steps import some_steps
+from gpunet.nn.trainer import Trainer
 from gpunet.timing import Times, interleave
-from gpunet.train import Trainer
 
 
 @dataclass(frozen=True)

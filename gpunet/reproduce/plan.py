@@ -19,7 +19,7 @@ from gpunet.errors import InputError
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import Experiment, Job, RunRequest
 from gpunet.experiments.result import plain
-from gpunet.identity import difference
+from gpunet.nn.identity import difference
 
 
 @dataclass(frozen=True)

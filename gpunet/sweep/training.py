@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from gpunet.callbacks import Callback
 from gpunet.checks import check_range
 from gpunet.errors import InputError
-from gpunet.layers import Dense
-from gpunet.model import Sequential
-from gpunet.optim import SGD, Adam, Optimizer
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.layers import Dense
+from gpunet.nn.model import Sequential
+from gpunet.nn.optim import SGD, Adam, Optimizer
+from gpunet.nn.trainer import Trainer
 from gpunet.sweep.experiment import check_kinds
 from gpunet.sweep.holdout import described, same_data, split
 from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import SEED, Parameters, Report
-from gpunet.train import Trainer
 
 FUNCTION = "gpunet.sweep.training:trial"
 METRICS = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss")

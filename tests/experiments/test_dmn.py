@@ -21,7 +21,7 @@ from gpunet.experiments.dmn.tables import elapsed, reaching
 from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images
 from gpunet.experiments.result import Metric, Result, Row
-from gpunet.layers.fitted import Thresholds
+from gpunet.spectral.fitted import Thresholds
 
 from .made import begun, compute
 from .schema import check_document

@@ -18,8 +18,8 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.linalg import StreamingClassGram
-from gpunet.losses import Loss
-from gpunet.samples import Samples
+from gpunet.nn.losses import Loss
+from gpunet.nn.samples import Samples
 from tests.hostile.pool import X
 
 Y = np.arange(60) % 3

@@ -137,7 +137,7 @@ def _sweep(journal: bool) -> Job:
 
 def _fit() -> Job:
     def kept(folder: Path) -> Kept:
-        from gpunet.checkpoint import FILE, load
+        from gpunet.nn.checkpoint import FILE, load
 
         return {"step": load(folder / FILE)[1]["step"]} if (folder / FILE).exists() else {}
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
-from gpunet.serialize import BLANK, SEAL
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.serialize import BLANK, SEAL
 
 from . import mutations
 from .mutations import BYTES, GZIP, JSON, TENSORS, ZIP, Mutation
@@ -305,7 +305,7 @@ def built(seed: int) -> gn.Sequential:
 
 
 def model_files(seed: int) -> Files:
-    from gpunet.serialize import KEY, arrays_of, describe, seal
+    from gpunet.nn.serialize import KEY, arrays_of, describe, seal
 
     model = built(seed)
     return {"model.safetensors": bytes(seal(arrays_of(model), {KEY: describe(model)}))}
@@ -327,7 +327,7 @@ def as_model(folder: Path) -> None:
 
 
 def torch_load(folder: Path) -> Any:
-    from gpunet.serialize import load_weights
+    from gpunet.nn.serialize import load_weights
 
     model = built(99)
     load_weights(model, folder / "model.safetensors")

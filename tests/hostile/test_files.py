@@ -158,7 +158,7 @@ def test_a_model_that_is_only_described(tmp_path, layers, shape):
 
 
 def test_headers_and_descriptions_that_are_long(tmp_path, monkeypatch):
-    from gpunet import checkpoint, serialize
+    from gpunet.nn import checkpoint, serialize
 
     path = tmp_path / "model"
     path.write_bytes(bytes(100))

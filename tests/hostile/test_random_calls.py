@@ -59,9 +59,9 @@ def test_every_target_has_a_call_that_is_right(elsewhere):
 
 
 def test_a_new_name_is_covered_by_itself(monkeypatch):
-    module = types.ModuleType("gpunet.init")
+    module = types.ModuleType("gpunet.nn.init")
     module.new = lambda shape: shape
-    module.new.__module__ = "gpunet.init"
+    module.new.__module__ = "gpunet.nn.init"
     monkeypatch.setattr(gn, "init", module)
     assert targets()["init.new"].parameters == {"shape": False}
 

@@ -10,7 +10,7 @@ import pytest
 import gpunet as gn
 from gpunet.errors import GpunetError, InputError
 from gpunet.linalg.rank import BreakEven
-from gpunet.model import Sequential
+from gpunet.nn.model import Sequential
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
 Y = np.arange(60) % 3
@@ -192,7 +192,7 @@ def test_the_usual_name_of_an_optimizer(name):
         ("rmsprop", "expected 'adam', or an object such as"),
         (gn.Adam, "optimizer is the class Adam: expected 'adam', or an object such as"),
         (0.1, "optimizer is 0.1"), (0, "optimizer is 0"), ("", "optimizer is ''"), ([], r"optimizer is \[\]"),
-        (gn.SquaredError(), "optimizer is <gpunet.losses.SquaredError"),
+        (gn.SquaredError(), "optimizer is <gpunet.nn.losses.SquaredError"),
     ],
 )  # fmt: skip
 def test_what_is_no_optimizer(optimizer, message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.losses import Loss
-from gpunet.model import Sequential
+from gpunet.nn.losses import Loss
+from gpunet.nn.model import Sequential
 
 
 def loss_value(model: Sequential, loss: Loss, backend: Backend, x, labels) -> float:

@@ -13,7 +13,7 @@ from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.bench import lowrank
 from gpunet.bench.counts import allowed_step, merging_pays, step_products, step_total
 from gpunet.errors import RunError
-from gpunet.factorise import speed_up
+from gpunet.spectral.factorise import speed_up
 
 
 class Counting(NumpyBackend):

@@ -26,9 +26,9 @@ from gpunet.experiments.svd_dnn.tasks import Variant
 from gpunet.experiments.svd_dnn.tasks import prepare as prepare_factored
 from gpunet.experiments.svd_init import body as svd_init
 from gpunet.experiments.svd_init.data import prepare
-from gpunet.graph import SWITCH
-from gpunet.layers.fitted import Thresholds
+from gpunet.nn.replay import SWITCH
 from gpunet.progress import Progress
+from gpunet.spectral.fitted import Thresholds
 
 from ..cuda.host_module import why_not
 from ..cuda.pretend import pretend

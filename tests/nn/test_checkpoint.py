@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import checkpoint, identity
-from gpunet.callbacks import Callback
-from gpunet.checkpoint import FILE, KEY
 from gpunet.errors import DataError, DivergedError, InputError, OutputError
+from gpunet.nn import checkpoint, identity
+from gpunet.nn.callbacks import Callback, Schedule
+from gpunet.nn.checkpoint import FILE, KEY
+from gpunet.nn.serialize import read, seal
 from gpunet.progress import Progress
-from gpunet.schedules import Schedule
-from gpunet.serialize import read, seal
 
 N, BATCH, EPOCHS = 50, 16, 3  # 4 steps an epoch, the last on 2 samples
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import losses
 from gpunet.backend import get_backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import InputError, ShapeError
-from gpunet.layers import Activation, Conv2D, Dense, Flatten, MaxPool2D, Reshape
-from gpunet.model import Sequential
-from gpunet.serialize import load, load_weights, save
-from gpunet.train import Trainer
+from gpunet.nn import losses
+from gpunet.nn.layers import Activation, Conv2D, Dense, Flatten, MaxPool2D, Reshape
+from gpunet.nn.model import Sequential
+from gpunet.nn.serialize import load, load_weights, save
+from gpunet.nn.trainer import Trainer
 
 from .gradients import check_gradients
 

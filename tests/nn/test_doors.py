@@ -14,11 +14,11 @@ from gpunet.datasets.base import Dataset, validate
 from gpunet.datasets.convert import from_arrays
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.experiments.dmn.extract import features, fit_stack
-from gpunet.layers.fitted import Thresholds
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities
-from gpunet.plan import History
-from gpunet.samples import Samples
+from gpunet.nn.plan import History
+from gpunet.nn.samples import Samples
+from gpunet.spectral.fitted import Thresholds
 from gpunet.spectral.ridge import Moments
 from gpunet.spectral.svd_weights import singular_rows
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import payoff as payoff_module
-from gpunet.callbacks import Callback
 from gpunet.errors import InputError
-from gpunet.factorise import multiplications, speed_up
+from gpunet.nn.callbacks import Callback
+from gpunet.spectral import factorise as payoff_module
+from gpunet.spectral.factorise import multiplications, speed_up
 
 
 class Kinds(Callback):
@@ -190,7 +190,7 @@ def test_policy_measured_goes_by_the_clock(data, monkeypatch):
         asked.append((layer.name, rank, batch, dtype, needs_dx))
         return (0.7, 0.9) if layer.name == "2" else (0.9, 1.01)
 
-    monkeypatch.setattr("gpunet.factorise.payoff", clock)
+    monkeypatch.setattr("gpunet.spectral.factorise.payoff", clock)
     trainer = learner()
     cut = gn.Factorise(0, 2, merge=False, policy="measured")
     with pytest.warns(UserWarning, match="layer '0' 30×16: rank 2 takes 0.90× the time at batch 24"):

@@ -12,7 +12,7 @@ from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.experiments.dmn import extract
 from gpunet.experiments.dmn.extract import BATCH, features, fit_stack
-from gpunet.layers.fitted import Thresholds, chosen_rows
+from gpunet.spectral.fitted import Thresholds, chosen_rows
 
 CPU = get_backend("numpy")
 

@@ -9,7 +9,7 @@ import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.init import normal
+from gpunet.nn.init import normal
 
 from ..conftest import stand_in
 

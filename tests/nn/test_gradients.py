@@ -34,7 +34,7 @@ HEADS = {
 
 
 def build(body, head, k, backend, batch=12, features=5, seed=3):
-    from gpunet import losses
+    from gpunet.nn import losses
 
     model = gn.Sequential([*BODIES[body](), HEADS[head](k)])
     model.build((features,), backend, dtype="float64", seed=seed)

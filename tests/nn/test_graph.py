@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet import graph
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.strict import StrictBackend
 from gpunet.bench.steps import some_steps, training
-from gpunet.callbacks import Callback
 from gpunet.errors import CaptureError, InputError, MemoryFullError
-from gpunet.layers.base import Spec
+from gpunet.nn import replay as graph
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.layers.base import Spec
 
 from .recording import (
     OPTIMISERS,

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpunet as gn
-from gpunet import graph
-from gpunet.layers.base import Spec
-from gpunet.tally import Tally
+from gpunet.nn import replay as graph
+from gpunet.nn.layers.base import Spec
+from gpunet.nn.trainer import Tally
 
 from .recording import (
     OPTIMISERS,

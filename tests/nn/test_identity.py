@@ -19,8 +19,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from gpunet import identity
 from gpunet.linalg import FixedRank
+from gpunet.nn import identity
 
 
 def kept(value):

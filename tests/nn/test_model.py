@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpunet as gn
-from gpunet import init, serialize
-from gpunet.arena import ALIGN, Arena, Layout
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, OutputError, ShapeError
+from gpunet.nn import init, serialize
+from gpunet.nn.memory import ALIGN, Arena, Layout
+from gpunet.nn.serialize import load_weights, seal
 from gpunet.rng import stream
-from gpunet.serialize import load_weights, seal
 
 from ..hostile.disk import filled
 

@@ -7,7 +7,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.payoff import _step
+from gpunet.spectral.factorise import _step
 
 from .recording import Counting, PretendGpu, Weighted, both, made, needs_compiler, on_devices, same_bits, samples
 

@@ -10,7 +10,7 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.errors import InputError
-from gpunet.layers.base import Layer, Parameter, Spec
+from gpunet.nn.layers.base import Layer, Parameter, Spec
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
 Y = np.arange(60) % 3

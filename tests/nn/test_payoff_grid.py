@@ -15,7 +15,7 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.bench import payoff_grid as grid
-from gpunet.factorise import Conversion
+from gpunet.spectral.factorise import Conversion
 from gpunet.timing import Times
 
 CASE = grid.Case((32, 24), 4, 8)
@@ -80,7 +80,7 @@ def test_all_are_measured_and_the_failed_ones_again_as_the_policy_chose(monkeypa
     ((0.9, 1.0), True, "LowRankDense"), ((0.5, 0.6), False, "Dense"),
 ])  # fmt: skip
 def test_what_is_timed_is_what_was_decided(monkeypatch, payoff, convert, kind):
-    monkeypatch.setattr("gpunet.factorise.payoff", lambda *a, **k: payoff)
+    monkeypatch.setattr("gpunet.spectral.factorise.payoff", lambda *a, **k: payoff)
     monkeypatch.setattr(grid, "LEAST", 0)
     kinds = []
     training = grid.training
@@ -104,10 +104,10 @@ def test_the_upper_quartile_decides_by_the_clock(monkeypatch):
     """A gain that is not there in a quarter of the rounds is left alone."""
     for seconds, converted in (([0.5, 0.6, 0.7, 0.8], True), ([0.5, 0.6, 1.3, 1.4], False), ([1.1] * 4, False)):
         monkeypatch.setattr(
-            "gpunet.payoff.interleave",
+            "gpunet.spectral.factorise.interleave",
             lambda runs, rounds, pause, own=seconds: Times({"dense": [1.0] * 4, "factored": own}),
         )
-        monkeypatch.setattr("gpunet.payoff._repeats", lambda step, backend: 1)
+        monkeypatch.setattr("gpunet.spectral.factorise._repeats", lambda step, backend: 1)
         trainer = gn.Trainer(gn.Sequential([gn.Dense(24, "relu"), gn.Dense(2)]), device="numpy")
         cut = gn.Factorise(0, 4, policy="measured", merge=False)
         with pytest.warns(UserWarning, match="left dense") if not converted else nullcontext():

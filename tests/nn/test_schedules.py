@@ -7,8 +7,8 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError, InputError
+from gpunet.nn.callbacks import Callback, Schedule
 
 
 class Rates(Callback):
@@ -150,7 +150,7 @@ def test_a_decay_may_underflow(data):
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1e-9, "x", None, True])
 def test_a_rate_that_is_none_is_named(rate, data):
-    class Own(gn.schedules.Schedule):
+    class Own(Schedule):
         def rate(self, place):
             return rate if place == 2 else 0.1
 

@@ -9,10 +9,10 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.strict import StrictBackend
-from gpunet.callbacks import Callback
 from gpunet.errors import DataError, DivergedError, InputError, ShapeError
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.trainer import CHECK_EVERY
 from gpunet.progress import Progress
-from gpunet.train import CHECK_EVERY
 
 
 def blobs(rng, n=300, features=8, classes=3, dtype="float32"):

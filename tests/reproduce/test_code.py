@@ -61,8 +61,8 @@ def own(name: str) -> str:
 
 @pytest.mark.parametrize(
     "name",
-    [own("body.py"), own("data.py"), own("__init__.py"), "backend/numpy_backend.py", "backend/base.py", "train.py",
-     "layers/dense.py", "linalg/svd.py", "rng.py", "experiments/framework.py", "backend/cuda/kernels.cu",
+    [own("body.py"), own("data.py"), own("__init__.py"), "backend/numpy_backend.py", "backend/base.py", "nn/trainer.py",
+     "nn/layers/dense.py", "linalg/svd.py", "rng.py", "experiments/framework.py", "backend/cuda/kernels.cu",
      "backend/cuda/common.cuh"],
 )  # fmt: skip
 def test_an_edit_of_what_measures_makes_a_run_stale(edited, name):
@@ -120,7 +120,7 @@ def test_the_kernels_count_where_their_launcher_does():
 
 def test_a_paper_elsewhere_is_looked_through_as_well():
     found = sources(x.package, folders(x.package))
-    assert {x.package, f"{x.package}.body", "gpunet.train", "gpunet.layers.dense"} <= set(found)
+    assert {x.package, f"{x.package}.body", "gpunet.nn.trainer", "gpunet.nn.layers.dense"} <= set(found)
     assert f"{x.package}.claims" not in found
 
 

@@ -12,8 +12,8 @@ from gpunet.backend import Backend
 from gpunet.checks import check_finite
 from gpunet.errors import DataError
 from gpunet.experiments.framework import load_data
+from gpunet.nn.samples import Samples
 from gpunet.rng import DATA, stream
-from gpunet.samples import Samples
 
 HELD_OUT, HELD_OUT_MOST = 0.2, 10_000  # of training samples without a validation set of their own
 FULL_HELD_OUT = 0.1  # of the 50,000: our choice

@@ -11,14 +11,14 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend
-from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
 from gpunet.experiments.cifar_mlp import EPOCHS, Settings
 from gpunet.experiments.cifar_mlp.data import Problem
 from gpunet.experiments.framework import Measured
-from gpunet.init import normal
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.init import normal
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
-from gpunet.train import Trainer
 
 STD = 0.1  # of weights and biases (equation 1)
 DIVERGED = 3.0  # times the cost before training

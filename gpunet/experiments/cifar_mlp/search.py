@@ -18,8 +18,8 @@ from gpunet.experiments.cifar_mlp import x
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
 from gpunet.experiments.framework import Run
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
-from gpunet.train import Trainer
 
 FUNCTION = f"{__name__}:evaluate"
 

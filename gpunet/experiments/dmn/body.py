@@ -18,8 +18,8 @@ from gpunet.experiments.dmn.dynamics import convergence, fluctuations
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.images import as_images, some_of
-from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
+from gpunet.spectral.fitted import Thresholds
 
 # Chosen for filter counts like those of the document's Figure 3; digits' images are too small for more.
 WIDTHS: dict[str, tuple[Shares, ...]] = {

@@ -17,9 +17,9 @@ from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
 from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images
-from gpunet.layers.fitted import Thresholds
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
+from gpunet.spectral.fitted import Thresholds
 
 HELD_OUT, EPOCHS = 5000, 5
 TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, its decay every epoch

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.callbacks import Callback
 from gpunet.experiments.framework import Measured, Run
-from gpunet.train import Trainer
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.trainer import Trainer
 
 BATCH = 64  # δN, the document's; less where a class has not fifty times as many samples
 STEPS = 1500

@@ -12,12 +12,12 @@ import numpy as np
 
 from gpunet.backend.base import Backend
 from gpunet.checks import check_labels, check_lengths
-from gpunet.layers import Flatten, Layer
-from gpunet.layers.fitted import Fit, FittedLayer, Thresholds, chosen_rows
-from gpunet.layers.flatten import Reshape
 from gpunet.linalg.place import some_rows
-from gpunet.model import Sequential
-from gpunet.samples import check_samples
+from gpunet.nn.layers import Flatten, Layer
+from gpunet.nn.layers.flatten import Reshape
+from gpunet.nn.model import Sequential
+from gpunet.nn.samples import check_samples
+from gpunet.spectral.fitted import Fit, FittedLayer, Thresholds, chosen_rows
 
 BATCH, GPU_BATCH = 250, 1000  # images at a time: on a CPU the maps of many filters still lie in the caches
 JOINED = 1 << 27  # bytes of a layer's inputs at a time, while the next is fitted

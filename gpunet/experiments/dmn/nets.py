@@ -12,11 +12,11 @@ import numpy as np
 import gpunet as gn
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.experiments.framework import Measured, Run
-from gpunet.layers.fitted import Fit, Thresholds
 from gpunet.linalg.place import some_rows
+from gpunet.nn.trainer import Trainer
 from gpunet.rng import DATA, stream
+from gpunet.spectral.fitted import Fit, Thresholds
 from gpunet.spectral.ridge import ridge_of_rows
-from gpunet.train import Trainer
 
 RIDGE_FEATURES = 12_000  # more, and the Gram matrix alone takes over 1 GB
 BLOCK = 5000  # samples of features that are multiplied at a time

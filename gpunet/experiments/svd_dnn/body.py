@@ -20,11 +20,11 @@ from gpunet.backend import Backend
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_dnn import x
 from gpunet.experiments.svd_dnn.tasks import Problem, Variant, prepare, variants
-from gpunet.factorise import Factorise, speed_up
-from gpunet.layers import LowRankDense
+from gpunet.nn.layers import LowRankDense
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
+from gpunet.spectral.factorise import Factorise, speed_up
 from gpunet.timing import interleave
-from gpunet.train import Trainer
 
 ROUNDS = 3  # of timing, a seed, after one to warm up
 LEAST = 200  # steps that one timing of single samples takes at least: an epoch of XOR has four

@@ -13,9 +13,9 @@ from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.experiments.svd_dnn import Meaning, Settings
 from gpunet.linalg.rank import RankRule
-from gpunet.migration import State
-from gpunet.samples import Samples
-from gpunet.train import Trainer
+from gpunet.nn.migration import State
+from gpunet.nn.samples import Samples
+from gpunet.nn.trainer import Trainer
 
 RULES: dict[Meaning, Callable[[float], RankRule]] = {"dimension": gn.DimensionFraction, "break-even": gn.BreakEven}
 SWEEP_ALPHAS = (0.125, 0.25, 0.5, 0.75)

@@ -16,15 +16,15 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend
-from gpunet.callbacks import Callback
 from gpunet.errors import DivergedError
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_init import Settings, x
 from gpunet.experiments.svd_init.data import Problem, prepare
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.spectral.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, svd_weights
-from gpunet.train import Trainer
 
 ALL_KINDS = ("random", *KINDS)
 MARKS = 10  # looks at the dependency in an epoch

@@ -11,7 +11,7 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.linalg import StreamingGram
-from gpunet.samples import Samples
+from gpunet.nn.samples import Samples
 from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows
 from gpunet.timing import Times, interleave
 

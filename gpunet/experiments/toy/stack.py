@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
 from gpunet.errors import DivergedError
-from gpunet.init import Drawing, drawn, resolve
+from gpunet.nn.init import Drawing, drawn, resolve
 from gpunet.rng import WEIGHTS, stream
 
 FloatArray: TypeAlias = NDArray[np.float64]

@@ -9,9 +9,9 @@ import numpy as np
 from gpunet.backend.base import Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import InputError, ShapeError
-from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
-from gpunet.layers.dense import Dense, on_host
+from gpunet.nn.init import Drawing, resolve
+from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.dense import Dense, on_host
 
 
 class LowRankDense(Layer):

@@ -14,10 +14,10 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LOSS_SUM, Array
 from gpunet.checks import check_range
 from gpunet.errors import InputError
-from gpunet.evaluator import Evaluator
-from gpunet.losses import Loss, resolve
-from gpunet.model import Sequential, check_model
-from gpunet.serialize import arrays_of
+from gpunet.nn.losses import Loss, resolve
+from gpunet.nn.model import Sequential, check_model
+from gpunet.nn.serialize import arrays_of
+from gpunet.nn.trainer import Evaluator
 
 SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
 FINER = (0.1, 0.01)  # of the step, for that second look

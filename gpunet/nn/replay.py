@@ -28,10 +28,10 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import is_one_of
 from gpunet.errors import CaptureError, InputError, MemoryFullError, shown
-from gpunet.samples import Samples
+from gpunet.nn.samples import Samples
 
 if TYPE_CHECKING:
-    from gpunet.train import Trainer
+    from gpunet.nn.trainer import Trainer
 
 PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may; captures that others end
 AT_ONCE = range(8, 3, -1)  # steps of one recording

@@ -17,7 +17,7 @@ from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 
 if TYPE_CHECKING:
-    from gpunet.model import Sequential
+    from gpunet.nn.model import Sequential
 
 Shape = tuple[int, ...]
 ABSENT = object()

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from gpunet.backend import Backend, get_backend
 from gpunet.checks import as_array, check_flag, check_integers, check_lengths, check_range, check_whole, real_array
 from gpunet.errors import InputError
-from gpunet.init import resolve, zeros
-from gpunet.layers.base import Layer
 from gpunet.linalg import deduplicate
 from gpunet.linalg.patches import PatchDensities
 from gpunet.linalg.pca import ClassPCA
 from gpunet.linalg.place import on_host, some_rows
+from gpunet.nn.init import resolve, zeros
+from gpunet.nn.layers.base import Layer
 from gpunet.rng import LINALG, stream
 
 Floats = NDArray[np.float64]

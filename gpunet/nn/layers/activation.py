@@ -6,7 +6,7 @@ from typing import Any
 
 from gpunet.backend.base import Array
 from gpunet.checks import setting
-from gpunet.layers.base import Layer, Shape, Spec, check_activation
+from gpunet.nn.layers.base import Layer, Shape, Spec, check_activation
 
 
 class Activation(Layer):

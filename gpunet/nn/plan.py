@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from gpunet.callbacks import Callback
 from gpunet.checks import as_list, check_whole, is_one_of
 from gpunet.errors import InputError, shown
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.samples import Samples
 from gpunet.rng import BATCHES, stream
-from gpunet.samples import Samples
 
 Events = dict[int, list[Callback]]
 

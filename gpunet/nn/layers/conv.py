@@ -7,10 +7,10 @@ from typing import Any
 from gpunet.backend.base import Array
 from gpunet.checks import check_one_of, check_whole, setting
 from gpunet.errors import InputError, ShapeError
-from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Parameter, Shape, Spec, check_activation
-from gpunet.layers.fitted import FittedLayer, Floats
-from gpunet.layers.pool import check_images, pooled_shape
+from gpunet.nn.init import Drawing, resolve
+from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.pool import check_images, pooled_shape
+from gpunet.spectral.fitted import FittedLayer, Floats
 
 
 def _check_kernel(name: str, kernel: Any) -> int:
@@ -30,7 +30,7 @@ class Conv2D(FittedLayer):
     max-pooling: Conv2D(8, 3, "relu", pool=2) is Conv2D(8, 3, "relu") and MaxPool2D(2) in one pass, faster and without
     memory for the maps between. In PyTorch it is Conv2d, ReLU and MaxPool2d, a slot each.
 
-    `weight` and `bias` say how they start: a name of `gpunet.init`, a function of (shape, generator), or an array.
+    `weight` and `bias` say how they start: a name of `gpunet.nn.init`, a function of (shape, generator), or an array.
     A layer that is not `trainable` keeps its parameters and costs no gradient.
     Raises InputError for a bad argument, ShapeError where the input is not images that are large enough.
     """

@@ -22,7 +22,7 @@ from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
-from gpunet.model import Sequential, check_model
+from gpunet.nn.model import Sequential, check_model
 
 KEY, FORMAT = "gpunet", 2
 MOST_LAYERS = 10_000  # of a file

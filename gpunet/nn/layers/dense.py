@@ -9,14 +9,14 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_one_of, check_whole, setting
 from gpunet.errors import InputError, ShapeError
-from gpunet.init import Drawing, resolve
-from gpunet.layers.base import Layer, Parameter, Shape, Spec, check_activation
-from gpunet.layers.fitted import FittedLayer, Floats
 from gpunet.linalg import SVD, FixedRank
 from gpunet.linalg.rank import RankRule, truncated_svd
+from gpunet.nn.init import Drawing, resolve
+from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
+from gpunet.spectral.fitted import FittedLayer, Floats
 
 if TYPE_CHECKING:
-    from gpunet.layers.lowrank import LowRankDense
+    from gpunet.nn.layers.lowrank import LowRankDense
 
 SPLITS = ("left", "balanced")
 
@@ -26,7 +26,7 @@ class Dense(FittedLayer):
 
     weight: (out, in), bias: (out,); x: (batch, in) -> y: (batch, out).
 
-    `weight` and `bias` say how they start: a name of `gpunet.init`, a function of (shape, generator), or an array.
+    `weight` and `bias` say how they start: a name of `gpunet.nn.init`, a function of (shape, generator), or an array.
     A layer that is not `trainable` keeps its parameters and costs no gradient.
     Raises InputError for a bad argument, ShapeError where the input is not a row of features.
     """
@@ -104,7 +104,7 @@ class Dense(FittedLayer):
 
     def factors(self, found: SVD, split: str = "left") -> LowRankDense:
         """As `factorise`, from a truncated decomposition of this layer's weight."""
-        from gpunet.layers.lowrank import LowRankDense
+        from gpunet.nn.layers.lowrank import LowRankDense
 
         u, s, vt = (self.ops.to_host(part) for part in (found.u, found.s, found.vt))
         left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)

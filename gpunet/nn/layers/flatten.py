@@ -9,7 +9,7 @@ from typing import Any
 from gpunet.backend.base import Array
 from gpunet.checks import check_shape, setting
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.layers.base import Layer, Shape, Spec
+from gpunet.nn.layers.base import Layer, Shape, Spec
 
 
 class Reshape(Layer):

@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.backend.base import N_SETTLED
-from gpunet.callbacks import Callback
 from gpunet.checks import check_number, check_range, is_number, is_whole, real_array
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
-from gpunet.identity import asked, difference, exchangeable, machine, to_json, told
 from gpunet.limits import DAMAGE
-from gpunet.model import Sequential
-from gpunet.optim import PLACES
-from gpunet.serialize import KEY as MODEL
-from gpunet.serialize import arrays_of, describe, put_back, read, seal
+from gpunet.nn.callbacks import Callback
+from gpunet.nn.identity import asked, difference, exchangeable, machine, to_json, told
+from gpunet.nn.model import Sequential
+from gpunet.nn.optim import PLACES
+from gpunet.nn.serialize import KEY as MODEL
+from gpunet.nn.serialize import arrays_of, describe, put_back, read, seal
 
 if TYPE_CHECKING:
-    from gpunet.train import Trainer
+    from gpunet.nn.trainer import Trainer
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet import checks
-from gpunet.arena import Layout
 from gpunet.backend import base
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
-from gpunet.migration import Migration, Move, places
+from gpunet.nn.memory import Layout
+from gpunet.nn.migration import Migration, Move, places
 
 if TYPE_CHECKING:
-    from gpunet.train import Trainer
+    from gpunet.nn.trainer import Trainer
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,

@@ -7,7 +7,7 @@ from typing import Any
 from gpunet.backend.base import Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
-from gpunet.layers.base import Layer, Shape, Spec
+from gpunet.nn.layers.base import Layer, Shape, Spec
 
 
 class MaxPool2D(Layer):

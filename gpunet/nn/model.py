@@ -11,16 +11,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from gpunet.arena import Arena, Layout
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import DTYPES, as_floats, as_list, check_one_of, check_shape, check_whole, fixed, is_whole
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
-from gpunet.init import drawn
 from gpunet.interrupts import Turns, undivided
-from gpunet.layers.base import Layer, Parameter, Shape, Spec, Transform
-from gpunet.losses import Loss
-from gpunet.migration import STATES, Migration, State, migration
-from gpunet.parameters import Declared, Parameters, Views
+from gpunet.nn.init import drawn
+from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, Transform
+from gpunet.nn.losses import Loss
+from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
+from gpunet.nn.migration import STATES, Migration, State, migration
 from gpunet.rng import WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
@@ -193,7 +192,7 @@ class Sequential:
 
         All other parameters keep their values and their optimiser's state bit for bit; so does what the new layer took
         over unchanged, such as the bias of `Dense.factorise`. state: what becomes of the optimiser's state where one
-        parameter became two: "restart", "carry" or "carry-both", see `gpunet.migration`.
+        parameter became two: "restart", "carry" or "carry-both", see `gpunet.nn.migration`.
         Raises InputError for a layer that is not there or an unknown state, ShapeError where the new one does not fit;
         the model is then as it was.
         """

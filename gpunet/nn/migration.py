@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from gpunet.layers.base import Shape, Transform
-from gpunet.parameters import Parameters
+from gpunet.nn.layers.base import Shape, Transform
+from gpunet.nn.memory import Parameters
 
 # What becomes of the optimiser's state where one parameter became two, W ≈ L R. "restart": it is zero. "carry": what is
 # linear in the gradients (momentum, Adam's first moment) goes on, M to M Rᵀ and Lᵀ M, the rest restarts. "carry-both":

@@ -17,13 +17,13 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import pools, threads
-from gpunet.callbacks import Callback, settings
 from gpunet.checks import on_device
 from gpunet.errors import LONGEST_VALUE, InputError, shown
-from gpunet.samples import Samples
+from gpunet.nn.callbacks import Callback, settings
+from gpunet.nn.samples import Samples
 
 if TYPE_CHECKING:
-    from gpunet.train import Trainer
+    from gpunet.nn.trainer import Trainer
 
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
 DEEPEST, MOST = 32, 1_000_000  # levels and parts of a setting that are looked at

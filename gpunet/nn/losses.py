@@ -13,7 +13,7 @@ from gpunet.checks import check_one_of, is_one_of, setting
 from gpunet.errors import InputError, shown
 
 if TYPE_CHECKING:
-    from gpunet.layers.base import Layer
+    from gpunet.nn.layers.base import Layer
 
 Reduction = Literal["mean", "sum"]
 

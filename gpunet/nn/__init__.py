@@ -1,0 +1,1 @@
+"""Networks: layers, models on flat arenas, optimisers and training, on any backend."""

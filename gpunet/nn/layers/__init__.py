@@ -1,0 +1,22 @@
+"""Layers: one small file each, forward beside backward."""
+
+from gpunet.nn.layers.activation import Activation
+from gpunet.nn.layers.base import Layer, Parameter, Spec
+from gpunet.nn.layers.conv import Conv2D
+from gpunet.nn.layers.dense import Dense
+from gpunet.nn.layers.flatten import Flatten, Reshape
+from gpunet.nn.layers.lowrank import LowRankDense
+from gpunet.nn.layers.pool import MaxPool2D
+
+__all__ = [
+    "Activation",
+    "Conv2D",
+    "Dense",
+    "Flatten",
+    "Layer",
+    "LowRankDense",
+    "MaxPool2D",
+    "Parameter",
+    "Reshape",
+    "Spec",
+]
