@@ -101,6 +101,11 @@ def as_array(a: Any, what: str) -> Any:
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
+def on_host(a: Any, what: str = "the array") -> np.ndarray[Any, Any]:
+    """`a` as numpy.ndarray: copied where it lies on a GPU, which NumPy itself refuses to do."""
+    return np.asarray(a.get() if on_device(a) else as_array(a, what))
+
+
 def real_array(a: Any, what: str) -> Any:
     """`as_array` of real numbers: bool, integers and floats of up to 64 bits; InputError for every other dtype."""
     array = as_array(a, what)

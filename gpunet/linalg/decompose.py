@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.checks import is_number, is_whole
+from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg.eigen import leading
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.moments import EPS, FOLD_ROWS, Centred, diagonal, folded
-from gpunet.linalg.place import on_host
 from gpunet.linalg.svd import svd
 from gpunet.linalg.verify import fix_signs, tolerance
 

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.checks import as_array, is_number, real_array
+from gpunet.checks import as_array, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.pca import ClassPCA
-from gpunet.linalg.place import on_host
 
 
 def deduplicate(

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.checks import on_host
 from gpunet.errors import InputError
 from gpunet.linalg.moments import EXACT_ROWS, Centred, Sums, blocks, chunks, from_exact, split_products
-from gpunet.linalg.place import on_host
 
 CHUNK_BYTES = 64 << 20
 FAR = 2.0**150  # fourth powers of what lies within [1/FAR, FAR], and what residuals are of them, are float64

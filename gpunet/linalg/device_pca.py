@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunet.checks import on_host
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import stacked
 from gpunet.linalg.decompose import (
@@ -32,7 +33,6 @@ from gpunet.linalg.device_moments import CHUNK_BYTES, largest, safe_scale, sums
 from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import Centred, chunks, diagonal
-from gpunet.linalg.place import on_host
 from gpunet.linalg.stack_sums import product
 from gpunet.linalg.verify import tolerance
 

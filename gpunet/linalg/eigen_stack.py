@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.checks import on_host
 from gpunet.linalg.choose import ROUNDS, gpu_iterates, gpu_width
 from gpunet.linalg.eigen import steps_left
 from gpunet.linalg.moments import EPS
-from gpunet.linalg.place import on_host
 from gpunet.linalg.stack_sums import inner, product
 from gpunet.rng import LINALG, stream
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import check_flag, on_device, real_array, setting
+from gpunet.checks import check_flag, on_device, on_host, real_array, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.interrupts import Turns
 from gpunet.linalg import device_moments, moments
@@ -19,7 +19,7 @@ from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
 from gpunet.linalg.device_pca import decompose_stack
 from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, largest, result_dtype
 from gpunet.linalg.moments import Centred, Sums, from_exact, merge, shifted_scatter
-from gpunet.linalg.place import computing_on, gpu_for, on_host
+from gpunet.linalg.place import computing_on, gpu_for
 
 LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import as_array, check_integers, real_array
+from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.decompose import VANISHING, decompose
 from gpunet.linalg.device_patches import images_at_a_time, patch_block, patch_sums
@@ -36,7 +36,7 @@ from gpunet.linalg.moments import (
     merge,
 )  # fmt: skip
 from gpunet.linalg.pca import ClassPCA, collect
-from gpunet.linalg.place import computing_on, on_host
+from gpunet.linalg.place import computing_on
 
 BLOCK_FLOATS = 1 << 22  # of the images that are multiplied at a time: 16 MB
 BLOCK_IMAGES = 1 << 17  # whose values less 128 a float32 sums exactly

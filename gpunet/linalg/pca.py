@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, real_array
+from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
 from gpunet.linalg.device_pca import class_parts
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
 from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
-from gpunet.linalg.place import computing_on, gpu_for, on_host, some_rows
+from gpunet.linalg.place import computing_on, gpu_for, some_rows
 from gpunet.linalg.routes import eigen
 from gpunet.linalg.svd import leading_triples
 from gpunet.linalg.verify import fix_signs

@@ -12,13 +12,8 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.cusolver import full_float32
-from gpunet.checks import as_array, on_device
+from gpunet.checks import on_device
 from gpunet.errors import InputError, MemoryFullError
-
-
-def on_host(a: Any, what: str = "the array") -> NDArray[Any]:
-    """`a` as numpy.ndarray: copied where it lies on a GPU, which NumPy itself refuses to do."""
-    return np.asarray(a.get() if on_device(a) else as_array(a, what))
 
 
 def some_rows(x: Any, which: NDArray[Any], device: Backend | None = None) -> Any:

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_range, is_whole, real_array
+from gpunet.checks import check_range, is_whole, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg.place import on_host
 from gpunet.linalg.svd import SVD, svd
 
 

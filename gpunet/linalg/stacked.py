@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.checks import on_host
 from gpunet.errors import InputError
 from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.moments import EPS
-from gpunet.linalg.place import on_host
 from gpunet.linalg.routes import HOPE
 from gpunet.linalg.stack_sums import inner, largest, product, squares
 from gpunet.linalg.verify import PROBES, probes, tolerance

@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import as_floats, check_range, check_shape, is_one_of
+from gpunet.checks import as_floats, check_range, check_shape, is_one_of, on_host
 from gpunet.errors import GpunetError, InputError, shown
-from gpunet.linalg.place import on_host
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
 Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"

@@ -11,12 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import as_array, check_flag, check_integers, check_lengths, check_range, check_whole, real_array
+from gpunet.checks import (
+    as_array,
+    check_flag,
+    check_integers,
+    check_lengths,
+    check_range,
+    check_whole,
+    on_host,
+    real_array,
+)
 from gpunet.errors import InputError
 from gpunet.linalg import deduplicate
 from gpunet.linalg.patches import PatchDensities
 from gpunet.linalg.pca import ClassPCA
-from gpunet.linalg.place import on_host, some_rows
+from gpunet.linalg.place import some_rows
 from gpunet.nn.init import resolve, zeros
 from gpunet.nn.layers.base import Layer
 from gpunet.rng import LINALG, stream

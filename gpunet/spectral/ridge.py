@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_labels, check_lengths, on_device, real_array
+from gpunet.checks import check_labels, check_lengths, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import CHUNK_BYTES, Centred, block, chunks, diagonal, merge
-from gpunet.linalg.place import computing_on, gpu_for, on_host
+from gpunet.linalg.place import computing_on, gpu_for
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpunet.backend import get_backend
+from gpunet.checks import on_host
 from gpunet.errors import ConvergenceError, InputError, ShapeError
 from gpunet.linalg import patches as module
 from gpunet.linalg.patches import PatchDensities
-from gpunet.linalg.place import on_host
 from gpunet.linalg.verify import tolerance
 
 
