@@ -27,7 +27,8 @@ if os.path.isfile(os.path.join(_BESIDE, "datasets", "entries.py")):
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _HOMES = {
-    "Sequential": "nn.model", "Trainer": "nn.trainer", "History": "nn.plan", "gradient_check": "nn.gradcheck",
+    "Sequential": "nn.model", "Trainer": "nn.trainer", "gradient_check": "nn.gradcheck",
+    "History": "nn.training",
     "Callback": "nn.callbacks", "ExponentialDecay": "nn.callbacks", "StepDecay": "nn.callbacks",
     "CyclicalRate": "nn.callbacks", "CosineDecay": "nn.callbacks", "EarlyStopping": "nn.callbacks",
     "DivergenceGuard": "nn.callbacks", "Factorise": "spectral.factorise",

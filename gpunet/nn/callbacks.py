@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import arrays_of, put_back
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 
 
 def settings(thing: Any) -> dict[str, Any]:
@@ -43,20 +41,20 @@ class Callback:
         """What a resumed run must share with the one it goes on from: `settings(self)` where all of them matter."""
         return {}
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Parameters are drawn, nothing has been trained. Ctrl-C waits for its end; a second one does not."""
 
     def steps(self, total: int) -> Iterable[int]:
         """Steps (0 … total − 1 of this fit) before which `on_step` is to be called; `total` steps are planned."""
         return ()
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         """Called before each step that `steps` named."""
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
         """The epoch's entry of the history, which may be added to; `epoch` counts from 0, over all fits."""
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Training has ended: all epochs are done, or `stop`, an error or Ctrl-C has ended it.
 
         Called once after each `on_fit_begin` that came to its end. Errors raised here are not in the others' way, and
@@ -95,23 +93,23 @@ class Schedule(Callback):
         self.total = total
         return range(total) if self.each_step else ()
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Set the first rate."""
         self._trainer, self._optimizer, self.base = trainer, trainer.optimizer, trainer.optimizer.learning_rate
         self.first = trainer.epoch * trainer.plan.per_epoch  # step of the trainer's life that this fit begins with
         self._set(trainer, self.first if self.each_step else trainer.epoch)
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         """Set the step's rate."""
         self._set(trainer, self.first + step)
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
         """Note the rate that the epoch ended with, and set the next one's."""
         logs["learning_rate"] = trainer.last_rate
         if not self.each_step:
             self._set(trainer, epoch + 1)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Give the optimiser its own rate back."""
         self._optimizer.learning_rate = self.base
         self._trainer = self._optimizer = None
@@ -132,7 +130,7 @@ class Schedule(Callback):
         self._follow()
         self.base, self.first = state["base"], state["first"]
 
-    def _set(self, trainer: Trainer, place: int) -> None:
+    def _set(self, trainer: Training, place: int) -> None:
         self._follow()
         rate = check_range(f"{type(self).__name__}.rate({place})", self.rate(place), least=0)
         rate = max(sys.float_info.min, rate)  # a decay may underflow
@@ -234,7 +232,7 @@ class EarlyStopping(Callback):
     ) -> None:
         self.metric, self.patience, self.least, self.restore_best = metric, patience, least, restore_best
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Forget an earlier fit."""
         if self.metric in ("validation_loss", "validation_accuracy") and trainer.plan.validation is None:
             raise InputError(f"early stopping looks at {self.metric}: give fit its validation_data, too")
@@ -243,7 +241,7 @@ class EarlyStopping(Callback):
         self._config: list[dict[str, Any]] = []
         self._weights: dict[str, Any] = {}
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
         """Keep the weights of a better epoch, count a worse one."""
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
@@ -262,7 +260,7 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             trainer.stop(f"{self.metric} has not improved for {self.waited} epochs")
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Give the model its best weights back."""
         if self.restore_best and self._weights:
             put_back(trainer.model, self._config, self._weights)
@@ -299,7 +297,7 @@ class DivergenceGuard(Callback):
     def __init__(self, times: float = 3.0) -> None:
         self.times = times
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Look at the cost before training."""
         train, xp = trainer.plan.train, trainer.backend.xp
         every = -(-len(train) // LOOKED_AT)
@@ -307,7 +305,7 @@ class DivergenceGuard(Callback):
         self._looked_at: Samples = replace(train, x=x, labels=labels)
         self.start = trainer.evaluate(self._looked_at)["loss"]
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
         """Look again."""
         cost = trainer.evaluate(self._looked_at)["loss"]
         if not cost <= self.times * self.start:
@@ -316,7 +314,7 @@ class DivergenceGuard(Callback):
                 f"{self.start:.4g} before training, at learning rate {trainer.optimizer.learning_rate:g}: lower it"
             )
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Let go of the samples."""
         del self._looked_at
 

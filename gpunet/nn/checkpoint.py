@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,7 @@ from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
 from gpunet.nn.serialize import KEY as MODEL
 from gpunet.nn.serialize import arrays_of, describe, put_back, read, seal
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
@@ -78,7 +76,7 @@ class Checkpoints(Callback):
         """Those between which `every` steps lie; after the last one `on_fit_end` saves."""
         return () if self.folder is None else range(self.every, total, self.every)
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """Read and check what is to be resumed, before anything is changed."""
         if self.folder is None:
             return
@@ -106,7 +104,7 @@ class Checkpoints(Callback):
                 f"'{self.path}' is of another run: {found}; resume with what that run had, or choose another folder"
             )
 
-    def _exchanged(self, trainer: Trainer) -> dict[str, Any]:
+    def _exchanged(self, trainer: Training) -> dict[str, Any]:
         """What callbacks may have exchanged by now; schedules that set the optimizer's rate exchange nothing."""
         same = trainer.optimizer is self.optimizer
         found = exchangeable(trainer, self.initial if same else trainer.optimizer.initial)
@@ -116,7 +114,7 @@ class Checkpoints(Callback):
         """Let go of the folder."""
         self.held.close()
 
-    def take_up(self, trainer: Trainer) -> int:
+    def take_up(self, trainer: Training) -> int:
         """Put trainer and callbacks where the checkpoint left them; how many steps lie behind."""
         if self.saved is None:
             return 0
@@ -135,7 +133,7 @@ class Checkpoints(Callback):
             raise DataError(f"'{self.path}' is damaged ({error}): delete it to start afresh") from error
         return self.step
 
-    def _check(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
+    def _check(self, trainer: Training, arrays: dict[str, Any], found: dict[str, Any]) -> None:
         """ValueError or a like error where the checkpoint is not one of such a run, before anything is changed."""
         model = Sequential.from_config(json.loads(found["model"])["layers"])
         shapes = model.parameter_shapes(trainer.model.input_shape)
@@ -171,7 +169,7 @@ class Checkpoints(Callback):
         if not all(is_number(each.get(name)) for each in epochs for name in LOGGED):
             raise ValueError("a history without numbers")
 
-    def _restore(self, trainer: Trainer, arrays: dict[str, Any], found: dict[str, Any]) -> None:
+    def _restore(self, trainer: Training, arrays: dict[str, Any], found: dict[str, Any]) -> None:
         for i, (callback, state) in enumerate(zip(self.callbacks, found["callbacks"], strict=True)):
             self.restoring = callback
             callback.restore(state | _below(f"callbacks/{i}/", arrays))
@@ -185,21 +183,17 @@ class Checkpoints(Callback):
         trainer.history.epochs.extend(found["history"])
         self.step = found["step"]
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         """Save the state before `step`, unless the one before is worth more: this one has diverged, or has no order."""
-        if trainer.tally.first_bad() < 0 and trainer.finite() and self._in_order(trainer):
+        if trainer.tally.first_bad() < 0 and trainer.finite() and trainer._in_order():
             self._save(trainer, step)
 
-    def _in_order(self, trainer: Trainer) -> bool:
-        """Whether seed and epoch tell the epoch's order: not where a callback has set either since that was drawn."""
-        return np.array_equal(trainer.backend.to_host(trainer._order), trainer.plan.order(trainer.seed, trainer.epoch))
-
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         """Save the state after the last step, before other callbacks have the last word on the model."""
         if self.folder is not None:
             self._save(trainer, len(trainer.history.epochs) * trainer.plan.per_epoch, last=True)
 
-    def _save(self, trainer: Trainer, step: int, last: bool = False) -> None:
+    def _save(self, trainer: Training, step: int, last: bool = False) -> None:
         """A full disk, or a folder that is gone, must not cost the training: that is said once, and at the end."""
         if step == self.step:
             return
@@ -220,7 +214,7 @@ class Checkpoints(Callback):
         else:
             self.step, self.failed = step, False
 
-    def _content(self, trainer: Trainer, step: int) -> bytearray:
+    def _content(self, trainer: Training, step: int) -> bytearray:
         optimizer, ages = trainer.export()
         tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)

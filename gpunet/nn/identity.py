@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from operator import methodcaller
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,13 @@ from gpunet.checks import on_device
 from gpunet.errors import LONGEST_VALUE, InputError, shown
 from gpunet.nn.callbacks import Callback, settings
 from gpunet.nn.samples import Samples
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
 DEEPEST, MOST = 32, 1_000_000  # levels and parts of a setting that are looked at
 
 
-def asked(trainer: Trainer, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def asked(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What a run was asked to do: two that agree here are the same, step by step."""
     plan = trainer.plan
     return {
@@ -45,7 +43,7 @@ def asked(trainer: Trainer, callbacks: Sequence[Callback]) -> dict[str, Any]:
     }
 
 
-def exchangeable(trainer: Trainer, initial: Mapping[str, float]) -> dict[str, Any]:
+def exchangeable(trainer: Training, initial: Mapping[str, float]) -> dict[str, Any]:
     """What callbacks may exchange in mid-training: the loss, the optimizer, by its `initial` settings, and the seed."""
     return {
         "loss": _described(trainer.loss, settings(trainer.loss)),
@@ -169,7 +167,7 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _fingerprint(trainer: Trainer, data: Samples) -> dict[str, Any]:
+def _fingerprint(trainer: Training, data: Samples) -> dict[str, Any]:
     """Shape, dtype, and a digest of all labels and of the samples: all of them, or every k-th of a large set."""
     every = -(-int(data.x.nbytes) // LOOKED_AT) or 1
     x, labels = (trainer.backend.to_host(array) for array in (data.x[::every], data.labels))

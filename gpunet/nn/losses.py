@@ -6,14 +6,12 @@ All take integer labels: the class, or 0 and 1 where the model has a single outp
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_one_of, is_one_of, setting
 from gpunet.errors import InputError, shown
-
-if TYPE_CHECKING:
-    from gpunet.nn.layers.base import Layer
+from gpunet.nn.layers.base import Layer
 
 Reduction = Literal["mean", "sum"]
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.memory import Layout
 from gpunet.nn.migration import Migration, Move, places
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
@@ -64,7 +61,7 @@ class Optimizer:
     states: tuple[str, ...] = ()  # names of the flat arrays beside the parameters
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
-    owner: weakref.ref[Trainer] | None = None  # the trainer whose state it holds
+    owner: weakref.ref[Any] | None = None  # the trainer whose state it holds
     clocks: Array  # (c, N_SCALARS), one row for each age of state, from `attach` on
     initial: Mapping[str, float]  # the settings that it was attached with
 

@@ -15,13 +15,12 @@ device cannot record all run operation by operation.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +28,7 @@ from gpunet.backend.base import Array, Backend
 from gpunet.checks import is_one_of
 from gpunet.errors import CaptureError, InputError, MemoryFullError, shown
 from gpunet.nn.samples import Samples
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 
 PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may; captures that others end
 AT_ONCE = range(8, 3, -1)  # steps of one recording
@@ -129,15 +126,15 @@ class Graphs:
         """(batch size, steps, recording) of each: a call of it is one launch that makes so many steps."""
         return [(n, count, each) for (_, n), kind in self._kinds.items() for count, each in kind.replays.items()]
 
-    def step(self, trainer: Trainer, train: Samples, order: Array, n: int, most: int = 1) -> int:
+    def step(self, trainer: Training, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """What `trainer.step(train, order, n)` does, up to `most` times in one launch; returns how many times."""
         kind = self._kinds.get((id(train), n))
-        if kind is None or not kind.sure or not all(map(is_, _objects(trainer, order), self._held)):
+        if kind is None or not kind.sure or not all(map(is_, trainer._step_objects(order), self._held)):
             return self._look_and_step(trainer, train, order, n, most)
         trainer.model.use(n)  # views of the workspace that evaluating left at another size
         return self._replay(kind, trainer, train, order, n, most)
 
-    def _replay(self, kind: Kind, trainer: Trainer, train: Samples, order: Array, n: int, most: int) -> int:
+    def _replay(self, kind: Kind, trainer: Training, train: Samples, order: Array, n: int, most: int) -> int:
         """One launch of steps whose recording fits, recorded now if need be."""
         count = kind.at_once if most >= kind.at_once else 1
         replay = kind.replays.get(count) or self._record(kind, trainer, train, order, n, count)
@@ -147,10 +144,10 @@ class Graphs:
         kind.sure = True
         return count
 
-    def look_again(self, trainer: Trainer, order: Array) -> None:
+    def look_again(self, trainer: Training, order: Array) -> None:
         """To be called where other code than steps has run: recordings that do not fit any more are dropped."""
         if not self.reason:
-            self._renew(_objects(trainer, order))
+            self._renew(trainer._step_objects(order))
             for kind in self._kinds.values():
                 kind.sure = False
 
@@ -165,21 +162,21 @@ class Graphs:
         if any(kind.replays for kind in gone):
             self._backend.synchronize()  # one may still be running
 
-    def _look_and_step(self, trainer: Trainer, train: Samples, order: Array, n: int, most: int) -> int:
+    def _look_and_step(self, trainer: Training, train: Samples, order: Array, n: int, most: int) -> int:
         """A step that is not a mere replay: the first or second of its kind, or one after other code has run."""
         if self.reason:
             return trainer.step(train, order, n)
         self._forget()
         trainer.look_at(train, order)
         trainer.model.use(n)
-        self._renew(_objects(trainer, order))
+        self._renew(trainer._step_objects(order))
         kind = self._kinds.get((id(train), n))
         if kind is not None and all(each.stand() for each in kind.held):
             return self._replay(kind, trainer, train, order, n, most)
         self._warm_up(trainer, train, order, n)
         return 1
 
-    def _warm_up(self, trainer: Trainer, train: Samples, order: Array, n: int) -> None:
+    def _warm_up(self, trainer: Training, train: Samples, order: Array, n: int) -> None:
         """A step that runs operation by operation, after which its kind can be recorded."""
         key, model = (id(train), n), trainer.model
         if key in self._kinds:
@@ -200,7 +197,7 @@ class Graphs:
             self._kinds[key] = Kind(self._watch(train, key), held, at_once(len(train) // n))
 
     def _record(
-        self, kind: Kind, trainer: Trainer, train: Samples, order: Array, n: int, count: int
+        self, kind: Kind, trainer: Training, train: Samples, order: Array, n: int, count: int
     ) -> Callable[[], None] | None:
         """The recording of so many steps, not run yet; None where the device cannot, or not now."""
 
@@ -218,7 +215,7 @@ class Graphs:
         self._broken = 0
         return kind.replays[count]
 
-    def _give_up(self, trainer: Trainer, reason: str) -> None:
+    def _give_up(self, trainer: Training, reason: str) -> None:
         """Run operation by operation from now on, and say so once."""
         self.reason = reason
         self.drop()
@@ -244,12 +241,3 @@ class Graphs:
                 graphs._gone.append(graphs._kinds.pop(key))
 
         return weakref.ref(train, forget)
-
-
-def _objects(trainer: Trainer, order: Array) -> tuple[Any, ...]:
-    """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
-    model = trainer.model
-    return (  # and the thread, which has a stream and scratch memory of its own
-        threading.current_thread(), order, trainer._x, trainer.tally, trainer._loss, trainer.optimizer.ranges,
-        model._store, model._d_scores,
-    )  # fmt: skip

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import math
 import os
+import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
-from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Array
+from gpunet.backend.base import Array
 from gpunet.checks import (  # fmt: skip
     DTYPES,
     as_list,
@@ -40,9 +42,9 @@ from gpunet.nn.callbacks import Callback, Schedule
 from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
-from gpunet.nn.plan import Events, History, Plan, events
 from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples
+from gpunet.nn.training import EpochTotals, History, Plan
 from gpunet.progress import Progress, progress
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
@@ -105,7 +107,7 @@ class Evaluator:
     def _attach(self) -> None:
         """What is to be done once, when the model has its weights."""
         self.loss.attach(self.backend, self.model.layers[-1].activation)
-        self._looking = Tally(self.backend)
+        self._looking = EpochTotals(self.backend)
 
     def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
         """Check a data set against the model and put it on the device; without labels it is for `predict` alone.
@@ -228,32 +230,7 @@ class Evaluator:
                 yield self.model.forward(self._x[:n]), labels
 
 
-EMPTY = np.where(np.arange(N_TOTALS) == FIRST_BAD, -1.0, 0.0)
-
-
-class Tally:
-    """`totals` of the losses, and the `cursor` of the gather."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.totals = backend.zeros(N_TOTALS, "float64")
-        self.cursor = backend.zeros(1, "int64")
-
-    def reset(self) -> None:
-        """Begin a pass."""
-        self.backend.copy(EMPTY, self.totals)
-        self.backend.copy(0, self.cursor)
-
-    def means(self) -> tuple[float, float]:
-        """(loss, accuracy) over the samples so far; waits for the device."""
-        totals = self.backend.to_host(self.totals)
-        return float(totals[LOSS_SUM] / totals[SAMPLES]), float(totals[CORRECT] / totals[SAMPLES])
-
-    def first_bad(self) -> int:
-        """Index of the first sample of the first batch whose loss was not finite, or −1; waits for the device."""
-        return int(self.backend.to_host(self.totals)[FIRST_BAD])
-
-
+Events = dict[int, list[Callback]]
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
@@ -354,7 +331,7 @@ class Trainer(Evaluator):
     def _attach(self) -> None:
         super()._attach()
         self._attach_optimizer()
-        self.tally = Tally(self.backend)  # beside the evaluator's own: callbacks may evaluate in mid-epoch
+        self.tally = EpochTotals(self.backend)  # beside the evaluator's own: callbacks may evaluate in mid-epoch
 
     def _attach_optimizer(self) -> None:
         self._optimizer.attach(self.backend, *self.model.flat)
@@ -476,7 +453,7 @@ class Trainer(Evaluator):
         """What the plan says; whatever happens, the callbacks that have begun come to their end."""
         begun: list[Callback] = []
         # The saver comes first, so that what it saves is what the others have not touched yet.
-        asked = events([saver, *callbacks], self.plan.total)
+        asked = _events([saver, *callbacks], self.plan.total)
         saver.on_fit_begin(self)
         try:
             for callback in callbacks:
@@ -622,6 +599,13 @@ class Trainer(Evaluator):
             raise InputError(f"order names sample {self._last_row}: expected numbers from 0 to {len(train) - 1}")
         self._stepped = id(train)
 
+    def _step_objects(self, order: Array) -> tuple[Any, ...]:
+        """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
+        return (  # and the thread, which has a stream and scratch memory of its own
+            threading.current_thread(), order, self._x, self.tally, self._loss, self.optimizer.ranges,
+            self.model._store, self.model._d_scores,
+        )  # fmt: skip
+
     def stepper(self) -> Callable[..., int]:
         """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`.
 
@@ -650,6 +634,10 @@ class Trainer(Evaluator):
             self._order = self.backend.empty(len(order), "int64")
         self.backend.copy(order, self._order)
         return self._order
+
+    def _in_order(self) -> bool:
+        """Whether seed and epoch tell the epoch's order: not where a callback has set either since that was drawn."""
+        return np.array_equal(self.backend.to_host(self._order), self.plan.order(self.seed, self.epoch))
 
     def stop(self, reason: str) -> None:
         """For callbacks: end training after the epoch that runs; the reason stands in `stopped`."""
@@ -697,6 +685,20 @@ class Trainer(Evaluator):
                 f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
+
+
+def _events(callbacks: Sequence[Callback], total: int) -> Events:
+    """For each step of `total`, the callbacks that asked for it."""
+    found: Events = {}
+    for callback in callbacks:
+        name, steps = f"{type(callback).__name__}.steps()", cast(Any, callback.steps(total))
+        if not isinstance(steps, range):
+            steps = as_list(name, steps, "whole numbers of steps")
+        for step in (*steps[:1], *steps[-1:]) if isinstance(steps, range) else steps:  # of a range the ends tell all
+            check_whole(f"a step of {name}", step, least=0, most=sys.maxsize)
+        for step in steps:
+            found.setdefault(int(step), []).append(callback)
+    return found
 
 
 def _until(asked: Events, at: int, most: int) -> int:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,12 +23,9 @@ from gpunet.nn.layers.dense import SPLITS
 from gpunet.nn.memory import Parameters
 from gpunet.nn.migration import STATES, State
 from gpunet.nn.optim import Optimizer
+from gpunet.nn.training import Training
 from gpunet.rng import DATA, stream
 from gpunet.timing import interleave
-
-if TYPE_CHECKING:
-    from gpunet.nn.trainer import Trainer
-
 
 ROUNDS = 9
 LEAST = 0.01  # seconds that one timing lasts at least: many steps of a small layer
@@ -212,14 +209,14 @@ class Factorise(Callback):
         at = round(self.pretrain * total)
         return (at,) if at < total else ()
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         self.conversions, self.seconds = [], 0.0
         for layer in self._chosen(trainer):
             rule = self._rule_of(layer.name)
             if not rule.needs_spectrum:
                 rule(layer.weight.shape)  # a rank that is too large is named now, not after pre-training
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         began = time.perf_counter()
         for layer in self._chosen(trainer):
             with undivided():  # a layer that is cut will be merged
@@ -231,7 +228,7 @@ class Factorise(Callback):
             said = "; ".join(f"layer {c.layer!r} {c.shape[0]}×{c.shape[1]}: {c.reason}" for c in kept)
             warnings.warn(f"left dense: {said}", stacklevel=2)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         if self.merge:
             for done in self.conversions:
                 layer = trainer.model.layer(done.layer)
@@ -250,7 +247,7 @@ class Factorise(Callback):
 
     # -- one layer --------------------------------------------------------------------------------------------------
 
-    def _chosen(self, trainer: Trainer) -> list[Dense]:
+    def _chosen(self, trainer: Training) -> list[Dense]:
         """The layers to cut; InputError for a name that is not there or is no Dense layer."""
         model = trainer.model
         names = self.layers or (list(self.rank) if isinstance(self.rank, dict) else [])
@@ -270,7 +267,7 @@ class Factorise(Callback):
             raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self.rank)}")
         return _rule(self.rank[name])
 
-    def _convert(self, trainer: Trainer, layer: Dense) -> Conversion:
+    def _convert(self, trainer: Training, layer: Dense) -> Conversion:
         out, inner = layer.weight.shape
         rule = self._rule_of(layer.name)
         found = truncated_svd(layer.weight, rule, trainer.backend) if rule.needs_spectrum else None
@@ -281,7 +278,7 @@ class Factorise(Callback):
             trainer.model.replace(layer.name, layer.factors(found, self.split), state=self.optimizer_state)
         return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
 
-    def _worth(self, trainer: Trainer, layer: Dense, rank: int) -> tuple[bool, str]:
+    def _worth(self, trainer: Training, layer: Dense, rank: int) -> tuple[bool, str]:
         """Whether to cut the layer to `rank`, and why."""
         out, inner = layer.weight.shape
         if self.policy == "count":

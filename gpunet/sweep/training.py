@@ -13,6 +13,7 @@ from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, Adam, Optimizer
 from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 from gpunet.sweep.experiment import check_kinds
 from gpunet.sweep.holdout import described, same_data, split
 from gpunet.sweep.parameters import Parameter
@@ -92,7 +93,7 @@ class _Reported(Callback):
     def __init__(self, report: Report) -> None:
         self.report = report
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         """The cost that later ones are held against."""
         train, xp = trainer.plan.train, trainer.backend.xp
         every = -(-len(train) // LOOKED_AT)
@@ -100,10 +101,10 @@ class _Reported(Callback):
         self.looked_at = replace(train, x=x, labels=labels)
         self._look(trainer, 0)
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+    def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
         """The cost now."""
         self._look(trainer, epoch + 1)
 
-    def _look(self, trainer: Trainer, step: int) -> None:
+    def _look(self, trainer: Training, step: int) -> None:
         if self.report(step, trainer.evaluate(self.looked_at)["loss"]):
             trainer.stop("the trial is pruned")

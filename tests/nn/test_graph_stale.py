@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import gpunet as gn
 from gpunet.nn import replay as graph
 from gpunet.nn.layers.base import Spec
-from gpunet.nn.trainer import Tally
+from gpunet.nn.training import EpochTotals
 
 from .recording import (
     OPTIMISERS,
@@ -67,7 +67,7 @@ def room_from_another_trainer(trainer):
 
 
 def another_tally(trainer):
-    trainer.tally = Tally(trainer.backend)
+    trainer.tally = EpochTotals(trainer.backend)
 
 
 def fits_with(change):
@@ -216,7 +216,7 @@ def test_and_each_of_these_would_go_wrong_without_looking(name, monkeypatch):
     scenario, options, looks = STALE[name]
     if "objects" in looks:
         first = []
-        monkeypatch.setattr(graph, "_objects", lambda trainer, order: first)
+        monkeypatch.setattr(gn.Trainer, "_step_objects", lambda trainer, order: first)
     if "held" in looks:
         monkeypatch.setattr(graph.Attributes, "stand", lambda self: True)
     if "data" in looks:

@@ -11,6 +11,7 @@ import gpunet as gn
 from gpunet.experiments.framework import Measured, Run
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 
 BATCH = 64  # δN, the document's; less where a class has not fifty times as many samples
 STEPS = 1500
@@ -24,7 +25,7 @@ LEADING = 10  # eigenvalues whose fluctuations are looked at
 class Rates(Callback):
     """λ = ‖Δw‖/‖w‖ of the first LAYERS weights, step by step."""
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         self.weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")][:LAYERS]
         self.before = [w.copy() for w in self.weights]
         self.rates: list[list[float]] = []
@@ -32,13 +33,13 @@ class Rates(Callback):
     def steps(self, total: int) -> range:
         return range(1, total)
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         norm, pairs = trainer.backend.xp.linalg.norm, list(zip(self.weights, self.before, strict=True))
         self.rates.append([float(norm(w - old) / norm(old)) for w, old in pairs])
         for w, old in pairs:
             old[...] = w
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         self.on_step(trainer, 0)
 
 

@@ -22,6 +22,7 @@ from gpunet.experiments.svd_dnn import x
 from gpunet.experiments.svd_dnn.tasks import Problem, Variant, prepare, variants
 from gpunet.nn.layers import LowRankDense
 from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 from gpunet.progress import Progress
 from gpunet.spectral.factorise import Factorise, speed_up
 from gpunet.timing import interleave
@@ -38,12 +39,12 @@ class Cut(Factorise):
         self.problem = problem
         self.looks: dict[str, float] = {}
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         self._look(trainer, "before")
         super().on_step(trainer, step)
         self._look(trainer, "after")
 
-    def _look(self, trainer: Trainer, when: str) -> None:
+    def _look(self, trainer: Training, when: str) -> None:
         self.looks[f"train_loss_{when}_cut"] = trainer.evaluate(self.problem.train)["loss"]
         self.looks[f"test_accuracy_{when}_cut"] = trainer.evaluate(self.problem.test)["accuracy"]
 

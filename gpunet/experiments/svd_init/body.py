@@ -22,6 +22,7 @@ from gpunet.experiments.svd_init import Settings, x
 from gpunet.experiments.svd_init.data import Problem, prepare
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.trainer import Trainer
+from gpunet.nn.training import Training
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.spectral.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, svd_weights
@@ -53,7 +54,7 @@ def network(w1: FloatArray, problem: Problem, settings: Settings, seed: int, fro
     return gn.Sequential([hidden, gn.Dense(problem.classes, "sigmoid", weight=w2, bias=-0.5 * w2.sum(axis=1))])
 
 
-def on_host(trainer: Trainer, name: str) -> FloatArray:
+def on_host(trainer: Training, name: str) -> FloatArray:
     """A parameter as float64 on the host."""
     return np.asarray(trainer.backend.to_host(trainer.model.parameters[name]), np.float64)
 
@@ -69,7 +70,7 @@ class Course(Callback):
     def steps(self, total: int) -> range:
         return range(0, total, max(1, self.per_epoch // MARKS))
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         w, b = on_host(trainer, "0.weight"), on_host(trainer, "0.bias")
         z_square = mean_square(w, self.problem.second_moment) + float(2 * b @ (w @ self.problem.mean) + b @ b)
         try:
@@ -82,7 +83,7 @@ class Course(Callback):
             ) from None
         self.epochs.append(step / self.per_epoch)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         self.on_step(trainer, trainer.epoch * self.per_epoch)
 
 
@@ -92,16 +93,16 @@ class HoldNorm(Callback):
     def steps(self, total: int) -> range:
         return range(total)
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
+    def on_fit_begin(self, trainer: Training) -> None:
         self.norm = trainer.backend.xp.linalg.norm
         weights = [p for name, p in trainer.model.parameters.items() if name.endswith("weight")]
         self.held = [(weight, self.norm(weight)) for weight in weights]
 
-    def on_step(self, trainer: Trainer, step: int) -> None:
+    def on_step(self, trainer: Training, step: int) -> None:
         for weight, norm in self.held:
             weight *= norm / self.norm(weight)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
+    def on_fit_end(self, trainer: Training) -> None:
         self.on_step(trainer, 0)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -16,14 +16,21 @@ from gpunet.checks import Setting, as_floats, check_flag, check_one_of
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 
-if TYPE_CHECKING:
-    from gpunet.nn.model import Sequential
-
 Shape = tuple[int, ...]
 ABSENT = object()
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
 # their squares.
 Transform = Callable[[Backend, Array, Array, bool], None]
+
+
+class Owner(Protocol):
+    """What a layer asks of the model that it stands in."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """For work in the model's memory."""
+
+    def rearrange(self) -> None:
+        """Move each parameter to where its layer's `trainable` says that it belongs."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Layer:
     below: tuple[str, Array | None] = ("identity", None)  # activation and bias gradient of the layer joined to this one
     name: str = ""
     start: Mapping[str, Any] = MappingProxyType({})  # its parameters' first values, where they are not to be drawn
-    _model: weakref.ref[Sequential] | None = None  # the one it stands in
+    _model: weakref.ref[Owner] | None = None  # the one it stands in
     _views: Mapping[str, Array] = MappingProxyType({})  # its parameters in the model's memory, by name
     _settings: ClassVar[Mapping[str, Setting]] = MappingProxyType({})
     _fixed: frozenset[str] = frozenset({"trainable"})  # attributes that are not just set
@@ -118,7 +125,7 @@ class Layer:
         """How many places this layer takes in the `torch.nn.Sequential` that equals the model."""
         return 1 if self.activation == "identity" else 2
 
-    def enter(self, model: Sequential) -> None:
+    def enter(self, model: Owner) -> None:
         """Stand in this model from now on; values that another one left are what the parameters start with."""
         self._model, self._views = weakref.ref(model), {}
         settings = self.config() if type(self).config is not Layer.config else {}
@@ -142,7 +149,7 @@ class Layer:
         return {**self.start, **{n: value for n, value in own.items() if value is not getattr(type(self), n, None)}}
 
     @property
-    def owner(self) -> Sequential | None:
+    def owner(self) -> Owner | None:
         """The model that this layer stands in."""
         return None if self._model is None else self._model()
 
