@@ -974,7 +974,7 @@ def fit_door(rng: Any) -> Case:
         padding = int(bool(padding and kernel == 3))
 
     def run(_: Any, labels: Any, variance: float, center: bool) -> Any:
-        return layer().fit(x, labels, variance=variance, center=center, device="numpy").pca
+        return gn.fit_class_pca(layer(), x, labels, variance=variance, center=center, device="numpy").pca
 
     return _patch_case(
         rng, f"{'Dense' if kernel == 1 and x.ndim == 2 else 'Conv2D'} {what}", rows, labels, kernel, padding, run
@@ -998,7 +998,7 @@ REFUSING: dict[str, Callable[[Any, Any], Any]] = {
     "class_pca": lambda x, y: class_pca(x, y, 1),
     "StreamingGram": lambda x, y: StreamingGram().update(x),
     "StreamingClassGram": lambda x, y: StreamingClassGram().update(x, y),
-    "Dense.fit": lambda x, y: gn.Dense(2).fit(x, y, variance=0.9, device="numpy"),
+    "Dense.fit": lambda x, y: gn.fit_class_pca(gn.Dense(2), x, y, variance=0.9, device="numpy"),
 }
 
 

@@ -32,6 +32,7 @@ _HOMES = {
     "Callback": "nn.callbacks", "ExponentialDecay": "nn.callbacks", "StepDecay": "nn.callbacks",
     "CyclicalRate": "nn.callbacks", "CosineDecay": "nn.callbacks", "EarlyStopping": "nn.callbacks",
     "DivergenceGuard": "nn.callbacks", "Factorise": "spectral.factorise",
+    "factorise": "spectral.factorise", "merge": "spectral.factorise", "fit_class_pca": "spectral.fitted",
     "Dense": "nn.layers", "Conv2D": "nn.layers", "MaxPool2D": "nn.layers", "Flatten": "nn.layers",
     "Reshape": "nn.layers", "LowRankDense": "nn.layers", "Activation": "nn.layers", "Layer": "nn.layers",
     "SGD": "nn.optim", "Adam": "nn.optim", "Optimizer": "nn.optim",

@@ -11,21 +11,271 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from gpunet.backend.base import Backend
+from gpunet.backend.base import Array, Backend
 from gpunet.checks import as_list, check_flag, check_one_of, check_range, setting
 from gpunet.errors import CaptureError, InputError, shown
 from gpunet.interrupts import undivided
-from gpunet.linalg import BreakEven, FixedRank
+from gpunet.linalg import SVD, BreakEven, FixedRank
 from gpunet.linalg.rank import RankRule, truncated_svd
 from gpunet.nn.callbacks import Callback, settings
 from gpunet.nn.layers import Dense, Layer, LowRankDense
-from gpunet.nn.layers.dense import SPLITS
 from gpunet.nn.memory import Parameters
 from gpunet.nn.migration import STATES, State
 from gpunet.nn.optim import Optimizer
 from gpunet.nn.training import Training
 from gpunet.rng import DATA, stream
 from gpunet.timing import interleave
+
+Split = Literal["left", "balanced"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Policy = Literal["count", "measured", "always"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+Rank = RankRule | int
+DEFAULT_RANK = BreakEven(0.5)  # the usual α of document 001, in the meaning of its authors' code
+
+
+def _rule(rank: Rank) -> RankRule:
+    return rank if isinstance(rank, RankRule) else FixedRank(rank)
+
+
+def _rules(name: str, rank: Rank | Mapping[str, Rank]) -> RankRule | dict[str, RankRule]:
+    if not isinstance(rank, Mapping):
+        return _rule(rank)
+    return {layer: _rule(rank[layer]) for layer in _names(name, rank) or ()}
+
+
+def _names(name: str, layers: Any) -> list[str] | None:
+    return None if layers is None else as_list(name, layers, "names such as '0'", str) or None
+
+
+def factorise(layer: Layer, rank: Rank, split: Split = "left") -> LowRankDense:
+    """A Dense layer with its weight cut to W ≈ U_l S_l V_lᵀ (document 001, section 3.3.1), to train on as two factors.
+
+    rank: l from 1 to min(out, in), or a rule such as `gn.BreakEven(0.5)`. split: "left" is the document's, left = U_l
+    and right = S_l V_lᵀ; "balanced" gives each factor √S_l, so that both have gradients of one size.
+    `model.replace(layer.name, gn.factorise(layer, l))` puts it in this layer's place.
+    Raises InputError for such a rank or split, for another layer, and where the layer has no weights yet.
+    """
+    check_one_of("split", split, SPLITS)
+    if isinstance(layer, LowRankDense):
+        raise InputError(
+            f"{layer.called} is factored already, at rank {layer.rank}: merge it first, then factorise the result"
+        )
+    if not isinstance(layer, Dense):
+        raise InputError(f"{_called(layer)} cannot be factorised: only a Dense layer can")
+    _on_host(layer, "bias")  # or it has no weights yet
+    return _factors(layer, truncated_svd(layer.weight, _rule(rank), layer.ops), split)
+
+
+def merge(layer: Layer) -> Dense:
+    """The Dense layer with weight L R, computed in float64; InputError for another layer, or one without weights."""
+    if not isinstance(layer, LowRankDense):
+        raise InputError(f"{_called(layer)} has no factors to merge: only a LowRankDense layer has")
+    left, right, bias = (_on_host(layer, name) for name in ("left", "right", "bias"))
+    product = left.astype(np.float64) @ right.astype(np.float64)
+    dense = Dense(layer.units, layer.activation, weight=product, bias=bias, trainable=layer.trainable)
+    dense.made_from, dense.inherits = layer, {"bias": ("bias", None)}
+    return dense
+
+
+def _factors(dense: Dense, found: SVD, split: Split) -> LowRankDense:
+    """As `factorise`, from a truncated decomposition of the layer's weight."""
+    u, s, vt = (dense.ops.to_host(part) for part in (found.u, found.s, found.vt))
+    left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)
+    layer = LowRankDense(
+        dense.units, len(s), dense.activation, left=left, right=right, bias=_on_host(dense, "bias"),
+        trainable=dense.trainable,
+    )  # fmt: skip
+
+    # ∂/∂L of f(L R) = G Rᵀ, ∂/∂R = Lᵀ G; of squares the mean, if the gradients of W's elements were independent
+    def to_left(ops: Backend, moment: Array, out: Array, squares: bool) -> None:
+        ops.gemm(moment, ops.asarray(right**2 if squares else right, moment.dtype), out, transpose_b=True)
+
+    def to_right(ops: Backend, moment: Array, out: Array, squares: bool) -> None:
+        ops.gemm(ops.asarray(left**2 if squares else left, moment.dtype), moment, out, transpose_a=True)
+
+    layer.made_from = dense
+    layer.inherits = {"bias": ("bias", None), "left": ("weight", to_left), "right": ("weight", to_right)}
+    return layer
+
+
+def _called(layer: Any) -> str:
+    return str(layer.called) if isinstance(layer, Layer) else shown(layer)
+
+
+def _on_host(layer: Layer, name: str) -> Any:
+    """A copy of a layer's parameter as numpy.ndarray; InputError where it has none yet."""
+    if not (hasattr(layer, name) and hasattr(layer, "ops")):
+        raise InputError(f"a {type(layer).__name__} layer has no weights before its model is built: build or fit it")
+    return np.array(layer.ops.to_host(getattr(layer, name)))
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why.
+
+    svd: how the weight was decomposed, see `SVD.summary`; empty where it was not.
+    """
+
+    layer: str
+    shape: tuple[int, int]
+    rank: int
+    converted: bool
+    reason: str
+    svd: dict[str, Any] = field(default_factory=dict)
+
+
+class Factorise(Callback):
+    """Trains dense for a share `pretrain` of the steps, then replaces W by two factors and trains those.
+
+    pretrain: φ of document 001, from 0 (from the first step on) to 1 (never). rank: a rule such as `BreakEven(0.5)`, a
+    number, or either by layer name. layers: names of those to cut; by default every Dense layer but the last. split:
+    see `gn.factorise`; state, kept as `optimizer_state`: see `Sequential.replace`. merge: multiply the factors back
+    when training ends.
+
+    policy says which layers are worth it: "count" those where the factors take fewer multiplications, l < mn/(m + n);
+    "measured" those where a step is faster on this device at this batch size, by the clock; "always" all. What was
+    done, and why, stands in `conversions`; layers left dense are named in one UserWarning. `seconds` is what deciding
+    and cutting took: it is not part of the history's training time.
+
+    Raises InputError for settings out of range, and when training begins for layers or ranks that the model does not
+    have.
+
+    >>> import gpunet as gn
+    >>> data = gn.datasets.load("digits")
+    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
+    >>> cut = gn.Factorise(pretrain=0.1, rank=gn.BreakEven(0.5))
+    >>> _ = gn.Trainer(model, device="cpu").fit(data.x_train, data.y_train, epochs=2, callbacks=[cut])
+    >>> cut.conversions[0].layer, cut.conversions[0].rank, cut.conversions[0].converted
+    ('0', 16, True)
+    """
+
+    pretrain: float = setting(check_range, least=0, most=1)
+    rank: RankRule | dict[str, RankRule] = setting(_rules)
+    layers: list[str] | None = setting(_names)
+    split: Split = setting(check_one_of, known=SPLITS)
+    optimizer_state: State = setting(check_one_of, known=STATES)
+    policy: Policy = setting(check_one_of, known=POLICIES)
+    merge: bool = setting(check_flag)
+
+    def __init__(
+        self,
+        pretrain: float = 0.1,
+        rank: Rank | Mapping[str, Rank] = DEFAULT_RANK,
+        *,
+        layers: Sequence[str] | None = None,
+        split: Split = "left",
+        state: State = "restart",
+        policy: Policy = "count",
+        merge: bool = True,
+    ) -> None:
+        self.pretrain, self.rank, self.layers, self.split = pretrain, rank, layers, split  # type: ignore[assignment]
+        self.optimizer_state, self.policy, self.merge = state, policy, merge
+        self.conversions: list[Conversion] = []
+        self.seconds = 0.0
+
+    def steps(self, total: int) -> Iterable[int]:
+        at = round(self.pretrain * total)
+        return (at,) if at < total else ()
+
+    def on_fit_begin(self, trainer: Training) -> None:
+        self.conversions, self.seconds = [], 0.0
+        for layer in self._chosen(trainer):
+            rule = self._rule_of(layer.name)
+            if not rule.needs_spectrum:
+                rule(layer.weight.shape)  # a rank that is too large is named now, not after pre-training
+
+    def on_step(self, trainer: Training, step: int) -> None:
+        began = time.perf_counter()
+        for layer in self._chosen(trainer):
+            with undivided():  # a layer that is cut will be merged
+                self.conversions.append(self._convert(trainer, layer))
+        trainer.backend.synchronize()
+        self.seconds += time.perf_counter() - began
+        kept = [c for c in self.conversions if not c.converted]
+        if kept:
+            said = "; ".join(f"layer {c.layer!r} {c.shape[0]}×{c.shape[1]}: {c.reason}" for c in kept)
+            warnings.warn(f"left dense: {said}", stacklevel=2)
+
+    def on_fit_end(self, trainer: Training) -> None:
+        if self.merge:
+            for done in self.conversions:
+                layer = trainer.model.layer(done.layer)
+                if isinstance(layer, LowRankDense):  # early stopping may have brought the dense layer back
+                    trainer.model.replace(done.layer, merge(layer))
+
+    def config(self) -> dict[str, Any]:
+        return settings(self) | {"state": self.optimizer_state}
+
+    def state(self) -> dict[str, Any]:
+        return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.conversions = [Conversion(**each | {"shape": tuple(each["shape"])}) for each in state["conversions"]]
+        self.seconds = float(state["seconds"])
+
+    # -- one layer --------------------------------------------------------------------------------------------------
+
+    def _chosen(self, trainer: Training) -> list[Dense]:
+        """The layers to cut; InputError for a name that is not there or is no Dense layer."""
+        model = trainer.model
+        names = self.layers or (list(self.rank) if isinstance(self.rank, dict) else [])
+        if not names:
+            return [layer for layer in model.layers[:-1] if isinstance(layer, Dense)]
+        chosen = [model.layer(name) for name in names]
+        for layer in chosen:
+            if not isinstance(layer, Dense):
+                what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"
+                raise InputError(f"the layer {layer.name!r} ({type(layer).__name__}) {what}")
+        return chosen  # type: ignore[return-value]
+
+    def _rule_of(self, name: str) -> RankRule:
+        if not isinstance(self.rank, dict):
+            return self.rank
+        if name not in self.rank:
+            raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self.rank)}")
+        return _rule(self.rank[name])
+
+    def _convert(self, trainer: Training, layer: Dense) -> Conversion:
+        out, inner = layer.weight.shape
+        rule = self._rule_of(layer.name)
+        found = truncated_svd(layer.weight, rule, trainer.backend) if rule.needs_spectrum else None
+        rank = len(found.s) if found else rule((out, inner))
+        worth, reason = self._worth(trainer, layer, rank)
+        if worth:
+            found = found or truncated_svd(layer.weight, rule, trainer.backend)
+            trainer.model.replace(layer.name, _factors(layer, found, self.split), state=self.optimizer_state)
+        return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
+
+    def _worth(self, trainer: Training, layer: Dense, rank: int) -> tuple[bool, str]:
+        """Whether to cut the layer to `rank`, and why."""
+        out, inner = layer.weight.shape
+        if self.policy == "count":
+            limit = out * inner / (out + inner)
+            sign = "<" if rank < limit else "≥"
+            return rank < limit, f"rank {rank} {sign} mn/(m + n) = {limit:.4g}"
+        if self.policy == "measured":
+            median, upper = payoff(
+                layer, rank, trainer.batch_size, trainer.optimizer, trainer.backend, dtype=trainer.dtype,
+                needs_dx=layer.dx is not None,
+            )  # fmt: skip
+            return upper < 1, f"rank {rank} takes {median:.2f}× the time at batch {trainer.batch_size}"
+        return True, f"rank {rank}"
+
+
+def multiplications(shape: tuple[int, int], rank: int | None = None) -> int:
+    """Multiplications a sample through a weight (m, n): mn dense, l(m + n) factored (document 001, section 3.3.4)."""
+    m, n = (int(d) for d in shape)
+    return m * n if rank is None else rank * (m + n)
+
+
+def speed_up(shapes: Sequence[tuple[int, int]], ranks: Sequence[int | None]) -> float:
+    """What the count of multiplications allows: dense over factored, layers of rank None staying dense."""
+    dense = sum(multiplications(shape) for shape in shapes)
+    return dense / float(np.sum([multiplications(s, r) for s, r in zip(shapes, ranks, strict=True)]))
+
+
+# -- whether it pays ----------------------------------------------------------------------------------------------
 
 ROUNDS = 9
 LEAST = 0.01  # seconds that one timing lasts at least: many steps of a small layer
@@ -119,188 +369,3 @@ def _repeated(step: Callable[[], None], count: int, backend: Backend) -> Callabl
         backend.synchronize()
 
     return run
-
-
-Policy = Literal["count", "measured", "always"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-Rank = RankRule | int
-DEFAULT_RANK = BreakEven(0.5)  # the usual α of document 001, in the meaning of its authors' code
-
-
-def _rule(rank: Rank) -> RankRule:
-    return rank if isinstance(rank, RankRule) else FixedRank(rank)
-
-
-def _rules(name: str, rank: Rank | Mapping[str, Rank]) -> RankRule | dict[str, RankRule]:
-    if not isinstance(rank, Mapping):
-        return _rule(rank)
-    return {layer: _rule(rank[layer]) for layer in _names(name, rank) or ()}
-
-
-def _names(name: str, layers: Any) -> list[str] | None:
-    return None if layers is None else as_list(name, layers, "names such as '0'", str) or None
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why.
-
-    svd: how the weight was decomposed, see `SVD.summary`; empty where it was not.
-    """
-
-    layer: str
-    shape: tuple[int, int]
-    rank: int
-    converted: bool
-    reason: str
-    svd: dict[str, Any] = field(default_factory=dict)
-
-
-class Factorise(Callback):
-    """Trains dense for a share `pretrain` of the steps, then replaces W by two factors and trains those.
-
-    pretrain: φ of document 001, from 0 (from the first step on) to 1 (never). rank: a rule such as `BreakEven(0.5)`, a
-    number, or either by layer name. layers: names of those to cut; by default every Dense layer but the last. split:
-    see `Dense.factorise`; state, kept as `optimizer_state`: see `Sequential.replace`. merge: multiply the factors back
-    when training ends.
-
-    policy says which layers are worth it: "count" those where the factors take fewer multiplications, l < mn/(m + n);
-    "measured" those where a step is faster on this device at this batch size, by the clock; "always" all. What was
-    done, and why, stands in `conversions`; layers left dense are named in one UserWarning. `seconds` is what deciding
-    and cutting took: it is not part of the history's training time.
-
-    Raises InputError for settings out of range, and when training begins for layers or ranks that the model does not
-    have.
-
-    >>> import gpunet as gn
-    >>> data = gn.datasets.load("digits")
-    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
-    >>> cut = gn.Factorise(pretrain=0.1, rank=gn.BreakEven(0.5))
-    >>> _ = gn.Trainer(model, device="cpu").fit(data.x_train, data.y_train, epochs=2, callbacks=[cut])
-    >>> cut.conversions[0].layer, cut.conversions[0].rank, cut.conversions[0].converted
-    ('0', 16, True)
-    """
-
-    pretrain: float = setting(check_range, least=0, most=1)
-    rank: RankRule | dict[str, RankRule] = setting(_rules)
-    layers: list[str] | None = setting(_names)
-    split: str = setting(check_one_of, known=SPLITS)
-    optimizer_state: State = setting(check_one_of, known=STATES)
-    policy: Policy = setting(check_one_of, known=POLICIES)
-    merge: bool = setting(check_flag)
-
-    def __init__(
-        self,
-        pretrain: float = 0.1,
-        rank: Rank | Mapping[str, Rank] = DEFAULT_RANK,
-        *,
-        layers: Sequence[str] | None = None,
-        split: str = "left",
-        state: State = "restart",
-        policy: Policy = "count",
-        merge: bool = True,
-    ) -> None:
-        self.pretrain, self.rank, self.layers, self.split = pretrain, rank, layers, split  # type: ignore[assignment]
-        self.optimizer_state, self.policy, self.merge = state, policy, merge
-        self.conversions: list[Conversion] = []
-        self.seconds = 0.0
-
-    def steps(self, total: int) -> Iterable[int]:
-        at = round(self.pretrain * total)
-        return (at,) if at < total else ()
-
-    def on_fit_begin(self, trainer: Training) -> None:
-        self.conversions, self.seconds = [], 0.0
-        for layer in self._chosen(trainer):
-            rule = self._rule_of(layer.name)
-            if not rule.needs_spectrum:
-                rule(layer.weight.shape)  # a rank that is too large is named now, not after pre-training
-
-    def on_step(self, trainer: Training, step: int) -> None:
-        began = time.perf_counter()
-        for layer in self._chosen(trainer):
-            with undivided():  # a layer that is cut will be merged
-                self.conversions.append(self._convert(trainer, layer))
-        trainer.backend.synchronize()
-        self.seconds += time.perf_counter() - began
-        kept = [c for c in self.conversions if not c.converted]
-        if kept:
-            said = "; ".join(f"layer {c.layer!r} {c.shape[0]}×{c.shape[1]}: {c.reason}" for c in kept)
-            warnings.warn(f"left dense: {said}", stacklevel=2)
-
-    def on_fit_end(self, trainer: Training) -> None:
-        if self.merge:
-            for done in self.conversions:
-                layer = trainer.model.layer(done.layer)
-                if isinstance(layer, LowRankDense):  # early stopping may have brought the dense layer back
-                    trainer.model.replace(done.layer, layer.merge())
-
-    def config(self) -> dict[str, Any]:
-        return settings(self) | {"state": self.optimizer_state}
-
-    def state(self) -> dict[str, Any]:
-        return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.conversions = [Conversion(**each | {"shape": tuple(each["shape"])}) for each in state["conversions"]]
-        self.seconds = float(state["seconds"])
-
-    # -- one layer --------------------------------------------------------------------------------------------------
-
-    def _chosen(self, trainer: Training) -> list[Dense]:
-        """The layers to cut; InputError for a name that is not there or is no Dense layer."""
-        model = trainer.model
-        names = self.layers or (list(self.rank) if isinstance(self.rank, dict) else [])
-        if not names:
-            return [layer for layer in model.layers[:-1] if isinstance(layer, Dense)]
-        chosen = [model.layer(name) for name in names]
-        for layer in chosen:
-            if not isinstance(layer, Dense):
-                what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"
-                raise InputError(f"the layer {layer.name!r} ({type(layer).__name__}) {what}")
-        return chosen  # type: ignore[return-value]
-
-    def _rule_of(self, name: str) -> RankRule:
-        if not isinstance(self.rank, dict):
-            return self.rank
-        if name not in self.rank:
-            raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self.rank)}")
-        return _rule(self.rank[name])
-
-    def _convert(self, trainer: Training, layer: Dense) -> Conversion:
-        out, inner = layer.weight.shape
-        rule = self._rule_of(layer.name)
-        found = truncated_svd(layer.weight, rule, trainer.backend) if rule.needs_spectrum else None
-        rank = len(found.s) if found else rule((out, inner))
-        worth, reason = self._worth(trainer, layer, rank)
-        if worth:
-            found = found or truncated_svd(layer.weight, rule, trainer.backend)
-            trainer.model.replace(layer.name, layer.factors(found, self.split), state=self.optimizer_state)
-        return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
-
-    def _worth(self, trainer: Training, layer: Dense, rank: int) -> tuple[bool, str]:
-        """Whether to cut the layer to `rank`, and why."""
-        out, inner = layer.weight.shape
-        if self.policy == "count":
-            limit = out * inner / (out + inner)
-            sign = "<" if rank < limit else "≥"
-            return rank < limit, f"rank {rank} {sign} mn/(m + n) = {limit:.4g}"
-        if self.policy == "measured":
-            median, upper = payoff(
-                layer, rank, trainer.batch_size, trainer.optimizer, trainer.backend, dtype=trainer.dtype,
-                needs_dx=layer.dx is not None,
-            )  # fmt: skip
-            return upper < 1, f"rank {rank} takes {median:.2f}× the time at batch {trainer.batch_size}"
-        return True, f"rank {rank}"
-
-
-def multiplications(shape: tuple[int, int], rank: int | None = None) -> int:
-    """Multiplications a sample through a weight (m, n): mn dense, l(m + n) factored (document 001, section 3.3.4)."""
-    m, n = (int(d) for d in shape)
-    return m * n if rank is None else rank * (m + n)
-
-
-def speed_up(shapes: Sequence[tuple[int, int]], ranks: Sequence[int | None]) -> float:
-    """What the count of multiplications allows: dense over factored, layers of rank None staying dense."""
-    dense = sum(multiplications(shape) for shape in shapes)
-    return dense / float(np.sum([multiplications(s, r) for s, r in zip(shapes, ranks, strict=True)]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,12 @@ from gpunet.checks import (
     on_host,
     real_array,
 )
-from gpunet.errors import InputError
+from gpunet.errors import InputError, shown
 from gpunet.linalg import deduplicate
 from gpunet.linalg.patches import PatchDensities
 from gpunet.linalg.pca import ClassPCA
 from gpunet.linalg.place import some_rows
-from gpunet.nn.init import resolve, zeros
-from gpunet.nn.layers.base import Layer
+from gpunet.nn.layers import Conv2D, Dense, Layer
 from gpunet.rng import LINALG, stream
 
 Floats = NDArray[np.float64]
@@ -74,83 +73,84 @@ class Thresholds:
             check_whole("most", self.most)
 
 
-class FittedLayer(Layer):
-    """A layer whose weight's rows may be the leading vectors of its input's class densities."""
+def fit_class_pca(
+    layer: Dense | Conv2D,
+    x: Any,
+    labels: Any,
+    *,
+    variance: float,
+    correlation: float = 0.9,
+    fraction: float = 1.0,
+    center: bool = False,
+    most: int | None = None,
+    seed: int = 0,
+    device: str | Backend = "cpu",
+) -> Fit:
+    """Compute a layer's weight from its inputs x (n, *input shape) and labels (n,), and freeze it; b = 0.
 
-    @property
-    def patches(self) -> tuple[int, int]:
-        """(side of the patches that a row of the weight multiplies, zeros around the image)."""
-        return 1, 0
+    The rows of the weight are the leading eigenvectors of each class's density ρ_c = ⟨hhᵀ⟩, h what a row multiplies: a
+    sample, or a patch (document 002, section 3). device: where to compute; x may lie there, or on the host, from where
+    it is copied 1000 samples at a time.
 
-    def fit(
-        self,
-        x: Any,
-        labels: Any,
-        *,
-        variance: float,
-        correlation: float = 0.9,
-        fraction: float = 1.0,
-        center: bool = False,
-        most: int | None = None,
-        seed: int = 0,
-        device: str | Backend = "cpu",
-    ) -> Fit:
-        """Compute this layer's weight from its inputs x (n, *input shape) and labels (n,), and freeze it; b = 0.
+    The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
+    from them. x may be uint8, read as fractions of 255. The model is built afterwards. Moments are accumulated
+    class by class, each block centred by its own mean (`PatchDensities`).
+    Raises InputError for another layer, thresholds outside (0, 1], for NaN, for a class with a single patch and for a
+    layer that has weights already; ConvergenceError where float32 products do not show as many vectors as `variance`
+    takes: lower it, or give float64. Then the layer is as it was.
+    """
+    thresholds = Thresholds(variance, correlation, fraction, center, most)
+    x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
+    check_lengths(x, labels, "the layer's input")
+    check_integers(labels)
+    rows = chosen_rows(labels, thresholds.fraction, seed)
+    backend = get_backend(device)
+    batches = ((some_rows(x, part, backend), labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH)))
+    return fit_batches(layer, batches, thresholds, backend)
 
-        device: where to compute; x may lie there, or on the host, from where it is copied 1000 samples at a time.
 
-        The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
-        from them. x may be uint8, read as fractions of 255. The model is built afterwards. Moments are accumulated
-        class by class, each block centred by its own mean (`PatchDensities`).
-        Raises InputError for thresholds outside (0, 1], for NaN, for a class with a single patch and for a layer that
-        has weights already; ConvergenceError where float32 products do not show as many vectors as `variance` takes:
-        lower it, or give float64. Then the layer is as it was.
-        """
-        thresholds = Thresholds(variance, correlation, fraction, center, most)
-        x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
-        check_lengths(x, labels, "the layer's input")
-        check_integers(labels)
-        rows = chosen_rows(labels, thresholds.fraction, seed)
-        backend = get_backend(device)
-        batches = (
-            (some_rows(x, part, backend), labels[part]) for part in np.split(rows, range(BATCH, len(rows), BATCH))
+def fit_batches(layer: Layer, batches: Iterable[tuple[Any, Any]], thresholds: Thresholds, backend: Backend) -> Fit:
+    """As `fit_class_pca`, from batches of (inputs, labels); all of them are used."""
+    if not can_fit(layer):
+        raise InputError(f"layer is {shown(layer)}: expected a Dense or Conv2D layer")
+    if hasattr(layer, "weight"):
+        raise InputError(f"{layer.called} has weights already: fit it before its model is built")
+    densities = PatchDensities(backend, *((layer.kernel, layer.zeros) if isinstance(layer, Conv2D) else (1, 0)))
+    samples: dict[int, int] = {}
+    seconds = 0.0
+    for x, labels in batches:
+        began = time.perf_counter()  # computing the batches is not this layer's time
+        labels = on_host(as_array(labels, "labels"))
+        densities.update(as_images(backend.asarray(real_array(x, "the layer's input"))), labels)
+        for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+            samples[int(label)] = samples.get(int(label), 0) + int(count)
+        seconds += time.perf_counter() - began
+    few = [label for label, patches in densities.counts.items() if patches < 2]
+    if few:
+        raise InputError(
+            f"class {few[0]} has {samples[few[0]]} sample and one patch: expected at least 2; raise fraction, or "
+            "leave the class out"
         )
-        return self.fit_batches(batches, thresholds, backend)
+    began = time.perf_counter()
+    pca = densities.components(variance=thresholds.variance, center=thresholds.center)
+    vectors, kept = _most(*deduplicate(pca, thresholds.correlation), pca, thresholds.most)
+    _take(layer, vectors)
+    return Fit(pca, kept, samples, seconds + time.perf_counter() - began)
 
-    def fit_batches(self, batches: Iterable[tuple[Any, Any]], thresholds: Thresholds, backend: Backend) -> Fit:
-        """As `fit`, from batches of (inputs, labels); all of them are used."""
-        if hasattr(self, "weight"):
-            raise InputError(f"{self._called()} has weights already: fit it before its model is built")
-        densities = PatchDensities(backend, *self.patches)
-        samples: dict[int, int] = {}
-        seconds = 0.0
-        for x, labels in batches:
-            began = time.perf_counter()  # computing the batches is not this layer's time
-            labels = on_host(as_array(labels, "labels"))
-            densities.update(as_images(backend.asarray(real_array(x, "the layer's input"))), labels)
-            for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
-                samples[int(label)] = samples.get(int(label), 0) + int(count)
-            seconds += time.perf_counter() - began
-        few = [label for label, patches in densities.counts.items() if patches < 2]
-        if few:
-            raise InputError(
-                f"class {few[0]} has {samples[few[0]]} sample and one patch: expected at least 2; raise fraction, or "
-                "leave the class out"
-            )
-        began = time.perf_counter()
-        pca = densities.components(variance=thresholds.variance, center=thresholds.center)
-        vectors, kept = _most(*deduplicate(pca, thresholds.correlation), pca, thresholds.most)
-        self.take(vectors)
-        return Fit(pca, kept, samples, seconds + time.perf_counter() - began)
 
-    def take(self, vectors: Floats) -> None:
-        """Make the vectors (r, features) this layer's weight, with zero bias, and freeze it."""
-        self._draw, self.start = {"weight": resolve(self.shaped(vectors)), "bias": zeros}, {}
-        self.trainable = False
+def can_fit(layer: Layer) -> TypeGuard[Dense | Conv2D]:
+    """Whether a layer has a weight that vectors may be the rows of."""
+    return isinstance(layer, Dense | Conv2D)
 
-    def shaped(self, vectors: Floats) -> Floats:
-        """The weight that the vectors are, after setting this layer's size by their number."""
-        raise NotImplementedError
+
+def _take(layer: Dense | Conv2D, vectors: Floats) -> None:
+    """Make the vectors (r, features) the layer's weight, with zero bias, and freeze it."""
+    if isinstance(layer, Conv2D):
+        vectors = vectors.reshape(len(vectors), -1, layer.kernel, layer.kernel)
+    # In a model, too, which is not built yet: there a layer's size is not just set.
+    object.__setattr__(layer, "filters" if isinstance(layer, Conv2D) else "units", len(vectors))
+    layer.start = {"weight": np.array(vectors), "bias": np.zeros(len(vectors))}
+    layer.trainable = False
 
 
 def as_images(x: Any) -> Any:

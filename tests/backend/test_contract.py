@@ -76,8 +76,8 @@ def test_only_the_backend_imports_cupy():
 RANKS = [
     {"errors", "interrupts"},
     {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing"},
-    {"linalg"},
-    {"nn", "spectral"},
+    {"linalg", "nn"},
+    {"spectral"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce"},
     {"cli"},
@@ -124,9 +124,13 @@ def test_imports_run_one_way():
     assert wrong == []
 
 
-def test_layers_do_not_know_optimisers():
-    for path in (ROOT / "gpunet" / "nn" / "layers").glob("*.py"):
-        assert not any(m and m.startswith("gpunet.nn.optim") for m in imported_modules(path))
+APART = [("nn", "linalg"), ("linalg", "nn"), ("nn/layers", "nn.optim")]
+
+
+@pytest.mark.parametrize(("folder", "module"), APART, ids=str)
+def test_rooms_that_know_nothing_of_each_other(folder, module):
+    for path in (ROOT / "gpunet" / folder).rglob("*.py"):
+        assert not any(m and f"{m}.".startswith(f"gpunet.{module}.") for m in imported_modules(path)), path
 
 
 # -- choosing a device ---------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_a_dmn_is_the_model_of_its_fitted_layers_and_its_head(closed_form):
     made = train_dmn(run, [Thresholds(0.9)], 0, closed_form)
     assert ("ridge_test_accuracy" in made.metrics) == closed_form
     layers = body(images.shape, [1])
-    layers[1].fit(images.x_train.reshape(-1, *images.shape), images.y_train, variance=0.9)
+    gn.fit_class_pca(layers[1], images.x_train.reshape(-1, *images.shape), images.y_train, variance=0.9)
     model = gn.Sequential([*layers, gn.Flatten(), gn.Dense(3)])
     trainer = gn.Trainer(model, optimizer=gn.Adam(1e-2), device="numpy")
     trainer.prepare((64,))

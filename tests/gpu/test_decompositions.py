@@ -130,7 +130,9 @@ def test_a_mean_far_larger_than_the_signal(gpu):
 def test_layers_fitted_there(gpu, dtype, center):
     rng, y = np.random.default_rng(0), np.arange(2000) % 2
     x = (rng.normal(size=(2000, 6)) * [3, 2, 1.5, 1, 0.7, 0.5] + 1e4 * (2 * y[:, None] - 1)).astype(dtype)
-    here, there = (gn.Dense(3).fit(x, y, variance=0.9, center=center, device=d).pca for d in ("numpy", gpu.backend()))
+    here, there = (
+        gn.fit_class_pca(gn.Dense(3), x, y, variance=0.9, center=center, device=d).pca for d in ("numpy", gpu.backend())
+    )
     np.testing.assert_array_equal(here.ranks, there.ranks)
     np.testing.assert_allclose(there.explained_variance, here.explained_variance, rtol=1e-5)
     if center:

@@ -25,7 +25,7 @@ from tests.hostile.pool import X
 Y = np.arange(60) % 3
 IMAGES = np.linspace(0, 1, 60 * 36, dtype="float32").reshape(60, 1, 6, 6)
 INSIDE = {"Array", "Layout", "Range", "Migration", "Backend", "Mapping"}  # annotations of what only the library makes
-OF_LAYERS = {"fit", "factorise", "merge", "config"}  # the others are a model's to call, as callbacks' are the trainer's
+OF_LAYERS = {"config"}  # the others are a model's to call, as callbacks' are the trainer's
 SET = (gn.Layer, gn.Optimizer, gn.Callback, Loss, gn.Sequential, gn.Trainer, gn.StreamingGram, StreamingClassGram)
 WORKING = {
     "built",
@@ -41,12 +41,6 @@ BASES = (gn.Layer, gn.Optimizer, gn.Callback, Loss)
 HELD = object()  # the right value of an attribute: what it holds
 NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components"}  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
-    **{
-        f"{kind}.{name}": "cannot be factorised|has no factors|is factored already"
-        for kind in ("Dense", "Conv2D", "MaxPool2D", "Flatten", "Reshape", "LowRankDense", "Activation")
-        for name in ("factorise", "merge")
-        if (kind, name) not in (("Dense", "factorise"), ("LowRankDense", "merge"))
-    },
     "datasets.load_cifar10_batches": "not in",
 }
 Maker = Callable[[], Any]
@@ -277,12 +271,14 @@ def targets_by_class() -> dict[type, Target]:
     return {kind: Target(kind.__name__, kind, parameters_of(kind)) for kind in made}
 
 
+def built(layer: gn.Layer) -> gn.Layer:
+    """The layer with weights."""
+    gn.Sequential([layer]).build((5,), backend())
+    return layer
+
+
 def made(kind: type, method: str) -> Any:
     """A fresh object of that class, ready for the method."""
-    if method in ("factorise", "merge") and kind in (gn.Dense, gn.LowRankDense):
-        layer = right(targets_by_class()[kind])
-        gn.Sequential([layer]).build((5,), backend())
-        return layer
     if issubclass(kind, gn.Optimizer):
         return optimizer(kind)
     known: dict[type, Maker] = {
@@ -439,8 +435,8 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "Sequential.bind.batch": lambda: 20,
     "Sequential.use.n": lambda: 20,
     "Sequential.forward.x": lambda: X.astype("float32"),
-    "Dense.fit.x": lambda: X.copy(),
-    "Conv2D.fit.x": IMAGES.copy,
+    "factorise.layer": lambda: built(gn.Dense(4)),
+    "merge.layer": lambda: built(gn.LowRankDense(4, 2)),
     "deduplicate.components": pca,
     "linalg.StreamingClassGram.merge.other": class_sums,
     "Reshape.shape": lambda: (5,),

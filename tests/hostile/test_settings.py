@@ -45,7 +45,7 @@ WHOLE = {
     "StreamingGram components": (lambda n: gn.StreamingGram().update(X).components(n), 2),
     "build": (lambda n: gn.Sequential([gn.Dense(3)]).build((n,), gn.get_backend("numpy")), 5),
     "bind": (lambda n: built().bind(n), 5),
-    "Dense.fit most": (lambda n: gn.Dense(3).fit(X, Y, variance=0.9, most=n), 2),
+    "Dense.fit most": (lambda n: gn.fit_class_pca(gn.Dense(3), X, Y, variance=0.9, most=n), 2),
 }
 
 

@@ -243,7 +243,7 @@ def test_a_layer_replaced_between_the_last_step_and_the_checkpoint(tmp_path):
     class Cut(Callback):
         def on_epoch_end(self, trainer, epoch, logs):
             if epoch == 0:
-                trainer.model.replace("2", trainer.model.layer("2").factorise(2), state="carry-both")
+                trainer.model.replace("2", gn.factorise(trainer.model.layer("2"), 2), state="carry-both")
 
     undisturbed, _, fit = start("adam uint8 frozen")
     fit(callbacks=[Cut(), Interrupt()])

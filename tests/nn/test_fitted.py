@@ -40,7 +40,7 @@ def weight_of(layer, shape):
 def test_a_dense_layer_gets_the_classes_vectors(rows, center):
     x, labels = rows
     layer = gn.Dense(1, "relu")
-    fit = layer.fit(x, labels, variance=0.9, correlation=0.8, center=center)
+    fit = gn.fit_class_pca(layer, x, labels, variance=0.9, correlation=0.8, center=center)
     pca = gn.class_pca(x.astype("float64"), labels, variance=0.9, center=center)
     wanted, kept = gn.deduplicate(pca, 0.8)
     weight, bias = weight_of(layer, (8,))
@@ -56,7 +56,7 @@ def test_a_dense_layer_gets_the_classes_vectors(rows, center):
 def test_a_conv_layer_gets_the_patches_vectors(images, kernel, padding):
     x, labels = images
     layer = gn.Conv2D(1, kernel, "relu", padding=padding)
-    layer.fit(x, labels, variance=0.6, correlation=0.9)
+    gn.fit_class_pca(layer, x, labels, variance=0.6, correlation=0.9)
     zeros = kernel // 2 if padding == "same" else 0
     padded = np.pad(x / 255, ((0, 0), (0, 0), (zeros, zeros), (zeros, zeros)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3)).transpose(
@@ -79,9 +79,9 @@ def test_centred_classes_far_apart_are_those_of_float64(kind, dtype):
     x = rng.normal(size=(2000, 6)) * [3, 2, 1.5, 1, 0.7, 0.5] + 1e4 * (2 * labels[:, None] - 1)
     x = x.astype(dtype)
     if kind == "Dense":
-        pca = gn.Dense(3).fit(x, labels, variance=0.9, center=True).pca
+        pca = gn.fit_class_pca(gn.Dense(3), x, labels, variance=0.9, center=True).pca
     else:
-        pca = gn.Conv2D(3, 1).fit(x.reshape(2000, 6, 1, 1), labels, variance=0.9, center=True).pca
+        pca = gn.fit_class_pca(gn.Conv2D(3, 1), x.reshape(2000, 6, 1, 1), labels, variance=0.9, center=True).pca
     assert pca.ranks.tolist() == [4, 4]
     for c in range(2):
         values, vectors = np.linalg.eigh(np.cov(x[labels == c].T.astype(float), bias=True))
@@ -95,22 +95,22 @@ def test_a_fit_shares_nothing_and_a_refused_one_leaves_the_layer_as_it_was(rows)
     layer, other = gn.Dense(1), gn.Dense(1)
     for wrong in (np.where(np.arange(720).reshape(90, 8) == 719, np.nan, x), np.ma.masked_less(x, 0)):
         with pytest.raises(InputError):
-            layer.fit(wrong, labels, variance=0.9)
+            gn.fit_class_pca(layer, wrong, labels, variance=0.9)
     assert layer.trainable
     given = x.copy()
-    fit = layer.fit(given, labels, variance=0.9)
+    fit = gn.fit_class_pca(layer, given, labels, variance=0.9)
     for each in (given, fit.pca.components, fit.pca.mean, fit.pca.explained_variance_ratio, fit.kept):
         each[...] = 0
     fit.samples.clear()
-    other.fit(x, labels, variance=0.9)
+    gn.fit_class_pca(other, x, labels, variance=0.9)
     np.testing.assert_array_equal(weight_of(layer, (8,))[0], weight_of(other, (8,))[0])
 
 
 def test_at_most_so_many_vectors_are_kept(images):
     layer = gn.Conv2D(1, 3)
-    every = layer.fit(*images, variance=0.9, correlation=1)
+    every = gn.fit_class_pca(layer, *images, variance=0.9, correlation=1)
     other = gn.Conv2D(1, 3)
-    few = other.fit(*images, variance=0.9, correlation=1, most=4)
+    few = gn.fit_class_pca(other, *images, variance=0.9, correlation=1, most=4)
     shares = every.pca.explained_variance_ratio[every.kept[:, 0], every.kept[:, 1]]
     best = few.pca.explained_variance_ratio[few.kept[:, 0], few.kept[:, 1]]
     assert layer.filters > other.filters == 4
@@ -119,7 +119,7 @@ def test_at_most_so_many_vectors_are_kept(images):
 
 def test_a_share_that_leaves_classes_without_vectors_says_so(rng):
     x = np.abs(rng.normal(size=(60, 1, 8, 8))).astype("float32") + 3  # the mean dominates: one vector, the same for all
-    fit = gn.Conv2D(1, 3).fit(x, np.arange(60) % 3, variance=0.5, correlation=0.9)
+    fit = gn.fit_class_pca(gn.Conv2D(1, 3), x, np.arange(60) % 3, variance=0.5, correlation=0.9)
     assert len(fit.kept) == 1
     assert len(fit.without) == 2
     assert set(fit.without) < {0, 1, 2}
@@ -148,11 +148,11 @@ def test_a_stack_is_fitted_layer_by_layer(images):
     assert layers[1].filters == len(fits[0].kept)
     assert layers[3].units == 3
     by_hand = gn.Conv2D(1, 3, "relu", pool=2)
-    by_hand.fit(x, labels, variance=0.8)
+    gn.fit_class_pca(by_hand, x, labels, variance=0.8)
     outputs = features([gn.Reshape((2, 9, 9)), by_hand], flat, CPU)
     second = gn.Conv2D(1, 3, "relu")
     inputs = outputs.reshape(120, -1, 3, 3)
-    second.fit(inputs, labels, variance=0.9, correlation=0.7, fraction=0.5, seed=4)
+    gn.fit_class_pca(second, inputs, labels, variance=0.9, correlation=0.7, fraction=0.5, seed=4)
     ours, theirs = (weight_of(layer, (by_hand.filters, 3, 3))[0] for layer in (layers[2], second))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -211,25 +211,25 @@ def test_fitted_layers_stay_as_they_are_while_the_head_is_trained(images):
 @pytest.mark.parametrize("value", [0, -0.1, 1.1, float("nan"), "0.9", None, True])
 def test_thresholds_lie_above_0_and_at_most_at_1(rows, name, value):
     with pytest.raises(InputError, match=f"{name} cannot be"):
-        gn.Dense(1).fit(*rows, **({"variance": 0.9} | {name: value}))
+        gn.fit_class_pca(gn.Dense(1), *rows, **({"variance": 0.9} | {name: value}))
 
 
 @pytest.mark.parametrize("most", [0, -1, 2.5, True, "3"])
 def test_most_is_a_whole_number(rows, most):
     with pytest.raises(InputError, match="most is"):
-        gn.Dense(1).fit(*rows, variance=0.9, most=most)
+        gn.fit_class_pca(gn.Dense(1), *rows, variance=0.9, most=most)
 
 
 def test_other_mistakes(rows, images):
     x, labels = rows
     with pytest.raises(InputError, match="class 3 has 1 sample and one patch: expected at least 2"):
-        gn.Dense(1).fit(x, np.where(np.arange(90) == 7, 3, labels), variance=0.9)
+        gn.fit_class_pca(gn.Dense(1), x, np.where(np.arange(90) == 7, 3, labels), variance=0.9)
     with pytest.raises(ShapeError, match="smaller than the 11×11 patch"):
-        gn.Conv2D(1, 11).fit(*images, variance=0.9)
+        gn.fit_class_pca(gn.Conv2D(1, 11), *images, variance=0.9)
     with pytest.raises(DataError, match="90 samples and 80 labels"):
-        gn.Dense(1).fit(x, labels[:80], variance=0.9)
+        gn.fit_class_pca(gn.Dense(1), x, labels[:80], variance=0.9)
     layer = gn.Dense(1)
-    layer.fit(x, labels, variance=0.9)
+    gn.fit_class_pca(layer, x, labels, variance=0.9)
     gn.Sequential([layer]).build((8,), CPU)
     with pytest.raises(InputError, match=r"'0' \(Dense\) has weights already: fit it before"):
-        layer.fit(x, labels, variance=0.9)
+        gn.fit_class_pca(layer, x, labels, variance=0.9)

@@ -95,7 +95,7 @@ def two_trainers_and_a_replacement(trainer):
         trainer.fit(data, epochs=2, batch_size=16)
         second.fit(*samples(), epochs=2, batch_size=16)
         name, layer = "0", trainer.model.layer("0")
-        trainer.model.replace(name, layer.factorise(3) if isinstance(layer, gn.Dense) else layer.merge())
+        trainer.model.replace(name, gn.factorise(layer, 3) if isinstance(layer, gn.Dense) else gn.merge(layer))
     trainer.fit(data, epochs=2, batch_size=16)
 
 
@@ -155,8 +155,8 @@ def other_shift(trainer):
 
 def merged_by_hand(trainer):
     layer = trainer.model.layer("0")
-    trainer.model.replace("0", layer.factorise(2))
-    trainer.model.replace("0", trainer.model.layer("0").merge())
+    trainer.model.replace("0", gn.factorise(layer, 2))
+    trainer.model.replace("0", gn.merge(trainer.model.layer("0")))
 
 
 # name: (scenario, options of `made`, which looks to leave out)
@@ -264,7 +264,7 @@ class Life:
         elif what == "factorise or merge":
             name, rank = how
             layer = model.layer(name)
-            model.replace(name, layer.factorise(rank) if isinstance(layer, gn.Dense) else layer.merge())
+            model.replace(name, gn.factorise(layer, rank) if isinstance(layer, gn.Dense) else gn.merge(layer))
         elif what == "evaluate":
             trainer.evaluate(*DATA[how[0]])
         elif what == "rate":

@@ -121,7 +121,7 @@ def test_factorise_is_the_truncated_svd(rng, dtype, split, out, inner):
     weight = np.array(model.layers[0].weight, dtype="float64")
     u, s, vt = np.linalg.svd(weight, full_matrices=False)
     for rank in range(1, min(out, inner) + 1):
-        layer = model.layers[0].factorise(rank, split)
+        layer = gn.factorise(model.layers[0], rank, split)
         left, right = layer._draw["left"]((out, rank), None), layer._draw["right"]((rank, inner), None)
         best = u[:, :rank] * s[:rank] @ vt[:rank]
         np.testing.assert_allclose(left @ right, best, atol=50 * RTOL[dtype] * s[0])
@@ -134,10 +134,10 @@ def test_full_rank_changes_nothing_and_merge_takes_it_back(rng):
     x = rng.normal(size=(20, 30))
     before = model.forward(x).copy()
     weight = model.layers[0].weight.copy()
-    model.replace("0", model.layers[0].factorise(12))
+    model.replace("0", gn.factorise(model.layers[0], 12))
     assert isinstance(model.layers[0], gn.LowRankDense)
     np.testing.assert_allclose(model.forward(x), before, rtol=1e-12)
-    model.replace("0", model.layers[0].merge())
+    model.replace("0", gn.merge(model.layers[0]))
     np.testing.assert_allclose(model.layers[0].weight, weight, atol=1e-14)
     np.testing.assert_allclose(model.forward(x), before, rtol=1e-12)
 
@@ -146,18 +146,18 @@ def test_merged_and_factored_outputs_agree(rng):
     x, y = rng.normal(size=(64, 20)).astype("float32"), rng.integers(0, 3, 64)
     trainer = gn.Trainer(gn.Sequential([gn.Dense(24, "relu"), gn.Dense(3)]), optimizer=gn.Adam(1e-2), device="cpu")
     trainer.fit(x, y, epochs=2, batch_size=16)
-    trainer.model.replace("0", trainer.model.layers[0].factorise(4, "balanced"))
+    trainer.model.replace("0", gn.factorise(trainer.model.layers[0], 4, "balanced"))
     trainer.fit(x, y, epochs=2, batch_size=16)
     factored = trainer.outputs(x)
-    trainer.model.replace("0", trainer.model.layers[0].merge())
+    trainer.model.replace("0", gn.merge(trainer.model.layers[0]))
     np.testing.assert_allclose(trainer.outputs(x), factored, rtol=1e-5, atol=1e-5)
 
 
 def test_a_rule_that_needs_the_spectrum_gets_it(rng):
     weight = rng.normal(size=(10, 3)) @ rng.normal(size=(3, 15))
     model = built([gn.Dense(10, weight=weight), gn.Dense(2)], 15)
-    assert model.layers[0].factorise(gn.Energy(1 - 1e-10)).rank == 3
-    assert model.layers[0].factorise(gn.BreakEven(0.5)).rank == 3
+    assert gn.factorise(model.layers[0], gn.Energy(1 - 1e-10)).rank == 3
+    assert gn.factorise(model.layers[0], gn.BreakEven(0.5)).rank == 3
 
 
 def test_a_factored_model_is_saved_and_loaded(tmp_path, rng):
@@ -195,13 +195,13 @@ def test_a_rank_is_a_whole_number_from_one(rank):
         gn.LowRankDense(8, rank)
     model = built([gn.Dense(8), gn.Dense(2)], 9)
     with pytest.raises(InputError, match="rank is"):
-        model.layers[0].factorise(rank)
+        gn.factorise(model.layers[0], rank)
 
 
 def test_a_rank_is_at_most_the_smaller_side():
     model = built([gn.Dense(8), gn.Dense(2)], 6)
     with pytest.raises(InputError, match=r"rank 7 exceeds min\(m, n\) = 6"):
-        model.layers[0].factorise(7)
+        gn.factorise(model.layers[0], 7)
     with pytest.raises(InputError, match="rank is 9: expected a whole number from 1 to 8"):
         gn.LowRankDense(8, 9)
     with pytest.raises(ShapeError, match="at least 5 features"):
@@ -211,17 +211,17 @@ def test_a_rank_is_at_most_the_smaller_side():
 def test_other_mistakes_are_named():
     model = built([gn.LowRankDense(8, 2, "relu"), gn.Activation("relu"), gn.Dense(2)], 6)
     with pytest.raises(InputError, match=r"'0' \(LowRankDense\) is factored already, at rank 2: merge"):
-        model.layers[0].factorise(1)
+        gn.factorise(model.layers[0], 1)
     with pytest.raises(InputError, match=r"'3' \(Dense\) has no factors to merge"):
-        model.layers[2].merge()
+        gn.merge(model.layers[2])
     with pytest.raises(InputError, match=r"'2' \(Activation\) cannot be factorised"):
-        model.layers[1].factorise(1)
+        gn.factorise(model.layers[1], 1)
     with pytest.raises(InputError, match="split is 'right': expected one of left, balanced"):
-        model.layers[2].factorise(1, "right")
+        gn.factorise(model.layers[2], 1, "right")
     with pytest.raises(InputError, match="no weights before its model is built"):
-        gn.Dense(4).factorise(1)
+        gn.factorise(gn.Dense(4), 1)
     with pytest.raises(InputError, match="no weights before its model is built"):
-        gn.LowRankDense(4, 2).merge()
+        gn.merge(gn.LowRankDense(4, 2))
     with pytest.raises(InputError, match="whole number of units"):
         gn.LowRankDense(0, 1)
     with pytest.raises(InputError, match="activation is 'tanhh'"):
@@ -234,4 +234,4 @@ def test_weights_that_overflowed_are_named(rng):
     model = built([gn.Dense(4), gn.Dense(2)], 5)
     model.parameters["0.weight"][:] = np.inf
     with pytest.raises(InputError, match="finite"):
-        model.layers[0].factorise(2)
+        gn.factorise(model.layers[0], 2)

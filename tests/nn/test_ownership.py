@@ -98,7 +98,7 @@ def test_a_copied_trainer_goes_on_as_the_original_would(device, how, optimizer):
 def test_a_copied_trainer_takes_replaced_layers_and_their_ages_along(how):
     original = net(layers=[gn.Dense(8, "relu"), gn.Dense(6, "relu"), gn.Dense(3)])
     original.fit(X, Y, epochs=1, batch_size=16)
-    original.model.replace("2", original.model.layer("2").factorise(2), state="carry-both")
+    original.model.replace("2", gn.factorise(original.model.layer("2"), 2), state="carry-both")
     original.fit(X, Y, epochs=1, batch_size=16)
     copied = COPIES[how](original)
     for trainer in (original, copied):
@@ -514,7 +514,7 @@ def test_a_layer_that_takes_anothers_place_starts_with_what_was_set():
     np.testing.assert_array_equal(model.parameters["0.weight"], np.full((8, 5), 7))
     model.replace("0", old)  # which takes its values along
     np.testing.assert_array_equal(model.parameters["0.weight"], np.full((8, 5), 2))
-    cut = old.factorise(2)
+    cut = gn.factorise(old, 2)
     cut.left, cut.bias = np.ones((8, 2)), np.ones(8)
     right = cut.given(["right"])
     model.replace("0", cut)
@@ -563,7 +563,7 @@ def test_a_layer_without_a_model_has_nothing_to_factorise_or_merge(layer):
     for name, shape in {"weight": (5, 4), "left": (5, 2), "right": (2, 4), "bias": (5,)}.items():
         setattr(made, name, np.ones(shape))
     with pytest.raises(InputError, match="no weights before its model is built"):
-        made.factorise(2) if isinstance(made, gn.Dense) else made.merge()
+        gn.factorise(made, 2) if isinstance(made, gn.Dense) else gn.merge(made)
 
 
 def test_a_layer_of_ones_own_needs_a_config_for_saving_alone(tmp_path):

@@ -101,12 +101,12 @@ def test_training_across_replacements_is_that_of_parameters_with_ages_of_their_o
             reference.add(f"{name}.{part}", value, first, second, ages)
 
     steps(7)
-    replace("0", trainer.model.layer("0").factorise(4))
-    replace("2", trainer.model.layer("2").factorise(3, "balanced"))  # two at once: the trainer follows both
+    replace("0", gn.factorise(trainer.model.layer("0"), 4))
+    replace("2", gn.factorise(trainer.model.layer("2"), 3, "balanced"))  # two at once: the trainer follows both
     steps(6)
-    replace("0", trainer.model.layer("0").merge())
+    replace("0", gn.merge(trainer.model.layer("0")))
     steps(5)
-    replace("0", trainer.model.layer("0").factorise(2))
+    replace("0", gn.factorise(trainer.model.layer("0"), 2))
     steps(4)
 
 
@@ -117,7 +117,7 @@ def test_what_is_not_touched_keeps_its_bits(data, optimizer, dtype):
     x, y = data[0].astype(dtype), data[1]
     trainer.fit(x, y, epochs=2, batch_size=16)
     before = by_name(trainer)
-    trainer.model.replace("2", trainer.model.layer("2").factorise(3))
+    trainer.model.replace("2", gn.factorise(trainer.model.layer("2"), 3))
     trainer.follow()
     after = by_name(trainer)
     assert set(after) == (set(before) - {"2.weight"}) | {"2.left", "2.right"}
@@ -132,7 +132,7 @@ def test_what_is_not_touched_keeps_its_bits(data, optimizer, dtype):
 def test_a_learning_rate_set_later_reaches_every_age(data):
     trainer = made("adam")
     trainer.fit(*data, epochs=1, batch_size=16)
-    trainer.model.replace("0", trainer.model.layer("0").factorise(2), state="carry")
+    trainer.model.replace("0", gn.factorise(trainer.model.layer("0"), 2), state="carry")
     trainer.fit(*data, epochs=1, batch_size=16)
     assert len(trainer.optimizer.ranges) > 1
     trainer.optimizer.learning_rate = 1e-30
@@ -148,7 +148,7 @@ def test_frozen_layers_stay_out_of_the_optimiser(data):
     trainer.fit(*data, epochs=1, batch_size=16)
     model = trainer.model
     before = model.parameters["0.weight"].copy()
-    model.replace("0", model.layer("0").factorise(9))
+    model.replace("0", gn.factorise(model.layer("0"), 9))
     assert "0.left" not in model.gradients
     np.testing.assert_allclose(model.parameters["0.left"] @ model.parameters["0.right"], before, atol=1e-12)
     left = model.parameters["0.left"].copy()
@@ -161,7 +161,7 @@ def test_two_trainers_of_one_model_both_follow(data):
     first.fit(*data, epochs=1, batch_size=16)
     second = gn.Trainer(first.model, optimizer=gn.SGD(0.1, momentum=0.9), device=first.backend, dtype="float64")
     second.fit(*data, epochs=1, batch_size=16)
-    first.model.replace("0", first.model.layer("0").factorise(3))
+    first.model.replace("0", gn.factorise(first.model.layer("0"), 3))
     for trainer in (first, second):
         before = trainer.evaluate(*data)["loss"]
         trainer.fit(*data, epochs=3, batch_size=16)
@@ -172,7 +172,7 @@ def test_evaluation_goes_on_after_a_replacement_of_a_bound_model(data):
     trainer = made("sgd")
     trainer.prepare((9,))
     outputs = trainer.outputs(data[0])
-    trainer.model.replace("0", trainer.model.layer("0").factorise(9))
+    trainer.model.replace("0", gn.factorise(trainer.model.layer("0"), 9))
     np.testing.assert_allclose(trainer.outputs(data[0]), outputs, rtol=1e-10)
 
 
@@ -196,7 +196,7 @@ def test_mistakes_leave_the_model_as_it_was(data):
     trainer.fit(*data, epochs=1, batch_size=16)
     model = trainer.model
     before, layers = by_name(trainer), list(model.layers)
-    factored = model.layer("0").factorise(3)
+    factored = gn.factorise(model.layer("0"), 3)
     for name, layer, options, error, message in [
         ("1", factored, {}, InputError, r"no layer '1': it has '0' \(Dense\), '2' \(Dense\), '4' \(Dense\)"),
         (0, factored, {}, InputError, "no layer 0: it has '0'"),
@@ -226,4 +226,4 @@ def test_what_was_made_of_one_layer_carries_nothing_to_another(data):
     trainer = made("adam", layers=layers)
     trainer.fit(*data, epochs=1, batch_size=16)
     with pytest.raises(InputError, match="made of the layer '2'"):
-        trainer.model.replace("2", trainer.model.layer("0").factorise(3), state="carry")
+        trainer.model.replace("2", gn.factorise(trainer.model.layer("0"), 3), state="carry")

@@ -17,7 +17,7 @@ from gpunet.nn.layers import Flatten, Layer
 from gpunet.nn.layers.flatten import Reshape
 from gpunet.nn.model import Sequential
 from gpunet.nn.samples import check_samples
-from gpunet.spectral.fitted import Fit, FittedLayer, Thresholds, chosen_rows
+from gpunet.spectral.fitted import Fit, Thresholds, can_fit, chosen_rows, fit_batches
 
 BATCH, GPU_BATCH = 250, 1000  # images at a time: on a CPU the maps of many filters still lie in the caches
 JOINED = 1 << 27  # bytes of a layer's inputs at a time, while the next is fitted
@@ -66,12 +66,12 @@ def fit_stack(
     x: (n, *input shape), uint8 or floats; labels: (n,), classes from 0; thresholds: one for each layer that can be
     fitted. The data is streamed once a layer: neither patches nor outputs are ever all in memory.
     """
-    fitted = [(place, layer) for place, layer in enumerate(layers) if isinstance(layer, FittedLayer)]
+    fitted = [(place, layer) for place, layer in enumerate(layers) if can_fit(layer)]
     x, labels, fits = check_samples(x, "data"), check_labels(labels, None, "data"), []
     check_lengths(x, labels, "data")
     for (place, layer), each in zip(fitted, thresholds, strict=True):
         rows = chosen_rows(labels, each.fraction, seed)
-        fits.append(layer.fit_batches(_inputs(layers[:place], x, labels, rows, backend), each, backend))
+        fits.append(fit_batches(layer, _inputs(layers[:place], x, labels, rows, backend), each, backend))
     return fits
 
 

@@ -118,7 +118,7 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """Keyword arguments that make this layer again, JSON-ready, without its weights: for saving and loading."""
-        raise InputError(f"{self._called()} has no config(), which saving needs")
+        raise InputError(f"{self.called} has no config(), which saving needs")
 
     @property
     def slots(self) -> int:
@@ -165,7 +165,7 @@ class Layer:
         if value is now:  # after `layer.weight *= 2`, which has written into the memory already
             return
         if name in self._views:
-            write(self.ops, self._views[name], value, f"{self._called()}: {name}")
+            write(self.ops, self._views[name], value, f"{self.called}: {name}")
         elif name == "trainable":
             value = check_flag(f"{type(self).__name__}'s trainable", value)
             if value != now and self.owner is not None:
@@ -180,7 +180,7 @@ class Layer:
             object.__setattr__(self, name, value)
         elif name.startswith("d_") or not _equal(value, now):
             raise InputError(
-                f"{self._called()} stands in a model: its {name} cannot be set any more; make another layer and put it "
+                f"{self.called} stands in a model: its {name} cannot be set any more; make another layer and put it "
                 "there with model.replace, or make another model"
             )
 
@@ -229,15 +229,9 @@ class Layer:
         """dy becomes ∂L/∂z = dy ∘ f'(z), and its sum over the batch the gradient of the bias."""
         self.ops.activation_backward(self.applied, self.y, dy, dy, self.d_bias)  # type: ignore[attr-defined]
 
-    def factorise(self, rank: Any, split: str = "left") -> Layer:
-        """The same layer with its weight cut to `rank` by SVD; only a Dense layer has one to cut."""
-        raise InputError(f"{self._called()} cannot be factorised: only a Dense layer can")
-
-    def merge(self) -> Layer:
-        """The same layer with its factors multiplied; only a LowRankDense layer has any."""
-        raise InputError(f"{self._called()} has no factors to merge: only a LowRankDense layer has")
-
-    def _called(self) -> str:
+    @property
+    def called(self) -> str:
+        """The layer in a message."""
         return f"the layer {self.name!r} ({type(self).__name__})" if self.name else f"a {type(self).__name__} layer"
 
 

@@ -8,9 +8,8 @@ from gpunet.backend.base import Array
 from gpunet.checks import check_one_of, check_whole, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.nn.init import Drawing, resolve
-from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
 from gpunet.nn.layers.pool import check_images, pooled_shape
-from gpunet.spectral.fitted import FittedLayer, Floats
 
 
 def _check_kernel(name: str, kernel: Any) -> int:
@@ -20,7 +19,7 @@ def _check_kernel(name: str, kernel: Any) -> int:
     return size
 
 
-class Conv2D(FittedLayer):
+class Conv2D(Layer):
     """Convolution with activation and max-pooling, y = maxpool(f(x ⋆ W + b)), ⋆ PyTorch's cross-correlation, stride 1.
 
     weight: (filters, channels, kernel, kernel), bias: (filters,);
@@ -109,14 +108,6 @@ class Conv2D(FittedLayer):
         self.x = x
         self.ops.conv2d(x, self.weight, self.bias, self.applied, self._zeros, self.pool, self.y, self.place)
         return self.y
-
-    def shaped(self, vectors: Floats) -> Floats:
-        object.__setattr__(self, "filters", len(vectors))  # in a model, too, which is not built yet
-        return vectors.reshape(self.filters, -1, self.kernel, self.kernel)
-
-    @property
-    def patches(self) -> tuple[int, int]:
-        return self.kernel, self.zeros
 
     def backward(self, dy: Array) -> Array | None:  # f and the maximum commute, so f' comes first, on fewer numbers
         self.ops.activation_backward(self.applied, self.y, dy, dy, None)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from gpunet.backend.base import Array
 from gpunet.checks import check_whole, setting
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
 from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
-from gpunet.nn.layers.dense import Dense, on_host
 
 
 class LowRankDense(Layer):
     """Affine layer of rank l with activation, y = f((x Rᵀ) Lᵀ + b), W = L R.
 
     left: (out, l), right: (l, in), bias: (out,); x: (batch, in) -> y: (batch, out). Usually made by
-    `Dense.factorise`, and turned back by `merge`.
+    `gn.factorise`, and turned back by `gn.merge`.
 
     A step takes l (in + out) multiplications a sample where `Dense` takes in · out: fewer for l < in·out/(in + out).
     Above that, and for large batches, the products are associated the other way round: x (L R)ᵀ.
@@ -120,16 +117,3 @@ class LowRankDense(Layer):
         if not self.joins:  # as in Dense
             ops.join()
         return self.dx
-
-    def factorise(self, rank: Any, split: str = "left") -> Layer:
-        raise InputError(
-            f"{self._called()} is factored already, at rank {self.rank}: merge() it first, then factorise the result"
-        )
-
-    def merge(self) -> Dense:
-        """The Dense layer with weight L R, computed in float64; raises InputError before the layer has weights."""
-        left, right, bias = (on_host(self, name) for name in ("left", "right", "bias"))
-        product = left.astype(np.float64) @ right.astype(np.float64)
-        dense = Dense(self.units, self.activation, weight=product, bias=bias, trainable=self.trainable)
-        dense.made_from, dense.inherits = self, {"bias": ("bias", None)}
-        return dense
