@@ -18,6 +18,7 @@ from gpunet.errors import InputError, shown
 
 VARIABLE = "GPUNET_UNPACKED"
 UNPACKED = 128 << 20
+SEEDS = 2**62  # a seed is below
 """Bytes that any file may unpack to; $GPUNET_UNPACKED stands above it, for those who have larger ones."""
 RATIO = 100
 """Bytes that a packed file may unpack to for each of its own. Photographs have 1 to 3, sparse counts about 40."""

@@ -11,12 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from gpunet.experiments.result import NotMeasuredError, Result, Row
-
-if TYPE_CHECKING:
-    from gpunet.experiments.framework import Experiment
 
 Curve = Mapping[float, Sequence[float]]  # a value a seed at each point
 Verdict = Literal["reproduced", "exceeded", "not reproduced", "inconclusive", "not tested"]
@@ -73,7 +70,17 @@ class ClaimResult:
     here: bool = False
 
 
-def judge(experiment: Experiment, result: Result) -> list[ClaimResult]:
+class Claiming(Protocol):
+    """What an experiment declares of its claims."""
+
+    def claims(self, result: Result) -> list[Claim]:
+        """Those that speak of what the result was asked to measure."""
+
+    def departure(self, result: Result) -> str:
+        """What its settings have other than the document states, in words; "" where nothing."""
+
+
+def judge(experiment: Claiming, result: Result) -> list[ClaimResult]:
     """Every claim of an experiment with its verdict on a result; what is not finite was not measured."""
     finite = [
         Row(row.name, {name: each for name, each in row.metrics.items() if all(map(math.isfinite, each.values))})

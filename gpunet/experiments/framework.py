@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import InputError, shown
+from gpunet.limits import SEEDS
 
-MOST = 2**62  # of a seed
 LARGEST = 10**9  # of a whole setting, where no bound is stated
 
 if TYPE_CHECKING:
@@ -330,6 +330,19 @@ class Experiment:
         self._part("figures")
         return [figure for figure in self._figures if figure.when(result)]
 
+    def draw(self, result: Result, folder: Path) -> None:
+        """Draw the figures that the result has, wherever figures go; one whose rows were not measured is left out."""
+        import numpy as np
+
+        from gpunet.experiments.result import NotMeasuredError
+        from gpunet.report.style import figure
+
+        for each in self.figures(result):
+            with contextlib.suppress(NotMeasuredError):
+                panels, width, height = each.size(result)
+                with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
+                    each.draw(result, np.atleast_1d(axes) if callable(each.panels) else axes)
+
     def folder(self, settings: Settings, dataset: str) -> str:
         """The name of the folder that a run is written to unless asked otherwise."""
         return f"{self.name}-{settings.label(dataset)}".rstrip("-")
@@ -361,8 +374,8 @@ class Experiment:
         self.Settings(**given)
         job = job or self.job(given, quick)
         settings = self.Settings(**{**job.of, **job.settings, **given})
-        if first + (seeds or job.seeds) > MOST:
-            raise InputError(f"seeds begin at {first}: expected numbers below {MOST}")
+        if first + (seeds or job.seeds) > SEEDS:
+            raise InputError(f"seeds begin at {first}: expected numbers below {SEEDS}")
         names = job.data if dataset is None else (dataset,)
         return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))))
 
@@ -505,7 +518,7 @@ class Run:
         """
         from gpunet.experiments.result import RESULT
         from gpunet.files import alone, attempted, writable_folder
-        from gpunet.report.drawing import draw
+        from gpunet.report.drawing import drawn
 
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):
             result = self.compute(device, bar)
@@ -514,7 +527,7 @@ class Run:
             if problem:
                 return done
             written(done)
-            return replace(done, figures=draw(self.experiment, result, folder))
+            return replace(done, figures=drawn(lambda: self.experiment.draw(result, folder)))
 
 
 def load_data(chosen: str) -> Any:

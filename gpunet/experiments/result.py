@@ -26,13 +26,12 @@ import msgspec
 from msgspec import Meta
 
 from gpunet.errors import DataError, shown
-from gpunet.experiments.framework import MOST
-from gpunet.limits import DAMAGE, read_json
+from gpunet.limits import DAMAGE, SEEDS, read_json
 
 FORMAT, RESULT = 2, "result.json"
 LARGEST = 1e150  # of what is measured: a deviation squares it
-Seed = Annotated[int, Meta(ge=0, lt=MOST)]
-Amount = Annotated[float, Meta(ge=0, lt=MOST)]  # of seconds, of bytes
+Seed = Annotated[int, Meta(ge=0, lt=SEEDS)]
+Amount = Annotated[float, Meta(ge=0, lt=SEEDS)]  # of seconds, of bytes
 if TYPE_CHECKING:
     Number = float
 else:  # as a file has it: `_finite_or_nan` makes null NaN

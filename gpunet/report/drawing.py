@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,13 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpunet.errors import GpunetError
-
-if TYPE_CHECKING:
-    from gpunet.experiments.framework import Experiment
-    from gpunet.experiments.result import Result
 
 INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
 
@@ -43,25 +37,6 @@ def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
     svg: dict[str, str] = {}
     with _drawing_on(Canvas(narrow, svg=svg)):
         yield svg
-
-
-def draw(experiment: Experiment, result: Result, folder: Path) -> list[Path]:
-    """Write the figures that a result has to the folder as PNG; the files of those that could be drawn, see `drawn`."""
-    return drawn(lambda: draw_figures(experiment, result, folder))
-
-
-def draw_figures(experiment: Experiment, result: Result, folder: Path) -> None:
-    """Draw the figures that a result has, wherever figures go; one whose rows were not measured is left out."""
-    import numpy as np
-
-    from gpunet.experiments.result import NotMeasuredError
-    from gpunet.report.style import figure
-
-    for each in experiment.figures(result):
-        with contextlib.suppress(NotMeasuredError):
-            panels, width, height = each.size(result)
-            with figure(folder / f"{each.stem}.png", panels, width=width, height=height) as axes:
-                each.draw(result, np.atleast_1d(axes) if callable(each.panels) else axes)
 
 
 def drawn(draw: Callable[[], object]) -> list[Path]:

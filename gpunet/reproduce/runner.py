@@ -184,8 +184,9 @@ class _Reproduction:
 
     def _draw_again(self, run: PlannedRun) -> None:
         """The figures of a run that is finished but for them."""
-        from gpunet.report.drawing import draw
+        from gpunet.report.drawing import drawn
 
         folder = self.file.folder / run.name
         with contextlib.suppress(DataError):  # which the report tells
-            self.file.drawn(run, draw(run.x, Result.read(folder / RESULT), folder))
+            result = Result.read(folder / RESULT)
+            self.file.drawn(run, drawn(lambda: run.x.draw(result, folder)))

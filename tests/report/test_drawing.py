@@ -11,7 +11,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
-from gpunet.experiments.framework import Figure
+from gpunet.experiments.framework import Experiment, Figure
 from gpunet.report import drawing, style
 
 from ..experiments.schema import is_png
@@ -159,4 +159,4 @@ def test_a_figure_whose_rows_are_missing_is_left_out_unsaid(tmp_path):
         def figures(self, result):
             return [Figure("a", "caption", "alt", draw)]
 
-    assert drawing.draw(Paper(), made(), tmp_path) == []  # warnings are errors here
+    assert drawing.drawn(lambda: Experiment.draw(Paper(), made(), tmp_path)) == []  # warnings are errors here

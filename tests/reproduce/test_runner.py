@@ -17,6 +17,7 @@ from gpunet.experiments import experiment
 from gpunet.experiments.framework import Experiment, Job
 from gpunet.experiments.result import Result
 from gpunet.files import alone
+from gpunet.report.style import figure
 from gpunet.reproduce import runner
 from gpunet.reproduce.runner import Outcome, Request, reproduce
 
@@ -24,7 +25,7 @@ from ..datasets.idx_writer import small_arrays, write_folder
 from ..hostile.disk import filled
 from . import paper
 from .paper import claims as judging
-from .small import NAMES, png, use_page, use_small
+from .small import NAMES, use_page, use_small
 
 DOCUMENT = ["schema", "gpunet", "quick", "updated", "complete", "counts", "here", "runs", "claims"]
 CLAIM = [
@@ -195,12 +196,12 @@ def test_claims_are_there_before_figures_which_are_drawn_later_if_need_be(go, cl
         assert claims()["runs"][0]["state"] == "finished"
         raise KeyboardInterrupt
 
-    def draw(x: Experiment, result: Result, folder: Path) -> list[Path]:
+    def draw(x: Experiment, result: Result, folder: Path) -> None:
         assert (x, result.experiment, result.settings) == (paper.x, "line", {"epochs": 1})
-        (folder / "late.png").write_bytes(png())
-        return [folder / "late.png"]
+        with figure(folder / "late.png"):
+            pass
 
-    monkeypatch.setattr("gpunet.report.drawing.draw", draw)
+    monkeypatch.setattr(Experiment, "draw", draw)
     pretended.hooks["line-near figures"] = stop
     with pytest.raises(KeyboardInterrupt):
         go()

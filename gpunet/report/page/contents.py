@@ -16,7 +16,7 @@ from gpunet.errors import DataError
 from gpunet.experiments.framework import Experiment
 from gpunet.experiments.result import Result
 from gpunet.limits import unpacked
-from gpunet.report.drawing import collected, draw_figures
+from gpunet.report.drawing import collected
 from gpunet.report.page.reading import Run
 from gpunet.report.page.svg import Picture, data_uri, picture
 from gpunet.report.table import NOTHING, Cell, Column, Table, rows_table
@@ -65,7 +65,7 @@ def figures(x: Experiment | None, run: Run, result: Result) -> list[Figure]:
     for narrow in (False, True):
         # What is beyond all numbers is left out of a figure.
         with collected(narrow=narrow) as svg, np.errstate(over="ignore", invalid="ignore"):
-            draw_figures(x, result, run.folder)
+            x.draw(result, run.folder)
         drawn.append(svg)
     wide, narrow_ones = drawn
     return [
