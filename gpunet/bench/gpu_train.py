@@ -49,7 +49,7 @@ def ours(
     whole = len(order) // batch
 
     def run(steps: int) -> None:
-        rows, step = trainer.line_up(order), trainer.stepper()
+        rows, step = trainer.upload_order(order), trainer.stepper()
         with backend.session():
             turn = 0
             while turn < steps:

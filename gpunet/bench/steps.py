@@ -27,7 +27,7 @@ def training(trainer: Trainer, data: Samples, batch: int, draw: Callable[[], Any
     backend = trainer.backend
 
     def run() -> None:
-        order, step = trainer.line_up(draw()), trainer.stepper()
+        order, step = trainer.upload_order(draw()), trainer.stepper()
         trainer.tally.reset()
         whole, short = divmod(len(order), batch)
         with backend.session():
@@ -57,7 +57,7 @@ def some_steps(
             while count < steps:
                 place = count % per_epoch
                 if place == 0:
-                    order = trainer.line_up(rng.permutation(len(data)))
+                    order = trainer.upload_order(rng.permutation(len(data)))
                     trainer.tally.reset()
                 most = min(len(data) // batch - place, steps - count)
                 count += step(data, order, min(batch, len(data) - place * batch), most)

@@ -29,7 +29,7 @@ from gpunet.errors import DataError, InputError, OutputError
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.limits import DAMAGE
 from gpunet.nn.callbacks import Callback
-from gpunet.nn.identity import asked, difference, exchangeable, machine, to_json, told
+from gpunet.nn.identity import difference, exchangeable, machine, run_spec, to_json, told
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
 from gpunet.nn.serialize import KEY as MODEL
@@ -82,7 +82,7 @@ class Checkpoints(Callback):
             return
         self.path = writable_folder(self.folder, FILE) / FILE
         self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
-        self.run = json.loads(to_json(asked(trainer, self.callbacks)))
+        self.run = json.loads(to_json(run_spec(trainer, self.callbacks)))
         self.machine = machine(trainer.backend)
         self.optimizer, self.initial = trainer.optimizer, dict(trainer.optimizer.settings)
         if self.resume and self.path.exists():

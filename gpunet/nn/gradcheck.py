@@ -141,7 +141,7 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[fl
     data = looker._labelled(x, labels, "gradient check")
     n, model, loss = len(data), looker.model, looker.loss
     model.bind(n)
-    model.use(n)
+    model.set_batch_size(n)
     inputs, zero = backend.empty((n, *data.shape), "float64"), backend.zeros(1, "int64")
     backend.gather(data.x, backend.asarray(np.arange(n)), zero, data.scale, inputs)
     totals = looker._looking.totals

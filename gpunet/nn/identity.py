@@ -27,7 +27,7 @@ LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 m
 DEEPEST, MOST = 32, 1_000_000  # levels and parts of a setting that are looked at
 
 
-def asked(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What a run was asked to do: two that agree here are the same, step by step."""
     plan = trainer.plan
     return {

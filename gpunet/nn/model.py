@@ -233,7 +233,7 @@ class Sequential:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
             self.bind(capacity)
             if batch is not None:  # as it is after an interruption
-                self.use(batch)
+                self.set_batch_size(batch)
 
     def _spec_in_place(self, old: Layer, new: Layer, index: int) -> Spec:
         """What the new layer declares in the old one's place; raises where it does not fit there."""
@@ -329,7 +329,7 @@ class Sequential:
         self._settle(batch)
         self.capacity = batch
 
-    def use(self, n: int) -> None:
+    def set_batch_size(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""
         if type(n) is int and n == self._batch:
             return
@@ -338,7 +338,7 @@ class Sequential:
         with self.alone():
             self._batch = None  # until all is done
             for layer in self.layers:
-                layer.use(n)
+                layer.set_batch_size(n)
             self.d_scores = self._d_scores[:n]
             self._settle(n)
 

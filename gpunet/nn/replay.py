@@ -131,7 +131,7 @@ class Graphs:
         kind = self._kinds.get((id(train), n))
         if kind is None or not kind.sure or not all(map(is_, trainer._step_objects(order), self._held)):
             return self._look_and_step(trainer, train, order, n, most)
-        trainer.model.use(n)  # views of the workspace that evaluating left at another size
+        trainer.model.set_batch_size(n)  # views of the workspace that evaluating left at another size
         return self._replay(kind, trainer, train, order, n, most)
 
     def _replay(self, kind: Kind, trainer: Training, train: Samples, order: Array, n: int, most: int) -> int:
@@ -168,7 +168,7 @@ class Graphs:
             return trainer.step(train, order, n)
         self._forget()
         trainer.look_at(train, order)
-        trainer.model.use(n)
+        trainer.model.set_batch_size(n)
         self._renew(trainer._step_objects(order))
         kind = self._kinds.get((id(train), n))
         if kind is not None and all(each.stand() for each in kind.held):
@@ -183,7 +183,7 @@ class Graphs:
             self._forget(key)
         held = [Attributes(owner) for owner in (*model.layers, trainer.loss, trainer.optimizer)]
         for layer in model.layers:
-            layer.use(n)  # new views of the workspace, which tells them from arrays that the layer keeps
+            layer.set_batch_size(n)  # new views of the workspace, which tells them from arrays that the layer keeps
         trainer.step(train, order, n)
         if self.reason:
             return

@@ -224,7 +224,7 @@ class Evaluator:
         with self.backend.session():
             for start in range(0, len(data), batch):
                 n = min(batch, len(data) - start)
-                self.model.use(n)
+                self.model.set_batch_size(n)
                 labels = None if data.labels is None else self._labels[:n]
                 self.backend.take_batch(data.x, data.labels, order, cursor, data.scale, self._x[:n], labels, None)
                 yield self.model.forward(self._x[:n]), labels
@@ -509,7 +509,7 @@ class Trainer(Evaluator):
         n = len(train) - (self.plan.per_epoch - 1) * self.batch_size
         x, labels, order = self._x[:n], self._labels[:n], self._order[len(train) - n :]
         self._looking.reset()
-        self.model.use(n)
+        self.model.set_batch_size(n)
         with ops.session():
             ops.take_batch(train.x, train.labels, order, self._looking.cursor, train.scale, x, labels, None)
             self._loss(self.model.forward(x), labels, self.model.d_scores, self._looking.totals)
@@ -535,7 +535,7 @@ class Trainer(Evaluator):
         """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
-        order, take_steps = self._line_up(self.plan.order(self.seed, self.epoch)), self.stepper()
+        order, take_steps = self._upload_order(self.plan.order(self.seed, self.epoch)), self.stepper()
         if start == 0:
             self.tally.reset()
         with self.backend.session():
@@ -570,7 +570,7 @@ class Trainer(Evaluator):
         if id(train) != self._stepped or order is not self._order or self.behind:
             self.look_at(train, order)
         model, tally, ops = self.model, self.tally, self.backend
-        model.use(n)
+        model.set_batch_size(n)
         x, labels = self._x[:n], self._labels[:n]
         optimizer = self._optimizer
         own = type(optimizer).step is not Optimizer.step  # which counts, or does not
@@ -594,7 +594,9 @@ class Trainer(Evaluator):
             raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
         self._samples(train, None, "training data", labelled=True)
         if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
-            raise InputError(f"order is {shown(order)}: expected what trainer.line_up(numbers of samples) returned")
+            raise InputError(
+                f"order is {shown(order)}: expected what trainer.upload_order(numbers of samples) returned"
+            )
         if order is self._order and self._last_row >= len(train):
             raise InputError(f"order names sample {self._last_row}: expected numbers from 0 to {len(train) - 1}")
         self._stepped = id(train)
@@ -607,7 +609,7 @@ class Trainer(Evaluator):
         )  # fmt: skip
 
     def stepper(self) -> Callable[..., int]:
-        """`step`, or its recordings where the device replays; for steps with nothing between them but `line_up`.
+        """`step`, or its recordings where the device replays; for steps with nothing between them but `upload_order`.
 
         Called as `step` is. A recording may make several steps, up to `most`, and returns how many.
         """
@@ -616,7 +618,7 @@ class Trainer(Evaluator):
         self.graphs.look_again(self, self._order)
         return partial(self.graphs.step, self)
 
-    def line_up(self, order: Any) -> Array:
+    def upload_order(self, order: Any) -> Array:
         """An order of samples, int (N,), on the device: in one place, where recorded steps look for it.
 
         Raises InputError for other numbers than a data set's rows have, of which the first step looks whether they are
@@ -625,9 +627,9 @@ class Trainer(Evaluator):
         with self.model.alone():
             if self.model.training:
                 raise InputError("order cannot be lined up while a fit runs: it has one of its own")
-            return self._line_up(order)
+            return self._upload_order(order)
 
-    def _line_up(self, order: Any) -> Array:
+    def _upload_order(self, order: Any) -> Array:
         order, self._last_row = check_rows(order, "order")
         self._stepped = 0
         if self._order is None or len(self._order) != len(order):

@@ -95,14 +95,14 @@ def test_initial_weights_are_the_cpus_to_the_bit(gpu, digits, net):
 
 def test_batches_are_the_cpus(gpu, digits, monkeypatch):
     drawn: dict[str, list[np.ndarray]] = {}
-    line_up = gn.Trainer._line_up
+    upload_order = gn.Trainer._upload_order
 
     def spying(trainer, order):
-        placed = line_up(trainer, order)
+        placed = upload_order(trainer, order)
         drawn.setdefault(trainer.backend.name, []).append(np.array(trainer.backend.to_host(placed)))
         return placed
 
-    monkeypatch.setattr(gn.Trainer, "_line_up", spying)
+    monkeypatch.setattr(gn.Trainer, "_upload_order", spying)
     for device in (gpu.backend(), get_backend("numpy")):
         trained(device, digits, epochs=3)
     assert len(drawn["cpu"]) == 3
@@ -256,7 +256,7 @@ def test_several_steps_are_one_launch_with_the_bits_of_single_ones(gpu, digits):
         data = trainer.samples(x, y)
         trainer._workspace(16)
         for epoch in range(3):
-            order = trainer._line_up(np.random.default_rng(epoch).permutation(130))
+            order = trainer._upload_order(np.random.default_rng(epoch).permutation(130))
             trainer.tally.reset()
             with trainer.backend.session():
                 for start in range(0, 130, 16):
@@ -268,7 +268,7 @@ def test_several_steps_are_one_launch_with_the_bits_of_single_ones(gpu, digits):
         data, taken = trainer.samples(x, y), []
         trainer._workspace(16)
         for epoch in range(3):
-            order = trainer._line_up(np.random.default_rng(epoch).permutation(130))
+            order = trainer._upload_order(np.random.default_rng(epoch).permutation(130))
             trainer.tally.reset()
             step, done = trainer.stepper(), 0
             with trainer.backend.session():
@@ -297,7 +297,7 @@ def test_nodes_of_a_recorded_step(gpu):
     data = trainer.samples(np.zeros((64 * 12, 784), "uint8"), np.arange(64 * 12) % 10)
     trainer.prepare((784,))
     trainer._workspace(64)
-    order, step = trainer.line_up(np.arange(64 * 12)), trainer.stepper()
+    order, step = trainer.upload_order(np.arange(64 * 12)), trainer.stepper()
     with trainer.backend.session():
         for _ in range(3):
             trainer.tally.reset()

@@ -433,7 +433,7 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "Trainer.graphs= in use.value": lambda: "off",
     "Trainer.step.order": lambda: np.arange(60),
     "Sequential.bind.batch": lambda: 20,
-    "Sequential.use.n": lambda: 20,
+    "Sequential.set_batch_size.n": lambda: 20,
     "Sequential.forward.x": lambda: X.astype("float32"),
     "factorise.layer": lambda: built(gn.Dense(4)),
     "merge.layer": lambda: built(gn.LowRankDense(4, 2)),

@@ -43,7 +43,7 @@ def counted(shapes, ranks, batch):
     x = np.ones((batch, shapes[0][1]), "float32")
     data = trainer.samples(x, np.zeros(batch, int))
     trainer._workspace(batch)
-    trainer.step(data, trainer.line_up(np.arange(batch)), batch)
+    trainer.step(data, trainer.upload_order(np.arange(batch)), batch)
     return backend.count
 
 

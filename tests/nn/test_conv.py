@@ -117,7 +117,7 @@ def test_a_short_batch_is_a_small_batch(backend, rng, n):
             batch,
         )
         model.forward(backend.asarray(rng.normal(size=(batch, 3, 9, 9))))
-        model.use(n)
+        model.set_batch_size(n)
         z = model.forward(backend.asarray(x))
         loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
         model.backward(model.d_scores)

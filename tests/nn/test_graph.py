@@ -145,7 +145,7 @@ def test_the_model_stands_at_the_batch_of_the_last_step():
     trainer = made()
     data = trainer.samples(*samples())
     trainer._workspace(16)
-    order, step = trainer.line_up(np.arange(70)), trainer.stepper()
+    order, step = trainer.upload_order(np.arange(70)), trainer.stepper()
     trainer.tally.reset()
     for n in (16, 6) * 4:
         trainer.tally.cursor[0] = 0

@@ -439,7 +439,7 @@ def test_the_order_of_a_fit_is_its_own():
             return [1]
 
         def on_step(self, trainer, step):
-            trainer.line_up(np.zeros(60, int))
+            trainer.upload_order(np.zeros(60, int))
 
     with pytest.raises(gn.errors.InputError, match="order cannot be lined up while a fit runs"):
         net().fit(X, Y, batch_size=16, callbacks=Other())

@@ -36,7 +36,7 @@ def count(layer, n):
             super().affine(x, weight, bias, activation, out)
 
     layer.ops = Counting()
-    layer.use(n)
+    layer.set_batch_size(n)
     layer.forward(np.ones((n, layer.right.shape[1])))
     layer.backward(np.ones((n, layer.units)))
     return total
@@ -72,7 +72,7 @@ def test_both_ways_give_the_same_numbers(rng, n):
         layer = model.layers[1]
         layer._merging_pays = lambda n, dx, merged=merged: merged
         layer.bind(layer._y, layer._dx)
-        layer.use(n)
+        layer.set_batch_size(n)
         y = layer.forward(x).copy()
         dx = layer.backward(dy.copy()).copy()
         found.append([y, dx, layer.d_left.copy(), layer.d_right.copy(), layer.d_bias.copy()])

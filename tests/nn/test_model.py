@@ -86,10 +86,10 @@ def test_workspace_can_grow_and_shrink(rng):
     want = np.maximum(x @ model.layers[0].weight.T, 0) @ model.layers[1].weight.T
     model.bind(20)
     for n in (20, 3, 20, 1):
-        model.use(n)
+        model.set_batch_size(n)
         np.testing.assert_allclose(model.forward(x[:n]), want[:n], rtol=1e-5, atol=1e-6)
     with pytest.raises(ShapeError, match="does not fit a workspace bound for 20"):
-        model.use(21)
+        model.set_batch_size(21)
     model.bind(50)
     np.testing.assert_allclose(model.forward(x), want, rtol=1e-5, atol=1e-6)
 

@@ -272,7 +272,7 @@ def test_an_optimiser_serves_one_trainer():
     one.fit(X, Y)
     two.fit(X, Y)
     before = weights(two)
-    for work in (lambda: one.fit(X, Y), lambda: one.step(one.samples(X, Y), one.line_up(np.arange(60)), 4)):
+    for work in (lambda: one.fit(X, Y), lambda: one.step(one.samples(X, Y), one.upload_order(np.arange(60)), 4)):
         with pytest.raises(InputError, match="attached to another trainer"):
             work()
     same(two, before)

@@ -145,7 +145,7 @@ WHAT = [
     "trainable",
     "replace",
     "bind",
-    "use",
+    "set_batch_size",
     "build",
     "forward",
     "copy",
@@ -153,7 +153,7 @@ WHAT = [
     "pickle",
     "save",
     "export",
-    "line_up",
+    "upload_order",
 ]
 
 
@@ -165,12 +165,12 @@ def test_a_model_that_trains_is_neither_changed_nor_copied_by_another_thread(tmp
     class Meanwhile(gn.Callback):
         def on_epoch_end(self, trainer, epoch, logs):
             model = trainer.model
-            model.use(10)
+            model.set_batch_size(10)
             works = {
                 "trainable": lambda: setattr(model.layers[4], "trainable", False),
                 "replace": lambda: model.replace("7", gn.Dense(9, "relu")),
                 "bind": lambda: model.bind(4000),
-                "use": lambda: model.use(5),
+                "set_batch_size": lambda: model.set_batch_size(5),
                 "build": lambda: model.build(X.shape[1:], get_backend("numpy")),
                 "forward": lambda: model.forward(np.ones((10, 1, 12, 12), "float32")),
                 "copy": lambda: copy.deepcopy(trainer),
@@ -178,7 +178,7 @@ def test_a_model_that_trains_is_neither_changed_nor_copied_by_another_thread(tmp
                 "pickle": lambda: pickle.dumps(model),
                 "save": lambda: gn.save(model, tmp_path / "model.safetensors"),
                 "export": trainer.export,
-                "line_up": lambda: trainer.line_up([0]),
+                "upload_order": lambda: trainer.upload_order([0]),
             }
             found.extend(in_threads(works[what]))
 

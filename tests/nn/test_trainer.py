@@ -121,7 +121,7 @@ def test_a_step_allocates_nothing(rng, device, loss, activation, optimizer):
     learner = gn.Trainer(model, loss, optimizer(), device=device)
     data = learner.samples(x, y)
     learner._workspace(1000)
-    order = learner.line_up(np.arange(3000))
+    order = learner.upload_order(np.arange(3000))
 
     def epoch():
         learner.tally.reset()
@@ -374,12 +374,12 @@ def test_an_order_that_the_data_does_not_have_is_refused(rng, device):
     learner._workspace(16)
     for order in ([-1, 0], [0.5], [[0]], [], "x", None):
         with pytest.raises(InputError, match="order is"):
-            learner.line_up(order)
+            learner.upload_order(order)
     for last in (len(x), np.uint64(2**63 + 5)):
-        order = learner.line_up(np.array([0, 1, last], np.uint64))
+        order = learner.upload_order(np.array([0, 1, last], np.uint64))
         with pytest.raises(InputError, match=f"order names sample {last}: expected numbers from 0 to {len(x) - 1}"):
             learner.step(data, order, 2)
-    order = learner.line_up(np.arange(4))
+    order = learner.upload_order(np.arange(4))
     learner.tally.reset()
     with pytest.raises(InputError, match="16 samples were asked for, and 4 of the order's 4 are left"):
         learner.step(data, order, 16)

@@ -48,7 +48,7 @@ def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             n, picked = len(part), backend.asarray(some_rows(x, part, backend))
-            model.use(n)
+            model.set_batch_size(n)
             backend.gather(picked, backend.asarray(np.arange(n)), cursor, scale, inputs[:n])
             found, place = model.forward(inputs[:n]), out[start : start + n]
             if inside:

@@ -69,7 +69,8 @@ class Layer:
     """Base of all layers.
 
     Life: `spec(input_shape)` declares; `attach` hands over views of the parameter and gradient arenas; `bind` hands
-    over the workspace; `use(n)` points at its first n samples; then `forward` and `backward` run operations only.
+    over the workspace, to which `reserve` adds what the layer needs beside it; `set_batch_size(n)` points at its first
+    n samples; then `forward` and `backward` run operations only.
 
     `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
     returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
@@ -206,9 +207,13 @@ class Layer:
     def bind(self, y: Array, dx: Array | None) -> None:
         """Receive the workspace: y (batch, …) to write outputs to, dx (batch, …) for the input's gradient."""
         self._y, self._dx = y, dx
-        self.use(len(y))
+        self.reserve(y, dx)
+        self.set_batch_size(len(y))
 
-    def use(self, n: int) -> None:
+    def reserve(self, y: Array, dx: Array | None) -> None:
+        """Allocate what passes over up to len(y) samples need beside y and dx."""
+
+    def set_batch_size(self, n: int) -> None:
         """Work on the first n samples of the workspace from now on."""
         self.y = self._y[:n]
         self.dx = None if self._dx is None else self._dx[:n]

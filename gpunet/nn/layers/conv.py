@@ -94,14 +94,13 @@ class Conv2D(Layer):
             "padding": self.padding, "trainable": self.trainable,
         }  # fmt: skip
 
-    def bind(self, y: Array, dx: Array | None) -> None:
+    def reserve(self, y: Array, dx: Array | None) -> None:
         self._zeros = self.zeros
         learns = self.d_weight is not None or dx is not None
         self._place = self.ops.empty(y.shape, "uint8") if learns and self.pool > 1 else None
-        super().bind(y, dx)
 
-    def use(self, n: int) -> None:
-        super().use(n)
+    def set_batch_size(self, n: int) -> None:
+        super().set_batch_size(n)
         self.place = None if self._place is None else self._place[:n]
 
     def forward(self, x: Array) -> Array:

@@ -66,16 +66,15 @@ class LowRankDense(Layer):
     def config(self) -> dict[str, Any]:
         return {"units": self.units, "rank": self.rank, "activation": self.activation, "trainable": self.trainable}
 
-    def bind(self, y: Array, dx: Array | None) -> None:
+    def reserve(self, y: Array, dx: Array | None) -> None:
         batch, (out, inner) = len(y), (self.units, self.right.shape[1])
         self._h, self._dh = (self.ops.empty((batch, self.rank), y.dtype) for _ in range(2))
         self.weight = self.d_weight = None
         if self._merging_pays(batch, dx is not None):
             self.weight, self.d_weight = (self.ops.empty((out, inner), y.dtype) for _ in range(2))
-        super().bind(y, dx)
 
-    def use(self, n: int) -> None:
-        super().use(n)
+    def set_batch_size(self, n: int) -> None:
+        super().set_batch_size(n)
         self.h, self.dh = self._h[:n], self._dh[:n]
         self.merged = self.weight is not None and self._merging_pays(n, self.dx is not None)
 

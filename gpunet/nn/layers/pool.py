@@ -30,12 +30,11 @@ class MaxPool2D(Layer):
     def config(self) -> dict[str, Any]:
         return {"size": self.size}
 
-    def bind(self, y: Array, dx: Array | None) -> None:
+    def reserve(self, y: Array, dx: Array | None) -> None:
         self._place = None if dx is None else self.ops.empty(y.shape, "uint8")
-        super().bind(y, dx)
 
-    def use(self, n: int) -> None:
-        super().use(n)
+    def set_batch_size(self, n: int) -> None:
+        super().set_batch_size(n)
         self.place = None if self._place is None else self._place[:n]
 
     def forward(self, x: Array) -> Array:
