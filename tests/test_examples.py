@@ -5,9 +5,12 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+
+from gpunet.backend.strict import StrictBackend
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,3 +38,12 @@ def test_the_readmes_five_lines():
     exec(compile(code, "README.md", "exec"), names)  # our own text, not input
     assert names["history"]["validation_accuracy"][-1] > 0.9
     assert len(names["labels"]) == len(names["data"].x_test)
+
+
+def test_mnist_by_hand(capsys):
+    """At small size, on a backend that refuses what a GPU would: host arrays, other dtypes, writes to what is read."""
+    example = ROOT / "examples" / "mnist_by_hand.py"
+    assert len(example.read_text().splitlines()) < 100
+    accuracy = runpy.run_path(str(example))["train"]("digits", hidden=32, epochs=20, rate=3e-3, device=StrictBackend())
+    assert accuracy > 0.9
+    assert capsys.readouterr().out.count("epoch") == 20
