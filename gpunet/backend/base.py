@@ -14,10 +14,12 @@ Shapes: n samples, d inputs, u units, k outputs, p parameters. Floats are all of
 
 from __future__ import annotations
 
+import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from gpunet.errors import CaptureError
 
@@ -40,6 +42,13 @@ LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD = range(4)
 N_TOTALS = 4
 
 
+class ScratchPool(threading.local):
+    """The arrays that one thread keeps between calls, by what they are for: threads share no scratch memory."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, Array] = {}
+
+
 class Backend(ABC):
     """One device and its operations, for any number of threads: each has scratch memory of its own between calls."""
 
@@ -48,6 +57,20 @@ class Backend(ABC):
     xp: Any  # the plain namespace for cold paths
     records = False  # whether `record` works here
     forks = False  # whether gradients of weights run beside those of inputs in a recording
+
+    def __init__(self) -> None:
+        self.pool = ScratchPool()
+
+    def __copy__(self) -> Self:
+        """Itself: a backend stands for a device, and a copied model stays there."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name: where it is read, the device is looked for again."""
+        return type(self), ()
 
     @abstractmethod
     def session(self) -> AbstractContextManager[Any]:
@@ -101,6 +124,30 @@ class Backend(ABC):
         self.copy(0, out)
         return out
 
+    # -- scratch memory: what an operation needs beside its operands is allocated at its first call -------------------
+
+    def scratch(self, purpose: str, shape: int | tuple[int, ...], dtype: Any) -> Array:
+        """One uninitialised array for each purpose, shape and dtype."""
+        key, arrays = (purpose, shape, dtype), self.pool.arrays
+        found = arrays.get(key)
+        if found is None:
+            found = arrays[key] = self.empty(shape, dtype)
+        return found
+
+    def scratch_up_to(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Scratch that shapes of up to a power of two elements share, since short batches come in all sizes."""
+        size = math.prod(shape)
+        return self.scratch(purpose, 1 << max(0, size - 1).bit_length(), dtype)[:size].reshape(shape)
+
+    def constant(self, purpose: str, key: tuple[Any, ...], make: Callable[[], Array]) -> Array:
+        """An array that never changes, made by `make` at the first call."""
+        full, arrays = (purpose, key), self.pool.arrays
+        found = arrays.get(full)
+        if found is None:
+            with self.session():
+                found = arrays[full] = make()
+        return found
+
     # -- products -------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -125,16 +172,7 @@ class Backend(ABC):
 
     @abstractmethod
     def conv2d_backward(
-        self,
-        x: In,
-        weight: In,
-        padding: int,
-        pool: int,
-        place: In,
-        dz: In,
-        weight_grad: Out,
-        bias_grad: Out,
-        dx: Out,
+        self, x: In, weight: In, padding: int, pool: int, place: In, dz: In, weight_grad: Out, bias_grad: Out, dx: Out
     ) -> None:
         """Gradients of `conv2d` from dz = ∂L/∂y ∘ f'(z) in the shape of its output, and the place that it wrote.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any
 
@@ -24,14 +23,9 @@ class CupyLaunch(CupyMemory):
         dtype = array.dtype if dtype is None else dtype
         if array.flags.c_contiguous and array.dtype == dtype:
             return array
-        copy = self._room_for(f"dense {purpose}", array.shape, dtype)
+        copy = self.scratch_up_to(f"dense {purpose}", array.shape, dtype)
         copy[...] = array
         return copy
-
-    def _room_for(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Scratch of this shape. Those of up to a power of two elements share it: short batches come in all sizes."""
-        size = math.prod(shape)
-        return self.scratch(purpose, 1 << max(0, size - 1).bit_length(), str(dtype))[:size].reshape(shape)
 
     def _tickets(self, count: int) -> Array:
         """Zeros for `last_to_arrive`, which leaves zeros behind; one kernel after the other may use the same."""

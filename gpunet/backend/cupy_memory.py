@@ -12,7 +12,6 @@ import numpy as np
 from gpunet.backend.base import Array, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.backend.cupy_record import CupyRecord
-from gpunet.backend.kept import Kept
 from gpunet.checks import as_array
 from gpunet.errors import MemoryFullError, shown
 
@@ -22,12 +21,11 @@ ADVICE = "take a smaller batch, less data at a time or --device cpu"
 _peaks: dict[tuple[Any, int], int] = {}  # by module and device: the most that CuPy's pool has held
 
 
-class CupyMemory(CupyRecord, Kept):
+class CupyMemory(CupyRecord):
     """The part of CupyBackend that owns memory, that of the matrix products included."""
 
     def __init__(self, index: int = 0, module: Any = None) -> None:
-        CupyRecord.__init__(self, index, module)
-        Kept.__init__(self)
+        super().__init__(index, module)
 
     @property
     def products(self) -> CublasLt | CupyProducts:

@@ -60,6 +60,7 @@ class CupyRecord(Backend):
     records = True
 
     def __init__(self, index: int = 0, module: Any = None) -> None:
+        super().__init__()
         if module is None:
             import cupy
 

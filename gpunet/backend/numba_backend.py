@@ -1,31 +1,365 @@
-"""The CPU backend with its element-wise passes in numba; products stay NumPy's."""
+"""The CPU backend with its element-wise passes fused into single loops by numba: optional, and faster.
+
+Products and im2col stay NumPy's. What was measured decides the form of the loops; each of these traps cost a factor of
+three to ten:
+
+- Single-threaded: numba's thread pool and OpenBLAS's fight over the cores.
+- `error_model="numpy"`: the division check of the default stops vectorisation.
+- Loops run over `range(array.size)`, never from an argument: numba then knows that no index is negative.
+- No array is passed twice: LLVM's overlap check would send the loop down its scalar path. So what may be computed in
+  place is computed in place only.
+- Selects are `x if c else zero`, never `x if c else 0 * x` or `load if c else 0`.
+- A label or a row that comes from an array is compared with its range before it is an index: nothing else does it.
+
+NaN must survive, since a NaN loss is how divergence is noticed: so fast-math without `nnan` and `ninf`.
+
+Of images too only the passes around the products stand here. A direct 3×3 convolution, the nine taps of four filters in
+one loop over a plane and pooling fused to it, was no faster forward (64 images of 32×32, 3 channels to 8 filters: 0.72
+ms against 0.75) and slower for wider layers (15×15, 8 to 28: 1.38 against 0.77), since LLVM uses half of AVX-512 and
+OpenBLAS all of it. What was slow were the passes with short rows. They run along whole planes where they can: LLVM does
+not vectorise a loop over 15.
+
+Two threads with half a batch each made plain NumPy slower (forward 1.4 ms to 2.5): its many short calls hand the
+interpreter's lock back and forth. So everything here runs on one thread, save large products.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 
+import numba
 import numpy as np
 
-from gpunet.backend import numba_kernels as kernels
 from gpunet.backend.base import Array, In, Out
 from gpunet.backend.blas import multiply
-from gpunet.backend.numba_conv import NumbaConv
-from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.backend.numpy_optimisers import adam_factors
+from gpunet.backend.numba_cache import cached
+from gpunet.backend.numpy_backend import NumpyBackend, adam_factors
+from gpunet.backend.numpy_conv import Windows
 from gpunet.errors import ShapeError
 
+FASTMATH = {"reassoc", "nsz", "arcp", "contract", "afn"}
 
-class NumbaBackend(NumbaConv, NumpyBackend):
+
+def kernel(function):  # type: ignore[no-untyped-def]
+    """Compiled at its first call, or taken from the cache."""
+    return cached(numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
+
+
+@kernel
+def bias_identity(out, bias):  # type: ignore[no-untyped-def]
+    """out += bias."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] += bias[j]
+
+
+@kernel
+def bias_relu(out, bias):  # type: ignore[no-untyped-def]
+    """out = max(out + bias, 0); NaN stays NaN."""
+    zero = bias.dtype.type(0)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            z = out[i, j] + bias[j]
+            out[i, j] = zero if z < 0 else z
+
+
+@kernel
+def relu_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
+    """dz = dz [y > 0], bias_grad = Σ over rows of dz."""
+    zero = y.dtype.type(0)
+    bias_grad[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            d = dz[i, j]
+            d = d if y[i, j] > 0 else zero
+            dz[i, j] = d
+            bias_grad[j] += d
+
+
+@kernel
+def sigmoid_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
+    """dz = dz y (1 − y), bias_grad = Σ over rows of dz."""
+    one = y.dtype.type(1)
+    bias_grad[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            d = dz[i, j] * y[i, j] * (one - y[i, j])
+            dz[i, j] = d
+            bias_grad[j] += d
+
+
+@kernel
+def gather_pass(dataset, order, start, scale, out):  # type: ignore[no-untyped-def]
+    """out[i] = scale · dataset[order[start + i]]; places outside are the nearest inside."""
+    last, end = dataset.shape[0] - 1, order.size - 1
+    for i in range(out.shape[0]):
+        row = min(max(order[min(max(start + i, 0), end)], 0), last)
+        for j in range(out.shape[1]):
+            out[i, j] = dataset[row, j] * scale
+
+
+@kernel
+def sgd_pass(params, grads, rate, twice_l2):  # type: ignore[no-untyped-def]
+    """One SGD step."""
+    for i in range(params.size):
+        params[i] -= rate * (grads[i] + twice_l2 * params[i])
+
+
+@kernel
+def momentum_pass(params, grads, velocity, rate, beta, twice_l2, tiny):  # type: ignore[no-untyped-def]
+    """One momentum step; a velocity below `tiny` becomes 0, see `NumpyBackend._flush_denormals`."""
+    zero = params.dtype.type(0)
+    for i in range(params.size):
+        v = beta * velocity[i] + (grads[i] + twice_l2 * params[i])
+        v = zero if abs(v) < tiny else v
+        velocity[i] = v
+        params[i] -= rate * v
+
+
+@kernel
+def adam_pass(params, grads, first, second, beta1, beta2, scale, epsilon, twice_l2, tiny):  # type: ignore[no-untyped-def]
+    """One Adam step; a moment below `tiny` becomes 0, see `NumpyBackend._flush_denormals`."""
+    zero = params.dtype.type(0)
+    for i in range(params.size):
+        g = grads[i] + twice_l2 * params[i]
+        m = beta1 * first[i] + g
+        v = beta2 * second[i] + g * g
+        m = zero if abs(m) < tiny else m
+        v = zero if v < tiny else v
+        first[i] = m
+        second[i] = v
+        params[i] -= scale * m / (math.sqrt(v) + epsilon)
+
+
+@kernel
+def softmax_pass(z, labels, scale, dz):  # type: ignore[no-untyped-def]
+    """dz = scale · (softmax(z) − onehot); returns (loss, correct). See `Backend.softmax_cross_entropy`."""
+    loss, correct = 0.0, 0
+    for i in range(z.shape[0]):
+        best, top = 0, z[i, 0]
+        for j in range(1, z.shape[1]):
+            if z[i, j] > top:
+                best, top = j, z[i, j]
+        total = z.dtype.type(0)
+        for j in range(z.shape[1]):
+            e = math.exp(z[i, j] - top)
+            dz[i, j] = e
+            total += e
+        factor = scale / total
+        for j in range(z.shape[1]):
+            dz[i, j] *= factor
+        label = labels[i]
+        if 0 <= label < z.shape[1]:
+            loss += math.log(total) - (z[i, label] - top)
+            correct += best == label and total == total  # NaN scores have no largest
+            dz[i, label] -= scale
+        else:
+            loss = math.nan
+    return loss, correct
+
+
+@kernel
+def binary_pass(z, labels, scale, dz):  # type: ignore[no-untyped-def]
+    """dz = scale · (σ(z) − t); returns (loss, correct). See `Backend.binary_cross_entropy`."""
+    loss, correct, one = 0.0, 0, z.dtype.type(1)
+    lone = z.shape[1] == 1
+    classes = max(z.shape[1], 2)
+    for i in range(z.shape[0]):
+        best = 0
+        for j in range(z.shape[1]):
+            if z[i, j] > z[i, best]:
+                best = j
+            e = math.exp(-abs(z[i, j]))
+            loss += max(z[i, j], 0) + math.log(one + e)
+            dz[i, j] = scale * ((one if z[i, j] >= 0 else e) / (one + e))
+        label = labels[i]
+        if 0 <= label < classes:
+            hit = label == 1 if lone else True
+            column = 0 if lone else label
+            if hit:
+                loss -= z[i, column]
+                dz[i, column] -= scale
+            right = ((z[i, 0] > 0) == hit) if lone else (best == label)
+            if loss != loss:  # NaN is no answer
+                for j in range(z.shape[1]):
+                    right = right and z[i, j] == z[i, j]
+            correct += right
+        else:
+            loss = math.nan
+    return loss, correct
+
+
+@kernel
+def finite(values):  # type: ignore[no-untyped-def]
+    """Whether there is no NaN and no infinity."""
+    total = values.dtype.type(0)
+    for j in range(values.size):
+        total += values.dtype.type(0) * values[j]
+    return total == 0
+
+
+@kernel
+def larger(values, cell, best, last):  # type: ignore[no-untyped-def]
+    """best = max(best, values), last = cell where values were larger; NaN stays NaN."""
+    for j in range(best.size):
+        v, b = values[j], best[j]
+        change = (v > b) | (v != v)
+        best[j] = v if change else b
+        last[j] = cell if change else last[j]
+
+
+@kernel
+def pairs_of(upper, lower, best, last):  # type: ignore[no-untyped-def]
+    """`windows_of` for 2 × 2, of two rows of finite numbers."""
+    for j in range(best.size):
+        a, b, c, d = upper[j], upper[j + 1], lower[j], lower[j + 1]
+        left = a if a >= b else b
+        right = c if c >= d else d
+        m = left if left >= right else right
+        best[j] = m
+        cell = np.uint8(3)
+        cell = np.uint8(2) if c == m else cell
+        cell = np.uint8(1) if b == m else cell
+        last[j] = np.uint8(0) if a == m else cell
+
+
+@kernel
+def windows_of(plane, pitch, size, best, last):  # type: ignore[no-untyped-def]
+    """The maximum of the window at every position of a plane, and the cell where it stands."""
+    best[:] = plane[: best.size]
+    last[:] = 0
+    for row in range(size):
+        for column in range(size):
+            if row + column > 0:
+                larger(plane[row * pitch + column :], np.uint8(row * size + column), best, last)
+
+
+@kernel
+def pool_pass(planes, pitch, size, lowest, swapped, best, last, out, place):  # type: ignore[no-untyped-def]
+    """out = max(maxpool(planes), lowest): planes (n, c, …), or (c, n, …) where swapped; out (n, c, height, width).
+
+    The windows at every position are taken and those side by side picked: that is four times the work, vectorised.
+    The loops over a row stand here twice, as a constant stride and no call for every row halve the time.
+    """
+    n, c, height, width = out.shape
+    run = (height - 1) * size * pitch + (width - 1) * size + 1
+    best, last = best[:run], last[:run]
+    for i in range(n):
+        for f in range(c):
+            plane = planes[f, i] if swapped else planes[i, f]
+            if size == 2 and finite(plane[: run + pitch + 1]):
+                pairs_of(plane, plane[pitch:], best, last)
+                for row in range(height):
+                    start = 2 * row * pitch
+                    picked, cell, values, cells = best[start:], last[start:], out[i, f, row], place[i, f, row]
+                    for j in range(values.size):
+                        v = picked[2 * j]
+                        values[j] = lowest if v < lowest else v
+                        cells[j] = cell[2 * j]
+            else:
+                windows_of(plane, pitch, size, best, last)
+                for row in range(height):
+                    start = size * row * pitch
+                    picked, cell, values, cells = best[start:], last[start:], out[i, f, row], place[i, f, row]
+                    for j in range(values.size):
+                        v = picked[size * j]
+                        values[j] = lowest if v < lowest else v
+                        cells[j] = cell[size * j]
+
+
+@kernel
+def unpool_pass(dy, place, pitch, size, offsets, swapped, planes):  # type: ignore[no-untyped-def]
+    """planes = dy where the maxima stood, else 0; planes as in `pool_pass`, offsets by cell."""
+    for i in range(dy.shape[0]):
+        for f in range(dy.shape[1]):
+            plane = planes[f, i] if swapped else planes[i, f]
+            plane[:] = 0
+            for row in range(dy.shape[2]):
+                window, values, cell = plane[row * size * pitch :], dy[i, f, row], place[i, f, row]
+                for j in range(values.size):
+                    window[size * j + offsets[cell[j]]] = values[j]
+
+
+@kernel
+def add_to(values, total):  # type: ignore[no-untyped-def]
+    """Total += values."""
+    for j in range(total.size):
+        total[j] += values[j]
+
+
+@kernel
+def col2im_pass(by_tap, k, pitch, run, planes):  # type: ignore[no-untyped-def]
+    """col2im: by_tap (c, k², n, …) summed into planes (n, c, …)."""
+    for c in range(by_tap.shape[0]):
+        for i in range(by_tap.shape[2]):
+            plane = planes[i, c]
+            plane[:] = 0
+            for row in range(k):
+                for column in range(k):
+                    start = row * pitch + column
+                    add_to(by_tap[c, row * k + column, i], plane[start : start + run])
+
+
+class NumbaBackend(NumpyBackend):
     """NumpyBackend, faster: what is not overridden here is inherited. Compiled once per dtype, cached on disk."""
 
     kernels = "numba"
+    optimiser_block = sys.maxsize  # one loop, which touches an element once
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
         if bias is None or activation == "sigmoid":  # exp and tanh: NumPy's are vectorised, numba's are not
             super().affine(x, weight, bias, activation, out)
             return
         multiply(weight.size * len(x), x, weight.T, out)
-        (kernels.bias_relu if activation == "relu" else kernels.bias_identity)(out, bias)
+        (bias_relu if activation == "relu" else bias_identity)(out, bias)
+
+    def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
+        planes = x.reshape(*x.shape[:2], -1)
+        self._pool_planes(planes, x.shape[3], size, -np.inf, False, out, place)
+
+    def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
+        pitch = dx.shape[3]
+        unpool_pass(dy, place, pitch, size, self._offsets(pitch, size), False, dx.reshape(*dx.shape[:2], -1))
+
+    def _pool_and_activate(self, z: Array, windows: Windows, activation: str, out: Array, place: Array | None) -> None:
+        if windows.pool == 1:
+            super()._pool_and_activate(z, windows, activation, out, place)
+            return
+        lowest = 0 if activation == "relu" else -np.inf
+        self._pool_planes(z, windows.pitch, windows.pool, lowest, True, out, place)
+        if activation == "sigmoid":
+            self.activate(activation, out, out)
+
+    def _spread(self, dz: Array, place: Array | None, windows: Windows, planes: Array) -> None:
+        if place is None:
+            super()._spread(dz, place, windows, planes)
+            return
+        unpool_pass(dz, place, windows.pitch, windows.pool, self._offsets(windows.pitch, windows.pool), True, planes)
+
+    def _col2im(self, d_columns: Array, windows: Windows, dx: Array) -> None:
+        framed = dx
+        if windows.padding:
+            framed = self.scratch_up_to("framed", (*dx.shape[:2], windows.padded, windows.pitch), dx.dtype)
+        by_tap = d_columns.reshape(windows.c, -1, *d_columns.shape[1:])
+        col2im_pass(by_tap, windows.k, windows.pitch, windows.run, framed.reshape(*dx.shape[:2], -1))
+        if framed is not dx:
+            np.copyto(dx, windows.inside(framed))
+
+    def _pool_planes(
+        self, planes: Array, pitch: int, size: int, lowest: float, swapped: bool, out: Array, place: Array | None
+    ) -> None:
+        best = self.scratch("best of a plane", planes.shape[2], planes.dtype)
+        last = self.scratch("cells of a plane", planes.shape[2], np.uint8)
+        if place is None:
+            place = self.scratch_up_to("no place", out.shape, np.uint8)
+        pool_pass(planes, pitch, size, planes.dtype.type(lowest), swapped, best, last, out, place)
+
+    def _offsets(self, pitch: int, size: int) -> Array:
+        """Where in a plane the cells of a window lie, from its first."""
+        return self.constant(
+            "offsets", (pitch, size), lambda: np.add.outer(np.arange(size) * pitch, np.arange(size)).ravel()
+        )
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
         if activation == "identity":
@@ -36,7 +370,7 @@ class NumbaBackend(NumbaConv, NumpyBackend):
         rows, d_rows = y.reshape(len(y), -1), dz.reshape(len(dz), -1)
         if bias_grad is None:  # computed all the same: that costs less than NumPy's passes
             bias_grad = self.scratch("unwanted", rows.shape[1], y.dtype)
-        (kernels.relu_backward if activation == "relu" else kernels.sigmoid_backward)(rows, d_rows, bias_grad)
+        (relu_backward if activation == "relu" else sigmoid_backward)(rows, d_rows, bias_grad)
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         plain = dataset.ndim == 1 or dataset.dtype == out.dtype  # a copy of rows: memcpy wins
@@ -46,14 +380,14 @@ class NumbaBackend(NumbaConv, NumpyBackend):
         rows, target = dataset.reshape(len(dataset), -1), out.reshape(len(out), -1)
         if rows.shape[1] != target.shape[1]:
             raise ShapeError(f"gather of rows of {rows.shape[1]} numbers into rows of {target.shape[1]}")
-        kernels.gather(rows, order, int(cursor[0]), out.dtype.type(scale), target)
+        gather_pass(rows, order, int(cursor[0]), out.dtype.type(scale), target)
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        loss, correct = kernels.softmax_cross_entropy(z, labels, z.dtype.type(scale), dz)
+        loss, correct = softmax_pass(z, labels, z.dtype.type(scale), dz)
         self._add_checked(totals, loss, correct, labels, z.shape[1])
 
     def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        loss, correct = kernels.binary_cross_entropy(z, labels, z.dtype.type(scale), dz)
+        loss, correct = binary_pass(z, labels, z.dtype.type(scale), dz)
         self._add_checked(totals, loss, correct, labels, max(2, z.shape[1]))
 
     def _add_checked(self, totals: Array, loss: float, correct: int, labels: Array, classes: int) -> None:
@@ -64,26 +398,19 @@ class NumbaBackend(NumbaConv, NumpyBackend):
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
         rate, _, _, _, l2, *_ = scalars.tolist()
         real = params.dtype.type
-        for part, penalty in self._parts(params, decayed, l2):
-            kernels.sgd(params[part], grads[part], real(rate), real(penalty))
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            sgd_pass(params[part], grads[part], real(rate), real(twice_l2))
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
         rate, beta, _, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
-        for part, penalty in self._parts(params, decayed, l2):
-            kernels.momentum(params[part], grads[part], velocity[part], real(rate), real(beta), real(penalty), tiny)
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            momentum_pass(params[part], grads[part], velocity[part], real(rate), real(beta), real(twice_l2), tiny)
 
     def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
         _, beta1, beta2, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         scale, epsilon = adam_factors(scalars)
         factors = real(beta1), real(beta2), real(scale), real(epsilon)
-        for part, penalty in self._parts(params, decayed, l2):
-            kernels.adam(params[part], grads[part], first[part], second[part], *factors, real(penalty), tiny)
-
-    @staticmethod
-    def _parts(params: In, decayed: int, l2: float) -> tuple[tuple[slice, float], ...]:
-        """(range, 2λ): one range when there is no L2 term, else the decayed parameters and the others."""
-        if l2 == 0 or decayed == len(params):
-            return ((slice(None), 2 * l2),)
-        return ((slice(0, decayed), 2 * l2), (slice(decayed, None), 0.0))
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            adam_pass(params[part], grads[part], first[part], second[part], *factors, real(twice_l2), tiny)

@@ -5,32 +5,86 @@ Passes over large arrays go block by block, so that the second and third touch o
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from gpunet.backend.base import Array, In, Out
+from gpunet.backend import base
+from gpunet.backend import numpy_conv as conv
+from gpunet.backend.base import Array, Backend, In, Out
 from gpunet.backend.blas import multiply
-from gpunet.backend.numpy_conv import NumpyConv
-from gpunet.backend.numpy_losses import NumpyLosses
-from gpunet.backend.numpy_optimisers import NumpyOptimisers
-from gpunet.errors import InputError
+from gpunet.checks import as_array, on_device
+from gpunet.errors import DataError, InputError, MemoryFullError, shown
 
+ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs, then 16.3)
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
+COLUMNS = 196608  # elements of im2col at a time: they stay in the second-level cache (twice as many cost 10 %)
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
+DECADES = 12  # how far a moment may decay between two looks for denormals
 
 
 @cache
-def row_blocks(rows: int, width: int) -> tuple[slice, ...]:
-    """Slices that cut `rows` rows of `width` elements into blocks of about BLOCK elements."""
-    step = max(1, BLOCK // max(1, width))
+def row_blocks(rows: int, width: int, block: int = BLOCK) -> tuple[slice, ...]:
+    """Slices that cut `rows` rows of `width` elements into blocks of about `block` elements."""
+    step = max(1, block // max(1, width))
     return tuple(slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
+class NumpyBackend(Backend):
     """NumPy on the CPU; see `Backend` for what each operation means."""
 
     name = "cpu"
     kernels = "numpy"
+    xp: Any = np
+    optimiser_block = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def session(self) -> AbstractContextManager[Any]:
+        return np.errstate(all="ignore")
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = "float32") -> Array:
+        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        dtype = np.dtype(dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        try:
+            raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+        except (MemoryError, OverflowError, ValueError):  # NumPy calls a size beyond all addresses a bad value
+            raise MemoryFullError(
+                f"no room in main memory for an array of shape {shown(shape)}, {dtype.name}, "
+                f"{min(nbytes, 1e300) / (1 << 30):.3g} GiB; take a smaller batch, or less data at a time"
+            ) from None
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + nbytes].view(dtype).reshape(shape)
+
+    def asarray(self, host: Any, dtype: Any = None) -> Array:
+        host = as_array(host, "the array")
+        if on_device(host):
+            raise InputError(f"the array {host.shape} lies on a GPU and the device is {self.name}: copy it with .get()")
+        return np.ascontiguousarray(host, dtype=dtype)
+
+    def to_host(self, array: Array) -> Any:
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        """NumPy has finished whatever it was asked by the time it returns."""
+
+    def memory(self) -> dict[str, int]:
+        try:
+            import resource
+        except ImportError:  # Windows
+            return {"peak": 0, "total": 0}
+        unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes there, kilobytes elsewhere
+        return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "total": 0}
+
+    def copy(self, source: In, out: Out) -> None:
+        np.copyto(out, source, casting="unsafe")
 
     # -- products -------------------------------------------------------------------------------------------------
 
@@ -39,16 +93,84 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
         multiply(weight.size * len(x), x, weight.T, out)
-        if out.size <= BLOCK:
-            if bias is not None:
-                np.add(out, bias, out=out)
-            self.activate(activation, out, out)
-            return
         for rows in row_blocks(*out.shape):
             block = out[rows]
             if bias is not None:
                 np.add(block, bias, out=block)
             self.activate(activation, block, block)
+
+    # -- images ---------------------------------------------------------------------------------------------------
+
+    def conv2d(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, pool: int, out: Out, place: Out
+    ) -> None:
+        windows = conv.windows_of(x.shape[1:], weight.shape[2], padding, pool)
+        filters = self.scratch("filters", (len(weight), windows.taps + 1), x.dtype)
+        filters[:, :-1] = weight.reshape(len(weight), -1)
+        filters[:, -1] = 0 if bias is None else bias
+        for images in row_blocks(len(x), windows.size, COLUMNS):
+            columns = conv.im2col(x[images], windows, self.scratch_up_to)
+            z = self.scratch_up_to("planes", (len(weight), columns.shape[1], windows.plane), x.dtype)
+            conv.product(filters, columns, z)
+            self._pool_and_activate(z, windows, activation, out[images], None if place is None else place[images])
+
+    def conv2d_backward(
+        self, x: In, weight: In, padding: int, pool: int, place: In, dz: In, weight_grad: Out, bias_grad: Out, dx: Out
+    ) -> None:
+        windows = conv.windows_of(x.shape[1:], weight.shape[2], padding, pool)
+        u, taps = len(weight), windows.taps
+        total = self.scratch("filter gradients", (u, taps + 1), x.dtype)
+        total.fill(0)
+        for images in row_blocks(len(x), windows.size, COLUMNS):
+            count = images.stop - images.start
+            planes = self.scratch_up_to("planes", (u, count, windows.plane), x.dtype)
+            self._spread(dz[images], None if place is None else place[images], windows, planes)
+            if weight_grad is not None:
+                columns = conv.im2col(x[images], windows, self.scratch_up_to)
+                conv.filter_gradients(planes, columns, total, self.scratch_up_to)
+            if dx is not None:
+                d_columns = self.scratch_up_to("column gradients", (taps, count, windows.plane), x.dtype)
+                conv.product(weight.reshape(u, taps).T, planes, d_columns)
+                self._col2im(d_columns, windows, dx[images])
+        if weight_grad is not None:
+            weight_grad.reshape(u, taps)[...] = total[:, :-1]
+            bias_grad[...] = total[:, -1]
+
+    def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
+        for images in row_blocks(len(x), x[:1].size):
+            conv.pool_windows(
+                x[images], size, out[images], None if place is None else place[images], self.scratch_up_to
+            )
+
+    def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
+        for images in row_blocks(len(dx), dx[:1].size):
+            dx[images].fill(0)
+            conv.unpool(dy[images], place[images], size, dx[images], self.scratch_up_to)
+
+    def _pool_and_activate(
+        self, z: Array, windows: conv.Windows, activation: str, out: Array, place: Array | None
+    ) -> None:
+        """out = f(maxpool(z)), z (u, images, plane)."""
+        planes = conv.by_row(z, windows)
+        if windows.pool == 1:
+            self.activate(activation, planes[..., : windows.columns].transpose(1, 0, 2, 3), out)
+            return
+        where = None if place is None else place.transpose(1, 0, 2, 3)
+        conv.pool_windows(planes, windows.pool, out.transpose(1, 0, 2, 3), where, self.scratch_up_to)
+        self.activate(activation, out, out)
+
+    def _spread(self, dz: Array, place: Array | None, windows: conv.Windows, planes: Array) -> None:
+        """planes (u, images, plane) = dz (images, u, h', w') where the maxima stood, zero elsewhere and in the junk."""
+        planes.fill(0)
+        slopes = dz.transpose(1, 0, 2, 3)
+        if place is None:
+            np.copyto(conv.by_row(planes, windows)[..., : windows.columns], slopes)
+        else:
+            where = place.transpose(1, 0, 2, 3)
+            conv.unpool(slopes, where, windows.pool, conv.by_row(planes, windows), self.scratch_up_to)
+
+    def _col2im(self, d_columns: Array, windows: conv.Windows, dx: Array) -> None:
+        conv.col2im(d_columns, windows, dx, self.scratch_up_to)
 
     # -- element-wise ---------------------------------------------------------------------------------------------
 
@@ -65,11 +187,8 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
         if activation != "identity":
-            if dz.size <= BLOCK:
-                self._chain(activation, y, dy, dz)
-            else:
-                for rows in row_blocks(len(dz), dz.size // len(dz)):
-                    self._chain(activation, y[rows], dy[rows], dz[rows])
+            for rows in row_blocks(len(dz), dz[:1].size):
+                self._chain(activation, y[rows], dy[rows], dz[rows])
         elif dz is not dy:
             np.copyto(dz, dy)
         if bias_grad is not None:
@@ -98,10 +217,230 @@ class NumpyBackend(NumpyLosses, NumpyOptimisers, NumpyConv):
             if scale != 1:
                 np.multiply(out, scale, out=out)
             return
-        for block in row_blocks(len(out), out.size // max(1, len(out))):
+        for block in row_blocks(len(out), out[:1].size):
             target = out[block]
             staged = self.scratch("staged", target.shape, dataset.dtype)
             dataset.take(rows[block], 0, staged, "clip")
             np.copyto(target, staged, casting="unsafe")
             if scale != 1:
                 np.multiply(target, scale, out=target)
+
+    def tick(self, scalars: Out) -> None:
+        np.add(scalars, ONE_STEP, out=scalars)
+
+    # -- losses: value, gradient and count of correct answers in one operation each --------------------------------
+    # A loss starts from z, the outputs before the last activation: softmax and sigmoid can then be joined with their
+    # logarithms, which neither overflow nor lose the small probabilities.
+
+    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        # Classes as rows: over a handful of classes NumPy's loops along the last axis are too short to be fast.
+        n, k = z.shape
+        self._check_classes(labels, k)
+        work, row = self.scratch("classes as rows", (k, n), z.dtype), self.scratch("per sample", n, z.dtype)
+        np.copyto(work, z.T)
+        np.maximum.reduce(work, axis=0, out=row)
+        np.subtract(work, row, out=work)
+        places = self.scratch("places", n, np.int64)
+        np.multiply(labels, n, out=places)
+        np.add(places, self.constant("range", (n,), lambda: np.arange(n)), out=places)
+        picked, flat = self.scratch("picked", n, z.dtype), work.reshape(-1)
+        np.take(flat, places, out=picked, mode="clip")
+        loss, correct = -float(np.add.reduce(picked)), self._count_largest(work, picked, z, labels)
+        np.exp(work, out=work)
+        np.add.reduce(work, axis=0, out=row)
+        np.log(row, out=picked)
+        loss += float(np.add.reduce(picked))
+        np.divide(scale, row, out=row)
+        np.multiply(work, row, out=work)
+        np.take(flat, places, out=picked, mode="clip")
+        np.subtract(picked, scale, out=picked)
+        np.put(flat, places, picked, mode="clip")  # ∂L/∂z = softmax(z) − onehot(label)
+        np.copyto(dz, work.T)
+        self._add(totals, n, loss, correct)
+
+    def _count_largest(self, below_top: Array, at_label: Array, z: Array, labels: Array) -> int:
+        """How many labels have the largest output, the first of several equal ones; both relative to it, so ≤ 0.
+
+        A sample with a NaN among its outputs has none: they are all NaN relative to it.
+        """
+        mask = self.scratch("is largest", below_top.shape, np.bool_)
+        np.equal(below_top, 0, out=mask)
+        if np.count_nonzero(mask) == len(at_label):  # no ties: `argmax` would be slower
+            return len(at_label) - int(np.count_nonzero(at_label))
+        answers = np.argmax(z, axis=1, out=self.scratch("answers", len(z), np.int64))
+        right = np.equal(answers, labels, out=self.scratch("right", len(z), np.bool_))
+        numbers = np.equal(at_label, at_label, out=self.scratch("numbers", len(z), np.bool_))
+        return int(np.count_nonzero(np.logical_and(right, numbers, out=right)))
+
+    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._check_classes(labels, max(2, z.shape[1]))
+        # −t log σ(z) − (1−t) log(1−σ(z)) = max(z, 0) + log(1 + e^−|z|) − t z
+        np.abs(z, out=dz)
+        np.negative(dz, out=dz)
+        np.exp(dz, out=dz)
+        np.add(dz, 1, out=dz)
+        np.log(dz, out=dz)
+        loss = float(np.add.reduce(dz, axis=None))
+        np.maximum(z, 0, out=dz)
+        loss += float(np.add.reduce(dz, axis=None)) - self._target_dot(z, labels)
+        self.activate("sigmoid", z, dz)
+        self._subtract_targets(dz, labels)  # equation (4) of document 000: ∂L/∂z = x² − y
+        if scale != 1:
+            np.multiply(dz, scale, out=dz)
+        self._count(totals, loss, z, labels, threshold=0.0)
+
+    def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._check_classes(labels, max(2, z.shape[1]))
+        y = self.scratch("outputs", z.shape, z.dtype)
+        self.activate(activation, z, y)
+        difference = self.scratch("difference", z.shape, z.dtype)
+        np.copyto(difference, y)
+        self._subtract_targets(difference, labels)
+        flat = difference.reshape(-1)
+        loss = 0.5 * float(np.dot(flat, flat))
+        self.activation_backward(activation, y, difference, dz, None)
+        if scale != 1:
+            np.multiply(dz, scale, out=dz)
+        self._count(totals, loss, y, labels, threshold=0.5)
+
+    @staticmethod
+    def _check_classes(labels: Array, classes: int) -> None:
+        """DataError for a label that is none of the classes, which as a place would lie anywhere."""
+        unsigned = labels.view(UINT64) if labels.dtype is INT64 else labels.astype(UINT64)  # −1 is huge
+        if len(labels) and unsigned[row := unsigned.argmax()] >= classes:  # argmax: half the time of max
+            raise DataError(f"label {labels[row]} of sample {row} of a batch: expected 0 to {classes - 1}")
+
+    # -- targets: one-hot labels, or the label itself when there is one output ---------------------------------------
+
+    def _label_places(self, a: Array, labels: Array) -> Array:
+        """Places of a[i, labels[i]] in a.ravel()."""
+        n, k = a.shape
+        starts = self.constant("row starts", (n, k), lambda: np.arange(0, n * k, k, dtype=np.int64))
+        return np.add(starts, labels, out=self.scratch("places", n, np.int64))
+
+    def _subtract_targets(self, a: Array, labels: Array) -> None:
+        """a −= t."""
+        if a.shape[1] == 1:
+            np.subtract(a[:, 0], labels, out=a[:, 0], casting="same_kind")
+            return
+        places = self._label_places(a, labels)
+        picked = np.take(a.reshape(-1), places, out=self.scratch("picked", len(a), a.dtype), mode="clip")
+        np.subtract(picked, 1, out=picked)
+        np.put(a, places, picked, mode="clip")
+
+    def _target_dot(self, z: Array, labels: Array) -> float:
+        """Σ t z."""
+        picked = self.scratch("picked", len(z), z.dtype)
+        if z.shape[1] > 1:
+            np.take(z.reshape(-1), self._label_places(z, labels), out=picked, mode="clip")
+        else:
+            np.multiply(z[:, 0], labels, out=picked, casting="same_kind")
+        return float(np.add.reduce(picked))
+
+    def _count(self, totals: Array, loss: float, scores: Array, labels: Array, threshold: float) -> None:
+        """Add one batch to the totals; a lone output answers 1 above `threshold`, and NaN is no answer."""
+        n, k = scores.shape
+        answers = self.scratch("answers", n, np.int64)
+        if k > 1:
+            np.argmax(scores, axis=1, out=answers)
+        else:
+            np.greater(scores[:, 0], threshold, out=answers, casting="unsafe")
+        right = np.equal(answers, labels, out=self.scratch("right", n, np.bool_))
+        if not math.isfinite(loss):
+            right &= ~np.isnan(scores).any(axis=1)
+        self._add(totals, n, loss, int(np.count_nonzero(right)))
+
+    @staticmethod
+    def _add(totals: Array, n: int, loss: float, correct: int) -> None:
+        """Add a batch of n to the totals, and mark it if it is the first whose loss is not finite."""
+        if not math.isfinite(loss) and totals[base.FIRST_BAD] < 0:
+            totals[base.FIRST_BAD] = totals[base.SAMPLES]
+        totals[base.LOSS_SUM] += loss
+        totals[base.CORRECT] += correct
+        totals[base.SAMPLES] += n
+
+    # -- optimisers: one pass over flat arrays, block by block: all touches but the first hit the cache --------------
+
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+        rate, _, _, _, l2, *_ = scalars.tolist()
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            p, g, work = params[part], grads[part], self._step(params, part)
+            np.multiply(self._with_l2(p, g, twice_l2), rate, out=work)
+            np.subtract(p, work, out=p)
+
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+        rate, beta, _, _, l2, step, *_ = scalars.tolist()
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            p, v, work = params[part], velocity[part], self._step(params, part)
+            np.multiply(v, beta, out=v)
+            np.add(v, self._with_l2(p, grads[part], twice_l2), out=v)
+            np.multiply(v, rate, out=work)
+            np.subtract(p, work, out=p)
+        self._flush_denormals(velocity, beta, flush_period(beta), step)
+
+    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
+        _, beta1, beta2, _, l2, step, second_step, *_ = scalars.tolist()
+        scale, epsilon = adam_factors(scalars)
+        for part, twice_l2 in self._parts(len(params), decayed, l2):
+            p, m, v, work = params[part], first[part], second[part], self._step(params, part)
+            g = self._with_l2(p, grads[part], twice_l2)
+            np.multiply(m, beta1, out=m)
+            np.add(m, g, out=m)
+            np.multiply(v, beta2, out=v)
+            np.multiply(g, g, out=work)
+            np.add(v, work, out=v)
+            np.sqrt(v, out=work)
+            np.add(work, epsilon, out=work)
+            np.divide(m, work, out=work)
+            np.multiply(work, scale, out=work)
+            np.subtract(p, work, out=p)
+        period = flush_period(beta1)
+        self._flush_denormals(first, beta1, period, step)
+        self._flush_denormals(second, beta2, period, second_step)
+
+    def _parts(self, size: int, decayed: int, l2: float) -> Iterator[tuple[slice, float]]:
+        """Blocks of [0, size), each with its 2λ: those of the decayed parameters, and the others."""
+        first = decayed if l2 else 0  # without the term they are all alike
+        for low, high, twice_l2 in ((0, first, 2 * l2), (first, size, 0.0)):
+            for start in range(low, high, self.optimiser_block):
+                yield slice(start, min(start + self.optimiser_block, high)), twice_l2
+
+    def _step(self, params: Array, part: slice) -> Array:
+        return self.scratch("step", self.optimiser_block, params.dtype)[: part.stop - part.start]
+
+    def _with_l2(self, p: Array, g: Array, twice_l2: float) -> Array:
+        """g + 2λp."""
+        if not twice_l2:
+            return g
+        out = self.scratch("decayed", self.optimiser_block, p.dtype)[: len(p)]
+        np.multiply(p, twice_l2, out=out)
+        np.add(out, g, out=out)
+        return out
+
+    def _flush_denormals(self, state: Array, beta: float, period: int, step: float) -> None:
+        """Zero what would decay below the normal numbers before the next call.
+
+        The moment of a weight whose input is rarely lit decays by β a step into the denormals, where arithmetic is up
+        to 40 times slower. A pass every `period` steps keeps it out of there without one in every step.
+        """
+        if period == 0 or step % period:
+            return
+        tiny = 2 * float(np.finfo(state.dtype).tiny) / beta**period
+        for part, _ in self._parts(len(state), 0, 0.0):
+            size = self._step(state, part)
+            np.abs(state[part], out=size)
+            small = self.scratch("small", self.optimiser_block, np.bool_)[: len(size)]
+            np.less(size, tiny, out=small)
+            np.copyto(state[part], 0, where=small)
+
+
+def flush_period(beta: float) -> int:
+    """Steps in which βᵗ falls by 12 decades: how often `_flush_denormals` is worth its pass."""
+    return max(16, int(DECADES * math.log(10) / -math.log(beta))) if 0 < beta < 1 else 0
+
+
+def adam_factors(scalars: Array) -> tuple[float, float]:
+    """(c, ε') such that η·m̂/(√v̂ + ε) = c·M/(√V + ε') with M = m/(1−β₁), V = v/(1−β₂)."""
+    rate, beta1, beta2, epsilon, _, step, second_step, *_ = scalars.tolist()
+    spread = math.sqrt((1 - beta2) / (1 - beta2**second_step))
+    return rate * (1 - beta1) / ((1 - beta1**step) * spread), epsilon / spread

@@ -124,7 +124,7 @@ class StrictBackend(NumpyBackend):
         self._guard("synchronisation")
 
     def constant(self, purpose: str, key: tuple[Any, ...], make: Callable[[], Array]) -> Array:
-        if (purpose, key) not in self._own.arrays:
+        if (purpose, key) not in self.pool.arrays:
             self._guard("allocation")
         return super().constant(purpose, key, make)
 

@@ -306,10 +306,10 @@ def test_scratch_does_not_grow_with_every_size_of_batch(rng, device_name):
         backend.conv2d_backward(x, weight, 1, 2, place, out, *grads)
 
     run(256)
-    kept = sum(a.nbytes for a in backend._own.arrays.values())
+    kept = sum(a.nbytes for a in backend.pool.arrays.values())
     for n in range(1, 256):
         run(n)
-    assert sum(a.nbytes for a in backend._own.arrays.values()) < 3 * kept
+    assert sum(a.nbytes for a in backend.pool.arrays.values()) < 3 * kept
 
 
 @pytest.mark.parametrize("shape", [(60, 3, 5, 4), (60, 60)])

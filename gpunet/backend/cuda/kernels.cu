@@ -1,4 +1,4 @@
-// The GPU's operations. What each means stands in base.py, its NumPy twin in numpy_*.py.
+// The GPU's operations. What each means stands in base.py, its NumPy twin in numpy_backend.py.
 //
 // Rules that all kernels keep:
 // - No sum depends on the order in which threads run: no atomics on floats, and block counts follow from the arrays'
