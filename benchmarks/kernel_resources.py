@@ -20,10 +20,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpunet.backend import cuda_kernels
+from gpunet.backend import cupy_backend as kernels
 
 ARCHITECTURES = ("sm_80", "sm_90")
-OPTIONS = (*cuda_kernels.OPTIONS, *cuda_kernels.ADDED)
+OPTIONS = (*kernels.OPTIONS, *kernels.ADDED)
 RESULTS = Path(__file__).with_name("results")
 NUMBERS = {
     "registers": r"Used (\d+) registers",
@@ -58,7 +58,7 @@ def compiler() -> str:
 
 def compiled(architecture: str, compile_one: Callable[[str, str], str]) -> Resources:
     """What ptxas says of each kernel; warnings are errors."""
-    return parsed(compile_one(cuda_kernels.source(), architecture))
+    return parsed(compile_one(kernels.source(), architecture))
 
 
 def by_nvcc(source: str, architecture: str) -> str:

@@ -15,6 +15,11 @@ LONGEST_VALUE = 80  # of one value in it
 LAST = 300  # of a message that is too long, what is kept of its end, where it says what to do
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library says: the rest of it is for those who know that library."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class GpunetError(Exception):
     """Base of everything gpunet raises on purpose; its message is one printable line, whatever it was made from."""
 

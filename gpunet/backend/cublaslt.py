@@ -4,32 +4,257 @@ CuPy refuses its own cuBLAS handle while a stream captures. cublasLt keeps no st
 stream that it is given, in memory that it is given. Its matrices are column-major, and a row-major array is the
 transpose of a column-major one in the same memory; so out = op(a) op(b) is asked for as outᵀ = op(b)ᵀ op(a)ᵀ, with the
 operands' places swapped. The bias of our columns is then that of its rows, the side where its epilogue adds one.
+
+Numbers and layouts are those of cublasLt.h and library_types.h of CUDA 12 and 13, where they are the same. The library
+is reached through ctypes, and found by cuda.pathfinder, which comes with CuPy 14 and is imported inside the function:
+this module loads anywhere.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpunet.backend import cublaslt_api as api
+from gpunet.backend import cublaslt_choice as choice
 from gpunet.backend.base import Array, In, Out
-from gpunet.backend.cublaslt_choice import (
-    Choices,
-    Clock,
-    Milliseconds,
-    cache_folder,
-    device_clock,
-    fastest,
-    tuning_asked,
-)  # fmt: skip
-from gpunet.backend.cublaslt_plan import CANDIDATES, Plan, Planner
-from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError
+from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError, first_line
+
+# -- the library's interface ------------------------------------------------------------------------------------------
+
+R_32F, R_64F = 0, 1  # cudaDataType
+COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77  # cublasComputeType_t
+OP_N, OP_T = 0, 1  # cublasOperation_t
+EPILOGUE_DEFAULT, EPILOGUE_RELU, EPILOGUE_BIAS = 1, 2, 4  # cublasLtEpilogue_t; RELU | BIAS adds before max(x, 0)
+DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
+PREF_MAX_WORKSPACE_BYTES = 1  # cublasLtMatmulPreferenceAttributes_t
+PREF_ALIGNMENTS = (5, 6, 7, 8)  # of A, B, C and D, in bytes
+SUCCESS, INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED = 0, 7, 8, 15  # cublasStatus_t
+
+STATUS = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED", 3: "CUBLAS_STATUS_ALLOC_FAILED", 7: "CUBLAS_STATUS_INVALID_VALUE",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH", 11: "CUBLAS_STATUS_MAPPING_ERROR", 13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED", 16: "CUBLAS_STATUS_LICENSE_ERROR",
+}  # fmt: skip
+
+_pointer, _size, _int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_out = ctypes.POINTER(ctypes.c_void_p)
+SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "cublasLtCreate": (_out,),
+    "cublasLtMatmulDescCreate": (_out, _int, _int),
+    "cublasLtMatmulDescSetAttribute": (_pointer, _int, _pointer, _size),
+    "cublasLtMatmulDescGetAttribute": (_pointer, _int, _pointer, _size, ctypes.POINTER(_size)),
+    "cublasLtMatmulDescDestroy": (_pointer,),
+    "cublasLtMatrixLayoutCreate": (_out, _int, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int64),
+    "cublasLtMatrixLayoutDestroy": (_pointer,),
+    "cublasLtMatmulPreferenceCreate": (_out,),
+    "cublasLtMatmulPreferenceSetAttribute": (_pointer, _int, _pointer, _size),
+    "cublasLtMatmulPreferenceDestroy": (_pointer,),
+    "cublasLtMatmulAlgoGetHeuristic": (*(_pointer,) * 7, _int, _pointer, ctypes.POINTER(_int)),
+    "cublasLtMatmul": (*(_pointer,) * 14, _size, _pointer),
+}
+
+
+class Algorithm(ctypes.Structure):
+    """cublasLtMatmulAlgo_t: opaque, 64 bytes."""
+
+    _fields_ = (("data", ctypes.c_uint64 * 8),)
+
+
+class HeuristicResult(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t, 96 bytes."""
+
+    _fields_ = (
+        ("algo", Algorithm),
+        ("workspace", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+def load(major: int = 13) -> Any:
+    """The library, found as CuPy finds its own: loaded already, in NVIDIA's wheels, in conda, or by the system.
+
+    major: CUDA's, tried first where only names are left to try. Raises DeviceError where there is none.
+    """
+    try:
+        from cuda import pathfinder  # type: ignore[import-not-found, unused-ignore]
+
+        return declare(ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path))
+    except Exception as error:  # it has classes of its own for every way not to find something
+        reason = first_line(error)
+    for version in (major, *(each for each in (13, 12) if each != major)):
+        name = f"cublasLt64_{version}.dll" if sys.platform == "win32" else f"libcublasLt.so.{version}"
+        try:
+            return declare(ctypes.CDLL(name))
+        except OSError:
+            continue
+    raise DeviceError(
+        f"cublasLt is not found ({reason}); install it with: pip install 'gpunet[cuda{major}]', which brings "
+        "NVIDIA's libraries"
+    )
+
+
+def declare(library: Any) -> Any:
+    """Give the functions their argument types: without them ctypes would pass 64-bit sizes as int."""
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, ctypes.c_int
+    library.cublasLtGetVersion.argtypes, library.cublasLtGetVersion.restype = (), ctypes.c_size_t
+    return library
+
+
+def version(library: Any) -> str:
+    """As in "13.1.0"."""
+    number = int(library.cublasLtGetVersion())
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def call(library: Any, name: str, *arguments: Any) -> None:
+    """Call that function; RunError, naming it and what it answered, unless that is success."""
+    _require_success(getattr(library, name)(*arguments), name)
+
+
+def _require_success(status: int, name: str) -> None:
+    if status != SUCCESS:
+        raise RunError(f"cublasLt: {name} failed with {STATUS.get(status, f'status {status}')}")
+
+
+# -- one kind of product -----------------------------------------------------------------------------------------------
+
+CANDIDATES = 16  # algorithms to ask for: the first should be the fastest, but may want more workspace than there is
+# What the heuristic answers where it has no algorithm: for a plain product the first alone, since the others then say
+# that something in the question is wrong; for an epilogue any of them, as versions of the library differ in that.
+NONE_PLAIN = (NOT_SUPPORTED,)
+NONE_WITH_EPILOGUE = (NOT_SUPPORTED, INVALID_VALUE, ARCH_MISMATCH)
+
+
+class Product(NamedTuple):
+    """A kind of product, row-major out = op(a) op(b)."""
+
+    dtype: np.dtype[Any]
+    shapes: tuple[tuple[int, int], ...]  # of a, b and out
+    transposed: tuple[bool, bool]  # whether op transposes a, and b
+    alignments: tuple[int, ...]  # the powers of two that divide the addresses of a, b, out and the bias
+
+
+class Plan:
+    """How a kind of product is computed: what to pass to cublasLtMatmul, and which part of the epilogue it does itself.
+
+    candidates: the algorithms that the workspace suffices for, by their places in the heuristic's order; the first of
+    them is taken unless `take` takes another.
+    """
+
+    __slots__ = ("algo", "alpha", "beta", "bias", "bias_place", "candidates", "desc", "layouts", "relu", "workspace")
+
+    def __init__(self, dtype: np.dtype[Any], bias: bool, relu: bool) -> None:
+        number = ctypes.c_double if dtype.itemsize == 8 else ctypes.c_float
+        self.alpha, self.beta = number(1), number(0)
+        self.bias, self.relu, self.bias_place = bias, relu, 0
+        self.desc = ctypes.c_void_p()
+        self.layouts: tuple[ctypes.c_void_p, ...] = ()
+        self.algo, self.workspace = Algorithm(), 0
+        self.candidates: dict[int, Algorithm] = {}
+
+    def take(self, number: int) -> None:
+        """The candidate of that number from now on."""
+        self.algo = self.candidates[number]
+
+    @property
+    def epilogue(self) -> int:
+        """As cublasLt counts them."""
+        return (EPILOGUE_BIAS if self.bias else 0) | (EPILOGUE_RELU if self.relu else 0) or EPILOGUE_DEFAULT
+
+
+class Planner:
+    """Makes plans; `library` and `handle` as from cublasLtCreate, `workspace` in bytes."""
+
+    def __init__(self, library: Any, handle: ctypes.c_void_p, workspace: int, tf32: bool) -> None:
+        self.library, self.handle, self.workspace, self.tf32 = library, handle, workspace, tf32
+
+    def plan(self, product: Product, bias: int, relu: bool) -> Plan | None:
+        """A plan for f(product + bias), or None where cublasLt has no algorithm; bias: its address, 0 for none."""
+        plan = Plan(product.dtype, bias != 0, relu)
+        self._describe(plan, product)
+        if bias:  # before the choice of an algorithm, which looks at its alignment
+            self.place_bias(plan, bias)
+        plan.candidates = self._candidates(plan, product.alignments)
+        if not plan.candidates:
+            self._destroy(plan)
+            return None
+        plan.workspace = self.workspace
+        plan.take(min(plan.candidates))
+        return plan
+
+    def place_bias(self, plan: Plan, place: int) -> None:
+        """Where the bias lies: a part of the descriptor, not an argument of the product."""
+        plan.bias_place = place
+        self._set(plan, DESC_BIAS_POINTER, ctypes.c_void_p(place))
+
+    def _describe(self, plan: Plan, product: Product) -> None:
+        double = product.dtype.itemsize == 8
+        kind = R_64F if double else R_32F
+        compute = COMPUTE_64F if double else COMPUTE_32F_FAST_TF32 if self.tf32 else COMPUTE_32F
+        call(self.library, "cublasLtMatmulDescCreate", ctypes.byref(plan.desc), compute, kind)
+        transpose_a, transpose_b = product.transposed
+        # Row-major a, b and out are aᵀ, bᵀ and outᵀ in column-major order: outᵀ = op(b)ᵀ op(a)ᵀ, each with its own op.
+        self._set(plan, DESC_TRANSA, ctypes.c_int32(OP_T if transpose_b else OP_N))
+        self._set(plan, DESC_TRANSB, ctypes.c_int32(OP_T if transpose_a else OP_N))
+        self._set(plan, DESC_EPILOGUE, ctypes.c_uint32(plan.epilogue))
+        of_a, of_b, of_out = (self._layout(kind, rows, columns) for rows, columns in product.shapes)
+        plan.layouts = (of_b, of_a, of_out)
+
+    def _layout(self, kind: int, rows: int, columns: int) -> ctypes.c_void_p:
+        """The column-major matrix (columns, rows) that a row-major array (rows, columns) is."""
+        made = ctypes.c_void_p()
+        call(self.library, "cublasLtMatrixLayoutCreate", ctypes.byref(made), kind, columns, rows, columns)
+        return made
+
+    def _set(self, plan: Plan, attribute: int, value: Any) -> None:
+        size = ctypes.sizeof(value)
+        call(self.library, "cublasLtMatmulDescSetAttribute", plan.desc, attribute, ctypes.byref(value), size)
+
+    def _destroy(self, plan: Plan) -> None:
+        for layout in plan.layouts:
+            self.library.cublasLtMatrixLayoutDestroy(layout)
+        self.library.cublasLtMatmulDescDestroy(plan.desc)
+
+    def _candidates(self, plan: Plan, alignments: tuple[int, ...]) -> dict[int, Algorithm]:
+        library, preference = self.library, ctypes.c_void_p()
+        found, count = (HeuristicResult * CANDIDATES)(), ctypes.c_int()
+        of_b, of_a, of_out = plan.layouts
+        at_a, at_b, at_out, _ = alignments
+        wishes: dict[int, Any] = {PREF_MAX_WORKSPACE_BYTES: ctypes.c_uint64(self.workspace)}
+        wishes |= zip(PREF_ALIGNMENTS, map(ctypes.c_uint32, (at_b, at_a, at_out, at_out)), strict=True)
+        call(library, "cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
+        try:
+            for attribute, value in wishes.items():
+                size = ctypes.sizeof(value)
+                call(library, "cublasLtMatmulPreferenceSetAttribute", preference, attribute, ctypes.byref(value), size)
+            status = library.cublasLtMatmulAlgoGetHeuristic(
+                self.handle, plan.desc, of_b, of_a, of_out, of_out, preference, CANDIDATES, found, ctypes.byref(count)
+            )
+        finally:
+            library.cublasLtMatmulPreferenceDestroy(preference)
+        if status in (NONE_PLAIN if plan.epilogue == EPILOGUE_DEFAULT else NONE_WITH_EPILOGUE):
+            return {}
+        _require_success(status, "cublasLtMatmulAlgoGetHeuristic")
+        return {
+            number: Algorithm.from_buffer_copy(each.algo)
+            for number, each in enumerate(found[: count.value])
+            if each.state == SUCCESS and each.workspace <= self.workspace
+        }
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
 
 WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper
 ALIGNMENT = 256  # bytes: no algorithm asks for more
@@ -50,7 +275,7 @@ def products(cp: Any) -> CublasLt | CupyProducts:
     except (DeviceError, RunError, OSError, AttributeError) as error:
         if isinstance(error, CaptureError):
             raise
-        return CupyProducts(cp, str(error).splitlines()[0])
+        return CupyProducts(cp, first_line(error))
     return found
 
 
@@ -70,17 +295,17 @@ class CublasLt:
         cp: Any,
         workspace_bytes: int = WORKSPACE,
         tf32: bool | None = None,
-        clock: Callable[[Array], Clock] | None = None,
+        clock: Callable[[Array], choice.Clock] | None = None,
         folder: Path | None = None,
     ) -> None:
         self.cp, self.tf32 = cp, tf32_asked() if tf32 is None else tf32
-        self._clock = (clock or device_clock(cp)) if tuning_asked() else None
-        self._choices = Choices(folder or cache_folder()) if self._clock else None
+        self._clock = (clock or choice.device_clock(cp)) if choice.tuning_asked() else None
+        self._choices = choice.Choices(folder or choice.cache_folder()) if self._clock else None
         # A stand-in for cupy brings its own library.
-        self.library = getattr(cp, "cublaslt", None) or api.load(cp.cuda.runtime.runtimeGetVersion() // 1000)
-        self.version = api.version(self.library)
+        self.library = getattr(cp, "cublaslt", None) or load(cp.cuda.runtime.runtimeGetVersion() // 1000)
+        self.version = version(self.library)
         self._handle = ctypes.c_void_p()
-        api.check(self.library.cublasLtCreate(ctypes.byref(self._handle)), "cublasLtCreate")
+        call(self.library, "cublasLtCreate", ctypes.byref(self._handle))
         self._bytes = workspace_bytes
         self._workspaces = {0: cp.empty(workspace_bytes, dtype="uint8")}
         self._planner = Planner(self.library, self._handle, workspace_bytes, self.tf32)
@@ -88,16 +313,9 @@ class CublasLt:
         self._relu_keeps_nan: dict[str, bool] = {}
 
     def matmul(
-        self,
-        a: In,
-        b: In,
-        out: Out,
-        transpose_a: bool = False,
-        transpose_b: bool = False,
-        bias: In = None,
-        relu: bool = False,
-        branch: int = 0,
-    ) -> None:
+        self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False, bias: In = None,
+        relu: bool = False, branch: int = 0,
+    ) -> None:  # fmt: skip
         """out = f(op(a) op(b) + bias): all (rows, columns), C-contiguous, of one dtype, float32 or float64.
 
         bias (columns,) or None, added to every row; f is max(·, 0), which keeps NaN, where relu, else nothing.
@@ -107,26 +325,27 @@ class CublasLt:
         """
         pa, pb, pout = a.data.ptr, b.data.ptr, out.data.ptr
         pbias = 0 if bias is None else bias.data.ptr
-        places = tuple(min(ALIGNMENT, p & -p) for p in (pa, pb, pout, pbias))
-        key = (_facts(a), _facts(b), _facts(out), _facts(bias), transpose_a, transpose_b, relu, places)
+        alignments = tuple(min(ALIGNMENT, p & -p) for p in (pa, pb, pout, pbias))
+        key = (_facts(a), _facts(b), _facts(out), _facts(bias), transpose_a, transpose_b, relu, alignments)
         workspace = self._workspaces.get(branch)
         if workspace is None:
             workspace = self._branch(branch)
         plan = self._plans.get(key)
         if plan is None:
-            _check(a, b, out, transpose_a, transpose_b, bias)
+            _check_operands(a, b, out, transpose_a, transpose_b, bias)
             if not out.size or not a.size:  # cublasLt takes no empty matrices; an empty sum is 0
                 out.fill(0)
-                self._finish(out, bias, relu)
+                _finish(self.cp, out, bias, relu)
                 return
-            plan = self._plan(a, b, out, (transpose_a, transpose_b), places[:3], pbias, relu)
-            self._tune(plan, a, b, out, (transpose_a, transpose_b), places, workspace)
+            product = Product(a.dtype, (a.shape, b.shape, out.shape), (transpose_a, transpose_b), alignments)
+            plan = self._plan(product, pbias, relu)
+            self._tune(plan, product, lambda: self._run(plan, pa, pb, pout, workspace.data.ptr), workspace)
             self._plans[key] = plan
         # One plan serves all branches: cublasLt reads descriptor and algorithm while it enqueues, and later never.
         if plan.bias and plan.bias_place != pbias:
             self._planner.place_bias(plan, pbias)
         self._run(plan, pa, pb, pout, workspace.data.ptr)
-        self._finish(out, None if plan.bias else bias, relu and not plan.relu)
+        _finish(self.cp, out, None if plan.bias else bias, relu and not plan.relu)
 
     def _branch(self, branch: int) -> Array:
         """A new branch's workspace."""
@@ -143,44 +362,30 @@ class CublasLt:
 
     def _run(self, plan: Plan, pa: int, pb: int, pout: int, workspace: int) -> None:
         of_b, of_a, of_out = plan.layouts
-        status = self.library.cublasLtMatmul(
+        call(
+            self.library, "cublasLtMatmul",
             self._handle, plan.desc, ctypes.byref(plan.alpha), pb, of_b, pa, of_a, ctypes.byref(plan.beta),
             pout, of_out, pout, of_out, ctypes.byref(plan.algo), workspace, plan.workspace,
             self.cp.cuda.get_current_stream().ptr,
         )  # fmt: skip
-        api.check(status, "cublasLtMatmul")
 
-    def _finish(self, out: Out, bias: In, relu: bool) -> None:
-        """What no epilogue did; CuPy's element-wise kernels write into `out` and can be captured."""
-        if bias is not None:
-            self.cp.add(out, bias, out=out)
-        if relu:
-            self.cp.maximum(out, 0, out=out)
-
-    def _plan(
-        self, a: Array, b: Array, out: Array, transposed: tuple[bool, bool], places: Any, bias: int, relu: bool
-    ) -> Plan:
+    def _plan(self, product: Product, bias: int, relu: bool) -> Plan:
+        shapes = f"shapes {product.shapes[0]} and {product.shapes[1]}"
         if self.cp.cuda.get_current_stream().is_capturing():
-            raise CaptureError(
-                f"the first product of shapes {a.shape} and {b.shape} inside a recorded step: run the step once before"
-            )
+            raise CaptureError(f"the first product of {shapes} inside a recorded step: run the step once before")
         fused = bias if bias % BIAS_ALIGNMENT == 0 else 0
-        fuse_relu = relu and fused == bias and self.keeps_nan(a.dtype)  # the bias comes before the relu
-        shapes = (a.shape, b.shape, out.shape)
+        fuse_relu = relu and fused == bias and self.keeps_nan(product.dtype)  # the bias comes before the relu
         for epilogue in dict.fromkeys([(fused, fuse_relu), (fused, False), (0, False)]):
-            plan = self._planner.plan(a.dtype, shapes, transposed, places, *epilogue)
+            plan = self._planner.plan(product, *epilogue)
             if plan is not None:
                 return plan
-        raise RunError(
-            f"cublasLt {self.version} has no {a.dtype.name} product for shapes {a.shape} and {b.shape} on this GPU"
-        )
+        raise RunError(f"cublasLt {self.version} has no {product.dtype.name} product for {shapes} on this GPU")
 
-    def _tune(
-        self, plan: Plan, a: Array, b: Array, out: Array, transposed: tuple[bool, bool], places: Any, workspace: Array
-    ) -> None:
-        """Let the plan take the algorithm that is fastest here; candidates write into `out`."""
-        k = a.shape[0 if transposed[0] else 1]
-        if self._clock is None or self._choices is None or out.size * k < WORTH_TIMING or len(plan.candidates) == 1:
+    def _tune(self, plan: Plan, product: Product, run: choice.Run, workspace: Array) -> None:
+        """Let the plan take the algorithm that is fastest here; run: the product by that plan, into its `out`."""
+        of_a, _, of_out = product.shapes
+        multiplications = math.prod(of_out) * of_a[0 if product.transposed[0] else 1]
+        if self._clock is None or self._choices is None or multiplications < WORTH_TIMING or len(plan.candidates) == 1:
             return
         numbers, clock, runtime = list(plan.candidates), self._clock, self.cp.cuda.runtime
         properties = runtime.getDeviceProperties(runtime.getDevice())
@@ -190,23 +395,23 @@ class CublasLt:
             "multiprocessors": int(properties["multiProcessorCount"]),
             "driver": int(runtime.driverGetVersion()),
             "cublaslt": self.version,
-            "dtype": a.dtype.name,
-            "tf32": self.tf32 and a.dtype.itemsize == 4,
-            "shapes": [list(each.shape) for each in (a, b, out)],
-            "transposed": list(transposed),
-            "alignments": [*places[:3], places[3] if plan.bias else 0],
+            "dtype": product.dtype.name,
+            "tf32": self.tf32 and product.dtype.itemsize == 4,
+            "shapes": list(map(list, product.shapes)),
+            "transposed": list(product.transposed),
+            "alignments": [*product.alignments[:3], product.alignments[3] if plan.bias else 0],
             "epilogue": plan.epilogue,
             "workspace": self._bytes,
             "asked_for": CANDIDATES,
         }
 
-        def run(number: int) -> None:
+        def run_with(number: int) -> None:
             plan.take(number)
-            self._run(plan, a.data.ptr, b.data.ptr, out.data.ptr, workspace.data.ptr)
+            run()
 
-        def search() -> tuple[int, Milliseconds]:
-            place, times = fastest([partial(run, number) for number in numbers], clock(workspace))
-            told: Milliseconds = [None] * (numbers[-1] + 1)  # by number
+        def search() -> tuple[int, choice.Milliseconds]:
+            place, times = choice.fastest([partial(run_with, number) for number in numbers], clock(workspace))
+            told: choice.Milliseconds = [None] * (numbers[-1] + 1)  # by number
             for number, time in zip(numbers, times, strict=True):
                 told[number] = time
             return numbers[place], told
@@ -218,7 +423,8 @@ class CublasLt:
         found = self._relu_keeps_nan.get(dtype.char)
         if found is None:
             a, out = self.cp.asarray(np.full((16, 16), np.nan, dtype)), self.cp.zeros((16, 16), dtype=dtype)
-            plan = self._planner.plan(dtype, ((16, 16),) * 3, (False, False), (ALIGNMENT,) * 3, 0, True)
+            square = Product(dtype, ((16, 16),) * 3, (False, False), (ALIGNMENT,) * 4)
+            plan = self._planner.plan(square, 0, relu=True)
             if plan is not None:
                 self._run(plan, a.data.ptr, a.data.ptr, out.data.ptr, self._workspaces[0].data.ptr)
             found = self._relu_keeps_nan[dtype.char] = plan is not None and bool(np.isnan(self.cp.asnumpy(out)).all())
@@ -247,29 +453,27 @@ class CupyProducts:
         return False
 
     def matmul(
-        self,
-        a: In,
-        b: In,
-        out: Out,
-        transpose_a: bool = False,
-        transpose_b: bool = False,
-        bias: In = None,
-        relu: bool = False,
-        branch: int = 0,
-    ) -> None:
+        self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False, bias: In = None,
+        relu: bool = False, branch: int = 0,
+    ) -> None:  # fmt: skip
         """As CublasLt.matmul; cuBLAS sees to its workspaces by itself."""
         self.cp.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
-        if bias is not None:
-            self.cp.add(out, bias, out=out)
-        if relu:
-            self.cp.maximum(out, 0, out=out)
+        _finish(self.cp, out, bias, relu)
+
+
+def _finish(cp: Any, out: Out, bias: In, relu: bool) -> None:
+    """What no epilogue did; CuPy's element-wise kernels write into `out` and can be captured."""
+    if bias is not None:
+        cp.add(out, bias, out=out)
+    if relu:
+        cp.maximum(out, 0, out=out)
 
 
 def _facts(array: Array) -> Any:
     return None if array is None else (array.shape, array.dtype.char, array.flags.c_contiguous)
 
 
-def _check(a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, bias: Array) -> None:
+def _check_operands(a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, bias: Array) -> None:
     """Raise ShapeError for operands that cublasLt would misread or refuse in words of its own."""
     operands = [each for each in (a, b, out, bias) if each is not None]
     if a.dtype.name not in ("float32", "float64") or any(each.dtype != a.dtype for each in operands):

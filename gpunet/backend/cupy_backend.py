@@ -1,57 +1,148 @@
-"""The GPU's operations: matrix products by cublasLt, everything else by the kernels of `cuda/`.
+"""The GPU's operations: matrix products by cublasLt, everything else by the kernels of `cuda/`, launched here.
 
 No operation allocates after its first call, waits, or reads back, so a step can be recorded as one CUDA graph. Counted
 in launches, a step of 784-512-256-10 is 12 at most; docs/array-layer.md lists them.
+
+The kernels are one text, which CuPy compiles once for a GPU, at the first launch, and keeps in its cache on disk. No
+fast-math: NaN and infinity must survive, and a division is rounded as NumPy rounds it. But CuPy adds `-ftz=true` to
+every compilation: denormal float32, below 1.2e-38, are 0 to the kernels, as operands and as results; those of float64
+stay. g++, which compiles the same text for the tests, keeps both.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from contextlib import nullcontext
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gpunet.backend.base import N_SCALARS, Array, In, Out
-from gpunet.backend.cuda_facts import first_line
-from gpunet.backend.cuda_kernels import BLOCK, CODES, NARROW, NULL, SOURCES, SUFFIXES, ceil_div, lanes_for
-from gpunet.backend.cupy_conv import CupyConv
-from gpunet.backend.cupy_losses import CupyLosses
-from gpunet.backend.cupy_optimisers import CupyOptimisers
+from gpunet.backend.base import ACTIVATIONS, N_SCALARS, Array, In, Out
+from gpunet.backend.cupy_device import CupyDevice
 from gpunet.errors import ShapeError
 
-SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] = 2.0f; }'
-WARP = 32
+FOLDER = Path(__file__).with_name("cuda")
+OPTIONS = ("--std=c++17",)
+ADDED = ("-ftz=true",)  # by CuPy (cupy/cuda/compiler.py), which nobody can keep from it
+NULL = np.uint64(0)  # in place of an array that nobody wants: CuPy hands None over as something else
+SUFFIXES = {"float32": "f32", "float64": "f64", "int64": "i64"}
+SOURCES = SUFFIXES | {
+    "uint8": "u8", "bool": "u8", "int8": "i8", "uint16": "u16", "int16": "i16", "uint32": "u32", "int32": "i32",
+    "uint64": "u64",
+}  # fmt: skip
+CODES = {name: np.int32(place) for place, name in enumerate(ACTIVATIONS)}  # enum Activation in common.cuh
+
+BLOCK = 256  # threads of a block, as in common.cuh
+NARROW = 16  # outputs, at most, of a product that is computed inside another kernel; as in common.cuh
+WAVES = 8  # blocks a multiprocessor, at most: one that is resident goes on to the next rows instead of ending
+WARP = 32  # threads that can shuffle: a row of a loss is read by no more
 WIDE_FROM = 1 << 18  # elements: smaller matrices have too few columns for a thread to take 16 bytes of them
-ROWS_OF_THREAD = 8
+ROWS_OF_THREAD = 8  # in a pass down the columns
 MOST_SHARES = 64  # of the rows, whose sums the last block of a column adds up
+MOST_BLOCKS = 256  # of a loss; the last block adds up what the others found, one thread for each of them
+ROUNDS = 4  # rows that a thread takes before a loss has more blocks than one, which have to wait for each other
+FILTERS = 8  # as in conv.cuh: filters of a thread's registers
+SHARES = 64  # parts of the images, at most, whose contributions to the filters' gradients are added up last
+ROOM = 1 << 22  # elements of those contributions, at most
+
+_modules: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
-def smoke_test(index: int) -> str | None:
-    """Compile and run a kernel, multiply two matrices and wait: the reason why GPU `index` is unusable, or None."""
-    try:
-        import cupy as cp
+@cache
+def source() -> str:
+    """kernels.cu with the files that it includes in their places: NVRTC then needs no folder to search."""
 
-        count = cp.cuda.runtime.getDeviceCount()
-        if index >= count:
-            return f"there is no GPU {index}: this machine has {count} (numbered from 0)"
-        # On a stream that waits for no other: another thread may be recording, whom the legacy stream would stop. And
-        # without CuPy's own element-wise kernels, each of which takes up to a second to compile on a new machine.
-        with cp.cuda.Device(index), cp.cuda.Stream(non_blocking=True) as stream:
-            x = cp.empty((2, 2), dtype=cp.float32)
-            cp.RawKernel(SMOKE_KERNEL, "smoke")((1,), (4,), (x,))
-            product = x @ x
-            stream.synchronize()
-            if not (cp.asnumpy(product) == 8).all():
-                return f"GPU {index} computes wrong results (a 2×2 product): check the driver and the CuPy package"
-    except Exception as error:  # CuPy raises its own classes, OSError for missing libraries, RuntimeError, …
-        return f"CuPy found no working GPU ({first_line(error)}); check the NVIDIA driver with nvidia-smi"
-    return None
+    def included(match: re.Match[str]) -> str:
+        return (FOLDER / match[1]).read_text()
+
+    return re.sub(r'^#include "(.+)"$', included, (FOLDER / "kernels.cu").read_text(), flags=re.M)
 
 
-class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
+def module(cp: Any) -> Any:
+    """The kernels as one RawModule for each cupy module (there is one, but for tests)."""
+    found = _modules.get(cp)
+    if found is None:
+        found = _modules[cp] = cp.RawModule(code=source(), options=OPTIONS)
+    return found
+
+
+def ceil_div(a: int, b: int) -> int:
+    """⌈a / b⌉."""
+    return -(-a // b)
+
+
+def lanes_for(width: int, most: int = BLOCK) -> int:
+    """The smallest power of two that is not below `width`, up to `most`: threads that work side by side on a row."""
+    return min(most, 1 << max(0, width - 1).bit_length())
+
+
+class Kernels:
+    """The kernels on one device: each call launches one on the current stream.
+
+    Arrays are handed over by address, so they must be C-contiguous, and None where nobody wants one; every number as
+    the numpy scalar of exactly the kernel's type.
+    """
+
+    def __init__(self, cp: Any, index: int) -> None:
+        self._module = module(cp)
+        self._functions: dict[tuple[str, np.dtype[Any] | None], Any] = {}
+        properties = cp.cuda.runtime.getDeviceProperties(index)
+        self._most_blocks = WAVES * int(properties["multiProcessorCount"])
+
+    def launch(
+        self, name: str, dtype: np.dtype[Any] | None, grid: tuple[int, ...], block: tuple[int, ...], *args: Any
+    ) -> None:
+        """Launch kernel `name` for that dtype, None where there is one for all."""
+        function = self._functions.get((name, dtype))
+        if function is None:
+            found = self._module.get_function(name if dtype is None else f"{name}_{SUFFIXES[dtype.name]}")
+            function = self._functions[name, dtype] = found
+        function(grid, block, tuple(NULL if arg is None else arg for arg in args))
+
+    def flat(self, name: str, array: Array, *args: Any) -> None:
+        """Launch a kernel that goes through arrays of `array`'s size and dtype, 16 bytes a thread at a time."""
+        packs = ceil_div(array.size * array.dtype.itemsize, 16)
+        grid = min(ceil_div(packs, BLOCK), self._most_blocks)
+        self.launch(name, array.dtype, (grid,), (BLOCK,), *args)
+
+    def by_row(self, name: str, dtype: np.dtype[Any], rows: int, items: int, *args: Any, more: int = 0) -> None:
+        """Launch a kernel whose blocks take whole rows, as many as have room: `items` threads work on one.
+
+        more: blocks beyond those, which have something else to do.
+        """
+        lanes = lanes_for(items)
+        height = BLOCK // lanes
+        blocks = min(max(1, ceil_div(rows, height)), self._most_blocks)
+        self.launch(name, dtype, (blocks + more,), (lanes, height), *args)
+
+
+class CupyBackend(CupyDevice):
     """CuPy on one NVIDIA GPU; see `Backend` for what each operation means."""
 
     kernels = "cupy"
+
+    @cached_property
+    def launcher(self) -> Kernels:
+        """The kernels, compiled at the first launch."""
+        return Kernels(self.cp, self.index)
+
+    def _dense(self, array: Array, purpose: str, dtype: Any = None) -> Array:
+        """The array itself where it is C-contiguous and of that dtype, else a copy in scratch memory."""
+        dtype = array.dtype if dtype is None else dtype
+        if array.flags.c_contiguous and array.dtype == dtype:
+            return array
+        copy = self.scratch_up_to(f"dense {purpose}", array.shape, dtype)
+        copy[...] = array
+        return copy
+
+    def _tickets(self, count: int) -> Array:
+        """Zeros for `last_to_arrive`, which leaves zeros behind; one kernel after the other may use the same."""
+        size = max(1024, 1 << (count - 1).bit_length())
+        return self.constant("tickets", (size,), lambda: self.zeros(size, "uint32"))
 
     # -- products -------------------------------------------------------------------------------------------------
 
@@ -71,7 +162,7 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
             rows, columns = out.shape
             packs = ceil_div(columns * out.itemsize, 16)
             self.launcher.by_row(
-                f"bias_activation_{SUFFIXES[out.dtype.name]}", rows, packs,
+                "bias_activation", out.dtype, rows, packs,
                 CODES[activation], out, bias, np.int32(rows), np.int32(columns),
             )  # fmt: skip
 
@@ -90,13 +181,59 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
             return
         columns = x.shape[1]
         grid, block = _tiles(len(x), columns)
-        parts = self.scratch("sums of shares", (MOST_SHARES, (NARROW + 1) * columns), x.dtype.name)
+        parts = self.scratch("sums of shares", (MOST_SHARES, (NARROW + 1) * columns), x.dtype)
         self.launcher.launch(
-            f"narrow_backward_{SUFFIXES[x.dtype.name]}", grid, block,
+            "narrow_backward", x.dtype, grid, block,
             CODES[activation], self._dense(dz, "slopes"), self._dense(x, "left"), self._dense(weight, "right"),
-            *(NULL if each is None else each for each in (weight_grad, dx, bias_grad)), parts, self._tickets(grid[0]),
+            weight_grad, dx, bias_grad, parts, self._tickets(grid[0]),
             *map(np.int32, (len(x), columns, outputs)),
         )  # fmt: skip
+
+    # -- images: one launch forward, two backward, and nothing written between -------------------------------------
+
+    def conv2d(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, pool: int, out: Out, place: Out
+    ) -> None:
+        sizes = _sizes(x, weight, padding, pool, out)
+        positions = len(x) * out.shape[2] * out.shape[3]
+        if positions == 0:
+            return
+        self.launcher.launch(
+            "conv", x.dtype, (ceil_div(positions, BLOCK), ceil_div(len(weight), FILTERS)), (BLOCK,),
+            self._dense(x, "images"), weight, bias, CODES[activation], out, place, *sizes,
+        )  # fmt: skip
+
+    def conv2d_backward(
+        self, x: In, weight: In, padding: int, pool: int, place: In, dz: In, weight_grad: Out, bias_grad: Out, dx: Out
+    ) -> None:
+        sizes = _sizes(x, weight, padding, pool, dz)
+        if weight_grad is not None:
+            taps = weight[0].size + 1
+            most = max(1, min(SHARES, ROOM // (len(weight) * taps)))
+            lanes = lanes_for(taps)
+            grid = (ceil_div(taps, lanes), len(weight), max(1, min(len(x), most)))
+            parts = self.scratch("filter gradients", (most, len(weight) * taps), x.dtype)
+            self.launcher.launch(
+                "conv_filters", x.dtype, grid, (lanes, BLOCK // lanes), self._dense(x, "images"), dz, place,
+                weight_grad, bias_grad, parts, self._tickets(grid[0] * grid[1]), *sizes,
+            )  # fmt: skip
+        if dx is not None and dx.size:
+            blocks = ceil_div(dx.size // dx.shape[1], BLOCK), ceil_div(dx.shape[1], FILTERS)
+            self.launcher.launch("conv_inputs", x.dtype, blocks, (BLOCK,), dz, place, weight, dx, *sizes)
+
+    def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
+        x = self._dense(x, "images")
+        self._pool("maxpool", (x, out, place), x, out, size, out.shape[2] * out.shape[3])
+
+    def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
+        self._pool("maxpool_backward", (dy, place, dx), dx, dy, size, dx.shape[2] * dx.shape[3])
+
+    def _pool(self, name: str, arrays: tuple[Array, ...], whole: Array, pooled: Array, size: int, items: int) -> None:
+        planes = whole.shape[0] * whole.shape[1]
+        if planes == 0 or items == 0:
+            return
+        dimensions = map(np.int32, (*whole.shape[2:], *pooled.shape[2:], size))
+        self.launcher.by_row(name, whole.dtype, planes, items, *arrays, np.int64(planes), *dimensions)
 
     # -- element-wise ---------------------------------------------------------------------------------------------
 
@@ -120,10 +257,9 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         wide = dz.size >= WIDE_FROM and columns % pack == 0
         items = columns // pack if wide else columns
         grid, block = _tiles(rows, items)
-        parts = self.scratch("sums of shares", (MOST_SHARES, columns), dz.dtype.name)
-        name = f"chain_and_sum{'_wide' if wide else ''}_{SUFFIXES[dz.dtype.name]}"
+        parts = self.scratch("sums of shares", (MOST_SHARES, columns), dz.dtype)
         self.launcher.launch(
-            name, grid, block,
+            f"chain_and_sum{'_wide' if wide else ''}", dz.dtype, grid, block,
             CODES[activation], y, dy, dz, bias_grad, parts, self._tickets(grid[0]), np.int32(rows), np.int32(columns),
         )  # fmt: skip
 
@@ -147,19 +283,18 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         rows, samples, width = len(out), len(data), math.prod(out.shape[1:])
         if data.size != samples * width:
             raise ShapeError(f"gather of rows of {data.size // max(1, samples)} numbers into rows of {width}")
-        kind = SOURCES.get(data.dtype.name), SUFFIXES.get(out.dtype.name)
-        if None in kind or (kind[1] == "i64" and (kind[0] != "i64" or scale != 1)):
+        given, wanted = SOURCES.get(data.dtype.name), SUFFIXES.get(out.dtype.name)
+        if given is None or wanted is None or (wanted == "i64" and (given != "i64" or scale != 1)):
             self._gather_any(data, order, cursor, scale, out)
             if by == 0 and clocks is None:
                 return
             data = out = self.scratch("rows of nothing", 1, "float32")
-            kind, width = ("f32", "f32"), 0
+            given, width = "f32", 0
         count = 0 if clocks is None else clocks.size // N_SCALARS
         self.launcher.by_row(
-            f"gather_{kind[0]}_{kind[1]}", rows, ceil_div(width, 4),
-            self._dense(data, "data set"), NULL if labels_out is None else self._dense(labels, "labels", "int64"),
-            order, cursor, out.dtype.type(scale), out, NULL if labels_out is None else labels_out,
-            clocks if count else NULL, self._tickets(1),
+            f"gather_{given}", out.dtype, rows, ceil_div(width, 4),
+            self._dense(data, "data set"), None if labels_out is None else self._dense(labels, "labels", "int64"),
+            order, cursor, out.dtype.type(scale), out, labels_out, clocks if count else None, self._tickets(1),
             *map(np.int64, (rows, width, samples, len(order), by)), np.int32(count), more=int(count > 0),
         )  # fmt: skip
 
@@ -171,6 +306,72 @@ class CupyBackend(CupyLosses, CupyOptimisers, CupyConv):
         rows = dataset[samples].astype(out.dtype)
         self.cp.multiply(rows, out.dtype.type(scale), out=out)
 
+    def tick(self, scalars: Out) -> None:
+        self.launcher.launch("tick", None, (1,), (32,), scalars, np.int32(scalars.size // N_SCALARS))
+
+    # -- losses: one launch each, with the product of a last layer of few outputs in front of them -----------------
+
+    def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._loss("softmax_cross_entropy", (), (z,), labels, scale, dz, totals)
+
+    def binary_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._loss("binary_cross_entropy", (), (z,), labels, scale, dz, totals)
+
+    def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
+        self._loss("squared_error", (activation,), (z,), labels, scale, dz, totals)
+
+    def affine_loss(
+        self, x: In, weight: In, bias: In, z: Out, loss: str, options: tuple[str, ...], labels: In, scale: float,
+        dz: Out, totals: Out, bias_grad: Out,
+    ) -> None:  # fmt: skip
+        outputs = len(weight)
+        if outputs > WARP or not z.size:
+            super().affine_loss(x, weight, bias, z, loss, options, labels, scale, dz, totals, bias_grad)
+        elif outputs > NARROW:
+            self.affine(x, weight, bias, "identity", z)
+            self._loss(loss, options, (z,), labels, scale, dz, totals, bias_grad)
+        else:
+            x, weight = self._dense(x, "inputs"), self._dense(weight, "right")
+            self._loss(loss, options, (x, weight, bias, np.int32(x.shape[1]), z), labels, scale, dz, totals, bias_grad)
+
+    def _loss(
+        self, name: str, options: tuple[str, ...], given: tuple[Any, ...], labels: Array, scale: float, dz: Array,
+        totals: Array, bias_grad: Array = None,
+    ) -> None:  # fmt: skip
+        """The kernel of a loss, given the scores, or what they are computed from."""
+        n, k = dz.shape
+        if n == 0:
+            return
+        product = len(given) > 1
+        lanes = WARP if product else lanes_for(k, WARP)
+        rows = BLOCK // lanes
+        blocks = min(ceil_div(n, rows), MOST_BLOCKS) if product or n > ROUNDS * rows else 1
+        parts = self.scratch("loss of blocks", (2 + WARP, MOST_BLOCKS), "float64")
+        if not product:
+            given = (self._dense(given[0], "scores"),)
+        self.launcher.launch(
+            f"{'affine_' if product else ''}{name}", dz.dtype, (blocks,), (BLOCK,),
+            *(CODES[option] for option in options), *given, self._dense(labels, "labels", "int64"),
+            dz.dtype.type(scale), dz, totals, bias_grad, parts, self._tickets(1),
+            np.int32(n), np.int32(k), *(() if product else (np.int32(lanes),)),
+        )  # fmt: skip
+
+    # -- optimisers: one launch over the flat arrays ----------------------------------------------------------------
+
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+        self._update("sgd", (params, grads), scalars, decayed)
+
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+        self._update("momentum", (params, grads, velocity), scalars, decayed)
+
+    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
+        self._update("adam", (params, grads, first, second), scalars, decayed)
+
+    def _update(self, name: str, arrays: tuple[Array, ...], scalars: Array, decayed: int) -> None:
+        size = len(arrays[0])
+        if size:
+            self.launcher.flat(name, arrays[0], *arrays, scalars, np.int64(size), np.int64(decayed))
+
 
 def _tiles(rows: int, items: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Grid and block of a pass down the columns; how the rows are shared out follows from the shape alone."""
@@ -178,3 +379,9 @@ def _tiles(rows: int, items: int) -> tuple[tuple[int, int], tuple[int, int]]:
     height = BLOCK // lanes
     shares = max(1, min(ceil_div(rows, height * ROWS_OF_THREAD), MOST_SHARES))
     return (ceil_div(items, lanes), shares), (lanes, height)
+
+
+def _sizes(x: Array, weight: Array, padding: int, pool: int, pooled: Array) -> tuple[np.int32, ...]:
+    """`struct Sizes` of conv.cuh."""
+    numbers = (*x.shape, len(weight), weight.shape[2], padding, pool, *pooled.shape[2:])
+    return tuple(np.int32(number) for number in numbers)

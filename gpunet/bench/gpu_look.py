@@ -17,8 +17,7 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend, cusolver
-from gpunet.backend.cuda_facts import gpu_facts
-from gpunet.backend.device import cuda_versions, gpus
+from gpunet.backend.device import cuda_versions, gpu_facts, gpus
 from gpunet.bench import gpu_data, gpu_train, torch_rival
 from gpunet.bench.gpu_race import Contestant
 from gpunet.bench.gpu_setup import Document, Setup, target

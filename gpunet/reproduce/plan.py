@@ -106,7 +106,7 @@ def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 ROOMS_APART = ("gpunet.bench", "gpunet.cli", "gpunet.report", "gpunet.reproduce")
 FILES_APART = ("claims", "tables", "figures")
 DATA = "gpunet.datasets"
-KERNELS = "gpunet.backend.cuda_kernels"
+KERNELS = "gpunet.backend.cupy_backend"
 
 
 @functools.cache

@@ -15,7 +15,8 @@ import pytest
 
 import gpunet
 from gpunet.backend import Backend, get_backend, why_no_gpu
-from gpunet.backend.cupy_backend import CupyBackend, smoke_test
+from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.backend.device import smoke_test
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.backend.strict import CaptureError, StrictBackend, operations
 from gpunet.errors import DeviceError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpunet.backend.cuda_kernels import FOLDER, source
+from gpunet.backend.cupy_backend import FOLDER, source
 
 from .host_module import HostModule
 from .host_module import why_not as no_host_compiler
@@ -67,7 +67,7 @@ def test_the_source_is_one_text_with_every_file_in_it():
 
 
 def test_numbers_that_python_and_cuda_share_agree():
-    from gpunet.backend import base, cuda_kernels, cupy_conv
+    from gpunet.backend import base, cupy_backend
 
     text = source()
 
@@ -77,6 +77,6 @@ def test_numbers_that_python_and_cuda_share_agree():
     assert [name.lower() for name in listed("Activation")] == list(base.ACTIVATIONS)
     assert [getattr(base, name) for name in listed("Scalar")] == [*range(base.N_SCALARS), base.N_SCALARS]
     assert [getattr(base, name) for name in listed("Total")] == list(range(base.N_TOTALS))
-    assert f"constexpr int BLOCK = {cuda_kernels.BLOCK};" in text
-    assert f"constexpr int NARROW = {cuda_kernels.NARROW};" in text
-    assert f"constexpr int FILTERS = {cupy_conv.FILTERS};" in text
+    assert f"constexpr int BLOCK = {cupy_backend.BLOCK};" in text
+    assert f"constexpr int NARROW = {cupy_backend.NARROW};" in text
+    assert f"constexpr int FILTERS = {cupy_backend.FILTERS};" in text

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpunet.backend import cublaslt_api as api
-from gpunet.backend.cublaslt import CublasLt, CupyProducts, products
-from gpunet.backend.cublaslt_plan import Planner
+from gpunet.backend import cublaslt as api
+from gpunet.backend.cublaslt import CublasLt, CupyProducts, Planner, Product, products
 from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError
 
 from ..conftest import RTOL
@@ -331,12 +330,12 @@ def test_the_real_library_takes_our_descriptors(library):
     handle = ctypes.c_void_p()
     status = library.cublasLtCreate(ctypes.byref(handle))
     planner = Planner(library, handle, 32 << 20, tf32=False)
-    arguments = (np.dtype("float32"), ((64, 784), (512, 784), (64, 512)), (False, True), (256,) * 3, 0x10000, True)
+    product = Product(np.dtype("float32"), ((64, 784), (512, 784), (64, 512)), (False, True), (256,) * 4)
     if status == api.SUCCESS:
-        assert planner.plan(*arguments) is not None
+        assert planner.plan(product, 0x10000, True) is not None
     else:
         with pytest.raises(RunError, match=f"{HEURISTIC} failed with CUBLAS_STATUS_NOT_INITIALIZED"):
-            planner.plan(*arguments)
+            planner.plan(product, 0x10000, True)
 
 
 def test_the_real_library_keeps_what_we_set(library):

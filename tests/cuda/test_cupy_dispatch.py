@@ -10,8 +10,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.base import N_SCALARS, SECOND_STEP, STEP
-from gpunet.backend.cuda_kernels import Kernels
-from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.backend.cupy_backend import CupyBackend, Kernels
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import CaptureError
 
@@ -185,7 +184,9 @@ class Large(types.SimpleNamespace):
 
 def test_sizes_beyond_32_bits_are_launched_within_cudas_limits(gpu, monkeypatch):
     launches = []
-    monkeypatch.setattr(Kernels, "launch", lambda self, name, grid, block, *args: launches.append((grid, block, args)))
+    monkeypatch.setattr(
+        Kernels, "launch", lambda self, name, dtype, grid, block, *args: launches.append((grid, block, args))
+    )
     monkeypatch.setattr(CupyBackend, "scratch", lambda self, purpose, shape, dtype: Large((1,), dtype))
     monkeypatch.setattr(CupyBackend, "constant", lambda self, purpose, key, make: Large((1,)))
     rows, images, maps = Large((3_000_000, 1024)), Large((500_000, 3, 64, 64)), Large((500_000, 32, 64, 64))
@@ -210,7 +211,9 @@ def test_sizes_beyond_32_bits_are_launched_within_cudas_limits(gpu, monkeypatch)
         assert 0 < grid[0] < 2**31
         assert max(grid[1:], default=1) <= 65535
         for arg in args:
-            assert isinstance(arg, (Large, np.generic)), "a Python number has no type that a kernel could rely on"
+            assert arg is None or isinstance(arg, (Large, np.generic)), (
+                "a Python number has no type that a kernel could rely on"
+            )
 
 
 @pytest.mark.parametrize("source", ["uint8", "float16"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.backend import cuda_facts, get_backend, why_no_gpu
+from gpunet.backend import device, get_backend, why_no_gpu
 from gpunet.backend.device import gpu_name, gpus
 from gpunet.errors import DeviceError
 from gpunet.experiments.provenance import Stopwatch, versions
@@ -40,8 +40,8 @@ def _surroundings(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GPUNET_TF32", raising=False)
     (tmp_path / "version").write_text(OPEN)
-    monkeypatch.setattr(cuda_facts, "DRIVER_FILE", tmp_path / "version")
-    monkeypatch.setattr(cuda_facts, "driver_cuda", lambda: 13000)
+    monkeypatch.setattr(device, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setattr(device, "driver_cuda", lambda: 13000)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def shown(capsys):
 )
 def test_without_cupy_the_line_fits_the_driver(capsys, install, monkeypatch, cuda, line):
     install(None)
-    monkeypatch.setattr(cuda_facts, "driver_cuda", lambda: cuda)
+    monkeypatch.setattr(device, "driver_cuda", lambda: cuda)
     reason = f"CuPy is not installed; install it with: {line}"
     assert (why_no_gpu(), gpus()) == (reason, [])
     found = facts(capsys)
@@ -137,7 +137,7 @@ def test_what_helps_follows_from_the_reason(install, monkeypatch, reason, cuda, 
         raise RuntimeError(reason)
 
     module.cuda.runtime.getDeviceCount = fail
-    monkeypatch.setattr(cuda_facts, "driver_cuda", lambda: cuda)
+    monkeypatch.setattr(device, "driver_cuda", lambda: cuda)
     found = why_no_gpu()
     assert reason in found
     assert found.endswith(words or "nvidia-smi")
@@ -154,21 +154,21 @@ def test_a_package_that_does_not_even_import(install, monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", DRIVERS)
 def test_the_drivers_version(monkeypatch, tmp_path, text):
     (tmp_path / "version").write_text(text)
-    assert cuda_facts.driver_version() == DRIVERS[text]
-    monkeypatch.setattr(cuda_facts, "DRIVER_FILE", tmp_path / "nothing")
-    assert cuda_facts.driver_version() is None
+    assert device.driver_version() == DRIVERS[text]
+    monkeypatch.setattr(device, "DRIVER_FILE", tmp_path / "nothing")
+    assert device.driver_version() is None
 
 
 def test_the_drivers_cuda_is_read_without_cupy(monkeypatch):
     monkeypatch.undo()
-    found = cuda_facts.driver_cuda()
+    found = device.driver_cuda()
     assert found is None or found >= 11000
 
     def library(name):
         return types.SimpleNamespace(cuDriverGetVersion=lambda out: setattr(out._obj, "value", 12080) or 0)
 
-    monkeypatch.setattr(cuda_facts.ctypes, "CDLL", library)
-    assert cuda_facts.spelt(cuda_facts.driver_cuda()) == "12.8"
+    monkeypatch.setattr(device.ctypes, "CDLL", library)
+    assert device.spelt(device.driver_cuda()) == "12.8"
 
 
 # -- GPUs -------------------------------------------------------------------------------------------------------------

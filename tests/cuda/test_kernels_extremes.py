@@ -1,6 +1,6 @@
 """The kernels on infinities, NaN, denormals, ties, labels at the ends, single rows and none.
 
-As g++ compiles them: a GPU takes denormal float32 for 0 (see `cuda_kernels`), which these tests cannot show.
+As g++ compiles them: a GPU takes denormal float32 for 0 (see `cupy_backend`), which these tests cannot show.
 """
 
 from __future__ import annotations

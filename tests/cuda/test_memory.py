@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from gpunet.backend.cupy_memory import CupyMemory
+from gpunet.backend.cupy_device import CupyDevice
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import MemoryFullError
 
@@ -16,7 +16,7 @@ from .pretend import pretend
 GIB = 1 << 30
 
 
-class Memory(CupyMemory):
+class Memory(CupyDevice):
     """The class under test without an operation; they are abstract."""
 
     __abstractmethods__ = frozenset()

@@ -9,8 +9,8 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.cublaslt import CublasLt
-from gpunet.backend.cuda_facts import gpu_facts
 from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.backend.device import gpu_facts
 from gpunet.errors import CaptureError, MemoryFullError
 
 from ..conftest import RTOL, need_gpu

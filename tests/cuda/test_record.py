@@ -9,8 +9,8 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend import cublaslt
-from gpunet.backend.cuda_facts import why_no_graphs
 from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.backend.device import why_no_graphs
 from gpunet.errors import CaptureError, DivergedError, ShapeError
 
 from .host_module import why_not

@@ -115,7 +115,7 @@ def test_what_measures_does_not_depend_on_what_judges_or_shows(paper):
 def test_the_kernels_count_where_their_launcher_does():
     found = sources(OWN, folders(OWN))
     assert {path.name for path in (ROOT / "backend" / "cuda").glob("*.cu*")} <= set(found)
-    assert "gpunet.backend.cuda_kernels" in found
+    assert "gpunet.backend.cupy_backend" in found
 
 
 def test_a_paper_elsewhere_is_looked_through_as_well():

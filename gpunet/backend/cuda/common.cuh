@@ -13,7 +13,7 @@ constexpr unsigned EVERY_LANE = 0xffffffffu;
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK)
 #define KERNEL_OF_MANY_REGISTERS extern "C" __global__ void __launch_bounds__(BLOCK, 2)  // up to 128 a thread
 
-// Codes and places as in cuda_kernels.py and base.py.
+// Codes and places as in cupy_backend.py and base.py.
 enum Activation { IDENTITY, RELU, SIGMOID };
 enum Scalar { LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP, ADAM_RATE, ADAM_EPSILON, N_SCALARS };
 enum Total { LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD };

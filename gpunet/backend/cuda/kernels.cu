@@ -8,7 +8,7 @@
 // - A sum over many blocks is finished by the block that arrives last, which saves a launch.
 //
 // The file is compiled by NVRTC through CuPy, where no standard header is at hand, by nvcc in the tests, and by g++
-// behind tests/cuda/host/shim.h. cuda_kernels.py puts the included files in their places.
+// behind tests/cuda/host/shim.h. cupy_backend.py puts the included files in their places.
 #include "common.cuh"
 #include "elementwise.cuh"
 #include "gather.cuh"
