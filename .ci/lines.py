@@ -24,7 +24,7 @@ ROOMS = {
     "reproduce": (350, "gpunet/reproduce/ reproduce"),
     "bench": (2200, "gpunet/bench/ benchmarks/"),
     "cli": (550, "cli/"),
-    "testing": (180, "gpunet/testing/ gpunet/backend/strict.py"),
+    "testing": (180, "testing"),
     "tests": (None, "tests/"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ import pytest
 
 from gpunet.backend import Backend, get_backend, why_no_gpu, why_no_numba
 from gpunet.backend.cupy_backend import CupyBackend
-from gpunet.backend.strict import StrictBackend
+from gpunet.testing import StrictBackend
 
 # One table of tolerances, relative to the scale of the result; products of K terms multiply by √K.
 RTOL = {"float32": 2e-6, "float64": 5e-15}

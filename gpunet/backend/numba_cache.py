@@ -3,7 +3,7 @@
 numba's own files end the program where one of them is empty, damaged or not to be read, or cannot be written; and a
 process that dies between two of them leaves an index that names code of an older version. Here a kernel compiled for
 one signature is one file, written in one piece, with a digest over what it was made from and what it holds: anything
-else is compiled again.
+else is compiled again. The folder is numba's: NUMBA_CACHE_DIR, `__pycache__` beside the source, or the user's.
 """
 
 from __future__ import annotations
@@ -16,63 +16,58 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core import caching
 from numba.core.serialize import dumps
 
 from gpunet.errors import OutputError
 from gpunet.files import remove, write_atomically
 
 DIGEST = 32  # bytes
-FUNCTION_CACHE: Any = FunctionCache  # numba's types are in part there and in part not
-DUMPS: Any = dumps
+_NUMBA: Any = caching  # whose types are in part there and in part not
+_DUMPS: Any = dumps
+_warned: list[str] = []
 
 
 def cached(kernel: Any) -> Any:
     """The compiled function with this cache; what `cache=True` would have given it is numba's own."""
     if hasattr(kernel, "py_func"):  # not so with NUMBA_DISABLE_JIT
-        kernel._cache = KernelCache(kernel.py_func)
+        try:
+            kernel._cache = KernelCache(kernel.py_func)
+        except (RuntimeError, OSError) as error:  # there is no folder that can be written to
+            kernel._cache = NoCache(str(error))
     return kernel
 
 
-class KernelCache:
-    """Of one function, in numba's folder: NUMBA_CACHE_DIR, `__pycache__` beside the source, or the user's cache folder.
-
-    What numba asks of a cache: it finds folder and key, and takes kernels apart.
-    """
+class KernelCache(_NUMBA.FunctionCache):  # type: ignore[misc]
+    """Of one function: numba finds folder and key, and takes kernels apart."""
 
     def __init__(self, function: Any) -> None:
-        self._numba: Any = None
-        try:
-            self._numba = FUNCTION_CACHE(function)
-        except (RuntimeError, OSError) as error:  # there is no folder that can be written to
-            self._reason = str(error)
-            return
-        where = Path(self._numba.cache_path) / self._numba._impl.filename_base
-        self._numba._cache_file = Sealed(where, self._numba._impl.locator.get_source_stamp())
-
-    @property
-    def cache_path(self) -> Any:
-        """The folder."""
-        return self._numba and self._numba.cache_path
+        super().__init__(function)
+        where = Path(self.cache_path) / self._impl.filename_base
+        self._cache_file = Sealed(where, self._impl.locator.get_source_stamp())
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The compiled function; None where there is none, or whatever is wrong with it."""
         with contextlib.suppress(Exception):
-            return self._numba.load_overload(signature, target)
+            return super().load_overload(signature, target)
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Write it down; a warning where that cannot be."""
-        if self._numba is None:
-            return warn(self._reason)
         try:
-            self._numba.save_overload(signature, compiled)
+            super().save_overload(signature, compiled)
         except (OSError, OutputError) as error:
             warn(str(error))
 
-    def flush(self) -> None:
-        """Remove what is there."""
-        if self._numba:
-            self._numba.flush()
+
+class NoCache(_NUMBA.NullCache):  # type: ignore[misc]
+    """Where nothing can be kept, which the first kernel that is compiled tells."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Say so."""
+        warn(self.reason)
 
 
 class Sealed:
@@ -89,7 +84,7 @@ class Sealed:
 
     def save(self, key: Any, data: Any) -> None:
         """Write in one piece."""
-        content: bytes = DUMPS(data)
+        content: bytes = _DUMPS(data)
         write_atomically(self._path(key), self._digest(key, content) + content)
 
     def flush(self) -> None:
@@ -110,9 +105,6 @@ class Sealed:
             key,
         )  # the key alone is that of any function of this form
         return hashlib.sha256(repr(about).encode() + content).digest()
-
-
-_warned: list[str] = []
 
 
 def warn(reason: str) -> None:

@@ -18,8 +18,8 @@ from gpunet.backend import Backend, get_backend, why_no_gpu
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.device import smoke_test
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.backend.strict import CaptureError, StrictBackend, operations
 from gpunet.errors import DeviceError
+from gpunet.testing import CaptureError, StrictBackend, operations
 
 ROOT = Path(gpunet.__file__).parents[1]
 FOLDERS = [ROOT / name for name in ("gpunet", "cli", "datasets")]
@@ -77,7 +77,7 @@ def test_only_the_backend_imports_cupy():
 RANKS = [
     {"errors", "interrupts"},
     {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing"},
-    {"linalg", "nn"},
+    {"linalg", "nn", "testing"},
     {"spectral"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce"},
@@ -255,7 +255,7 @@ def test_strict_backend_hands_inputs_over_read_only(rng):
         def activate(self, activation, z, out):
             z *= 2
 
-    from gpunet.backend import strict as module
+    import gpunet.testing as module
 
     marks = operations()["activate"]
     assert marks == {"z": "in", "out": "out"}

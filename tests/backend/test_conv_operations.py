@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpunet.backend import get_backend
-from gpunet.backend.strict import StrictBackend
+from gpunet.testing import StrictBackend
 
 from ..conftest import RTOL, make_backend
 from .test_operations import APPLY, DTYPES, close, device

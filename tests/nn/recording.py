@@ -9,7 +9,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
-from gpunet.backend.strict import StrictBackend
+from gpunet.testing import StrictBackend
 
 from ..cuda.host_module import why_not
 from ..cuda.pretend import pretend

@@ -14,7 +14,6 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
-from gpunet.backend.strict import StrictBackend
 from gpunet.datasets.convert import from_arrays
 from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
 from gpunet.experiments.cifar_mlp import nets as cifar_mlp_nets
@@ -29,6 +28,7 @@ from gpunet.experiments.svd_init.data import prepare
 from gpunet.nn.replay import SWITCH
 from gpunet.progress import Progress
 from gpunet.spectral.fitted import Thresholds
+from gpunet.testing import StrictBackend
 
 from ..cuda.host_module import why_not
 from ..cuda.pretend import pretend

@@ -15,12 +15,12 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.backend.strict import StrictBackend
 from gpunet.bench.steps import some_steps, training
 from gpunet.errors import CaptureError, InputError, MemoryFullError
 from gpunet.nn import replay as graph
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.layers.base import Spec
+from gpunet.testing import StrictBackend
 
 from .recording import (
     OPTIMISERS,

@@ -7,8 +7,8 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend import get_backend
-from gpunet.backend.strict import StrictBackend
 from gpunet.errors import InputError, ShapeError
+from gpunet.testing import StrictBackend
 
 from ..conftest import RTOL
 

@@ -77,7 +77,7 @@ def same(one, other):
 @pytest.mark.parametrize("device", ["numpy", "cpu", "strict"])
 def test_a_copied_trainer_goes_on_as_the_original_would(device, how, optimizer):
     if device == "strict":
-        from gpunet.backend.strict import StrictBackend
+        from gpunet.testing import StrictBackend
 
         device = StrictBackend()
     original = net(device, optimizer)

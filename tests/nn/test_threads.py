@@ -122,7 +122,7 @@ def test_trainers_of_an_unbuilt_model_build_it_once():
 
 def test_recordings_belong_to_the_thread_that_made_them():
     """On a GPU each thread has a stream and scratch memory of its own, which a recording bakes in."""
-    from gpunet.backend.strict import StrictBackend
+    from gpunet.testing import StrictBackend
 
     def dense(graphs):
         model = gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3)])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.backend.strict import StrictBackend
 from gpunet.errors import DataError, DivergedError, InputError, ShapeError
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.trainer import CHECK_EVERY
 from gpunet.progress import Progress
+from gpunet.testing import StrictBackend
 
 
 def blobs(rng, n=300, features=8, classes=3, dtype="float32"):
