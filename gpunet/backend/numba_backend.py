@@ -210,8 +210,8 @@ def larger(values, cell, best, last):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pairs_of(upper, lower, best, last):  # type: ignore[no-untyped-def]
-    """`windows_of` for 2 × 2, of two rows of finite numbers."""
+def pair_maxima(upper, lower, best, last):  # type: ignore[no-untyped-def]
+    """`window_maxima` for 2 × 2, of two rows of finite numbers."""
     for j in range(best.size):
         a, b, c, d = upper[j], upper[j + 1], lower[j], lower[j + 1]
         left = a if a >= b else b
@@ -225,7 +225,7 @@ def pairs_of(upper, lower, best, last):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def windows_of(plane, pitch, size, best, last):  # type: ignore[no-untyped-def]
+def window_maxima(plane, pitch, size, best, last):  # type: ignore[no-untyped-def]
     """The maximum of the window at every position of a plane, and the cell where it stands."""
     best[:] = plane[: best.size]
     last[:] = 0
@@ -249,7 +249,7 @@ def pool_pass(planes, pitch, size, lowest, swapped, best, last, out, place):  # 
         for f in range(c):
             plane = planes[f, i] if swapped else planes[i, f]
             if size == 2 and finite(plane[: run + pitch + 1]):
-                pairs_of(plane, plane[pitch:], best, last)
+                pair_maxima(plane, plane[pitch:], best, last)
                 for row in range(height):
                     start = 2 * row * pitch
                     picked, cell, values, cells = best[start:], last[start:], out[i, f, row], place[i, f, row]
@@ -258,7 +258,7 @@ def pool_pass(planes, pitch, size, lowest, swapped, best, last, out, place):  # 
                         values[j] = lowest if v < lowest else v
                         cells[j] = cell[2 * j]
             else:
-                windows_of(plane, pitch, size, best, last)
+                window_maxima(plane, pitch, size, best, last)
                 for row in range(height):
                     start = size * row * pitch
                     picked, cell, values, cells = best[start:], last[start:], out[i, f, row], place[i, f, row]

@@ -47,6 +47,12 @@ def test_signatures_are_the_contracts(backend_class):
     assert not inspect.isabstract(backend_class)
 
 
+def test_the_reference_is_one_class_that_reads_in_the_contracts_order():
+    asked = [name for name, method in vars(Backend).items() if getattr(method, "__isabstractmethod__", False)]
+    assert [name for name in vars(NumpyBackend) if name in asked] == asked
+    assert NumpyBackend.__bases__ == (Backend,)
+
+
 def imported_modules(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
