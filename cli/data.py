@@ -68,7 +68,7 @@ def fetch(
     """Download data sets into the data folder.
 
     Mirrors are tried in turn. A file gets its name only when its unpacked content has the right checksum.
-    An interrupted download is taken up again by the next `fetch`.
+    Of an interrupted download nothing is left: the next `fetch` begins it again.
     Files that are there and sound are left alone.
     The CIFAR sets come as archives of 170 MB each, which are checked, unpacked and removed.
 
@@ -98,7 +98,7 @@ def verify(names: Names = None, as_json: Json = False) -> None:
     """
     from gpunet.datasets import names as all_names
     from gpunet.datasets import status
-    from gpunet.datasets.verify import require_sound
+    from gpunet.datasets.disk import require_sound
 
     found = [status(name) for name in names or all_names()]
     if as_json:

@@ -6,7 +6,8 @@
     ((1442, 64), (8, 8), 10)
 
 … or a path: `load("my-set.npz")`, `load("folder/of/idx/files")`, `load("folder/of/class/folders")`.
-Importing this package is cheap: NumPy and the readers are imported when something is loaded, so that
+To read on: `catalog` says what there is, `fetching` gets it, `loading` calls the reader of its format, which makes
+`arrays` of it. Importing this package is cheap: NumPy and the readers are imported when something is loaded, so that
 `gpunet --help` need not wait for them.
 """
 
@@ -14,21 +15,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .entries import Archive, Entry, RemoteFile
-from .loading import dataset_dir, load
-from .location import data_dir
-from .registry import REGISTRY, entry, names
+from .catalog import REGISTRY, Entry, RemoteFile, data_dir, dataset_dir, entry, names
+from .loading import load
 
 if TYPE_CHECKING:
-    from .base import Dataset, validate
+    from .arrays import Dataset, validate
     from .cifar import IncompleteDataWarning, load_cifar10_batches
+    from .disk import Status, status
+    from .embedded import linear
     from .fetching import fetch
-    from .made import linear
-    from .verify import Status, status
 
 __all__ = [
     "REGISTRY",
-    "Archive",
     "Dataset",
     "Entry",
     "IncompleteDataWarning",
@@ -47,14 +45,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Dataset": "base",
+    "Dataset": "arrays",
     "IncompleteDataWarning": "cifar",
-    "Status": "verify",
+    "Status": "disk",
     "fetch": "fetching",
-    "linear": "made",
+    "linear": "embedded",
     "load_cifar10_batches": "cifar",
-    "status": "verify",
-    "validate": "base",
+    "status": "disk",
+    "validate": "arrays",
 }
 
 

@@ -19,10 +19,9 @@ from gpunet.checks import as_list
 from gpunet.errors import DataError
 from gpunet.files import check_path
 
-from .base import Dataset, validate
-from .location import data_dir
-from .memory import check_fits
-from .registry import REGISTRY
+from .arrays import Dataset, validate
+from .catalog import REGISTRY
+from .disk import check_fits, unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,10 +55,9 @@ def load_cifar10(folder: Path) -> Dataset:
     test_batch or all training batches are missing, or where a file is damaged.
     """
     entry = REGISTRY["cifar10"]
-    paths = dict(zip(BATCHES, ((file, file.locate(folder)) for file in entry.files), strict=True))
-    missing = [file.path for file, path in paths.values() if path is None]
-    found = [path for name in TRAINING_BATCHES if (path := paths[name][1])]
-    test = paths["test_batch"][1]
+    *train, test = [file.locate(folder) for file in entry.files]
+    found = [path for path in train if path]
+    missing = [file.path for file in entry.files if not file.locate(folder)]
     if test is None or not found:
         raise entry.not_there(folder, missing)
     if missing:
@@ -88,18 +86,14 @@ def load_cifar10_batches(folder: str | Path | None = None, names: Sequence[str] 
     `train, validation, test = load_cifar10_batches(names=("data_batch_1", "data_batch_2", "test_batch"))`. Raises
     DataError for other names than those of BATCHES, and where a file is missing or damaged.
     """
-    folder = data_dir() / "cifar10" if folder is None else check_path("folder", folder)
-    names = as_list("names", names, f"some of {', '.join(BATCHES)}", str)
     entry = REGISTRY["cifar10"]
+    folder = entry.folder() if folder is None else check_path("folder", folder)
+    names = as_list("names", names, f"some of {', '.join(BATCHES)}", str)
     files = dict(zip(BATCHES, entry.files, strict=True))
-    unknown = [name for name in names if name not in files]
-    if unknown:
+    if unknown := [name for name in names if name not in files]:
         raise DataError(f"no batch of cifar10: {', '.join(unknown)}; expected some of {', '.join(BATCHES)}")
-    paths = [files[name].locate(folder) for name in names]
-    missing = [files[name].path for name, path in zip(names, paths, strict=True) if path is None]
-    if missing:
-        raise entry.not_there(folder, missing)
-    return [Batch(name, *read_records([path], CIFAR10_LABELS)) for name, path in zip(names, paths, strict=True) if path]
+    paths = entry.located(folder, [files[name] for name in names])
+    return [Batch(name, *read_records([path], CIFAR10_LABELS)) for name, path in zip(names, paths, strict=True)]
 
 
 def read_records(paths: Sequence[Path], labels: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -130,7 +124,7 @@ def _count(path: Path, record: int) -> int:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     count, over = divmod(size, record)
     if over or not count:
         near = f"{count * record:,} or {(count + 1) * record:,}" if count else f"{record:,}, {2 * record:,}, …"
@@ -156,7 +150,7 @@ def _read(path: Path, labels: Sequence[int], x: NDArray[np.uint8], y: NDArray[np
                 rows[:] = records[:, len(labels) :]
                 y[start : start + _RECORDS] = records[:, len(labels) - 1]
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _check_labels(path: Path, labels: Sequence[int], records: NDArray[np.uint8], start: int) -> None:
@@ -169,7 +163,3 @@ def _check_labels(path: Path, labels: Sequence[int], records: NDArray[np.uint8],
                 f"{path}: {kind}label {records[row, column]} in record {start + row}, expected 0 … {classes - 1}; the "
                 "file is damaged or not of this data set"
             )
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST: big-endian arrays behind a header of a few bytes.
+"""IDX files, the format of MNIST: big-endian arrays behind a header of a few bytes. MNIST, and folders in its layout.
 
     0, 0, type code, number of dimensions d | d sizes of 4 bytes | the payload, last dimension fastest
 
@@ -17,17 +17,83 @@ import numpy as np
 
 from gpunet.errors import DataError
 
-from .memory import check_fits
-from .packed import BAD_GZIP, MAX_RATIO, is_packed, open_unpacked, wrong_checksum
+from .arrays import Dataset, from_arrays
+from .catalog import REGISTRY, RemoteFile
+from .disk import BAD_GZIP, MAX_RATIO, check_fits, is_packed, open_unpacked, unreadable, wrong_checksum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .entries import RemoteFile
-
 DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 32
 _CHUNK = 1 << 20
+# Which part of the data set a file is, told by its name.
+PARTS = {
+    "x_train": "*train*images*",
+    "y_train": "*train*labels*",
+    "x_test": "*t10k*images* or *test*images*",
+    "y_test": "*t10k*labels* or *test*labels*",
+}
+
+
+def load_mnist(folder: Path) -> Dataset:
+    """Load MNIST: x (60000 and 10000, 784) uint8, shape (28, 28); DataError where files are missing."""
+    entry = REGISTRY["mnist"]
+    found = zip(entry.files, entry.located(folder), strict=True)
+    arrays = {part: read_idx(path, file) for file, path in found if (part := _part_of(path.name))}
+    return from_arrays("mnist", **arrays, source=str(folder))
+
+
+def load_idx(folder: Path) -> Dataset:
+    """Load a folder with four IDX files, packed with gzip or not; their names say which is which, as PARTS has it.
+
+    Samples may have any shape, and there may be any number of classes, numbered from 0. Raises DataError, which lists
+    what is missing and what was found.
+    """
+    found = by_part(folder)
+    missing = [PARTS[part] for part, paths in found.items() if not paths]
+    if missing:
+        there = [path for path in sorted(folder.iterdir()) if path.is_dir() or _is_candidate(path)]
+        names = [path.name for path in there if path.is_file()] + [f"{path.name}/" for path in there if path.is_dir()]
+        here = (", ".join(names[:8]) + (", …" if len(names) > 8 else "")) or "no files"
+        no_images = (
+            f" ({', '.join(missing)}), nor class folders of images (CLASS/*.png or *.jpg, or the same in train/ and "
+            f"test/); found {here}"
+        )
+        some = f": missing {', '.join(missing)}; found {here}"
+        raise DataError(f"{folder}: not a complete set of IDX files{no_images if len(missing) == len(PARTS) else some}")
+    arrays = {part: read_idx(_only(part, paths, folder)) for part, paths in found.items()}
+    return from_arrays(folder.resolve().name, **arrays, source=str(folder))
+
+
+def by_part(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that could be each of PARTS, by their names. Raises OSError."""
+    found: dict[str, list[Path]] = {part: [] for part in PARTS}
+    for path in sorted(folder.iterdir()):
+        if (part := _part_of(path.name)) and _is_candidate(path):
+            found[part].append(path)
+    return found
+
+
+def _part_of(name: str) -> str | None:
+    name = name.lower()
+    kind = "x" if "images" in name else "y" if "labels" in name else None
+    split = "train" if "train" in name else "test" if "t10k" in name or "test" in name else None
+    return f"{kind}_{split}" if kind and split else None
+
+
+def _is_candidate(path: Path) -> bool:
+    return not path.name.startswith(".") and not path.name.endswith(".part") and path.is_file()
+
+
+def _only(part: str, paths: list[Path], folder: Path) -> Path:
+    """The only file of a part. Packed and unpacked, it counts as one, and the packed file is taken."""
+    if len({path.name.removesuffix(".gz") for path in paths}) > 1:
+        raise DataError(
+            f"{folder}: several files could be {PARTS[part]}: {', '.join(path.name for path in paths)}; "
+            "give a folder with one data set"
+        )
+    return max(paths, key=lambda path: path.suffix == ".gz")
 
 
 def read_idx(path: str | Path, known: RemoteFile | None = None) -> NDArray[Any]:
@@ -48,7 +114,7 @@ def read_idx(path: str | Path, known: RemoteFile | None = None) -> NDArray[Any]:
     except BAD_GZIP as error:
         raise DataError(f"{path}: corrupt gzip file ({error}); fetch or copy it again") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise unreadable(path, error) from None
     if known and (wrong := wrong_checksum(known, begin, payload)):
         raise DataError(
             f"{path}: damaged, or another data set's: {wrong}; fetch it again, or give its folder as a path"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +13,8 @@ import numpy as np
 
 from gpunet.errors import DataError
 
-from .base import Dataset, validate
-from .memory import check_fits
+from .arrays import Dataset, validate
+from .disk import BAD_FILE, check_fits, reason
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -26,21 +24,6 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 TEST_EVERY = 5
 GREY = ("1", "L", "LA")
 COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
-# Everything that Pillow has been seen to raise on damaged files.
-_BAD_IMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-)
 Images = dict[str, list[Path]]  # the images of each class, sorted by name
 
 
@@ -52,7 +35,8 @@ def load_images(folder: Path) -> Dataset:
     ones and folders further down are left out. x: (n, features) uint8 as stored (no rotation from EXIF, transparency
     dropped), shape (height, width) where all images are grey, else (3, height, width), planes first.
 
-    Raises DataError for images that cannot be read or differ in size, and for classes without images.
+    Raises DataError for images that cannot be read or differ in size, and for classes without images; OSError for
+    folders that cannot be read.
     """
     train, test = _splits(folder)
     classes = tuple(train)
@@ -78,19 +62,16 @@ def has_images(folder: Path) -> bool:
 
 def _splits(folder: Path) -> tuple[Images, Images]:
     """Training and test images by class, the classes of both in the order of their names."""
-    try:
-        below = {sub.name.lower(): sub for sub in _folders(folder)}
-        halves = {split: below[split] for split in ("train", "test") if split in below and _folders(below[split])}
-        if not halves:
-            if set(below) == {"train", "test"}:
-                raise DataError(f"{folder}: train/ and test/ have no class folders in them; expected train/CLASS/*.png")
-            return _every_fifth(_classes(folder))
-        if len(halves) == 1:
-            there, other = ("train", "test") if "train" in halves else ("test", "train")
-            raise DataError(f"{folder}: {there}/ has class folders but {other}/ is missing or has none; make both")
-        train, test = _classes(halves["train"]), _classes(halves["test"])
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    below = {sub.name.lower(): sub for sub in _folders(folder)}
+    halves = {split: below[split] for split in ("train", "test") if split in below and _folders(below[split])}
+    if not halves:
+        if set(below) == {"train", "test"}:
+            raise DataError(f"{folder}: train/ and test/ have no class folders in them; expected train/CLASS/*.png")
+        return _every_fifth(_classes(folder))
+    if len(halves) == 1:
+        there, other = ("train", "test") if "train" in halves else ("test", "train")
+        raise DataError(f"{folder}: {there}/ has class folders but {other}/ is missing or has none; make both")
+    train, test = _classes(halves["train"]), _classes(halves["test"])
     unknown = [name for name in test if name not in train]
     if unknown:
         raise DataError(f"{halves['test']}: {', '.join(unknown)} not among the classes of train/: {', '.join(train)}")
@@ -173,6 +154,5 @@ def _opened(path: Path) -> Iterator[PIL.Image.Image]:
         raise
     except PIL.UnidentifiedImageError:
         raise DataError(f"{path}: not a PNG or JPEG image, or a damaged one; remove or replace it") from None
-    except _BAD_IMAGE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as an image ({reason[:120]}); remove or replace it") from None
+    except BAD_FILE as error:
+        raise DataError(f"{path}: cannot be read as an image ({reason(error)}); remove or replace it") from None

@@ -10,11 +10,10 @@ from gpunet.addresses import harmless
 from gpunet.errors import DataError
 from gpunet.files import check_path
 
-from . import registry
-from .location import data_dir as data_folder
+from . import catalog
 
 if TYPE_CHECKING:
-    from .base import Dataset
+    from .arrays import Dataset
 
 
 def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -28,18 +27,14 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
     Raises DataError, one line, where the data is missing, damaged or inconsistent.
     """
     given = check_path("the data set", name_or_path)
-    if isinstance(name_or_path, str) and (not name_or_path or name_or_path in registry.REGISTRY):  # "" is no folder
-        found = registry.entry(name_or_path)
-        return found.load(data_folder(data_dir) / found.name)
-
+    if isinstance(name_or_path, str) and (not name_or_path or name_or_path in catalog.REGISTRY):  # "" is no folder
+        return _load_named(catalog.entry(name_or_path), data_dir)
     try:
         path = given.expanduser()
     except RuntimeError as error:
         raise DataError(f"{harmless(str(given))}: {error}; expected a name of a data set, or a path") from error
     if path.is_dir():
-        from .folder import load_folder
-
-        return load_folder(path)
+        return _load_folder(path)
     if path.is_file():
         if path.suffix.lower() != ".npz":
             raise DataError(
@@ -49,17 +44,37 @@ def load(name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[st
 
         return load_npz(path)
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
-        registry.entry(name_or_path)  # unknown, so this raises and lists the known names
+        catalog.entry(name_or_path)  # unknown, so this raises and lists the known names
     said = harmless(str(path))
     raise DataError(f"{said}: no such file or folder; expected a folder of IDX files or of images, or an .npz file")
 
 
-def dataset_dir(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of a named data set, which need not exist; DataError if it is unknown or embedded."""
-    found = registry.entry(name)
-    if found.embedded:
-        raise DataError(f"{name} is embedded in a package and has no folder; it is always there")
-    return data_folder(data_dir) / found.name
+def _load_named(entry: catalog.Entry, data_dir: str | os.PathLike[str] | None) -> Dataset:
+    if entry.embedded:
+        from .embedded import SETS
+
+        return SETS[entry.name]()
+    from . import cats, cifar, idx
+
+    readers = {
+        "mnist": idx.load_mnist,
+        "cifar10": cifar.load_cifar10,
+        "cifar100": cifar.load_cifar100,
+        "cats": cats.load_cats,
+    }
+    return readers[entry.name](entry.folder(data_dir))
+
+
+def _load_folder(folder: Path) -> Dataset:
+    """IDX files in MNIST's layout, where they are complete, or images sorted into class folders."""
+    from . import disk, idx, images
+
+    try:
+        if all(idx.by_part(folder).values()) or not images.has_images(folder):
+            return idx.load_idx(folder)
+        return images.load_images(folder)
+    except OSError as error:
+        raise disk.unreadable(folder, error) from None
 
 
 def _looks_like_path(text: str) -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import struct
-import tokenize
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,31 +12,14 @@ from numpy.lib import format as npy
 
 from gpunet.errors import DataError
 
-from .base import Dataset
-from .convert import from_arrays
-from .memory import check_fits
+from .arrays import Dataset, from_arrays
+from .disk import BAD_FILE, check_fits, reason, unreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can take gigabytes to unpack a few bytes
-# Everything that zipfile and NumPy's reader have been seen to raise on damaged files.
-_BAD_FILE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    struct.error,
-    SyntaxError,
-    tokenize.TokenError,
-    MemoryError,
-)
 
 
 def load_npz(path: str | Path) -> Dataset:
@@ -61,9 +41,9 @@ def load_npz(path: str | Path) -> Dataset:
     except DataError:
         raise
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except _BAD_FILE as error:
-        raise _damaged(path, error) from None
+        raise unreadable(path, error) from None
+    except BAD_FILE as error:
+        raise DataError(f"{path}: not a sound .npz file ({reason(error)}); write it again with numpy.savez") from None
     return from_arrays(path.stem, **arrays, source=str(path))
 
 
@@ -115,8 +95,3 @@ def _header(stream: IO[bytes], path: Path, key: str) -> tuple[tuple[int, ...], n
             "all samples of one shape"
         )
     return shape, dtype
-
-
-def _damaged(path: Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path}: not a sound .npz file ({reason[:120]}); write it again with numpy.savez")

@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 # In a checkout cli/ and datasets/ lie beside this folder, and are gpunet.cli and gpunet.datasets as when installed.
 _BESIDE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-if os.path.isfile(os.path.join(_BESIDE, "datasets", "entries.py")):
+if os.path.isfile(os.path.join(_BESIDE, "datasets", "catalog.py")):
     __path__.append(_BESIDE)
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.

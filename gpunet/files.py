@@ -98,7 +98,7 @@ def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
 
     First what killed processes left of such files is removed. Raises OSError.
     """
-    _remove_abandoned(path)
+    remove_abandoned(path)
     handle, name = _created(path)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -148,7 +148,7 @@ def attempted(write: Callable[[], Path]) -> tuple[Path | None, str]:
 
 def remove(path: Path) -> None:
     """Remove a file, where there is one, and what killed processes left of it."""
-    _remove_abandoned(path)
+    remove_abandoned(path)
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -232,16 +232,16 @@ def _created(path: Path) -> tuple[int, str]:
         os.close(handle)  # somebody took it for abandoned in between
 
 
-def _remove_abandoned(path: Path) -> None:
-    """The temporaries of `path` whose processes are gone."""
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporaries of `path` whose processes are gone."""
     ours = re.compile(rf"\.{re.escape(_short(path))}(\.[0-9a-z_]{{8}})?\.part")
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for each in entries:
             if ours.fullmatch(each.name) and each.is_file(follow_symlinks=False):
-                remove_abandoned(each.path)
+                _remove_unheld(each.path)
 
 
-def remove_abandoned(name: str | Path) -> None:
+def _remove_unheld(name: str) -> None:
     """Remove a temporary file unless a living process holds it."""
     with contextlib.suppress(OSError):
         handle = os.open(name, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))

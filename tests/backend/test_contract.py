@@ -89,7 +89,7 @@ RANKS = [
     {"reproduce"},
     {"cli"},
 ]  # fmt: skip
-DATASETS_MAY = {"errors", "addresses", "limits", "files", "progress", "checks", "datasets", "rng"}
+DATASETS_MAY = {"errors", "interrupts", "addresses", "limits", "files", "progress", "checks", "datasets", "rng"}
 
 
 def package_of(module):

@@ -1,4 +1,4 @@
-"""A mirror on loopback that behaves as told, and remembers what it was asked and what it sent."""
+"""A mirror on loopback that behaves as told, and remembers what it was asked for."""
 
 from __future__ import annotations
 
@@ -8,34 +8,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Request:
-    name: str
-    range: str | None
-    status: int = 0
-    sent: int = 0
-
-
-@dataclass
 class Mirror:
     """A server for `files`, by name.
 
-    ranges: honour Range; length: announce Content-Length; break_after: close after so many bytes of the body;
-    stall_after: send so many bytes, then nothing until closed; drip: seconds between single bytes; status:
-    answer with this and nothing else; endless: never stop; shift: begin a partial answer so many bytes too
-    early.
+    length: announce Content-Length; break_after: close after so many bytes of the body; stall_after: send so many
+    bytes, then nothing until closed; drip: seconds between single bytes; pause: between pieces of 30,000; status:
+    answer with this and nothing else; endless: never stop; redirect: send there instead.
     """
 
     files: dict[str, bytes]
-    ranges: bool = True
     length: bool = True
     break_after: int | None = None
     stall_after: int | None = None
     drip: float | None = None
+    pause: float | None = None
     status: int | None = None
     endless: bool = False
-    shift: int = 0
     redirect: str | None = None
-    requests: list[Request] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.released = threading.Event()
@@ -68,49 +58,34 @@ class Mirror:
         self.thread.join()
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        request = Request(handler.path.rsplit("/", 1)[-1], handler.headers.get("Range"))
-        self.requests.append(request)
-        body = self.files.get(request.name)
-        start = int(request.range.removeprefix("bytes=").removesuffix("-")) if request.range and self.ranges else 0
-        headers = {}
+        name = handler.path.rsplit("/", 1)[-1]
+        self.requests.append(name)
+        status, body, headers = 200, self.files.get(name, b"no"), {}
         if self.redirect:
-            request.status, body, headers["Location"] = 302, b"", self.redirect + request.name
-        elif self.status or body is None:
-            request.status, body = self.status or 404, b"no"
-        elif start >= len(body) and start:
-            request.status, headers["Content-Range"], body = 416, f"bytes */{len(body)}", b""
-        elif start:
-            start -= self.shift
-            request.status, headers["Content-Range"] = 206, f"bytes {start}-{len(body) - 1}/{len(body)}"
-            body = body[start:]
-        else:
-            request.status = 200
+            status, body, headers["Location"] = 302, b"", self.redirect + name
+        elif self.status or name not in self.files:
+            status, body = self.status or 404, b"no"
         try:
-            handler.send_response(request.status)
+            handler.send_response(status)
             for header in headers.items():
                 handler.send_header(*header)
             if self.length and not self.endless:
                 handler.send_header("Content-Length", str(len(body)))
             handler.end_headers()
-            self._send(handler, request, body)
+            self._send(handler, body)
         except OSError:
             pass  # the client went away, as it should from a mirror like this
 
-    def _send(self, handler: BaseHTTPRequestHandler, request: Request, body: bytes) -> None:
-        def send(part: bytes) -> None:
-            request.sent += len(part)  # before the client can have it, and look
-            handler.wfile.write(part)
-
-        if self.drip is not None:
-            for byte in body:
-                send(bytes([byte]))
-                if self.released.wait(self.drip):
-                    return
-        elif self.endless:
+    def _send(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        piece, seconds = (1, self.drip) if self.drip is not None else (30_000, self.pause or 0.0)
+        if self.endless:
             while not self.released.is_set():
-                send(bytes(65536))
+                handler.wfile.write(bytes(65536))
         elif self.stall_after is not None:
-            send(body[: self.stall_after])
+            handler.wfile.write(body[: self.stall_after])
             self.released.wait(20)
         else:
-            send(body[: self.break_after])
+            for start in range(0, len(body[: self.break_after]), piece):
+                handler.wfile.write(body[start : min(start + piece, self.break_after or len(body))])
+                if seconds and self.released.wait(seconds):
+                    return

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from gpunet.datasets import hdf5, load, memory, status
+from gpunet.datasets import cats, disk, load, status
 from gpunet.errors import DataError
 
 KEYS = {split: (f"{split}_set_x", f"{split}_set_y") for split in ("train", "test")}
@@ -31,7 +31,7 @@ def write(path: Path, split: str, **changes) -> None:
 @pytest.fixture(autouse=True)
 def _here(monkeypatch):
     """By this process: one for each file takes 0.2 s, and `tests.hostile.test_files` looks at those."""
-    monkeypatch.setattr(hdf5, "_read_apart", hdf5.read_here)
+    monkeypatch.setattr(cats, "_read_apart", cats.read_here)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_header_that_claims_more_than_there_is(train, chunks):
 
 
 def test_a_file_larger_than_the_machine(train, monkeypatch):
-    monkeypatch.setattr(memory, "physical_memory", lambda: 999)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 999)
     fails(train, "train_set_x", "73,728 bytes", "999 bytes of memory")
 
 

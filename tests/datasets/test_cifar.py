@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpunet.datasets import IncompleteDataWarning, load, load_cifar10_batches, memory, status
+from gpunet.datasets import IncompleteDataWarning, disk, load, load_cifar10_batches, status
 from gpunet.datasets.cifar import CIFAR10_LABELS, CIFAR100_LABELS, read_records
 from gpunet.errors import DataError
 
@@ -207,7 +207,7 @@ def test_batches_for_other_splits(folder):
 
 def test_files_larger_than_the_machine(folder, monkeypatch):
     write_cifar10(folder)
-    monkeypatch.setattr(memory, "physical_memory", lambda: 100_000)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 100_000)
     fails("cifar10", "100,000 bytes of memory")
 
 

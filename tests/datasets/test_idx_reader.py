@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpunet.datasets import memory
+from gpunet.datasets import disk
 from gpunet.datasets.idx import read_idx
 from gpunet.errors import DataError
 
@@ -165,7 +165,7 @@ def test_a_gzip_bomb_is_not_unpacked_beyond_what_its_header_says(tmp_path):
 
 def test_a_file_larger_than_the_machine(tmp_path, monkeypatch):
     path = write_idx(tmp_path / "images", np.zeros(1000, np.uint8))
-    monkeypatch.setattr(memory, "physical_memory", lambda: 999)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 999)
     with pytest.raises(DataError, match="999 bytes of memory") as error:
         read_idx(path)
     one_line(error, path, "1,000 bytes")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunet.datasets import load, memory
+from gpunet.datasets import disk, load
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays, write_folder
@@ -222,7 +222,7 @@ def test_a_decompression_bomb(tmp_path, size):
 
 def test_more_images_than_the_machine_can_hold(tmp_path, monkeypatch):
     fill(tmp_path)
-    monkeypatch.setattr(memory, "physical_memory", lambda: 700)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 700)
     fails(tmp_path, "12 images of 4×5", "720 bytes", "700 bytes of memory")
 
 

@@ -150,14 +150,7 @@ def test_the_real_mnist(real_data):
 
 
 def test_the_real_mnist_has_the_registered_checksums(real_data):
-    import hashlib
-
-    from gpunet.datasets.packed import open_unpacked
-
     assert datasets.status("mnist", data_dir=real_data).state == "verified"
-    for file in datasets.entry("mnist").files:
-        with open_unpacked(file.locate(real_data / "mnist")) as stream:
-            assert hashlib.md5(stream.read()).hexdigest() == file.md5
 
 
 def test_importing_is_cheap():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunet.datasets import load, memory
+from gpunet.datasets import disk, load
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays
@@ -140,5 +140,5 @@ def test_a_member_whose_header_lies(tmp_path, content):
 
 def test_a_file_larger_than_the_machine(tmp_path, monkeypatch):
     path = write(tmp_path / "a.npz")
-    monkeypatch.setattr(memory, "physical_memory", lambda: 99)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 99)
     fails(path, "99 bytes of memory")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpunet.datasets import Dataset, validate
-from gpunet.datasets.convert import as_features, as_labels, from_arrays
+from gpunet.datasets.arrays import as_features, as_labels, from_arrays
 from gpunet.errors import DataError
 
 from .idx_writer import small_arrays

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.datasets.convert import from_arrays
+from gpunet.datasets.arrays import from_arrays
 from gpunet.experiments import experiment
 from gpunet.experiments.framework import Run
 from gpunet.experiments.result import Result

@@ -10,7 +10,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend import get_backend
-from gpunet.datasets.base import Dataset
+from gpunet.datasets.arrays import Dataset
 from gpunet.errors import DataError, InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.dmn import Settings, x

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.datasets.convert import from_arrays
+from gpunet.datasets.arrays import from_arrays
 from gpunet.errors import DataError, InputError
 from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Run

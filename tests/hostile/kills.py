@@ -39,15 +39,6 @@ ENDS, ORPHANS = 30.0, 15.0  # seconds for a killed process to end, and for those
 Kept = dict[str, Any]
 
 
-class Paced(Mirror):
-    """A mirror that takes a moment."""
-
-    def _send(self, handler: Any, request: Any, body: bytes) -> None:
-        for start in range(0, len(body), 30_000):
-            handler.wfile.write(body[start : start + 30_000])
-            time.sleep(0.02)
-
-
 @dataclass
 class Job:
     """How one is started, what is finished in its folder so far, and its result at the end."""
@@ -288,7 +279,7 @@ def _mirror(what: str) -> Iterator[str]:
     if what != "fetch":
         yield ""
         return
-    mirror = Paced(jobs.sent())
+    mirror = Mirror(jobs.sent(), pause=0.02)
     try:
         yield mirror.url
     finally:

@@ -231,7 +231,7 @@ CLOSED = "http://127.0.0.1:9/"
 
 def known(name: str, found: Files, archive: str = "") -> None:
     """Let the registry know these files as the data set's own, or the one of them that holds the others."""
-    from gpunet.datasets import registry
+    from gpunet.datasets import REGISTRY, RemoteFile
 
     def inner(content: bytes) -> bytes:
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" and not archive else content
@@ -239,13 +239,13 @@ def known(name: str, found: Files, archive: str = "") -> None:
     files, held = [], None
     for path, content in found.items():
         plain, path = inner(content), path.partition("/")[2]
-        about = (path, len(plain), hashlib.sha256(plain).hexdigest(), "")
+        about = RemoteFile(path, len(plain), hashlib.sha256(plain).hexdigest())
         if path == archive:
-            held = registry.sources.Archive(*about)
+            held = about
         else:
-            files.append(registry.sources.RemoteFile(*about))
-    entry = registry.REGISTRY.get(name, registry.REGISTRY["mnist"])
-    registry.REGISTRY[name] = replace(entry, name=name, files=tuple(files), mirrors=(CLOSED,), archive=held)
+            files.append(about)
+    entry = REGISTRY.get(name, REGISTRY["mnist"])
+    REGISTRY[name] = replace(entry, name=name, files=tuple(files), mirrors=(CLOSED,), archive=held)
 
 
 def tiny_files(seed: int) -> Files:

@@ -338,14 +338,14 @@ def test_a_known_file_with_other_content(tmp_path, monkeypatch):
 
 def test_hdf5_that_ends_its_library(tmp_path, monkeypatch):
     """What is known by its checksum is read here; all else by another process, of which only the answer counts."""
-    from gpunet.datasets import hdf5
+    from gpunet.datasets import cats
 
     monkeypatch.setitem(datasets.REGISTRY, "cats", datasets.entry("cats"))
     files = cats_files(0)
     folder = write(tmp_path, files)
     apart = datasets.load("cats", data_dir=folder)
     known("cats", files)
-    monkeypatch.setattr(hdf5, "_read_apart", None)
+    monkeypatch.setattr(cats, "_read_apart", None)
     here = datasets.load("cats", data_dir=folder)
     for part in ("x_train", "y_train", "x_test", "y_test"):
         np.testing.assert_array_equal(getattr(apart, part), getattr(here, part))
@@ -364,10 +364,10 @@ def test_hdf5_that_ends_its_library(tmp_path, monkeypatch):
         ("import os; os._exit(0)", "broke down over it, exit code 0"),
         ("print('{')", "broke down over it"),
     ):
-        monkeypatch.setattr(hdf5, "_CHILD", child)
+        monkeypatch.setattr(cats, "_CHILD", child)
         refused(lambda: datasets.load("cats", data_dir=folder), path, words, "fetch or copy it again")
-    monkeypatch.setattr(hdf5, "_CHILD", "import time; time.sleep(60)")
-    monkeypatch.setattr(hdf5, "SECONDS", 0.2)
+    monkeypatch.setattr(cats, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(cats, "SECONDS", 0.2)
     refused(lambda: datasets.load("cats", data_dir=folder), path, "takes more than 0.2 s")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     refused(lambda: datasets.load("cats", data_dir=folder), path, "no process could be started")

@@ -147,7 +147,7 @@ def test_an_address_is_no_folder(capsys, monkeypatch, words, tmp_path):
 
 
 def test_a_signature_stays_behind_the_name_of_the_file():
-    from gpunet.datasets.delivery import _file_at
+    from gpunet.datasets.fetching import _file_at
 
     assert _file_at("https://host/a/?sig=x%2F", "b.gz") == "https://host/a/b.gz?sig=x%2F"
     assert _file_at("https://me:pw@host", "b.gz") == "https://me:pw@host/b.gz"

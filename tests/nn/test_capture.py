@@ -14,7 +14,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.cupy_backend import CupyBackend
-from gpunet.datasets.convert import from_arrays
+from gpunet.datasets.arrays import from_arrays
 from gpunet.experiments.cifar_mlp import data as cifar_mlp_data
 from gpunet.experiments.cifar_mlp import nets as cifar_mlp_nets
 from gpunet.experiments.dmn import dynamics as dmn_dynamics

@@ -10,8 +10,7 @@ import scipy.sparse
 
 import gpunet as gn
 from gpunet.checks import as_array, check_labels, real_array
-from gpunet.datasets.base import Dataset, validate
-from gpunet.datasets.convert import from_arrays
+from gpunet.datasets.arrays import Dataset, from_arrays, validate
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.linalg import StreamingClassGram

@@ -1,19 +1,42 @@
-"""Small sets that are made, not read: points in the plane with two classes; training and test set are the same."""
+"""Sets that need no file: scikit-learn's digits, and points in the plane whose training and test set are the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpunet import rng
 
-from .base import Dataset, validate
+from .arrays import Dataset, validate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+TEST_EVERY = 5
 LINEAR_POINTS = 100
+
+
+def digits() -> Dataset:
+    """1,797 images of 8×8, part of scikit-learn: x (1442 and 355, 64) uint8, shape (8, 8), 10 classes.
+
+    The pixels 0 … 16 of the source become 0 … 255, rounded, so that 255 is full ink as in every other image
+    set here.
+
+    The split is fixed: of each class, in the order of the file, every fifth sample is in the test set.
+    Nothing is drawn, so it is the same in every version of NumPy; and since the file is ordered by writer,
+    both sets have samples of every hand, as a random split has.
+    """
+    from sklearn import datasets
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    x = np.rint(images * (255 / 16)).astype(np.uint8)
+    y = labels.astype(np.int64)
+    is_test = np.zeros(len(y), bool)
+    for label in range(10):
+        is_test[np.flatnonzero(y == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+    return validate(Dataset("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], (8, 8), 10, "embedded"))
 
 
 def xor() -> Dataset:
@@ -48,3 +71,6 @@ def xor_easy() -> Dataset:
 def _both(name: str, x: NDArray[np.float32], y: NDArray[np.int64]) -> Dataset:
     y = y.astype(np.int64)
     return validate(Dataset(name, x, y, x.copy(), y.copy(), (2,), 2, "embedded"))
+
+
+SETS: dict[str, Callable[[], Dataset]] = {"digits": digits, "xor": xor, "linear": linear, "xor-easy": xor_easy}
