@@ -73,7 +73,7 @@ def _parameter(known: Option, default: Any) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else known.kind
     hint: Any = list[plain] if known.several or known.read else plain  # type: ignore[valid-type]
-    info = typer.Option(
+    info = typer.Option(  # type: ignore[misc]  # what **bounds holds, mypy cannot know
         *known.flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown
     )
     return Annotated[hint | None if default is None else hint, info], default

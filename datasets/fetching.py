@@ -107,7 +107,7 @@ class _Fetch:
         with self._downloaded(file, limit, lambda path: damage(path, file)) as (name, stream):
             path = preferred if is_packed(Path(name)) else unpacked
             put_in_place(name, stream, path)
-            if path != preferred:  # that is damaged, or nothing had been fetched, and would be found first
+            if path != preferred:  # which is damaged, or nothing would have been fetched, and would be found first
                 preferred.unlink(missing_ok=True)
         self.say(f"{self.entry.name}/{file.path}: verified")
         return path
@@ -216,14 +216,15 @@ class _Meter:
         length, now = self.stream.tell(), time.monotonic()
         if self._since is None:
             self._since = now
-            self.bar.start(f"fetching {self.label}", (self.total or self.limit) // 1000)
+            kilobytes = (self.total or self.limit) // 1000
+            self.bar.start(f"fetching {self.label}, {kilobytes:,} kB", kilobytes)
         if length > self.limit:
             raise _NoUseError(f"sends more than the {self.limit:,} bytes that the file can have")
         if now - self._since >= self.timeout:
             if length - self._before < SLOWEST * self.timeout:
                 raise _NoUseError(f"too slow, under {SLOWEST} bytes a second")
             self._since, self._before = now, length
-        self.bar.advance(length // 1000 - self._shown, "kB")
+        self.bar.advance(length // 1000 - self._shown)
         self._shown = length // 1000
 
     def reset(self) -> None:

@@ -53,15 +53,17 @@ def load_idx(folder: Path) -> Dataset:
     found = by_part(folder)
     missing = [PARTS[part] for part, paths in found.items() if not paths]
     if missing:
-        there = [path for path in sorted(folder.iterdir()) if path.is_dir() or _is_candidate(path)]
-        names = [path.name for path in there if path.is_file()] + [f"{path.name}/" for path in there if path.is_dir()]
+        below = sorted(folder.iterdir())
+        names = [path.name for path in below if _is_candidate(path)] + [
+            f"{path.name}/" for path in below if path.is_dir()
+        ]
         here = (", ".join(names[:8]) + (", …" if len(names) > 8 else "")) or "no files"
-        no_images = (
-            f" ({', '.join(missing)}), nor class folders of images (CLASS/*.png or *.jpg, or the same in train/ and "
-            f"test/); found {here}"
+        if len(missing) < len(PARTS):
+            raise DataError(f"{folder}: not a complete set of IDX files: missing {', '.join(missing)}; found {here}")
+        raise DataError(
+            f"{folder}: not a complete set of IDX files ({', '.join(missing)}), nor class folders of images "
+            f"(CLASS/*.png or *.jpg, or the same in train/ and test/); found {here}"
         )
-        some = f": missing {', '.join(missing)}; found {here}"
-        raise DataError(f"{folder}: not a complete set of IDX files{no_images if len(missing) == len(PARTS) else some}")
     arrays = {part: read_idx(_only(part, paths, folder)) for part, paths in found.items()}
     return from_arrays(folder.resolve().name, **arrays, source=str(folder))
 

@@ -262,7 +262,7 @@ def test_plain_lines_where_there_is_no_terminal(tiny, serve, capsys):
     assert out == ""
     assert "\x1b" not in err
     assert f"tiny/a-images.gz: {bad.host}: 404" in err
-    assert "fetching tiny/a-images.gz: 200/200 kB" in err
+    assert "fetching tiny/a-images.gz, 200 kB: 200/200\n" in err
     assert "tiny/a-images.gz: verified" in err
     assert "tiny/b-labels.gz: there and verified" in err
 
