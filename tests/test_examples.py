@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpunet.backend.strict import StrictBackend
+from gpunet.testing import StrictBackend
 
 ROOT = Path(__file__).parents[1]
 
