@@ -22,8 +22,7 @@ from gpunet.bench.svd import reference
 from gpunet.datasets import load
 from gpunet.errors import DataError
 from gpunet.linalg import class_pca, svd
-from gpunet.linalg.matrix import TallMatrix
-from gpunet.linalg.routes import gram
+from gpunet.linalg.matrix import TallMatrix, gram
 from gpunet.timing import interleave
 
 

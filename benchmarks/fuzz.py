@@ -561,7 +561,7 @@ class Samples:
     def _judge_residual(self, said: float, v: Any, squares: Any, unsure: float) -> Found:
         """Whether with some unit u_j all of ‖X v_j − σ_j u_j‖ and ‖Xᵀu_j − σ_j v_j‖ are at most what is said, over σ₁.
 
-        As `gpunet.linalg.decompose.PCA` has it. u_j: X v_j, with or without what it shares with those before, or where
+        As `gpunet.linalg.PCA` has it. u_j: X v_j, with or without what it shares with those before, or where
         σ_j vanishes any orthogonal to X's range. v is made orthonormal to float64: its own orthogonality is another
         promise.
         """

@@ -23,8 +23,8 @@ from gpunet.bench.record import json_option, write_section
 from gpunet.bench.svd import matrix
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import svd
-from gpunet.linalg.choose import METHODS
 from gpunet.linalg.matrix import TallMatrix
+from gpunet.linalg.svd import METHODS
 from gpunet.linalg.verify import measure, tolerance
 from gpunet.timing import interleave
 

@@ -1,9 +1,8 @@
 """Decompositions: the SVD engine, class-based PCA, streaming Gram matrices, rank rules."""
 
-from gpunet.linalg.decompose import PCA
-from gpunet.linalg.deduplicate import deduplicate
+from gpunet.linalg.classes import ClassPCA, StreamingClassGram, class_pca, deduplicate
 from gpunet.linalg.gram import StreamingGram
-from gpunet.linalg.pca import ClassPCA, StreamingClassGram, class_pca
+from gpunet.linalg.pca import PCA
 from gpunet.linalg.rank import BreakEven, DimensionFraction, Energy, FixedRank, GavishDonoho, RankRule, StableRank
 from gpunet.linalg.svd import SVD, svd
 

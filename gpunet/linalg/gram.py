@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +13,11 @@ from gpunet.backend.blas import limited
 from gpunet.checks import check_flag, on_device, on_host, real_array, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.interrupts import Turns
-from gpunet.linalg import device_moments, moments
-from gpunet.linalg.decompose import PCA, check_count, check_trace, decompose
-from gpunet.linalg.device_pca import decompose_stack
-from gpunet.linalg.matrix import Floats, TallMatrix, check_matrix, largest, result_dtype
-from gpunet.linalg.moments import Centred, Sums, from_exact, merge, shifted_scatter
-from gpunet.linalg.place import computing_on, gpu_for
+from gpunet.linalg import moments
+from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
+from gpunet.linalg.matrix import Floats, check_matrix, result_dtype, shifted_scatter
+from gpunet.linalg.moments import Centred, Sums, from_exact, merge
+from gpunet.linalg.pca import PCA, check_count, check_trace, decompose_on
 
 LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
 
@@ -29,7 +27,7 @@ class State:
     """All that a StreamingGram knows; replaced as a whole, so that no update is left half done."""
 
     features: int | None = None
-    backend: Backend | None = None  # of a GPU
+    device: Backend = CPU
     exact: Sums | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
     centred: Centred | None = None
     bytes: bool | None = None  # whether uint8 came, or floats; None while neither did
@@ -42,7 +40,7 @@ class State:
 
     def total(self) -> Centred:
         """Of both together; InputError where there is neither."""
-        total = None if self.exact is None else from_exact(*self.exact, np if self.backend is None else self.backend.xp)
+        total = None if self.exact is None else from_exact(*self.exact, self.device.xp)
         if self.centred is not None:
             total = merge(total, self.centred)
         if total is None:
@@ -136,16 +134,16 @@ class StreamingGram(Accumulator):
         if array.ndim != 2:
             raise ShapeError(f"batch has shape {array.shape}: expected (samples, features); reshape it")
         state = self._state
-        if state.count and state.backend is None and on_device(array):
+        if state.count and not is_gpu(state.device) and on_device(array):
             raise InputError(
                 "batch lies on a GPU and the sums of those before on the host: make StreamingGram(device='cuda'), or "
                 "copy it, with batch.get()"
             )
-        backend = state.backend if state.count else gpu_for(array, self.device, "batch")
-        if backend is None:
-            return limited(array.size * array.shape[1], _of_host, array)
-        with computing_on(backend) as xp:
-            return _of_device(xp, backend, backend.asarray(array))
+        device = state.device if state.count else device_of(array, self.device, "batch")
+        if not is_gpu(device):
+            return limited(array.size * array.shape[1], _sums, np, device, array)
+        with computing_on(device) as xp:
+            return _sums(xp, device, device.asarray(array))
 
     def _add(self, new: State, what: str = "batch", overwrite: bool = True) -> StreamingGram:
         """Add sums; overwrite: they are nobody else's."""
@@ -155,21 +153,21 @@ class StreamingGram(Accumulator):
             old = self._state
             if old.count:
                 _check_fits(old, new, what)
-                backend = old.backend
+                device = old.device
             else:
-                backend = new.backend if self.device is None else gpu_for(None, self.device)
-            if new.backend is not backend:
-                new = _moved(new, backend)
+                device = new.device if self.device is None else device_of(None, self.device)
+            if new.device is not device:
+                new = _moved(new, device)
             exact, centred = old.exact or new.exact, old.centred or new.centred
             quiet = np.errstate(over="ignore", invalid="ignore")  # `components` and `gram` say what to do about it
-            with nullcontext() if backend is None else computing_on(backend), quiet:
+            with computing_on(device), quiet:
                 if old.exact and new.exact:
                     a, b = old.exact, new.exact
                     exact = a[0] + b[0], a[1] + b[1], a[2] + b[2]
                 if old.centred and new.centred:
                     centred = merge(old.centred, new.centred, overwrite)
             self._state = State(
-                new.features, new.backend, exact, centred, new.bytes if old.bytes is None else old.bytes,
+                new.features, new.device, exact, centred, new.bytes if old.bytes is None else old.bytes,
                 np.result_type(old.dtype, new.dtype),
             )  # fmt: skip
         return self
@@ -214,10 +212,7 @@ class StreamingGram(Accumulator):
         check_count(k, variance, len(total.mean))
         if k is not None and k > state.count:
             raise InputError(f"StreamingGram has seen {state.count} samples: expected at least as many as k={k}")
-        if state.backend is None:
-            return limited(len(total.mean) ** 3, decompose, total, k, variance, self.center, state.dtype)
-        with computing_on(state.backend) as xp:
-            return decompose_stack(xp, [total], k, variance, self.center, state.dtype)[0]
+        return decompose_on(state.device, [total], ["the samples"], k, variance, self.center, state.dtype)[0]
 
 
 def check_alike(grams: Sequence[StreamingGram], what: str = "batch") -> None:
@@ -239,46 +234,30 @@ def _check_fits(old: State, new: State, what: str) -> None:
         )
 
 
-def check_values(array: Any, what: str, gpu: Backend | None = None) -> float:
-    """max|x| of an array on a GPU, or on the host. Raises InputError for NaN, infinities and squares that overflow."""
-    top = largest(array, what) if gpu is None else device_moments.largest(gpu.xp, array, what)
+def check_values(xp: Any, array: Any, what: str) -> float:
+    """max|x| of an array. Raises InputError for NaN, infinities and squares that overflow."""
+    top = moments.largest(xp, array, what)
     if top > LARGEST:
         raise InputError(f"{what} holds values of {top:.2g}, whose squares overflow float64: scale the samples down")
     return top
 
 
-def _of_host(array: Any) -> State:
+def _sums(xp: Any, device: Backend, array: Any) -> State:
     """The sums of one batch."""
     if array.dtype == np.uint8:
-        x = TallMatrix(array, tall=True)
-        return State(x.short, None, (*moments.exact_sums(x), x.long), None, True)
-    top = check_values(array, "batch")
-    return _of_values(array, None, replace(moments.blocks(np, array, root=_root_of(array)), largest=top))
+        return State(array.shape[1], device, moments.exact_sums(xp, array), None, True)
+    top, dtype = check_values(xp, array, "batch"), result_dtype(array.dtype)
+    # A root is kept where squares may hide what the tolerance of the samples' dtype asks for.
+    centred = replace(moments.blocks(xp, array, root=bool(dtype == np.float64)), largest=top)
+    return State(array.shape[1], device, None, centred, False if array.dtype.kind == "f" else None, dtype)
 
 
-def _of_device(xp: Any, backend: Backend, array: Any) -> State:
-    if array.dtype == np.uint8:
-        return State(array.shape[1], backend, device_moments.exact_sums(xp, array), None, True)
-    top = check_values(array, "batch", backend)
-    return _of_values(array, backend, replace(device_moments.sums(xp, array, root=_root_of(array)), largest=top))
-
-
-def _root_of(array: Any) -> bool:
-    """Whether squares may hide what the tolerance of the samples' dtype asks for."""
-    return bool(result_dtype(array.dtype) == np.float64)
-
-
-def _of_values(array: Any, backend: Backend | None, centred: Centred) -> State:
-    floats = None if array.dtype.kind != "f" else False
-    return State(array.shape[1], backend, None, centred, floats, result_dtype(array.dtype))
-
-
-def _moved(state: State, backend: Backend | None) -> State:
+def _moved(state: State, device: Backend) -> State:
     """Another's sums, where ours are kept."""
-    put = on_host if backend is None else backend.asarray
+    put = device.asarray if is_gpu(device) else on_host
     exact, centred = state.exact, state.centred
     if exact is not None:
         exact = put(exact[0]), put(exact[1]), exact[2]
     if centred is not None:
         centred = centred.moved(put)
-    return replace(state, backend=backend, exact=exact, centred=centred)
+    return replace(state, device=device, exact=exact, centred=centred)

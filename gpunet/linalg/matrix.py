@@ -1,4 +1,4 @@
-"""The input of a decomposition, checked, and seen as one tall matrix that is read in chunks.
+"""The input of a decomposition, checked, and seen as one tall matrix that is read in chunks; its Gram matrix.
 
 The routes never touch the caller's array directly: `TallMatrix` hides its dtype (uint8 images stay uint8), its
 strides, which side is the longer, a mean to be subtracted, and a power-of-two scaling that keeps squares from overflow
@@ -20,7 +20,6 @@ from gpunet.errors import InputError, ShapeError
 
 Array = NDArray[Any]
 Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
-
 LARGEST_INTEGER = 2**53  # float64 counts no further
 CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product, and far below the promised 64 MB
 VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
@@ -28,6 +27,12 @@ PART_ROWS = 256  # that one sum of a thin matrix takes
 THIN = 256  # sums that BLAS may take in one go, and does where it multiplies with a vector
 HOT_ELEMENTS = 1 << 20  # 8 MB of float64: what a second product finds in the cache, and rows enough for BLAS
 WHOLE_ELEMENTS = 1 << 18  # up to 2 MB of float64 are converted once, and kept: then nothing is gained by chunks
+EXACT_ROWS = 1024  # rows of (uint8 − 128)² ≤ 2¹⁴ that a float32 sums exactly: 2¹⁰ · 2¹⁴ = 2²⁴
+# Below this width EXACT_ROWS are too little work for one call; float64 products of long chunks are faster, as exact.
+NARROW = 128
+WHOLE = 1 << 23  # samples of which n Σ (y−c)(y−c)ᵀ, at most 2¹⁶ n², fits an int64
+HALF = 3 * 2.0**51  # c + HALF − HALF is c rounded to a whole number
+EPS = float(np.finfo(np.float64).eps)
 
 
 @cache
@@ -330,3 +335,87 @@ class TallMatrix:
         for where, part in self.chunks(np.float64, self.hot_rows()):
             total.add_inner(part, u[where])
         return total.value
+
+
+def gram(x: TallMatrix, precision: str) -> Floats:
+    """XᵀX (short, short), float64, from products in `precision`; of bytes it is exact.
+
+    X is rescaled where its squares would leave the range of a float32: a look at the diagonal tells, and saves a pass
+    over X. Raises InputError for NaN and infinities, which the diagonal shows too. Kept: routes share it.
+    """
+    if precision in x.grams:
+        return x.grams[precision]
+    if x.exact:
+        total = _gram_of_bytes(x)
+    else:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            total = _gram_of_floats(x, precision)
+            top = float(np.diagonal(total).max())  # NaN wins
+        if x.a.dtype.kind == "f" and x.scale == 1 and not 1e-20 < top < 1e30:
+            x.rescale()
+            if x.scale != 1:
+                total = _gram_of_floats(x, precision)
+    x.grams[precision] = total
+    return total
+
+
+def _gram_of_floats(x: TallMatrix, precision: str) -> Floats:
+    if x.small:
+        return inner(x.whole(), x.whole())
+    total = RunningSum((x.short, x.short))
+    for _, chunk in x.chunks(precision):
+        total.add_inner(chunk, chunk)
+    return total.value
+
+
+def _gram_of_bytes(x: TallMatrix) -> Floats:
+    """From the exact sums of a − 128; about the mean of the samples, which are X's rows, or columns where flipped."""
+    raw, sums = exact_sums(x)
+    if x.mean is None or not x.flipped:
+        return np.asarray(shifted_scatter(raw, sums, x.long, 0.0 if x.mean is None else None))
+    means = raw.mean(axis=0)
+    return np.asarray(raw - means[:, None] - means + means.mean())
+
+
+def exact_sums(x: TallMatrix) -> tuple[Floats, Floats]:
+    """Σ (x−128)(x−128)ᵀ (short, short) and Σ (x−128) (short,) of uint8 data, both exact integers in float64.
+
+    x − 128 lies in [−128, 127], so a float32 sums EXACT_ROWS products of it exactly, whatever the order, and the
+    chunks' sums are added in float64: half the time of float64 products, no rounding at all.
+    """
+    wide = x.short >= NARROW
+    dtype = np.float32 if wide else np.float64
+    rows = min(x.long, EXACT_ROWS if wide else x.chunk_rows(dtype))
+    total = np.zeros((x.short, x.short))
+    sums = np.zeros(x.short)
+    part: Floats = np.empty((x.short, x.short), dtype)
+    ones = np.ones(rows, dtype)
+    for _, chunk in x.chunks(dtype, rows=rows, shift=True):
+        np.matmul(chunk.T, chunk, out=part)
+        total += part
+        sums += np.matmul(ones[: len(chunk)], chunk)
+    return total, sums
+
+
+def shifted_scatter(raw: Any, sums: Any, count: int, about: float | None, xp: Any = np) -> Any:
+    """Σ (x−about)(x−about)ᵀ from `exact_sums`; about the mean when None.
+
+    With y = x − 128 and y − c = x − about: Σ (y−c)(y−c)ᵀ = Σ y yᵀ − c (Σy 1ᵀ + 1 Σyᵀ) + n c² 11ᵀ. About the mean, c is
+    first the whole numbers nearest to it. That is exact, and n Σ (x−m)(x−m)ᵀ = n Σ (y−c)(y−c)ᵀ − r rᵀ with r = Σ (y−c)
+    is a whole number again, computed as one where it fits: every element is good to ε of its own size.
+    """
+    if about is not None:
+        c = about - 128
+        return raw - c * (sums[:, None] + sums[None, :]) + c * c * count
+    c, rest = whole_mean(sums, count)
+    raw = raw - (c[:, None] * sums + sums[:, None] * c) + (c * count)[:, None] * c
+    if count > WHOLE:
+        return raw - rest[:, None] * (rest / count)
+    r = xp.astype(rest, xp.int64)
+    return xp.astype(xp.astype(raw, xp.int64) * count - r[:, None] * r, xp.float64) / count
+
+
+def whole_mean(sums: Any, count: int) -> tuple[Any, Any]:
+    """(c, Σ − n c): the whole numbers nearest to a mean of whole numbers, and what they leave, exactly."""
+    c = (sums / count + HALF) - HALF
+    return c, sums - c * count

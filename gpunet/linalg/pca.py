@@ -1,9 +1,14 @@
-"""Class-based PCA (document 002): the leading vectors of every class's own density matrix."""
+"""PCA from accumulated moments: eigenvectors whose error in the samples' terms is known, and small.
+
+Of moments or data on a GPU all classes are decomposed as stacks. Results are NumPy arrays on the host, k vectors a
+class; the moments of a class whose eigenvectors are not good enough come to the host, to be decomposed as there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,242 +16,429 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import check_flag, check_integers, fixed, is_number, on_device, on_host, real_array
-from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg.decompose import PCA, check_count, reached, variances_of
-from gpunet.linalg.device_pca import class_parts
-from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
-from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
-from gpunet.linalg.place import computing_on, gpu_for, some_rows
-from gpunet.linalg.routes import eigen
-from gpunet.linalg.svd import leading_triples
-from gpunet.linalg.verify import fix_signs
-from gpunet.rng import LINALG, stream
+from gpunet.checks import is_number, is_whole, on_host
+from gpunet.errors import ConvergenceError, InputError, shown
+from gpunet.linalg import stacked
+from gpunet.linalg.device import computing_on, is_gpu
+from gpunet.linalg.matrix import EPS, Floats, result_dtype
+from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, largest, safe_scale, sums
+from gpunet.linalg.solvers import leading
+from gpunet.linalg.stacked import leading_stack, product
+from gpunet.linalg.svd import svd
+from gpunet.linalg.verify import fix_signs, tolerance
+
+VANISHING = 2.0**-960  # a trace below which squares may have lost digits to underflow
+GROUP_BYTES = 1 << 30  # of Gram matrices that are decomposed as one stack
 
 
 @dataclass(frozen=True)
-class ClassPCA:
-    """The leading eigenvectors of each class's density matrix ρ_c = (1/n_c) Σ x xᵀ.
+class PCA:
+    """The leading eigenvectors of a density matrix (1/n) Σ x xᵀ, or of the covariance when centred.
 
-    classes: (C,) labels, ascending; counts: (C,) samples used of each; ranks: (C,) components of each;
-    components: (C, k, features), k the largest rank, rows beyond a class's own rank are zero;
-    explained_variance, explained_variance_ratio: (C, k), zero beyond the rank; mean: (C, features);
-    residual: the largest of the classes', as `PCA` defines it, measured against the samples where they are at hand;
-    route: the ways by which they were computed, as `PCA` names them, joined by "+".
+    components: (k, features), rows orthonormal, float64, each row's largest element positive;
+    explained_variance: (k,), eigenvalues, descending; explained_variance_ratio: (k,), their share of the trace;
+    mean: (features,), of the samples, subtracted only when centred; count: samples;
+    residual: as of an `SVD` of the samples X (centred or not): with some unit u_j, all of ‖X v_j − σ_j u_j‖ and
+    ‖Xᵀu_j − σ_j v_j‖ are at most so many σ₁, σ_j² = n λ_j. With u_j = X v_j / σ_j that is
+    ‖ρ v_j − λ_j v_j‖ / √(λ_j λ_1). It is measured against the samples where they are at hand; of accumulated moments it
+    includes what their rounding may add to ρ v_j, γ √(Σ_i s_ii Σ_i s_ii v_ij²), s_ii the variances: errors of
+    independent signs of up to γ √(s_ii s_jj) (`Centred.rounding` has γ, and its source); where a root of the moments
+    was kept (`by_root`), what its rounding may.
+    route: how it was computed: "gram", as eigenvectors of Σ x xᵀ, "root", as `by_root`, or else as of an `SVD`.
     """
 
-    classes: NDArray[Any]
     components: Floats
     explained_variance: Floats
     explained_variance_ratio: Floats
     mean: Floats
-    counts: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    count: int
     residual: float
     route: str
 
-    def __iter__(self) -> Iterator[Floats]:
-        """The components of one class after the other, (rank, features) each, without padding."""
-        return (block[:rank] for block, rank in zip(self.components, self.ranks, strict=True))
+
+def check_count(k: int | None, variance: float | None, most: int) -> None:
+    """Raises InputError unless at most one of k in [1, most] and variance in (0, 1] is given."""
+    if k is not None and variance is not None:
+        raise InputError(f"got components={shown(k)} and variance={shown(variance)}: give one of them")
+    if k is not None and not is_whole(k, 1, most):
+        raise InputError(f"components is {shown(k)}: expected an integer from 1 to {most}")
+    if variance is not None and not (is_number(variance) and 0 < variance <= 1):
+        raise InputError(f"variance is {shown(variance)}: expected a share of the variance in (0, 1], say 0.98")
 
 
-def class_pca(
-    x: Any,
-    labels: Any,
-    components: int | None = None,
-    *,
-    variance: float | None = None,
-    center: bool = False,
-    fraction: float = 1.0,
-    seed: int = 0,
-    device: str | Backend | None = None,
-) -> ClassPCA:
-    """The leading vectors of every class's density matrix.
+def decompose_on(
+    device: Backend, moments: Sequence[Centred], whose: Sequence[str], k: int | None, variance: float | None,
+    center: bool, dtype: Any,
+) -> list[PCA]:  # fmt: skip
+    """`decompose` of some classes' moments where they lie: one after the other, or on a GPU as one stack."""
+    if is_gpu(device):
+        with computing_on(device) as xp:
+            return decompose_stack(xp, moments, k, variance, center, dtype)
+    return [
+        limited(len(each.mean) ** 3, decompose, each, k, variance, center, dtype, what)
+        for each, what in zip(moments, whose, strict=True)
+    ]
 
-    x: (n, features), uint8 or float; labels: (n,), integers; each on the host or on a GPU. Either `components` a
-    class, or as many as explain the share `variance` (T_v) of the class's trace. `center` subtracts each class's mean
-    first. `fraction` (T_frac) uses that share of each class, at least one sample, drawn without replacement from
-    `seed`.
-    device: where to compute; by default where x lies. On a GPU a Gram matrix a class is kept, 8 features² bytes; the
-    data is never copied back, uint8 is never converted as a whole, and all classes are decomposed at once. The result
-    lies on the host wherever it was computed.
 
-    On the CPU each class goes through the routes of `gn.svd`, by the smaller of its samples and its features, and is
-    verified against its samples; less than 64 MB beside x and the results, and O(min(samples, features)²).
+def decompose(
+    moments: Centred, k: int | None, variance: float | None, center: bool, dtype: Any, what: str = "the samples"
+) -> PCA:
+    """`PCA` of accumulated moments: k components, as many as explain the share `variance`, or all there are.
 
-    Raises InputError for a class with fewer samples than components, ConvergenceError where no route is good enough.
-
-    >>> import gpunet as gn
-    >>> data = gn.datasets.load("digits")
-    >>> pca = gn.class_pca(data.x_train, data.y_train, components=3)
-    >>> pca.components.shape
-    (10, 3, 64)
-    >>> bool(pca.explained_variance_ratio[0].sum() > 0.9)
-    True
+    dtype: of the samples, whose `tolerance` the residual has to meet. Where the eigenvectors of the matrix itself do
+    not, they are computed by way of `by_root`. Raises ConvergenceError where both fail, naming what was reached, and
+    InputError where squares leave the range of float64.
     """
-    x, center = check_matrix(x, "x"), check_flag("center", center)
-    labels = _check_labels(labels, x)
-    if components is None and variance is None:
-        raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
-    check_count(components, variance, x.shape[1])
-    if not (is_number(fraction) and 0 < fraction <= 1):
-        raise InputError(f"fraction is {shown(fraction)}: expected a share of the samples in (0, 1]")
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    chosen = []
-    for index, rows in enumerate(np.split(order, starts[1:])):
-        if fraction < 1:
-            size = max(1, round(float(fraction) * len(rows)))
-            rows = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
-        most = min(len(rows), x.shape[1])
-        if components is not None and components > most:
-            raise InputError(
-                f"class {classes[index]} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
-                f"as components={components}; ask for fewer, or raise fraction"
-            )
-        chosen.append(rows)
-    backend, dtype = gpu_for(x, device, "x"), result_dtype(x.dtype)
-    if backend is None:
-        width = x.shape[1]
-        parts = [
-            limited(len(rows) * width * min(len(rows), width), _one, x, rows, label, components, variance, center)
-            for label, rows in zip(classes, chosen, strict=True)
-        ]
-    else:
-        with computing_on(backend) as xp:
-            parts = class_parts(xp, backend.asarray(x), chosen, components, variance, center)
-    return collect(classes, parts, dtype)
-
-
-def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA:
-    """One `ClassPCA` of the classes' results."""
-    ranks = np.array([len(p.components) for p in parts])
-    shape = (len(parts), int(ranks.max()))
-    vectors = np.zeros((*shape, parts[0].components.shape[1]), dtype)
-    values, shares = np.zeros(shape), np.zeros(shape)
-    for c, p in enumerate(parts):
-        vectors[c, : ranks[c]] = p.components
-        values[c, : ranks[c]] = p.explained_variance
-        shares[c, : ranks[c]] = p.explained_variance_ratio
-    return ClassPCA(
-        classes,
-        vectors,
-        values,
-        shares,
-        np.stack([p.mean for p in parts]),
-        np.array([p.count for p in parts]),
-        ranks,
-        max(p.residual for p in parts),
-        "+".join(dict.fromkeys(p.route for p in parts)),
-    )
-
-
-class StreamingClassGram(Accumulator):
-    """A `StreamingGram` for every label that comes along; the same promises class by class, and all classes alike.
-
-    center, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
-    """
-
-    classes: dict[int, StreamingGram] = fixed("add to it with update or merge, or reset it")
-
-    def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        super().__init__(center, device)
-        self.classes = {}
-
-    def reset(self) -> StreamingClassGram:
-        """Forget every sample."""
-        with self._lock:
-            vars(self)["classes"] = {}
-        return self
-
-    def update(self, batch: Any, labels: Any) -> StreamingClassGram:
-        """Add samples (n, features) with their integer labels (n,); n = 0 adds nothing.
-
-        Raises as `StreamingGram.update` does; then no class has changed.
-        """
-        batch = real_array(batch, "batch")
-        labels = on_host(labels, "labels")
-        if batch.ndim == 2 and len(batch) == 0 == labels.size:
-            return self
-        x = check_matrix(batch, "batch")
-        labels = _check_labels(labels, x)
-        if self.device is not None and not on_device(x) and (backend := gpu_for(x, self.device)) is not None:
-            x = backend.asarray(x)  # once for all classes
-        gpu = gpu_for(x, self.device, "batch") if on_device(x) else None
-        check_values(x, "batch", gpu)  # whose rows are numbered as the caller knows them
-        return self._add({c: self._of(c)._sums(some_rows(x, labels == c)) for c in np.unique(labels).tolist()})
-
-    def merge(self, other: StreamingClassGram) -> StreamingClassGram:
-        """Add everything `other` has seen; `other` stays as it is. Raises as `update` does."""
-        if not isinstance(other, StreamingClassGram):
-            raise InputError(f"merge was given a {type(other).__name__}: expected another StreamingClassGram")
-        new = {label: sums._state for label, sums in other.classes.items()}
-        return self._add(new, "the other StreamingGram", overwrite=False)
-
-    def components(self, k: int | None = None, *, variance: float | None = None) -> ClassPCA:
-        """As `class_pca` of all samples in one piece would give, in float64. Raises as `StreamingGram.components`."""
-        classes = self.classes
-        labels = sorted(classes)
-        if not labels:
-            raise InputError("StreamingClassGram has seen no samples: call update(batch, labels) first")
-        check_count(k, variance, int(classes[labels[0]].features or 0))
-        for label in labels:
-            if k is not None and classes[label].count < k:
-                raise InputError(
-                    f"class {label} has seen {classes[label].count} samples: expected at least as many as k={k}"
-                )
-        return collect(np.array(labels), [classes[c].components(k, variance=variance) for c in labels], np.float64)
-
-    def _of(self, label: int) -> StreamingGram:
-        """A copy of a class's sums, to be added to."""
-        return StreamingGram(center=self.center, device=self.device).merge(self.classes.get(label, StreamingGram()))
-
-    def _add(self, new: dict[int, State], what: str = "batch", overwrite: bool = True) -> StreamingClassGram:
-        """Add sums to their classes, to all of them or none."""
-        with self._lock:
-            changed = {label: self._of(label)._add(sums, what, overwrite) for label, sums in new.items()}
-            check_alike([*self.classes.values(), *changed.values()])
-            vars(self)["classes"] = self.classes | changed
-        return self
-
-
-def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool) -> PCA:
-    """PCA of x[rows], by the verified singular triples of those rows, less their mean when centred."""
-    part = TallMatrix(x, rows=rows, what="x")
-    mean = part.row_mean()
-    if center:
-        if part.dtype == np.float64:  # a second time about the first, so that equal samples have no variance at all
-            mean = mean + TallMatrix(x, rows=rows, what="x", mean=mean).row_mean()
-        part = TallMatrix(x, rows=rows, what="x", mean=mean)
-    name = f"class {label}, {len(rows)}×{x.shape[1]}"
+    total = check_trace(moments, float(np.trace(moments.about(center))), what)
+    moments, total, scale = normalised(moments, total)
+    scatter = moments.about(center)
+    wanted = k if k is not None else available(moments, center)
+    limit = tolerance(dtype, len(scatter), wanted)
+    try:
+        values, vectors = leading(scatter, wanted, min(1e-12, limit / 8))
+    except np.linalg.LinAlgError:
+        return by_root(moments, scale, k, variance, center, dtype, what)
     if variance is not None:
-        try:
-            values = eigen(part, "float64", part.short)[0]
-        except np.linalg.LinAlgError:
-            values = leading_triples(part, part.short, long_side=False, method="full", name=name).s ** 2
-        k = min(len(rows), reached(values, variance, float(values.sum())))
-    assert k is not None
-    found = leading_triples(part, k, long_side=part.flipped, name=name)
-    vectors = found.u if part.flipped else found.v
-    assert vectors is not None
-    energy = part.energy()
-    squares = found.s**2
+        wanted = reached(values, variance, total)
+        values, vectors, limit = values[:wanted], vectors[:, :wanted], tolerance(dtype, len(scatter), wanted)
+    wrong = np.linalg.norm(scatter @ vectors - vectors * values, axis=0)
+    wrong += noise(np, moments, vectors, scatter)
+    residuals = relative(wrong, values)
+    if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
+        return by_root(moments, scale, k, variance, center, dtype, what)
+    return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram")
+
+
+def by_root(
+    moments: Centred, scale: float, k: int | None, variance: float | None, center: bool, dtype: Any, what: str
+) -> PCA:
+    """`decompose` from a matrix A of few rows with AᵀA = Σ x xᵀ: its SVD loses ε σ₁ where squares lose ε σ₁².
+
+    Σ x xᵀ = Σ (x−m)(x−m)ᵀ + n m mᵀ, and Σ (x−m)(x−m)ᵀ = D C D with D² its diagonal and C = Q Λ Qᵀ the correlations.
+    So A = [Λ^½ Qᵀ D; √n mᵀ] (features + 1, features), without the last row when centred: neither a mean far larger than
+    the signal nor features of very different size drown what is small. Where
+    `Centred.roots` were kept, they are A. Of f QRs one after the other of r rows each A has an error of up to
+    ε ((√f + 1) √r / 4 σ₁ + (√f + 2) ‖A‖_F), measured: the first where two rows repeat, 17 ε of 24 for r = 400; the
+    second for noise, a fifth of it.
+    """
+    features, wanted = len(moments.mean), k if k is not None else available(moments, center)
+    try:
+        roots, folds = folded(moments.roots, moments.folds, FOLD_ROWS)
+        root, lost = _root(moments, roots, center)
+        found = svd(root, wanted, compute="right", method="full")
+    except np.linalg.LinAlgError as error:
+        raise ConvergenceError(
+            f"the moments of {what} have no eigenvectors by LAPACK ({error}): expected it to converge; decompose all "
+            "samples in one piece, with gn.class_pca or gn.svd"
+        ) from None
+    total = float(np.einsum("ij,ij->", root, root))
+    rank = len(found.s) if variance is None else reached(found.s**2, variance, total)
+    s, v = found.s[:rank], found.vt[:rank].T
+    limit = tolerance(dtype, features, rank)
+    if lost is None:
+        rows = max(FOLD_ROWS, 4 * features)
+        lost_by_qr = (folds**0.5 + 1) * rows**0.5 / 4 + (folds**0.5 + 2) * total**0.5 / (s[0] or 1)
+        residuals = np.full(rank, found.residual + EPS * lost_by_qr)
+    else:
+        wrong = np.linalg.norm(lost @ v, axis=0) + noise(np, moments, v)
+        residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
+    bad = np.flatnonzero(~(residuals <= limit))
+    if len(bad):
+        narrow = moments.rounding > np.finfo(np.float32).eps
+        shown = max(g for g in range(bad[0] + 1) if not (residuals[:g] > tolerance(dtype, features, g)).any())
+        raise ConvergenceError(
+            f"component {bad[0] + 1} of {rank} of {what} has a residual of {residuals[bad[0]]:.2g}: expected at most "
+            f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
+            + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
+        )
+    return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root")
+
+
+def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Floats, Floats | None]:
+    """(A of `by_root`, AᵀA − Σ x xᵀ as computed, or None where A is no root of Σ x xᵀ as computed)."""
+    lost = None
+    if roots:
+        root = np.concatenate(roots)
+    else:
+        scatter = moments.about(True)
+        size = np.sqrt(np.maximum(np.diagonal(scatter), 0))
+        unit = np.where(size > 0, size, 1)
+        values, q = np.linalg.eigh(scatter / unit / unit[:, None])
+        root = np.sqrt(np.maximum(values, 0))[:, None] * q.T * size
+        lost = root.T @ root - scatter
+    if not center:
+        root = np.concatenate([root, moments.count**0.5 * (moments.mean + moments.mean_low)[None, :]])
+    return root, lost
+
+
+def available(moments: Centred, center: bool) -> int:
+    """How many components the samples have at most."""
+    return max(1, min(len(moments.mean), moments.count - center))
+
+
+def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
+    """(k,): what rounding may add to ‖Σ x xᵀ v − λ v‖, as `PCA.residual` says.
+
+    summed: Σ x xᵀ, where the first is computed from it: making and adding n m mᵀ and multiplying by v round
+    √features + 4 times.
+    """
+
+    def spread(matrix: Any) -> Any:
+        sizes = xp.abs(diagonal(xp, matrix))  # of constant samples, ±rounding
+        return xp.sqrt(xp.sum(sizes) * xp.sum(sizes[:, None] * vectors * vectors, axis=0))
+
+    found = moments.rounding * spread(moments.scatter)
+    return found if summed is None else found + EPS * (summed.shape[0] ** 0.5 + 4) * spread(summed)
+
+
+def relative(wrong: Floats, values: Floats) -> Floats:
+    """(k,) residuals of singular triples from wrong_j ≥ ‖Σ x xᵀ v_j − λ_j v_j‖: the better of two choices of u_j.
+
+    With u = X v / σ it is wrong / (σ σ₁). With any u orthogonal to X's range, which will do where σ vanishes,
+    ‖X v − σ u‖ ≤ √(λ + wrong) + σ.
+    """
+    top = float(values[0])
+    if not top > 0:
+        return np.where(wrong == 0, 0.0, np.inf)
+    beside = 2 * np.sqrt((values + wrong) / top)
+    some = values > 0
+    beside[some] = np.minimum(beside[some], wrong[some] / np.sqrt(values[some]) / top**0.5)
+    return beside
+
+
+def hidden(values: Floats, features: int) -> float:
+    """By how much, over σ₁, the first σ left out may exceed the last of those kept, true triples as these may be.
+
+    `eigh` loses √features ε λ₁, say, and puts what lies below that in any order: of features of size 1, 1e-9 and 1e-60
+    it may take the third for the second.
+    """
+    if len(values) == features or not values[0] > 0:
+        return 0.0
+    last = float(values[-1] / values[0])
+    return float(np.sqrt(last + features**0.5 * EPS) - np.sqrt(last))
+
+
+def check_trace(moments: Centred, total: float, what: str) -> float:
+    """The trace. Raises InputError where squares of the samples left the range of float64."""
+    if not np.isfinite(total):
+        raise InputError(f"the squares of {what} overflow float64: scale the samples down")
+    if total < VANISHING and 0 < moments.largest < 2.0**-450:
+        raise InputError(f"the squares of {what}, at most {moments.largest:.2g}, underflow float64: scale them up")
+    return total
+
+
+def normalised(moments: Centred, total: float) -> tuple[Centred, float, float]:
+    """(moments, trace, scale) of the samples times the power of two `scale` that brings the trace near 1.
+
+    Residuals have squares of squares, which would leave the range of float64 where squares do not yet.
+    """
+    scale = 2.0 ** -(int(np.frexp(total)[1]) // 2)
+    return moments.times(scale), total * scale * scale, scale
+
+
+def as_pca(
+    moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float, route: str
+) -> PCA:
+    """The result, on the host. scale: what the samples were multiplied by.
+
+    Raises InputError where a variance leaves the range of float64.
+    """
+    variances = variances_of(values, moments.count, scale, f"samples of size {moments.largest / scale:.2g}")
     return PCA(
-        components=fix_signs(vectors)[0].T,
-        explained_variance=variances_of(squares, len(rows), part.scale, name),
-        explained_variance_ratio=squares / energy if energy else np.zeros(k),
-        mean=mean,
-        count=len(rows),
-        residual=found.residual,
-        route=found.route,
+        components=fix_signs(vectors)[0].T.copy(),
+        explained_variance=variances,
+        explained_variance_ratio=values / total if total else np.zeros(len(values)),
+        mean=on_host(moments.mean + moments.mean_low) / scale,
+        count=moments.count,
+        residual=residual,
+        route=route,
     )
 
 
-def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
-    array = on_host(labels, "labels")
-    if x.ndim != 2:
-        raise ShapeError(f"x has shape {x.shape}: expected (samples, features); reshape it with x.reshape(len(x), -1)")
-    if array.shape != x.shape[:1]:
-        raise ShapeError(f"labels have shape {array.shape}: expected ({len(x)},), one label a sample of x {x.shape}")
-    check_integers(array)
-    return array
+def variances_of(values: Floats, count: int, scale: float, what: str) -> Floats:
+    """Eigenvalues of Σ x xᵀ over `count` and scale²; InputError where the largest leaves the range of float64."""
+    with np.errstate(over="ignore", under="ignore"):
+        variances = values / count / scale / scale
+    if not np.isfinite(variances[0]) or (variances[0] < np.finfo(np.float64).tiny and values[0] > 0):
+        raise InputError(f"the variance of {what} leaves the range of float64: scale the samples")
+    return np.asarray(variances)
+
+
+def reached(values: Floats, variance: float, total: float) -> int:
+    """How many of the values, descending, make the share `variance` of their total.
+
+    The share is compared a rounding error below, so that variance=1 ends where the trace is exhausted.
+    """
+    enough = np.cumsum(values) >= float(variance) * total * (1 - 1e-12)
+    return int(np.argmax(enough)) + 1 if enough.any() else len(values)
+
+
+# -- on a GPU ---------------------------------------------------------------------------------------------------------
+
+
+def decompose_stack(
+    xp: Any, moments: Sequence[Centred], k: int | None, variance: float | None, center: bool, dtype: Any
+) -> list[PCA]:
+    """`decompose` of some classes' moments on a GPU, as one stack."""
+    traces = [float(xp.sum(diagonal(xp, each.about(center)))) for each in moments]
+    found = [normalised(each, check_trace(each, t, "the samples")) for each, t in zip(moments, traces, strict=True)]
+    moments, totals, scales = zip(*found, strict=True)
+    scatter = [each.about(center) for each in moments]
+    counts = [available(each, center) if k is None else k for each in moments]
+    features, todo, parts = scatter[0].shape[0], list(range(len(moments))), dict[int, PCA]()
+    tol = _eigen_tol(dtype, features, max(counts))
+    for sturdy in (False, True):
+        stack = xp.stack([scatter[i] for i in todo])
+        try:
+            values, vectors = leading_stack(xp, stack, max(counts), tol, sturdy)
+        except np.linalg.LinAlgError:
+            continue
+        wrong = product(xp, stack, vectors) - vectors * values[:, None, :]
+        errors, own = on_host(xp.sqrt(xp.sum(wrong * wrong, axis=1))), np.maximum(on_host(values), 0)
+        for j, i in enumerate(todo):
+            rank = counts[i] if variance is None else min(counts[i], reached(own[j], variance, totals[i]))
+            theirs, v, limit = own[j, :rank], vectors[j, :, :rank], tolerance(dtype, features, rank)
+            lost = on_host(noise(xp, moments[i], v, scatter[i]))
+            residual = float(relative(errors[j, :rank] + lost, theirs).max())
+            if max(residual, hidden(theirs, features)) <= limit:  # not so for NaN
+                parts[i] = as_pca(moments[i], theirs, on_host(v), totals[i], residual, scales[i], "gram")
+        todo = [i for i in todo if i not in parts]
+        if not todo:
+            break
+    for i in todo:
+        parts[i] = by_root(
+            moments[i].moved(on_host), scales[i], k, variance, center, dtype, f"class {i} of {len(moments)}"
+        )
+    return [parts[i] for i in range(len(moments))]
+
+
+def _eigen_tol(dtype: Any, features: int, k: int, tol: float = 1e-12) -> float:
+    """‖Gv − λv‖/λ_k well below what `tolerance` lets pass."""
+    return min(tol, tolerance(dtype, features, k) / 8)
+
+
+def class_parts(
+    xp: Any,
+    x: Any,
+    rows: Sequence[NDArray[np.intp]],
+    k: int | None,
+    variance: float | None,
+    center: bool,
+    tol: float = 1e-12,
+) -> list[PCA]:
+    """PCA of x[rows] for each class's rows; x (n, features) on the device. Residuals are measured against x.
+
+    tol: of ‖ρv − λv‖ over λ_k, where an iteration is used.
+    Each class is scaled by itself. Where the eigenvectors of its Gram matrix do not meet the `tolerance` of x's dtype,
+    its rows are decomposed by gesvd; raises ConvergenceError where that does not meet it either.
+    Memory: a Gram matrix of float64 a class, in groups of GROUP_BYTES, beside chunks.
+    """
+    features, parts = x.shape[1], dict[int, PCA | None]()
+    classes = [_Samples(xp, x, xp.asarray(own), k, variance, center) for own in rows]
+    most = features if k is None or variance is not None else k
+    tol = _eigen_tol(result_dtype(x.dtype), features, most, tol)
+    wide, group = [c for c, own in enumerate(rows) if len(own) >= features], max(1, GROUP_BYTES // (8 * features**2))
+    for start in range(0, len(wide), group):
+        chosen = wide[start : start + group]
+        stack = xp.stack([classes[c].gram() for c in chosen])
+        with suppress(np.linalg.LinAlgError):
+            values, vectors = leading_stack(xp, stack, most, tol)
+            for j, c in enumerate(chosen):
+                parts[c] = classes[c].accepted(values[j, ...], vectors[j, ...])
+        for j, c in enumerate(chosen):
+            if parts.get(c) is None:
+                with suppress(np.linalg.LinAlgError):
+                    again, v = leading_stack(xp, stack[j : j + 1, ...], most, tol, True)
+                    parts[c] = classes[c].accepted(again[0, ...], v[0, ...])
+    for c, own in enumerate(rows):
+        if len(own) < features:
+            with suppress(np.linalg.LinAlgError):
+                parts[c] = classes[c].accepted(*classes[c].few())
+    return [parts.get(c) or classes[c].by_svd(f"class {c} of {len(rows)}") for c in range(len(rows))]
+
+
+class _Samples:
+    """One class's samples on a GPU, times a power of two of its own, and PCAs of them that are held against them."""
+
+    def __init__(self, xp: Any, x: Any, rows: Any, k: int | None, variance: float | None, center: bool) -> None:
+        self.xp, self.x, self.rows, self.k, self.variance, self.center = xp, x, rows, k, variance, center
+        self.dtype, top = result_dtype(x.dtype), largest(xp, x, "x", rows)
+        self.scale = safe_scale(top) if x.dtype.kind == "f" else 1.0
+        zero = xp.zeros(x.shape[1], dtype=xp.float64)
+        self.moments = Centred(None, None, zero, zero, rows.shape[0], 0.0, top * self.scale)
+        self.total = 0.0
+
+    def gram(self) -> Any:
+        """Σ x xᵀ, about the mean when centred; the mean and the trace are kept."""
+        found = sums(self.xp, self.x, self.rows, self.scale)
+        self.moments = replace(self.moments, mean=found.mean, mean_low=found.mean_low)
+        gram = found.about(self.center)
+        self.total = float(self.xp.sum(diagonal(self.xp, gram)))
+        return gram
+
+    def dense(self) -> Any:
+        """All samples in float64, less their mean when centred; the mean and the trace are kept."""
+        xp = self.xp
+        dense = xp.astype(xp.take(self.x, self.rows, axis=0), xp.float64) * self.scale
+        first = xp.mean(dense, axis=0)
+        rest = xp.mean(dense - first, axis=0)
+        self.moments = replace(self.moments, mean=first, mean_low=rest)
+        if self.center:
+            dense = dense - first - rest
+        self.total = float(xp.sum(dense * dense))
+        return dense
+
+    def few(self) -> tuple[Any, Any]:
+        """Eigenpairs of Σ x xᵀ of fewer samples than features: X Xᵀ w = σ² w, Xᵀw = Q R, R = P diag(σ) ·, v = Q P.
+
+        They are orthonormal also where σ is too small to divide by.
+        """
+        xp, dense = self.xp, self.dense()
+        most = dense.shape[0] if self.k is None else self.k
+        _, w = leading_stack(xp, xp.matmul(dense, dense.T)[None, ...], most, 1e-15)
+        q, r = xp.linalg.qr(xp.matmul(dense.T, w[0, ...]))
+        p, s, _ = xp.linalg.svd(r)
+        return s * s, xp.matmul(q, p)
+
+    def accepted(self, values: Any, vectors: Any) -> PCA | None:
+        """Eigenpairs of Σ x xᵀ as the result, or None where ‖Xᵀ(X v) − λ v‖ says that they are none."""
+        xp, found = self.xp, np.maximum(on_host(values), 0)
+        rank, limit = self._rank(found)
+        v, image = vectors[:, :rank], 0.0
+        for chunk in chunks(xp, self.x, self.rows, 8):
+            part = xp.astype(chunk, xp.float64) * self.scale
+            if self.center:
+                part = part - self.moments.mean - self.moments.mean_low
+            image = image + xp.matmul(part.T, xp.matmul(part, v))
+        wrong = image - v * values[None, :rank]
+        residual = float(relative(on_host(xp.sqrt(xp.sum(wrong * wrong, axis=0))), found[:rank]).max())
+        good = max(residual, hidden(found[:rank], len(v))) <= limit  # not so for NaN
+        return self._result(found[:rank], v, residual, "gram") if good else None
+
+    def by_svd(self, what: str) -> PCA:
+        """The result by gesvd of the samples themselves."""
+        xp, dense = self.xp, self.dense()
+        most = min(dense.shape) if self.k is None else self.k
+        try:
+            _, s, vt, errors = stacked.solve(xp, dense[None, ...], most, "gesvd", np.dtype(np.float64))
+        except np.linalg.LinAlgError as error:
+            raise ConvergenceError(f"{what} has no SVD on a GPU, by gesvd ({error}): use device='cpu'") from None
+        values, worst = on_host(s)[0] ** 2, float(errors.max())
+        rank, limit = self._rank(values)
+        if not worst <= limit:
+            raise ConvergenceError(
+                f"the components of {what}, {dense.shape[0]}×{dense.shape[1]}, have a residual of {worst:.2g} on a "
+                f"GPU, by gesvd: expected {limit:.2g}; compute them with device='cpu'"
+            )
+        return self._result(values[:rank], vt[0, :rank, :].T, worst, "gesvd")
+
+    def _rank(self, values: NDArray[np.float64]) -> tuple[int, float]:
+        """(how many components are wanted, the tolerance of so many)."""
+        rank = len(values) if self.variance is None else reached(values, self.variance, self.total)
+        rank = min(rank, self.moments.count)
+        return rank, tolerance(self.dtype, self.x.shape[1], rank)
+
+    def _result(self, values: NDArray[np.float64], vectors: Any, residual: float, route: str) -> PCA:
+        rounding = float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
+        lost = residual + rounding
+        return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route)

@@ -13,17 +13,27 @@ from gpunet.backend.blas import limited
 from gpunet.checks import as_float, is_number, is_one_of, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import CUDA_METHODS, METHODS, ONE_CALL, cpu_routes, cuda_routes, few_calls, patience
-from gpunet.linalg.eigen import NotConverged
-from gpunet.linalg.matrix import Array, TallMatrix, check_matrix, result_dtype
-from gpunet.linalg.moments import EPS
-from gpunet.linalg.place import computing_on, gpu_for
-from gpunet.linalg.routes import ROUTES
+from gpunet.linalg.device import computing_on, device_of, is_gpu
+from gpunet.linalg.matrix import EPS, Array, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.solvers import (
+    RATES,
+    ROUTES,
+    STAKE,
+    NotConverged,
+    Rates,
+    eigh_seconds,
+    iterates,
+    krylov_seconds,
+)
+from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
 from gpunet.linalg.verify import EPS32, fix_signs, identity, measure, norm, tolerance
 
 Compute = Literal["both", "left", "right"]
+METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
 STACK_BYTES = 4 << 20  # of float64 that one call is given
+ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
+GOOD = {True: 7, False: 13}  # blocks that an iteration takes where it goes well, of float32 and of float64
 
 
 @dataclass(frozen=True)
@@ -107,20 +117,40 @@ def svd(
         raise InputError(f"compute is {shown(compute)}: expected 'both', 'left' or 'right'")
     if tol is not None and not (is_number(tol) and tol > 0):
         raise InputError(f"tol is {shown(tol)}: expected a number > 0, or None for the default of the dtype")
-    backend = gpu_for(a, device)
-    known = METHODS if backend is None else CUDA_METHODS
+    backend = device_of(a, device)
+    known, where = (CUDA_METHODS, "a GPU") if is_gpu(backend) else (METHODS, "the CPU")
     if not is_one_of(method, known):
-        where = "the CPU" if backend is None else "a GPU"
         raise InputError(f"unknown method {shown(method)} on {where}: expected one of {', '.join(known)}")
     limit = tolerance(result_dtype(a.dtype), min(m, n), k) if tol is None else as_float(tol)
     if k == 0:
-        return _empty(np if backend is None else backend.xp, a, compute, limit)
-    if backend is not None:
+        return _empty(backend.xp, a, compute, limit)
+    if is_gpu(backend):
         with computing_on(backend):
-            found = _on_cuda(backend, a, k, method, limit)
+            found = _on_gpu(backend, a, k, method, limit)
     else:
         found = limited(a.size * min(m, n), _on_cpu, a, k, method, compute, limit)
     return _one_sided(found, compute)
+
+
+def _check_k(k: Any, m: int, n: int) -> int:
+    if k is None:
+        return min(m, n)
+    if not is_whole(k, 0, min(m, n)):
+        raise InputError(f"k is {shown(k)}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
+    return int(k)
+
+
+def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
+    *lead, m, n = a.shape
+    dtype = result_dtype(a.dtype)
+    u, s, vt = (xp.empty(shape, dtype=dtype) for shape in ((*lead, m, 0), (*lead, 0), (*lead, 0, n)))
+    return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit), compute)
+
+
+def _one_sided(found: SVD, compute: Compute) -> SVD:
+    if compute == "both":
+        return found
+    return replace(found, vt=None) if compute == "left" else replace(found, u=None)
 
 
 def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
@@ -267,7 +297,7 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD
     )  # fmt: skip
 
 
-def _on_cuda(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
+def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
     """A matrix or a stack on a GPU; those that fail a route take the next."""
     m, n = a.shape[-2:]
     xp, dtype, lead = backend.xp, result_dtype(a.dtype), a.shape[:-2]
@@ -285,7 +315,7 @@ def _on_cuda(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD
         good = (reached[todo] <= limit).all(axis=1)
         if good.any():
             routes.append(route)
-        kept = found if len(todo) == len(reached) else _placed(kept, found, todo)
+        kept = found if len(todo) == len(reached) else _put_in(kept, found, todo)
         if good.all():
             break
         todo = todo[~good]
@@ -304,30 +334,88 @@ def _on_cuda(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD
     )  # fmt: skip
 
 
-def _placed(kept: list[Any], found: list[Any], todo: Array) -> list[Any]:
+def _put_in(kept: list[Any], found: list[Any], todo: Array) -> list[Any]:
     """The triples of a stack with those of some of its matrices put in."""
     for whole, part in zip(kept, found, strict=True):
-        for place, i in enumerate(todo.tolist()):
-            whole[i, ...] = part[place, ...]
+        for j, i in enumerate(todo.tolist()):
+            whole[i, ...] = part[j, ...]
     return kept
 
 
-def _check_k(k: Any, m: int, n: int) -> int:
-    if k is None:
-        return min(m, n)
-    if not is_whole(k, 0, min(m, n)):
-        raise InputError(f"k is {shown(k)}: expected an integer from 0 to min(m, n) = {min(m, n)} of a matrix {m}×{n}")
-    return int(k)
+# -- which routes to try on the CPU, in which order -------------------------------------------------------------------
 
 
-def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
-    *lead, m, n = a.shape
-    dtype = result_dtype(a.dtype)
-    u, s, vt = (xp.empty(shape, dtype=dtype) for shape in ((*lead, m, 0), (*lead, 0), (*lead, 0, n)))
-    return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit), compute)
+def few_calls(m: int, n: int) -> bool:
+    """Whether a matrix is so small that the time goes into calls."""
+    return min(m, n) <= 16 and m * n <= 1 << 15
 
 
-def _one_sided(found: SVD, compute: Compute) -> SVD:
-    if compute == "both":
-        return found
-    return replace(found, vt=None) if compute == "left" else replace(found, u=None)
+def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str, ...]:
+    """The routes to try in turn for the k leading triples of x, those that are expected to be the fastest first.
+
+    Whether an iteration converges fast depends on the singular values, which are not known: it is tried where going
+    well saves much, and stopped as soon as it is seen to go badly.
+    """
+    long, short, single = x.long, x.short, not x.float64_products
+    gram: tuple[str, ...] = ("gram", "gram64") if single else ("gram",)
+    if method == "gram":
+        return (*gram, "gram-levels")
+    if method != "auto":
+        return (method,)
+    sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
+    levels = levels_seconds(long, short, k, x.dtype == np.float32)
+    if long_side and k == short:
+        sure = levels
+        if short > 64 or not x.small:
+            gram = ()  # gram-levels does the same, for any singular values
+    if whole < sure:
+        return "full", *gram, "gram-levels", "qr"
+    last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
+    if patience(x, k, long_side):
+        return "randomized", *gram, *last
+    return *gram, *last
+
+
+def patience(x: TallMatrix, k: int, long_side: bool) -> float:
+    """For how many more blocks it pays to iterate on X, in place of its Gram matrix; 0 where it never does.
+
+    It is worth a try where X is read as it lies, and going well saves more than the two blocks that going badly costs:
+    half as much again, by measurement. Where X can be iterated on well so can its Gram matrix; where not, that is left
+    to LAPACK, and going on is weighed against it.
+    """
+    single = not x.float64_products
+    if not x.as_it_lies(x.dtype):
+        return 0.0
+    sure = hoped = gram_seconds(x.long, x.short, k, single, long_side)
+    block, good = krylov_seconds(2 * x.long * x.short, x.short, k, single), GOOD[x.dtype == np.float32]
+    if iterates(x.short, k):
+        hoped -= max(0.0, eigh_seconds(x.short, k) - good * krylov_seconds(x.short**2, x.short, k, False))
+    return STAKE * sure / block if good * block * (1 + 3 * block / sure) < hoped else 0.0
+
+
+def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates: Rates = RATES) -> float:
+    """What the Gram matrix, its eigenvectors and, of both sides, X v are expected to take."""
+    half = 0.5 if single else 1.0
+    found = half * rates.square * long * short**2 + eigh_seconds(short, k, rates) + 4 * rates.call
+    if both:
+        found += half * rates.product * long * short * k
+        if not single:  # X v is straightened
+            found += rates.square * long * k**2 + rates.product * (long + 8 * k) * k**2
+    return found
+
+
+def levels_seconds(long: int, short: int, k: int, single: bool, rates: Rates = RATES) -> float:
+    """What `solvers.by_levels` is expected to take with its Gram matrix in float64."""
+    found = rates.square * long * short**2 + eigh_seconds(short, short, rates)
+    found += rates.product * long * short * k + 8 * rates.call
+    if k < short:  # passes over X
+        found += rates.product * long * short**2
+    if not single:  # X v is straightened, in part; and small matrices
+        found += rates.square * long * k**2 + rates.product * (long / 2 + 4 * k) * k**2
+    return found
+
+
+def full_seconds(long: int, short: int, rates: Rates = RATES) -> float:
+    """What LAPACK's SVD of the whole is expected to take; in float64, whatever the dtype."""
+    cubes, squares, both = rates.gesdd
+    return cubes * short**3 + squares * short**2 + both * long * short**2 + 4 * rates.call

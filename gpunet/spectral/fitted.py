@@ -23,9 +23,9 @@ from gpunet.checks import (
 )
 from gpunet.errors import InputError, shown
 from gpunet.linalg import deduplicate
+from gpunet.linalg.classes import ClassPCA
+from gpunet.linalg.device import some_rows
 from gpunet.linalg.patches import PatchDensities
-from gpunet.linalg.pca import ClassPCA
-from gpunet.linalg.place import some_rows
 from gpunet.nn.layers import Conv2D, Dense, Layer
 from gpunet.rng import LINALG, stream
 

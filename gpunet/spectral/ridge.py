@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from gpunet.backend import Backend
 from gpunet.checks import check_labels, check_lengths, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import result_dtype
-from gpunet.linalg.moments import CHUNK_BYTES, Centred, block, chunks, diagonal, merge
-from gpunet.linalg.place import computing_on, gpu_for
+from gpunet.linalg.moments import Centred, block, chunks, diagonal, merge
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
@@ -40,16 +40,11 @@ class Ridge:
         """
         x, labels = real_array(x, "features"), check_labels(labels, None, "ridge regression")
         check_lengths(x, labels, "ridge regression")
-        backend = _gpu_of(x, device)
-        if backend is None:
-            return self._correct(np, x, self.weight.T, self.bias, labels)
+        backend = _device_of(x, device)
         with computing_on(backend) as xp:
-            weight, bias = backend.asarray(np.ascontiguousarray(self.weight.T)), backend.asarray(self.bias)
-            return self._correct(xp, x, weight, bias, labels)
-
-    def _correct(self, xp: Any, x: Any, weight: Any, bias: Any, labels: NDArray[np.int64]) -> int:
-        parts = chunks(xp, x, None, 8, CHUNK_BYTES)
-        guesses = [on_host(xp.argmax(xp.astype(part, xp.float64) @ weight + bias, axis=1)) for part in parts]
+            weight, bias = backend.asarray(self.weight.T), backend.asarray(self.bias)
+            parts = chunks(xp, x, None, 8)
+            guesses = [on_host(xp.argmax(xp.astype(part, xp.float64) @ weight + bias, axis=1)) for part in parts]
         return int((np.concatenate(guesses) == labels).sum())
 
 
@@ -74,13 +69,9 @@ class Moments:
         if x.ndim != 2 or x.shape[1] != self.features:
             raise ShapeError(f"features have shape {x.shape}: expected (n, {self.features})")
         check_lengths(x, labels, "ridge regression")
-        members, backend = np.arange(self.classes) == labels[:, None], _gpu_of(x, self.device)
-        if backend is None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                new = self._block(np, x, members)
-        else:
-            with computing_on(backend) as xp:
-                new = self._block(xp, x, backend.asarray(members))
+        members, backend = np.arange(self.classes) == labels[:, None], _device_of(x, self.device)
+        with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
+            new = self._block(xp, x, backend.asarray(members))
         self.joint = _together(self.joint, new, self.device, overwrite=True)
         return self
 
@@ -115,9 +106,9 @@ class Moments:
         joint, features = self.joint.about(True), self.features
         cross = on_host(joint[features:, :features])
         middle = on_host(self.joint.mean + self.joint.mean_low)
-        backend = _gpu_of(joint, self.device)
+        backend = _device_of(joint, self.device)
         try:
-            if backend is None:
+            if not is_gpu(backend):
                 scatter = joint[:features, :features].copy()
                 scatter.flat[:: features + 1] += penalty * np.trace(scatter) / features
                 weight = _solve(scatter, cross)
@@ -134,17 +125,19 @@ class Moments:
 
 def _together(a: Centred | None, b: Centred, device: Backend | None, overwrite: bool = False) -> Centred:
     """Both moments, on a GPU where one of them lies there."""
-    backend = _gpu_of(b.scatter, device) or (None if a is None else _gpu_of(a.scatter, device))
-    if a is None or backend is None:
-        return merge(a, b, overwrite)
+    if a is None:
+        return b
+    lie_on = [_device_of(each.scatter, device) for each in (b, a)]
+    backend = next(filter(is_gpu, lie_on), CPU)
     with computing_on(backend):
-        a, b = (each.moved(backend.asarray) for each in (a, b))
-        return merge(a, b)
+        if is_gpu(backend):
+            a, b = (each.moved(backend.asarray) for each in (a, b))
+        return merge(a, b, overwrite)
 
 
-def _gpu_of(x: Any, device: Backend | None) -> Backend | None:
-    """The GPU on which x lies; features that were too many for it lie on the host, whatever computed them."""
-    return gpu_for(x, device, "x") if on_device(x) else None
+def _device_of(x: Any, device: Backend | None) -> Backend:
+    """The device on which x lies; features that were too many for a GPU lie on the host, whatever computed them."""
+    return device_of(x, device, "x") if on_device(x) else CPU
 
 
 def _solve(scatter: NDArray[np.float64], cross: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from gpunet.backend import Backend
 from gpunet.checks import check_labels, check_lengths, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg import SVD, svd
-from gpunet.linalg.place import some_rows
+from gpunet.linalg.device import some_rows
 
 Kind = Literal["orth-whole", "orth-each", "scale-whole", "scale-each"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

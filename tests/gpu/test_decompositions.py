@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.linalg.choose import CUDA_METHODS
+from gpunet.linalg.stacked import CUDA_METHODS
 from gpunet.spectral.ridge import Moments
 
 # (shape, k): small, tall, wide, stacks small and tall

@@ -7,8 +7,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.linalg import stacked
-from gpunet.linalg.choose import gpu_iterates, gpu_width
-from gpunet.linalg.stack_sums import inner, largest, product, squares
+from gpunet.linalg.stacked import gpu_iterates, gpu_width, inner, largest, product, squares
 from tests.linalg.launches import watched
 from tests.linalg.matrices import check_triples
 

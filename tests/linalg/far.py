@@ -145,12 +145,12 @@ class FarBackend(NumpyBackend):
 def far(monkeypatch):
     """get_backend("cuda") gives this GPU, and so does every array on it."""
     from gpunet.backend import cusolver, get_backend
-    from gpunet.linalg import place
+    from gpunet.linalg import device
 
     backend = FarBackend()
     known = lambda name="auto": backend if "cuda" in str(name) or name is backend else get_backend(name)  # noqa: E731
-    monkeypatch.setattr(place, "get_backend", known)
-    monkeypatch.setattr(place, "gpu", lambda index: backend)
+    monkeypatch.setattr(device, "get_backend", known)
+    monkeypatch.setattr(device, "gpu", lambda index: backend)
 
     def gesvda(a, rank):
         u, s, vt = np.linalg.svd(a.host, full_matrices=False)

@@ -7,7 +7,7 @@ import pytest
 
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import svd
-from gpunet.linalg.choose import METHODS
+from gpunet.linalg.svd import METHODS
 from tests.linalg.matrices import SHAPES, adversarial, check_triples, truth, with_spectrum
 
 NAMES = list(adversarial(9, 9))

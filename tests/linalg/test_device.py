@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpunet.errors import ConvergenceError, InputError, MemoryFullError, ShapeError
-from gpunet.linalg import StreamingGram, class_pca, device_moments, device_pca, svd
+from gpunet.linalg import StreamingGram, class_pca, moments, pca, svd
 from gpunet.linalg.verify import tolerance
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 from tests.linalg.matrices import largest_angle
@@ -67,13 +67,13 @@ def test_class_pca_of_float64_extremes(rng):
 def test_wrong_eigenvectors_show_at_every_scale(scale, rng, monkeypatch):
     """Squares of residuals, which are fourth powers of the samples, vanish for none."""
     x, labels = made(rng, (90, 80))
-    right, solve = class_pca(Far(x), labels, 3), device_pca.leading_stack
+    right, solve = class_pca(Far(x), labels, 3), pca.leading_stack
 
     def near(*args):
         values, vectors = solve(*args)
         return values * (1 + 1e-11), vectors
 
-    monkeypatch.setattr(device_pca, "leading_stack", near)
+    monkeypatch.setattr(pca, "leading_stack", near)
     found = class_pca(Far(x * scale), labels, 3)
     np.testing.assert_allclose(found.explained_variance / scale / scale, right.explained_variance, rtol=1e-12)  # by svd
 
@@ -141,8 +141,8 @@ def test_bytes_stay_where_they_are_and_are_summed_exactly(features, rng):
 def test_classes_by_groups_where_memory_is_short(rng, monkeypatch):
     x, labels = made(rng, (90, 80, 70, 60))
     whole = class_pca(Far(x), labels, 3)
-    monkeypatch.setattr(device_pca, "GROUP_BYTES", 2 * 8 * 40 * 40)
-    monkeypatch.setattr(device_moments, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(pca, "GROUP_BYTES", 2 * 8 * 40 * 40)
+    monkeypatch.setattr(moments, "GPU_CHUNK_BYTES", 1)
     parts = class_pca(Far(x), labels, 3)
     np.testing.assert_allclose(parts.components, whole.components, atol=1e-10)
 
@@ -151,22 +151,22 @@ def test_eigenvectors_that_are_wrong_are_made_again_or_refused(rng, monkeypatch)
     """A library whose stacked solver gives NaN, or vectors of something else, and says nothing."""
     x, labels = made(rng, (90, 80))
     right = class_pca(Far(x), labels, 3)
-    stacked = device_pca.leading_stack
+    stacked = pca.leading_stack
 
     def lies(xp, g, k, tol, sturdy=False):
         values, vectors = stacked(xp, g, k, tol, sturdy)
         return (values, vectors) if sturdy else (values * float("nan"), vectors)
 
-    monkeypatch.setattr(device_pca, "leading_stack", lies)
+    monkeypatch.setattr(pca, "leading_stack", lies)
     np.testing.assert_allclose(class_pca(Far(x), labels, 3).components, right.components, atol=1e-10)
     moments = [StreamingGram().update(Far(x[labels == c])) for c in (0, 3)]
     for c, each in enumerate(moments):
         np.testing.assert_allclose(each.components(3).components, right.components[c], atol=1e-10)
-    monkeypatch.setattr(device_pca, "leading_stack", lambda *args: (stacked(*args)[0] * 1.001, stacked(*args)[1]))
+    monkeypatch.setattr(pca, "leading_stack", lambda *args: (stacked(*args)[0] * 1.001, stacked(*args)[1]))
     np.testing.assert_allclose(class_pca(Far(x), labels, 3).components, right.components, atol=1e-10)  # by gesvd
     np.testing.assert_allclose(moments[0].components(3).components, right.components[0], atol=1e-10)  # on the host
-    solve = device_pca.stacked.solve
-    monkeypatch.setattr(device_pca.stacked, "solve", lambda *args: (*solve(*args)[:3], np.array([[0.001, 0.0]])))
+    solve = pca.stacked.solve
+    monkeypatch.setattr(pca.stacked, "solve", lambda *args: (*solve(*args)[:3], np.array([[0.001, 0.0]])))
     with pytest.raises(
         ConvergenceError, match=r"class 0 of 2, 90×40, have a residual of 0.001 on a GPU, by gesvd: expected"
     ):

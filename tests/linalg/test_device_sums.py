@@ -9,7 +9,7 @@ import pytest
 
 from gpunet.backend import get_backend
 from gpunet.errors import ConvergenceError, InputError
-from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, device_moments, device_pca, moments, patches
+from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, moments, patches, pca
 from gpunet.linalg.patches import PatchDensities
 from gpunet.spectral.ridge import Moments, ridge
 from gpunet.spectral.svd_weights import singular_rows
@@ -36,7 +36,7 @@ def test_sums_of_bytes_have_the_cpu_bits(width, rng):
 @pytest.mark.parametrize("mean", [0.0, 1e6])
 @pytest.mark.parametrize("center", [False, True])
 def test_sums_of_floats(mean, center, rng, monkeypatch):
-    monkeypatch.setattr(device_moments, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(moments, "GPU_CHUNK_BYTES", 1)
     x = (mean + rng.standard_normal((3000, 12)) * np.arange(1, 13)).astype("float32")
     here = StreamingGram(center=center).update(x)
     there = StreamingGram(center=center).update(Far(x[:100])).update(Far(x[100:]))
@@ -135,11 +135,11 @@ def test_eigenvectors_that_do_not_converge_are_no_bare_error(monkeypatch, rng):
     x, labels = rng.normal(size=(60, 5)), np.arange(60) % 2
     there, wanted = StreamingGram().update(Far(x)), StreamingGram().update(x).components(2)
     classes = class_pca(x, labels, 2)
-    monkeypatch.setattr(device_pca, "leading_stack", failing)
+    monkeypatch.setattr(pca, "leading_stack", failing)
     np.testing.assert_allclose(there.components(2).components, wanted.components, atol=1e-10)  # on the host
     np.testing.assert_allclose(class_pca(Far(x), labels, 2).components, classes.components, atol=1e-10)  # by gesvd
     np.testing.assert_allclose(class_pca(Far(x[:8]), labels[:8], 2).components[0] ** 2 @ np.ones(5), 1)
-    monkeypatch.setattr(device_pca.stacked, "solve", failing)
+    monkeypatch.setattr(pca.stacked, "solve", failing)
     with pytest.raises(ConvergenceError, match=r"^class 0 of 2 has no SVD on a GPU, by gesvd \(Eig[^\n]*$"):
         class_pca(Far(x), labels, 2)
 
@@ -201,8 +201,8 @@ def test_moments_keep_to_the_array_api(rng):
         )
         wanted = np.cov(x.astype(dtype).astype(float).T, bias=True) * 2500
         np.testing.assert_allclose(np.asarray(found.about(True)), wanted, rtol=0, atol=rtol * wanted.max())
-        (pca,) = device_pca.decompose_stack(xp, [found], 3, None, True, np.float32)
-        np.testing.assert_allclose(pca.explained_variance * 2500, np.linalg.eigvalsh(wanted)[::-1][:3], rtol=rtol)
+        (found,) = pca.decompose_stack(xp, [found], 3, None, True, np.float32)
+        np.testing.assert_allclose(found.explained_variance * 2500, np.linalg.eigvalsh(wanted)[::-1][:3], rtol=rtol)
 
 
 # -- what is built on them ------------------------------------------------------------------------------------------

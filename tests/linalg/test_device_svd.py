@@ -7,8 +7,7 @@ import pytest
 
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import svd
-from gpunet.linalg.choose import CUDA_METHODS
-from gpunet.linalg.eigen_stack import filtered_stack, leading_stack
+from gpunet.linalg.stacked import CUDA_METHODS, filtered_stack, leading_stack
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 from tests.linalg.matrices import SHAPES, adversarial, check_triples, with_spectrum
 

@@ -13,8 +13,8 @@ import pytest
 from benchmarks import fuzz
 from gpunet.errors import ConvergenceError, GpunetError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, svd
-from gpunet.linalg.choose import METHODS
-from gpunet.linalg.routes import ROUTES
+from gpunet.linalg.solvers import ROUTES
+from gpunet.linalg.svd import METHODS
 
 
 def check_svd(a, k=None, **settings):

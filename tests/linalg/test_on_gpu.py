@@ -7,8 +7,8 @@ import pytest
 
 from gpunet.backend import cusolver, get_backend
 from gpunet.linalg import StreamingGram, class_pca, svd
-from gpunet.linalg.eigen_stack import leading_stack
 from gpunet.linalg.patches import PatchDensities
+from gpunet.linalg.stacked import leading_stack
 from tests.conftest import need_gpu
 from tests.linalg.matrices import adversarial, check_triples, largest_angle
 

@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 
 from gpunet.errors import ConvergenceError
 from gpunet.linalg import class_pca, svd
-from gpunet.linalg.choose import cpu_routes
-from gpunet.linalg.eigen import NotConverged, _qr, leading_by_eigh, leading_by_lanczos
 from gpunet.linalg.matrix import RunningSum, TallMatrix, inner
-from gpunet.linalg.routes import _complete, _rotate, by_levels, conditioned, finish, inverse, resolved
+from gpunet.linalg.solvers import (
+    NotConverged,
+    _complete,
+    _qr,
+    _rotate,
+    by_levels,
+    conditioned,
+    finish,
+    inverse,
+    leading_by_eigh,
+    leading_by_lanczos,
+    resolved,
+)
+from gpunet.linalg.svd import cpu_routes
 from gpunet.linalg.verify import measure, tolerance
 from gpunet.rng import LINALG, stream
 from tests.linalg.matrices import check_triples, orthonormal, with_spectrum
@@ -292,7 +303,7 @@ def test_what_the_first_block_misses_is_found(method):
 def test_what_was_seen_to_go_badly_is_not_iterated_again(rng, monkeypatch):
     """Noise: X is given up after eight blocks, and its Gram matrix goes to LAPACK at once."""
     tried = []
-    monkeypatch.setattr("gpunet.linalg.routes.leading", lambda *_: tried.append(1))
+    monkeypatch.setattr("gpunet.linalg.solvers.leading", lambda *_: tried.append(1))
     a = rng.standard_normal((3072, 2000))
     found = svd(a, 1)
     assert found.route == "gram"

@@ -9,7 +9,7 @@ import pytest
 
 from gpunet.backend import cusolver, get_backend
 from gpunet.errors import ConvergenceError, InputError
-from gpunet.linalg import place, stacked, svd
+from gpunet.linalg import device, stacked, svd
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.verify import tolerance
 from tests.linalg.matrices import adversarial, truth
@@ -38,7 +38,7 @@ class StandIn:
 @pytest.fixture
 def gpu(monkeypatch):
     """get_backend("cuda") that gives the stand-in, whose cuSOLVER is NumPy's svd."""
-    monkeypatch.setattr(place, "get_backend", lambda name: StandIn() if "cuda" in name else get_backend(name))
+    monkeypatch.setattr(device, "get_backend", lambda name: StandIn() if "cuda" in name else get_backend(name))
 
     def gesvda(a, rank):
         u, s, vt = np.linalg.svd(np.asarray(a), full_matrices=False)

@@ -10,7 +10,7 @@ import pytest
 from gpunet.errors import ConvergenceError, InputError, ShapeError
 from gpunet.linalg import svd
 from gpunet.linalg import svd as svd_function
-from gpunet.linalg.choose import METHODS
+from gpunet.linalg.svd import METHODS
 from tests.linalg.matrices import adversarial, check_triples, largest_angle, with_spectrum
 
 
@@ -115,7 +115,7 @@ def test_gesvd_where_gesdd_fails(rng, monkeypatch):
     def fails(*args, **kwargs):
         raise np.linalg.LinAlgError("SVD did not converge")
 
-    monkeypatch.setattr("gpunet.linalg.routes.np.linalg.svd", fails)
+    monkeypatch.setattr("gpunet.linalg.solvers.np.linalg.svd", fails)
     found = svd(a, method="full")
     monkeypatch.undo()
     check_triples(a, found, 20)
@@ -129,7 +129,7 @@ def test_a_wrong_answer_is_never_returned(rng, monkeypatch):
         u, s, vt = real(x, *args, **kwargs)
         return u, s * np.linspace(1, 1.01, len(s)), vt
 
-    monkeypatch.setattr("gpunet.linalg.routes.np.linalg.svd", lies)
+    monkeypatch.setattr("gpunet.linalg.solvers.np.linalg.svd", lies)
     with pytest.raises(ConvergenceError, match="full: residual"):
         svd(rng.standard_normal((30, 30)), method="full")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunet.backend.base import Backend
 from gpunet.checks import check_labels, check_lengths
-from gpunet.linalg.place import some_rows
+from gpunet.linalg.device import some_rows
 from gpunet.nn.layers import Flatten, Layer
 from gpunet.nn.layers.flatten import Reshape
 from gpunet.nn.model import Sequential

@@ -12,7 +12,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.experiments.framework import Measured, Run
-from gpunet.linalg.place import some_rows
+from gpunet.linalg.device import some_rows
 from gpunet.nn.trainer import Trainer
 from gpunet.rng import DATA, stream
 from gpunet.spectral.fitted import Fit, Thresholds

@@ -1,6 +1,6 @@
-"""The ways to the singular value decomposition of one matrix on the CPU.
+"""The ways to the singular value decomposition of one matrix on the CPU, and to eigenvectors of its Gram matrix.
 
-Each takes a `TallMatrix` X (long, short), k ≥ 1, whether u is wanted, and the residual to reach, and returns
+A route takes a `TallMatrix` X (long, short), k ≥ 1, whether u is wanted, and the residual to reach, and returns
 u (long, k), s (k,), v (short, k) of X v = u diag(s), descending, s and v in float64; u may be None where it is not
 wanted. None of them judges its result: `verify` does. Those that cannot finish raise NotConverged or LinAlgError.
 """
@@ -9,24 +9,244 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gpunet.linalg.eigen import NotConverged, inverse, leading, leading_by_eigh, leading_by_lanczos
-from gpunet.linalg.matrix import CHUNK_BYTES, Floats, RunningSum, TallMatrix, inner
-from gpunet.linalg.moments import EPS, exact_sums, shifted_scatter
+from gpunet.linalg.matrix import CHUNK_BYTES, EPS, Floats, RunningSum, TallMatrix, gram
 from gpunet.linalg.verify import tolerance
 from gpunet.rng import LINALG, stream
 
 Triples = tuple[Floats | None, Floats, Floats]
 Route = Callable[..., Triples]  # (x, k, long_side, limit)
 
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds for one operation of a kind; of products, one multiplication and addition.
+
+    The defaults were fitted by hand to times of products, eigh and svd on two cores with OpenBLAS 0.3.31, the best of a
+    few runs, good to a factor of 1.5. Only their ratios matter.
+    """
+
+    product: float = 1 / 60e9  # of large matrices in float64; float32 takes half of everything that is a product
+    square: float = 1 / 85e9  # the same of AᵀA, of which BLAS computes half
+    read: float = 1 / 4e9  # to read one number of a large matrix, in either precision
+    eigh: tuple[float, float] = (8e-11, 4e-8)  # of n³ and n²: all eigenvectors of a symmetric matrix
+    leading: tuple[float, float] = (3e-11, 2.5e-8)  # an eighth of them, or fewer
+    gesdd: tuple[float, float, float] = (1e-10, 6e-8, 7e-11)  # of n³, n² and m n²: LAPACK's SVD of m×n
+    call: float = 2e-5  # to start anything
+
+
+RATES = Rates()
+STAKE = 0.5  # of the sure way's time, that may still lie ahead of an iteration: what lies behind is spent either way
+STEPS = 8  # blocks of the Krylov space before it starts again
+ROUNDS = 10
 ROUNDING = 4.0  # ‖Gv − λv‖/(ε λ₁) of LAPACK's eigenvectors: 3 on average, 9 at most, for 5 to 1500 columns
 HOPE = 0.25  # the same where the values fall: for a try, since the result is verified
 LEVELS = 16
 QR_BYTES = 8 << 20
 TURNED = 64  # columns of u that are turned at once
+
+
+class NotConverged(Exception):  # noqa: N818 (a message between routes, not an error a caller sees)
+    """An iteration that will not reach its tolerance in the work it may do."""
+
+
+# -- what LAPACK and an iteration are expected to take ----------------------------------------------------------------
+
+
+def few_of_many(n: int, k: int) -> bool:
+    """Whether SciPy's syevr, which computes no eigenvectors but the k asked for, saves more than it costs.
+
+    It has threads of its own, and those of NumPy still spin for 0.1 s after the last product: the two fight for cores.
+    """
+    return n >= 1024 and 8 * k <= n
+
+
+def eigh_seconds(n: int, k: int, rates: Rates = RATES) -> float:
+    """What LAPACK is expected to take for the k leading eigenvectors of a symmetric matrix n×n."""
+    cubes, squares = rates.leading if few_of_many(n, k) else rates.eigh
+    return cubes * n**3 + squares * n**2
+
+
+def krylov_seconds(elements: int, n: int, k: int, single: bool, rates: Rates = RATES) -> float:
+    """What one block of a Krylov iteration is expected to take: `elements` are multiplied, and kept blocks of n rows.
+
+    A mean of the eight after which it starts again.
+    """
+    width, steps = k + max(4, k // 8), 8
+    product = (rates.read + (0.5 if single else 1.0) * rates.product * width) * elements
+    inner = 5.5 * rates.product * n * steps * width**2 + rates.eigh[0] * steps**2 * width**3
+    return product + inner + 6 * rates.call
+
+
+def iterates(n: int, k: int) -> bool:
+    """Whether the k leading eigenvectors of n×n are iterated for before LAPACK is asked."""
+    return n >= 200 and 25 * k <= n
+
+
+# -- eigenvectors of a Gram matrix ------------------------------------------------------------------------------------
+
+
+def leading(gram: Floats, k: int, tol: float = 1e-12) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by the way expected to be the cheaper.
+
+    Two cores, MNIST's Gram (784): k = 5, 10, 20 by iteration 9, 11, 26 ms to 1e-7; all by eigh 50 ms.
+    """
+    n = len(gram)
+    if iterates(n, k):
+        patience = STAKE * eigh_seconds(n, k) / krylov_seconds(n * n, n, k, False)
+        try:
+            return leading_by_lanczos(lambda q: gram @ q, n, k, tol, patience=patience)
+        except NotConverged:
+            pass
+    return leading_by_eigh(gram, k)
+
+
+def leading_by_eigh(gram: Floats, k: int) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by LAPACK.
+
+    Few of many by relatively robust representations, which compute no others (syevr): 100 of 4096 in 2.2 s instead of
+    5.5. Else by divide and conquer (syevd).
+    """
+    n = len(gram)
+    if few_of_many(n, k):
+        from scipy.linalg import eigh
+
+        values, vectors = eigh(gram, subset_by_index=(n - k, n - 1), driver="evr", check_finite=False)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+    return np.maximum(values[::-1][:k], 0), vectors[:, ::-1][:, :k]
+
+
+def leading_by_lanczos(
+    apply: Callable[[Floats], Floats],
+    n: int,
+    k: int,
+    tol: float,
+    floor: float = 1e-15,
+    dtype: type = np.float64,
+    patience: float = math.inf,
+) -> tuple[Floats, Floats]:
+    """The k largest eigenvalues, descending, and their vectors (n, k), by restarted block Lanczos iteration.
+
+    apply: q (n, b) -> G q. It stops when max_j ‖Gv_j − θ_j v_j‖ ≤ max(tol·θ_k, floor·θ_1).
+
+    G Q = Q T + Q₊ B Eᵀ with Q of orthonormal blocks (Golub & Underwood 1977; every block orthogonalised against all
+    earlier ones): Ritz vectors Q m of T m = θ m have the residual ‖B (last block of m)‖, so that convergence costs
+    next to nothing to see. The blocks are wider than k: an eigenvalue that repeats is found as often as it repeats.
+    Where STEPS blocks do not suffice it starts again from the Ritz vectors, for at most ROUNDS; as soon as it is seen
+    that this will not get there, or not within `patience` more blocks, which another way would cost, and where n has no
+    room for a few blocks, it raises NotConverged.
+    """
+    width = k + max(4, k // 8)
+    steps = min(STEPS, n // width)
+    if steps < 3:
+        raise NotConverged(f"{n} dimensions have no room for three blocks of {width} vectors")
+    rng, eps = stream(0, LINALG), float(np.finfo(dtype).eps)
+    q = _qr(rng.standard_normal((n, width)).astype(dtype))[0]
+    seen: list[tuple[int, float]] = []  # (step, residual / target), over all rounds
+    due = 0  # the step to look at next
+    for round_ in range(ROUNDS):
+        basis: Floats = np.empty((n, steps * width), dtype, order="F")
+        t = np.zeros((steps * width, steps * width))
+        for step in range(steps):
+            old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
+            basis[:, new] = q
+            y: Floats = apply(q).astype(dtype, copy=False)
+            for _ in range(2):  # twice is enough: after once an error of ε‖y‖ is left, large beside a small y
+                overlap = basis[:, old].T @ y
+                y = y - basis[:, old] @ overlap
+                t[old, new] += overlap
+            t[new, old] = t[old, new].T
+            q, b = _next_block(y, basis[:, old], 10 * eps * np.abs(t).max(), rng)
+            # The first two blocks tell noise from values that fall. Later, a look at wide ones costs as much as a step.
+            looked_at = range(2, steps) if width <= 32 else (3, 5) if width <= 100 else (5,)
+            now = round_ * steps + step
+            if not (now < 2 or step == steps - 1 or (step in looked_at and now >= due)):
+                continue
+            theta, mix = np.linalg.eigh(t[old, old])
+            theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
+            residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
+            target = max(tol * theta[k - 1], floor * theta[0])
+            if residual <= target:
+                if (
+                    now < 2
+                ):  # of a matrix near c·1 everything looks converged, and what leads may not be in the space yet
+                    continue
+                return theta[:k], basis[:, old] @ mix[:, :k].astype(dtype)
+            seen.append((now, residual / target))  # θ_k still grows in the first blocks, and the residual with it
+            left = steps_left(seen[-2:])
+            if left > patience or (step == steps - 1 and left / 2 > ROUNDS * steps - 1 - now):
+                raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {now + 1} blocks")
+            due = now + max(1, int(min(0.75 * left, steps)))
+        q = _qr(basis @ mix[:, :width].astype(dtype))[0]
+    raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {ROUNDS} rounds of {steps} blocks")
+
+
+def steps_left(seen: list[tuple[int, float]]) -> float:
+    """How many steps more to the target at the pace between the last two looks; 0 where it is not known."""
+    if len(seen) < 2:
+        return 0.0
+    (first, before), (last, now) = seen
+    return math.log(now) * (last - first) / math.log(before / now) if now < before else math.inf
+
+
+def _next_block(y: Floats, basis: Floats, tiny: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """y (n, width) = q b, q orthonormal and orthogonal to the basis, as y is but for rounding.
+
+    Columns of y that nearly depend on each other leave little after QR but rounding, which points anywhere: such q
+    are made orthogonal to the basis once more. Where y has lost rank, the space holds an eigenvector in full, and
+    fresh random directions take the place of what would be rounding alone.
+    """
+    q, b = _qr(y)
+    size = np.abs(np.diagonal(b))
+    if size.min() > max(tiny, 0.05 * size.max()):
+        return q, b
+    p, s, wt = np.linalg.svd(b)
+    q, b = q @ p, s[:, None] * wt
+    lost = s <= tiny
+    q[:, lost] = rng.standard_normal((len(q), int(lost.sum())))
+    b[lost] = 0
+    for _ in range(2):
+        q -= basis @ (basis.T @ q)
+        q, r = np.linalg.qr(q)  # the lost are last, s descends: those before are turned by rounding alone
+        b = r @ b
+    return q, b
+
+
+def _qr(y: Floats) -> tuple[Floats, Floats]:
+    """y (n, width) = q b. By Cholesky, twice, where that is as good: products, a tenth of the time of reflections."""
+    if len(y.T) < 16:
+        return np.linalg.qr(y)
+    q, b, least = y, np.eye(len(y.T), dtype=y.dtype), 64 * float(np.finfo(y.dtype).eps) ** 0.5
+    for _ in range(2):
+        try:
+            lower = np.linalg.cholesky(q.T @ q)
+        except np.linalg.LinAlgError:
+            return np.linalg.qr(y)
+        size = np.diagonal(lower)
+        if not size.min() > least * size.max():  # the first leaves ε κ², which the second mends
+            return np.linalg.qr(y)
+        q, b = q @ inverse(lower).T, lower.T @ b
+    return q, b
+
+
+def inverse(lower: Floats) -> Floats:
+    """The inverse of a lower triangular matrix, by halves: products, where NumPy's LAPACK would factor it again."""
+    n = len(lower)
+    if n <= 64:
+        return np.asarray(np.linalg.inv(lower))
+    out, half = np.zeros_like(lower), slice(0, n // 2)
+    rest = slice(n // 2, n)
+    out[half, half], out[rest, rest] = inverse(lower[half, half]), inverse(lower[rest, rest])
+    out[rest, half] = -out[rest, rest] @ (lower[rest, half] @ out[half, half])
+    return out
+
+
+# -- routes -----------------------------------------------------------------------------------------------------------
 
 
 def full(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
@@ -144,44 +364,15 @@ def by_qr(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     return finish(x, s[:k], vt[:k].T, True, limit)  # u, too: only by it small ones can be judged
 
 
-def gram(x: TallMatrix, precision: str) -> Floats:
-    """XᵀX (short, short), float64, from products in `precision`; of bytes it is exact.
-
-    X is rescaled where its squares would leave the range of a float32: a look at the diagonal tells, and saves a pass
-    over X. Raises InputError for NaN and infinities, which the diagonal shows too. Kept: routes share it.
-    """
-    if precision in x.grams:
-        return x.grams[precision]
-    if x.exact:
-        total = _gram_of_bytes(x)
-    else:
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            total = _gram_of_floats(x, precision)
-            top = float(np.diagonal(total).max())  # NaN wins
-        if x.a.dtype.kind == "f" and x.scale == 1 and not 1e-20 < top < 1e30:
-            x.rescale()
-            if x.scale != 1:
-                total = _gram_of_floats(x, precision)
-    x.grams[precision] = total
-    return total
-
-
-def _gram_of_floats(x: TallMatrix, precision: str) -> Floats:
-    if x.small:
-        return inner(x.whole(), x.whole())
-    total = RunningSum((x.short, x.short))
-    for _, chunk in x.chunks(precision):
-        total.add_inner(chunk, chunk)
-    return total.value
-
-
-def _gram_of_bytes(x: TallMatrix) -> Floats:
-    """From the exact sums of a − 128; about the mean of the samples, which are X's rows, or columns where flipped."""
-    raw, sums = exact_sums(x)
-    if x.mean is None or not x.flipped:
-        return np.asarray(shifted_scatter(raw, sums, x.long, 0.0 if x.mean is None else None))
-    means = raw.mean(axis=0)
-    return np.asarray(raw - means[:, None] - means + means.mean())
+ROUTES: dict[str, Route] = {
+    "full": full,
+    "gram": by_gram,
+    "gram64": by_gram64,
+    "gram-levels": by_levels,
+    "subspace": by_subspace,
+    "qr": by_qr,
+    "randomized": randomized,
+}
 
 
 def eigen(x: TallMatrix, precision: str, k: int) -> tuple[Floats, Floats]:
@@ -253,6 +444,19 @@ def _check_resolved(values: Floats, single: bool, limit: float) -> None:
         raise NotConverged(f"float{32 if single else 64} products resolve {found} of {len(values)} triples")
 
 
+def _eigen_tol(x: TallMatrix, k: int) -> float:
+    """‖Gv − λv‖/λ_k that meets the default tolerance of the triples at any σ_k, and turns no vector by much."""
+    return min(1e-7, tolerance(x.dtype, x.short, k) / (4 * float(np.sqrt(k))))
+
+
+def _vanishing(x: TallMatrix, top: float) -> float:
+    """The singular value below which nothing is left but rounding, of σ₁² = top."""
+    return max(8 * EPS, float(np.finfo(x.dtype).eps) / 16) * float(np.sqrt(top))
+
+
+# -- from right vectors to both sides ---------------------------------------------------------------------------------
+
+
 def finish(
     x: TallMatrix, s: Floats, v: Floats, long_side: bool, limit: float, found: int | None = None, zero: int = 0
 ) -> Triples:
@@ -303,6 +507,11 @@ def finish(
     _complete(u, kept, limit)
     v, s = np.concatenate([v, known], axis=1), np.concatenate([s, np.zeros(wanted - k)])
     return u, np.sort(s)[::-1], v  # swaps only what rounding swapped
+
+
+def _rows_beside(x: TallMatrix, columns: int) -> int:
+    """Rows of a chunk such that it and two products of `columns` take CHUNK_BYTES."""
+    return int(max(64, min(x.long, CHUNK_BYTES // (8 * (x.short + 2 * columns)))))
 
 
 def _resolve(
@@ -475,29 +684,3 @@ def _complete(u: Floats, kept: int, limit: float) -> None:
     turn = np.concatenate([-shared @ turn, turn])
     _rotate(u, turn, kept)
     _straighten(u, k, kept, _loss(turn, u.dtype), limit)
-
-
-def _vanishing(x: TallMatrix, top: float) -> float:
-    """The singular value below which nothing is left but rounding, of σ₁² = top."""
-    return max(8 * EPS, float(np.finfo(x.dtype).eps) / 16) * float(np.sqrt(top))
-
-
-def _rows_beside(x: TallMatrix, columns: int) -> int:
-    """Rows of a chunk such that it and two products of `columns` take CHUNK_BYTES."""
-    return int(max(64, min(x.long, CHUNK_BYTES // (8 * (x.short + 2 * columns)))))
-
-
-def _eigen_tol(x: TallMatrix, k: int) -> float:
-    """‖Gv − λv‖/λ_k that meets the default tolerance of the triples at any σ_k, and turns no vector by much."""
-    return min(1e-7, tolerance(x.dtype, x.short, k) / (4 * float(np.sqrt(k))))
-
-
-ROUTES: dict[str, Route] = {
-    "full": full,
-    "gram": by_gram,
-    "gram64": by_gram64,
-    "gram-levels": by_levels,
-    "subspace": by_subspace,
-    "qr": by_qr,
-    "randomized": randomized,
-}
