@@ -1,4 +1,4 @@
-"""How many threads OpenBLAS takes: as few as pay, by the size of the work alone.
+"""How many threads OpenBLAS takes: as few as pay, by the size of the work alone; and how Ctrl-C gets past LAPACK.
 
 OpenBLAS takes all it has from 524,288 multiplications on, which one thread does in 8 µs. Where another process holds a
 core, each such product waits for a thread that does not run: 1.8 ms for 15 µs of work (355×61×64 in float32, two
@@ -17,23 +17,33 @@ Haswell (`pytest benchmarks/test_products.py --benchmark-only` measures them ane
 A smaller PER_THREAD helps nets with products of one to four million on a quiet machine, 64-256-128-10 by a third, and
 costs them as much on one that is not: `gpunet reproduce --quick` took 64, 65, 58, 51 s with NumPy beside a busy process
 for half a million, one, two and four.
+
+LAPACK is one instruction to Python, which looks for Ctrl-C between two: `interruptible` calls of half a second and more
+run beside the main thread, which only waits.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextvars
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from numpy import matmul
 
 from gpunet.backend.base import In, Out
 
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
+
+LONG = 1_000_000_000  # m n min(m, n) of a matrix whose decomposition takes half a second on two cores
+SLICE = 0.1  # seconds that are waited at a time, for systems on which a signal does not end a wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,3 +126,94 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
                         set_count.argtypes, set_count.restype = [ctypes.c_int], None
                         return count, set_count
     return None
+
+
+def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """work(…), one call of LAPACK for m n min(m, n) = `size`; however long it takes, Ctrl-C comes at once.
+
+    From LONG on what the main thread calls runs in a thread of its own. One that nobody waits for any more goes on to
+    its end, which nobody sees: LAPACK cannot be stopped. A process that ends before does so without it (`_leave`).
+    """
+    if size < LONG or threading.current_thread() is not threading.main_thread():
+        return work(*args, **kwargs)
+    found: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def call() -> None:
+        try:
+            found.append(work(*args, **kwargs))
+        except BaseException as error:
+            errors.append(error)
+        done.set()
+
+    # In our context, which has NumPy's errstate.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(call,), daemon=True)
+    try:
+        thread.start()
+        while not done.wait(SLICE):
+            pass
+    except BaseException:
+        atexit.register(_leave, done)
+        raise
+    for error in errors:
+        raise error
+    return found[0]
+
+
+def _leave(done: threading.Event) -> None:
+    """End a process in which LAPACK still computes for nobody: OpenBLAS, asked to go, would wait for it for ever."""
+    if not done.is_set():
+        atexit.unregister(_leave)  # of other such calls
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(130)  # as shells call what Ctrl-C ended
+
+
+def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(the k largest eigenvalues (k,), ascending, their vectors (n, k)) of a symmetric float64 matrix, by syevr.
+
+    As scipy.linalg.eigh(a, subset_by_index=(n − k, n − 1), driver="evr"), whose wrapper keeps the GIL all the while;
+    the same routine of the same library, from its lower triangle. Raises LinAlgError where it does not converge.
+    """
+    n = len(a)
+    if _syevr() is None:
+        from scipy.linalg import eigh
+
+        return eigh(a, subset_by_index=(n - k, n - 1), driver="evr", check_finite=False)  # type: ignore[no-any-return]
+    a, w, z = np.array(a, np.float64, order="F"), np.empty(n), np.empty((n, k), order="F")
+    support, found, info = np.empty(2 * k, np.int32), ctypes.c_int(), ctypes.c_int()
+    whole = [ctypes.c_int(number) for number in (n, n - k + 1, n)]
+    real = [ctypes.c_double(0) for _ in range(3)]  # a range of values, not used; the tolerance: the best
+
+    def solve(work: np.ndarray[Any, Any], size: int, whole_work: np.ndarray[Any, Any], whole_size: int) -> None:
+        n_, first, last = map(ctypes.byref, whole)
+        low, high, tolerance = map(ctypes.byref, real)
+        _syevr()(
+            b"V", b"I", b"L", n_, a.ctypes, n_, low, high, first, last, tolerance, ctypes.byref(found), w.ctypes,
+            z.ctypes, n_, support.ctypes, work.ctypes, ctypes.byref(ctypes.c_int(size)), whole_work.ctypes,
+            ctypes.byref(ctypes.c_int(whole_size)), ctypes.byref(info),
+        )  # fmt: skip
+
+    work, whole_work = np.empty(1), np.empty(1, np.int32)
+    solve(work, -1, whole_work, -1)  # asks how much room it wants
+    size, whole_size = int(work[0]), int(whole_work[0])
+    solve(np.empty(size), size, np.empty(whole_size, np.int32), whole_size)
+    if info.value or found.value != k:
+        raise np.linalg.LinAlgError(f"syevr found {found.value} of {k} eigenvalues, info {info.value}")
+    return w[:k], z
+
+
+@cache
+def _syevr() -> Any:
+    """LAPACK's dsyevr, as SciPy hands it to Cython; None where its integers are not C's."""
+    from scipy.linalg import cython_lapack
+
+    capsule = cython_lapack.__pyx_capi__["dsyevr"]
+    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    if not name(capsule).startswith(b"void (char *, char *, char *, int *,"):
+        return None
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(pointer(capsule, name(capsule)))

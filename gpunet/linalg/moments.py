@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.backend.blas import interruptible
 from gpunet.checks import on_host
 from gpunet.errors import InputError
 from gpunet.linalg import matrix
@@ -75,10 +76,10 @@ class Centred:
     def about(self, center: bool) -> Any:
         """Σ (x−m)(x−m)ᵀ, or Σ x xᵀ = Σ (x−m)(x−m)ᵀ + n m mᵀ; (features, features), a new array."""
         scatter = self.scatter + self.scatter_low
-        if center:
-            return scatter
-        root = (self.mean + self.mean_low) * self.count**0.5
-        return scatter + root[:, None] * root
+        if not center:
+            root = (self.mean + self.mean_low) * self.count**0.5
+            scatter += root[:, None] * root
+        return scatter
 
     def times(self, factor: float) -> Centred:
         """The moments of factor · x, factor > 0: exactly where it is a power of two."""
@@ -133,7 +134,8 @@ def folded(roots: tuple[Any, ...], folds: int, rows: int = ROOT_ROWS) -> tuple[t
     most = max(FOLD_ROWS, 4 * a.shape[1])
     while len(a) > most:
         whole, folds = len(a) // most * most, folds + 1
-        factors: Any = np.linalg.qr(a[:whole].reshape(-1, most, a.shape[1]), mode="r")
+        parts = a[:whole].reshape(-1, most, a.shape[1])
+        factors: Any = interruptible(whole * a.shape[1] ** 2, np.linalg.qr, parts, mode="r")
         a = np.concatenate([factors.reshape(-1, a.shape[1]), a[whole:]])
     return (a,), folds
 

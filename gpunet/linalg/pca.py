@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.backend.blas import limited
+from gpunet.backend.blas import interruptible, limited
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
@@ -163,7 +163,7 @@ def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Fl
         scatter = moments.about(True)
         size = np.sqrt(np.maximum(np.diagonal(scatter), 0))
         unit = np.where(size > 0, size, 1)
-        values, q = np.linalg.eigh(scatter / unit / unit[:, None])
+        values, q = interruptible(len(size) ** 3, np.linalg.eigh, scatter / unit / unit[:, None])
         root = np.sqrt(np.maximum(values, 0))[:, None] * q.T * size
         lost = root.T @ root - scatter
     if not center:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.backend.blas import interruptible, leading_eigh
 from gpunet.linalg.matrix import CHUNK_BYTES, EPS, Floats, RunningSum, TallMatrix, gram
 from gpunet.linalg.verify import tolerance
 from gpunet.rng import LINALG, stream
@@ -113,11 +114,9 @@ def leading_by_eigh(gram: Floats, k: int) -> tuple[Floats, Floats]:
     """
     n = len(gram)
     if few_of_many(n, k):
-        from scipy.linalg import eigh
-
-        values, vectors = eigh(gram, subset_by_index=(n - k, n - 1), driver="evr", check_finite=False)
+        values, vectors = interruptible(n**3, leading_eigh, gram, k)
     else:
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = interruptible(n**3, np.linalg.eigh, gram)
     return np.maximum(values[::-1][:k], 0), vectors[:, ::-1][:, :k]
 
 
@@ -167,7 +166,7 @@ def leading_by_lanczos(
             now = round_ * steps + step
             if not (now < 2 or step == steps - 1 or (step in looked_at and now >= due)):
                 continue
-            theta, mix = np.linalg.eigh(t[old, old])
+            theta, mix = interruptible(old.stop**3, np.linalg.eigh, t[old, old])
             theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
             residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
             target = max(tol * theta[k - 1], floor * theta[0])
@@ -224,7 +223,7 @@ def _qr(y: Floats) -> tuple[Floats, Floats]:
     q, b, least = y, np.eye(len(y.T), dtype=y.dtype), 64 * float(np.finfo(y.dtype).eps) ** 0.5
     for _ in range(2):
         try:
-            lower = np.linalg.cholesky(q.T @ q)
+            lower = _cholesky(q.T @ q)
         except np.linalg.LinAlgError:
             return np.linalg.qr(y)
         size = np.diagonal(lower)
@@ -232,6 +231,15 @@ def _qr(y: Floats) -> tuple[Floats, Floats]:
             return np.linalg.qr(y)
         q, b = q @ inverse(lower).T, lower.T @ b
     return q, b
+
+
+def _svd(a: Floats, full: bool = False) -> tuple[Floats, Floats, Floats]:
+    u, s, vt = interruptible(a.size * min(a.shape), np.linalg.svd, a, full_matrices=full)
+    return u, s, vt
+
+
+def _cholesky(a: Floats) -> Floats:
+    return interruptible(a.size * len(a) // 16, np.linalg.cholesky, a)  # which takes so much less than eigenvectors
 
 
 def inverse(lower: Floats) -> Floats:
@@ -254,7 +262,7 @@ def full(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     x.rescale()
     dense = x.dense(np.float64)
     try:
-        u, s, vt = np.linalg.svd(dense, full_matrices=False)
+        u, s, vt = _svd(dense)
     except np.linalg.LinAlgError:
         from scipy.linalg import svd as scipy_svd
 
@@ -346,7 +354,7 @@ def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, patience: f
     _check_resolved(values, single, limit)
     u, _, _ = finish(x, np.sqrt(values), v, True, limit)
     assert u is not None
-    v, s, wt = np.linalg.svd(x.transposed_times(u), full_matrices=False)
+    v, s, wt = _svd(x.transposed_times(u))
     _rotate(u, wt.T, 0)
     return u, s, v
 
@@ -359,8 +367,9 @@ def by_qr(x: TallMatrix, k: int, long_side: bool, limit: float) -> Triples:
     x.rescale()
     r = np.zeros((0, x.short))
     for _, chunk in x.chunks(np.float64, min(x.long, max(3 * x.short, QR_BYTES // (8 * x.short)))):
-        r = np.asarray(np.linalg.qr(np.concatenate([r, chunk]), mode="r"))
-    _, s, vt = np.linalg.svd(r, full_matrices=False)
+        both = np.concatenate([r, chunk])
+        r = np.asarray(interruptible(both.size * x.short, np.linalg.qr, both, mode="r"))
+    _, s, vt = _svd(r)
     return finish(x, s[:k], vt[:k].T, True, limit)  # u, too: only by it small ones can be judged
 
 
@@ -409,7 +418,7 @@ def conditioned(g: Floats, k: int, least: float) -> bool:
             return True  # zero, or beyond the range: not for this to say
         v /= top
     try:
-        np.linalg.cholesky(g - np.eye(len(g)) * (least * top))
+        _cholesky(g - np.eye(len(g)) * (least * top))
     except np.linalg.LinAlgError:
         return False
     return True
@@ -565,9 +574,9 @@ def _at_once(
         if found < k:
             more = gram.copy()
             np.fill_diagonal(more, np.diagonal(gram) + 8 * EPS * k)  # enough for what rounding makes negative
-            bad |= np.diagonal(np.linalg.cholesky(more)) < 0.1
+            bad |= np.diagonal(_cholesky(more)) < 0.1
         alive = int(bad.argmax()) if bad.any() else k
-        lower = np.linalg.cholesky(gram[:alive, :alive])
+        lower = _cholesky(gram[:alive, :alive])
     except np.linalg.LinAlgError:
         return None
     turn = np.zeros((k, alive))
@@ -584,7 +593,7 @@ def _at_once(
     first = max(straight, int((beside <= (limit / 8 * s[0]) ** 2).sum()))
     mix = np.eye(k, k - first, -first)
     if first < alive:
-        own, s[first:alive], other = np.linalg.svd(t[first:, first:])
+        own, s[first:alive], other = _svd(t[first:, first:], full=True)
         turn[:, first:], mix[first:] = turn[:, first:] @ own, other.T
     return turn, s, mix
 
@@ -612,7 +621,7 @@ def _by_levels(
             s, mix = np.concatenate([s, np.sqrt(values)]), np.concatenate([mix, rest @ own], axis=1)
             break
         new = image @ (own[:, :good] / np.sqrt(values[:good]))
-        lower = np.linalg.cholesky(new.T @ (gram @ new))
+        lower = _cholesky(new.T @ (gram @ new))
         turn = np.concatenate([turn, new @ inverse(lower).T], axis=1)
         s = np.concatenate([s, np.sqrt(values[:good]) * np.diagonal(lower)])
         mix, rest = np.concatenate([mix, rest @ own[:, :good]], axis=1), rest @ own[:, good:]
@@ -680,7 +689,7 @@ def _complete(u: Floats, kept: int, limit: float) -> None:
         part[:, kept:] = (rng.random((len(part), k - kept), dtype=np.float32) - np.float32(0.5)) * scale
     overlap = _overlap(u, k, kept)
     shared, own = overlap[:kept], overlap[kept:]
-    turn = inverse(np.linalg.cholesky(own - shared.T @ shared)).T
+    turn = inverse(_cholesky(own - shared.T @ shared)).T
     turn = np.concatenate([-shared @ turn, turn])
     _rotate(u, turn, kept)
     _straighten(u, k, kept, _loss(turn, u.dtype), limit)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +15,17 @@ from threadpoolctl import threadpool_limits
 
 import gpunet as gn
 from gpunet.backend import blas
-from gpunet.backend.blas import ALONE, PER_THREAD, limited, multiply, thread_rule, threads
+from gpunet.backend.blas import (
+    ALONE,
+    LONG,
+    PER_THREAD,
+    interruptible,
+    leading_eigh,
+    limited,
+    multiply,
+    thread_rule,
+    threads,
+)
 
 pytestmark = pytest.mark.skipif(blas._calls() is None, reason="NumPy's products are not OpenBLAS's")
 
@@ -245,3 +258,100 @@ def test_other_libraries_are_left_alone(rng, monkeypatch):
     np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
     assert limited(PER_THREAD, lambda: "work") == "work"
     assert thread_rule() == "4"
+
+
+# -- LAPACK beside the main thread -----------------------------------------------------------------------------------
+
+LONG_CALLS = {
+    "gesdd": "gn.svd(a, method='full')",
+    "syevd": "gn.svd(a, method='gram')",
+    "syevr": "gn.svd(a, 400, method='gram', compute='right')",
+}
+ALONE_AT_WORK = """
+import sys, threading
+import numpy as np, gpunet as gn
+from gpunet.backend import blas
+a = np.random.default_rng(0).standard_normal((3500, 3500))
+start = threading.Thread.start
+threading.Thread.start = lambda self: (start(self), print("begun", flush=True))
+"""
+
+
+def interrupted(code, after=0.3):
+    """(seconds from Ctrl-C to the end, the exit code, what it said) of a process that is in LAPACK for a minute."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ALONE_AT_WORK + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(after)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return time.monotonic() - began, process.returncode, said
+
+
+@pytest.mark.parametrize("name", LONG_CALLS)
+def test_ctrl_c_comes_while_lapack_computes(name):
+    seconds, code, said = interrupted(LONG_CALLS[name])
+    assert (code, said.splitlines()[-1]) == (130, "KeyboardInterrupt")
+    assert seconds < 5  # half of one on a quiet machine
+
+
+def test_ctrl_c_of_a_command_is_one_line():
+    seconds, code, said = interrupted(
+        "import gpunet.cli, gpunet.cli.app\n"
+        "gpunet.cli.app.app = lambda **how: gn.svd(a, method='full')\n"
+        "sys.argv = ['gpunet', 'run']\ngpunet.cli.main()"
+    )
+    assert (code, said) == (130, "gpunet: interrupted; nothing half-written was left behind\n")
+    assert seconds < 5
+
+
+def test_who_goes_on_after_ctrl_c_ends_as_always_but_for_the_code():
+    """OpenBLAS, asked to end beside a call, waited for ever; what is to be done at the end is done."""
+    seconds, code, said = interrupted(
+        "import atexit\natexit.register(print, 'last', file=sys.stderr)\n"
+        "try: gn.svd(a, method='full')\nexcept KeyboardInterrupt: a @ a[:, :500]\n"
+        "print('first', file=sys.stderr)"
+    )
+    assert (code, said) == (130, "first\nlast\n")
+    assert seconds < 10
+
+
+def test_a_long_call_is_another_thread_and_nothing_else(rng):
+    main, wanted = threading.get_ident(), rng.standard_normal(3)
+    assert interruptible(LONG - 1, threading.get_ident) == main
+    assert interruptible(LONG, threading.get_ident) != main
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        interruptible(LONG, np.divide, wanted, 0)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+        interruptible(LONG, np.linalg.cholesky, -np.eye(3))
+    other = []
+    thread = threading.Thread(target=lambda: other.append(interruptible(LONG, threading.get_ident)))
+    thread.start()
+    thread.join(20)
+    assert other == [thread.ident]  # which no signal reaches
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (40, 40), (200, 25), (300, 1)])
+def test_syevr_is_scipys(n, k, rng):
+    from scipy.linalg import eigh
+
+    a = np.cov(rng.standard_normal((n, 2 * n))).reshape(n, n)
+    before = a.copy()
+    ours, theirs = leading_eigh(a, k), eigh(a, subset_by_index=(n - k, n - 1), driver="evr")
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(a, before)
+
+
+def test_without_a_known_syevr_scipy_is_asked(monkeypatch, rng):
+    a = np.cov(rng.standard_normal((30, 60)))
+    wanted = leading_eigh(a, 4)
+    monkeypatch.setattr(blas, "_syevr", lambda: None)
+    for one, other in zip(leading_eigh(a, 4), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)

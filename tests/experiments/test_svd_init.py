@@ -272,11 +272,26 @@ def test_default_epochs():
 
 
 def test_default_units():
-    everywhere = np.eye(784)
+    everywhere = np.ones(100)
     assert default_units(everywhere, np.full(10, 6000)) == 100
     assert default_units(everywhere, np.array([7, 50, 50])) == 21  # the smallest class gives seven
-    assert default_units(np.diag([1.0, 1, 1, 0]), np.array([50, 50])) == 3  # the rank
-    assert default_units(np.eye(2), np.array([50, 50])) == 2
+    assert default_units(np.array([1.0, 1, 1, 0]), np.array([50, 50])) == 3  # the rank
+    assert default_units(np.ones(2), np.array([50, 50])) == 2
+
+
+def test_few_wide_samples_are_decomposed_by_their_number(monkeypatch):
+    """48 photos of 3,000 features: nothing of 3,000×3,000 goes to LAPACK."""
+    sizes = []
+    for name in ("eigh", "eigvalsh", "svd", "qr", "cholesky"):
+        found = getattr(np.linalg, name)
+        monkeypatch.setattr(
+            np.linalg, name, lambda a, *args, found=found, **how: sizes.append(min(a.shape)) or found(a, *args, **how)
+        )
+    rng = np.random.default_rng(5)
+    x, y = rng.integers(0, 256, (48, 3000), dtype=np.uint8), np.arange(48) % 3
+    problem = prepare(Dataset("photos", x, y, x, y, (3000,), 3, "here"), None, get_backend("numpy"))
+    assert problem.units == 47 or problem.units == 48
+    assert max(sizes) <= 100
 
 
 @pytest.mark.parametrize("change", [{"hidden": 0}, {"epochs": 0}, {"batch_size": 0}, {"batch_size": -3}])

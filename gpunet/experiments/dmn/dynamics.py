@@ -9,6 +9,8 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.experiments.framework import Measured, Run
+from gpunet.linalg import svd
+from gpunet.linalg.solvers import leading as leading_eigenpairs
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.trainer import Trainer
 from gpunet.nn.training import Training
@@ -86,7 +88,10 @@ def fluctuations(run: Run) -> None:
     own = images.x_train[images.y_train == label].reshape(-1, math.prod(images.shape)).astype(np.float64)
     own = own / 255 if images.x_train.dtype == np.uint8 else own
     batch = max(1, min(BATCH, len(own) // 50))
-    leading = np.linalg.eigh(own.T @ own / len(own))[1][:, ::-1][:, :LEADING]
+    if len(own) < own.shape[1]:  # by the smaller side: of a photo ρ is larger than all of them
+        leading = svd(own, min(LEADING, len(own)), compute="right").vt.T
+    else:
+        leading = leading_eigenpairs(own.T @ own / len(own), min(LEADING, own.shape[1]))[1]
     for seed in run.seeds:
         order = np.random.Generator(np.random.Philox(seed)).permutation(len(own))
         squares = (own[order] @ leading) ** 2

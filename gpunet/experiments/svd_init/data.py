@@ -15,6 +15,8 @@ from gpunet.nn.samples import Samples
 from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows
 from gpunet.timing import Times, interleave
 
+WANTED = 100  # hidden units, the document's, where the data's rank and its smallest class give as many
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -63,8 +65,10 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
     moment = sums.density()
     if not moment.any():
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
-    units = hidden or default_units(moment, np.bincount(data.y_train))
+    units = hidden or 0
     if hidden is None:
+        most = min(WANTED, *train.x.shape)  # by the smaller of both, not by the eigenvalues of `moment`
+        units = default_units(singular_rows(train.x, most, device=backend).values, np.bincount(data.y_train))
         units = supported_units(singular_rows(train.x, units, data.y_train, device=backend).values, data.classes)
     ways = {
         which: partial(singular_rows, train.x, units, labels, device=backend)
@@ -81,8 +85,10 @@ def supported_units(values: FloatArray, classes: int) -> int:
     return len(values) if real.all() else max(1, min(ranks) * classes)
 
 
-def default_units(moment: FloatArray, counts: Any, wanted: int = 100) -> int:
-    """The document's 100 hidden units, or fewer where the data's rank or its smallest class cannot give them."""
-    values = np.linalg.eigvalsh(moment)
-    rank = int((values > 1e-10 * values[-1]).sum())
-    return max(1, min(wanted, rank, len(counts) * int(min(counts.min(), len(moment)))))
+def default_units(values: FloatArray, counts: Any) -> int:
+    """As many hidden units as singular values of the data are given, descending, fewer where some vanish or by class.
+
+    Each class gives as many, and none more than it has samples.
+    """
+    rank = int((values > 1e-5 * values[0]).sum())
+    return max(1, min(rank, len(counts) * int(counts.min())))
