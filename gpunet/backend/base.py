@@ -41,6 +41,30 @@ N_SETTLED = 7  # those that a step leaves for the next one
 LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD = range(4)
 N_TOTALS = 4
 
+# SplitMix64 (Steele, Lea, Flood 2014): word j of a sequence that starts at s is mixed(s + GOLDEN (j + 1)).
+GOLDEN, MIX_1, MIX_2, WORDS = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 1 << 64
+
+
+def mixed(z: int) -> int:
+    """64 bits, each of which depends on all of z's."""
+    z = (z ^ (z >> 30)) * MIX_1 % WORDS
+    z = (z ^ (z >> 27)) * MIX_2 % WORDS
+    return z ^ (z >> 31)
+
+
+def dropout_start(draw: In) -> int:
+    """Where SplitMix64 starts for `dropout` with a draw on the host.
+
+    The elements, in C order, have the low half of its first word, the high half, the low half of the second, …
+    """
+    key, turn = draw.tolist()
+    return mixed((key + GOLDEN * turn) % WORDS)
+
+
+def dropout_threshold(rate: float) -> int:
+    """Elements whose 32 bits are below it are dropped."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
 
 class ScratchPool(threading.local):
     """The arrays that one thread keeps between calls, by what they are for: threads share no scratch memory."""
@@ -203,6 +227,18 @@ class Backend(ABC):
 
         All (n, u); without bias_grad also of any other shape (n, …).
         """
+
+    @abstractmethod
+    def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
+        """out = x ∘ [u ≥ rate] / (1 − rate), 0 ≤ rate < 1; any shape, out may be x. What is dropped is 0, were it NaN.
+
+        draw (2,) int64 is (key, pass): `dropout_start` says what the uniform numbers u follow from, the same on every
+        device. No mask is kept: the map is its own transpose, so of ∂L/∂out it gives ∂L/∂x while the draw stays.
+        """
+
+    @abstractmethod
+    def redraw(self, draws: Out) -> None:
+        """The next pass of each draw: draws[:, 1] += 1; draws (k, 2) int64."""
 
     @abstractmethod
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:

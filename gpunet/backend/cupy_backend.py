@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gpunet.backend.base import ACTIVATIONS, N_SCALARS, Array, In, Out
+from gpunet.backend.base import ACTIVATIONS, N_SCALARS, Array, In, Out, dropout_threshold
 from gpunet.backend.cupy_device import CupyDevice
 from gpunet.errors import ShapeError
 
@@ -247,6 +247,14 @@ class CupyBackend(CupyDevice):
             self._chain_and_sum(activation, y, dy, dz, bias_grad)
         elif dz.size and not (activation == "identity" and dz is dy):
             self.launcher.flat("activation_backward", dz, CODES[activation], y, dy, dz, np.int64(dz.size))
+
+    def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
+        if out.size:
+            scale, threshold = out.dtype.type(1 / (1 - rate)), np.uint32(dropout_threshold(rate))
+            self.launcher.flat("dropout", out, self._dense(x, "x"), out, draw, threshold, scale, np.int64(out.size))
+
+    def redraw(self, draws: Out) -> None:
+        self.launcher.launch("redraw", (1,), (32,), draws, np.int32(len(draws)))
 
     def _chain_and_sum(self, activation: str, y: Array, dy: Array, dz: Array, bias_grad: Array) -> None:
         """f' and the sums of the columns in one launch."""

@@ -31,7 +31,7 @@ import sys
 import numba
 import numpy as np
 
-from gpunet.backend.base import Array, In, Out
+from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
 from gpunet.backend.numba_cache import cached
 from gpunet.backend.numpy_backend import NumpyBackend, adam_factors
@@ -130,6 +130,28 @@ def adam_pass(params, grads, first, second, beta1, beta2, scale, epsilon, twice_
         first[i] = m
         second[i] = v
         params[i] -= scale * m / (math.sqrt(v) + epsilon)
+
+
+@numba.njit
+def mixed(z):  # type: ignore[no-untyped-def]
+    """`base.mixed` of a uint64; no constant is a plain int, since numba makes floats of uint64 and int64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(MIX_1)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(MIX_2)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def dropout_pass(x, start, threshold, scale):  # type: ignore[no-untyped-def]
+    """x = 0 where its 32 bits are below the threshold, else scale · x; see `base.dropout_start`."""
+    zero, golden = x.dtype.type(0), np.uint64(GOLDEN)
+    for j in range(x.size // 2):
+        word = mixed(start + golden * np.uint64(j + 1))
+        first, second = x[2 * j] * scale, x[2 * j + 1] * scale
+        x[2 * j] = zero if np.uint32(word) < threshold else first
+        x[2 * j + 1] = zero if np.uint32(word >> np.uint64(32)) < threshold else second
+    if x.size % 2:
+        word, last = mixed(start + golden * np.uint64(x.size // 2 + 1)), x[x.size - 1] * scale
+        x[x.size - 1] = zero if np.uint32(word) < threshold else last
 
 
 @kernel
@@ -371,6 +393,12 @@ class NumbaBackend(NumpyBackend):
         if bias_grad is None:  # computed all the same: that costs less than NumPy's passes
             bias_grad = self.scratch("unwanted", rows.shape[1], y.dtype)
         (relu_backward if activation == "relu" else sigmoid_backward)(rows, d_rows, bias_grad)
+
+    def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
+        start, threshold = dropout_start(draw), dropout_threshold(rate)
+        if out is not x:
+            np.copyto(out, x)
+        dropout_pass(out.reshape(-1), np.uint64(start), np.uint32(threshold), out.dtype.type(1 / (1 - rate)))
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         plain = dataset.ndim == 1 or dataset.dtype == out.dtype  # a copy of rows: memcpy wins

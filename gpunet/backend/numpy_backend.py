@@ -16,7 +16,7 @@ import numpy as np
 
 from gpunet.backend import base
 from gpunet.backend import numpy_conv as conv
-from gpunet.backend.base import Array, Backend, In, Out
+from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, WORDS, Array, Backend, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
 from gpunet.checks import as_array, on_device
 from gpunet.errors import DataError, InputError, MemoryFullError, shown
@@ -206,6 +206,37 @@ class NumpyBackend(Backend):
             np.subtract(1, y, out=slope)
             np.multiply(slope, y, out=slope)
             np.multiply(dy, slope, out=dz)
+
+    def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
+        start, threshold = dropout_start(draw), dropout_threshold(rate)
+        source, target = x.reshape(-1), out.reshape(-1)
+        scale = target.dtype.type(1 / (1 - rate))
+        for part in row_blocks(target.size, 4):  # with its words a block takes four times an activation's memory
+            block = target[part]
+            np.multiply(source[part], scale, out=block)
+            kept = self.scratch("kept", BLOCK // 4, np.bool_)[: block.size]
+            words = self._words((start + part.start // 2 * GOLDEN) % WORDS).view(np.uint32)
+            np.greater_equal(words[: block.size], np.uint32(threshold), out=kept)
+            bits = block.view(
+                f"u{block.itemsize}"
+            )  # of which 0 times anything is 0; and `where=` takes ten times as long
+            np.multiply(bits, kept, out=bits)
+
+    def _words(self, start: int) -> Array:
+        """The words of `dropout` for one block of elements, uint64."""
+        count = BLOCK // 8
+        steps = self.constant("steps", (count,), lambda: np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN))
+        words, shifted = (self.scratch(purpose, count, np.uint64) for purpose in ("words", "shifted"))
+        np.add(steps, np.uint64(start), out=words)
+        for shift, factor in ((30, MIX_1), (27, MIX_2), (31, 1)):
+            np.right_shift(words, np.uint64(shift), out=shifted)
+            np.bitwise_xor(words, shifted, out=words)
+            if factor != 1:
+                np.multiply(words, np.uint64(factor), out=words)
+        return words
+
+    def redraw(self, draws: Out) -> None:
+        np.add(draws[:, 1], 1, out=draws[:, 1])
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         start = int(cursor[0])

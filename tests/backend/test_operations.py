@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES
+from gpunet.backend.base import CORRECT, FIRST_BAD, GOLDEN, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES, mixed
 from gpunet.backend.cupy_backend import CupyBackend
 
 from ..conftest import RTOL
@@ -102,6 +102,66 @@ def test_activations_keep_nan(backend, name):
     assert np.isnan(backend.to_host(out)[0, 0])
     backend.affine(z, backend.asarray(np.eye(2, dtype="float32")), zero, name, out)
     assert np.isnan(backend.to_host(out)[0, 0])
+
+
+def kept(shape, rate, key, turn):
+    """Which elements dropout keeps, by Python's whole numbers."""
+    size = int(np.prod(shape))
+    start = mixed((key + GOLDEN * turn) % 2**64)
+    words = (mixed((start + GOLDEN * (j + 1)) % 2**64) for j in range(-(-size // 2)))
+    bits = [half for word in words for half in (word % 2**32, word >> 32)]
+    return (np.array(bits[:size]) >= round(rate * 2**32)).reshape(shape)
+
+
+def test_the_numbers_of_dropout_are_splitmix64s():
+    found = [mixed((1234567 + GOLDEN * (j + 1)) % 2**64) for j in range(3)]
+    assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]  # of its authors' C code
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (0, 4), (2, 3, 5, 7), (41, 1601)])  # the last takes three blocks
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_dropout(backend, rng, dtype, shape, rate, in_place):
+    x, key = rng.normal(size=shape).astype(dtype), 2**63 - 25
+    d_x, draws = device(backend, x, np.array([[5, 3], [key, 7]]))
+    out = d_x if in_place else backend.empty(shape, dtype)
+    backend.redraw(draws)
+    backend.dropout(d_x, rate, draws[1], out)
+    want = np.where(kept(shape, rate, key, 8), x * np.dtype(dtype).type(1 / (1 - rate)), 0)
+    np.testing.assert_array_equal(backend.to_host(out), want)
+    np.testing.assert_array_equal(backend.to_host(draws), [[5, 4], [key, 8]])
+    if not in_place:
+        np.testing.assert_array_equal(backend.to_host(d_x), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_of_what_is_not_contiguous(backend, rng, dtype):
+    x = rng.normal(size=(12, 9)).astype(dtype)
+    (view,), (draw,) = device(backend, x), device(backend, np.array([1, 1]))
+    for given, host in ((view.T, x.T), (view[:, ::2], x[:, ::2])):
+        out = backend.empty(host.shape, dtype)
+        backend.dropout(given, 0.5, draw, out)
+        np.testing.assert_array_equal(backend.to_host(out), np.where(kept(host.shape, 0.5, 1, 1), 2 * host, 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_drops_nan_and_infinity_and_keeps_them(backend, dtype):
+    x = np.tile(np.array([np.nan, np.inf, -np.inf, 1.0], dtype), (16, 1))
+    x_there, draw = device(backend, x, np.array([3, 1]))
+    out = backend.empty(x.shape, dtype)
+    with backend.session():
+        backend.dropout(x_there, 0.5, draw, out)
+    mask = kept(x.shape, 0.5, 3, 1)
+    assert mask.any(axis=0).all()
+    assert not mask.all(axis=0).any()
+    np.testing.assert_array_equal(backend.to_host(out), np.where(mask, 2 * x, 0))
+
+
+def test_a_rate_next_to_one_drops_all_but_one_in_four_billion(backend):
+    x, draw = device(backend, np.ones((64, 64), "float32"), np.array([3, 1]))
+    backend.dropout(x, 1 - 2**-53, draw, x)
+    assert not backend.to_host(x).any()
 
 
 @pytest.mark.parametrize("source", ["uint8", "float32", "float64", "int16"])

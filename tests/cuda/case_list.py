@@ -10,6 +10,7 @@ from .cases import (  # fmt: skip
     affine_loss,
     backward,
     conv,
+    dropout,
     gather,
     head,
     loss,
@@ -51,6 +52,10 @@ CASES = [
     *(
         Case(f"affine {f} {s}", normal(s, (7, s[1]), 7), affine(f), s[1])
         for f in ("identity", "relu", "sigmoid") for s in MATRICES
+    ),
+    *(
+        Case(f"dropout {rate} {s} in_place={i}", normal(s), dropout(rate, i))
+        for rate, i in [(0.5, False), (0.1, True)] for s in MATRICES
     ),
     *(Case(f"gather {d} {s}", pixels(s, d), gather(1 / 255)) for d in SOURCES for s in [(9, 5), (26, 3, 4, 2)]),
     *(Case(f"gather uint8 {s}", pixels(s, "uint8"), gather(1)) for s in [(40, 784), (5, 1300), (600, 1)]),

@@ -95,6 +95,21 @@ def affine(activation: str) -> Callable[..., tuple[Any, ...]]:
     return run
 
 
+def dropout(rate: float, in_place: bool) -> Callable[..., tuple[Any, ...]]:
+    """The elements of one pass, of the next with the other key, and the draws after both."""
+
+    def run(bench: Bench, x: np.ndarray) -> tuple[Any, ...]:
+        draws, outs = bench.give(np.array([[2**62 + 11, 0], [-7, 2**40]])), []
+        for draw in draws:
+            given = bench.give(x)
+            outs.append(given if in_place else bench.room(x.shape))
+            bench.backend.redraw(draws)
+            bench.backend.dropout(given, rate, draw, outs[-1])
+        return (*outs, draws)
+
+    return run
+
+
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 

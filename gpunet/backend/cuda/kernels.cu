@@ -11,6 +11,7 @@
 // behind tests/cuda/host/shim.h. cupy_backend.py puts the included files in their places.
 #include "common.cuh"
 #include "elementwise.cuh"
+#include "dropout.cuh"
 #include "gather.cuh"
 #include "narrow.cuh"
 #include "losses.cuh"
