@@ -80,8 +80,9 @@ def gradient_check(
     """Compare the gradient of the mean loss (or its sum, as the loss' reduction says) with (J(w+h) − J(w−h)) / 2h.
 
     model: with or without weights (then they are drawn from `seed`); a copy in float64 is checked, the model itself is
-    left alone. x (samples, …) of floats or uint8 and labels (samples,): a few are enough, since every element of every
-    trained parameter costs two forward passes over all of them.
+    left alone. It is checked in training mode, where layers that draw draw the same each time. x (samples, …) of floats
+    or uint8 and labels (samples,): a few are enough, since every element of every trained parameter costs two forward
+    passes over all of them.
 
     Where an element differs by more than 1e-7 of its parameter's largest gradient, the difference is taken again with
     steps of h/10 and h/100, and the nearest counts: a corner of ReLU or of pooling within the first step then no longer
@@ -135,7 +136,8 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
 def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[float, float]], Callable[[], None]]:
     """The cost by the weights as they stand, with the size of what it is made of; and what fills the gradients.
 
-    The cost may be a small difference of large scores. Gradients are those of a training step, fused where that is so.
+    The cost may be a small difference of large scores. Gradients are those of a training step, fused where that is so,
+    and in training mode.
     """
     backend = looker.backend
     data = looker._labelled(x, labels, "gradient check")
@@ -146,7 +148,10 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[fl
     backend.gather(data.x, backend.asarray(np.arange(n)), zero, data.scale, inputs)
     totals = looker._looking.totals
 
+    model.train()
+
     def cost() -> tuple[float, float]:
+        model._begin_draws(looker.seed)  # the same masks each time
         looker._looking.reset()
         scores = model.forward(inputs)
         loss(scores, data.labels, model.d_scores, totals)
@@ -154,6 +159,7 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[fl
         return found * loss.scale(n), (abs(found) + float(np.abs(backend.to_host(scores)).sum())) * loss.scale(n)
 
     def learn() -> None:
+        model._begin_draws(looker.seed)
         model._learn(inputs, data.labels, loss, totals)
 
     return cost, learn

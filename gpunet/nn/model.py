@@ -12,7 +12,17 @@ from typing import Any, Self
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import DTYPES, as_floats, as_list, check_one_of, check_shape, check_whole, fixed, is_whole
+from gpunet.checks import (
+    DTYPES,
+    as_floats,
+    as_list,
+    check_flag,
+    check_one_of,
+    check_shape,
+    check_whole,
+    fixed,
+    is_whole,
+)
 from gpunet.errors import GpunetError, InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
@@ -20,11 +30,12 @@ from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, Transform
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
-from gpunet.rng import WEIGHTS, check_seed, stream
+from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
 # Attributes that hold the workspace, or say what fits it.
 WORKSPACE = (
-    "_forwards", "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
+    "_forwards", "_drawing", "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes",
+    "_gives",
 )  # fmt: skip
 ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
@@ -56,6 +67,7 @@ class Sequential:
     input_shape: Shape = fixed("make another model, or build this one again")
     backend: Backend = fixed("build it on another device")
     dtype: str = fixed("build it with another dtype")
+    training: bool = fixed("call model.train() or model.eval()")
     _fit: weakref.ref[Any] | None  # what lives while it is trained
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -68,9 +80,9 @@ class Sequential:
             _check_free(layer)
         place = 0
         for layer in self.layers:
-            layer.name, layer.head = str(place), layer is self.layers[-1]
+            layer.name, layer.head, layer.training = str(place), layer is self.layers[-1], False
             place += layer.slots
-        vars(self).update(input_shape=None, backend=None, dtype=None)
+        vars(self).update(input_shape=None, backend=None, dtype=None, training=False)
         self.built = False
         self.capacity = 0
         self.migrations: list[Migration] = []  # since it was built, one for each `replace`; a trainer follows them
@@ -85,8 +97,42 @@ class Sequential:
         for layer in self.layers:
             layer.enter(self)
 
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, or evaluation mode with False, for all layers: some, as Dropout, compute otherwise in one.
+
+        A model is in evaluation mode until it is told otherwise, so that what was loaded predicts without noise. `fit`
+        and `Trainer.step` put it in training mode by themselves, `evaluate` and `predict` in evaluation mode while they
+        look, and after `fit` it is in evaluation mode. Returns the model.
+        """
+        mode = check_flag("mode", mode)
+        with self.alone():
+            self._set_modes(mode, [mode] * len(self.layers))
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: `train(False)`."""
+        return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """`alone`, in evaluation mode; then each layer has its mode of before."""
+        with self.alone():
+            before = self.training, [layer.training for layer in self.layers]
+            self.eval()
+            try:
+                yield
+            finally:
+                self._set_modes(*before)
+
+    def _set_modes(self, mode: bool, of_layers: list[bool]) -> None:
+        if mode != self.training:
+            self._passed = False  # backward belongs to a forward pass of the same mode
+        vars(self)["training"] = mode
+        for layer, own in zip(self.layers, of_layers, strict=True):
+            layer.training = own
+
     @property
-    def training(self) -> bool:
+    def fitting(self) -> bool:
         """Whether a fit runs."""
         return self._fit is not None and self._fit() is not None
 
@@ -97,11 +143,11 @@ class Sequential:
         fit: an object that lives while the model is trained. Raises InputError also for a second training inside the
         first, in a callback.
         """
-        if not self._lock.acquire(blocking=not self.training):
+        if not self._lock.acquire(blocking=not self.fitting):
             raise InputError("the model is being trained in another thread: wait, or take a copy.deepcopy before that")
         try:
             if fit is not None:
-                if self.training:
+                if self.fitting:
                     raise InputError("the model is being trained already: train a copy.deepcopy of it")
                 self._fit = weakref.ref(fit)
             yield
@@ -116,7 +162,7 @@ class Sequential:
             return self._state()
 
     def _state(self) -> dict[str, Any]:
-        gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", *WORKSPACE}
+        gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", *WORKSPACE}
         return {name: value for name, value in vars(self).items() if name not in gone}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -147,7 +193,7 @@ class Sequential:
             raise InputError(f"backend is {shown(backend)}: expected one of gn.get_backend(...)")
         dtype = check_one_of("dtype", dtype, DTYPES)
         with self.alone(), undivided():
-            if self.training and self.built:
+            if self.fitting and self.built:
                 raise InputError("the model is being trained: build it again afterwards")
             self._allocate(input_shape, backend, dtype, seed)
             self._seed, self.migrations, self.built = seed, [], True
@@ -160,10 +206,17 @@ class Sequential:
         for index, layer in enumerate(self.layers):
             own = {name.rpartition(".")[2]: p for name, (owner, p) in declared.items() if owner is layer}
             values |= _drawn(layer, layer.name, own, stream(seed, WEIGHTS, index), dtype)
+        self._draws = backend.empty((len(self.layers), 2), "int64")  # a row (key, pass) for each layer
         self._move_to(store, shapes, declared)
         vars(self).update(backend=backend, dtype=dtype, input_shape=input_shape)
         self._write(values)
         self.capacity, self._kind, self._batch = 0, None, None
+        self._begin_draws(seed)
+
+    def _begin_draws(self, seed: int, epoch: int = 0, passes: int = 0) -> None:
+        """From now on layers draw as in that epoch of the seed's, after so many passes."""
+        keys = stream(seed, MASKS, epoch).integers(2**63, size=len(self.layers))
+        self.backend.copy(np.stack([keys, np.full_like(keys, passes)], axis=1), self._draws)
 
     def _declarations(self, input_shape: Shape) -> tuple[list[Shape], Declared]:
         """The shapes front to back, and the parameters that the layers declare."""
@@ -209,7 +262,7 @@ class Sequential:
             )
         new = _drawn(layer, old.name, spec.parameters, stream(self._seed, WEIGHTS, index), self.dtype)
         with self.alone(), undivided():
-            layer.name, layer.head = old.name, old.head
+            layer.name, layer.head, layer.training = old.name, old.head, old.training
             kept = {key: p for key, p in self.parameters.items() if self._declared[key][0] is not old}
             vars(self)["layers"] = Layers((*self.layers[:index], layer, *self.layers[index + 1 :]))
             old.leave()
@@ -316,6 +369,8 @@ class Sequential:
             if i > first_trained:
                 below = self._shapes[i - 1]
                 dx = views[f"d{i % buffers}"][: batch * sizes[i]].reshape(batch, *below)
+            if layer.draws:
+                layer.draw = self._draws[i]
             layer.bind(views[f"y{i}"], dx)
         for layer in self.layers:
             layer.joined, layer.below = layer.head and layer.joins, Layer.below
@@ -323,6 +378,7 @@ class Sequential:
             if lower.joins and upper.joins:
                 lower.joined, upper.below = True, (lower.applied, lower.d_bias)  # type: ignore[attr-defined]
         self._forwards = tuple(self.layers)
+        self._drawing = tuple(layer for layer in self.layers if layer.draws)
         self._trained_backwards = self._forwards[first_trained:][::-1]
         self._d_scores = self.backend.zeros((batch, *self._shapes[-1]), self.dtype)
         self.d_scores = self._d_scores
@@ -357,9 +413,16 @@ class Sequential:
             raise self._unfit("x", x)
         with self.alone():
             self._passed = True
+            if self._drawing:
+                self._redraw()
             for layer in self.layers:
                 x = layer.forward(x)
             return x
+
+    def _redraw(self) -> None:
+        """A forward pass begins: layers that draw in it draw anew."""
+        if any(layer.training for layer in self._drawing):
+            self.backend.redraw(self._draws)
 
     def backward(self, dz: Array) -> None:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
@@ -385,6 +448,8 @@ class Sequential:
 
     def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array) -> None:
         """Forward, the loss and backward, of what a trainer knows to fit, in a step that has no time to look."""
+        if self._drawing:
+            self._redraw()
         *below, head = self._forwards
         for layer in below:
             x = layer.forward(x)

@@ -45,11 +45,15 @@ class Attributes:
         self._held, self._count = dict(self._now), len(self._now)
 
     def settle(self) -> str:
-        """After a step: the first attribute that it changed, "" if none; other views of the same memory aside."""
+        """After a step: the first attribute that it changed, "" if none; other views of the same memory aside.
+
+        So is `x`, a layer's input of the last pass, which may lie elsewhere when a model is looked at: below it Dropout
+        hands on its own then.
+        """
         for name, old in list(self._held.items()):
             new = self._now.get(name)
             if not _equal(old, new):
-                if _place(old) is None or _place(old) != _place(new):
+                if _place(old) is None or (name != "x" and _place(old) != _place(new)):
                     return f"{self._kind}.{name}"
                 del self._held[name]  # a view of the workspace: there may be one for each batch size
         self._count = len(self._now)
@@ -128,6 +132,8 @@ class Graphs:
 
     def step(self, trainer: Training, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """What `trainer.step(train, order, n)` does, up to `most` times in one launch; returns how many times."""
+        if not trainer.model.training:  # between steps somebody has looked
+            trainer.model.train()
         kind = self._kinds.get((id(train), n))
         if kind is None or not kind.sure or not all(map(is_, trainer._step_objects(order), self._held)):
             return self._look_and_step(trainer, train, order, n, most)

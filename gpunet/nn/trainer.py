@@ -185,7 +185,7 @@ class Evaluator:
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """{"loss", "accuracy"} over a data set: means over its samples."""
-        with self.model.alone():
+        with self.model.evaluating():
             data = self._labelled(x, y, "evaluation data")
             for z, labels in self._passes(data):
                 self.loss(z, labels, self.model.d_scores, self._looking.totals)
@@ -209,7 +209,7 @@ class Evaluator:
 
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:
         """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
-        with self.model.alone():
+        with self.model.evaluating():
             data = self._samples(x, None, "data")
             parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
         return np.concatenate(parts)
@@ -444,6 +444,7 @@ class Trainer(Evaluator):
                 ):
                     self._run(saver, callbacks, bar, own)
             finally:
+                self.model.eval()
                 bar.close() if own else None
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
                 del fit, self.plan  # and with it the data
@@ -510,7 +511,7 @@ class Trainer(Evaluator):
         x, labels, order = self._x[:n], self._labels[:n], self._order[len(train) - n :]
         self._looking.reset()
         self.model.set_batch_size(n)
-        with ops.session():
+        with ops.session(), self.model.evaluating():
             ops.take_batch(train.x, train.labels, order, self._looking.cursor, train.scale, x, labels, None)
             self._loss(self.model.forward(x), labels, self.model.d_scores, self._looking.totals)
         return self._looking.means()[0]
@@ -536,6 +537,7 @@ class Trainer(Evaluator):
         train, batch, steps, look = self.plan.train, self.batch_size, self.plan.per_epoch, self._look
         n = len(train)
         order, take_steps = self._upload_order(self.plan.order(self.seed, self.epoch)), self.stepper()
+        self._enter_training(start)
         if start == 0:
             self.tally.reset()
         with self.backend.session():
@@ -549,6 +551,7 @@ class Trainer(Evaluator):
                     for callback in asked[first + step]:
                         callback.on_step(self, first + step)
                     take_steps, replays = self.stepper(), not self.graphs.reason  # callbacks may have set `graphs`
+                    self._enter_training(step)
                     began += time.perf_counter() - pause
                 most = _until(asked, first + step, min(n // batch - step, look - step % look)) if replays else 1
                 step += take_steps(train, order, min(batch, n - step * batch), most)
@@ -562,14 +565,22 @@ class Trainer(Evaluator):
         loss, accuracy = self.tally.means()
         return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
+    def _enter_training(self, step: int) -> None:
+        """Before that step of the epoch, after whatever callbacks did: training mode, and masks that follow from it."""
+        self.model.train()
+        if self.model._drawing:
+            self.model._begin_draws(self.seed, self.epoch, step)
+
     def step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device.
 
-        Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
+        In training mode. Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
         """
         if id(train) != self._stepped or order is not self._order or self.behind:
             self.look_at(train, order)
         model, tally, ops = self.model, self.tally, self.backend
+        if not model.training:
+            model.train()
         model.set_batch_size(n)
         x, labels = self._x[:n], self._labels[:n]
         optimizer = self._optimizer
@@ -625,7 +636,7 @@ class Trainer(Evaluator):
         there, and while a fit runs, which has an order of its own.
         """
         with self.model.alone():
-            if self.model.training:
+            if self.model.fitting:
                 raise InputError("order cannot be lined up while a fit runs: it has one of its own")
             return self._upload_order(order)
 

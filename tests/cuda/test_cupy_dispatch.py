@@ -61,6 +61,18 @@ def dense():
     return [gn.Dense(512, "relu"), gn.Dense(256, "relu"), gn.Dense(10)]
 
 
+def test_dropout_is_two_launches_a_layer_and_one_a_step(gpu):
+    step = Step(gpu, [gn.Dense(60, "relu"), gn.Dropout(), gn.Dense(40, "relu"), gn.Dropout(), gn.Dense(10)], (30,))
+    for mode, launches in ((True, {"dropout_f32": 4, "redraw": 1}), (False, {"activate_f32": 2})):
+        step.model.train(mode)
+        with gpu.session():
+            step.run()
+            gpu.cp.machine.launched.clear()
+            step.run()
+        names = {"dropout_f32", "redraw", "activate_f32"}
+        assert Counter(name for name in gpu.cp.machine.launched if name in names) == Counter(launches)
+
+
 def convnet():
     return [gn.Conv2D(8, 3, "relu", pool=2), gn.Conv2D(30, 3, "relu", pool=2), gn.Flatten(), gn.Dense(10)]
 

@@ -11,6 +11,7 @@ from gpunet.nn.model import Sequential
 
 def loss_value(model: Sequential, loss: Loss, backend: Backend, x, labels) -> float:
     totals = backend.asarray(np.array([0.0, 0, 0, -1]))
+    model._begin_draws(0)
     z = model.forward(x)
     scores = backend.empty(z.shape, "float64")
     loss(z, labels, scores, totals)
@@ -20,11 +21,12 @@ def loss_value(model: Sequential, loss: Loss, backend: Backend, x, labels) -> fl
 def check_gradients(model: Sequential, loss: Loss, backend: Backend, x, labels, rng, directions: int = 3) -> float:
     """Largest relative error, |numeric − analytic| / max(|numeric|, |analytic|, 1e-3), over random directions.
 
-    The model is built and bound in float64; its loss must have reduction "sum".
+    The model is built and bound in float64; its loss must have reduction "sum". In training mode, with the same draws.
     """
     assert model.dtype == "float64"
     params, grads, _ = model.flat
     d_x, d_labels = backend.asarray(x), backend.asarray(labels)
+    model.train()._begin_draws(0)
     z = model.forward(d_x)
     totals = backend.asarray(np.array([0.0, 0, 0, -1]))
     loss(z, d_labels, model.d_scores, totals)

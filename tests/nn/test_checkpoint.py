@@ -69,6 +69,10 @@ RUNS = {
     "nothing trained": (
         lambda: gn.Adam(), list, {"layers": lambda: [gn.Dense(3, trainable=False)]},
     ),
+    "dropout": (
+        lambda: gn.Adam(0.02), lambda: [gn.StepDecay(0.5, 1)],
+        {"validated": True, "layers": lambda: [gn.Dropout(0.1), net()[0], gn.Dropout(0.4), *net()[1:]]},
+    ),
     "adam factorise restart": (lambda: gn.Adam(0.02, l2=1e-3), lambda: [gn.Factorise(0.4, 3)], {}),
     "adam factorise carry": (lambda: gn.Adam(0.02), lambda: [gn.Factorise(0.3, 3, state="carry", merge=False)], {}),
     "momentum factorise carry-both": (
@@ -168,7 +172,7 @@ def test_between_checkpoints_the_steps_are_done_again(every, tmp_path):
         assert_same(everything(resumed), everything(undisturbed))
 
 
-@pytest.mark.parametrize("name", ["momentum float64 in order", "early stopping"])
+@pytest.mark.parametrize("name", ["momentum float64 in order", "early stopping", "dropout"])
 def test_on_every_backend(backend, name, tmp_path):
     undisturbed, _, fit = start(name, backend)
     fit()

@@ -44,8 +44,8 @@ def test_right_gradients(data, head, hidden):
 
 def test_every_layer_there_is(rng):
     model = gn.Sequential(
-        [gn.Reshape((1, 6, 6)), gn.Conv2D(2, 3, "relu", pool=2), gn.Flatten(), gn.LowRankDense(5, 2, "sigmoid"),
-         gn.Dense(3)]
+        [gn.Reshape((1, 6, 6)), gn.Conv2D(2, 3, "relu", pool=2), gn.Dropout(0.3), gn.Flatten(),
+         gn.LowRankDense(5, 2, "sigmoid"), gn.Dropout(0.2), gn.Dense(3)]
     )  # fmt: skip
     table = gn.gradient_check(model, "softmax_cross_entropy", rng.normal(size=(4, 36)), np.arange(4) % 3, seed=1)
     assert table.relative_error < 1e-7

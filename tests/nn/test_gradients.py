@@ -22,6 +22,8 @@ BODIES = {
     "factored": lambda: [gn.LowRankDense(7, 2, "relu"), gn.LowRankDense(6, 3, "sigmoid")],
     "factored, merged for the batch": lambda: [gn.LowRankDense(5, 5, "relu"), gn.LowRankDense(5, 5, "sigmoid")],
     "factored, frozen": lambda: [gn.Dense(7), gn.LowRankDense(6, 2, "sigmoid", trainable=False), gn.LowRankDense(5, 1)],
+    "dropout": lambda: [gn.Dense(9, "relu"), gn.Dropout(0.4), gn.Dense(8, "sigmoid"), gn.Dropout(0.2)],
+    "dropout first, and after factors": lambda: [gn.Dropout(0.3), gn.LowRankDense(9, 3, "relu"), gn.Dropout(0.5)],
     "frozen between": lambda: [gn.Dense(7, "relu"), gn.Dense(6, "sigmoid", trainable=False), gn.Dense(5, "relu")],
 }
 HEADS = {

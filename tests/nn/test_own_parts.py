@@ -185,6 +185,7 @@ class Untidy(gn.Activation):
         lambda: [gn.Dense(20, "relu"), Pruned(18, "relu"), gn.Dense(20), gn.Dense(3)],
         lambda: [gn.Dense(40, "relu"), PrunedFactors(40, 17, "sigmoid"), gn.Dense(20), gn.Dense(3)],
         lambda: [gn.Dense(20), Untidy("sigmoid"), gn.Dense(20, "relu"), gn.Dense(3)],
+        lambda: [gn.Dense(20, "relu"), gn.Dropout(0.4), gn.Dense(20), gn.Dropout(0.1), gn.Dense(3)],
     ],
 )
 def test_layers_that_go_on_with_gradients_or_write_to_outputs_wait_for_the_branch(layers, monkeypatch):

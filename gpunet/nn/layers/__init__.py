@@ -4,6 +4,7 @@ from gpunet.nn.layers.activation import Activation
 from gpunet.nn.layers.base import Layer, Parameter, Spec
 from gpunet.nn.layers.conv import Conv2D
 from gpunet.nn.layers.dense import Dense
+from gpunet.nn.layers.dropout import Dropout
 from gpunet.nn.layers.flatten import Flatten, Reshape
 from gpunet.nn.layers.lowrank import LowRankDense
 from gpunet.nn.layers.pool import MaxPool2D
@@ -12,6 +13,7 @@ __all__ = [
     "Activation",
     "Conv2D",
     "Dense",
+    "Dropout",
     "Flatten",
     "Layer",
     "LowRankDense",

@@ -75,6 +75,9 @@ class Layer:
     `head` is set on a model's last layer: it leaves its activation to the loss, which joins the two, so its `forward`
     returns z and its `backward` takes ∂L/∂z. `dx` is None where nothing below needs a gradient.
 
+    `training` is whether the model is in training mode, see `Sequential.train`. A layer that `draws` random numbers is
+    handed `draw`, (key, pass) on the device, for `Backend.dropout`; each forward pass in training mode is the next.
+
     Settings are checked whenever they are set. Setting a parameter (`layer.weight = w`) says how it starts, or once the
     model is built writes into its memory; `layer.trainable = False` moves it to where the optimiser does not go. A
     layer stands in one model, and keeps its other settings there: InputError. A copy (`copy.copy`, `copy.deepcopy`,
@@ -86,7 +89,10 @@ class Layer:
     activation: str = "identity"
     applied: str = "identity"  # the activation that the layer itself applies, from `attach` on
     trainable: bool = True
+    training: bool = False
     head: bool = False
+    draws: ClassVar[bool] = False
+    draw: Array
     # Whether this layer's `backward` begins with `slopes`, and ends with those of the layer below where that is alike:
     # its f' and its bias's gradient are then computed together with dx. A subclass that is so says it again.
     joins: ClassVar[bool] = False
@@ -196,7 +202,7 @@ class Layer:
             return self._state()
 
     def _state(self) -> dict[str, Any]:
-        gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx"}
+        gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw"}
         gone |= {"joined", "below"}
         gone |= {*self._views, *("d_" + name for name in self._views)}
         state = {name: value for name, value in vars(self).items() if name not in gone}
