@@ -254,7 +254,7 @@ class CupyBackend(CupyDevice):
             self.launcher.flat("dropout", out, self._dense(x, "x"), out, draw, threshold, scale, np.int64(out.size))
 
     def redraw(self, draws: Out) -> None:
-        self.launcher.launch("redraw", (1,), (32,), draws, np.int32(len(draws)))
+        self.launcher.launch("redraw", None, (1,), (32,), draws, np.int32(len(draws)))
 
     def _chain_and_sum(self, activation: str, y: Array, dy: Array, dz: Array, bias_grad: Array) -> None:
         """f' and the sums of the columns in one launch."""
