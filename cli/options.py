@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,3 +52,14 @@ def quick(help: str | None = None) -> Any:  # noqa: A002
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
 Out = Annotated[Path | None, out(show_default="runs/EXPERIMENT-DATASET")]
 Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]
+
+
+def sign(command: Callable[..., None], parameters: dict[str, tuple[Any, Any]]) -> None:
+    """Give a command the signature that Typer reads: annotations and defaults of its options, by name."""
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+            for name, (hint, default) in parameters.items()
+        ]
+    )
+    command.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}

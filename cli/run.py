@@ -24,7 +24,7 @@ def _group() -> None:
 
 
 def _command(x: Experiment) -> Any:
-    """The command that runs an experiment; its signature is what Typer reads."""
+    """The command that runs an experiment; Typer reads its signature."""
     offered = {name: known for name, known in x.Settings.options().items() if known.help}
 
     def command(
@@ -45,13 +45,7 @@ def _command(x: Experiment) -> Any:
         "quick": (options.quick(x.help.get("quick")), False),
         "json": (options.Json, False),
     }
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
-            for name, (hint, default) in parameters.items()
-        ]
-    )
-    command.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}
+    options.sign(command, parameters)
     return command
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gpunet.cli import options, sweeping
-from gpunet.cli.sweeping import (  # fmt: skip
-    ABOUT,
-    Dataset,
-    Direction,
-    KeepGoing,
-    Out,
-    Param,
-    Seed,
-    Stages,
-    Storage,
-    Trials,
-    Validation,
-    Workers,
-)
+from gpunet.cli import options
+from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
+
+if TYPE_CHECKING:
+    from gpunet.experiments.result import Result
+    from gpunet.progress import Progress
+    from gpunet.sweep import Parameter, Table
+
+    Target = tuple[str, str, dict[str, Any], str]  # the data's name, the function, its settings, what is better
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -37,121 +34,167 @@ def _group() -> None:
     """
 
 
-def _of(name: str) -> Callable[..., None]:
-    """The command that searches an experiment's settings."""
+# -- options ----------------------------------------------------------------------------------------------------------
 
-    def sweep(
-        param: Param,
-        dataset: Dataset = "digits",
-        metric: Annotated[
+ABOUT = (
+    "\n\nEvery trial trains on a part of the training samples and is judged by the part that is held out: the test set "
+    "stays unseen, and what the experiment calls test accuracy is here the accuracy on the held-out samples.\n\n"
+    "Stopped or killed at any moment, the same command goes on where it stopped."
+)
+
+Param = Annotated[
+    list[str],
+    typer.Option(
+        "--param", "-p", metavar="NAME=RANGE",
+        help="A setting to search: `lr=0..1`, `lr=log:1e-3..1e-1`, `n=int:16..256`, `n=int:log:16..4096`, a list "
+        "`o=adam,sgd`, or one value to hold it there. Given once for each; an unknown NAME is answered with those "
+        "there are.",
+    ),
+]  # fmt: skip
+Trials = Annotated[int, typer.Option("--trials", min=1, help="Trials of each stage.")]
+Stages = Annotated[
+    int,
+    typer.Option(
+        "--stages", min=1, help="Each later stage draws in the box around the best fifth of the trials before it."
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers", "-w", min=1, help="Processes on this machine, one thread each; any number gives the same result."
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", metavar="URL", show_default="sqlite:///OUT/sweep.db",
+        help="An Optuna storage: sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a "
+        "path. `gpunet sweep join URL` lets other machines take part.",
+    ),
+]  # fmt: skip
+Dataset = Annotated[
+    str,
+    typer.Option("--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds.")
+]
+Validation = Annotated[
+    float,
+    typer.Option(help="The share of the training samples that is held out to judge by; the test set is not used."),
+]
+Seeds = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Training seeds of each trial.")]
+Direction = Annotated[
+    Literal["maximize", "minimize"] | None,
+    typer.Option(show_default="minimize losses, errors, seconds, steps; else maximize", help="What is better."),
+]
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going/--stop-at-failure", help="Whether the others go on when a trial fails.")
+]
+Out = Annotated[
+    Path | None,
+    options.out("Folder for all results.", "runs/sweep-WHAT-DATASET"),
+]
+Options = dict[str, tuple[Any, Any]]  # an option's annotation and its default, by name, as they are listed
+DATA: Options = {"param": (Param, inspect.Parameter.empty), "dataset": (Dataset, "digits")}
+SHARED: Options = {  # by all searches, after their own
+    "direction": (Direction, None), "trials": (Trials, 20), "stages": (Stages, 2), "workers": (Workers, 1),
+    "seeds": (Seeds, 1), "seed": (Seed, 0), "validation": (Validation, 0.2), "device": (options.Device, "auto"),
+    "storage": (Storage, None), "keep_going": (KeepGoing, True), "out": (Out, None), "json": (options.Json, False),
+}  # fmt: skip
+EXPERIMENT = DATA | {
+    "metric": (
+        Annotated[
             str | None,
             typer.Option(
                 metavar="[ROW:]METRIC", show_default="test_accuracy",
                 help="A row of the experiment's result and one of its metrics; without ROW the mean over all rows.",
             ),
-        ] = None,
-        direction: Direction = None,
-        trials: Trials = 20,
-        stages: Stages = 2,
-        workers: Workers = 1,
-        seeds: Annotated[int, typer.Option("--seeds", "-n", min=1, help="Training seeds of each trial.")] = 1,
-        seed: Seed = 0,
-        validation: Validation = 0.2,
-        device: options.Device = "auto",
-        storage: Storage = None,
-        keep_going: KeepGoing = True,
-        out: Out = None,
-        json: options.Json = False,
-    ) -> None:  # fmt: skip
-        from gpunet.sweep import experiment, parse_parameter, search
+        ],
+        None,
+    ),
+}  # fmt: skip
+TRAINING = DATA | {
+    "hidden": (Annotated[int, typer.Option(min=1, help="Units of each hidden layer.")], 64),
+    "layers": (Annotated[int, typer.Option(min=0, help="Hidden layers.")], 1),
+    "epochs": (Annotated[int, typer.Option(min=1, help="Epochs of training.")], 10),
+    "batch_size": (Annotated[int, typer.Option(min=1, help="Samples a step.")], 64),
+    "optimizer": (Annotated[Literal["adam", "sgd"], typer.Option(help="The optimiser.")], "adam"),
+    "learning_rate": (Annotated[float, typer.Option(help="Step size.")], 1e-3),
+    "momentum": (Annotated[float, typer.Option(help="Of sgd.")], 0.9),
+    "l2": (Annotated[float, typer.Option(help="λ of a term λ‖W‖².")], 0.0),
+    "metric": (
+        Annotated[
+            str,
+            typer.Option(
+                metavar="METRIC", help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end."
+            ),
+        ],
+        "validation_accuracy",
+    ),
+}  # fmt: skip
+FUNCTION: Options = {
+    "name": (
+        Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="What is searched.")],
+        inspect.Parameter.empty,
+    ),
+    "param": DATA["param"],
+    "given": (
+        Annotated[
+            list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting that the function is handed.")
+        ],
+        None,
+    ),
+    "direction": (Annotated[Literal["maximize", "minimize"], typer.Option(help="What is better.")], "maximize"),
+}
 
-        space, dataset = [parse_parameter(text) for text in param], sweeping.absolute(dataset)
-        settings = experiment.settings_for(
-            name, space, dataset=dataset, validation=validation, seed=seed, device=device, seeds=seeds, metric=metric
-        )
-        way = direction or experiment.direction(metric)
-        sweeping.run(
-            f"sweep-{name}", settings["name"], out, storage, json,
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _searching(target: Callable[..., Target], own: Options, left_out: tuple[str, ...] = ()) -> Callable[..., None]:
+    """A command that searches what `target` makes of the options that are not every search's."""
+
+    def command(
+        param: list[str], trials: int, stages: int, workers: int, seed: int, storage: str | None, keep_going: bool,
+        out: Path | None, json: bool, direction: str | None, **given: Any,
+    ) -> None:  # fmt: skip
+        from gpunet.sweep import parse_parameter, search
+        from gpunet.sweep.targets import title
+
+        space = [parse_parameter(text) for text in param]
+        data, function, settings, way = target(space, seed=seed, **given)
+        _run(
+            out or Path("runs") / f"{title(function, settings)}-{data}", storage, json,
             lambda url, bar: search(
-                experiment.FUNCTION, settings, space, trials=trials, stages=stages, seed=seed, workers=workers,
-                storage=url, direction=way, progress=bar, keep_going=keep_going,
+                function, settings, space, trials=trials, stages=stages, seed=seed, workers=workers, storage=url,
+                direction=direction or way, progress=bar, keep_going=keep_going,
             ),
         )  # fmt: skip
 
-    return sweep
+    listed = own | {name: option for name, option in SHARED.items() if name not in (*own, *left_out)}
+    options.sign(command, listed)
+    return command
 
 
-for _name, _x in experiments().items():
-    app.command(_name, help=f"Search the settings of {_name}: {_x.summary}.{ABOUT}")(_of(_name))
+def _experiment(name: str) -> Callable[..., Target]:
+    def target(space: list[Parameter], *, dataset: str, metric: str | None, **given: Any) -> Target:
+        from gpunet.sweep import targets
+
+        settings = targets.experiment_settings(name, space, dataset=_absolute(dataset), metric=metric, **given)
+        return settings["name"], targets.EXPERIMENT, settings, targets.direction(metric)
+
+    return target
 
 
-@app.command(help=f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}")
-def train(
-    param: Param,
-    dataset: Dataset = "digits",
-    hidden: Annotated[int, typer.Option(min=1, help="Units of each hidden layer.")] = 64,
-    layers: Annotated[int, typer.Option(min=0, help="Hidden layers.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of training.")] = 10,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 64,
-    optimizer: Annotated[Literal["adam", "sgd"], typer.Option(help="The optimiser.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="Step size.")] = 1e-3,
-    momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
-    l2: Annotated[float, typer.Option(help="λ of a term λ‖W‖².")] = 0.0,
-    metric: Annotated[
-        str,
-        typer.Option(
-            metavar="METRIC", help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end."
-        ),
-    ] = "validation_accuracy",
-    direction: Direction = None,
-    trials: Trials = 20,
-    stages: Stages = 2,
-    workers: Workers = 1,
-    seed: Seed = 0,
-    validation: Validation = 0.2,
-    device: options.Device = "auto",
-    storage: Storage = None,
-    keep_going: KeepGoing = True,
-    out: Out = None,
-    json: options.Json = False,
-) -> None:
-    """Search the settings of a plain training run."""
-    from gpunet.sweep import parse_parameter, search, training
-    from gpunet.sweep.experiment import direction as direction_of
+def _training(space: list[Parameter], *, dataset: str, metric: str, **given: Any) -> Target:
+    from gpunet.sweep import targets
 
-    space, dataset = [parse_parameter(text) for text in param], sweeping.absolute(dataset)
-    settings = training.settings_for(
-        space, dataset=dataset, validation=validation, seed=seed, device=device, metric=metric, hidden=hidden,
-        layers=layers, epochs=epochs, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate,
-        momentum=momentum, l2=l2,
-    )  # fmt: skip
-    way = direction or direction_of(metric)
-    sweeping.run(
-        "sweep-train", settings["name"], out, storage, json,
-        lambda url, bar: search(
-            training.FUNCTION, settings, space, trials=trials, stages=stages, seed=seed, workers=workers, storage=url,
-            direction=way, progress=bar, keep_going=keep_going,
-        ),
-    )  # fmt: skip
+    settings = targets.training_settings(space, dataset=_absolute(dataset), metric=metric, **given)
+    return settings["name"], targets.TRAINING, settings, targets.direction(metric)
 
 
-@app.command()
-def function(
-    name: Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="What is searched.")],
-    param: Param,
-    given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting that the function is handed.")
-    ] = None,
-    direction: Annotated[Literal["maximize", "minimize"], typer.Option(help="What is better.")] = "maximize",
-    trials: Trials = 20,
-    stages: Stages = 2,
-    workers: Workers = 1,
-    seed: Seed = 0,
-    storage: Storage = None,
-    keep_going: KeepGoing = True,
-    out: Out = None,
-    json: options.Json = False,
-) -> None:
+def _function(space: list[Parameter], *, seed: int, name: str, given: list[str] | None) -> Target:
     """Search a function of your own.
 
     `function(parameters, settings, report)` returns the value, or a dictionary with "value" and other metrics.
@@ -159,17 +202,18 @@ def function(
     `report(step, cost)` records a curve and is True when the trial should stop. The module is looked for in the current
     folder, too, after what is installed.
     """
-    from gpunet.sweep import parse_parameter, search
-
     sys.path.append(str(Path.cwd()))  # last: what is installed is not to be taken from here
-    space, settings = [parse_parameter(text) for text in param], dict(sweeping.setting(text) for text in given or [])
-    sweeping.run(
-        "sweep-function", name.rpartition(":")[2], out, storage, json,
-        lambda url, bar: search(
-            name, settings, space, trials=trials, stages=stages, seed=seed, workers=workers, storage=url,
-            direction=direction, progress=bar, keep_going=keep_going,
-        ),
-    )  # fmt: skip
+    return name.rpartition(":")[2], name, dict(_setting(text) for text in given or []), "maximize"
+
+
+for _name, _x in experiments().items():
+    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}"
+    app.command(_name, help=_about)(_searching(_experiment(_name), EXPERIMENT))
+_about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}"
+app.command("train", help=_about)(_searching(_training, TRAINING, ("seeds",)))
+app.command("function", help=inspect.getdoc(_function))(
+    _searching(_function, FUNCTION, ("seeds", "validation", "device"))
+)
 
 
 @app.command()
@@ -196,7 +240,100 @@ def join(
 
     sys.path.extend([str(Path.cwd())] if function else [])
     only = function or "gpunet."
-    sweeping.run(
-        None, "", out, storage_url(url), json,
+    _run(
+        out, storage_url(url), json,
         lambda url, bar: take_part(url, workers=workers, progress=bar, keep_going=keep_going, only=only),
     )  # fmt: skip
+
+
+# -- around the searching ----------------------------------------------------------------------------------------------
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON where it is some, else as it stands."""
+    import json
+
+    from gpunet.errors import InputError
+
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise InputError(f"--set is {text!r}: expected NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _absolute(dataset: str) -> str:
+    """Workers may run elsewhere: a path is kept in full."""
+    from gpunet.datasets import names
+
+    return dataset if dataset in names() or not os.path.exists(dataset) else str(Path(dataset).resolve())
+
+
+def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable[[str, Progress], Table]) -> None:
+    """Check the folder, search, write, print; says how to go on when it is interrupted."""
+    from gpunet.errors import StorageLostError
+    from gpunet.experiments.provenance import Stopwatch
+    from gpunet.experiments.result import RESULT
+    from gpunet.files import writable_folder
+    from gpunet.progress import progress
+    from gpunet.sweep.storage import file_url
+    from gpunet.sweep.targets import as_result, title
+
+    watch = Stopwatch()
+    if folder is not None:
+        writable_folder(folder, RESULT)
+    url = file_url("sqlite", (folder or Path()) / "sweep.db") if storage is None else storage
+    lost = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr), progress(True) as bar:  # a function of somebody's own may print
+            table = compute(url, bar)
+    except StorageLostError as error:
+        table, lost = error.table, error
+    except KeyboardInterrupt:
+        raise Interrupted("the finished trials are kept, and the same command goes on where it stopped") from None
+    _finish(as_result(table, title(table.spec.function, table.spec.settings), watch, url), folder, json)
+    if lost:
+        raise lost
+    if not table.ended("complete"):
+        _ = table.best  # which says why there is none
+
+
+def _finish(result: Result, folder: Path | None, json: bool) -> None:
+    from gpunet.errors import RunError
+    from gpunet.files import attempted
+    from gpunet.report.drawing import drawn
+
+    path: Path | None = None
+    figures: list[Path] = []
+    problem = ""
+    if folder is not None:
+        path, problem = attempted(lambda: result.write(folder))
+        figures = [] if problem else drawn(lambda: _draw(result, folder))
+    if json:
+        print(result.text(), end="")
+    else:
+        _print(result, [str(path), *(figure.name for figure in figures)] if path else [])
+    if problem:
+        raise RunError(problem)
+
+
+def _print(result: Result, written: list[str]) -> None:
+    from gpunet.report import sweep_tables
+    from gpunet.report.terminal import console
+
+    screen = console()
+    for table in sweep_tables.tables(result):
+        screen.print(table)
+    for line in [*sweep_tables.failures(result), sweep_tables.best_line(result)]:
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    if written:
+        line = f"Written: {', '.join(written)} ({result.provenance['seconds']:.0f} s)"
+        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(result: Result, folder: Path) -> None:
+    from gpunet.report import sweep_figures
+
+    sweep_figures.draw(result, folder)

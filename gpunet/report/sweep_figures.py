@@ -14,8 +14,8 @@ import numpy as np
 from gpunet.experiments.result import Result
 from gpunet.report.style import COLOURS, figure
 from gpunet.report.sweep_tables import importance, measure, ranked, searched
-from gpunet.sweep.parameters import Parameter, parse_parameter
-from gpunet.sweep.results import IMPORTANCE
+from gpunet.sweep.show import IMPORTANCE
+from gpunet.sweep.space import Parameter, parse_parameter
 
 PANELS = 6  # parameters in slices.png, the most important ones
 MARKERS = ("o", "s", "^", "D", "v", "P")

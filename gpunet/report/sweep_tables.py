@@ -10,8 +10,8 @@ from rich.table import Table
 
 from gpunet.errors import printable
 from gpunet.experiments.result import Result
-from gpunet.sweep.parameters import parse_parameter
-from gpunet.sweep.results import IMPORTANCE
+from gpunet.sweep.show import IMPORTANCE
+from gpunet.sweep.space import parse_parameter
 
 SHOWN = 10  # trials
 

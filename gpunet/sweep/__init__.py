@@ -1,4 +1,4 @@
-"""Hyper-parameter search, coarse to fine, on Optuna: its storage, its pruner's interface, its importances.
+"""Hyper-parameter search, coarse to fine, on Optuna: its storages, its trials, its importances.
 
 >>> from gpunet.sweep import parse_parameter, search
 >>> space = [parse_parameter("x=-1..2"), parse_parameter("y=log:1e-3..1e-1")]
@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from gpunet.sweep.parameters import Parameter, parse_parameter
 from gpunet.sweep.search import join, search
-from gpunet.sweep.table import Table
-from gpunet.sweep.worker import UnusableError
+from gpunet.sweep.show import Table
+from gpunet.sweep.space import Parameter, parse_parameter
+from gpunet.sweep.workers import UnusableError
 
 __all__ = ["Parameter", "Table", "UnusableError", "join", "parse_parameter", "search"]

@@ -19,7 +19,7 @@ from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, shown
 from gpunet.nn.identity import difference
 from gpunet.rng import check_seed, stream
-from gpunet.sweep.parameters import Parameter, Value, parse_parameter
+from gpunet.sweep.space import Parameter, Value, parse_parameter
 
 FORMAT = 1
 DRAW, TRIAL = 4000, 4001  # purposes of rng.stream, which has small numbers itself

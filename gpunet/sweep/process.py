@@ -1,4 +1,4 @@
-"""A worker in a process of its own, started by `pool` as a file; it finds gpunet where who starts it has found it.
+"""A worker in a process of its own, started by `workers` as a file; it finds gpunet where who starts it has found it.
 
 Its orders come as one line of JSON on standard input, so that a password is in no list of processes; when standard
 input ends, who started it is gone or wants it to stop. Why it ended early goes to standard output as one line of JSON;
@@ -35,7 +35,7 @@ def _obeyed() -> int:
     if not line.endswith("\n"):  # who started it was killed before it could say what is to be done
         return STOPPED
     orders = json.loads(line)
-    sys.path[:] = orders["path"]
+    sys.path[:] = orders.pop("path")
     from gpunet.interrupts import unraisable
 
     sys.unraisablehook = unraisable
@@ -45,7 +45,7 @@ def _obeyed() -> int:
         from gpunet.progress import warnings_in_one_line
 
         with warnings_in_one_line():
-            _work(orders["storage"], orders["keep_going"])
+            _work(**orders)
     except Exception as error:
         told.write(json.dumps(_described(error, orders["storage"])))
         told.close()
@@ -64,18 +64,19 @@ def _own_output() -> TextIO:
     return told
 
 
-def _work(url: str, keep_going: bool) -> None:
+def _work(storage: str, worker: str, keep_going: bool) -> None:
     from gpunet.addresses import public
-    from gpunet.sweep.board import Board
     from gpunet.sweep.plan import prepare
-    from gpunet.sweep.storage import opened
-    from gpunet.sweep.worker import Worker, one_thread
+    from gpunet.sweep.storage import opened, understood
+    from gpunet.sweep.study import SweepStudy
+    from gpunet.sweep.workers import one_thread, work
 
-    with opened(url, new=False) as storage:
-        board = Board.join(storage, f"the storage '{public(url)}'")
-        function = prepare(board.spec.function, board.spec.settings)
-        with one_thread():
-            Worker(board, function, keep_going=keep_going).work()
+    with opened(storage, new=False) as held:
+        study = SweepStudy.join(held, f"the storage '{public(storage)}'")
+        study.worker = worker
+        function = prepare(study.spec.function, study.spec.settings)
+        with one_thread(), understood(study.where):
+            work(study, function, keep_going, lambda table: None)
 
 
 def _described(error: Exception, url: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _described(error: Exception, url: str) -> dict[str, Any]:
 
 
 def _stop_with_the_starter() -> None:
-    from gpunet.sweep.worker import PATIENCE
+    from gpunet.sweep.workers import PATIENCE
 
     sys.stdin.read()
     _thread.interrupt_main()

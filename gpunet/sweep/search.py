@@ -11,13 +11,12 @@ from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, StorageLostError, shown
 from gpunet.interrupts import undivided
 from gpunet.progress import Progress
-from gpunet.sweep import pool
-from gpunet.sweep.board import Board, Look
-from gpunet.sweep.parameters import Parameter
 from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
-from gpunet.sweep.storage import LOST, file_of, is_file, opened, storage_url
-from gpunet.sweep.table import Table
-from gpunet.sweep.worker import Worker, one_thread
+from gpunet.sweep.show import Display, Table
+from gpunet.sweep.space import Parameter
+from gpunet.sweep.storage import LOST, file_of, is_file, opened, storage_url, understood
+from gpunet.sweep.study import SweepStudy
+from gpunet.sweep.workers import one_thread, pool, work
 
 
 def search(
@@ -62,8 +61,8 @@ def search(
     found = prepare(function, spec.settings)
     url = storage and storage_url(storage)
     with opened(url) as held:
-        board = Board.start(held, spec, f"the storage '{public(url)}'" if url else "the memory")
-        return _run(board, found, url, workers, progress, keep_going)
+        study = SweepStudy.start(held, spec, f"the storage '{public(url)}'" if url else "the memory")
+        return run(study, found, url, workers, progress, keep_going)
 
 
 def join(
@@ -76,11 +75,11 @@ def join(
     _check_workers(workers, storage)
     url = storage_url(storage)
     with opened(url, new=False) as held:
-        board = Board.join(held, f"the storage '{public(url)}'")
-        if not board.spec.function.startswith(only):
-            raise InputError(f"the sweep there runs {board.spec.function!r}: expected a function of {only.rstrip('.')}")
-        found = prepare(board.spec.function, board.spec.settings)
-        return _run(board, found, url, workers, progress, keep_going)
+        study = SweepStudy.join(held, f"the storage '{public(url)}'")
+        if not study.spec.function.startswith(only):
+            raise InputError(f"the sweep there runs {study.spec.function!r}: expected a function of {only.rstrip('.')}")
+        found = prepare(study.spec.function, study.spec.settings)
+        return run(study, found, url, workers, progress, keep_going)
 
 
 def _check_workers(workers: int, storage: str | None) -> None:
@@ -90,65 +89,37 @@ def _check_workers(workers: int, storage: str | None) -> None:
         raise InputError(f"{workers} workers need a storage they share, say storage='sqlite:///sweep.db'")
 
 
-def _run(
-    board: Board, function: Function, url: str | None, workers: int, progress: Progress | None, keep_going: bool
-) -> Table:
-    display = _Display(board, progress or Progress())
+def run(
+    study: SweepStudy, function: Function, url: str | None, workers: int = 1, progress: Progress | None = None,
+    keep_going: bool = True,
+) -> Table:  # fmt: skip
+    """The sweep from where it is to its end."""
+    display = Display(study.spec, progress or Progress())
     path = file_of(url) if url and is_file(url) else None
     file = path if path and path.exists() else None
     try:
-        with undivided():
-            first = board.look()
-            if first.stage and first.missing:
-                board.fill(first)
-            ended = not board.look().stage
-        if workers == 1 or ended:
-            with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
-                Worker(board, function, keep_going=keep_going, on_look=display.show).work()
-        else:
-            assert url
-            pool.work(board, url, workers, keep_going, display.show)
-        with undivided():
-            board.tidy()
-            return board.table()
+        with understood(study.where):
+            with undivided():
+                ended = not study.look().stage
+            if workers == 1 or ended:
+                with one_thread() if url else nullcontext():  # in memory there is nobody else whom it has to agree with
+                    work(study, function, keep_going, display.show)
+            else:
+                assert url
+                pool(study, url, workers, keep_going, display.show)
+            return study.last
     except (*LOST, RunError) as error:
-        if url is None or not _gone(board, file):
+        if url is None or not _gone(study, file):
             raise
-        table = board.table(board.last)
+        table = study.last
         told = f"the storage '{public(url)}' is gone, with {len(table)} finished trials"
         raise StorageLostError(f"{told}; the same command begins anew", table) from error
 
 
-def _gone(board: Board, file: Path | None) -> bool:
+def _gone(study: SweepStudy, file: Path | None) -> bool:
     """Whether nothing can be read from the storage any more."""
     try:
-        board.look()
+        study.look()
     except LOST:
         return True
     return file is not None and not file.exists()  # which may still be open, and readable so long
-
-
-class _Display:
-    """Progress, a bar for each stage, with the best trial so far."""
-
-    def __init__(self, board: Board, bar: Progress) -> None:
-        self._board, self._bar = board, bar
-        self._stage, self._done = 0, 0
-
-    def show(self, look: Look) -> None:
-        """Bring the bar to where the sweep is."""
-        spec = self._board.spec
-        now = look.stage or spec.stages
-        while self._stage < now:
-            if self._stage:
-                self._advance(look, spec.trials)
-            self._stage, self._done = self._stage + 1, 0
-            self._bar.start(f"sweep stage {self._stage}/{spec.stages}", spec.trials)
-        self._advance(look, sum(row["stage"] == now for row in look.rows))
-
-    def _advance(self, look: Look, done: int) -> None:
-        if done > self._done:
-            ranked = self._board.spec.best([row for row in look.rows if row["stage"] <= self._stage])
-            best = f"best {ranked[0]['value']:.6g} (trial {ranked[0]['number']})" if ranked else ""
-            self._bar.advance(done - self._done, best)
-            self._done = done

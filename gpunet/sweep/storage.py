@@ -122,13 +122,11 @@ def quiet() -> None:
 def _journal(path: str) -> BaseStorage:
     journal = Journal(path)
     try:
-        storage = JournalStorage(journal)  # which reads all of it
+        return JournalStorage(journal)  # which reads all of it
     except DamagedError:
         raise
     except UNSOUND as error:
         raise DamagedError(NO_JOURNAL) from error
-    journal.mend()
-    return storage
 
 
 class Database(RDBStorage):

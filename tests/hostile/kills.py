@@ -103,14 +103,14 @@ def _sweep(journal: bool) -> Job:
 
     def kept(folder: Path) -> Kept:
         from gpunet.errors import InputError
-        from gpunet.sweep.board import Board
         from gpunet.sweep.storage import opened
+        from gpunet.sweep.study import SweepStudy
 
         if not any(folder.glob("sweep.*")):
             return {}
         try:
             with opened(url(folder)) as storage:
-                return {str(row["number"]): row["value"] for row in Board.join(storage, "it").look().rows}
+                return {str(row["number"]): row["value"] for row in SweepStudy.join(storage, "it").look()}
         except InputError as error:
             if "holds no sweep" in str(error):  # killed before there was one
                 return {}

@@ -609,9 +609,11 @@ def in_lines(rng: random.Random, content: bytes, others: Sequence[bytes]) -> byt
 
 def readers() -> list[Reader]:
     """Every reader; the registry of data sets knows the small files from here on."""
-    from gpunet.sweep import lease
+    from gpunet.sweep import study
 
-    lease.LEASE = 1.0  # seconds that a trial is left to the worker that a file says runs it, which may be this process
+    study.SILENCE = (
+        1.0  # seconds that a trial is left to the worker that a file says runs it, which may be this process
+    )
     idx = tuple(idx_files(0))
     packed = tuple(idx_files(0, packed=True))
     kept_size = (mutations.flip, mutations.run_of_bytes, mutations.extreme, mutations.swap)

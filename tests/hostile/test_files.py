@@ -181,7 +181,7 @@ def test_a_sweep_of_more_trials_than_anybody_runs(tmp_path):
     import optuna
 
     from gpunet.sweep import join
-    from gpunet.sweep.board import SPEC, STUDY
+    from gpunet.sweep.study import SPEC, STUDY
 
     path = tmp_path / "a.log"
     backend = optuna.storages.journal.JournalFileBackend(str(path))
@@ -389,9 +389,9 @@ QUICK = ("IDX", "npz", "png", "jpeg", "model", "weights", "checkpoint", "benchma
 
 @pytest.fixture
 def _registry(monkeypatch):
-    from gpunet.sweep import lease
+    from gpunet.sweep import study
 
-    monkeypatch.setattr(lease, "LEASE", lease.LEASE)
+    monkeypatch.setattr(study, "SILENCE", study.SILENCE)
     kept = dict(datasets.REGISTRY)
     yield
     datasets.REGISTRY.clear()

@@ -155,17 +155,17 @@ def test_a_signature_stays_behind_the_name_of_the_file():
 
 def test_the_list_of_processes_has_no_password(monkeypatch):
     """A worker is told on its standard input where the sweep lies."""
-    from gpunet.sweep import pool
+    from gpunet.sweep import workers
 
     seen = []
-    monkeypatch.setattr(pool.subprocess, "Popen", lambda *args, **kw: seen.append((args, kw)) or started(**kw))
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda *args, **kw: seen.append((args, kw)) or started(**kw))
 
     def started(**kw):
         kw = {name: value for name, value in kw.items() if name in ("stdin", "stdout")}
         return REAL([sys.executable, "-c", "input()"], **kw)
 
     url = storage_url(f"postgresql://me:{PASSWORD}@host/db")
-    process = pool._start(url, True)
+    process = workers._start(url, "it", True)
     process.communicate(timeout=30)
     assert len(seen) == 1
     assert PASSWORD not in repr(seen)

@@ -6,22 +6,21 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 import time
 
 import pytest
 
 from gpunet.errors import InputError, RunError
 from gpunet.sweep import search
-from gpunet.sweep.board import Board
-from gpunet.sweep.journal import Journal, Lock
-from gpunet.sweep.lease import me
+from gpunet.sweep.journal import Journal
 from gpunet.sweep.storage import opened
+from gpunet.sweep.study import SweepStudy
 
 from .functions import BOWL, SPACE
 from .tables import undisturbed, without_seconds
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there Optuna's own lock is used")
+fcntl = pytest.importorskip("fcntl", reason="on Windows Optuna's own lock is used")
 
 TRIALS = 4
 
@@ -33,8 +32,7 @@ def killed(tmp_path_factory):
     with patch.context() as patched:
         patched.setattr(os, "fsync", lambda handle: None)
         search(BOWL, {}, SPACE, trials=TRIALS, stages=2, storage=str(path))
-    machine, _, _ = me().split("/")
-    lines = path.read_bytes().replace(me().encode(), f"{machine}/1/0".encode()).splitlines(keepends=True)
+    lines = path.read_bytes().splitlines(keepends=True)
     return b"".join(lines[: len(lines) * 2 // 3])
 
 
@@ -53,7 +51,7 @@ def _quick(monkeypatch):
 @pytest.fixture
 def hasty(monkeypatch):
     """What this process left running is lost at once: it is alive, and its heartbeats would be waited for."""
-    monkeypatch.setattr("gpunet.sweep.lease.LEASE", 0.1)
+    monkeypatch.setattr("gpunet.sweep.study.SILENCE", 0.1)
 
 
 def go():
@@ -63,10 +61,10 @@ def go():
 def rows(more=False):
     """The finished trials; `more` writes one line."""
     with opened("a.log") as storage:
-        board = Board.join(storage, "a.log")
-        found = board.look().rows
+        study = SweepStudy.join(storage, "a.log")
+        found = study.look()
         if more:
-            board.study.set_user_attr("more", 1)
+            study.study.set_user_attr("more", 1)
         return found
 
 
@@ -178,9 +176,9 @@ def test_a_journal_that_is_lost_meanwhile(half, lost):
 
     def lose():
         with opened("a.log") as storage:
-            board = Board.join(storage, "a.log")
+            study = SweepStudy.join(storage, "a.log")
             half.unlink() if lost == "deleted" else half.write_bytes(half.read_bytes() + b"x\n" + last)
-            board.study.set_user_attr("a", 1)
+            study.study.set_user_attr("a", 1)
 
     with pytest.raises(RunError, match=r"was lost: (No such file|line \d+ of it is damaged).*the same command goes on"):
         lose()
@@ -191,55 +189,44 @@ def test_a_journal_that_is_lost_meanwhile(half, lost):
 
 
 def hold(path):
-    Lock(path).acquire()
-    os.kill(os.getpid(), signal.SIGKILL)
+    with Journal(path)._locked():
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_lock_of_a_dead_process_is_removed_at_once(half):
+def test_a_dead_process_locks_nothing(half, hasty):
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(str(half),))
     process.start()
     process.join()
-    assert os.path.islink(f"{half}.lock")
+    assert process.exitcode == -signal.SIGKILL
     began = time.monotonic()
     assert go() == undisturbed(TRIALS, 2)
     assert time.monotonic() - began < 5
     assert [path.name for path in half.parent.iterdir()] == ["a.log"]
 
 
-def test_what_optunas_own_lock_left_is_removed(half):
-    lock, renamed = half.with_name("a.log.lock"), half.with_name("a.log.lock0f1e.rename")
-    lock.touch()
-    renamed.touch()
-    os.utime(lock, (time.time() - 100,) * 2)
-    assert go() == undisturbed(TRIALS, 2)
-    assert [path.name for path in half.parent.iterdir()] == ["a.log"]
-
-
-def test_a_lock_of_a_living_process_is_waited_for(half, monkeypatch):
-    import threading
-
-    lock = Lock(str(half))
-    lock.acquire()
+def test_a_living_process_is_waited_for(half):
     taken = []
-    other = threading.Thread(target=lambda: taken.append(Lock(str(half)).acquire()))
-    other.start()
-    time.sleep(0.2)
-    assert taken == []
-    lock.release()
+
+    def take():
+        with Journal(str(half))._locked():
+            taken.append(True)
+
+    other = threading.Thread(target=take)
+    with Journal(str(half))._locked():
+        other.start()
+        time.sleep(0.2)
+        assert taken == []
     other.join(5)
     assert taken == [True]
-    os.unlink(f"{half}.lock")
 
 
-def test_where_there_are_no_links_optunas_own_lock_is_used(half, monkeypatch):
+def test_where_the_system_has_no_locks_optunas_own_is_used(half, hasty, monkeypatch):
     def no(*args):
-        raise PermissionError(1, "Operation not permitted")
+        raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(os, "symlink", no)
-    lock = Lock(str(half))
-    lock.acquire()
-    assert os.path.isfile(f"{half}.lock")
-    lock.release()
+    monkeypatch.setattr(fcntl, "flock", no)
+    with Journal(str(half))._locked():
+        assert os.path.isfile(f"{half}.lock")
     assert go() == undisturbed(TRIALS, 2)
     assert [path.name for path in half.parent.iterdir()] == ["a.log"]
 

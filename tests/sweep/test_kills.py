@@ -11,8 +11,8 @@ import time
 import pytest
 
 from gpunet.sweep import join
-from gpunet.sweep.board import Board
 from gpunet.sweep.storage import opened
+from gpunet.sweep.study import SweepStudy
 
 from .processes import alive, begun, children, ended, sweep, wait_until
 from .tables import undisturbed, without_seconds
@@ -30,8 +30,8 @@ def finished(storage: str) -> set[str]:
 
     try:
         with opened(storage) as held:
-            board = Board.join(held, storage)
-            return {str(board.spec.trial_seed(row["number"])) for row in board.look().rows}
+            study = SweepStudy.join(held, storage)
+            return {str(study.spec.trial_seed(row["number"])) for row in study.look()}
     except InputError:  # killed before there was a sweep
         return set()
 

@@ -16,10 +16,11 @@ from sqlalchemy.engine.default import DefaultDialect
 from threadpoolctl import threadpool_limits
 
 from gpunet.errors import InputError, RunError
-from gpunet.sweep import join, parse_parameter, pool, search
-from gpunet.sweep.board import Board
+from gpunet.sweep import join, parse_parameter, search
+from gpunet.sweep import workers as module
 from gpunet.sweep.plan import Spec
 from gpunet.sweep.storage import opened
+from gpunet.sweep.study import SweepStudy
 
 from ..cli.runner import run
 from ..experiments.schema import parse
@@ -88,14 +89,14 @@ def test_several_workers(tmp_path, storage, capfd, monkeypatch):
 
 def test_the_current_folder_is_looked_into_last_but_where_our_own_package_lies_in_it(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/usr/lib/one", str(ROOT)])
-    assert pool._path() == ["/usr/lib/one", str(ROOT), str(tmp_path), str(tmp_path)]
+    assert module._path() == ["/usr/lib/one", str(ROOT), str(tmp_path), str(tmp_path)]
     monkeypatch.chdir(ROOT)
-    assert pool._path() == [str(ROOT), str(tmp_path), "/usr/lib/one", str(ROOT)]
+    assert module._path() == [str(ROOT), str(tmp_path), "/usr/lib/one", str(ROOT)]
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert pool._path() == [str(tmp_path), "/usr/lib/one", str(ROOT)]
+    assert module._path() == [str(tmp_path), "/usr/lib/one", str(ROOT)]
 
 
 def test_one_worker_with_a_storage_has_one_thread(monkeypatch):
@@ -125,10 +126,10 @@ def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
     _, _, err = ended(process)
     assert "1 of 2 workers ended by signal 9; the others go on" in err
     with opened(storage) as held:
-        board = Board.join(held, storage)
-        look = board.look()
+        study = SweepStudy.join(held, storage)
+        look = study.look()
         assert look.stage, "it was given time to finish"
-        done = {str(board.spec.trial_seed(row["number"])) for row in look.rows}
+        done = {str(study.spec.trial_seed(row["number"])) for row in look}
     before = len(begun(log))
     assert without_seconds(join(storage)) == undisturbed(6, 2)
     assert done.isdisjoint(seed for word, seed, _ in begun(log)[before:] if word == "began")
@@ -149,7 +150,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     assert list((tmp_path / "out").iterdir()) == []
     assert not any(alive(pid) for _, _, pid in begun(log))
     with opened(storage) as held:
-        assert Board.join(held, storage).look().running == [], "what ran was given back"
+        assert SweepStudy.join(held, storage).look().running == [], "what ran was given back"
     assert without_seconds(join(storage)) == undisturbed(2, 2)
 
 
@@ -176,10 +177,10 @@ def test_a_worker_that_is_told_to_stop_at_once_says_nothing(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     spec = Spec(BOWL, {"sleep": 30}, tuple(SPACE), 1, 1, 0, "maximize")
     with opened(url) as held:
-        Board.start(held, spec, url)
-    orders = {"path": sys.path, "storage": url, "keep_going": True}
+        SweepStudy.start(held, spec, url)
+    orders = {"path": sys.path, "storage": url, "worker": "it", "keep_going": True}
     done = subprocess.run(
-        [sys.executable, "-P", pool.PROCESS],
+        [sys.executable, "-P", module.PROCESS],
         input=json.dumps(orders) + "\n",
         capture_output=True,
         text=True,

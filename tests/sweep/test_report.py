@@ -10,7 +10,7 @@ from rich.console import Console
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.report import sweep_figures, sweep_tables
 from gpunet.sweep import parse_parameter, search
-from gpunet.sweep.results import as_result
+from gpunet.sweep.targets import as_result
 
 from ..experiments.schema import is_png, parse
 from .functions import BOWL, SPACE

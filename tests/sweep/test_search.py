@@ -126,7 +126,7 @@ def test_what_a_function_may_return():
     rows, _ = scripted(1, 2.5, {"value": 3, "accuracy": 0.5, "note": "text", "list": [1, 2], "nan": None})
     assert [row["value"] for row in rows.values()] == [1.0, 2.5, 3.0]
     assert rows[2]["metrics"] == {"accuracy": 0.5, "note": "text", "list": [1, 2], "nan": None}
-    from gpunet.sweep.worker import _checked
+    from gpunet.sweep.workers import _checked
 
     value, metrics = _checked({"value": np.float32(0.5), "a": np.int64(3), "b": np.inf, "c": np.nan, "d": True})
     assert (type(value), value, metrics) == (float, 0.5, {"a": 3.0, "b": "inf", "c": "nan", "d": True})

@@ -10,14 +10,15 @@ import threading
 import pytest
 import sqlalchemy
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from gpunet.addresses import public
 from gpunet.errors import InputError, RunError, StorageLostError
 from gpunet.progress import Progress
 from gpunet.sweep import join, parse_parameter, search
-from gpunet.sweep.board import Board
 from gpunet.sweep.plan import Spec
 from gpunet.sweep.storage import opened, storage_url
+from gpunet.sweep.study import SweepStudy
 
 from .functions import BOWL, SPACE
 from .tables import undisturbed, without_seconds
@@ -145,11 +146,11 @@ def test_a_database_that_is_lost(tmp_path):
 
     def lose():
         with opened("a.db") as storage:
-            board = Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "a.db")
+            study = SweepStudy.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "a.db")
             with sqlite3.connect(tmp_path / "a.db") as raw:
                 raw.execute("DROP TABLE trials")
             raw.close()
-            board.look()
+            study.look()
 
     with pytest.raises(RunError, match=r"was lost: .*; the same command goes on"):
         lose()
@@ -178,7 +179,7 @@ def test_a_kill_while_the_tables_are_made(tmp_path, monkeypatch):
         gc.collect()  # connections of the one that died
         for _ in range(2):
             with opened(str(path)) as storage:
-                Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+                SweepStudy.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
         with sqlite3.connect(path) as raw:
             assert raw.execute("SELECT COUNT(*) FROM studies").fetchone() == (1,)
         raw.close()
@@ -193,8 +194,8 @@ def test_indexes_that_a_kill_left_out_are_made(tmp_path):
     raw.close()
     for _ in range(2):
         with opened("a.db") as storage:
-            board = Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
-    assert len(board.storage.get_all_studies()) == 1
+            study = SweepStudy.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "it")
+    assert len(study.storage.get_all_studies()) == 1
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -218,13 +219,13 @@ def test_a_storage_that_is_deleted_meanwhile(tmp_path, storage, workers):
 def test_a_database_on_a_disk_that_fills_up(tmp_path, monkeypatch):
     """What is finished stays, no trial counts as failed for it, and the same command goes on."""
     resource = pytest.importorskip("resource", reason="limits are POSIX")
-    monkeypatch.setattr("gpunet.sweep.lease.LEASE", 0.1)  # of what this process left running, which is alive
+    monkeypatch.setattr("gpunet.sweep.study.SILENCE", 0.1)  # of what this process left running, which is alive
 
     def go():
         return without_seconds(search(BOWL, {}, SPACE, trials=12, stages=1, storage="a.db"))
 
     with opened("a.db") as storage:
-        Board.start(storage, Spec(BOWL, {}, tuple(SPACE), 12, 1, 0, "maximize"), "a.db")
+        SweepStudy.start(storage, Spec(BOWL, {}, tuple(SPACE), 12, 1, 0, "maximize"), "a.db")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "a.db").stat().st_size + 4_096, limits[1]))
     try:
@@ -242,20 +243,22 @@ def test_the_same_table_from_files(storage):
 
 
 def scramble(url, workers, trials):
-    """How often each of some waiting trials was taken, by workers that all come at once."""
+    """How often each of some trials was begun, by workers that all come at once."""
     spec = Spec(PLAIN, {}, tuple(ONE), trials, 1, 0, "maximize")
     with opened(url) as storage:
-        board = Board.start(storage, spec, url)
-        board.fill(board.look())
+        SweepStudy.start(storage, spec, url)
     taken, together, errors = [], threading.Barrier(workers), []
 
     def take_all():
         try:
             with opened(url) as storage:
-                board = Board.join(storage, url)
-                waiting = board.look().waiting
+                study = SweepStudy.join(storage, url)
+                look = study.look()
                 together.wait(timeout=30)
-                taken.extend(trial.number for trial in waiting if board.take(trial))
+                while look.missing:
+                    if trial := study.ask(look):
+                        taken.append(trial.user_attrs["number"])
+                    look = study.look()
         except BaseException as error:
             errors.append(error)
             raise
@@ -275,18 +278,17 @@ def test_no_two_workers_take_the_same_trial(storage):
 
 
 def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
-    """One has read that the trial is waiting, and is about to write that it runs it, when another comes."""
-    url, came, got = storage_url("a.db"), threading.Event(), []
+    """One has read that the trial runs, and is about to write its result, when another breaks it off."""
+    url, came = storage_url("a.db"), threading.Event()
     with opened(url) as one, opened(url) as other:
-        first = Board.start(one, Spec(PLAIN, {}, tuple(ONE), 1, 1, 0, "maximize"), url)
-        first.fill(first.look())
-        (trial,) = first.look().waiting
+        first = SweepStudy.start(one, Spec(PLAIN, {}, tuple(ONE), 1, 1, 0, "maximize"), url)
+        trial = first.ask(first.look())
 
-        def take():
-            got.append(Board.join(other, url).take(trial))
+        def give_back():
+            SweepStudy.join(other, url).give_back(trial)
             other.remove_session()
 
-        thread = threading.Thread(target=take)
+        thread = threading.Thread(target=give_back)
 
         def come(connection, cursor, statement, *_):
             if statement.startswith("UPDATE trials SET state") and not came.is_set():
@@ -295,10 +297,10 @@ def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
                 thread.join(timeout=0.5)
 
         sqlalchemy.event.listen(one.engine, "before_cursor_execute", come)
-        got.append(first.take(trial))
+        first.tell(trial, TrialState.COMPLETE, 1.0)
         thread.join()
-    assert came.is_set()
-    assert sorted(got) == [False, True]
+        assert came.is_set()
+        assert [row["value"] for row in first.look()] == [1.0]
 
 
 def test_no_two_workers_take_the_same_trial_on_postgresql(database):
@@ -312,7 +314,7 @@ def test_two_that_make_the_tables_at_the_same_time(database):
         together.wait(timeout=30)
         try:
             with opened(database) as storage:
-                Board.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "here")
+                SweepStudy.start(storage, Spec(PLAIN, {}, tuple(ONE), 2, 1, 0, "maximize"), "here")
         except BaseException as error:
             errors.append(error)
             raise

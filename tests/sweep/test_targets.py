@@ -10,8 +10,8 @@ import pytest
 from gpunet.datasets import load
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiments
-from gpunet.sweep import UnusableError, experiment, parse_parameter, search, training
-from gpunet.sweep.holdout import fingerprint, split
+from gpunet.sweep import UnusableError, parse_parameter, search, targets
+from gpunet.sweep.targets import fingerprint, split
 
 from ..experiments.made import arrays, compute, write_npz
 
@@ -81,14 +81,14 @@ def test_somebodys_own_mnist_is_not_the_documents(tmp_path):
 
 
 def settings_for(name, *texts, dataset, metric=None, **kwargs):
-    return experiment.settings_for(
+    return targets.experiment_settings(
         name, space(*texts), dataset=dataset, validation=0.25, seed=0, device="numpy", seeds=1, metric=metric, **kwargs
     )
 
 
 def svd_init(own, *texts, metric=None, **kwargs):
     settings = settings_for("svd-init", *texts, dataset=own, metric=metric)
-    return search(experiment.FUNCTION, settings, space(*texts), trials=2, stages=1, **kwargs)
+    return search(targets.EXPERIMENT, settings, space(*texts), trials=2, stages=1, **kwargs)
 
 
 def test_an_experiments_settings(own):
@@ -131,7 +131,7 @@ def test_a_row_or_metric_that_is_not_there(own, metric, words):
     ],
 )  # fmt: skip
 def test_which_way_is_better(metric, way):
-    assert experiment.direction(metric) == way
+    assert targets.direction(metric) == way
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_settings_that_the_experiment_does_not_have(own, text, words):
 
 
 def test_kinds_of_settings(own):
-    assert experiment.searchable("svd-dnn") == {
+    assert targets.searchable("svd-dnn") == {
         "task": str, "phi": float, "epochs": int, "batch_size": int, "learning_rate": float, "sweep_alpha": bool,
         "sweep_phi": bool, "speed": bool,
     }  # fmt: skip
@@ -167,13 +167,13 @@ def test_kinds_of_settings(own):
 
 @pytest.mark.parametrize("name", sorted(experiments()))
 def test_every_experiment_has_something_to_search(name):
-    assert experiment.searchable(name)
+    assert targets.searchable(name)
 
 
 def test_an_experiment_of_several_data_sets():
     settings = settings_for("toy", "threshold=0.1..0.4", dataset="xor-easy", metric="xor-easy:steps")
     table = search(
-        experiment.FUNCTION, settings, space("threshold=0.1..0.4", "limit=60"), trials=2, stages=1, keep_going=False
+        targets.EXPERIMENT, settings, space("threshold=0.1..0.4", "limit=60"), trials=2, stages=1, keep_going=False
     )
     assert all(0 < row["value"] <= 60 for row in table)
 
@@ -187,10 +187,10 @@ OWN = {
 
 
 def trained(own, *texts, metric="validation_accuracy", **changes):
-    kept = training.settings_for(
+    kept = targets.training_settings(
         space(*texts), dataset=own, validation=0.25, seed=0, device="numpy", metric=metric, **OWN | changes
     )
-    return search(training.FUNCTION, kept, space(*texts), trials=4, stages=1, keep_going=False)
+    return search(targets.TRAINING, kept, space(*texts), trials=4, stages=1, keep_going=False)
 
 
 def test_a_training_run(own):
@@ -249,14 +249,14 @@ def test_mistakes_of_a_training_run(own, text, changes, words):
 # -- other machines ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [experiment, training])
-def test_a_machine_with_other_data_fails_no_trial(own, module):
+@pytest.mark.parametrize("function", [targets.EXPERIMENT, targets.TRAINING])
+def test_a_machine_with_other_data_fails_no_trial(own, function):
     kept = settings_for("svd-init", "epochs=1", dataset=own)
-    module.before_sweep(kept)
+    targets.before_sweep(kept)
     with pytest.raises(DataError, match=r"own.npz: the data here is not what this sweep began with \(digest"):
-        module.before_sweep(kept | {"data": "0" * 16})
+        targets.before_sweep(kept | {"data": "0" * 16})
     with pytest.raises(DataError, match="no such file"):
-        module.before_sweep(kept | {"dataset": own + "x.npz"})
+        targets.before_sweep(kept | {"dataset": own + "x.npz"})
     with pytest.raises(DataError, match="not what this sweep began with"):
-        search(f"{module.__name__}:trial", kept | {"data": "0" * 16}, space("epochs=1"), trials=2)
+        search(function, kept | {"data": "0" * 16}, space("epochs=1"), trials=2)
     json.dumps(kept)

@@ -7,6 +7,8 @@ write of that worker arrives), or lets another worker in first.
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -15,12 +17,11 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from gpunet.errors import InputError
-from gpunet.sweep import board as module
-from gpunet.sweep import lease
-from gpunet.sweep.board import NUMBER, Board, _void
+from gpunet.sweep import study as module
 from gpunet.sweep.plan import Spec
-from gpunet.sweep.search import _run
-from gpunet.sweep.worker import Worker
+from gpunet.sweep.search import run as run_sweep
+from gpunet.sweep.study import BEATS, NUMBER, WORKER, SweepStudy, void
+from gpunet.sweep.workers import Curve, move
 
 from .functions import BOWL, SPACE, bowl
 from .tables import undisturbed, without_seconds
@@ -63,8 +64,7 @@ class World:
 
     def __init__(self, monkeypatch):
         self.now, self.dead, self.runs = "1", set(), []
-        monkeypatch.setattr(module, "me", lambda: self.now)
-        monkeypatch.setattr(lease, "gone", lambda worker: worker in self.dead)
+        monkeypatch.setattr(SweepStudy, "_silent", lambda study, trial: trial.user_attrs[WORKER] in self.dead)
 
 
 @pytest.fixture
@@ -82,7 +82,9 @@ def function(world):
 
 def run(storage, world):
     """A whole process: begins the sweep or goes on with it."""
-    return _run(Board.start(storage, SPEC, "here"), function(world), None, 1, None, True)
+    study = SweepStudy.start(storage, SPEC, "here")
+    study.worker = world.now
+    return run_sweep(study, function(world), None)
 
 
 def check(storage, table):
@@ -90,7 +92,7 @@ def check(storage, table):
     finished = [
         trial.user_attrs[NUMBER]
         for trial in storage.get_all_trials(storage.get_study_id_from_name(module.STUDY))
-        if trial.state.is_finished() and not _void(trial)
+        if trial.state.is_finished() and not void(trial)
     ]
     assert sorted(finished) == list(range(2 * TRIALS)), "a trial has finished twice"
 
@@ -115,8 +117,7 @@ def die_at(storage, world, last):
 
 
 def finished_seeds(storage) -> set[int]:
-    board = Board(storage, SPEC)
-    return {SPEC.trial_seed(row["number"]) for row in board.look().rows}
+    return {SPEC.trial_seed(row["number"]) for row in SweepStudy(storage, SPEC).look()}
 
 
 def killed_then_again(storage, world, last):
@@ -127,7 +128,8 @@ def killed_then_again(storage, world, last):
         pass
     else:
         return False
-    storage.before = lambda n: None
+    finally:
+        storage.before = lambda n: None
     world.now = str(int(world.now) + 1)
     world.runs.clear()
     return True
@@ -159,8 +161,9 @@ def visit(storage, world, steps):
     """Another worker does so many things, as long as there is something to do; it is alive, and so are the others."""
     host, world.now = world.now, f"guest of {world.now}"
     storage.before, kept = (lambda n: None), storage.before
-    guest = Worker(Board.join(storage, "here"), function(world))
-    while steps and (look := guest.board.look()).stage and guest._moved(look):
+    guest = SweepStudy.join(storage, "here")
+    guest.worker = world.now
+    while steps and (look := guest.look()).stage and move(guest, look, function(world)):
         steps -= 1
     world.now, storage.before = host, kept
 
@@ -183,7 +186,7 @@ def test_another_worker_between_every_two_writes(world, steps):
 
 @pytest.mark.parametrize("steps", [2, 100])
 def test_a_worker_that_was_taken_for_dead_does_no_harm(world, steps):
-    """It sleeps for longer than its lease in mid-trial; its trial is run by another; it wakes up and goes on."""
+    """It sleeps for longer than SILENCE in mid-trial; its trial is run by another; it wakes up and goes on."""
     total = total_writes(world)
     repeated = 0
     for place in range(2, total):
@@ -203,19 +206,97 @@ def test_a_worker_that_was_taken_for_dead_does_no_harm(world, steps):
     assert repeated, "the sleeper was never in mid-trial"
 
 
-def test_two_that_queue_the_same_stage_stop_seeing_each_other(world):
+def test_of_two_that_begin_the_same_trial_one_runs_it(world):
     storage = Watched()
-    first, second = (Board.start(storage, SPEC, "here") for _ in range(2))
+    first, second = (SweepStudy.start(storage, SPEC, "here") for _ in range(2))
     look = second.look()
-    world.now = "1"
-    first.fill(first.look())
-    world.now = "2"
-    second.fill(look)
-    trials = storage.get_all_trials(storage.get_study_id_from_name(module.STUDY))
-    assert [trial.user_attrs[NUMBER] for trial in trials] == [*range(TRIALS), 0]
+    assert first.ask(first.look()).user_attrs == {NUMBER: 0, "stage": 1, WORKER: first.worker}
+    assert second.ask(look) is None
+    assert first.look().running[0].user_attrs[WORKER] == first.worker
+    assert [trial.state for trial in first.study.trials] == [TrialState.RUNNING, TrialState.FAIL]
+    world.dead = {first.worker}
     check(storage, run(storage, world))
-    trials = storage.get_all_trials(storage.get_study_id_from_name(module.STUDY))
-    assert [trial.state for trial in trials].count(TrialState.WAITING) == 0
+
+
+def test_what_waits_in_a_queue_counts_for_nothing(world):
+    storage = Watched()
+    study = SweepStudy.start(storage, SPEC, "here")
+    study.study.enqueue_trial({"x": 0.0}, user_attrs={NUMBER: 0, "stage": 1})
+    check(storage, run(storage, world))
+
+
+# -- who is alive -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_heartbeat_that_stops(clock):
+    storage = InMemoryStorage()
+    dead, study = (SweepStudy.start(storage, SPEC, "here") for _ in range(2))
+    trial = dead.ask(dead.look())
+
+    def freed(seconds):
+        clock[0] += seconds
+        return study.free(study.look())
+
+    assert not freed(0)
+    assert not freed(module.SILENCE - 1)
+    storage.set_trial_user_attr(trial._trial_id, BEATS, 1)
+    assert not freed(2)
+    assert not freed(module.SILENCE - 1)
+    dead.ask(dead.look())
+    assert freed(2)
+    assert [trial.user_attrs[NUMBER] for trial in study.look().running] == [1], "the other was seen for the first time"
+    assert module.SILENCE > 3 * module.BEAT, "a beat or two may be late"
+
+
+def until(true):
+    limit = time.monotonic() + 10
+    while not true() and time.monotonic() < limit:
+        time.sleep(0.005)
+    assert true()
+
+
+def test_a_heart_beats_on_when_the_storage_is_away_for_a_moment(monkeypatch):
+    monkeypatch.setattr(module, "BEAT", 0.01)
+    tries = []
+
+    class Flaky(InMemoryStorage):
+        def set_trial_user_attr(self, trial_id, key, value):
+            tries.append(value)
+            if len(tries) < 3:
+                raise ConnectionError("gone")
+            super().set_trial_user_attr(trial_id, key, value)
+
+    study = SweepStudy.start(Flaky(), SPEC, "here")
+    before = threading.active_count()
+    trial = study.ask(study.look())
+    with study.beating(trial):
+        until(lambda: study.study.trials[0].user_attrs.get(BEATS, 0) >= 3)
+        study.give_back(trial)
+        count = len(tries)
+        until(lambda: len(tries) > count + 1)  # which does no harm
+    assert threading.active_count() == before
+
+
+def test_a_trial_that_was_taken_away_is_told_to_stop(world):
+    study = SweepStudy.start(InMemoryStorage(), SPEC, "here")
+    trial = study.ask(study.look())
+    curve = Curve(study, trial)
+    assert not curve.report(0, 1.0)
+    study.give_back(trial)
+    assert curve.report(1, 1.0)
+    assert not curve.pruned
+    study.tell(trial, TrialState.COMPLETE, 1.0, outcome={"metrics": {}})
+    assert study.look() == []
+
+
+# -- which sweep ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,18 +313,18 @@ def test_two_that_queue_the_same_stage_stop_seeing_each_other(world):
 )
 def test_another_sweep_is_named(change, words):
     storage = InMemoryStorage()
-    Board.start(storage, SPEC, "here")
+    SweepStudy.start(storage, SPEC, "here")
     with pytest.raises(InputError, match="here holds another sweep") as caught:
-        Board.start(storage, Spec(**{**SPEC.__dict__, **change}), "here")
+        SweepStudy.start(storage, Spec(**{**SPEC.__dict__, **change}), "here")
     assert words in str(caught.value)
-    assert Board.join(storage, "here").spec == SPEC
+    assert SweepStudy.join(storage, "here").spec == SPEC
 
 
 def test_nothing_to_join():
     storage = InMemoryStorage()
     with pytest.raises(InputError, match="here holds no sweep: start one"):
-        Board.join(storage, "here")
-    Board.start(storage, SPEC, "here")
+        SweepStudy.join(storage, "here")
+    SweepStudy.start(storage, SPEC, "here")
     storage.set_study_user_attr(0, module.SPEC, json.loads(json.dumps(SPEC.to_json() | {"format": 2})))
     with pytest.raises(InputError, match="format 2, this gpunet reads 1"):
-        Board.join(storage, "here")
+        SweepStudy.join(storage, "here")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpunet.errors import InputError
 from gpunet.sweep import Parameter, parse_parameter
-from gpunet.sweep.parameters import LEAST_WIDTH
+from gpunet.sweep.space import LEAST_WIDTH
 
 
 @pytest.mark.parametrize(
