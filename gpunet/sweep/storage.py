@@ -136,6 +136,8 @@ class Database(RDBStorage):
         try:
             _make_tables(url, options)
             super().__init__(url.replace("{", "{{").replace("}", "}}"), options)  # which is a template there
+            if url.startswith("sqlite:"):  # it has no SELECT … FOR UPDATE
+                sqlalchemy.event.listen(self.engine, "begin", _lock)
         except BaseException:
             self.close()
             raise
@@ -146,17 +148,25 @@ class Database(RDBStorage):
             self.engine.dispose()
 
 
+class Connection(sqlite3.Connection):
+    """To an SQLite file, without values longer than LONGEST."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+
+
 def _database(url: str) -> Database:
     errors = (ImportError, *LOST, sqlite3.Error, OSError, *UNSOUND)
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
-    sqlite = url.startswith("sqlite:")
-    options: dict[str, Any] = {"connect_args": {"timeout": WAIT}} if sqlite or "+pg8000:" in url else {}
-    options |= {} if sqlite else {"pool_pre_ping": True}
-    if sqlite and "?" not in url:  # from one version to the next SQLAlchemy reads a URL's path in another way
-        path = file_of(url)
-        options["creator"] = lambda: sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+    options: dict[str, Any] = {"connect_args": {"timeout": WAIT} if "+pg8000:" in url else {}, "pool_pre_ping": True}
+    path = file_of(url) if url.startswith("sqlite:") else None
+    if path:
+        options = {"connect_args": {"timeout": WAIT, "factory": Connection}}
+        if "?" not in url:  # from one version to the next SQLAlchemy reads a URL's path in another way
+            options["creator"] = lambda: Connection(path, WAIT, check_same_thread=False)
     with _told(url, *errors):
-        if sqlite and (path := file_of(url)) and path.is_file():
+        if path and path.is_file():
             _tables_only(path)
         for left in reversed(range(TRIES)):
             try:
@@ -166,8 +176,6 @@ def _database(url: str) -> Database:
                 if not left or not re.search("already exists|unique", str(error), re.IGNORECASE):
                     raise
                 time.sleep(0.3)
-    if sqlite:
-        _one_writer_at_a_time(storage.engine)
     return storage
 
 
@@ -185,10 +193,10 @@ def _make_tables(url: str, options: dict[str, Any]) -> None:
     of studies apart every start would begin another sweep of the same name.
     """
     engine = sqlalchemy.create_engine(url, **options)
-    if url.startswith("sqlite:"):
-        _one_writer_at_a_time(engine)
     try:
         with engine.begin() as connection:
+            if url.startswith("sqlite:"):
+                _lock(connection)
             BaseModel.metadata.create_all(connection)
             for table in BaseModel.metadata.tables.values():
                 for index in table.indexes:
@@ -197,20 +205,9 @@ def _make_tables(url: str, options: dict[str, Any]) -> None:
         engine.dispose()
 
 
-def _one_writer_at_a_time(engine: Any) -> None:
-    """Lock an SQLite file for each transaction as a whole.
-
-    SQLite has no SELECT … FOR UPDATE, and its driver begins a transaction with the first write only: of two workers
-    that read WAITING and then write RUNNING both would have the trial.
-    """
-
-    def set_up(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-
-    sqlalchemy.event.listen(engine, "connect", set_up)
-    sqlalchemy.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    engine.dispose()  # connections made before
+def _lock(connection: sqlalchemy.Connection) -> None:
+    """Lock an SQLite file for the whole transaction: its driver would begin when the first row is written."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextlib.contextmanager

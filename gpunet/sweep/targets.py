@@ -193,10 +193,8 @@ def _value(result: Result, row: str, metric: str) -> dict[str, Any]:
 
 def searchable(name: str) -> dict[str, Any]:
     """The experiment's settings that can be searched, and their kinds: int, float, bool or str."""
-    single = {
-        setting: known.kind for setting, known in experiment(name).Settings.options().items() if not known.several
-    }
-    plain = {setting: str if get_origin(kind) is Literal else kind for setting, kind in single.items()}
+    known = {setting: each.kind for setting, each in experiment(name).Settings.options().items() if not each.several}
+    plain = {setting: str if get_origin(kind) is Literal else kind for setting, kind in known.items()}
     return {setting: kind for setting, kind in plain.items() if kind in KINDS}
 
 
@@ -224,9 +222,10 @@ def _as_setting(value: Value) -> Any:
 
 METRICS = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss")
 OPTIMIZERS = ("adam", "sgd")
-TRAINED = {
-    "learning_rate": float, "l2": float, "momentum": float, "hidden": int, "layers": int, "epochs": int,
-    "batch_size": int, "optimizer": str,
+TRAINED: dict[str, tuple[type, dict[str, float]]] = {  # kind and bounds
+    "learning_rate": (float, {"above": 0}), "l2": (float, {"least": 0}), "momentum": (float, {"least": 0, "below": 1}),
+    "hidden": (int, {"least": 1}), "layers": (int, {"least": 0}), "epochs": (int, {"least": 1}),
+    "batch_size": (int, {"least": 1}), "optimizer": (str, {}),
 }  # fmt: skip
 LOOKED_AT = 1000  # training samples whose cost is the curve
 
@@ -241,25 +240,16 @@ def training_settings(
     """
     if metric not in METRICS:
         raise InputError(f"unknown metric '{metric}': expected one of {', '.join(METRICS)}")
-    _check_kinds("a training run", space, TRAINED)
+    _check_kinds("a training run", space, {name: kind for name, (kind, _) in TRAINED.items()})
     for name, given in [*own.items(), *((p.name, v) for p in space for v in p.values or (p.low, p.high))]:
-        _check_trained(name, given)
+        if name != "optimizer":
+            check_range(name, given, **TRAINED[name][1])
+        elif given not in OPTIMIZERS:
+            raise InputError(f"unknown optimizer '{given}': expected {' or '.join(OPTIMIZERS)}")
     optimizers = next((p.values for p in space if p.name == "optimizer"), (own["optimizer"],))
     if "sgd" not in optimizers and any(p.name == "momentum" for p in space):
         raise InputError("momentum is SGD's: add --optimizer sgd")
     return {**_described(dataset, validation, seed), "device": device, "metric": metric, "fixed": own}
-
-
-def _check_trained(name: str, value: Any) -> None:
-    if name == "optimizer":
-        if value not in OPTIMIZERS:
-            raise InputError(f"unknown optimizer '{value}': expected {' or '.join(OPTIMIZERS)}")
-    elif TRAINED[name] is int:
-        check_range(name, value, least=0 if name == "layers" else 1)
-    elif name == "learning_rate":
-        check_range(name, value, above=0)
-    else:
-        check_range(name, value, least=0, **({"below": 1} if name == "momentum" else {}))
 
 
 def training_trial(parameters: Parameters, settings: dict[str, Any], report: Report) -> dict[str, Any]:

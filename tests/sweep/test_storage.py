@@ -278,17 +278,17 @@ def test_no_two_workers_take_the_same_trial(storage):
 
 
 def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
-    """One has read that the trial runs, and is about to write its result, when another breaks it off."""
+    """One has read that the trial runs, and is about to write its result, when another writes one, too."""
     url, came = storage_url("a.db"), threading.Event()
     with opened(url) as one, opened(url) as other:
         first = SweepStudy.start(one, Spec(PLAIN, {}, tuple(ONE), 1, 1, 0, "maximize"), url)
         trial = first.ask(first.look())
 
-        def give_back():
-            SweepStudy.join(other, url).give_back(trial)
+        def tell():
+            SweepStudy.join(other, url).tell(trial, TrialState.PRUNED, outcome={"metrics": {"late": 1.0}})
             other.remove_session()
 
-        thread = threading.Thread(target=give_back)
+        thread = threading.Thread(target=tell)
 
         def come(connection, cursor, statement, *_):
             if statement.startswith("UPDATE trials SET state") and not came.is_set():
@@ -300,7 +300,7 @@ def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
         first.tell(trial, TrialState.COMPLETE, 1.0)
         thread.join()
         assert came.is_set()
-        assert [row["value"] for row in first.look()] == [1.0]
+        assert [(row["value"], row["metrics"]) for row in first.look()] == [(1.0, {})]
 
 
 def test_no_two_workers_take_the_same_trial_on_postgresql(database):
