@@ -136,31 +136,26 @@ def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def find_function(name: str) -> Function:
-    """The function "package.module:function"; InputError where there is none."""
-    module, colon, attribute = name.partition(":")
-    if not colon or not module or not attribute.isidentifier():
+def prepare(name: str, settings: dict[str, Any]) -> Function:
+    """The function "package.module:function", after its module's `before_sweep(settings)`, where there is one, looked.
+
+    What that raises (data that is missing on this machine, say) is a mistake of whoever starts the worker: it fails no
+    trial. InputError where there is no such function.
+    """
+    home, colon, attribute = name.partition(":")
+    if not colon or not home or not attribute.isidentifier():
         raise InputError(f"the function {harmless(name)!r} is malformed: expected package.module:function")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(home)
+        found = getattr(module, attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"the function {harmless(name)!r} cannot be imported: {cleaned(str(error))}") from None
     if not callable(found):
         raise InputError(f"{name!r} is a {type(found).__name__}, not a function")
-    return found  # type: ignore[no-any-return]
-
-
-def prepare(name: str, settings: dict[str, Any]) -> Function:
-    """The function, after its module's `before_sweep(settings)`, where there is one, has had a look.
-
-    What that raises (data that is missing on this machine, say) is a mistake of whoever starts the worker: it fails no
-    trial.
-    """
-    function = find_function(name)
-    look = getattr(importlib.import_module(name.partition(":")[0]), "before_sweep", None)
+    look = getattr(module, "before_sweep", None)
     if look is not None:
         look(settings)
-    return function
+    return found  # type: ignore[no-any-return]
 
 
 def none_completed(rows: Sequence[dict[str, Any]], errors: Mapping[int, str]) -> str:

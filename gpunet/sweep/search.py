@@ -14,7 +14,7 @@ from gpunet.progress import Progress
 from gpunet.sweep.plan import Function, Spec, plain_settings, prepare
 from gpunet.sweep.show import Display, Table
 from gpunet.sweep.space import Parameter
-from gpunet.sweep.storage import LOST, file_of, is_file, opened, storage_url, understood
+from gpunet.sweep.storage import LOST, file_of, opened, storage_url, understood
 from gpunet.sweep.study import SweepStudy
 from gpunet.sweep.workers import one_thread, pool, work
 
@@ -95,8 +95,8 @@ def run(
 ) -> Table:  # fmt: skip
     """The sweep from where it is to its end."""
     display = Display(study.spec, progress or Progress())
-    path = file_of(url) if url and is_file(url) else None
-    file = path if path and path.exists() else None
+    path = file_of(url) if url else None
+    file = path if path and path.exists() else None  # a URL's query may tell the driver another place
     try:
         with understood(study.where):
             with undivided():

@@ -71,13 +71,10 @@ def file_url(scheme: str, path: Path) -> str:
     return f"{scheme}:///{''.join(plain)}"  # as SQLAlchemy has it: an absolute path has four slashes
 
 
-def is_file(url: str) -> bool:
-    """Whether such a URL names a file."""
-    return url.startswith(("sqlite:", "journal:"))
-
-
-def file_of(url: str) -> Path:
-    """The path of the file that such a URL names."""
+def file_of(url: str) -> Path | None:
+    """The path of the file that such a URL names; None for a database elsewhere."""
+    if not url.startswith(("sqlite:", "journal:")):
+        return None
     return Path(unquote(url.partition(":///")[2].partition("?")[0], errors="surrogateescape"))
 
 
@@ -97,21 +94,18 @@ def opened(given: str | None, *, new: bool = True) -> Iterator[BaseStorage]:
         yield InMemoryStorage()
         return
     url = storage_url(given)
-    if not new and is_file(url) and not file_of(url).exists():
+    file = file_of(url)
+    if file and not new and not file.exists():
         raise InputError(f"the storage '{public(url)}' {NO_SWEEP}{_hint(url, FileNotFoundError())}")
-    if url.startswith("journal:"):
-        with _told(url, OSError, StorageInternalError):
-            storage: Any = _journal(str(file_of(url)))
-        with _lost(url):
-            yield storage
-        return
-    storage = _database(url)
+    with _told(url):
+        storage = _journal(str(file)) if url.startswith("journal:") else _database(url, file)
     try:
         with _lost(url):
             yield storage
     finally:
         storage.remove_session()
-        storage.close()
+        if isinstance(storage, Database):
+            storage.close()
 
 
 def quiet() -> None:
@@ -156,26 +150,24 @@ class Connection(sqlite3.Connection):
         self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
 
 
-def _database(url: str) -> Database:
-    errors = (ImportError, *LOST, sqlite3.Error, OSError, *UNSOUND)
+def _database(url: str, file: Path | None) -> BaseStorage:
     races = (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError)
-    options: dict[str, Any] = {"connect_args": {"timeout": WAIT} if "+pg8000:" in url else {}, "pool_pre_ping": True}
-    path = file_of(url) if url.startswith("sqlite:") else None
-    if path:
-        options = {"connect_args": {"timeout": WAIT, "factory": Connection}}
+    if file:
+        options: dict[str, Any] = {"connect_args": {"timeout": WAIT, "factory": Connection}}
         if "?" not in url:  # from one version to the next SQLAlchemy reads a URL's path in another way
-            options["creator"] = lambda: Connection(path, WAIT, check_same_thread=False)
-    with _told(url, *errors):
-        if path and path.is_file():
-            _tables_only(path)
-        for left in reversed(range(TRIES)):
-            try:
-                storage = Database(url, options)
-                break
-            except races as error:
-                if not left or not re.search("already exists|unique", str(error), re.IGNORECASE):
-                    raise
-                time.sleep(0.3)
+            options["creator"] = lambda: Connection(file, WAIT, check_same_thread=False)
+        if file.is_file():
+            _tables_only(file)
+    else:
+        options = {"connect_args": {"timeout": WAIT} if "+pg8000:" in url else {}, "pool_pre_ping": True}
+    for left in reversed(range(TRIES)):
+        try:
+            storage = Database(url, options)
+            break
+        except races as error:
+            if not left or not re.search("already exists|unique", str(error), re.IGNORECASE):
+                raise
+            time.sleep(0.3)
     return storage
 
 
@@ -211,11 +203,11 @@ def _lock(connection: sqlalchemy.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _told(url: str, *kinds: type[Exception]) -> Iterator[None]:
-    """These errors as one line of the user's."""
+def _told(url: str) -> Iterator[None]:
+    """What is raised by a storage that cannot be opened, as one line of the user's."""
     try:
         yield
-    except kinds as error:
+    except (ImportError, *LOST, sqlite3.Error, OSError, *UNSOUND) as error:
         told = InputError(f"the storage '{public(url)}' cannot be used: {_reason(error, url)}{_hint(url, error)}")
         raise told from _cause(error, url)
 
@@ -274,9 +266,9 @@ def _hint(url: str, error: Exception) -> str:
         return "; install the driver with: pip install 'gpunet[postgres]'"
     if isinstance(error, ImportError) and "+pymysql" in url:
         return "; install the driver with: pip install pymysql"
-    if isinstance(error, TypeError) and not is_file(url):  # the driver's: it has no default
+    file = file_of(url)
+    if isinstance(error, TypeError) and not file:  # the driver's: it has no default
         return "; say who you are: postgresql://USER@host/name"
-    path = file_of(url)
-    if is_file(url) and not path.parent.is_dir():
-        return f"; there is no folder '{path.parent}' (after sqlite: or journal: an absolute path has four slashes)"
+    if file and not file.parent.is_dir():
+        return f"; there is no folder '{file.parent}' (after sqlite: or journal: an absolute path has four slashes)"
     return ""

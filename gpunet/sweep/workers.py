@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -192,9 +192,7 @@ def pool(study: SweepStudy, url: str, workers: int, keep_going: bool, show: Show
             ended = {name: process for name, process in processes.items() if process.poll() is not None}
             with undivided():
                 look = study.look()  # after: the workers that have ended by themselves have finished the last trial
-                lost = [trial for trial in look.running if trial.user_attrs.get(WORKER) in ended]
-                for trial in lost:
-                    study.give_back(trial)
+                _give_back(study, look, ended)
             show(look)
             if not look.stage:
                 return
@@ -210,6 +208,8 @@ def pool(study: SweepStudy, url: str, workers: int, keep_going: bool, show: Show
     finally:
         with undivided():
             _stop(list(processes.values()))
+            with contextlib.suppress(Exception):  # a storage that is lost
+                _give_back(study, study.look(), processes)  # what a worker ran that had not heard
 
 
 def _start(url: str, name: str, keep_going: bool) -> subprocess.Popen[bytes]:
@@ -239,6 +239,13 @@ def _path() -> list[str]:
     if Path(PROCESS).resolve().parents[2] == Path(here):
         return [each or here for each in sys.path]
     return sorted((each or here for each in sys.path), key=lambda each: os.path.realpath(each) == here)
+
+
+def _give_back(study: SweepStudy, look: Look, workers: Container[str]) -> None:
+    """Break off what these workers have left running, which others would wait for."""
+    for trial in look.running:
+        if trial.user_attrs.get(WORKER) in workers:
+            study.give_back(trial)
 
 
 def _raise_what_it_told(process: subprocess.Popen[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -58,6 +59,9 @@ def plain(parameters, settings, report):
 def scripted(parameters, settings, report):
     """What settings['script'] says for the value of n."""
     does = settings["script"][str(parameters["n"])]
+    note(settings, "began")
+    if "together" in settings:
+        gather(settings)
     if does == "nan":
         return float("nan")
     if does == "text":
@@ -74,6 +78,10 @@ def scripted(parameters, settings, report):
         raise DivergedError("the loss became NaN")
     if does == "unusable":
         raise UnusableError("nothing of this works here")
+    if does == "deaf":
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(60)
     if does == "interrupts":
         raise KeyboardInterrupt
     if isinstance(does, list):

@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     assert without_seconds(join(storage)) == undisturbed(2, 2)
 
 
-@pytest.mark.parametrize("nth", range(4))
+@pytest.mark.parametrize("nth", range(3))
 def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeypatch):
     """SQLAlchemy reports a connection whose closing Ctrl-C broke into as its own failure."""
     close, count = DefaultDialect.do_close, itertools.count()
@@ -199,6 +199,15 @@ def one_of_two(does, **options):
 def test_what_a_worker_ends_with_ends_the_sweep():
     with pytest.raises(InputError, match=r"^nothing of this works here$"):
         one_of_two("unusable")
+
+
+@pytest.mark.slow
+def test_what_a_worker_runs_that_does_not_hear_is_given_back(tmp_path):
+    script = {"script": {"1": "deaf", "2": "unusable"}, "log": str(tmp_path / "log"), "together": 2}
+    with pytest.raises(InputError, match=r"^nothing of this works here$"):
+        search(SCRIPTED, script, [parse_parameter("n=1,2")], trials=2, stages=1, storage="a.db", workers=2)
+    with opened("a.db") as held:
+        assert SweepStudy.join(held, "a.db").look().missing == [0, 1]
 
 
 @pytest.mark.slow
