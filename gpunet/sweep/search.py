@@ -49,8 +49,9 @@ def search(
 
     storage: None keeps the trials in memory (workers=1). A URL of Optuna's (sqlite:///file.db, postgresql://…,
     mysql://…, journal:///file.log), or a path, keeps them there: killed at any moment, the same call goes on where it
-    stopped, and `join` lets other machines take part. workers: processes on this machine; with 1 this process itself.
-    Where there may be several, each has one thread for matrix products, so that any number gives the same table.
+    stopped, and `join` lets other machines take part; a trial that a killed worker ran is run again when nothing has
+    been heard of it for a minute. workers: processes on this machine; with 1 this process itself. Where there may be
+    several, each has one thread for matrix products, so that any number gives the same table.
 
     Raises InputError for settings out of range, and for a storage that cannot be reached or holds another sweep;
     RunError where no trial of a stage completed that the next could be drawn around; StorageLostError, which has the
