@@ -42,111 +42,100 @@ ABOUT = (
     "Stopped or killed at any moment, the same command goes on where it stopped."
 )
 
-Param = Annotated[
-    list[str],
-    typer.Option(
-        "--param", "-p", metavar="NAME=RANGE",
+Options = dict[str, tuple[Any, Any]]  # an option's annotation and its default, by name, as they are listed
+NEEDED = inspect.Parameter.empty
+
+
+def _option(kind: Any, default: Any, *flags: str, help: str, **known: Any) -> tuple[Any, Any]:  # noqa: A002
+    return Annotated[kind, typer.Option(*flags, help=help, **known)], default
+
+
+DATA: Options = {
+    "param": _option(
+        list[str], NEEDED, "--param", "-p", metavar="NAME=RANGE",
         help="A setting to search: `lr=0..1`, `lr=log:1e-3..1e-1`, `n=int:16..256`, `n=int:log:16..4096`, a list "
         "`o=adam,sgd`, or one value to hold it there. Given once for each; an unknown NAME is answered with those "
         "there are.",
     ),
-]  # fmt: skip
-Trials = Annotated[int, typer.Option("--trials", min=1, help="Trials of each stage.")]
-Stages = Annotated[
-    int,
-    typer.Option(
-        "--stages", min=1, help="Each later stage draws in the box around the best fifth of the trials before it."
+    "dataset": _option(
+        str, "digits", "--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."
     ),
-]
-Workers = Annotated[
-    int,
-    typer.Option(
-        "--workers", "-w", min=1, help="Processes on this machine, one thread each; any number gives the same result."
+}  # fmt: skip
+SHARED: Options = {  # by all searches, after their own
+    "direction": _option(
+        Literal["maximize", "minimize"] | None, None, help="What is better.",
+        show_default="minimize losses, errors, seconds, steps; else maximize",
     ),
-]
-Storage = Annotated[
-    str | None,
-    typer.Option(
-        "--storage", metavar="URL", show_default="sqlite:///OUT/sweep.db",
+    "trials": _option(int, 20, help="Trials of each stage.", min=1),
+    "stages": _option(
+        int, 2, help="Each later stage draws in the box around the best fifth of the trials before it.", min=1
+    ),
+    "workers": _option(
+        int, 1, "--workers", "-w", min=1,
+        help="Processes on this machine, one thread each; any number gives the same result.",
+    ),
+    "seeds": _option(int, 1, "--seeds", "-n", min=1, help="Training seeds of each trial."),
+    "seed": _option(int, 0, min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds."),
+    "validation": _option(
+        float, 0.2, help="The share of the training samples that is held out to judge by; the test set is not used."
+    ),
+    "device": (options.Device, "auto"),
+    "storage": _option(
+        str | None, None, metavar="URL", show_default="sqlite:///OUT/sweep.db",
         help="An Optuna storage: sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a "
         "path. `gpunet sweep join URL` lets other machines take part.",
     ),
-]  # fmt: skip
-Dataset = Annotated[
-    str,
-    typer.Option("--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."),
-]
-Seed = Annotated[
-    int, typer.Option(min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds.")
-]
-Validation = Annotated[
-    float,
-    typer.Option(help="The share of the training samples that is held out to judge by; the test set is not used."),
-]
-Seeds = Annotated[int, typer.Option("--seeds", "-n", min=1, help="Training seeds of each trial.")]
-Direction = Annotated[
-    Literal["maximize", "minimize"] | None,
-    typer.Option(show_default="minimize losses, errors, seconds, steps; else maximize", help="What is better."),
-]
-KeepGoing = Annotated[
-    bool, typer.Option("--keep-going/--stop-at-failure", help="Whether the others go on when a trial fails.")
-]
-Out = Annotated[
-    Path | None,
-    options.out("Folder for all results.", "runs/sweep-WHAT-DATASET"),
-]
-Options = dict[str, tuple[Any, Any]]  # an option's annotation and its default, by name, as they are listed
-DATA: Options = {"param": (Param, inspect.Parameter.empty), "dataset": (Dataset, "digits")}
-SHARED: Options = {  # by all searches, after their own
-    "direction": (Direction, None), "trials": (Trials, 20), "stages": (Stages, 2), "workers": (Workers, 1),
-    "seeds": (Seeds, 1), "seed": (Seed, 0), "validation": (Validation, 0.2), "device": (options.Device, "auto"),
-    "storage": (Storage, None), "keep_going": (KeepGoing, True), "out": (Out, None), "json": (options.Json, False),
+    "keep_going": _option(
+        bool, True, "--keep-going/--stop-at-failure", help="Whether the others go on when a trial fails."
+    ),
+    "out": (Annotated[Path | None, options.out("Folder for all results.", "runs/sweep-WHAT-DATASET")], None),
+    "json": (options.Json, False),
 }  # fmt: skip
 EXPERIMENT = DATA | {
-    "metric": (
-        Annotated[
-            str | None,
-            typer.Option(
-                metavar="[ROW:]METRIC", show_default="test_accuracy",
-                help="A row of the experiment's result and one of its metrics; without ROW the mean over all rows.",
-            ),
-        ],
-        None,
+    "metric": _option(
+        str | None, None, metavar="[ROW:]METRIC", show_default="test_accuracy",
+        help="A row of the experiment's result and one of its metrics; without ROW the mean over all rows.",
     ),
 }  # fmt: skip
 TRAINING = DATA | {
-    "hidden": (Annotated[int, typer.Option(min=1, help="Units of each hidden layer.")], 64),
-    "layers": (Annotated[int, typer.Option(min=0, help="Hidden layers.")], 1),
-    "epochs": (Annotated[int, typer.Option(min=1, help="Epochs of training.")], 10),
-    "batch_size": (Annotated[int, typer.Option(min=1, help="Samples a step.")], 64),
-    "optimizer": (Annotated[Literal["adam", "sgd"], typer.Option(help="The optimiser.")], "adam"),
-    "learning_rate": (Annotated[float, typer.Option(help="Step size.")], 1e-3),
-    "momentum": (Annotated[float, typer.Option(help="Of sgd.")], 0.9),
-    "l2": (Annotated[float, typer.Option(help="λ of a term λ‖W‖².")], 0.0),
-    "metric": (
-        Annotated[
-            str,
-            typer.Option(
-                metavar="METRIC", help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end."
-            ),
-        ],
-        "validation_accuracy",
+    "hidden": _option(int, 64, min=1, help="Units of each hidden layer."),
+    "layers": _option(int, 1, min=0, help="Hidden layers."),
+    "epochs": _option(int, 10, min=1, help="Epochs of training."),
+    "batch_size": _option(int, 64, min=1, help="Samples a step."),
+    "optimizer": _option(Literal["adam", "sgd"], "adam", help="The optimiser."),
+    "learning_rate": _option(float, 1e-3, help="Step size."),
+    "momentum": _option(float, 0.9, help="Of sgd."),
+    "l2": _option(float, 0.0, help="λ of a term λ‖W‖²."),
+    "metric": _option(
+        str, "validation_accuracy", metavar="METRIC",
+        help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end.",
     ),
 }  # fmt: skip
 FUNCTION: Options = {
     "name": (
         Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="What is searched.")],
-        inspect.Parameter.empty,
+        NEEDED,
     ),
     "param": DATA["param"],
-    "given": (
-        Annotated[
-            list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting that the function is handed.")
-        ],
-        None,
+    "given": _option(
+        list[str] | None, None, "--set", metavar="NAME=VALUE", help="A setting that the function is handed."
     ),
-    "direction": (Annotated[Literal["maximize", "minimize"], typer.Option(help="What is better.")], "maximize"),
-}
+    "direction": _option(Literal["maximize", "minimize"], "maximize", help="What is better."),
+}  # fmt: skip
+JOIN: Options = {
+    "url": (
+        Annotated[str, typer.Argument(metavar="URL", help="The storage of a sweep that was started elsewhere.")],
+        NEEDED,
+    ),
+    "workers": SHARED["workers"],
+    "keep_going": SHARED["keep_going"],
+    "function": _option(
+        str | None, None, metavar="PACKAGE.MODULE:FUNCTION", show_default="gpunet's own",
+        help="The function of that sweep.",
+    ),
+    "out": (Annotated[Path | None, options.out("Write the results here, too.", "no")], None),
+    "json": SHARED["json"],
+}  # fmt: skip
 
 
 # -- commands ---------------------------------------------------------------------------------------------------------
@@ -206,30 +195,9 @@ def _function(space: list[Parameter], *, seed: int, name: str, given: list[str] 
     return name.rpartition(":")[2], name, dict(_setting(text) for text in given or []), "maximize"
 
 
-for _name, _x in experiments().items():
-    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}"
-    app.command(_name, help=_about)(_searching(_experiment(_name), EXPERIMENT))
-_about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}"
-app.command("train", help=_about)(_searching(_training, TRAINING, ("seeds",)))
-app.command("function", help=inspect.getdoc(_function))(
-    _searching(_function, FUNCTION, ("seeds", "validation", "device"))
-)
-
-
-@app.command()
-def join(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The storage of a sweep that was started elsewhere.")],
-    workers: Workers = 1,
-    keep_going: KeepGoing = True,
-    function: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PACKAGE.MODULE:FUNCTION", show_default="gpunet's own", help="The function of that sweep."
-        ),
-    ] = None,
-    out: Annotated[Path | None, options.out("Write the results here, too.", "no")] = None,
-    json: options.Json = False,
-) -> None:
+def _join(
+    url: str, workers: int, keep_going: bool, function: str | None, out: Path | None, json: bool
+) -> None:  # fmt: skip
     """Take part in a sweep that lies in a storage, until it is finished.
 
     The data is read on this machine, by the same name or path, and must be the same. A storage names the function that
@@ -244,6 +212,18 @@ def join(
         out, storage_url(url), json,
         lambda url, bar: take_part(url, workers=workers, progress=bar, keep_going=keep_going, only=only),
     )  # fmt: skip
+
+
+for _name, _x in experiments().items():
+    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}"
+    app.command(_name, help=_about)(_searching(_experiment(_name), EXPERIMENT))
+_about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}"
+app.command("train", help=_about)(_searching(_training, TRAINING, ("seeds",)))
+app.command("function", help=inspect.getdoc(_function))(
+    _searching(_function, FUNCTION, ("seeds", "validation", "device"))
+)
+options.sign(_join, JOIN)
+app.command("join")(_join)
 
 
 # -- around the searching ----------------------------------------------------------------------------------------------
