@@ -7,8 +7,9 @@ they become visible, and a failed one stays failed; so at any moment at most one
 finished, and a worker may be killed between any two writes. A trial that it leaves running beats no more, and is void
 after SILENCE seconds.
 
-`Study.ask` would take from a queue, which two workers may fill at the same moment. Optuna's own heartbeat is for
-databases only, and knows nothing of a worker that was killed before its first beat.
+Optuna's own `ask` hands out what waits in a queue, which two workers may fill at the same moment; here a worker asks by
+adding a trial that runs. Optuna's heartbeat is for databases only, and knows nothing of a worker that was killed before
+its first beat.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -64,15 +65,12 @@ class SweepStudy:
     @classmethod
     def start(cls, storage: BaseStorage, spec: Spec, where: str) -> SweepStudy:
         """Begin the sweep, or go on with it; InputError where the storage holds another one."""
-        direction = StudyDirection.MAXIMIZE if spec.direction == "maximize" else StudyDirection.MINIMIZE
         with understood(where):
-            with contextlib.suppress(DuplicatedStudyError):
-                storage.create_new_study([direction], STUDY)
-            study = storage.get_study_id_from_name(STUDY)
-            if SPEC not in storage.get_study_user_attrs(study):
-                storage.set_study_user_attr(study, SPEC, spec.to_json())
-            difference = spec.difference(storage.get_study_user_attrs(study)[SPEC])
-            if difference:
+            way = StudyDirection[spec.direction.upper()]
+            study = optuna.create_study(storage=storage, study_name=STUDY, direction=way, load_if_exists=True)
+            if SPEC not in study.user_attrs:
+                study.set_user_attr(SPEC, spec.to_json())
+            if difference := spec.difference(study.user_attrs[SPEC]):
                 raise InputError(
                     f"{where} holds another sweep: {difference}; give what that one began with, or choose "
                     "another storage (--storage or --out)"
@@ -84,7 +82,7 @@ class SweepStudy:
         """Take part in the sweep that is there; InputError where there is none."""
         with understood(where):
             try:
-                held = storage.get_study_user_attrs(storage.get_study_id_from_name(STUDY))[SPEC]
+                held = optuna.load_study(study_name=STUDY, storage=storage).user_attrs[SPEC]
             except KeyError:
                 raise InputError(f"{where} {NO_SWEEP}") from None
             return cls(storage, Spec.from_json(held), where)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from sqlalchemy.engine.default import DefaultDialect
@@ -20,7 +21,7 @@ from gpunet.sweep import join, parse_parameter, search
 from gpunet.sweep import workers as module
 from gpunet.sweep.plan import Spec
 from gpunet.sweep.storage import opened
-from gpunet.sweep.study import SweepStudy
+from gpunet.sweep.study import SILENCE, SweepStudy
 
 from ..cli.runner import run
 from ..experiments.schema import parse
@@ -215,6 +216,18 @@ def test_what_ends_the_sweep_is_not_written_down():
     with pytest.raises(RunError, match=r"trial \d \{\"n\": 1\} failed: KeyError: 'hidden'"):
         one_of_two("raises", keep_going=False)
     assert sorted(row["state"] for row in one_of_two("raises")) == ["complete", "failed"]
+
+
+def test_what_a_killed_worker_ran_is_run_again_at_once(tmp_path):
+    """Who started it has seen it die: SILENCE need not pass."""
+    began = time.monotonic()
+    with pytest.warns(RuntimeWarning, match="1 of 2 workers ended by signal 9; the others go on"):
+        table = search(
+            "tests.sweep.functions:suicide_once", {"mark": str(tmp_path / "mark")}, ONE, trials=4, stages=1,
+            storage="a.log", workers=2,
+        )  # fmt: skip
+    assert [row["state"] for row in table] == ["complete"] * 4
+    assert time.monotonic() - began < SILENCE / 2
 
 
 @pytest.mark.slow
