@@ -429,6 +429,7 @@ VALUES: dict[str, Maker] = {
     "thresholds": lambda: None,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
+    "errors.first_line.error": lambda: RuntimeError("what failed\nand where"),
     "Trainer.graphs=.value": lambda: "off",
     "Trainer.graphs= in use.value": lambda: "off",
     "Trainer.step.order": lambda: np.arange(60),

@@ -1,6 +1,6 @@
 // Batches out of a data set that lies on the device, and what moves on from step to step.
 
-// One step more; Adam's factors for it, as `adam_factors` in numpy_optimisers.py: η·m̂/(√v̂ + ε) = c·M/(√V + ε').
+// One step more; Adam's factors for it, as `adam_factors` in numpy_backend.py: η·m̂/(√v̂ + ε) = c·M/(√V + ε').
 __device__ inline void count_step(double* clock) {
     clock[STEP] += 1;
     clock[SECOND_STEP] += 1;
