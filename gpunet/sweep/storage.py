@@ -30,6 +30,7 @@ DRIVERS = {  # permissively licensed; SQLAlchemy's own defaults are under the LG
 }  # fmt: skip
 LOST = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)  # what a storage raises that fails
 _QUERY = re.compile(r"\?\w+=.*", re.DOTALL)  # another ? is part of the file's name
+KEPT = "surrogateescape"  # bytes of a file's name that are no text
 DATABASES = (".db", ".sqlite", ".sqlite3")
 FORMS = (
     "expected sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a path: .db for "
@@ -57,7 +58,7 @@ def storage_url(given: str) -> str:
             raise InputError(f"the storage '{public(given)}' names no file: {FORMS}")
         query = _QUERY.search(rest)
         path = rest[1 : query.start() if query else None]
-        return file_url(scheme, Path(unquote(path, errors="surrogateescape"))) + (query[0] if query else "")
+        return file_url(scheme, Path(unquote(path, errors=KEPT))) + (query[0] if query else "")
     return DRIVERS.get(scheme, scheme) + separator + rest
 
 
@@ -67,19 +68,15 @@ def file_url(scheme: str, path: Path) -> str:
         full = str(path.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # a null character, links in a ring
         raise InputError(f"the storage {printable(str(path))!r} is no path: {error}") from None
-    plain = (each if each.isprintable() and each not in "%?#" else _quoted(each) for each in full)
-    return f"{scheme}:///{''.join(plain)}"  # as SQLAlchemy has it: an absolute path has four slashes
+    marks = (each if each.isprintable() and each not in "%?#" else quote(each, errors=KEPT) for each in full)
+    return f"{scheme}:///{''.join(marks)}"  # as SQLAlchemy has it: an absolute path has four slashes
 
 
 def file_of(url: str) -> Path | None:
     """The path of the file that such a URL names; None for a database elsewhere."""
     if not url.startswith(("sqlite:", "journal:")):
         return None
-    return Path(unquote(url.partition(":///")[2].partition("?")[0], errors="surrogateescape"))
-
-
-def _quoted(text: str) -> str:
-    return quote(text, errors="surrogateescape")
+    return Path(unquote(url.partition(":///")[2].partition("?")[0], errors=KEPT))
 
 
 @contextlib.contextmanager
