@@ -325,11 +325,11 @@ def from_exact(raw: Any, sums: Any, count: int, xp: Any = np) -> Centred:
     return Centred(scatter, 0.0, mean, low, count, EPS if count <= WHOLE else 2 * EPS, 255.0)
 
 
-def sums(xp: Any, x: Any, rows: Any = None, scale: float = 1.0, root: bool = False) -> Centred:
+def sums(xp: Any, x: Any, rows: Any = None, scale: float = 1.0) -> Centred:
     """The moments of scale · x (n, features), or of some rows of it; bytes, which no scale changes, exactly."""
     if x.dtype == xp.uint8:
         return from_exact(*exact_sums(xp, x, rows), xp)
-    return blocks(xp, x, rows, scale, root)
+    return blocks(xp, x, rows, scale)
 
 
 def largest(xp: Any, x: Any, what: str, rows: Any = None) -> float:

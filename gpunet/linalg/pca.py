@@ -6,7 +6,7 @@ class; the moments of a class whose eigenvectors are not good enough come to the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, Floats, result_dtype
 from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, largest, safe_scale, sums
 from gpunet.linalg.solvers import leading
-from gpunet.linalg.stacked import leading_stack, product
+from gpunet.linalg.stacked import leading_stack
 from gpunet.linalg.svd import svd
 from gpunet.linalg.verify import fix_signs, tolerance
 
@@ -283,52 +283,49 @@ def decompose_stack(
     traces = [float(xp.sum(diagonal(xp, each.about(center)))) for each in moments]
     found = [normalised(each, check_trace(each, t, "the samples")) for each, t in zip(moments, traces, strict=True)]
     moments, totals, scales = zip(*found, strict=True)
-    scatter = [each.about(center) for each in moments]
-    counts = [available(each, center) if k is None else k for each in moments]
-    features, todo, parts = scatter[0].shape[0], list(range(len(moments))), dict[int, PCA]()
-    tol = _eigen_tol(dtype, features, max(counts))
+    stack = xp.stack([each.about(center) for each in moments])
+    counts, features = [available(each, center) if k is None else k for each in moments], stack.shape[1]
+
+    def judged(i: int, values: Any, vectors: Any) -> PCA | None:
+        own, total = np.maximum(on_host(values), 0), totals[i]
+        rank = counts[i] if variance is None else min(counts[i], reached(own, variance, total))
+        own, v = own[:rank], vectors[:, :rank]
+        wrong = xp.matmul(stack[i, ...], v) - v * values[None, :rank]
+        wrong = xp.sqrt(xp.sum(wrong * wrong, axis=0)) + noise(xp, moments[i], v, stack[i, ...])
+        residual = float(relative(on_host(wrong), own).max())
+        good = max(residual, hidden(own, features)) <= tolerance(dtype, features, rank)  # not so for NaN
+        return as_pca(moments[i], own, on_host(v), total, residual, scales[i], "gram") if good else None
+
+    return [
+        good or by_root(moments[i].moved(on_host), scales[i], k, variance, center, dtype, f"class {i} of {len(counts)}")
+        for i, good in enumerate(_by_eigenvectors(xp, stack, max(counts), dtype, judged))
+    ]
+
+
+def _by_eigenvectors(
+    xp: Any, stack: Any, k: int, dtype: Any, judged: Callable[[int, Any, Any], PCA | None]
+) -> list[PCA | None]:
+    """What `judged` makes of each matrix's number and leading eigenpairs (k,), (n, k): of all as one stack, then of
+    each that was not good enough by itself, in the way that cannot fail.
+    """  # noqa: D205
+    found: list[PCA | None] = [None] * stack.shape[0]
+    tol = min(1e-12, tolerance(dtype, stack.shape[1], k) / 8)  # well below what lets them pass
     for sturdy in (False, True):
-        stack = xp.stack([scatter[i] for i in todo])
-        try:
-            values, vectors = leading_stack(xp, stack, max(counts), tol, sturdy)
-        except np.linalg.LinAlgError:
-            continue
-        wrong = product(xp, stack, vectors) - vectors * values[:, None, :]
-        errors, own = on_host(xp.sqrt(xp.sum(wrong * wrong, axis=1))), np.maximum(on_host(values), 0)
-        for j, i in enumerate(todo):
-            rank = counts[i] if variance is None else min(counts[i], reached(own[j], variance, totals[i]))
-            theirs, v, limit = own[j, :rank], vectors[j, :, :rank], tolerance(dtype, features, rank)
-            lost = on_host(noise(xp, moments[i], v, scatter[i]))
-            residual = float(relative(errors[j, :rank] + lost, theirs).max())
-            if max(residual, hidden(theirs, features)) <= limit:  # not so for NaN
-                parts[i] = as_pca(moments[i], theirs, on_host(v), totals[i], residual, scales[i], "gram")
-        todo = [i for i in todo if i not in parts]
-        if not todo:
-            break
-    for i in todo:
-        parts[i] = by_root(
-            moments[i].moved(on_host), scales[i], k, variance, center, dtype, f"class {i} of {len(moments)}"
-        )
-    return [parts[i] for i in range(len(moments))]
-
-
-def _eigen_tol(dtype: Any, features: int, k: int, tol: float = 1e-12) -> float:
-    """‖Gv − λv‖/λ_k well below what `tolerance` lets pass."""
-    return min(tol, tolerance(dtype, features, k) / 8)
+        todo = [i for i, each in enumerate(found) if each is None]
+        for part in [[i] for i in todo] if sturdy else [todo]:
+            some = stack[part[0] : part[-1] + 1, ...]
+            with suppress(np.linalg.LinAlgError):
+                values, vectors = leading_stack(xp, some, k, tol, sturdy)
+                for j, i in enumerate(part):
+                    found[i] = judged(i, values[j, ...], vectors[j, ...])
+    return found
 
 
 def class_parts(
-    xp: Any,
-    x: Any,
-    rows: Sequence[NDArray[np.intp]],
-    k: int | None,
-    variance: float | None,
-    center: bool,
-    tol: float = 1e-12,
+    xp: Any, x: Any, rows: Sequence[NDArray[np.intp]], k: int | None, variance: float | None, center: bool
 ) -> list[PCA]:
     """PCA of x[rows] for each class's rows; x (n, features) on the device. Residuals are measured against x.
 
-    tol: of ‖ρv − λv‖ over λ_k, where an iteration is used.
     Each class is scaled by itself. Where the eigenvectors of its Gram matrix do not meet the `tolerance` of x's dtype,
     its rows are decomposed by gesvd; raises ConvergenceError where that does not meet it either.
     Memory: a Gram matrix of float64 a class, in groups of GROUP_BYTES, beside chunks.
@@ -336,24 +333,15 @@ def class_parts(
     features, parts = x.shape[1], dict[int, PCA | None]()
     classes = [_Samples(xp, x, xp.asarray(own), k, variance, center) for own in rows]
     most = features if k is None or variance is not None else k
-    tol = _eigen_tol(result_dtype(x.dtype), features, most, tol)
     wide, group = [c for c, own in enumerate(rows) if len(own) >= features], max(1, GROUP_BYTES // (8 * features**2))
     for start in range(0, len(wide), group):
-        chosen = wide[start : start + group]
-        stack = xp.stack([classes[c].gram() for c in chosen])
+        some = wide[start : start + group]
+        stack, own = xp.stack([classes[c].gram() for c in some]), [classes[c].judged for c in some]
+        found = _by_eigenvectors(xp, stack, most, result_dtype(x.dtype), lambda i, *pairs, own=own: own[i](*pairs))
+        parts |= dict(zip(some, found, strict=True))
+    for c in set(range(len(rows))) - set(wide):
         with suppress(np.linalg.LinAlgError):
-            values, vectors = leading_stack(xp, stack, most, tol)
-            for j, c in enumerate(chosen):
-                parts[c] = classes[c].accepted(values[j, ...], vectors[j, ...])
-        for j, c in enumerate(chosen):
-            if parts.get(c) is None:
-                with suppress(np.linalg.LinAlgError):
-                    again, v = leading_stack(xp, stack[j : j + 1, ...], most, tol, True)
-                    parts[c] = classes[c].accepted(again[0, ...], v[0, ...])
-    for c, own in enumerate(rows):
-        if len(own) < features:
-            with suppress(np.linalg.LinAlgError):
-                parts[c] = classes[c].accepted(*classes[c].few())
+            parts[c] = classes[c].judged(*classes[c].few())
     return [parts.get(c) or classes[c].by_svd(f"class {c} of {len(rows)}") for c in range(len(rows))]
 
 
@@ -400,7 +388,7 @@ class _Samples:
         p, s, _ = xp.linalg.svd(r)
         return s * s, xp.matmul(q, p)
 
-    def accepted(self, values: Any, vectors: Any) -> PCA | None:
+    def judged(self, values: Any, vectors: Any) -> PCA | None:
         """Eigenpairs of Σ x xᵀ as the result, or None where ‖Xᵀ(X v) − λ v‖ says that they are none."""
         xp, found = self.xp, np.maximum(on_host(values), 0)
         rank, limit = self._rank(found)
@@ -439,6 +427,5 @@ class _Samples:
         return rank, tolerance(self.dtype, self.x.shape[1], rank)
 
     def _result(self, values: NDArray[np.float64], vectors: Any, residual: float, route: str) -> PCA:
-        rounding = float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        lost = residual + rounding
+        lost = residual + float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
         return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route)

@@ -75,12 +75,17 @@ def eigh_seconds(n: int, k: int, rates: Rates = RATES) -> float:
 def krylov_seconds(elements: int, n: int, k: int, single: bool, rates: Rates = RATES) -> float:
     """What one block of a Krylov iteration is expected to take: `elements` are multiplied, and kept blocks of n rows.
 
-    A mean of the eight after which it starts again.
+    A mean of the STEPS after which it starts again.
     """
-    width, steps = k + max(4, k // 8), 8
+    width = block_width(k)
     product = (rates.read + (0.5 if single else 1.0) * rates.product * width) * elements
-    inner = 5.5 * rates.product * n * steps * width**2 + rates.eigh[0] * steps**2 * width**3
+    inner = 5.5 * rates.product * n * STEPS * width**2 + rates.eigh[0] * STEPS**2 * width**3
     return product + inner + 6 * rates.call
+
+
+def block_width(k: int) -> int:
+    """Of the blocks in which k eigenvectors are iterated for: wider, so that values that repeat are found as often."""
+    return k + max(4, k // 8)
 
 
 def iterates(n: int, k: int) -> bool:
@@ -135,12 +140,11 @@ def leading_by_lanczos(
 
     G Q = Q T + Q₊ B Eᵀ with Q of orthonormal blocks (Golub & Underwood 1977; every block orthogonalised against all
     earlier ones): Ritz vectors Q m of T m = θ m have the residual ‖B (last block of m)‖, so that convergence costs
-    next to nothing to see. The blocks are wider than k: an eigenvalue that repeats is found as often as it repeats.
-    Where STEPS blocks do not suffice it starts again from the Ritz vectors, for at most ROUNDS; as soon as it is seen
-    that this will not get there, or not within `patience` more blocks, which another way would cost, and where n has no
-    room for a few blocks, it raises NotConverged.
+    next to nothing to see. Where STEPS blocks do not suffice it starts again from the Ritz vectors, for at most ROUNDS;
+    as soon as it is seen that this will not get there, or not within `patience` more blocks, which another way would
+    cost, and where n has no room for a few blocks, it raises NotConverged.
     """
-    width = k + max(4, k // 8)
+    width = block_width(k)
     steps = min(STEPS, n // width)
     if steps < 3:
         raise NotConverged(f"{n} dimensions have no room for three blocks of {width} vectors")

@@ -26,10 +26,12 @@ def tolerance(dtype: Any, short: int, k: int) -> float:
     return float(np.finfo(dtype).eps) * (128 + 3 * float(np.sqrt(k * short)))
 
 
+@lru_cache(maxsize=16)
 def probes(k: int) -> tuple[Floats, float]:
     """(w (k, p), factor): factor·‖R w‖_F is ‖R‖_F for k ≤ PROBES, and estimates it from random signs beyond.
 
     E‖R w‖² = ‖R‖_F² for a column w of independent signs, with no spread at all where a single triple is bad.
+    w is made once, and not to be written to.
     """
     if k <= PROBES:
         return np.eye(k), 1.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import gpunet as gn
 from gpunet.errors import ConvergenceError, InputError, ShapeError
 from gpunet.linalg import svd
 from gpunet.linalg import svd as svd_function
@@ -107,6 +110,27 @@ def test_uint8_is_exact_and_never_copied_as_floats():
 def test_device_cpu_is_the_same(rng):
     a = rng.standard_normal((30, 20))
     np.testing.assert_array_equal(svd(a, 3, device="cpu").u, svd(a, 3).u)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("k", [100, None])
+def test_the_walk_to_lapack_leads_through_seven_files(k, dtype, rng):
+    """checks and backend/blas, and of linalg svd, device, matrix, solvers and verify."""
+    root, seen = Path(gn.__file__).parent, set()
+    a = (rng.standard_normal((2000, 200)) @ rng.standard_normal((200, 784)) * 3 + 100).clip(0, 255).astype(dtype)
+    svd(a, k)  # what is made once, the signs that verify draws, is there
+
+    def called(frame, event, arg):
+        if event == "call" and (path := Path(frame.f_code.co_filename)).is_relative_to(root):
+            seen.add(path.relative_to(root).as_posix())
+
+    sys.setprofile(called)
+    try:
+        svd(a, k)
+    finally:
+        sys.setprofile(None)
+    linalg = {f"linalg/{name}.py" for name in ("svd", "device", "matrix", "solvers", "verify")}
+    assert seen == {"checks.py", "backend/blas.py", *linalg}
 
 
 def test_gesvd_where_gesdd_fails(rng, monkeypatch):
