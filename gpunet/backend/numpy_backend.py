@@ -211,15 +211,13 @@ class NumpyBackend(Backend):
         start, threshold = dropout_start(draw), dropout_threshold(rate)
         source, target = x.reshape(-1), out.reshape(-1)
         scale = target.dtype.type(1 / (1 - rate))
-        for part in row_blocks(target.size, 4):  # with its words a block takes four times an activation's memory
+        for part in row_blocks(target.size, 1, BLOCK // 4):  # beside it lie words, and those shifted
             block = target[part]
             np.multiply(source[part], scale, out=block)
             kept = self.scratch("kept", BLOCK // 4, np.bool_)[: block.size]
             words = self._words((start + part.start // 2 * GOLDEN) % WORDS).view(np.uint32)
             np.greater_equal(words[: block.size], np.uint32(threshold), out=kept)
-            bits = block.view(
-                f"u{block.itemsize}"
-            )  # of which 0 times anything is 0; and `where=` takes ten times as long
+            bits = block.view(f"u{block.itemsize}")  # 0 times a NaN's bits is 0; and `where=` takes ten times as long
             np.multiply(bits, kept, out=bits)
 
     def _words(self, start: int) -> Array:
