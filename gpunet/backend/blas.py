@@ -153,6 +153,8 @@ def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kw
         thread.start()
         while not done.wait(SLICE):
             pass
+    except RuntimeError:  # no more threads to be had
+        return work(*args, **kwargs)
     except BaseException:
         atexit.register(_leave, done)
         raise

@@ -15,8 +15,8 @@ from gpunet.errors import InputError, ShapeError
 from gpunet.interrupts import Turns
 from gpunet.linalg import moments
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
-from gpunet.linalg.matrix import Floats, check_matrix, result_dtype, shifted_scatter
-from gpunet.linalg.moments import Centred, Sums, from_exact, merge
+from gpunet.linalg.matrix import Floats, check_matrix, largest, result_dtype, shifted_scatter
+from gpunet.linalg.moments import Centred, Sums, merge
 from gpunet.linalg.pca import PCA, check_count, check_trace, decompose_on
 
 LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
@@ -28,7 +28,7 @@ class State:
 
     features: int | None = None
     device: Backend = CPU
-    exact: Sums | None = None  # Σ(x−128)(x−128)ᵀ, Σ(x−128), samples
+    exact: Sums | None = None
     centred: Centred | None = None
     bytes: bool | None = None  # whether uint8 came, or floats; None while neither did
     dtype: Any = np.float32  # the finest of the batches', as results have it
@@ -36,11 +36,11 @@ class State:
     @property
     def count(self) -> int:
         """Samples in both."""
-        return (self.exact[2] if self.exact else 0) + (self.centred.count if self.centred else 0)
+        return (self.exact.count if self.exact else 0) + (self.centred.count if self.centred else 0)
 
     def total(self) -> Centred:
         """Of both together; InputError where there is neither."""
-        total = None if self.exact is None else from_exact(*self.exact, self.device.xp)
+        total = None if self.exact is None else self.exact.centred(self.device.xp)
         if self.centred is not None:
             total = merge(total, self.centred)
         if total is None:
@@ -162,8 +162,7 @@ class StreamingGram(Accumulator):
             quiet = np.errstate(over="ignore", invalid="ignore")  # `components` and `gram` say what to do about it
             with computing_on(device), quiet:
                 if old.exact and new.exact:
-                    a, b = old.exact, new.exact
-                    exact = a[0] + b[0], a[1] + b[1], a[2] + b[2]
+                    exact = old.exact + new.exact
                 if old.centred and new.centred:
                     centred = merge(old.centred, new.centred, overwrite)
             self._state = State(
@@ -189,7 +188,7 @@ class StreamingGram(Accumulator):
         total = state.total()
         with np.errstate(over="ignore", invalid="ignore"):
             if state.centred is None and state.exact is not None and not self.center:
-                found = on_host(shifted_scatter(*state.exact, 0.0))
+                found = on_host(shifted_scatter(state.exact.products, state.exact.total, state.exact.count, 0.0))
             else:
                 found = on_host(total.about(self.center))
         check_trace(total, float(np.trace(found)), "the samples")
@@ -236,7 +235,7 @@ def _check_fits(old: State, new: State, what: str) -> None:
 
 def check_values(xp: Any, array: Any, what: str) -> float:
     """max|x| of an array. Raises InputError for NaN, infinities and squares that overflow."""
-    top = moments.largest(xp, array, what)
+    top = largest(xp, array, what)
     if top > LARGEST:
         raise InputError(f"{what} holds values of {top:.2g}, whose squares overflow float64: scale the samples down")
     return top
@@ -256,8 +255,4 @@ def _moved(state: State, device: Backend) -> State:
     """Another's sums, where ours are kept."""
     put = device.asarray if is_gpu(device) else on_host
     exact, centred = state.exact, state.centred
-    if exact is not None:
-        exact = put(exact[0]), put(exact[1]), exact[2]
-    if centred is not None:
-        centred = centred.moved(put)
-    return replace(state, device=device, exact=exact, centred=centred)
+    return replace(state, device=device, exact=exact and exact.moved(put), centred=centred and centred.moved(put))

@@ -8,14 +8,14 @@ million equal numbers is as good as one of ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.checks import real_array
+from gpunet.checks import on_host, real_array
 from gpunet.errors import InputError, ShapeError
 
 Array = NDArray[Any]
@@ -67,22 +67,26 @@ def check_matrix(a: Any, what: str = "a") -> Any:
     return array
 
 
-def largest(a: Array, what: str = "a", rows: NDArray[np.intp] | None = None) -> float:
-    """max|a| of floats, of some rows where they are given. Raises InputError naming the first NaN or infinity."""
-    if rows is None:
-        top = max(abs(float(a.max())), abs(float(a.min())))  # NaN and infinities pass through both
-    else:
-        step = max(1, CHUNK_BYTES // (a.itemsize * a.shape[1]))
-        parts = (a[rows[start : start + step]] for start in range(0, len(rows), step))
-        top = float(np.max([max(abs(float(part.max())), abs(float(part.min()))) for part in parts]))
+def largest(xp: Any, a: Any, what: str = "a", rows: Any = None) -> float:
+    """max|a| of a matrix, or of some of its rows; of a GPU two numbers a chunk are read back, at once.
+
+    Raises InputError that says where the first NaN or infinity of `a` stands.
+    """
+    if a.dtype == xp.uint8:
+        return 255.0
+    parts: Iterable[Any] = [a]
+    if rows is not None:
+        step = max(1, CHUNK_BYTES // (a.dtype.itemsize * a.shape[1]))
+        parts = (xp.take(a, rows[start : start + step], axis=0) for start in range(0, rows.shape[0], step))
+    ends = xp.stack([end for part in parts for end in (xp.max(part), xp.min(part))])
+    top = float(np.max(np.abs(on_host(ends).astype(np.float64))))  # NaN wins
     if not np.isfinite(top):
-        for row in range(len(a)) if rows is None else rows.tolist():
-            bad = np.flatnonzero(~np.isfinite(a[row]))
-            if len(bad):
-                raise InputError(
-                    f"{what} holds {a[row, bad[0]]} at [{row}, {bad[0]}]: expected finite numbers; remove or replace "
-                    "such values"
-                )
+        bad = xp.astype(~xp.isfinite(a), xp.int8)
+        row, column = divmod(int(xp.argmax(xp.reshape(bad, (-1,)))), a.shape[1])
+        raise InputError(
+            f"{what} holds {float(a[row, column])} at [{row}, {column}]: expected finite numbers; remove or replace "
+            "such values"
+        )
     return top
 
 
@@ -208,7 +212,7 @@ class TallMatrix:
         """
         if self.a.dtype.kind != "f":
             return
-        top = largest(self.a, self.what, self.rows)
+        top = largest(np, self.a, self.what, self.rows)
         limit, safe = (126, 1e4) if self.dtype == np.float32 else (1000, 1e50)
         if not top or 1 / safe < top < safe:
             return

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend.blas import interruptible
-from gpunet.checks import on_host
-from gpunet.errors import InputError
 from gpunet.linalg import matrix
 from gpunet.linalg.matrix import (
     EPS,
@@ -30,7 +28,6 @@ from gpunet.linalg.matrix import (
     whole_mean,
 )
 
-Sums = tuple[Any, Any, int]  # a matrix (d, d), a vector (d,), a number of samples
 FEW_FEATURES = 64  # whose products in float64 are summed …
 FEW_ROWS = 128  # … of so few at a time: BLAS adds 1000 rows of −m to one of 1e4 with errors that all go one way
 ROOT_ROWS = 4096  # beyond them, and four times the features, the pieces of a root are folded …
@@ -97,6 +94,32 @@ class Centred:
             self, scatter=put(self.scatter), scatter_low=low, mean=put(self.mean), mean_low=put(self.mean_low),
             roots=tuple(put(each) for each in self.roots),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Σ (x−128)(x−128)ᵀ (features, features), Σ (x−128) (features,) and the number of samples of bytes.
+
+    Exact integers in float64, NumPy's or a GPU's: their sums are exact, too.
+    """
+
+    products: Any
+    total: Any
+    count: int
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.products + other.products, self.total + other.total, self.count + other.count)
+
+    def centred(self, xp: Any) -> Centred:
+        """As moments. In one sum a mean near 0 would lose its digits to the 128."""
+        c, rest = whole_mean(self.total, self.count)
+        mean, low = _two_sum(c + 128, rest / self.count)
+        scatter = shifted_scatter(self.products, self.total, self.count, None, xp)
+        return Centred(scatter, 0.0, mean, low, self.count, EPS if self.count <= WHOLE else 2 * EPS, 255.0)
+
+    def moved(self, put: Callable[[Any], Any]) -> Sums:
+        """The same with each array as `put` makes it, on another device."""
+        return Sums(put(self.products), put(self.total), self.count)
 
 
 def merge(a: Centred | None, b: Centred, overwrite: bool = False) -> Centred:
@@ -303,10 +326,10 @@ def exact_products(xp: Any, a: Any) -> Any:
 
 
 def exact_sums(xp: Any, x: Any, rows: Any = None) -> Sums:
-    """(Σ (x−128)(x−128)ᵀ, Σ (x−128), n) of bytes, or of some rows of them; exact integers in float64."""
+    """`Sums` of bytes (n, features), or of some rows of them."""
     features = x.shape[1]
     if xp is np:
-        return *matrix.exact_sums(TallMatrix(x, rows, tall=True)), len(x if rows is None else rows)
+        return Sums(*matrix.exact_sums(TallMatrix(x, rows, tall=True)), len(x if rows is None else rows))
     total = xp.zeros((features, features), dtype=xp.float64)
     first, count = xp.zeros(features, dtype=xp.float64), 0
     for chunk in chunks(xp, x, rows, 4 * max(1, features // EXACT_ROWS)):
@@ -314,44 +337,14 @@ def exact_sums(xp: Any, x: Any, rows: Any = None) -> Sums:
         total = total + split_products(xp, shifted)
         first = first + xp.sum(shifted, axis=0, dtype=xp.float64)
         count += shifted.shape[0]
-    return total, first, count
-
-
-def from_exact(raw: Any, sums: Any, count: int, xp: Any = np) -> Centred:
-    """The moments of bytes from their `exact_sums`. In one sum a mean near 0 would lose its digits to the 128."""
-    c, rest = whole_mean(sums, count)
-    mean, low = _two_sum(c + 128, rest / count)
-    scatter = shifted_scatter(raw, sums, count, None, xp)
-    return Centred(scatter, 0.0, mean, low, count, EPS if count <= WHOLE else 2 * EPS, 255.0)
+    return Sums(total, first, count)
 
 
 def sums(xp: Any, x: Any, rows: Any = None, scale: float = 1.0) -> Centred:
     """The moments of scale · x (n, features), or of some rows of it; bytes, which no scale changes, exactly."""
     if x.dtype == xp.uint8:
-        return from_exact(*exact_sums(xp, x, rows), xp)
+        return exact_sums(xp, x, rows).centred(xp)
     return blocks(xp, x, rows, scale)
-
-
-def largest(xp: Any, x: Any, what: str, rows: Any = None) -> float:
-    """max|x| of x (n, features), or of some rows; of a GPU two numbers a chunk are read back, at once.
-
-    Raises InputError that says where the first NaN or infinity stands.
-    """
-    if xp is np:
-        return matrix.largest(x, what, rows)
-    if x.dtype == xp.uint8:
-        return 255.0
-    parts = chunks(xp, x, rows, x.dtype.itemsize)
-    ends = xp.stack([end for part in parts for end in (xp.max(part), xp.min(part))])
-    top = float(np.max(np.abs(on_host(ends).astype(np.float64))))  # NaN wins
-    if not np.isfinite(top):
-        bad = xp.astype(~xp.isfinite(x), xp.int8)
-        row, column = divmod(int(xp.argmax(xp.reshape(bad, (-1,)))), x.shape[1])
-        raise InputError(
-            f"{what} holds {float(x[row, column])} at [{row}, {column}]: expected finite numbers; remove or replace "
-            "such values"
-        )
-    return top
 
 
 def safe_scale(top: float) -> float:

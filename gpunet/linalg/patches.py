@@ -27,7 +27,6 @@ from gpunet.linalg.moments import (
     Sums,
     block,
     diagonal,
-    from_exact,
     less,
     merge,
     split_products,
@@ -69,7 +68,7 @@ class PatchDensities:
     @property
     def counts(self) -> dict[int, int]:
         """Patches of each class."""
-        return {c: sums.count if isinstance(sums, Centred) else sums[2] for c, sums in self.classes.items()}
+        return {label: sums.count for label, sums in self.classes.items()}
 
     def update(self, images: Any, labels: Any) -> PatchDensities:
         """Add images (n, channels, rows, columns) of any real dtype, on the device, with their labels (n,), integers.
@@ -99,7 +98,7 @@ class PatchDensities:
         """The moments, or the sums of bytes, of those before and of a block of images."""
         xp = self.backend.xp
         if not isinstance(new, Centred):
-            return new if own is None else (own[0] + new[0], own[1] + new[1], own[2] + new[2])
+            return new if own is None else own + new
         trace = float(xp.sum(diagonal(xp, new.scatter)))
         if not np.isfinite(trace):
             raise InputError(
@@ -158,7 +157,7 @@ class PatchDensities:
         n, count = len(images), len(images) * positions[0] * positions[1]
         if dtype == np.uint8:
             lines = self._lines(images, 128, np.dtype(np.float32))
-            return self._gram(lines, positions, exact=True), self._patches(_line_sums(lines)).sum(axis=0), count
+            return Sums(self._gram(lines, positions, exact=True), self._patches(_line_sums(lines)).sum(axis=0), count)
         shift = images.mean(axis=0, dtype=np.float64).astype(dtype)
         lines = self._lines(images, shift, dtype)
         gram, rest = self._gram(lines, positions), _line_sums(lines) / n
@@ -251,7 +250,7 @@ class PatchDensities:
 
     def _centred(self, label: int) -> Centred:
         found = self.classes[label]
-        return found if isinstance(found, Centred) else from_exact(*found, self.backend.xp).times(1 / 255)
+        return found if isinstance(found, Centred) else found.centred(self.backend.xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
         """Of every class the leading eigenvectors up to the share `variance` of the trace of ρ, in float64.
@@ -298,9 +297,9 @@ def images_at_a_time(features: int, positions: int) -> int:
 
 
 def patch_sums(xp: Any, images: Any, kernel: int, padding: int) -> Sums:
-    """(Σ p pᵀ, Σ p, patches) of bytes (n, channels, rows, columns) less 128, zeros around them; exact, in float64."""
+    """`Sums` of the patches of bytes (n, channels, rows, columns), zeros around them."""
     flat = _patches(xp, xp.astype(images, xp.float32) - 128, -128.0, kernel, padding)
-    return split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0]
+    return Sums(split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0])
 
 
 def patch_block(xp: Any, images: Any, kernel: int, padding: int, dtype: Any) -> Centred:

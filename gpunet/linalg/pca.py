@@ -20,8 +20,8 @@ from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.device import computing_on, is_gpu
-from gpunet.linalg.matrix import EPS, Floats, result_dtype
-from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, largest, safe_scale, sums
+from gpunet.linalg.matrix import EPS, Floats, largest, result_dtype
+from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
 from gpunet.linalg.solvers import leading
 from gpunet.linalg.stacked import leading_stack
 from gpunet.linalg.svd import svd
