@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
 
 from gpunet.backend.cupy_backend import FOLDER, source
 
+from . import kernel_resources as tool
 from .host_module import HostModule
 from .host_module import why_not as no_host_compiler
 
-ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("kernel_resources", ROOT / "benchmarks" / "kernel_resources.py")
-tool = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(tool)
 TABLE = json.loads((tool.RESULTS / "kernel-resources.json").read_text())
-REMAKE = "run: python benchmarks/kernel_resources.py"
+REMAKE = "run: python -m tests.cuda.kernel_resources"
 
 
 @pytest.mark.parametrize("architecture", tool.ARCHITECTURES)

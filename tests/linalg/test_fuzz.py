@@ -1,4 +1,4 @@
-"""benchmarks/fuzz.py: a seeded part of it, and that it finds what is put there for it to find."""
+"""tests/linalg/fuzz.py: a seeded part of it, and that it finds what is put there for it to find."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import fuzz
 from gpunet.errors import ConvergenceError
+
+from . import fuzz
 
 SLOW = 13_000  # cases: two minutes on one core
 
@@ -148,7 +149,7 @@ def test_the_command_line_tells_and_writes_what_failed(monkeypatch, tmp_path, ca
     path = tmp_path / "found.json"
     assert fuzz.main(["--cases", "20", "--door", "svd", "--json", str(path)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    failed = [line for line in lines if line.startswith("fuzz.py --case 0:")]
+    failed = [line for line in lines if line.startswith("tests.linalg.fuzz --case 0:")]
     assert failed
     assert "CRASH: LinAlgError: SVD did not converge" in failed[0]
     written = json.loads(path.read_text())

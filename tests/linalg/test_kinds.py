@@ -1,6 +1,6 @@
 """Kinds of fault that the engine had, a small matrix each and its relatives, at `svd`, `class_pca`, `StreamingGram`.
 
-What is right is said by `benchmarks/fuzz.py`: LAPACK in float64, sums in longdouble.
+What is right is said by `tests/linalg/fuzz.py`: LAPACK in float64, sums in longdouble.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import contextlib
 import numpy as np
 import pytest
 
-from benchmarks import fuzz
 from gpunet.errors import ConvergenceError, GpunetError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, svd
 from gpunet.linalg.solvers import ROUTES
 from gpunet.linalg.svd import METHODS
+
+from . import fuzz
 
 
 def check_svd(a, k=None, **settings):

@@ -3,7 +3,7 @@
 nvcc compiles where it is on the path, else NVRTC (pip install nvidia-cuda-nvrtc), which is what CuPy calls; with
 CuPy's options, those included that it adds by itself.
 
-python benchmarks/kernel_resources.py        # writes benchmarks/results/kernel-resources.json and .md
+python -m tests.cuda.kernel_resources        # writes benchmarks/results/kernel-resources.json and .md
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gpunet.backend import cupy_backend as kernels
 
 ARCHITECTURES = ("sm_80", "sm_90")
 OPTIONS = (*kernels.OPTIONS, *kernels.ADDED)
-RESULTS = Path(__file__).with_name("results")
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 NUMBERS = {
     "registers": r"Used (\d+) registers",
     "shared_bytes": r"(\d+) bytes smem",

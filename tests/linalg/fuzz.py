@@ -1,7 +1,7 @@
 """Hostile matrices by the hundred thousand at every door of the SVD and PCA engine, each judged by LAPACK in float64.
 
-    python benchmarks/fuzz.py --cases 100000 --jobs 2        # --seconds 600, --door svd, --seed 1, --json FILE
-    python benchmarks/fuzz.py --case 0:4711                   # one case again: every failure is told with this
+    python -m tests.linalg.fuzz --cases 100000 --jobs 2        # --seconds 600, --door svd, --seed 1, --json FILE
+    python -m tests.linalg.fuzz --case 0:4711                   # one case again: every failure is told with this
 
 A case is a function of (seed, index) alone. It fails as
 
@@ -87,9 +87,8 @@ class Verdict:
 
     def __str__(self) -> str:
         said = "; ".join(f"{kind}: {text}" for kind, text in self.failures) or "passed"
-        return (
-            f"fuzz.py --case {self.seed}:{self.index}  {self.door} {self.what} -> {self.route or 'no result'}; {said}"
-        )
+        told = f"{self.door} {self.what} -> {self.route or 'no result'}; {said}"
+        return f"tests.linalg.fuzz --case {self.seed}:{self.index}  {told}"
 
 
 # --- matrices -------------------------------------------------------------------------------------------------------
