@@ -1,13 +1,12 @@
 """pytest benchmarks --benchmark-only: ours beside the rivals that are installed, group by group.
 
-pytest-benchmark times one contestant after the other, so that what else the machine does meanwhile falls on some and
-not on others: before each round there is a pause in which the thread pools of the one before go to sleep, and figures
-are medians. The scripts beside this file take turns round by round, and are what README shows.
+pytest-benchmark times one contender after the other, so that what else the machine does meanwhile falls on some and not
+on others: before each round there is a pause in which the thread pools of the one before go to sleep, and figures are
+medians. `gpunet bench` takes turns round by round, and is what README shows.
 
     pytest benchmarks --benchmark-only --benchmark-json FILE    # then: gpunet bench report FILE
     pytest benchmarks --benchmark-only -k "conv and not jax"
     pytest benchmarks --benchmark-only --smallest --rounds 1    # whether all of it runs
-    pytest benchmarks --benchmark-only --gpu cpu                # the GPU's contestants too, a CPU in its place
 """
 
 from __future__ import annotations
@@ -16,18 +15,20 @@ import time
 
 import pytest
 
+from gpunet.backend import why_no_gpu
 from gpunet.backend.blas import threads
-from gpunet.bench.entrants import GPU
-from gpunet.bench.lowrank import SAME
-from gpunet.bench.record import provenance
+from gpunet.bench.harness import agree
+from gpunet.bench.record import with_as_many_threads
+from gpunet.bench.results import Entry, provenance
 from gpunet.timing import PAUSE
+
+DEVICES = ["cpu"] if why_no_gpu() else ["cpu", "cuda"]
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("gpunet")
-    group.addoption("--rounds", type=int, default=5, metavar="N", help="rounds of each contestant (default 5)")
+    group.addoption("--rounds", type=int, default=5, metavar="N", help="rounds of each contender (default 5)")
     group.addoption("--smallest", action="store_true", help="the smallest case of each group alone")
-    group.addoption("--gpu", default=GPU, metavar="DEVICE", help=f"the GPU (default {GPU}), or what stands in for it")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,87 +52,36 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 
 @pytest.fixture(scope="session", autouse=True)
 def _as_many_threads_for_torch():
-    try:
-        import torch
-    except ImportError:
-        return
-    if count := threads():
-        torch.set_num_threads(count)
-
-
-@pytest.fixture(scope="session")
-def place(request):
-    """The GPU's name, or its stand-in's."""
-    return request.config.getoption("gpu")
+    with_as_many_threads()
 
 
 @pytest.fixture(scope="session")
 def reached():
-    """What each contestant reached, and the median of each floor, by group and case."""
+    """What each contender reached, by group and case."""
     return {}
 
 
 @pytest.fixture
-def race(benchmark, request, reached, place):
-    """Times one contestant, then holds what it reached against what others of its case reached.
+def timed(benchmark, request, reached):
+    """Times one contender, then holds what it reached against what others of its case reached."""
 
-    entrant: who; case: name; work: a call that waits for its device, and makes `pieces` of what is counted; loss: as it
-    stands, before and after; judge: called after timing, asserts what must hold and returns what is to be noted.
-    """
-    rounds = request.config.getoption("rounds")
-
-    def run(entrant, case, work, *, pieces=1, loss=None, learns=False, judge=None, most=None, warmup=1, **sizes):
-        group = benchmark.group
-        at_first = loss() if loss and learns else None
+    def run(who, contender, case, device="cpu", pieces=1, first=0, check=lambda entries: None):
+        if contender.missing:
+            pytest.skip(contender.missing)
+        work, slow = contender.make(), contender.slow
+        work.run(first) if first else None
+        rounds = request.config.getoption("rounds")
         benchmark.pedantic(
-            work, setup=lambda: time.sleep(PAUSE), rounds=min(rounds, most or rounds), warmup_rounds=warmup
-        )
-        noted = {"case": case, "who": entrant.who, "role": entrant.role, "device": device_of(entrant), "pieces": pieces}
-        if loss:
-            noted |= found(loss(), at_first, reached.setdefault((group, case), {}), entrant)
-        if judge:
-            noted |= judge()
-        median = benchmark.stats.stats.median if benchmark.stats else None
-        floors = reached.setdefault("floors", {})
-        if entrant.role == "floor":
-            floors[group, case, noted["device"]] = median
-        elif median and (floor := floors.get((group, case, noted["device"]))):
-            noted["over_floor"] = median / floor
-        benchmark.extra_info |= noted | {"threads": threads(), **sizes}
+            work.run, (pieces,), setup=lambda: time.sleep(PAUSE), rounds=min(rounds, 3) if slow else rounds,
+            warmup_rounds=0 if slow else 1,
+        )  # fmt: skip
+        entry, others = Entry(contender.role, notes=work.reached()), reached.setdefault((benchmark.group, case), {})
+        others[who] = entry
+        for what in ("loss", "mean_feature"):
+            agree(others, what)
+        check({who: entry})
+        assert not entry.failed, entry.failed
+        noted = {"case": case, "who": who, "role": contender.role, "device": device, "threads": threads()}
+        benchmark.extra_info |= noted | {"pieces": pieces / contender.share} | entry.notes
 
     return run
-
-
-def device_of(entrant):
-    """Where it computed; JAX chooses for itself."""
-    if entrant.who != "jax":
-        return entrant.device
-    from gpunet.bench import jax_rival
-
-    return jax_rival.device()
-
-
-def found(value, at_first, others, entrant):
-    """The loss reached: lower than at first, and as low as everybody else's after as many steps."""
-    if at_first is not None:
-        assert value < at_first, f"{entrant} learned nothing: the loss went from {at_first:.4g} to {value:.4g}"
-    for name, other in others.items():
-        assert abs(value - other) <= SAME * max(abs(value), abs(other)), (
-            f"{entrant} and {name} did different things: {value:.4g} and {other:.4g}"
-        )
-    others[str(entrant)] = value
-    return {"loss_at_first": at_first, "loss": value}
-
-
-def skip_where_it_cannot(entrant, place):
-    if why := entrant.why_not(place):
-        pytest.skip(why)
-
-
-def contests(cases, entrants, smallest):
-    """Parameters (case, entrant), a case's contestants one after the other."""
-    return [
-        pytest.param(case, entrant, id=f"{case}-{entrant}", marks=[pytest.mark.smallest] if case == smallest else [])
-        for case in cases
-        for entrant in entrants
-    ]

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import faulthandler
 import io
-import json
 import math
 import os
 import re
@@ -26,11 +25,10 @@ import gpu_process
 from gpu_process import LOST, ROOT, ending, limited
 
 from gpunet.backend import get_backend
-from gpunet.bench.gpu_race import sticky
-from gpunet.bench.gpu_setup import Setup
-from gpunet.bench.gpu_stages import STAGES, fill
-from gpunet.bench.gpu_table import page
-from gpunet.bench.record import provenance, read_sections, write_section
+from gpunet.bench.gpu import STAGES, Setup, fill
+from gpunet.bench.harness import sticky
+from gpunet.bench.page import page
+from gpunet.bench.results import Section, provenance, read_sections, write_section, write_sections
 from gpunet.errors import GpunetError
 from gpunet.files import alone, writable_folder, write_atomically
 
@@ -108,7 +106,7 @@ class Check:
                         self.clear()
                         self.keep_kernels()
             except (KeyboardInterrupt, SystemExit) as stop:
-                for name in [name for name, each in self.sections().items() if each["state"] == "running"]:
+                for name in [name for name, each in self.sections().items() if each.state == "running"]:
                     self.put(name, state="stopped", why="by a signal")
                 self.end()
                 print(f"stopped: what was measured is in {self.file}; --continue takes it up", flush=True)
@@ -148,9 +146,10 @@ class Check:
     def stage(self, stage: str) -> None:
         """Fill the stage's sections that are not done, within its limit and what is left of all seconds."""
         sections = self.sections()
-        todo = [name for name in sections_of(stage) if sections.get(name, {}).get("state") != "done"]
+        states = {name: each.state for name, each in sections.items()}
+        todo = [name for name in sections_of(stage) if states.get(name) != "done"]
         # Those at which an earlier run was stopped come last: the others need not wait for the same again.
-        todo.sort(key=lambda name: sections.get(name, {}).get("state") == "stopped")
+        todo.sort(key=lambda name: states.get(name) == "stopped")
         left = self.deadline - time.monotonic()
         limit = min(LIMITS[stage], left)
         if stage in LAST:  # it may take what those before it have not needed
@@ -168,7 +167,8 @@ class Check:
             self.put(stage, **(self.tests(stage, limit) if on_gpu else {"state": "not run", "why": NO_GPU}))
         while stage in STAGES and todo and (left := until - time.monotonic()) >= LEAST:
             code = self.process(stage, todo, left)
-            states = {name: self.sections()[name]["state"] for name in todo}
+            sections = self.sections()
+            states = {name: sections[name].state for name in todo}
             for name in todo if set(states.values()) == {"not run"} else [n for n in todo if states[n] == "running"]:
                 why = f"after {limit:.0f} s" if code is None else f"{ending(code)}: {self.last_words()}"
                 self.put(name, state="stopped" if code is None else "failed", why=why)
@@ -201,20 +201,19 @@ class Check:
         sections = self.sections()
         for name in names:
             section = sections[name]
-            why = f": {section['why']}" if section.get("why") else ""
-            print(f"{stage} {name}: {section['state']}, {section.get('seconds', 0):.1f} s{why[:300]}", flush=True)
+            why = f": {section.why}" if section.why else ""
+            print(f"{stage} {name}: {section.state}, {section.took or 0:.1f} s{why[:300]}", flush=True)
 
-    def sections(self) -> dict[str, Any]:
+    def sections(self) -> dict[str, Section]:
         """The file's sections, without the word that stands before their names there."""
         found = read_sections(self.file) if self.file.exists() else {}
-        return {
-            name.removeprefix("gpu "): each for name, each in found.items()
-            if name.startswith("gpu ") and isinstance(each.get("state"), str)
-        }  # fmt: skip
+        return {name.removeprefix("gpu "): each for name, each in found.items() if name.startswith("gpu ")}
 
     def put(self, name: str, **changed: Any) -> None:
-        section = {"figures": {}, "targets": [], "provenance": {}} | self.sections().get(name, {}) | changed
-        write_section(self.file, f"gpu {name}", section, section.pop("provenance"))
+        section = self.sections().get(name, Section({}))
+        for key, value in changed.items():
+            setattr(section, key, value)
+        write_section(self.file, f"gpu {name}", section)
 
     def last_words(self) -> str:
         with self.log.open("rb") as log:
@@ -228,9 +227,9 @@ class Check:
         print(page({name: sections[name] for name in names}, judged=not self.chosen.small))
         print(f"\nWritten: {self.file}")
         excused = (gpu_process.NO_TOOL, NO_GPU)
-        if not all(each["state"] == "done" or each.get("why") in excused for each in map(sections.get, names)):
+        if not all(sections[name].state == "done" or sections[name].why in excused for name in names):
             return 1
-        missed = [each for name in names for each in sections[name].get("targets", []) if not each["met"]]
+        missed = [each for name in names for each in sections[name].targets if not each.met]
         return 3 if missed and not self.chosen.small else 0
 
 
@@ -243,7 +242,7 @@ def forget(file: Path, names: list[str]) -> None:
     """Remove sections of a file of results."""
     if file.exists():
         left = {name: each for name, each in read_sections(file).items() if name.removeprefix("gpu ") not in names}
-        write_atomically(file, json.dumps({"sections": left}, indent=1) + "\n")
+        write_sections(file, left)
 
 
 def options() -> argparse.Namespace:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from gpu_process import LOST
 
-from gpunet.bench.gpu_race import sticky
+from gpunet.bench.harness import sticky
 
 MOST = 6000  # characters of a failure's text that are kept
 

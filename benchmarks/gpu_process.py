@@ -80,7 +80,7 @@ def end_all(marker: str) -> None:
 
 
 def tests(stage: str, out: Path, work: Path, limit: float, environment: dict[str, str]) -> dict[str, Any]:
-    """The section of a stage of tests: how many passed, failed and were skipped, and which failed."""
+    """What is in the section of a stage of tests: how many passed, failed and were skipped, and which failed."""
     outcomes, left_out = out / "tests.jsonl", work / "left-out"
     before = read_outcomes(outcomes)
     left_out.write_text(
@@ -96,7 +96,7 @@ def tests(stage: str, out: Path, work: Path, limit: float, environment: dict[str
     if code in (0, 5) and not done:
         why = f"none ran: {'; '.join(figures['skipped_because'])[:200]}"
     state = "done" if done else "stopped" if code is None else "failed"
-    return {"state": state, "seconds": seconds, "figures": figures, "targets": [], "why": why, "data": ""}
+    return {"state": state, "took": seconds, "notes": figures, "why": why}
 
 
 def pytest(stage: str, workers: int, limit: float) -> list[str]:
@@ -153,13 +153,13 @@ def counted(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def sanitizer(out: Path, work: Path, limit: float, environment: dict[str, str]) -> dict[str, Any]:
     """The section of compute-sanitizer: errors that memcheck and racecheck found in some tests of the kernels."""
-    section: dict[str, Any] = {"state": "done", "seconds": 0.0, "figures": {}, "targets": [], "why": "", "data": ""}
+    section: dict[str, Any] = {"state": "done", "took": 0.0, "notes": {}, "why": ""}
     tool, log = shutil.which("compute-sanitizer", path=environment.get("PATH")), out / "log.txt"
     tool = tool or next((str(path) for path in sorted(Path("/usr/local").glob("cuda*/bin/compute-sanitizer"))), None)
     if tool is None:
         return section | {"state": "not run", "why": NO_TOOL}
     for check in ("memcheck", "racecheck"):
-        left, before = limit - section["seconds"], log.stat().st_size if log.exists() else 0
+        left, before = limit - section["took"], log.stat().st_size if log.exists() else 0
         share = left / 2 if check == "memcheck" else left
         command = [tool, "--tool", check, f"--error-exitcode={FOUND}", "--report-api-errors=no"]
         command += [*pytest("sanitizer", 0, share), "--outcomes", str(work / check)]
@@ -168,8 +168,8 @@ def sanitizer(out: Path, work: Path, limit: float, environment: dict[str, str]) 
             said.seek(before)
             summaries = SUMMARY.findall(said.read().decode(errors="replace"))
         errors = sum(int(first or second) for first, second in summaries) if summaries else None
-        section["figures"][check] = {"errors": errors, "exit_code": code, "took": seconds}
-        section["seconds"] += seconds
+        section["notes"][check] = {"errors": errors, "exit_code": code, "took": seconds}
+        section["took"] += seconds
         if code is None and section["state"] == "done":
             section |= {"state": "stopped", "why": f"{check} after {share:.0f} s"}
         if code or errors or (code == 0 and errors is None):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.device import WITHOUT
+from gpunet.bench.results import Case, Entry, Section, provenance
 from gpunet.errors import DeviceError, GpunetError, InputError
 from gpunet.experiments import experiment, experiments
 from gpunet.experiments.framework import Run, load_data
@@ -24,48 +23,20 @@ from gpunet.progress import Progress
 AGREE = ("test_accuracy", "train_accuracy", "converged")  # shares that two devices should agree on
 
 
-@dataclass(frozen=True)
-class Row:
-    """One experiment: seconds by device; speed_up: of the last device over the first.
-
-    apart: the largest difference between the devices of a share (accuracy, nets that converged), mean over seeds, and
-    where it is. failed: why a device has no time.
-    """
-
-    experiment: str
-    dataset: str
-    seconds: dict[str, float]
-    speed_up: float | None
-    apart: float | None
-    where: str
-    failed: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Report:
-    """A comparison; devices: by the names they were asked for, and what computes on each."""
-
-    devices: dict[str, str]
-    quick: bool
-    rows: list[Row]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-
 def compare(
     devices: Sequence[str],
     names: Sequence[str] | None = None,
     quick: bool = True,
     seeds: int | None = None,
     bar: Progress | None = None,
-    save: Callable[[Row], None] = lambda row: None,
-) -> Report:
-    """Every experiment on every device, one after the other; `save` gets each row as it is done.
+    save: Callable[[str, Case], None] = lambda name, case: None,
+) -> Section:
+    """Every experiment on every device, one after the other: a case each, of which `save` is told as it is done.
 
-    Raises DeviceError for a device that cannot be used, InputError for fewer than two, for one named twice and for an
-    experiment that does not exist, DataError where data is missing. What fails while running is a row that says so.
+    A case notes "dataset", and how far the devices are "apart" at most in a share (accuracy, nets that converged), mean
+    over seeds, and "where". Raises DeviceError for a device that cannot be used, InputError for fewer than two, for one
+    named twice and for an experiment that does not exist, DataError where data is missing. What fails while running is
+    an entry that says so.
     """
     if len(devices) < 2 or len(set(devices)) < len(devices):
         raise InputError(
@@ -79,33 +50,31 @@ def compare(
     runs = [x.asked({}, quick=quick, seeds=seeds).load() for x in chosen]
     for backend in backends.values():
         _warm_up(backend)
-    rows, bar = [], bar or Progress()
+    kinds = {name: f"{backend.name} ({backend.kernels})" for name, backend in backends.items()}
+    found, bar = Section(provenance(), notes={"devices": kinds, "quick": quick}), bar or Progress()
     bar.start("bench devices", len(runs) * len(backends))
     for run in runs:
-        rows.append(_row(run, backends, bar))
-        save(rows[-1])
-    kinds = {name: f"{backend.name} ({backend.kernels})" for name, backend in backends.items()}
-    return Report(kinds, quick, rows)
+        name = run.experiment.name
+        found.cases[name] = _case(run, backends, bar)
+        save(name, found.cases[name])
+    return found
 
 
-def _row(run: Run, backends: dict[str, Backend], bar: Progress) -> Row:
-    name = run.experiment.name
-    seconds: dict[str, float] = {}
-    results: dict[str, Result] = {}
-    failed: dict[str, str] = {}
+def _case(run: Run, backends: dict[str, Backend], bar: Progress) -> Case:
+    case, results = Case(notes={"dataset": "", "apart": None, "where": ""}), list[Result]()
     for device, backend in backends.items():
+        entry = case.entries[device] = Entry("other" if case.entries else "rival")  # the first is the one to beat
         began = time.perf_counter()
         try:
-            results[device] = run.compute(backend, _Within(bar, device))
-            seconds[device] = time.perf_counter() - began
+            results.append(run.compute(backend, _Within(bar, device)))
+            entry.seconds = [time.perf_counter() - began]
         except (GpunetError, MemoryError) as error:
-            failed[device] = " ".join(str(error).split())
-        bar.advance(1, f"{name} on {device}")
-    first, last = next(iter(backends)), list(backends)[-1]
-    both = first in seconds and last in seconds
-    apart, where = _apart(list(results.values()))
-    dataset = next((result.dataset for result in results.values()), "")
-    return Row(name, dataset, seconds, seconds[first] / seconds[last] if both else None, apart, where, failed)
+            entry.failed = " ".join(str(error).split())
+        bar.advance(1, f"{run.experiment.name} on {device}")
+    if results:
+        case.notes["dataset"] = results[0].dataset
+        case.notes["apart"], case.notes["where"] = apart(results)
+    return case
 
 
 class _Within(Progress):
@@ -122,17 +91,16 @@ class _Within(Progress):
         self._bar.advance(0, f"{self._device}: {self._what} {note}".rstrip())
 
 
-def _apart(results: list[Result]) -> tuple[float | None, str]:
-    """The largest difference of a share between two results, and its place."""
-    worst, where = None, ""
-    for result in results[1:]:
-        for row in result.rows:
-            for metric in AGREE:
-                if results[0].has(row.name, metric) and result.has(row.name, metric):
-                    apart = abs(results[0].mean(row.name, metric) - result.mean(row.name, metric))
-                    if worst is None or apart > worst:
-                        worst, where = apart, f"{metric} of {row.name}"
-    return worst, where
+def apart(results: Sequence[Result]) -> tuple[float | None, str]:
+    """The largest difference of a share between the first result and another, and its place."""
+    differences = [
+        (abs(results[0].mean(row.name, metric) - other.mean(row.name, metric)), f"{metric} of {row.name}")
+        for other in results[1:]
+        for row in other.rows
+        for metric in AGREE
+        if results[0].has(row.name, metric) and other.has(row.name, metric)
+    ]
+    return max(differences, key=lambda each: each[0], default=(None, ""))
 
 
 def _warm_up(backend: Backend) -> None:

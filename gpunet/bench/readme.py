@@ -1,22 +1,29 @@
-"""README's tables of speed, made from the recorded results.
+"""README's tables of speed, made from the recorded results: `python -m gpunet.bench.readme` in a checkout.
 
 A table stands between `<!-- speed:begin TABLE MACHINE -->` and `<!-- speed:end -->`, where TABLE is one of TABLES and
-MACHINE names a file of results: `rewritten` puts there what the file says.
+MACHINE names a file of benchmarks/results. With --check nothing is written; the exit code is 1 where README differs.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from gpunet.bench import train
-from gpunet.bench.ratios import without_route
+from gpunet.bench.results import Case, Entry, Section, ratio, read_sections
 from gpunet.errors import InputError
+from gpunet.files import write_atomically
 
-Figures = Mapping[str, Any]
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+) -->\n)(?P<body>.*?)(?P<end>^<!-- "
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
+Sections = Mapping[str, Section]
+OURS = {"numpy": "plain NumPy", "numba": "with numba"}
+# PyTorch's ways, as columns; ours are over the fastest of those in float32.
+WAYS = {"torch": "PyTorch", "torch flushed": "its denormals flushed", "torch bf16": "autocast to bfloat16"}
 CONV = {
     "convnet-8": "ConvNet, 8 filters, 3×32×32, batch 64, a step",
     "convnet-8-30": "ConvNet, 8+30 filters, a step",
@@ -27,20 +34,17 @@ LOWRANK = {
     "dimension 1/2": "MNIST net cut to ranks {}, {} (two `nn.Linear` each), a step",
     "break-even 1/2": "the same, ranks {}, {}",
 }
-SVD = {  # what was timed: its row, and what the rival is called there
-    "top 100 / numpy.linalg.svd": ("top 100 of 784×60000, both sides", "numpy.linalg.svd"),
-    "top 100 / torch.linalg.svd": ("the same", "torch.linalg.svd"),
-    "top 100 / sklearn covariance_eigh": ("the same, one side", "scikit-learn covariance_eigh"),
-    "ten classes / ten numpy.linalg.svd": ("ten classes, top 10 each", "ten numpy.linalg.svd"),
-    "4096×4096 to rank 256 / full SVD": ("4096×4096 to rank 256", "numpy.linalg.svd"),
-    "all of 60000×784 float32 / numpy.linalg.svd": ("all 784 of 60000×784", "numpy.linalg.svd"),
-    "all of 60000×784 float64 / numpy.linalg.svd": ("the same in float64", "numpy.linalg.svd"),
-    "all of 4000×784 float64 / numpy.linalg.svd": ("all 784 of 4000×784, float64", "numpy.linalg.svd"),
-    "top 100 of noise 1050×1050 float64 / scipy svds": ("top 100 of noise 1050×1050, float64", "scipy svds"),
+FAIR = {"top 100 of 784×60000": "top 100 of 784×60000", "4096×4096 to rank 256": "4096×4096 to rank 256"}
+WHOLE = {  # case: its row
+    "10 classes, top 10 each": "ten classes, top 10 each",
+    "all of 60000×784 float32": "all 784 of 60000×784",
+    "all of 60000×784 float64": "the same in float64",
+    "all of 4000×784 float64": "all 784 of 4000×784, float64",
+    "top 100 of noise 1050×1050 float64": "top 100 of noise 1050×1050, float64",
 }
 
 
-def rewritten(text: str, sections_of: Callable[[str], Mapping[str, Any]]) -> str:
+def rewritten(text: str, sections_of: Callable[[str], Sections]) -> str:
     """The text with every table of speed made anew; `sections_of(machine)` gives a file's sections.
 
     Raises InputError where there is no table, where one has no end, and for a table or figure that is not known.
@@ -55,7 +59,7 @@ def rewritten(text: str, sections_of: Callable[[str], Mapping[str, Any]]) -> str
     return made
 
 
-def _block(found: re.Match[str], sections_of: Callable[[str], Mapping[str, Any]]) -> str:
+def _block(found: re.Match[str], sections_of: Callable[[str], Sections]) -> str:
     table, machine = found["table"], found["machine"]
     if table not in TABLES:
         raise InputError(f"unknown table of speed {table!r}: expected one of {', '.join(TABLES)}")
@@ -67,8 +71,9 @@ def _block(found: re.Match[str], sections_of: Callable[[str], Mapping[str, Any]]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Markdown; an empty cell is a single blank."""
-    lines = [heads, ["---"] * len(heads), *rows]
+    """Markdown; an empty cell is a single blank, and a column that nobody fills is left out."""
+    filled = [place for place in range(len(heads)) if place == 0 or any(row[place] for row in rows)]
+    lines = [[line[place] for place in filled] for line in (heads, ["---"] * len(heads), *rows)]
     head, rule, *body = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines]
     return [head, rule.replace(" ", ""), *body]
 
@@ -81,68 +86,136 @@ def _time(seconds: float, like: float | None = None) -> str:
     return f"{1e3 * seconds:.2f} ms" if size >= 1e-3 else f"{1e6 * seconds:.0f} µs"
 
 
+def _seconds(entry: Entry | None) -> float:
+    return (entry.median if entry else None) or float("inf")
+
+
+def _best(case: Case) -> str:
+    """The fastest of PyTorch's ways in float32."""
+    ways = [name for name in case.entries if name.startswith("torch") and "bf16" not in name]
+    return min(ways, key=lambda name: _seconds(case.entries[name]))
+
+
+def _cell(case: Case, name: str, over: str = "", like: float | None = None) -> str:
+    """Time of a contender, and its ratio over another; nothing where it did not take part."""
+    entry = case.entries.get(name)
+    if entry is None or entry.median is None:
+        return ""
+    found = ratio(entry, case.entries[over], over) if over else None
+    return _time(entry.median, like) + (f" ({found[0]:.2f}×)" if found else "")
+
+
+def _nets(section: Section, labels: Mapping[str, str], *more: str) -> list[list[str]]:
+    """A row a net: PyTorch's ways, JAX, ours over the fastest in float32 of PyTorch's, and `more` of the contenders."""
+    rows = []
+    for name, label in labels.items():
+        case = section.cases[name]
+        best = _best(case)
+        like = _seconds(case.entries[best])
+        names = [*WAYS, "jax", *OURS, *more]
+        rows.append([label, *(_cell(case, who, best if who in OURS else "", like) for who in names)])
+    return rows
+
+
+def _label(case: train.Case) -> str:
+    return f"{'-'.join(map(str, case.notes['widths']))}, batch {case.batch}"
+
+
+def training(sections: Sections) -> list[str]:
+    """A step of each dense net."""
+    labels = {name: _label(case) for name, case in train.CASES.items()}
+    heads = ["one Adam step", *WAYS.values(), "JAX", *OURS.values(), "matrix products alone"]
+    return _table(heads, _nets(sections["train"], labels, "products"))
+
+
+def epochs(sections: Sections) -> list[str]:
+    """An epoch of some of them: of ours all that `fit` does."""
+    labels = {name: _label(case) for name, case in train.EPOCHS.items()}
+    return _table(["one epoch", *WAYS.values(), "JAX", *OURS.values()], _nets(sections["epoch"], labels))
+
+
+def others(sections: Sections) -> list[str]:
+    """Factored training, convolution and whole runs beside the better of PyTorch's ways."""
+    rows = []
+    for name, label in LOWRANK.items():
+        rows.append(
+            _beside_best(label.format(*sections["lowrank"].cases[name].notes["ranks"]), sections["lowrank"], name)
+        )
+    rows += [_beside_best(label, sections["conv"], name) for name, label in CONV.items()]
+    for section in sections.values():
+        if row := section.notes.get("row"):  # its own name in this table
+            rows.append(_beside_best(row, section, row))
+    return _table(["", "PyTorch float32", WAYS["torch bf16"], *OURS.values()], rows)
+
+
+def _beside_best(label: str, section: Section, name: str) -> list[str]:
+    case = section.cases[name]
+    best = _best(case)
+    like = _seconds(case.entries[best])
+    ours = [_cell(case, who, best, like) for who in OURS]
+    return [label, _time(like), _cell(case, "torch bf16", like=like), *ours]
+
+
+def rivals(sections: Sections) -> list[str]:
+    """The leading triples beside everybody who computes them, with the errors of each."""
+    rows = []
+    for name, label in FAIR.items():
+        entries = sections["svd"].cases[name].entries
+        for who, entry in entries.items():
+            if entry.role == "floor" or entry.median is None or who == "gpunet, uint8":
+                continue
+            ours = "gpunet, one side" if "covariance" in who and "gpunet, one side" in entries else "gpunet"
+            times = "" if entry.role == "ours" else _ratio(entry.median / _seconds(entries[ours]))
+            errors = [_small(entry.notes.get(what)) for what in ("sigma", "angle", "energy_missed")]
+            rows.append([label, who, f"{entry.median:.2f} s", times, *errors])
+            label = ""
+    return _table(["", "", "time", "over gpunet", "error in σ / σ₁", "angle, rad", "energy missed"], rows)
+
+
+def _small(value: float | None) -> str:
+    return "" if value is None else f"{max(value, 0.0):.0e}"
+
+
 def _ratio(value: float) -> str:
     return f"{value:.2f}×" if value < 2 else f"{value:.1f}×"
 
 
-def _ours(contestants: Figures, name: str, unit: tuple[str, float], over: str, like: float) -> str:
-    """Time and ratio of a contestant, nothing where it did not take part."""
-    figures = contestants.get(name)
-    return f"{_time(figures[unit[0]] * unit[1], like)} ({figures[over]:.2f}×)" if figures else ""
-
-
-def training(sections: Figures) -> list[str]:
-    """A step of each net of `benchmarks/train.py`."""
-    unit, rows = ("microseconds_per_step", 1e-6), []
-    for name, contestants in sections["train"]["cases"].items():
-        case = train.CASES[name]
-        torch = unit[1] * contestants["torch"][unit[0]]
-        rows.append([
-            f"{'-'.join(map(str, case.widths))}, batch {case.batch}",
-            _time(torch),
-            *(_ours(contestants, who, unit, "over_torch", torch) for who in ("numpy", "numba")),
-            _time(unit[1] * contestants["products"][unit[0]], torch),
-        ])  # fmt: skip
-    return _table(["one Adam step", "PyTorch eager", "plain NumPy", "with numba", "matrix products alone"], rows)
-
-
-def others(sections: Figures) -> list[str]:
-    """Factored training, convolution and whole runs beside the better of PyTorch's ways."""
-    rows = _lowrank(sections["lowrank"])
-    for name, contestants in sections["conv"]["cases"].items():
-        rows.append(_beside_best(CONV[name], contestants, ("microseconds_per_batch", 1e-6)))
-    for section in sections.values():
-        if "row" in section:  # its own name in this table
-            rows.append(_beside_best(section["row"], section["contestants"], ("seconds_per_run", 1.0)))
-    return _table(["", "PyTorch eager", "plain NumPy", "with numba"], rows)
-
-
-def _lowrank(section: Figures) -> list[list[str]]:
-    unit, rows = ("milliseconds_per_step", 1e-3), []
-    for net, label in LOWRANK.items():
-        found = section["nets"][net]
-        torch = unit[1] * found["contestants"]["torch"][unit[0]]
-        ours = _ours(found["contestants"], "gpunet", unit, "over_torch", torch)
-        columns = ["", ours] if section["provenance"]["numba"] else [ours, ""]
-        rows.append([label.format(*found["ranks"]), _time(torch), *columns])
-    return rows
-
-
-def _beside_best(label: str, contestants: Figures, unit: tuple[str, float]) -> list[str]:
-    best = min(figures[unit[0]] for name, figures in contestants.items() if name.startswith("torch")) * unit[1]
-    ours = [_ours(contestants, who, unit, "over_best_torch", best) for who in ("numpy", "numba")]
-    return [label, _time(best), *ours]
-
-
-def decompositions(sections: Figures) -> list[str]:
-    """The SVD engine beside what its rivals' users call."""
-    timed, rows = {without_route(row["what"]): row for row in sections["svd"]["rows"]}, []
-    for what, (label, rival) in SVD.items():
-        ours, theirs = timed[what]["ours_s"], timed[what]["theirs_s"]
+def decompositions(sections: Sections) -> list[str]:
+    """Whole decompositions and stacks beside the call that does the same."""
+    rows = []
+    for name, label in WHOLE.items():
+        entries = sections["svd"].cases[name].entries
+        ours = _seconds(entries["gpunet"])
+        rival = next(who for who, entry in entries.items() if entry.role == "rival" and entry.median)
+        theirs = _seconds(entries[rival])
         rows.append([label, f"{ours:.2f} s", f"{rival} {theirs:.2f} s", _ratio(theirs / ours)])
     return _table(["", "gpunet", "rival", ""], rows)
 
 
-TABLES: dict[str, Callable[[Figures], list[str]]] = {
-    "training": training, "others": others, "decompositions": decompositions,
+TABLES: dict[str, Callable[[Sections], list[str]]] = {
+    "training": training, "epochs": epochs, "others": others, "rivals": rivals, "decompositions": decompositions,
 }  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the tables anew; 0, 1 where README differs with --check, 2 where they cannot be made."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where README differs")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        text = options.readme.read_text()
+        made = rewritten(text, lambda machine: read_sections(ROOT / "benchmarks" / "results" / f"{machine}.json"))
+    except (InputError, OSError) as error:
+        print(f"readme: {error}", file=sys.stderr)
+        return 2
+    if options.check and made != text:
+        print(f"readme: '{options.readme}' differs from benchmarks/results; run python -m gpunet.bench.readme")
+        return 1
+    if made != text:
+        write_atomically(options.readme, made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

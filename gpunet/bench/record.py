@@ -1,84 +1,122 @@
-"""What a benchmark leaves behind: its section of the file of results of one kind of machine."""
+"""What README shows, measured anew: each question's section of a file of results, saved case by case."""
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from gpunet.addresses import harmless
-from gpunet.backend import Backend
+from gpunet.backend import Backend, get_backend
 from gpunet.backend.blas import threads
+from gpunet.bench import payoff, routes, svd, train
+from gpunet.bench.harness import agree, missing, race
+from gpunet.bench.results import Case, Section, provenance, read_sections, write_section
+from gpunet.bench.rivals import Way
 from gpunet.errors import InputError
-from gpunet.experiments.provenance import versions
-from gpunet.files import check_replaceable, write_or_keep
-from gpunet.limits import read_json
+from gpunet.files import check_replaceable
+from gpunet.progress import Progress
+
+Save = Callable[[], object]
+EVERY = 4  # of the payoff's grid each fourth net alone
 
 
-def options(description: str | None, cases: Iterable[str]) -> argparse.Namespace:
-    """The command line of a benchmark with cases: which of them, --rounds, --json."""
-    parser, names = argparse.ArgumentParser(description=description), list(cases)
-    parser.add_argument("cases", nargs="*", default=names, help=", ".join(names))
-    parser.add_argument("--rounds", type=int, default=9)
-    json_option(parser)
-    return parser.parse_args()
+def training(
+    cases: Mapping[str, train.Case], section: Section, backend: Backend, rounds: int, bar: Progress, save: Save = bool,
+    *, compiled: bool = False, what: str = "training",
+) -> list[str]:  # fmt: skip
+    """Fill in a case for each net; why some take no part. compiled: torch.compile, too, on a GPU."""
+    bar.start(what, len(cases))
+    reasons: list[str] = []
+    ways = train.DENSE | {"torch.compile": Way(compiled=True)}
+    for name, case in cases.items():
+        section.data = case.data()[0]
+        first = 0 if not case.trains else 1 if case.whole else train.FIRST
+        cpu = backend.name == "cpu"
+        everybody = train.contenders(case, backend, ways if compiled and not cpu else None)
+        entries = race(everybody, rounds, pieces=case.steps if cpu else 0, first=first)
+        agree(entries, "first_loss" if case.trains else "mean_feature")
+        counts = train.counted(case) if "ranks" in case.notes else {}
+        section.cases[name] = Case(entries, case.notes | counts)
+        reasons += missing(everybody)
+        save()
+        bar.advance(1, name)
+    return list(dict.fromkeys(reasons))
 
 
-def json_option(parser: argparse.ArgumentParser) -> None:
-    """--json FILE, refused at once where it stands for something else than a file of results."""
-
-    def section_file(text: str) -> Path:
-        path = Path(text)
-        try:
-            check_replaceable(path)
-            read_sections(path) if path.exists() else {}
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-        return path
-
-    parser.add_argument(
-        "--json", type=section_file, metavar="FILE", help="its section of this file is written, the others stay"
-    )
-
-
-def torch_version() -> str | None:
-    """PyTorch's, None where it is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    import torch
-
-    return str(torch.__version__)
+def decompositions(
+    problems: Iterable[svd.Problem], section: Section, backend: Backend, rounds: int, bar: Progress, save: Save = bool
+) -> list[str]:
+    """Fill in a case for each problem; why some take no part."""
+    reasons: list[str] = []
+    bar.start("decompositions", svd.PROBLEMS)
+    for problem in problems:
+        everybody = svd.contenders(problem, backend)
+        found = race(everybody, rounds, pieces=problem.pieces)
+        svd.check(found)
+        section.cases[problem.name] = Case(found, {"gap": problem.gap})
+        reasons += missing(everybody)
+        save()
+        bar.advance(1, problem.name)
+    return list(dict.fromkeys(reasons))
 
 
-def provenance(backend: Backend | None = None) -> dict[str, Any]:
-    """Machine and packages, PyTorch among them, and the threads of the matrix products."""
-    return versions(backend) | {"torch": torch_version(), "threads": threads()}
+Fill = Callable[[Section, Backend, int, Progress, Save], object]
+QUESTIONS: dict[str, Fill] = {
+    "train": lambda *about: training(train.CASES, *about),
+    "epoch": lambda *about: training(train.EPOCHS, *about),
+    "lowrank": lambda *about: training(train.FACTORED, *about),
+    "conv": lambda *about: training(train.CONV, *about),
+    "svd": lambda *about: decompositions(svd.problems(), *about),
+    "svd-grid": lambda section, backend, rounds, bar, save: routes.fill(section, bar, save),
+    "payoff": lambda section, backend, rounds, bar, save: payoff.measure(
+        section, list(payoff.nets())[::EVERY], backend, rounds, bar, save
+    ),
+}
+SHOWN = ("train", "epoch", "lowrank", "conv", "svd")  # in README
 
 
-def read_sections(path: Path) -> dict[str, Any]:
-    """The sections of a file of results by name; InputError where the file is something else."""
-    try:
-        document = read_json(path, nan=True)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
-        raise InputError(
-            f"'{harmless(str(path))}' cannot be read: {why}; expected a file of benchmarks/results"
-        ) from error
-    sections = document.get("sections") if isinstance(document, dict) else None
-    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
-        raise InputError(f"'{path}' has no sections: expected a file of benchmarks/results, or none yet")
-    return sections
+def record(
+    path: Path,
+    names: Sequence[str] = SHOWN,
+    device: str | Backend = "cpu",
+    rounds: int = 9,
+    bar: Progress | None = None,
+) -> list[str]:
+    """Measure each question and write its section, keeping the file's others; the failures, a line each.
 
-
-def write_section(path: Path, name: str, figures: dict[str, Any], made: dict[str, Any] | None = None) -> None:
-    """Write one section as JSON, with its provenance (`made`, or this process's), and keep the file's others.
-
-    Raises InputError where the file is there and is no file of results.
+    PyTorch gets as many threads as our products. Raises InputError for a question that there is not, and where the file
+    is there and is no file of results.
     """
-    sections = read_sections(path) if path.exists() else {}
-    sections[name] = figures | {"provenance": provenance() if made is None else made}
-    text = json.dumps({"sections": sections}, indent=1, ensure_ascii=False) + "\n"
-    write_or_keep(path, text.encode(errors="replace"))  # half a surrogate pair, of a file's name say, could not be read
+    for name in names:
+        if name not in QUESTIONS:
+            raise InputError(f"unknown question {name!r}: expected some of {', '.join(QUESTIONS)}")
+    check_replaceable(path)
+    read_sections(path) if path.exists() else {}
+    backend, failed = get_backend(device), list[str]()
+    with_as_many_threads()
+    for name in names:
+        section = Section(provenance(backend), rounds=rounds)
+        save = partial(write_section, path, name, section)
+        QUESTIONS[name](section, backend, rounds, bar or Progress(), save)
+        save()
+        failed += failures(section, f"{name}: ")
+    return failed
+
+
+def with_as_many_threads() -> None:
+    """PyTorch's, as many as our products have."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(threads() or torch.get_num_threads())
+
+
+def failures(section: Section, head: str = "", between: str = ", ") -> list[str]:
+    """A line for each contender that has no time."""
+    return [
+        f"{head}{case}{between}{who} failed: {entry.failed}"
+        for case, each in section.cases.items()
+        for who, entry in each.entries.items()
+        if entry.failed
+    ]

@@ -1,17 +1,190 @@
-"""The ratios of one or several files of benchmarks, side by side."""
+"""Ratios of ours over rivals: from files of results and from pytest-benchmark's --benchmark-json, shown and compared.
+
+In a file of results contenders were timed in turn: a ratio is the median over rounds. pytest-benchmark times one after
+the other: there it is that of the medians, and its quartiles are those over all pairs of rounds.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from gpunet.bench.ratios import Measured, Ratio, read
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from gpunet.addresses import harmless
+from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio
 from gpunet.errors import InputError
 from gpunet.experiments.result import RESULT
 from gpunet.files import write_or_keep
+from gpunet.limits import read_json
+
+MOST = 1000  # ratios of one file, each a line of a figure
+ROUNDS = 1000  # of a contender, that go into the quartiles over all pairs; of more, so many evenly spaced by size
+LIMIT = 15.0  # percent by which a ratio may grow
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of ours over the rival's, smaller is better; quartiles where there were rounds; seconds where known."""
+
+    group: str
+    case: str
+    ours: str
+    rival: str
+    ratio: float
+    quartiles: tuple[float, float] | None
+    seconds: float | None
+    rival_seconds: float | None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What was compared."""
+        return self.group, self.case, self.ours, self.rival
+
+    @property
+    def least(self) -> float:
+        """The lower quartile, or the ratio itself."""
+        return self.quartiles[0] if self.quartiles else self.ratio
+
+    @property
+    def most(self) -> float:
+        """The upper quartile, or the ratio itself."""
+        return self.quartiles[1] if self.quartiles else self.ratio
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The ratios of one file; machine: its processor and GPU."""
+
+    name: str
+    machine: str
+    ratios: tuple[Ratio, ...]
+
+
+def read(path: Path) -> Measured:
+    """A file's ratios; InputError where it cannot be read, is no file of benchmarks, or compares nothing."""
+    try:
+        document = read_json(path, nan=True)
+    except OSError as error:
+        raise InputError(
+            f"'{harmless(str(path))}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"'{path}' is not JSON as it should be ({error}): expected what --benchmark-json wrote, or "
+            "benchmarks/results"
+        ) from error
+    kinds = document if isinstance(document, dict) else {}
+    try:
+        if "benchmarks" in kinds:
+            sections = msgspec.convert(kinds, Timings).sections()
+        elif "sections" in kinds:
+            sections = msgspec.convert(kinds, Results).sections
+        else:
+            raise InputError(
+                f"'{path}' is no file of benchmarks: expected what `pytest benchmarks --benchmark-only "
+                "--benchmark-json FILE` wrote, or a file of benchmarks/results"
+            )
+        found = list(itertools.islice(_ratios(sections), MOST + 1))
+        if len(found) > MOST:
+            raise msgspec.ValidationError(f"it has more than {MOST:,} ratios")
+    except msgspec.ValidationError as error:
+        raise InputError(f"'{path}' is damaged: {error}; measure again") from error
+    if not found:
+        raise InputError(
+            f"'{path}' compares nothing: none of ours stands beside a rival; install one and measure again"
+        )
+    machines = [_machine(section.provenance) for section in sections.values()]
+    return Measured(path.stem, " / ".join(dict.fromkeys(filter(None, machines))), tuple(found))
+
+
+def _machine(provenance: Mapping[str, Any]) -> str:
+    return " + ".join(str(part) for part in (provenance.get("cpu"), provenance.get("gpu")) if part)
+
+
+def _ratios(sections: Mapping[str, Section]) -> Iterator[Ratio]:
+    for group, section in sections.items():
+        for case, each in section.cases.items():
+            for (ours, mine), (rival, theirs) in itertools.product(each.entries.items(), repeat=2):
+                found = (
+                    ratio(mine, theirs, rival) if mine.role == "ours" and theirs.role in ("rival", "floor") else None
+                )
+                if found:
+                    quartiles = (found[1], found[2]) if len(found) == 3 else None
+                    name = case.partition("\0")[0]
+                    yield Ratio(group, name, ours, rival, found[0], quartiles, mine.median, theirs.median)
+
+
+# -- pytest-benchmark -------------------------------------------------------------------------------------------------
+
+
+class _Info(msgspec.Struct):
+    """What the suite adds to a benchmark; one of others has no role."""
+
+    role: str = ""
+    case: str = ""
+    who: str = ""
+    device: str = ""
+    pieces: Positive = 1.0
+
+
+class _Stats(msgspec.Struct):
+    data: list[Positive] = []
+
+
+class _Timing(msgspec.Struct):
+    group: str | None
+    extra_info: _Info
+    stats: _Stats
+
+
+class Timings(msgspec.Struct):
+    """A file of pytest-benchmark: what of it is reckoned with."""
+
+    benchmarks: Annotated[list[_Timing], Meta(max_length=100_000)]
+    machine_info: dict[str, Any]
+
+    def sections(self) -> dict[str, Section]:
+        """A section a group; those that failed have no times."""
+        info = self.machine_info
+        made = info.get("gpunet") or {"cpu": info["cpu"].get("brand_raw") if isinstance(info.get("cpu"), dict) else ""}
+        found: dict[str, Section] = {}
+        for each in self.benchmarks:
+            told = each.extra_info
+            if told.role in ("ours", "rival", "floor") and each.stats.data:
+                section = found.setdefault(each.group or "", Section(made if isinstance(made, dict) else {}))
+                case = section.cases.setdefault(f"{told.case}\0{told.device}", Case())  # each device by itself
+                entry = Entry(told.role, [seconds / told.pieces for seconds in each.stats.data])  # type: ignore[arg-type]
+                case.entries[told.who] = entry
+        for section in found.values():
+            for case in section.cases.values():
+                for ours in case.entries.values() if len(case.entries) <= MOST else ():
+                    ours.over = {name: _pairs(ours, rival) for name, rival in case.entries.items() if rival is not ours}
+        return found or {"": Section(made if isinstance(made, dict) else {})}
+
+
+def _pairs(ours: Entry, rival: Entry) -> list[float]:
+    """The ratio of the medians, and the quartiles over all pairs of rounds where both have several."""
+    middle = float(np.median(ours.seconds) / np.median(rival.seconds))
+    if min(len(ours.seconds), len(rival.seconds)) < 2:
+        return [middle]
+    pairs = np.divide.outer(_thinned(ours.seconds), _thinned(rival.seconds))
+    return [middle, *(float(q) for q in np.percentile(pairs, (25, 75)))]
+
+
+def _thinned(seconds: Sequence[float]) -> NDArray[np.float64]:
+    times = np.sort(np.asarray(seconds, np.float64))
+    return times if len(times) <= ROUNDS else times[np.linspace(0, len(times) - 1, ROUNDS).round().astype(int)]
+
+
+# -- several files ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -34,10 +207,15 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
+
+        def row(each: Measured, ratio: Ratio) -> dict[str, Any]:
+            figures = {name: value for name, value in vars(ratio).items() if name != "group"}
+            return figures | {"file": each.name}
+
         return {
             "benchmark": "report",
             "files": [{"name": each.name, "machine": each.machine} for each in self.files],
-            "groups": {group: [_row(each, ratio) for each, ratio in self.rows(group)] for group in self.groups},
+            "groups": {group: [row(*pair) for pair in self.rows(group)] for group in self.groups},
         }
 
     def text(self) -> str:
@@ -49,13 +227,6 @@ class Report:
         path = folder / RESULT
         write_or_keep(path, self.text())
         return path
-
-
-def _row(each: Measured, ratio: Ratio) -> dict[str, Any]:
-    return {
-        "case": ratio.case, "ours": ratio.ours, "rival": ratio.rival, "file": each.name, "ratio": ratio.ratio,
-        "quartiles": ratio.quartiles, "seconds": ratio.seconds, "rival_seconds": ratio.rival_seconds,
-    }  # fmt: skip
 
 
 def report(paths: Sequence[Path]) -> Report:
@@ -76,3 +247,46 @@ def _names(places: Sequence[Path]) -> list[str]:
         taken += 1
     short = ["/".join(name[-taken:]) for name in names]
     return short if len(set(short)) == len(short) else [str(place) for place in places]
+
+
+# -- whether anything got slower --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """One comparison in both files, or in one of them alone."""
+
+    old: Ratio | None
+    new: Ratio | None
+
+    @property
+    def some(self) -> Ratio:
+        """One that there is."""
+        found = self.new or self.old
+        assert found is not None
+        return found
+
+    @property
+    def percent(self) -> float | None:
+        """How much the ratio grew."""
+        return 100 * (self.new.ratio / self.old.ratio - 1) if self.old and self.new else None
+
+    def verdict(self, limit: float) -> str:
+        """Of a ratio that grew, or fell, by more than `limit` percent: whether the quartiles say so, too."""
+        if self.old is None or self.new is None:
+            return "new" if self.old is None else "missing"
+        if self.new.ratio / self.old.ratio - 1 > limit / 100:
+            return "worse" if self.new.least > self.old.most else "within noise"
+        if self.old.ratio / self.new.ratio - 1 > limit / 100:
+            return "better" if self.new.most < self.old.least else "within noise"
+        return "same"
+
+
+def changes(old: Measured, new: Measured) -> list[Change]:
+    """By what was compared, in OLD's order, then what NEW alone has; InputError where they share nothing."""
+    before, after = ({ratio.key: ratio for ratio in each.ratios} for each in (old, new))
+    if not set(before) & set(after):
+        raise InputError(
+            f"'{old.name}' and '{new.name}' have no comparison in common: expected two files of the same benchmarks"
+        )
+    return [Change(before.get(key), after.get(key)) for key in dict.fromkeys([*before, *after])]

@@ -12,23 +12,21 @@ Neither counts what is done to elements (bias, activation, Adam).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.bench.counts import allowed_step, merging_pays, step_total
-from gpunet.bench.steps import STILL, repeats, training
+from gpunet.bench.harness import enough
+from gpunet.bench.results import Case, Entry, Section
+from gpunet.bench.train import STILL, stepping
 from gpunet.checks import check_range
 from gpunet.errors import InputError, RunError
-from gpunet.experiments.result import RESULT
-from gpunet.files import write_or_keep
 from gpunet.limits import physical_memory
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.linalg.rank import RankRule
@@ -44,26 +42,6 @@ LEAST = 0.05  # seconds that one timing lasts at least: many steps of a narrow n
 SHARE = 0.8  # of the device's memory, at most
 DENSE = "dense"
 RULES: dict[str, Callable[[float], RankRule]] = {"break-even": BreakEven, "dimension": DimensionFraction}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One width and α: what the counts allow, and dense over factored time of a step with its quartiles over rounds.
-
-    losses: (dense, factored) mean cross-entropy in the last timing. skipped: why there are no times.
-    """
-
-    width: int
-    alpha: float
-    rank: int
-    allowed: float
-    allowed_step: float
-    speed_up: float | None = None
-    quartiles: tuple[float, float] | None = None
-    dense_seconds: float | None = None
-    factored_seconds: float | None = None
-    losses: tuple[float, float] | None = None
-    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,38 +82,20 @@ class Settings:
         return [wide] * self.layers + [None]
 
 
-@dataclass(frozen=True)
-class Report:
-    """A comparison, one row a width and α."""
+def compare(settings: Settings, backend: Backend, progress: Progress | None = None) -> Section:
+    """Time dense and factored nets of each width in turn: a case each, an entry each net; a width may be "skipped".
 
-    device: str
-    kernels: str
-    settings: Settings
-    rows: list[Row]
-
-    def text(self, provenance: dict[str, Any]) -> str:
-        """As JSON."""
-        document = {"benchmark": "scaling"} | asdict(self) | {"provenance": provenance}
-        return json.dumps(document, indent=1, allow_nan=False) + "\n"
-
-    def write(self, folder: Path, provenance: dict[str, Any]) -> Path:
-        """Write `folder/result.json` in one piece."""
-        path = folder / RESULT
-        write_or_keep(path, self.text(provenance))
-        return path
-
-
-def compare(settings: Settings, backend: Backend, progress: Progress | None = None) -> Report:
-    """Time dense and factored nets of each width in turn; a width that does not fit the memory is skipped.
-
-    Raises RunError where a loss is not finite in the last timing.
+    A factored net's entry notes its "alpha" and "rank", what the counts allow, "allowed" and "allowed_step", and the
+    loss in the last timing. Raises RunError where a loss is not finite then.
     """
-    bar, rows = progress or Progress(), list[Row]()
+    notes = asdict(settings) | {"device": backend.name, "kernels": backend.kernels}
+    bar, found = progress or Progress(), Section({}, notes=notes, rounds=settings.rounds)
     obstacles = {width: _does_not_fit(settings, width, backend) for width in settings.widths}
     rate = 0.0  # multiplications a second at the width before
     for place, width in enumerate(settings.widths):
+        case = found.cases[f"width {width}"] = Case(_entries(settings, width), {"width": width})
         if obstacles[width]:
-            rows += _skipped(settings, width, obstacles[width])
+            case.notes["skipped"] = obstacles[width]
             continue
         ahead = [each for each in settings.widths[place:] if not obstacles[each]]
         left = sum(_seconds(settings, each, rate) for each in ahead) if rate else 0
@@ -143,18 +103,32 @@ def compare(settings: Settings, backend: Backend, progress: Progress | None = No
         what = f"bench scaling, width {width} ({place + 1} of {len(settings.widths)}{note})"
         bar.start(what, (settings.rounds + 1) * len(settings.nets))
         try:
-            rows += _width(settings, width, backend, bar)
+            _time(settings, width, backend, bar, case.entries)
             rate = step_total(settings.shapes(width), settings.ranks(width, None), settings.batch)
-            rate /= rows[-1].dense_seconds or math.inf
+            rate /= case.entries[DENSE].median or math.inf
         except MemoryError as error:
-            rows += _skipped(settings, width, f"out of memory: {error}")
-    return Report(backend.name, backend.kernels, settings, rows)
+            case.notes["skipped"] = f"out of memory: {error}"
+    return found
 
 
 # -- one width ---------------------------------------------------------------------------------------------------------
 
 
-def _width(settings: Settings, width: int, backend: Backend, bar: Progress) -> list[Row]:
+def _entries(settings: Settings, width: int) -> dict[str, Entry]:
+    """An entry for each net, without times."""
+    shapes, found = settings.shapes(width), {DENSE: Entry("rival")}
+    for name, alpha in settings.nets.items():
+        if alpha is not None:
+            ranks = settings.ranks(width, alpha)
+            notes = {
+                "alpha": alpha, "rank": ranks[0], "allowed": speed_up(shapes, ranks),
+                "allowed_step": allowed_step(shapes, ranks, settings.batch),
+            }  # fmt: skip
+            found[name] = Entry("ours", notes=notes)
+    return found
+
+
+def _time(settings: Settings, width: int, backend: Backend, bar: Progress, entries: dict[str, Entry]) -> None:
     rng, batch = stream(0, DATA), settings.batch
     trainers = {
         name: Trainer(_net(width, settings.ranks(width, alpha)), optimizer=gn.Adam(STILL), device=backend)
@@ -162,45 +136,26 @@ def _width(settings: Settings, width: int, backend: Backend, bar: Progress) -> l
     }
     x, labels = rng.standard_normal((batch, width), np.float32), rng.integers(0, CLASSES, batch)
     data = trainers[DENSE].samples(x, labels)
-    count = repeats(training(trainers[DENSE], data, batch, lambda: np.arange(batch)), LEAST)
+    count = enough(stepping(trainers[DENSE], data, batch, lambda: np.arange(batch)), least=LEAST)
     order = rng.integers(0, batch, count * batch)
+    runs = {name: stepping(trainer, data, batch, lambda: order) for name, trainer in trainers.items()}
 
-    def noted(trainer: Trainer) -> Callable[[], None]:
-        run = training(trainer, data, batch, lambda: order)
+    def noted(run: Callable[[], None]) -> None:
+        run()
+        bar.advance()
 
-        def run_and_note() -> None:
-            run()
-            bar.advance()
-
-        return run_and_note
-
-    times = interleave({name: noted(trainer) for name, trainer in trainers.items()}, settings.rounds)
+    times = interleave({name: partial(noted, run) for name, run in runs.items()}, settings.rounds)
     losses = {name: trainer.tally.means()[0] for name, trainer in trainers.items()}
     if not all(map(math.isfinite, losses.values())):
         raise RunError(f"a loss at width {width} became NaN or infinite, so its times mean nothing: {losses}")
-    return [
-        _row(
-            settings, width, alpha, speed_up=times.ratio(DENSE, name), quartiles=times.spread(DENSE, name),
-            dense_seconds=times.median(DENSE) / count, factored_seconds=times.median(name) / count,
-            losses=(losses[DENSE], losses[name]),
-        )
-        for name, alpha in settings.nets.items() if alpha is not None
-    ]  # fmt: skip
+    for name, entry in entries.items():
+        entry.seconds = [each / count for each in times.seconds[name]]
+        entry.notes["loss"] = losses[name]
 
 
 def _net(width: int, ranks: Sequence[int | None]) -> gn.Sequential:
     wide = [gn.Dense(width, "relu") if rank is None else gn.LowRankDense(width, rank, "relu") for rank in ranks[:-1]]
     return gn.Sequential([*wide, gn.Dense(CLASSES)])
-
-
-def _row(settings: Settings, width: int, alpha: float, **found: Any) -> Row:
-    shapes, ranks = settings.shapes(width), settings.ranks(width, alpha)
-    counts = speed_up(shapes, ranks), allowed_step(shapes, ranks, settings.batch)
-    return Row(width, alpha, ranks[0] or 0, *counts, **found)
-
-
-def _skipped(settings: Settings, width: int, why: str) -> list[Row]:
-    return [_row(settings, width, alpha, skipped=why) for alpha in settings.alphas]
 
 
 # -- estimates ---------------------------------------------------------------------------------------------------------

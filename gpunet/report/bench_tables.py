@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gpunet.bench.ratios import Ratio
-from gpunet.bench.report import Report
+from collections.abc import Sequence
+
+from gpunet.bench.report import Change, Ratio, Report
 from gpunet.report.table import NOTHING, Column, Table
 
 
@@ -27,6 +28,19 @@ def _table(report: Report, group: str) -> Table:
     breaks = {place for place in range(1, len(rows)) if rows[place][0] != rows[place - 1][0]}
     machines = "; ".join(f"{each.name}: {each.machine}" if several else each.machine for each in report.files)
     return Table(group, tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
+
+
+def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
+    """A row for each comparison: the ratio in the old file and in the new one, and the verdict."""
+    heads = [Column("ours / rival", text=True), Column("old"), Column("new"), Column("change"), Column("", text=True)]
+    rows = []
+    for each, verdict in zip(found, verdicts, strict=True):
+        ratios = [f"{three(r.ratio)}×{f' ({quartiles(r)})' if r.quartiles else ''}" if r else NOTHING
+                  for r in (each.old, each.new)]  # fmt: skip
+        grew = "" if each.percent is None else f"{each.percent:+.1f} %"
+        some = each.some
+        rows.append((f"{some.group}: {some.case}", f"{some.ours} / {some.rival}", *ratios, grew, verdict))
+    return Table("time of ours over the rival's", tuple(heads), tuple(rows), corner="what")
 
 
 def quartiles(ratio: Ratio) -> str:

@@ -16,8 +16,6 @@ from gpunet.experiments.result import Metric, Result, Row
 
 from .runner import run
 
-ROW = {"experiment", "dataset", "seconds", "speed_up", "apart", "where", "failed"}
-
 
 @pytest.fixture
 def _small(monkeypatch):
@@ -41,16 +39,15 @@ def bench(capsys, *arguments, code=0):
 def test_as_json(capsys):
     document = json.loads(bench(capsys, "--experiment", "toy", "--json").out)
     assert document["benchmark"] == "devices"
-    assert list(document["devices"]) == ["numpy", "cpu"]
-    assert document["devices"]["numpy"] == "cpu (numpy)"
-    assert document["quick"] is True
+    assert list(document["notes"]["devices"]) == ["numpy", "cpu"]
+    assert document["notes"]["devices"]["numpy"] == "cpu (numpy)"
+    assert document["notes"]["quick"] is True
     assert document["provenance"]["numpy"]
-    (row,) = document["rows"]
-    assert set(row) == ROW
-    assert (row["experiment"], row["dataset"]) == ("toy", "xor-easy")
-    assert row["speed_up"] == pytest.approx(row["seconds"]["numpy"] / row["seconds"]["cpu"])
-    assert row["apart"] <= 0.5
-    assert row["failed"] == {}
+    ((name, case),) = document["cases"].items()
+    assert (name, case["notes"]["dataset"]) == ("toy", "xor-easy")
+    assert [len(entry["seconds"]) for entry in case["entries"].values()] == [1, 1]
+    assert list(case["entries"]) == ["numpy", "cpu"]
+    assert case["notes"]["apart"] <= 0.5
 
 
 @pytest.mark.usefixtures("_small")
@@ -92,11 +89,11 @@ def test_how_far_two_results_are_apart():
         return Result("toy", "xor", "cpu", {}, [0], rows)
 
     here, there = result(a=[0.5, 0.7], b=[0.9], only_here=[1.0]), result(a=[0.6, 0.6], b=[0.8])
-    apart, where = devices._apart([here, there])
+    apart, where = devices.apart([here, there])
     assert apart == pytest.approx(0.1)
     assert where == "test_accuracy of b"
-    assert devices._apart([here]) == (None, "")
-    assert devices._apart([]) == (None, "")
+    assert devices.apart([here]) == (None, "")
+    assert devices.apart([]) == (None, "")
 
 
 @pytest.mark.skipif(why_no_gpu() is None, reason="this machine has a GPU")
@@ -123,7 +120,7 @@ def test_mistakes(capsys, arguments, words):
 
 
 def test_missing_data_is_said_before_anything_runs(capsys, monkeypatch):
-    monkeypatch.setattr(devices, "_row", pytest.fail)
+    monkeypatch.setattr(devices, "_case", pytest.fail)
     run(capsys, "bench", "devices", "--devices", "numpy,cpu", "--full").one_line(2, "mnist", "gpunet data fetch")
 
 

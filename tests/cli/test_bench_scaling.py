@@ -19,11 +19,6 @@ from ..experiments.schema import PROVENANCE, is_png
 from .runner import files, run
 
 TINY = ("--batch", 4, "--rounds", 1, "--device", "numpy")
-ROW = {
-    "width", "alpha", "rank", "allowed", "allowed_step", "speed_up", "quartiles", "dense_seconds", "factored_seconds",
-    "losses", "skipped",
-}  # fmt: skip
-TIMED = {"speed_up", "quartiles", "dense_seconds", "factored_seconds", "losses"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,25 +37,27 @@ def bench(capsys, *arguments):
 def read(path):
     """The result, held against its schema; NaN and Infinity are not JSON."""
     document = json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert list(document) == ["benchmark", "device", "kernels", "settings", "rows", "provenance"]
     assert document["benchmark"] == "scaling"
-    assert set(document["settings"]) == {"widths", "alphas", "meaning", "batch", "layers", "rounds"}
+    settings = document["notes"]
+    assert set(settings) == {"widths", "alphas", "meaning", "batch", "layers", "rounds", "device", "kernels"}
     assert set(document["provenance"]) >= PROVENANCE | {"threads"}
-    settings = document["settings"]
-    assert [(row["width"], row["alpha"]) for row in document["rows"]] == [
-        (width, alpha) for width in settings["widths"] for alpha in settings["alphas"]
-    ]
-    for row in document["rows"]:
-        assert set(row) == ROW
-        assert row["rank"] >= 1
-        assert row["allowed"] > 0 < row["allowed_step"]
-        if row["skipped"]:
-            assert {name for name in ROW if row[name] is None} == TIMED
-        else:
-            low, high = row["quartiles"]
-            assert 0 < low <= high
-            assert min(row["speed_up"], row["dense_seconds"], row["factored_seconds"], *row["losses"]) > 0
+    assert list(document["cases"]) == [f"width {width}" for width in settings["widths"]]
+    for case in document["cases"].values():
+        entries = case["entries"]
+        assert list(entries) == ["dense", *(f"alpha {alpha}" for alpha in settings["alphas"])]
+        for name, entry in entries.items():
+            if name != "dense":
+                assert entry["notes"]["rank"] >= 1
+                assert min(entry["notes"]["allowed"], entry["notes"]["allowed_step"]) > 0
+            assert ("seconds" in entry) is ("skipped" not in case["notes"]) is ("loss" in entry.get("notes", {}))
+            assert len(entry.get("seconds", ())) in (0, settings["rounds"])
     return document
+
+
+def nets(document, what):
+    """What is noted of each factored net."""
+    entries = [entry for case in document["cases"].values() for entry in case["entries"].values()]
+    return [entry["notes"][what] for entry in entries if "alpha" in entry.get("notes", {})]
 
 
 def test_a_range_of_widths(capsys, tmp_path):
@@ -68,11 +65,11 @@ def test_a_range_of_widths(capsys, tmp_path):
     assert files(tmp_path / "a" / "b") == ["result.json", "scaling.png"]
     assert is_png((tmp_path / "a" / "b" / "scaling.png").read_bytes())
     document = read(tmp_path / "a" / "b" / "result.json")
-    assert document["settings"] == {
+    assert document["notes"] == {
         "widths": [8, 16], "alphas": [0.5, 0.25, 0.125], "meaning": "break-even", "batch": 4, "layers": 2, "rounds": 1,
+        "device": "cpu", "kernels": "numpy",
     }  # fmt: skip
-    assert [row["rank"] for row in document["rows"]] == [2, 1, 1, 4, 2, 1]
-    assert (document["device"], document["kernels"]) == ("cpu", "numpy")
+    assert nets(document, "rank") == [2, 1, 1, 4, 2, 1]
     for words in ("break-even α: 2 wide layers, batch 4", "cpu (numpy)", "speed-up", "allowed", "0.125"):
         assert words in done.out
     assert done.out.endswith(f"Written: {tmp_path / 'a' / 'b' / 'result.json'}, scaling.png\n")
@@ -84,10 +81,8 @@ def test_a_list_of_widths_in_the_meaning_of_the_text(capsys, tmp_path):
     done = bench(capsys, "--width", "12, 9,12", "--json", *options, *TINY)
     assert done.out == (tmp_path / "runs" / "scaling" / "result.json").read_text()
     document = read(tmp_path / "runs" / "scaling" / "result.json")
-    assert document["settings"]["widths"] == [9, 12]
-    assert [(row["width"], row["alpha"], row["rank"]) for row in document["rows"]] == [
-        (9, 1, 9), (9, 0.5, 4), (12, 1, 12), (12, 0.5, 6),
-    ]  # fmt: skip
+    assert document["notes"]["widths"] == [9, 12]
+    assert [*zip(nets(document, "alpha"), nets(document, "rank"), strict=True)] == [(1, 9), (0.5, 4), (1, 12), (0.5, 6)]
 
 
 def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, monkeypatch):
@@ -95,8 +90,8 @@ def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, 
     room = int(scaling.memory_needed(settings, 64) / scaling.SHARE) - 1
     monkeypatch.setattr(scaling, "physical_memory", lambda: room)
     done = bench(capsys, "--width", "8,64", "--alpha", 0.5, "--out", tmp_path, *TINY)
-    small, large = read(tmp_path / "result.json")["rows"]
-    assert small["skipped"] == ""
+    small, large = (case["notes"] for case in read(tmp_path / "result.json")["cases"].values())
+    assert "skipped" not in small
     assert large["skipped"] == "needs 0.0 GB, and of 0.0 GB of memory at most 80% are used"
     assert f"width 64 skipped: {large['skipped']}" in done.out
     assert is_png((tmp_path / "scaling.png").read_bytes())
@@ -108,9 +103,9 @@ def test_a_gpus_own_memory_decides(monkeypatch):
     settings = scaling.Settings((8, 8192), (0.5,), batch=4, rounds=1)
     assert gpu.memory()["total"] < scaling.memory_needed(settings, 8192)
     monkeypatch.setattr(scaling, "physical_memory", pytest.fail)
-    fits, does_not = scaling.compare(settings, gpu).rows
-    assert fits.speed_up is not None
-    assert "of 2.1 GB of memory" in does_not.skipped
+    fits, does_not = scaling.compare(settings, gpu).cases.values()
+    assert all(entry.seconds for entry in fits.entries.values())
+    assert "of 2.1 GB of memory" in does_not.notes["skipped"]
 
 
 def test_a_width_that_no_machine_holds_is_skipped(capsys, tmp_path):
@@ -122,17 +117,17 @@ def test_a_width_that_no_machine_holds_is_skipped(capsys, tmp_path):
 
 
 def test_memory_that_runs_out_all_the_same(capsys, tmp_path, monkeypatch):
-    width = scaling._width
+    time = scaling._time
 
-    def tight(settings, each, backend, bar):
+    def tight(settings, each, *rest):
         if each == 16:
             raise MemoryError("Unable to allocate 7 TiB")
-        return width(settings, each, backend, bar)
+        time(settings, each, *rest)
 
-    monkeypatch.setattr(scaling, "_width", tight)
+    monkeypatch.setattr(scaling, "_time", tight)
     bench(capsys, "--width", "8..32", "--alpha", 0.5, "--out", tmp_path, *TINY)
-    found = [row["skipped"] for row in read(tmp_path / "result.json")["rows"]]
-    assert found == ["", "out of memory: Unable to allocate 7 TiB", ""]
+    found = [case["notes"].get("skipped") for case in read(tmp_path / "result.json")["cases"].values()]
+    assert found == [None, "out of memory: Unable to allocate 7 TiB", None]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +136,7 @@ def test_memory_that_runs_out_all_the_same(capsys, tmp_path, monkeypatch):
 )
 def test_the_memory_asked_for_is_the_memory_used(monkeypatch, alphas, meaning, batch, layers):
     settings = scaling.Settings((384,), alphas, meaning, batch, layers, rounds=1)
-    monkeypatch.setattr(scaling, "repeats", lambda run, least: 1)
+    monkeypatch.setattr(scaling, "enough", lambda run, least: 1)
     scaling.compare(settings, get_backend("numpy"))
     tracemalloc.start()
     scaling.compare(settings, get_backend("numpy"))
@@ -214,14 +209,14 @@ def test_help_is_quick_and_says_what_the_counts_are(capsys):
 def test_steps_train_the_rows_that_were_drawn():
     """The timed steps are training steps: they learn."""
     import gpunet as gn
-    from gpunet.bench.steps import training
+    from gpunet.bench.train import stepping
 
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     x = rng.normal(size=(60, 8)).astype("float32") + 3 * np.eye(3, 8, dtype="float32")[labels]
     trainer = gn.Trainer(gn.Sequential([gn.Dense(3)]), optimizer=gn.Adam(0.05), device="numpy")
     data = trainer.samples(x, labels)
-    epoch = training(trainer, data, 16, lambda: rng.permutation(60))
+    epoch = stepping(trainer, data, 16, lambda: rng.permutation(60))
     before = trainer.evaluate(data)["loss"]
     for _ in range(20):
         epoch()

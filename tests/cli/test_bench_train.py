@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from gpunet.backend import why_no_numba
+from gpunet.bench import harness, record
 from gpunet.bench import train as bench
+from gpunet.bench.results import Section
+from gpunet.errors import RunError
+from gpunet.progress import Progress
 
 from ..conftest import make_backend
 from .runner import run
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-ROW = {"microseconds_per_step", "over_products", "over_torch", "over_torch_quartiles", "loss"}
-
-
 CASES = {
-    "points-21": bench.Case("points-21", (2, 3, 3, 2), 21, 20, 21),
-    "digits-32": bench.Case("digits-32", (64, 16, 10), 32, 20, 100),
+    "points-21": replace(bench.CASES["points-21"], steps=20),
+    "digits-32": bench.Case("digits-32", partial(bench.dense, (64, 16, 10)), 32, 20, 100, (8, 8)),
 }
+RIVALS = {"torch", "torch flushed", "torch bf16"} if HAS_TORCH else set()
 
 
 @pytest.fixture(autouse=True)
@@ -50,50 +54,60 @@ def test_as_json(capsys, device):
     document = json.loads(train(capsys, "--case", "points-21", "--device", device, "--json").out)
     assert (document["benchmark"], document["rounds"]) == ("train", 2)
     assert document["provenance"]["numpy"]
-    (name,), contestants = document["cases"], document["cases"]["points-21"]
-    assert name == "points-21"
+    assert list(document["cases"]) == ["points-21"]
+    entries = document["cases"]["points-21"]["entries"]
     numba = device == "cpu" and why_no_numba() is None
-    assert set(contestants) == {"products", "numpy"} | ({"numba"} if numba else set()) | (
-        {"torch"} if HAS_TORCH else set()
-    )
-    for contestant, row in contestants.items():
-        assert set(row) == ROW
-        assert row["microseconds_per_step"] > 0 < row["over_products"]
-        assert (row["loss"] is None) == (contestant == "products")
-    assert contestants["products"]["over_products"] == 1
-    if numba:
-        assert contestants["numba"]["loss"] == pytest.approx(contestants["numpy"]["loss"], rel=1e-5)
+    assert set(entries) == {"products", "numpy"} | ({"numba"} if numba else set()) | RIVALS
+    for name, row in entries.items():
+        assert len(row["seconds"]) == 2
+        assert ("loss" in row.get("notes", {})) is (name != "products")
+    losses = {name: row["notes"]["first_loss"] for name, row in entries.items() if name != "products"}
+    assert losses == {name: pytest.approx(losses["numpy"], rel=1e-3) for name in losses}
 
 
 def test_as_a_table(capsys):
     done = train(capsys, "--device", "numpy")
-    for words in ("points-21", "digits-32", "products", "numpy", "µs/step", "PyTorch", "on cpu, median of 2 rounds"):
+    for words in ("points-21", "digits-32", "products", "numpy", "µs", "PyTorch", "on cpu, median of 2 rounds"):
         assert words in done.out, words
     assert done.err.splitlines()[-1].startswith("bench train: 2/2 digits-32")
 
 
-def test_without_pytorch(capsys, monkeypatch):
+def without(monkeypatch, *packages):
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
+        importlib.util, "find_spec", lambda name, *rest: None if name in packages else found(name, *rest)
     )
-    done = train(capsys, "--case", "points-21", "--device", "numpy")
-    assert "PyTorch is not installed here: pip install torch" in done.out
+
+
+def test_rivals_that_are_not_installed_are_told_once(capsys, monkeypatch):
+    without(monkeypatch, "torch", "jax")
+    done = train(capsys, "--device", "numpy")
+    for name in ("torch", "jax"):
+        assert done.out.count(f"{name} is not installed; pip install {name}") == 1
+
+
+def test_one_that_fails_is_told_and_the_others_are_timed(capsys, monkeypatch):
+    def failing(*_):
+        raise RunError("no more")
+
+    monkeypatch.setattr(bench, "products", failing)
+    capsys.readouterr()
+    done = run(capsys, "bench", "train", "--rounds", 1, "--case", "points-21", "--device", "numpy")
+    assert done.code == 1
+    assert "points-21, products failed: RunError: no more" in done.out
+    assert "numpy" in done.out
 
 
 def test_on_a_gpu(monkeypatch):
-    """The contestants there: on the pretend one, without PyTorch."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
-    )
-    monkeypatch.setattr("gpunet.bench.gpu_race.LEAST", 1e-4)
-    backend = make_backend("cuda-host")
-    times, losses = bench.compare(CASES["digits-32"], rounds=1, device=backend)
-    rows = bench.figures(CASES["digits-32"], times, losses)
-    assert list(rows) == ["products", "eager", "graph"]
-    assert rows["eager"]["over_torch"] is None
-    assert {name for name, row in rows.items() if row["loss"] is None} == {"products"}
+    """The contenders there: on the pretend one, without PyTorch."""
+    without(monkeypatch, "torch", "jax")
+    monkeypatch.setattr(harness, "LEAST", 1e-4)
+    section = Section({})
+    record.training({"digits-32": CASES["digits-32"]}, section, make_backend("cuda-host"), 1, Progress())
+    entries = section.cases["digits-32"].entries
+    assert list(entries) == ["products", "eager", "graph"]
+    assert all(entry.seconds for entry in entries.values())
+    assert entries["eager"].notes["first_loss"] == entries["graph"].notes["first_loss"]
 
 
 @pytest.mark.parametrize(

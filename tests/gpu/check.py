@@ -17,35 +17,35 @@ from pathlib import Path
 import gpu_check
 import gpu_process
 
-from gpunet.bench import gpu_race
-from gpunet.bench.gpu_stages import STAGES
+from gpunet.bench import harness
+from gpunet.bench.gpu import STAGES
 
 
 def measured(setup):
     Path(os.environ["CUPY_CACHE_DIR"], "kernel.cubin").write_bytes(bytes(1000))
-    return {"figures": {"begun": time.time()}}
+    setup.note(begun=time.time())
 
 
 def hang(setup):
-    setup.save({"figures": {"half": 1}})
+    setup.note(half=1)
     time.sleep(100)
 
 
 def hang_in_c(setup):
     """Python has no turn, as in a call that waits for the device: a signal's handler is not run."""
     subprocess.Popen(["sleep", "100"], start_new_session=True)
-    setup.save({"figures": {"half": 1}})
+    setup.note(half=1)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     time.sleep(100)
 
 
 def die(setup):
-    setup.save({"figures": {"half": 1}})
+    setup.note(half=1)
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def shout(setup):
-    setup.save({"figures": {"half": 1}})
+    setup.note(half=1)
     for _ in range(100):
         print("x" * 100_000)
 
@@ -66,7 +66,7 @@ else:  # what takes the pretend GPU seconds is tested by itself, in test_parts.p
         "rest": ("train-tf32", "svd-stack-cupy"),
     }.items():  # fmt: skip
         STAGES[stage] = {name: STAGES[stage][name] for name in few}
-gpu_check.LEAST, gpu_race.LEAST = 1, 1e-4
+gpu_check.LEAST, harness.LEAST = 1, 1e-4
 gpu_process.POLITE, gpu_process.WORKERS, gpu_process.EXPRESSION = 1.0, 1, "not gpu and not slow"
 gpu_process.CHOSEN = {name: ["cuda/test_on_a_gpu.py"] for name in gpu_process.CHOSEN}
 gpu_process.FEW = {"tests": "facts or another", "other-tests": "facts or peak", "sanitizer": "facts"}

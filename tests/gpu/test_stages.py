@@ -8,12 +8,14 @@ import json
 import pytest
 
 from gpunet.backend import get_backend
-from gpunet.bench import gpu_look, gpu_race, gpu_table
-from gpunet.bench.gpu_setup import Setup, target
-from gpunet.bench.gpu_stages import STAGES, fill
+from gpunet.bench import gpu as stages
+from gpunet.bench import harness
+from gpunet.bench.gpu import STAGES, Setup, fill
+from gpunet.bench.page import page
+from gpunet.bench.results import Case, Entry, Section, Target, as_json, read_sections
 from gpunet.errors import RunError
 
-SECTIONS = {name: section for stage in STAGES.values() for name, section in stage.items()}
+SECTIONS = {name: part for stage in STAGES.values() for name, part in stage.items()}
 # The pretend GPU takes seconds for a convolution, and minutes for an experiment: see test_experiments.py.
 LONG = ("conv", "devices", *(name for name in SECTIONS if name.startswith("quick-")))
 
@@ -21,7 +23,31 @@ LONG = ("conv", "devices", *(name for name in SECTIONS if name.startswith("quick
 @pytest.fixture(autouse=True)
 def _made_data(monkeypatch, tmp_path):
     monkeypatch.setenv("GPUNET_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(gpu_race, "LEAST", 1e-4)
+    monkeypatch.setattr(harness, "LEAST", 1e-4)
+
+
+def filled(name, backend, **options):
+    """The section, which is JSON as it stands, and whose contenders have times."""
+    setup = Setup(backend, small=True, **{"rounds": 1} | options)
+    SECTIONS[name](setup)
+    json.loads(as_json(setup.section), parse_constant=pytest.fail)
+    for label, case in setup.section.cases.items():
+        for who, entry in case.entries.items():
+            assert not entry.failed, (label, who, entry.failed)
+            assert entry.seconds
+    return setup.section
+
+
+def without_torch(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
+    )
+
+
+def entries(section):
+    (case,) = section.cases.values()
+    return case.entries
 
 
 @pytest.mark.parametrize(
@@ -30,66 +56,51 @@ def _made_data(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_a_section(gpu, name, monkeypatch):
     """On the GPU, without PyTorch."""
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else found(name, *rest)
-    )
+    without_torch(monkeypatch)
     drawn: dict[str, str] = {}
-    setup = Setup(gpu.backend(), rounds=1, small=True, draw=drawn.__setitem__)
-    document = SECTIONS[name](setup)
-    json.dumps(document, allow_nan=False)
-    for contestant, row in walk(document["figures"]):
-        assert not row.get("failed"), (contestant, row)
-    page = gpu_table.page({name: document | {"state": "done", "seconds": 1.0}})
-    assert page.startswith(f"== {name}: done")
+    section = filled(name, gpu.backend(), draw=drawn.__setitem__)
+    text = page({name: section})
+    assert text.startswith(f"== {name}: done")
     if name.startswith("step-"):
-        assert {"graph", "eager"} <= document["figures"].keys()
+        assert {"graph", "eager"} <= entries(section).keys()
         assert all("digraph" in dot for dot in drawn.values())
         assert drawn
-        for recorded in document["figures"]["recordings"]:
+        for recorded in section.notes["recordings"]:
             assert recorded["nodes"] == sum(recorded["kernels"].values()) + recorded["copies_and_fills"] > 3
-        assert f"{recorded['nodes']} nodes" in page
+            assert recorded["microseconds_per_step"] > 0
+        assert f"nodes {recorded['nodes']}" in text
     if name.startswith("train-") and name not in ("train-tf32", "train-host"):
-        assert {"products", "eager", "graph"} <= document["figures"]["race"].keys()
-        (same,) = (each for each in document["targets"] if "graph against eager" in each["what"])
-        assert same["met"]
-        assert same["value"] == 0
+        assert {"products", "eager", "graph"} <= entries(section).keys()
+        (same,) = (each for each in section.targets if "graph against eager" in each.what)
+        assert same.met
+        assert same.value == 0
     if name == "train-host":
-        assert {"numpy"} <= document["figures"]["batch 64"].keys()
+        assert {"numpy"} <= section.cases["batch 64"].entries.keys()
     if name == "factorised":
-        assert list(document["figures"]) == ["dense", "dimension", "break-even"]
-        for net, row in document["figures"].items():
-            assert 0 < row["seconds_per_epoch"] <= row["seconds"]
-            assert (row["seconds_to_cut"] > 0) is (net != "dense")
-            assert 0 <= row["test_accuracy"] <= 1
-            assert f"\n{net} " in page
+        assert list(entries(section)) == ["dense", "dimension", "break-even"]
+        for net, entry in entries(section).items():
+            assert 0 < entry.notes["seconds_per_epoch"] <= entry.median
+            assert (entry.notes["seconds_to_cut"] > 0) is (net != "dense")
+            assert 0 <= entry.notes["accuracy"] <= 1
+            assert f"\n{net} " in text
     if name.startswith("svd-"):
-        assert "gpunet" in document["figures"]
-        assert ("cupy.linalg.svd" in document["figures"]) is name.endswith("-cupy")
-        assert all(each["met"] for each in document["targets"] if "energy" in each["what"])
-
-
-def walk(figures, name=""):
-    """Every dictionary in the figures that stands for a contestant."""
-    for key, value in figures.items():
-        if isinstance(value, dict):
-            if "failed" in value or "microseconds_per_step" in value:
-                yield f"{name} {key}", value
-            yield from walk(value, f"{name} {key}")
+        assert "gpunet" in entries(section)
+        assert ("cupy.linalg.svd" in entries(section)) is name.endswith("-cupy")
+        assert all(each.met for each in section.targets if "energy" in each.what)
 
 
 def test_a_quick_run():
-    document = SECTIONS["quick-toy"](Setup(get_backend("numpy"), small=True))
-    assert document["figures"]["run_seconds"] > 0
-    assert any(row["converged"] for row in document["figures"]["rows"].values())
+    section = filled("quick-toy", get_backend("numpy"))
+    assert section.notes["run_seconds"] > 0
+    assert any(row["converged"] for row in section.notes["rows"].values())
 
 
 def test_facts_fail_where_products_fell_back(gpu, monkeypatch):
-    monkeypatch.setattr(gpu_look, "gpu_facts", lambda backend: {"products": "cupy.matmul, because", "graphs": "on"})
-    saved: list[dict] = []
+    monkeypatch.setattr(stages, "gpu_facts", lambda backend: {"products": "cupy.matmul, because", "graphs": "on"})
+    setup = Setup(gpu.backend())
     with pytest.raises(RunError, match=r"products: cupy\.matmul, because; graphs: on"):
-        SECTIONS["facts"](Setup(gpu.backend(), save=saved.append))
-    assert saved[0]["figures"]["graphs"] == "on"
+        SECTIONS["facts"](setup)
+    assert setup.section.notes["graphs"] == "on"
 
 
 DOT = r"""digraph dot {
@@ -115,7 +126,7 @@ MEMSET
 
 def test_nodes_of_a_graph():
     """As CUDA 12.8 writes it: kernels, copies and fills count, empty nodes and edges do not."""
-    assert gpu_look.nodes(DOT) == {"nodes": 2, "copies_and_fills": 1, "kernels": {"gather_u8_f32": 1}}
+    assert stages.nodes(DOT) == {"nodes": 2, "copies_and_fills": 1, "kernels": {"gather_u8_f32": 1}}
 
 
 @pytest.fixture
@@ -131,50 +142,42 @@ def torch():
 @pytest.mark.parametrize("name", ["torch", "train-64", "svd-whole", "svd-classes", "svd-stack", "svd-square"])
 def test_beside_pytorch_on_the_cpu(name, torch):
     """Everybody's first losses are one, and everybody's vectors are right."""
-    document = SECTIONS[name](Setup(get_backend("numpy"), rounds=1, small=True, compiled=False))
-    rows = dict(walk(document["figures"]))
-    for contestant, row in rows.items():
-        assert not row.get("failed"), (contestant, row)
-    targets = {each["what"]: each for each in document["targets"]}
+    section = filled(name, get_backend("numpy"), compiled=False)
+    targets = {each.what: each for each in section.targets}
     if name == "torch":
-        assert len(rows) == 3
+        assert [list(case.entries) for case in section.cases.values()] == [["torch"]] * 3
     elif name == "train-64":
-        assert targets["loss, eager against PyTorch"]["met"]
+        assert targets["loss, ours against PyTorch"].met
     else:
-        rows = document["figures"]
-        assert {"gpunet", "torch.linalg.svd", "torch.svd_lowrank"} <= rows.keys()
-        for contestant, row in rows.items():
-            if contestant != "torch.svd_lowrank":  # two power iterations miss the later vectors
-                assert row["energy_missed"] < 1e-6, contestant
-                assert row["angle"] is None or row["angle"] < 1e-3, contestant
+        assert {"gpunet", "torch.linalg.svd", "torch.svd_lowrank"} <= entries(section).keys()
+        for contender, entry in entries(section).items():
+            if contender != "torch.svd_lowrank":  # two power iterations miss the later vectors
+                assert entry.notes["energy_missed"] < 1e-6, contender
+                assert entry.notes["angle"] < 1e-3, contender
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's profiler warns of PyTorch
 def test_the_profiler_hears_of_steps(gpu, torch):
-    document = SECTIONS["kernels"](Setup(gpu.backend(), small=True))
-    assert {"batch 64", "batch 256", "batch 2048"} == document["figures"].keys()
-    assert not gpu.real or any(row["kernel"].startswith("adam") for row in document["figures"]["batch 64"])
-    assert gpu_table.page({"kernels": document | {"state": "done"}})
+    section = filled("kernels", gpu.backend())
+    assert {"batch 64", "batch 256", "batch 2048"} == section.notes.keys()
+    assert not gpu.real or any(row["kernel"].startswith("adam") for row in section.notes["batch 64"])
+    assert page({"kernels": section})
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of PyTorch
 @pytest.mark.parametrize("name", ["compile-64", "compile-capturable"])
 def test_beside_compiled_pytorch_on_the_cpu(name, torch):
-    document = SECTIONS[name](Setup(get_backend("numpy"), rounds=1, small=True))
-    (row,) = document["figures"]["race"].values()
-    eager = SECTIONS["train-64"](Setup(get_backend("numpy"), rounds=1, small=True))["figures"]["race"]["eager"]
-    assert "failed" not in row, row
-    assert row["loss_at_first"] == pytest.approx(eager["loss_at_first"], rel=1e-3)
+    (entry,) = entries(filled(name, get_backend("numpy"))).values()
+    ours = entries(filled("train-64", get_backend("numpy")))["numpy"]
+    assert entry.notes["first_loss"] == pytest.approx(ours.notes["first_loss"], rel=1e-3)
 
 
 def test_convolutions_beside_pytorch(torch):
-    document = SECTIONS["conv"](Setup(get_backend("numpy"), rounds=1, small=True))
-    for name, row in walk(document["figures"]):
-        assert not row.get("failed"), (name, row)
-    checked = [each for each in document["targets"] if "PyTorch" in each["what"]]
+    section = filled("conv", get_backend("numpy"))
+    checked = [each for each in section.targets if "PyTorch" in each.what]
     assert len(checked) == 4
-    assert all(each["met"] for each in checked)
+    assert all(each.met for each in checked)
 
 
 def test_sections_are_saved_as_they_come(tmp_path, capsys):
@@ -182,97 +185,51 @@ def test_sections_are_saved_as_they_come(tmp_path, capsys):
     path, seen = tmp_path / "a.json", []
 
     def half(setup):
-        setup.save({"figures": {"half": 1}})
-        seen.append(json.loads(path.read_text())["sections"]["gpu half"])
+        setup.note(half=1)
+        seen.append(read_sections(path)["gpu half"])
         raise ValueError("no more")
 
     setup = Setup(get_backend("numpy"))
-    assert fill({"half": half, "whole": lambda setup: {"figures": {"all": 2}}}, path, setup, {"cpu": "x"}) == ["half"]
-    assert (seen[0]["state"], seen[0]["figures"]) == ("running", {"half": 1})
-    sections = json.loads(path.read_text())["sections"]
-    assert sections["gpu half"] == seen[0] | {
-        "state": "failed", "why": "ValueError: no more", "seconds": sections["gpu half"]["seconds"],
-    }  # fmt: skip
+    assert fill({"half": half, "whole": lambda setup: setup.note(all=2)}, path, setup, {"cpu": "x"}) == ["half"]
+    assert (seen[0].state, seen[0].notes) == ("running", {"half": 1})
+    sections = read_sections(path)
+    failed = sections["gpu half"]
+    assert (failed.state, failed.why, failed.notes) == ("failed", "ValueError: no more", {"half": 1})
+    assert failed.took > 0
 
     def other(setup):
-        setup.save({"figures": {"other": 2}})
+        setup.note(other=2)
         raise ValueError("again")
 
     fill({"half": other}, path, setup, {})  # what the first try had stays until the second one is whole
-    assert json.loads(path.read_text())["sections"]["gpu half"]["figures"] == {"half": 1, "other": 2}
-    assert (sections["gpu whole"]["state"], sections["gpu whole"]["provenance"]) == ("done", {"cpu": "x"})
+    assert read_sections(path)["gpu half"].notes == {"half": 1, "other": 2}
+    fill({"half": lambda setup: setup.note(other=3)}, path, setup, {})
+    assert read_sections(path)["gpu half"].notes == {"other": 3}
+    assert (sections["gpu whole"].state, sections["gpu whole"].provenance) == ("done", {"cpu": "x"})
     assert "in half\n" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("error", "lost"),
-    [
-        ("cudaErrorIllegalAddress: an illegal memory access was encountered", True),
-        ("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered", True),
-        ("cudaErrorMisalignedAddress: misaligned address", True),
-        ("CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure", True),
-        ("cudaErrorLaunchFailure: unspecified launch failure", True),
-        ("CUDA error: an illegal memory access was encountered", True),
-        ("cudaErrorAssert: device-side assert triggered", True),
-        ("cudaErrorMemoryAllocation: out of memory", False),
-        ("cudaErrorStreamCaptureUnsupported: operation not permitted", False),
-        ("CUDA_ERROR_INVALID_VALUE: invalid argument", False),
-    ],
-)
-def test_errors_after_which_the_gpu_is_lost(error, lost):
-    with pytest.raises(KeyError) as found:
-        raise KeyError("what came of it") from RuntimeError(error)
-    assert gpu_race.sticky(found.value) is lost
-
-    def bad():
-        raise RuntimeError(error)
-
-    if lost:  # all later contestants would fail with it
-        with pytest.raises(RuntimeError, match=error):
-            gpu_race.race({"bad": bad}, rounds=1, first=1)
-    else:
-        assert "bad" in gpu_race.race({"bad": bad}, rounds=1, first=1).failed
-
-
-def test_a_contestant_that_fails_costs_only_itself(capsys):
-    def broken():
-        raise RuntimeError("no\nkernel image")
-
-    made = gpu_race.Contestant(lambda steps: None, lambda: 1.0)
-    rising = iter([1.0, 3.0])
-    found = gpu_race.race(
-        {"good": lambda: made, "bad": broken, "astray": lambda: gpu_race.Contestant(made.run, lambda: next(rising))},
-        rounds=2, first=1,
-    )  # fmt: skip
-    assert found.failed == {"bad": "RuntimeError: no kernel image", "astray": "its loss rose from 1 to 3"}
-    assert "in broken\n" in capsys.readouterr().err  # the whole traceback, for the log
-    assert found.figures()["good"]["steps_per_second"] > 0
-    assert found.figures()["astray"] == {"failed": "its loss rose from 1 to 3"}
-    assert found.speed_up("good", ["bad"]) is None
-    assert found.speed_up("good", ["astray", "bad"]) is None
 
 
 def test_the_page_says_what_failed_and_what_was_missed():
     sections = {
-        "versions": {"state": "failed", "why": "exit code 2: no GPU", "figures": {}, "targets": []},
-        "train-64": {
-            "state": "stopped", "why": "after 90 s", "seconds": 90.0, "data": "mnist", "targets": [
-                target("graph over PyTorch eager", 2.5, 3.0), target("seconds", None, 3.0, at_least=False),
-                target("over ten", 7.0, 5.0),
+        "versions": Section({}, state="failed", why="exit code 2: no GPU"),
+        "train-64": Section(
+            {}, state="stopped", why="after 90 s", took=90.0, data="mnist", targets=[
+                Target.of("graph over PyTorch eager", 2.5, 3.0), Target.of("seconds", None, 3.0, at_least=False),
+                Target.of("over ten", 7.0, 5.0),
             ],
-            "figures": {"race": {
-                "graph": {"microseconds_per_step": 20.0, "steps_per_second": 50_000.0, "loss_at_first": 0.5},
-                "torch": {"microseconds_per_step": 50.0, "steps_per_second": 20_000.0, "loss_at_first": 0.5},
-                "torch.compile": {"failed": "RuntimeError: no compiler"},
-            }},
-        },
-        "svd-whole": {"state": "not run", "why": "of 465 s none were left"},
+            cases={"batch 64": Case({
+                "graph": Entry(seconds=[20e-6], notes={"first_loss": 0.5}),
+                "torch": Entry("rival", [50e-6], notes={"first_loss": 0.5}),
+                "torch.compile": Entry("rival", failed="RuntimeError: no compiler"),
+            })},
+        ),
+        "svd-whole": Section({}, state="not run", why="of 465 s none were left"),
     }  # fmt: skip
-    lines = gpu_table.page(sections).splitlines()
+    lines = page(sections).splitlines()
     assert lines[0] == "== versions: failed: exit code 2: no GPU"
     assert "== train-64: stopped (90 s), data: mnist: after 90 s" in lines
     (graph,) = (line.split() for line in lines if line.startswith("graph"))
-    assert graph == ["graph", "20.0", "50,000", "0.400", "0.50000"]
+    assert graph == ["graph", "20.0", "µs", "0.400", "0.5"]
     assert any("no compiler" in line for line in lines)
     assert "== svd-whole: not run: of 465 s none were left" in lines
     assert [line.split()[-2:] for line in lines[-3:]] == [["NOT", "met"], ["NOT", "met"], ["5", "met"]]

@@ -10,7 +10,7 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.backend.cupy_backend import CupyBackend
-from gpunet.bench.gpu_look import nodes
+from gpunet.bench.gpu import nodes
 from gpunet.progress import Progress
 
 OPTIMISERS = {

@@ -515,17 +515,16 @@ def bench_files(seed: int) -> Files:
 
 
 def section_files(seed: int) -> Files:
-    cases = {"784-10": {
-        "numba": {"microseconds_per_step": 100.0 + seed, "over_torch": 0.5, "over_torch_quartiles": [0.4, 0.6]},
-        "torch": {"microseconds_per_step": 200.0, "over_torch": 1},
-    }}  # fmt: skip
-    rows = [
-        {"what": "4×4 (gram) / numpy", "ours_s": 0.1, "theirs_s": 0.3},
-        {"what": "b / c", "ours_s": 1.0, "theirs_s": None},
-    ]
+    entries = {
+        "numba": {"seconds": [1e-4, 1e-4 * (1 + seed)], "over": {"torch": [0.5, 0.4, 0.6]}, "notes": {"loss": 0.3}},
+        "torch": {"role": "rival", "seconds": [2e-4, 3e-4]},
+    }
+    full = {"gpunet": {"seconds": [0.1]}, "numpy": {"role": "rival", "seconds": [0.3]},
+            "scipy": {"role": "rival", "failed": "no"}}  # fmt: skip
+    target = {"what": "seconds", "value": 1.0, "target": 2.0, "at_least": False, "met": True}
     sections = {
-        "train": {"cases": cases, "provenance": {"cpu": "Xeon"}},
-        "svd": {"figures": rows, "provenance": {"gpu": "H"}},
+        "train": {"cases": {"784-10": {"entries": entries}}, "provenance": {"cpu": "Xeon"}, "rounds": 2},
+        "svd": {"cases": {"4×4": {"entries": full}}, "provenance": {"gpu": "H"}, "targets": [target]},
     }
     return {"b.json": json.dumps({"sections": sections}).encode()}
 
@@ -538,8 +537,8 @@ def screen(out: io.StringIO) -> Any:
 
 
 def bench_load(folder: Path) -> Any:
-    from gpunet.bench.record import read_sections
     from gpunet.bench.report import report
+    from gpunet.bench.results import read_sections
     from gpunet.report import bench_tables
     from gpunet.report.terminal import rich_table
 

@@ -21,7 +21,8 @@ import pytest
 
 import gpunet as gn
 from gpunet import datasets, limits
-from gpunet.bench import ratios, record
+from gpunet.bench import report as bench_report
+from gpunet.bench import results
 from gpunet.errors import DataError, GpunetError, InputError
 from gpunet.limits import parse_json, read_json
 
@@ -232,7 +233,7 @@ def test_rounds_of_a_benchmark(tmp_path):
         json.dumps({"machine_info": {"gpunet": {}}, "benchmarks": [entry("x", "ours"), entry("y", "rival")]})
     )
     tracemalloc.start()
-    (found,) = ratios.read(path).ratios
+    (found,) = bench_report.read(path).ratios
     assert tracemalloc.get_traced_memory()[1] < 64 * MB
     tracemalloc.stop()
     assert found.ratio == pytest.approx(1.0)
@@ -254,8 +255,8 @@ def test_json_that_is_hostile(tmp_path, text):
     with pytest.raises(ValueError) as caught:
         read_json(path)
     assert len(str(caught.value)) < 200
-    refused(lambda: record.read_sections(path), path) if text not in ("NaN", "[Infinity]") else None
-    refused(lambda: ratios.read(path), path)
+    refused(lambda: results.read_sections(path), path) if text not in ("NaN", "[Infinity]") else None
+    refused(lambda: bench_report.read(path), path)
 
 
 def test_json_that_is_long(tmp_path, monkeypatch):

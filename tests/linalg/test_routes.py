@@ -375,7 +375,7 @@ def chosen(long, short, k, dtype="f4", both=True, **how):
 
 
 def test_the_cost_model_chooses_as_measured():
-    """By benchmarks/svd_grid.py."""
+    """By `gpunet bench record FILE svd-grid`."""
     for k in (1, 100):
         assert chosen(60_000, 784, k) == "gram"
     assert chosen(60_000, 784, 784) == "gram-levels"

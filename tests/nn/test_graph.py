@@ -15,7 +15,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.bench.steps import some_steps, training
+from gpunet.bench.train import stepping
 from gpunet.errors import CaptureError, InputError, MemoryFullError
 from gpunet.nn import replay as graph
 from gpunet.nn.callbacks import Callback
@@ -161,12 +161,13 @@ def test_timed_steps_are_the_recorded_ones(device):
     for graphs in ("auto", "off"):
         trainer = made(graphs, backend=device())
         rows = np.random.default_rng(0)
-        passes = training(trainer, trainer.samples(x, y), 16, lambda rows=rows: rows.permutation(70))
-        run, loss = some_steps(trainer, x, y, 16, 13)
+        passes, steps = (
+            stepping(trainer, trainer.samples(x, y), 16, lambda rows=rows: rows.permutation(70)) for _ in range(2)
+        )
         for _ in range(3):
             passes()
-            run()
-        found.append((loss(), trainer.backend.replayed > 30))
+            steps(13)
+        found.append((trainer.evaluate(x, y)["loss"], trainer.backend.replayed > 30))
         assert trainer.backend.replayed in (0, 3 * (5 + 13) - trainer.backend.ticks)
     assert found == [(found[0][0], True), (found[0][0], False)]
 

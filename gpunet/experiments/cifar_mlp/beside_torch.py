@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from gpunet.backend import get_backend, why_no_numba
-from gpunet.bench.record import json_option, write_section
+from gpunet.bench.harness import Contender, Work, lacking, race
+from gpunet.bench.page import page
+from gpunet.bench.results import Case, Section, provenance, write_section
 from gpunet.errors import DataError
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
-from gpunet.timing import interleave
 
-Contestant = tuple[Callable[[], None], Callable[[], float]]  # run some epochs; the training loss as it stands
 FINAL = Recipe()
 RUN = 10  # epochs of a run as the experiment's
 ROW = "cifar-mlp, ten epochs of 10,000 images"
@@ -43,17 +44,17 @@ def split() -> Split:
         return Split("made", (x, labels), few, few, 10)
 
 
-def ours(problem: Problem, device: str, epochs: int) -> Contestant:
+def ours(problem: Problem, device: str) -> Work:
     """`Trainer.fit`, as the experiment calls it, without its callbacks."""
     trainer = FINAL.trainer(problem.classes, 0, get_backend(device))
 
-    def run() -> None:
+    def run(epochs: int) -> None:
         trainer.fit(problem.train, epochs=epochs, batch_size=FINAL.batch_size)
 
-    return run, lambda: trainer.evaluate(problem.train)["loss"]
+    return Work(run, lambda: {"loss": trainer.evaluate(problem.train)["loss"]})
 
 
-def torch_eager(problem: Problem, epochs: int, fused: bool) -> Contestant:
+def torch_eager(problem: Problem, fused: bool) -> Work:
     """The same in PyTorch: λ‖W‖² is a weight decay of 2λ on the weights alone."""
     import torch
 
@@ -75,7 +76,7 @@ def torch_eager(problem: Problem, epochs: int, fused: bool) -> Contestant:
     x, y = torch.tensor(problem.train.x), torch.tensor(problem.train.labels)
     entropy, done = torch.nn.functional.cross_entropy, [0]
 
-    def run() -> None:
+    def run(epochs: int) -> None:
         for _ in range(epochs):
             order = torch.tensor(stream(0, BATCHES, done[0]).permutation(len(x)))
             done[0] += 1
@@ -86,11 +87,11 @@ def torch_eager(problem: Problem, epochs: int, fused: bool) -> Contestant:
                 loss.backward()
                 optimiser.step()
 
-    def final_loss() -> float:
-        with torch.no_grad():
-            return float(entropy(network(x), y))
+    @torch.no_grad()
+    def reached() -> dict[str, float]:
+        return {"loss": float(entropy(network(x), y))}
 
-    return run, final_loss
+    return Work(run, reached)
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--epochs", type=int, default=1, help="timed at a time")
     parser.add_argument("--threads", type=int, default=2, help="for everyone's matrix products")
-    json_option(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="its section of this file is written")
     options = parser.parse_args()
     if importlib.util.find_spec("torch"):
         import torch
@@ -113,38 +114,23 @@ def compare(options: argparse.Namespace) -> None:
     """Time everyone in turn, print, and write the section that README's table of nets has a row of."""
     data = split()
     problem = Problem.of(data, get_backend("numpy"))
-    entries = {"numpy": ours(problem, "numpy", options.epochs)}
-    if why_no_numba() is None:
-        entries["numba"] = ours(problem, "cpu", options.epochs)
-    if importlib.util.find_spec("torch"):
-        entries["torch"] = torch_eager(problem, options.epochs, fused=False)
-        entries["torch fused"] = torch_eager(problem, options.epochs, fused=True)
-    times = interleave({name: run for name, (run, _) in entries.items()}, options.rounds)
-    best = min((name for name in entries if name.startswith("torch")), key=times.median, default=None)
-    results = {}
-    for name, (_, loss) in entries.items():
-        results[name] = {
-            "seconds_per_run": RUN * times.median(name) / options.epochs,
-            "over_best_torch": times.ratio(name, best) if best else None,
-            "over_best_torch_quartiles": times.spread(name, best) if best else None,
-            "loss": loss(),
-        }
-        ratio = results[name]["over_best_torch"]
-        print(
-            f"{name:12} {results[name]['seconds_per_run']:6.2f} s for {RUN} epochs of {len(problem.train)} images  "
-            + (f"{ratio:6.3f}× the better torch" if ratio else "no torch here")
-            + f"  loss {results[name]['loss']:.5f} after {options.epochs * (options.rounds + 1)} epochs",
-            flush=True,
-        )
+    without, epochs = lacking("torch"), options.epochs
+    found = race(
+        {
+            "numpy": Contender(partial(ours, problem, "numpy")),
+            "numba": Contender(partial(ours, problem, "cpu"), missing=why_no_numba() or ""),
+            "torch": Contender(partial(torch_eager, problem, fused=False), "rival", without),
+            "torch fused": Contender(partial(torch_eager, problem, fused=True), "rival", without),
+        },
+        options.rounds, pieces=epochs,
+    )  # fmt: skip
+    for entry in found.values():
+        entry.seconds = [RUN * each for each in entry.seconds]
+    notes = {"row": ROW, "epochs": epochs, "threads": options.threads}
+    section = Section(provenance(), {ROW: Case(found)}, notes, data=data.name, rounds=options.rounds)
+    print(page({"cifar-mlp": section}))
     if options.json:
-        timed = {
-            "row": ROW,
-            "data": data.name,
-            "rounds": options.rounds,
-            "epochs": options.epochs,
-            "threads": options.threads,
-        }
-        write_section(options.json, "cifar-mlp", timed | {"contestants": results})
+        write_section(options.json, "cifar-mlp", section)
 
 
 if __name__ == "__main__":

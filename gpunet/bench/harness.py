@@ -1,0 +1,190 @@
+"""Contenders in turn: each made, tried and timed beside the others in one process, and checked afterwards.
+
+A question's module makes contenders; `race` times them, and the command line, the suite in benchmarks/ and the check on
+a GPU call nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from gpunet.bench.results import Entry
+from gpunet.errors import GpunetError
+from gpunet.timing import PAUSE, interleave
+
+LEAST = 0.05  # seconds of a timed call
+MOST = 5000  # pieces of work in one
+UNLEARNED = 1.1  # a final loss above so many times the first one means that the steps were no training
+SAME = 0.2  # how far apart, relatively, what two contenders reached may be where they did the same
+PACKAGES = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "scipy": "scipy"}  # rivals, and whence they come
+# Errors after which no work of the process runs on the GPU any more, in the words of CUDA's runtime, driver, PyTorch.
+STICKY = re.compile(
+    "(cudaError|CUDA_ERROR_)_?(illegal_?address|misaligned_?address|launch_?fail|launch_?timeout|assert"
+    "|illegal_?instruction|invalid_?pc|invalid_?address_?space|hardware_?stack_?error|ecc_?uncorrectable|contained"
+    "|tensor_?memory_?leak|mps_?client_?terminated|external_?device)"
+    "|CUDA error: (an illegal|misaligned|unspecified launch|device-side assert|the launch timed out)", re.IGNORECASE
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """run(pieces) does so many pieces of work and waits for its device; reached(): what came of it, for the notes.
+
+    keeps: what must live as long, such as the arrays of a recording.
+    """
+
+    run: Callable[[int], object]
+    reached: Callable[[], dict[str, Any]] = dict
+    keeps: Any = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who takes part: make() prepares its work, what is not to be timed included.
+
+    missing: why it cannot take part here. slow: timed once and by itself, as is right for what takes seconds.
+    share: it does so many times less than the others, and its time is multiplied.
+    """
+
+    make: Callable[[], Work]
+    role: Literal["ours", "rival", "floor", "other"] = "ours"
+    missing: str = ""
+    slow: bool = False
+    share: int = 1
+
+
+def lacking(package: str) -> str:
+    """Why a rival of that package cannot take part; empty where it is installed."""
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed; pip install {PACKAGES[package]}"
+
+
+def missing(contenders: Mapping[str, Contender]) -> list[str]:
+    """Why some take no part, each reason once."""
+    return list(dict.fromkeys(each.missing for each in contenders.values() if each.missing))
+
+
+def race(
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    *,
+    pieces: int = 0,
+    first: int = 0,
+    apart: bool = False,
+    pause: float = PAUSE,
+    save: Callable[[dict[str, Entry]], None] = lambda entries: None,
+) -> dict[str, Entry]:
+    """Time all in turn, round by round; one that fails is left out with the reason, its traceback printed.
+
+    pieces: of work in a timed call, by default as many as take LEAST seconds. first: pieces done before anything is
+    timed, after which notes are taken as "first_…". apart: one contender after the other, saved as they come, where one
+    may hang. Errors that are `sticky` are raised.
+    """
+    there = {name: each for name, each in contenders.items() if not each.missing}
+    quick = [name for name, each in there.items() if not each.slow]
+    groups = [[name] for name in quick] if apart else [quick]
+    found: dict[str, Entry] = {}
+    for group in [*groups, *([name] for name, each in there.items() if each.slow)]:
+        found |= _timed({name: there[name] for name in group}, rounds, pieces, first, pause)
+        save({name: found[name] for name in there if name in found})
+    return {name: found[name] for name in there}
+
+
+def _timed(group: Mapping[str, Contender], rounds: int, pieces: int, first: int, pause: float) -> dict[str, Entry]:
+    entries = {name: Entry(each.role) for name, each in group.items()}
+    works: dict[str, Work] = {}
+    counts: dict[str, int] = {}
+
+    def attempt(name: str, act: Callable[[], object]) -> None:
+        if not entries[name].failed:
+            try:
+                act()
+            except Exception as error:  # whatever a rival raises
+                entries[name].failed = told(error)
+
+    def prepare(name: str) -> None:
+        works[name] = work = group[name].make()
+        if first:
+            work.run(first)
+            entries[name].notes |= {f"first_{what}": value for what, value in work.reached().items()}
+        counts[name] = pieces or (1 if group[name].slow else enough(work.run, max(1, first)))
+
+    def check(name: str) -> None:
+        notes = entries[name].notes
+        notes |= works[name].reached()
+        before, after = notes.get("first_loss"), notes.get("loss")
+        if before is not None and after is not None and not after <= UNLEARNED * before:
+            entries[name].failed = f"its loss rose from {before:.4g} to {after:.4g}"
+
+    for name in group:
+        attempt(name, partial(prepare, name))
+    runs = {
+        name: partial(attempt, name, partial(works[name].run, counts[name]))
+        for name in group if not entries[name].failed
+    }  # fmt: skip
+    slow = any(each.slow for each in group.values())
+    times = interleave(runs, 1 if slow else rounds, warmup=0 if slow else 1, pause=pause)
+    for name, seconds in times.seconds.items():
+        attempt(name, partial(check, name))
+        if not entries[name].failed:
+            entries[name].seconds = [each / counts[name] * group[name].share for each in seconds]
+    return entries
+
+
+def enough(run: Callable[[int], object], tried: int = 1, least: float | None = None, most: int = MOST) -> int:
+    """How many pieces of work take `least` seconds, by default LEAST; told by the second of two calls of `tried`."""
+    run(tried)  # torch.compile records its graphs at the second and third call
+    began = time.perf_counter()
+    run(tried)
+    taken = max(1e-9, time.perf_counter() - began)
+    return max(1, min(most, round(tried * (LEAST if least is None else least) / taken)))
+
+
+def agree(entries: Mapping[str, Entry], what: str, within: float = SAME) -> None:
+    """Those whose note `what` is another than that of the first of ours did not do the same: they have failed."""
+    there = {name: float(each.notes[what]) for name, each in entries.items() if not each.failed and what in each.notes}
+    first = next((name for name in there if entries[name].role == "ours"), None)
+    for name, value in there.items() if first else ():
+        truth = there[first or name]
+        if not abs(value - truth) <= within * max(abs(value), abs(truth)):
+            entries[name].failed = f"did something else than {first}: its {what} is {value:.4g}, not {truth:.4g}"
+            entries[name].seconds = []
+
+
+def speed_up(entries: Mapping[str, Entry], ours: str, rivals: Iterable[str]) -> float | None:
+    """Time of the fastest of the rivals over ours; None where one side is missing."""
+    there = [entries[name].median for name in rivals if name in entries and entries[name].seconds]
+    own = entries[ours].median if ours in entries else None
+    return min(each for each in there if each) / own if own and there else None
+
+
+def told(error: Exception) -> str:
+    """Its `reason`, once the traceback of what nobody foresaw is printed; a `sticky` one is raised: all would fail."""
+    if sticky(error):
+        raise error
+    if not isinstance(error, GpunetError):
+        traceback.print_exception(error)
+    return reason(error)
+
+
+def sticky(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is an error after which nothing of this process runs on the GPU any more."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if STICKY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def reason(error: BaseException) -> str:
+    """The error in one line."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:300]}"

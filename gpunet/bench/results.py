@@ -1,0 +1,159 @@
+"""What benchmarks leave behind: a file of results for a kind of machine, a section for each question.
+
+    {"sections": {QUESTION: {"state": "done", "rounds": 9, "provenance": {…}, "notes": {…}, "targets": […],
+     "cases": {CASE: {"notes": {…}, "entries": {WHO: {"role": "ours", "seconds": [of each round, …], "notes": {…}}}}}}}}
+
+Seconds are those of one piece of work: a step, an epoch, a decomposition. An entry's notes are what it reached and was
+checked for: a loss, an angle, a route. What has its default is left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from gpunet.addresses import harmless
+from gpunet.backend import Backend
+from gpunet.backend.blas import threads
+from gpunet.errors import InputError
+from gpunet.experiments.provenance import versions
+from gpunet.experiments.result import plain
+from gpunet.files import write_or_keep
+from gpunet.limits import read_json
+
+Positive = Annotated[float, Meta(gt=1e-15, lt=1e15)]
+Spread = Annotated[list[Positive], Meta(min_length=1, max_length=3)]  # median, or with the lower and upper quartile
+
+
+class Entry(msgspec.Struct, omit_defaults=True):
+    """A contender's times and what it reached; failed: why it has no time.
+
+    over: its time over another's where that is known better than from the seconds; see `ratio`.
+    """
+
+    role: Literal["ours", "rival", "floor", "other"] = "ours"
+    seconds: list[Positive] = []
+    over: dict[str, Spread] = {}
+    notes: dict[str, Any] = {}
+    failed: str = ""
+
+    @property
+    def median(self) -> float | None:
+        """Seconds, None where there are none."""
+        return float(np.median(self.seconds)) if self.seconds else None
+
+
+class Case(msgspec.Struct, omit_defaults=True):
+    """What was timed, and everybody's entry."""
+
+    entries: dict[str, Entry] = {}
+    notes: dict[str, Any] = {}
+
+
+class Target(msgspec.Struct):
+    """A figure to be reached; one that is missing is not."""
+
+    what: str
+    value: float | None
+    target: float
+    at_least: bool = True
+    met: bool = False
+
+    @classmethod
+    def of(cls, what: str, value: float | None, bound: float, at_least: bool = True) -> Target:
+        """With its verdict."""
+        met = value is not None and (value >= bound if at_least else value <= bound)
+        return cls(what, value, bound, at_least, met)
+
+
+class Section(msgspec.Struct, omit_defaults=True):
+    """The answer to one question; state: "running", "done", "failed", "stopped" or "not run", and why."""
+
+    provenance: dict[str, Any]
+    cases: dict[str, Case] = {}
+    notes: dict[str, Any] = {}
+    targets: list[Target] = []
+    data: str = ""
+    rounds: int | None = None
+    state: str = "done"
+    why: str = ""
+    took: float | None = None  # seconds
+
+
+class Results(msgspec.Struct):
+    """A file."""
+
+    sections: dict[str, Section]
+
+
+def ratio(ours: Entry, rival: Entry, name: str) -> Spread | None:
+    """Time of ours over the rival's, called `name`: median and quartiles over rounds that both were timed in."""
+    if found := ours.over.get(name):
+        return found
+    if not ours.seconds or not rival.seconds:
+        return None
+    if len(ours.seconds) == len(rival.seconds) > 1:
+        return [float(q) for q in np.percentile(np.divide(ours.seconds, rival.seconds), (50, 25, 75))]
+    return [float(np.median(ours.seconds) / np.median(rival.seconds))]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def provenance(backend: Backend | None = None) -> dict[str, Any]:
+    """Machine and packages, the rivals' among them, and the threads of the matrix products."""
+    found: dict[str, Any] = {"torch": None}
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        found["torch"] = str(torch.__version__)
+    return versions(backend) | found | {"threads": threads()}
+
+
+def read_sections(path: Path) -> dict[str, Section]:
+    """The sections of a file of results by name; InputError where the file is something else."""
+    try:
+        return msgspec.convert(read_json(path, nan=True), Results).sections
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"'{path}' has no sections as it should ({error}): expected a file of benchmarks/results, or none yet"
+        ) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
+        raise InputError(
+            f"'{harmless(str(path))}' cannot be read: {why}; expected a file of benchmarks/results"
+        ) from error
+
+
+def write_sections(path: Path, sections: dict[str, Section]) -> None:
+    """Write a file of these sections, in one piece."""
+    written(path, as_json(Results(sections)))
+
+
+def as_json(found: Results | Section, **before: Any) -> bytes:
+    """A section or a file as it is written, with what stands before it."""
+    document = plain(before | msgspec.to_builtins(found, enc_hook=_plain))
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="replace")  # half a surrogate pair, of a file's name say, could not be read
+
+
+def written(path: Path, content: bytes) -> Path:
+    """Write a file in one piece; its path."""
+    write_or_keep(path, content)
+    return path
+
+
+def write_section(path: Path, name: str, section: Section) -> None:
+    """Write one section and keep the file's others; InputError where the file is there and is no file of results."""
+    write_sections(path, (read_sections(path) if path.exists() else {}) | {name: section})
+
+
+def _plain(value: Any) -> Any:
+    """Whatever a library calls a number, as Python does."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,191 @@
+"""README's tables of speed are those of benchmarks/results; files of results, and `gpunet bench record`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpunet.bench import readme, report, routes, svd, train
+from gpunet.bench.readme import main
+from gpunet.bench.results import Case, Entry, Section, provenance, read_sections, write_section
+from gpunet.errors import InputError
+
+from ..cli.runner import run
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+TEXT = (ROOT / "README.md").read_text()
+MACHINES = {found["table"]: found["machine"] for found in readme.BLOCK.finditer(TEXT)}
+
+
+def recorded(machine):
+    return read_sections(RESULTS / f"{machine}.json")
+
+
+def test_readme_shows_what_is_recorded():
+    assert readme.rewritten(TEXT, recorded) == TEXT, "run python -m gpunet.bench.readme"
+    for table in set(readme.TABLES) - set(MACHINES):  # of what was measured nowhere yet
+        for path in RESULTS.glob("*-cores.json"):
+            with pytest.raises(KeyError):
+                readme.TABLES[table](read_sections(path))
+
+
+@pytest.mark.parametrize(
+    ("table", "path", "seconds", "cell"),
+    [
+        ("training", ("train", "mnist-64", "numba"), 3.21e-3, "| 3.21 ms ("),
+        ("training", ("train", "points-21", "torch"), 99.4e-6, "| 2-3-3-2, batch 21 | 99 µs |"),
+        ("others", ("conv", "features-8", "torch"), 77e-6, "batch 500 | 77 µs |"),
+        ("others", ("cifar-mlp", "cifar-mlp, ten epochs of 10,000 images", "numpy"), 22.0, "| 22.00 s ("),
+    ],
+)
+def test_a_figure_that_changed_changes_its_row(table, path, seconds, cell):
+    section, case, who = path
+    sections = recorded(MACHINES[table])
+    sections[section].cases[case].entries[who].seconds = [seconds]
+    before, after = readme.TABLES[table](recorded(MACHINES[table])), readme.TABLES[table](sections)
+    ((_, row),) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+    assert cell in row
+
+
+def made(**entries):
+    """A file of results with one net and one matrix, and the cells of their rows."""
+    cases = {name: Case(dict(entries)) for name in readme.train.CASES}
+    return readme.training({"train": Section({}, cases)})
+
+
+def test_ours_stand_beside_the_fastest_of_pytorchs_ways_in_float32():
+    torch = {"torch": Entry("rival", [4e-3]), "torch flushed": Entry("rival", [2e-3]),
+             "torch bf16": Entry("rival", [1e-3])}  # fmt: skip
+    row = made(**torch, numba=Entry("ours", [1.5e-3]), products=Entry("floor", [1e-3]))[2]
+    assert row == "| 784-512-256-10, batch 2048 | 4.00 ms | 2.00 ms | 1.00 ms | 1.50 ms (0.75×) | 1.00 ms |"
+    row = made(torch=Entry("rival", [4e-3]), jax=Entry("rival", [3e-3]), numpy=Entry("ours", [5e-3]))[2]
+    assert row == "| 784-512-256-10, batch 2048 | 4.00 ms | 3.00 ms | 5.00 ms (1.25×) |"  # who is missing has no column
+
+
+def test_rivals_of_a_matrix_have_their_errors():
+    def entry(role, seconds, sigma):
+        return Entry(role, [seconds], notes={"sigma": sigma, "angle": 0.5, "energy_missed": -1e-16})
+
+    entries = {
+        "gpunet": entry("ours", 0.5, 1.2e-8), "gpunet, one side": entry("ours", 0.25, 1e-8),
+        "sklearn covariance_eigh": entry("rival", 0.5, 1e-7), "torch.svd_lowrank": entry("rival", 0.75, 0.01),
+        "scipy svds": Entry("rival", failed="no"),
+    }  # fmt: skip
+    rows = readme.rivals({"svd": Section({}, {name: Case(entries) for name in readme.FAIR})})[2:6]
+    assert rows == [
+        "| top 100 of 784×60000 | gpunet | 0.50 s | | 1e-08 | 5e-01 | 0e+00 |",
+        "| | gpunet, one side | 0.25 s | | 1e-08 | 5e-01 | 0e+00 |",
+        "| | sklearn covariance_eigh | 0.50 s | 2.0× | 1e-07 | 5e-01 | 0e+00 |",
+        "| | torch.svd_lowrank | 0.75 s | 1.50× | 1e-02 | 5e-01 | 0e+00 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.replace("begin training", "begin nothing"), "unknown table of speed 'nothing': expected one of"),
+        (
+            lambda t: t.replace("<!-- speed:end -->", "", 1),
+            r"\d tables of speed begin, \d are whole",
+        ),
+        (lambda t: "no table", "0 tables of speed begin"),
+        (lambda t: t.replace(MACHINES["others"], "none-such"), r"none-such\.json' cannot be read: No such file"),
+    ],
+)
+def test_mistakes_in_the_text(change, words):
+    with pytest.raises(InputError, match=words):
+        readme.rewritten(change(TEXT), recorded)
+
+
+def test_a_figure_that_is_missing_is_named():
+    machine = MACHINES["others"]
+    sections = {name: section for name, section in recorded(machine).items() if name != "conv"}
+    with pytest.raises(InputError, match=f"the results of {machine} have no 'conv', which table others shows"):
+        readme.rewritten(TEXT, lambda name: sections if name == machine else recorded(name))
+
+
+def test_the_command(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(TEXT.replace(" µs |", " ms |"))
+    assert main(["--check", "--readme", str(page)]) == 1
+    assert "differs from benchmarks/results; run python -m gpunet.bench.readme" in capsys.readouterr().out
+    assert main(["--readme", str(page)]) == 0
+    assert page.read_text() == TEXT
+    assert main(["--check", "--readme", str(page)]) == 0
+    assert main(["--check", "--readme", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.startswith("readme: ")
+
+
+# -- files of results --------------------------------------------------------------------------------------------------
+
+
+def test_a_section_is_written_and_the_others_stay(tmp_path):
+    path = tmp_path / "new" / "machine.json"
+    write_section(path, "one", Section({"cpu": "a"}, rounds=1))
+    entry = Entry("ours", [0.5, np.float64(0.25)], notes={"loss": np.float32(2), "angle": float("nan")})
+    write_section(path, "two", Section({}, {"a": Case({"numba": entry})}, rounds=2))
+    write_section(path, "one", Section({"cpu": "b"}, rounds=3))
+    sections = read_sections(path)
+    assert sections["one"] == Section({"cpu": "b"}, rounds=3)
+    found = sections["two"].cases["a"].entries["numba"]
+    assert (found.seconds, found.median, found.notes) == ([0.5, 0.25], 0.375, {"loss": 2.0, "angle": None})
+    write_section(path, "file \udcff", Section({"µs": "\udcff"}))  # half a pair, as Python names what is no text
+    assert read_sections(path)["file ?"].provenance == {"µs": "?"}
+    assert {"cpu", "gpu", "numpy", "git", "torch", "threads"} <= set(provenance())
+    assert [each.name for each in path.parent.iterdir()] == ["machine.json"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"benchmarks": []}', '{"sections": []}'])
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="expected a file of benchmarks/results"):
+        write_section(path, "one", Section({}))
+    assert path.read_text() == content
+
+
+def test_every_recorded_section_says_where_it_comes_from():
+    files = [path for path in RESULTS.glob("*.json") if "sections" in json.loads(path.read_text())]
+    assert RESULTS / "xeon-2-cores.json" in files
+    for path in files:
+        for name, section in read_sections(path).items():
+            assert section.provenance.get("cpu") or section.state == "not run", (path.name, name)
+
+
+# -- gpunet bench record -----------------------------------------------------------------------------------------------
+
+
+def test_the_questions_are_measured_and_written(capsys, monkeypatch, tmp_path):
+    """Small nets and matrices: every section is there, without a failure, and JAX is told of once."""
+    small = replace(train.CASES["points-21"], steps=3)
+    for name in ("CASES", "FACTORED", "CONV"):
+        monkeypatch.setattr(train, name, {"small": small})
+    monkeypatch.setattr(train, "EPOCHS", {"small": replace(small, whole=True, steps=1)})
+    problems = svd.problems
+    monkeypatch.setattr(svd, "problems", lambda: itertools.islice(problems(small=True), 3))
+    monkeypatch.setattr(routes, "GRID", [(60, 16, (4, "f8"), (1, "f4"))])
+    path = tmp_path / "a.json"
+    asked = ("train", "epoch", "lowrank", "conv", "svd", "svd-grid")
+    done = run(capsys, "bench", "record", path, *asked, "--rounds", 1, "--device", "numpy")
+    assert (done.code, done.out) == (0, f"Written: {path}\n")
+    sections = read_sections(path)
+    assert list(sections) == list(asked)
+    assert {"numpy", "products"} <= sections["train"].cases["small"].entries.keys()
+    assert sections["svd"].cases["64×64 to rank 8"].entries["gpunet"].notes["route"]
+    grid = sections["svd-grid"].cases
+    assert {"auto", "gram"} <= grid["60×16 f8 falling, k=4"].entries.keys()
+    assert grid["60×16 f8 falling, k=4, one side"].entries["sklearn covariance_eigh"].notes["error"] < 1
+    assert {ratio.group for ratio in report.read(path).ratios} >= {"svd", "svd-grid"}
+
+
+def test_mistakes_in_what_is_to_be_recorded(capsys, tmp_path):
+    run(capsys, "bench", "record", tmp_path / "a.json", "speed").one_line(2, "unknown question 'speed'", "train, epoch")
+    (tmp_path / "b.json").write_text("[]")
+    run(capsys, "bench", "record", tmp_path / "b.json").one_line(2, "expected a file of benchmarks/results")
+    run(capsys, "bench", "record", tmp_path, "train").one_line(2, str(tmp_path))
