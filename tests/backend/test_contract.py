@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import sys
 import types
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_imports_run_one_way():
                     if bad:
                         wrong.append(f"{path.relative_to(ROOT)} imports {other}")
     assert wrong == []
+
+
+def test_no_module_imports_in_a_circle():
+    """Over all of the tree, imports for types alone included; what an import does to its packages aside."""
+    paths = {}
+    for folder in FOLDERS:
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts if parts[0] == "gpunet" else ("gpunet", *parts))
+            paths[name.removesuffix(".__init__")] = path
+    graph = {}
+    for name, path in paths.items():
+        modules = [m for m in imported_modules(path) if m in paths]
+        # `from gpunet.linalg import svd` names a package and a module in it, or one of the package's own names
+        graph[name] = {m for m in modules if not any(other.startswith(f"{m}.") for other in modules)} - {name}
+    tuple(TopologicalSorter(graph).static_order())  # CycleError names the circle
 
 
 APART = [("nn", "linalg"), ("linalg", "nn"), ("nn/layers", "nn.optim")]
