@@ -30,7 +30,6 @@ from gpunet.backend.device import cuda_versions, gpu_facts, gpus
 from gpunet.bench import data, devices, rivals, svd, train
 from gpunet.bench.harness import Contender, Work, enough, race, reason, speed_up, sticky
 from gpunet.bench.results import Case, Entry, Section, Target, read_sections, write_section
-from gpunet.bench.rivals import Way
 from gpunet.errors import RunError
 from gpunet.experiments import experiments
 from gpunet.experiments.provenance import versions as packages
@@ -41,7 +40,6 @@ from gpunet.progress import Progress
 SMALL = (60, 16, 8, 10)  # widths of the net that any CPU trains in a second
 BATCHES = (64, 256, 2048)
 REPEATS = 5  # timed calls of a look, of which the median counts
-NO_TORCH = "PyTorch is not installed"
 OVER_EAGER = {64: 3.0, 256: 3.0, 2048: 1.0}  # a graph's speed over PyTorch's
 OVER_COMPILED = {64: 1.2, 256: 1.2, 2048: 1.0}
 SAME = 1e-2  # how far apart, relatively, the losses of ours and PyTorch's may be after the same first steps
@@ -251,21 +249,10 @@ def nodes(dot: str) -> dict[str, Any]:
     }
 
 
-def torch_eager(setup: Setup) -> None:
-    """PyTorch's step, operation by operation, with its fused Adam."""
-    if not _torch_tf32(False):
-        setup.note(not_measured=NO_TORCH)
-        return
-    for batch in BATCHES:
-        them = train.contenders(setup.case(batch, 20_000), setup.backend, {"torch": Way()})
-        sizes = {"rounds": REPEATS, "pieces": setup.size(500, 2), "first": setup.size(50, 2)}
-        setup.race(f"batch {batch}", {"torch": them["torch"]}, **sizes)
-
-
 def kernels(setup: Setup) -> None:
     """Microseconds of every kernel inside the replayed graphs, by PyTorch's profiler, which hears all of CUDA."""
     if importlib.util.find_spec("torch") is None:
-        setup.note(not_measured=NO_TORCH)
+        setup.note(not_measured="PyTorch is not installed")
         return
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -284,14 +271,6 @@ def kernels(setup: Setup) -> None:
             if (taken := float(getattr(each, "self_device_time_total", 0) or getattr(each, "self_cuda_time_total", 0)))
         ]  # PyTorch before 2.4 calls it by CUDA's name
         setup.note(**{f"batch {batch}": sorted(rows, key=lambda row: -row["microseconds"])[:40]})
-
-
-def first_svd(setup: Setup) -> None:
-    """The top 100 of 784×60000: route, what was rejected before it, residual, and seconds of three calls."""
-    problem = _pictures(setup)
-    them = svd.contenders(problem, setup.backend)
-    found = setup.race(problem.name, {"gpunet": them["gpunet"]}, rounds=3, pieces=1)["gpunet"]
-    setup.wants("residual", found.notes.get("residual"), found.notes.get("tol", 0.0), at_least=False)
 
 
 # -- train ------------------------------------------------------------------------------------------------------------
@@ -520,7 +499,7 @@ STAGES: dict[str, dict[str, Part]] = {
     "look": {
         "versions": versions, "facts": facts, "relu": relu, "cusolver": batched,
         **{f"step-{batch}": partial(step, batch=batch) for batch in BATCHES},
-        "torch": torch_eager, "kernels": kernels, "svd": first_svd,
+        "kernels": kernels,
     },
     "train": {
         **{f"train-{batch}": partial(training, batch=batch) for batch in BATCHES},

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+) -->\n)(?P<body>.*?)(?P<end>^<!-- "
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
 Sections = Mapping[str, Section]
+BEST = "the fastest"
 OURS = {"numpy": "plain NumPy", "numba": "with numba"}
 # PyTorch's ways, as columns; ours are over the fastest of those in float32.
 WAYS = {"torch": "PyTorch", "torch flushed": "its denormals flushed", "torch bf16": "autocast to bfloat16"}
@@ -90,31 +91,18 @@ def _seconds(entry: Entry | None) -> float:
     return (entry.median if entry else None) or float("inf")
 
 
-def _best(case: Case) -> str:
-    """The fastest of PyTorch's ways in float32."""
-    ways = [name for name in case.entries if name.startswith("torch") and "bf16" not in name]
-    return min(ways, key=lambda name: _seconds(case.entries[name]))
-
-
-def _cell(case: Case, name: str, over: str = "", like: float | None = None) -> str:
-    """Time of a contender, and its ratio over another; nothing where it did not take part."""
-    entry = case.entries.get(name)
-    if entry is None or entry.median is None:
-        return ""
-    found = ratio(entry, case.entries[over], over) if over else None
-    return _time(entry.median, like) + (f" ({found[0]:.2f}×)" if found else "")
-
-
-def _nets(section: Section, labels: Mapping[str, str], *more: str) -> list[list[str]]:
-    """A row a net: PyTorch's ways, JAX, ours over the fastest in float32 of PyTorch's, and `more` of the contenders."""
-    rows = []
-    for name, label in labels.items():
-        case = section.cases[name]
-        best = _best(case)
-        like = _seconds(case.entries[best])
-        names = [*WAYS, "jax", *OURS, *more]
-        rows.append([label, *(_cell(case, who, best if who in OURS else "", like) for who in names)])
-    return rows
+def _row(label: str, case: Case, *names: str) -> list[str]:
+    """Times of these contenders; ours also over the fastest of PyTorch's ways in float32, which is called BEST."""
+    best = min((who for who in case.entries if who.startswith("torch") and "bf16" not in who),
+               key=lambda who: _seconds(case.entries[who]))  # fmt: skip
+    like = _seconds(case.entries[best])
+    cells = []
+    for name in names:
+        entry = case.entries.get(best if name == BEST else name)
+        over = ratio(entry, case.entries[best], best) if entry and name in OURS else None
+        told = f" ({over[0]:.2f}×)" if over else ""
+        cells.append(_time(entry.median, like) + told if entry and entry.median else "")  # nothing of who took no part
+    return [label, *cells]
 
 
 def _label(case: train.Case) -> str:
@@ -123,37 +111,27 @@ def _label(case: train.Case) -> str:
 
 def training(sections: Sections) -> list[str]:
     """A step of each dense net."""
-    labels = {name: _label(case) for name, case in train.CASES.items()}
-    heads = ["one Adam step", *WAYS.values(), "JAX", *OURS.values(), "matrix products alone"]
-    return _table(heads, _nets(sections["train"], labels, "products"))
+    names = (*WAYS, "jax", *OURS, "products")
+    rows = [_row(_label(case), sections["train"].cases[name], *names) for name, case in train.CASES.items()]
+    return _table(["one Adam step", *WAYS.values(), "JAX", *OURS.values(), "matrix products alone"], rows)
 
 
 def epochs(sections: Sections) -> list[str]:
     """An epoch of some of them: of ours all that `fit` does."""
-    labels = {name: _label(case) for name, case in train.EPOCHS.items()}
-    return _table(["one epoch", *WAYS.values(), "JAX", *OURS.values()], _nets(sections["epoch"], labels))
+    names = (*WAYS, "jax", *OURS)
+    rows = [_row(_label(case), sections["epoch"].cases[name], *names) for name, case in train.EPOCHS.items()]
+    return _table(["one epoch", *WAYS.values(), "JAX", *OURS.values()], rows)
 
 
 def others(sections: Sections) -> list[str]:
     """Factored training, convolution and whole runs beside the better of PyTorch's ways."""
-    rows = []
-    for name, label in LOWRANK.items():
-        rows.append(
-            _beside_best(label.format(*sections["lowrank"].cases[name].notes["ranks"]), sections["lowrank"], name)
-        )
-    rows += [_beside_best(label, sections["conv"], name) for name, label in CONV.items()]
-    for section in sections.values():
-        if row := section.notes.get("row"):  # its own name in this table
-            rows.append(_beside_best(row, section, row))
-    return _table(["", "PyTorch float32", WAYS["torch bf16"], *OURS.values()], rows)
-
-
-def _beside_best(label: str, section: Section, name: str) -> list[str]:
-    case = section.cases[name]
-    best = _best(case)
-    like = _seconds(case.entries[best])
-    ours = [_cell(case, who, best, like) for who in OURS]
-    return [label, _time(like), _cell(case, "torch bf16", like=like), *ours]
+    lowrank, conv = sections["lowrank"].cases, sections["conv"].cases
+    cases = [(label.format(*lowrank[name].notes["ranks"]), lowrank[name]) for name, label in LOWRANK.items()]
+    cases += [(label, conv[name]) for name, label in CONV.items()]
+    rows = [each for each in sections.values() if "row" in each.notes]  # with their own names in this table
+    cases += [(each.notes["row"], each.cases[each.notes["row"]]) for each in rows]
+    names = (BEST, "torch bf16", *OURS)
+    return _table(["", "PyTorch", WAYS["torch bf16"], *OURS.values()], [_row(*case, *names) for case in cases])
 
 
 def rivals(sections: Sections) -> list[str]:

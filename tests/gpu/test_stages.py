@@ -139,14 +139,12 @@ def torch():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", ["torch", "train-64", "svd-whole", "svd-classes", "svd-stack", "svd-square"])
+@pytest.mark.parametrize("name", ["train-64", "svd-whole", "svd-classes", "svd-stack", "svd-square"])
 def test_beside_pytorch_on_the_cpu(name, torch):
     """Everybody's first losses are one, and everybody's vectors are right."""
     section = filled(name, get_backend("numpy"), compiled=False)
     targets = {each.what: each for each in section.targets}
-    if name == "torch":
-        assert [list(case.entries) for case in section.cases.values()] == [["torch"]] * 3
-    elif name == "train-64":
+    if name == "train-64":
         assert targets["loss, ours against PyTorch"].met
     else:
         assert {"gpunet", "torch.linalg.svd", "torch.svd_lowrank"} <= entries(section).keys()
