@@ -137,13 +137,13 @@ def _timed(group: Mapping[str, Contender], rounds: int, pieces: int, first: int,
     return entries
 
 
-def enough(run: Callable[[int], object], tried: int = 1, least: float | None = None, most: int = MOST) -> int:
+def enough(run: Callable[[int], object], tried: int = 1, least: float | None = None) -> int:
     """How many pieces of work take `least` seconds, by default LEAST; told by the second of two calls of `tried`."""
     run(tried)  # torch.compile records its graphs at the second and third call
     began = time.perf_counter()
     run(tried)
     taken = max(1e-9, time.perf_counter() - began)
-    return max(1, min(most, round(tried * (LEAST if least is None else least) / taken)))
+    return max(1, min(MOST, round(tried * (LEAST if least is None else least) / taken)))
 
 
 def agree(entries: Mapping[str, Entry], what: str, within: float = SAME) -> None:

@@ -64,6 +64,19 @@ def tf32(wanted: bool) -> None:
     torch.backends.cudnn.benchmark = True
 
 
+def placed(draw: Draw, put: Callable[[Any], Any]) -> Draw:
+    """The drawn orders, put on a device; one that is the same object as before lies there already."""
+    last: list[Any] = [None, None]
+
+    def order() -> Any:
+        rows = draw()
+        if rows is not last[0]:
+            last[:] = rows, put(rows)
+        return last[1]
+
+    return order
+
+
 def torch_network(layers: Sequence[gn.Layer], weights: Sequence[Any]) -> Any:
     """Our layers as PyTorch's, with our initial weights, in the order in which a model holds them; Reshape aside.
 
@@ -144,9 +157,11 @@ def in_torch(
     optimiser = torch.optim.Adam(network.parameters(), rate, **kind) if trains else None
     step = _step(network, optimiser, way)
 
+    order_of = placed(draw, partial(torch.as_tensor, device=where))
+
     def run(steps: int) -> None:
         while steps > 0:
-            order = torch.as_tensor(draw(), device=where)
+            order = order_of()
             for start in range(0, len(order), batch)[:steps]:
                 rows = order[start : start + batch]
                 step(xs[rows], ys[rows])
@@ -247,11 +262,11 @@ def in_jax(
         ]
         return moved, mean, square, turn
 
-    measured, forward = jax.jit(loss), jax.jit(network)
+    measured, forward, order_of = jax.jit(loss), jax.jit(network), placed(draw, jnp.asarray)
 
     def run(steps: int) -> None:
         while steps > 0:
-            order = jnp.asarray(draw())
+            order = order_of()
             for start in range(0, len(order), batch)[:steps]:
                 state[:] = step(*state, xs, ys, order[start : start + batch])
                 steps -= 1

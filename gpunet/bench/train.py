@@ -23,7 +23,7 @@ from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.bench import data, rivals
 from gpunet.bench.counts import allowed_step
 from gpunet.bench.harness import Contender, Work, lacking
-from gpunet.bench.rivals import Draw, Way
+from gpunet.bench.rivals import Draw, Way, placed
 from gpunet.errors import RunError
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.nn.layers import Conv2D, Dense, Flatten, LowRankDense, Reshape
@@ -217,11 +217,12 @@ def stepping(trainer: Trainer, samples: Samples, batch: int, draw: Draw) -> Call
     backend = trainer.backend
 
     def run(steps: int | None = None) -> None:
+        order_of = placed(draw, trainer.upload_order)
         with backend.session():
             left, at, length = steps or 1, 0, 0
             while left > 0:
                 if at == length:
-                    order, step = trainer.upload_order(draw()), trainer.stepper()
+                    order, step = order_of(), trainer.stepper()
                     trainer.tally.reset()
                     at, length = 0, len(order)
                     left = left if steps else -(-length // batch)
