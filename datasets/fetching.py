@@ -34,7 +34,7 @@ from .disk import damage, is_packed
 
 CONNECT_SECONDS = 10.0
 SLOWEST = 1024  # bytes a second, on average over the seconds that a mirror may be silent
-CHUNK = 4096  # 170 MB over loopback take 1.3 s, 4.3 by pooch's own 1,024; what a whole chunk waits for is told late
+CHUNK = 1024  # bytes; pooch tells of whole ones alone, so a mirror that drips is noticed after one
 # What tarfile and gzip have been seen to raise on damaged archives; reading one that is sound raises none of them.
 BAD_ARCHIVE = (tarfile.TarError, zlib.error, EOFError, ValueError)
 
@@ -204,20 +204,25 @@ class _NoUseError(Exception):
 class _Meter:
     """What pooch takes for a progress bar: shows where a transfer is, and ends one that cannot become the file."""
 
-    total = 0  # bytes, set by pooch: 0 where the server does not say
-
     def __init__(self, stream: BinaryIO, limit: int, timeout: float, label: str, bar: Progress) -> None:
         self.stream, self.limit, self.timeout, self.label, self.bar = stream, limit, timeout, label, bar
-        self._shown = self._before = 0
-        self._since: float | None = None
+        self._shown = self._before = self._total = 0
+        self._since = time.monotonic()
+
+    @property
+    def total(self) -> int:
+        """Bytes, set by pooch when the answer begins: 0 where the server does not say."""
+        return self._total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self._total, self._since = total, time.monotonic()
+        kilobytes = (total or self.limit) // 1000
+        self.bar.start(f"fetching {self.label}, {kilobytes:,} kB", kilobytes)
 
     def update(self, _: int) -> None:
         """A chunk was written. pooch's count is by whole chunks; the file's own length is exact."""
         length, now = self.stream.tell(), time.monotonic()
-        if self._since is None:
-            self._since = now
-            kilobytes = (self.total or self.limit) // 1000
-            self.bar.start(f"fetching {self.label}, {kilobytes:,} kB", kilobytes)
         if length > self.limit:
             raise _NoUseError(f"sends more than the {self.limit:,} bytes that the file can have")
         if now - self._since >= self.timeout:

@@ -24,11 +24,9 @@ run beside the main thread, which only waits.
 
 from __future__ import annotations
 
-import atexit
 import contextvars
 import ctypes
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -132,7 +130,7 @@ def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kw
     """work(…), one call of LAPACK for m n min(m, n) = `size`; however long it takes, Ctrl-C comes at once.
 
     From LONG on what the main thread calls runs in a thread of its own. One that nobody waits for any more goes on to
-    its end, which nobody sees: LAPACK cannot be stopped. A process that ends before does so without it (`_leave`).
+    its end, which nobody sees: LAPACK cannot be stopped. A process that ends before does so without it.
     """
     if size < LONG or threading.current_thread() is not threading.main_thread():
         return work(*args, **kwargs)
@@ -151,26 +149,28 @@ def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kw
     thread = threading.Thread(target=contextvars.copy_context().run, args=(call,), daemon=True)
     try:
         thread.start()
-        while not done.wait(SLICE):
-            pass
     except RuntimeError:  # no more threads to be had
         return work(*args, **kwargs)
+    try:
+        while not done.wait(SLICE):
+            pass
     except BaseException:
-        atexit.register(_leave, done)
+        _end_without()
         raise
     for error in errors:
         raise error
     return found[0]
 
 
-def _leave(done: threading.Event) -> None:
-    """End a process in which LAPACK still computes for nobody: OpenBLAS, asked to go, would wait for it for ever."""
-    if not done.is_set():
-        atexit.unregister(_leave)  # of other such calls
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(130)  # as shells call what Ctrl-C ended
+@cache
+def _end_without() -> None:
+    """Where LAPACK still computes for nobody, end the process without it: OpenBLAS, asked to go, waits for it for ever.
+
+    Python's own end comes first, as always, with its exit code; then glibc calls `_exit` with that. Other systems wait.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
 
 
 def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

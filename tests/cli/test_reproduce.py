@@ -78,10 +78,13 @@ def test_our_own_experiment(capsys, tmp_path, monkeypatch):
     use_small(monkeypatch, on(experiment("svd-init"), Job(("digits",), 1, settings={"epochs": 1})))
     done = run(capsys, "reproduce", "--quick", "--out", tmp_path / "out", "--device", "numpy")
     assert (done.code, said(done)) == (0, [])
-    assert re.search(r"On digits 8 orderings were judged: (\d holds?, )?.*\d cannot be told yet", done.out)
+    told = re.search(r"On digits (\d) orderings were judged: (\d holds?, )?.*\d cannot be told yet", done.out)
     made = json.loads((tmp_path / "out" / "claims.json").read_text())
-    assert made["counts"] == {"reproduced": 0, "exceeded": 0, "not reproduced": 0, "inconclusive": 0, "not tested": 15}
-    assert sum(made["here"].values()) == 8
+    judged, missing = sum(made["here"].values()), made["counts"].pop("not tested")
+    assert made["counts"] == {"reproduced": 0, "exceeded": 0, "not reproduced": 0, "inconclusive": 0}
+    assert told
+    assert int(told[1]) == judged == 23 - missing
+    assert judged in (8, 7)  # a speed-up is not judged where a busy machine's clock cannot be believed
     assert parse((tmp_path / "out" / "svd-init-digits" / "result.json").read_text())["settings"]["epochs"] == 1
 
 
