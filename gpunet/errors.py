@@ -16,8 +16,12 @@ LAST = 300  # of a message that is too long, what is kept of its end, where it s
 
 
 def first_line(error: BaseException) -> str:
-    """Of what a library says: the rest of it is for those who know that library."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Of what a library says: the rest of it is for those who know that library; its class where it says nothing."""
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # of its own
+        said = []
+    return (said or [type(error).__name__])[0]
 
 
 class GpunetError(Exception):

@@ -286,6 +286,7 @@ def fit_with_all(trainer, folder, **options):
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_ctrl_c_on_any_line_leaves_a_run_that_goes_on(tmp_path, count):
     whole, counter = net(), PressedAt(0)
+    fit_with_all(net(), tmp_path / "first")  # some lines run once in a process
     with counter:
         fit_with_all(whole, tmp_path / "whole")
     lines = np.random.default_rng(count).choice(counter.lines, count, replace=False) + 1
