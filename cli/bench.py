@@ -12,7 +12,7 @@ from gpunet.cli import options
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gpunet.bench.report import Report
     from gpunet.bench.results import Section
@@ -210,34 +210,23 @@ def scaling(
     from gpunet.backend.blas import threads
     from gpunet.bench import results
     from gpunet.bench import scaling as bench
-    from gpunet.errors import RunError
     from gpunet.experiments.provenance import Stopwatch
     from gpunet.experiments.result import RESULT
-    from gpunet.files import attempted, writable_folder
+    from gpunet.files import writable_folder
     from gpunet.progress import progress
-    from gpunet.report.drawing import drawn
 
     settings = bench.Settings(_widths(width), _alphas(alpha), meaning, batch, layers, rounds)
     backend, watch, folder = get_backend(device), Stopwatch(), writable_folder(out, RESULT)
     with progress(True) as bar:
         found = bench.compare(settings, backend, bar)
     found.provenance = watch.provenance(backend) | {"threads": threads()}
-    text = results.as_json(found, benchmark="scaling")
-    path, problem = attempted(lambda: results.written(folder / RESULT, text))
 
     def draw() -> None:
         from gpunet.report import scaling_figure
 
         scaling_figure.draw(found, folder)
 
-    figures = [] if problem else drawn(draw)
-    if json or not path:
-        print(text.decode(), end="")
-    else:
-        _scaled(found)
-        _written(path, figures)
-    if problem:
-        raise RunError(problem)
+    _finish(folder, results.as_json(found, benchmark="scaling").decode(), draw, lambda: _scaled(found), json)
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -380,29 +369,18 @@ def report(
     Example: pytest benchmarks --benchmark-only --benchmark-json here.json, then gpunet bench report here.json
     """
     from gpunet.bench import report as bench
-    from gpunet.errors import RunError
     from gpunet.experiments.result import RESULT
-    from gpunet.files import attempted, writable_folder
+    from gpunet.files import writable_folder
 
     found = bench.report(files)
     folder = writable_folder(out, RESULT)
-    from gpunet.report.drawing import drawn
-
-    path, problem = attempted(lambda: found.write(folder))
 
     def draw() -> None:
         from gpunet.report import bench_figures
 
         bench_figures.draw(found, folder)
 
-    figures = [] if problem else drawn(draw)
-    if json or not path:
-        print(found.text(), end="")
-    else:
-        _reported(found)
-        _written(path, figures)
-    if problem:
-        raise RunError(problem)
+    _finish(folder, found.text(), draw, lambda: _reported(found), json)
 
 
 def _reported(found: Report) -> None:
@@ -517,6 +495,20 @@ def _line(text: str) -> None:
     console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _written(path: Path, figures: Sequence[Path]) -> None:
-    """What was written."""
-    _line(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}")
+def _finish(folder: Path, text: str, draw: Callable[[], object], show: Callable[[], object], json: bool) -> None:
+    """Write result.json, draw beside it, and show tables and what was written; the text alone if it could not be."""
+    from gpunet.bench.results import written
+    from gpunet.errors import RunError
+    from gpunet.experiments.result import RESULT
+    from gpunet.files import attempted
+    from gpunet.report.drawing import drawn
+
+    path, problem = attempted(lambda: written(folder / RESULT, text.encode()))
+    figures = [] if problem else drawn(draw)
+    if json or not path:
+        print(text, end="")
+    else:
+        show()
+        _line(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}")
+    if problem:
+        raise RunError(problem)

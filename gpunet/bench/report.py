@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from gpunet.addresses import harmless
 from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio
 from gpunet.errors import InputError
-from gpunet.experiments.result import RESULT
-from gpunet.files import write_or_keep
 from gpunet.limits import read_json
 
 MOST = 1000  # ratios of one file, each a line of a figure
@@ -221,12 +219,6 @@ class Report:
     def text(self) -> str:
         """As JSON."""
         return json.dumps(self.as_dict(), indent=1) + "\n"
-
-    def write(self, folder: Path) -> Path:
-        """Write `folder/result.json`; its path."""
-        path = folder / RESULT
-        write_or_keep(path, self.text())
-        return path
 
 
 def report(paths: Sequence[Path]) -> Report:
