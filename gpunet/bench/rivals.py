@@ -111,9 +111,8 @@ def _step(network: Any, optimiser: Any, way: Way) -> Callable[[Any, Any], Any]:
     def precision(x: Any) -> Any:
         return torch.autocast(x.device.type, torch.bfloat16) if way.bf16 else contextlib.nullcontext()
 
-    @torch.inference_mode()
     def features(x: Any, _: Any) -> Any:
-        with precision(x):
+        with torch.inference_mode(), precision(x):
             return network(x)
 
     def step(x: Any, labels: Any) -> Any:
@@ -173,12 +172,12 @@ def in_torch(
             step(xs[:batch], None)
         wait(where)
 
-    @torch.no_grad()
     def reached() -> dict[str, float]:
         if not trains:
             return {"mean_feature": float(step(xs[:batch], None).mean(dtype=torch.float64))}
         parts = [slice(start, start + CHUNK) for start in range(0, len(xs), CHUNK)]
-        losses = [torch.nn.functional.cross_entropy(network(xs[p]), ys[p], reduction="sum") for p in parts]
+        with torch.no_grad():
+            losses = [torch.nn.functional.cross_entropy(network(xs[p]), ys[p], reduction="sum") for p in parts]
         return {"loss": sum(float(loss) for loss in losses) / len(xs)}
 
     work = Work(run if trains else features, reached)
