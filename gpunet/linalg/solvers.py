@@ -42,8 +42,9 @@ class Rates:
 
 RATES = Rates()
 STAKE = 0.5  # of the sure way's time, that may still lie ahead of an iteration: what lies behind is spent either way
-STEPS = 8  # blocks of the Krylov space before it starts again
-ROUNDS = 10
+STEPS = 8  # blocks of the Krylov space before it starts again, at least
+LONGEST = 80  # times k vectors before it gives up
+SAME = 64.0  # times what a Ritz value's residual may be: values nearer to each other count as equal
 ROUNDING = 4.0  # ‖Gv − λv‖/(ε λ₁) of LAPACK's eigenvectors: 3 on average, 9 at most, for 5 to 1500 columns
 HOPE = 0.25  # the same where the values fall: for a try, since the result is verified
 LEVELS = 16
@@ -77,20 +78,49 @@ def krylov_seconds(elements: int, n: int, k: int, single: bool, rates: Rates = R
 
     A mean of the STEPS after which it starts again.
     """
-    width = block_width(k)
-    product = (rates.read + (0.5 if single else 1.0) * rates.product * width) * elements
-    inner = 5.5 * rates.product * n * STEPS * width**2 + rates.eigh[0] * STEPS**2 * width**3
+    width, size = block_width(k), basis_size(k)
+    rate = (0.5 if single else 1.0) * rates.product * (2 if width < k else 1)  # thin beside k: half of the speed
+    product = (rates.read + rate * width) * elements
+    inner = 5.5 * rates.product * n * size * width + rates.eigh[0] * size**2 * width
     return product + inner + 6 * rates.call
 
 
 def block_width(k: int) -> int:
-    """Of the blocks in which k eigenvectors are iterated for: wider, so that values that repeat are found as often."""
-    return k + max(4, k // 8)
+    """Of the blocks in which k eigenvectors are iterated for.
+
+    Of a few wider than k, so that values that repeat are found as often. Of many an eighth: the space in which they
+    are found has 2.5 to 3 k dimensions, with blocks of k it has 7 k, and products with blocks this wide are fast.
+    """
+    return k + max(4, k // 8) if k <= 32 else max(32, k // 8)
+
+
+def basis_size(k: int) -> int:
+    """The vectors that an iteration for k of them keeps before it starts again."""
+    return max(STEPS * block_width(k), 4 * k)
+
+
+def good_blocks(k: int, single: bool) -> int:
+    """Blocks that an iteration takes where it goes well."""
+    width = block_width(k)
+    return (7 if single else 13) if width >= k else (3 if single else 4) * k // width
 
 
 def iterates(n: int, k: int) -> bool:
     """Whether the k leading eigenvectors of n×n are iterated for before LAPACK is asked."""
-    return n >= 200 and 25 * k <= n
+    if 25 * k <= n:
+        return n >= 200
+    block, sure = krylov_seconds(n * n, n, k, False), eigh_seconds(n, k)
+    return few_of_many(n, k) and block_width(k) < k and pays(block, k, False, sure, sure)
+
+
+def pays(block: float, k: int, single: bool, saved: float, sure: float, also: bool = False) -> bool:
+    """Whether an iteration whose blocks take `block` seconds is worth a try, if going well saves `saved` of `sure`.
+
+    That it goes badly is seen after two blocks, half as much again by measurement; of narrow ones when half of them are
+    done, of which a third is lost where the sure way would begin by iterating, too: it is then told not to.
+    """
+    wasted = 3 * block / sure if block_width(k) >= k else 1 / 3 if also else 1.0
+    return good_blocks(k, single) * block * (1 + wasted) < saved
 
 
 # -- eigenvectors of a Gram matrix ------------------------------------------------------------------------------------
@@ -134,59 +164,71 @@ def leading_by_lanczos(
     dtype: type = np.float64,
     patience: float = math.inf,
 ) -> tuple[Floats, Floats]:
-    """The k largest eigenvalues, descending, and their vectors (n, k), by restarted block Lanczos iteration.
+    """The k largest eigenvalues, descending, and their vectors (n, k), by thick-restarted block Lanczos iteration.
 
     apply: q (n, b) -> G q. It stops when max_j ‖Gv_j − θ_j v_j‖ ≤ max(tol·θ_k, floor·θ_1).
 
     G Q = Q T + Q₊ B Eᵀ with Q of orthonormal blocks (Golub & Underwood 1977; every block orthogonalised against all
     earlier ones): Ritz vectors Q m of T m = θ m have the residual ‖B (last block of m)‖, so that convergence costs
-    next to nothing to see. Where STEPS blocks do not suffice it starts again from the Ritz vectors, for at most ROUNDS;
-    as soon as it is seen that this will not get there, or not within `patience` more blocks, which another way would
-    cost, and where n has no room for a few blocks, it raises NotConverged.
+    next to nothing to see. Where the basis is full, the Ritz vectors that lead take its place, and the last block goes
+    on (Wu & Simon 2000). As soon as it is seen that it will not get there in some LONGEST k vectors, or not within
+    `patience` more blocks, which another way would cost, and where n has no room for a few, it raises NotConverged.
+
+    A block narrower than k, which needs far fewer products, holds no more copies of a value that repeats than it has
+    columns: where so many Ritz values are equal to what they are good to, there may be more, and it raises, too.
     """
     width = block_width(k)
-    steps = min(STEPS, n // width)
-    if steps < 3:
-        raise NotConverged(f"{n} dimensions have no room for three blocks of {width} vectors")
+    narrow, room = width < k, min(n - width, basis_size(k))  # beside a full basis there is still room for a block
+    if room < (k + 2 * width if narrow else 2 * width):
+        raise NotConverged(f"{n} dimensions have no room for blocks of {width} vectors")
     rng, eps = stream(0, LINALG), float(np.finfo(dtype).eps)
     q = _qr(rng.standard_normal((n, width)).astype(dtype))[0]
-    seen: list[tuple[int, float]] = []  # (step, residual / target), over all rounds
-    due = 0  # the step to look at next
-    for round_ in range(ROUNDS):
-        basis: Floats = np.empty((n, steps * width), dtype, order="F")
-        t = np.zeros((steps * width, steps * width))
-        for step in range(steps):
-            old, new = slice(0, (step + 1) * width), slice(step * width, (step + 1) * width)
-            basis[:, new] = q
-            y: Floats = apply(q).astype(dtype, copy=False)
-            for _ in range(2):  # twice is enough: after once an error of ε‖y‖ is left, large beside a small y
-                overlap = basis[:, old].T @ y
-                y = y - basis[:, old] @ overlap
-                t[old, new] += overlap
-            t[new, old] = t[old, new].T
-            q, b = _next_block(y, basis[:, old], 10 * eps * np.abs(t).max(), rng)
-            # The first two blocks tell noise from values that fall. Later, a look at wide ones costs as much as a step.
-            looked_at = range(2, steps) if width <= 32 else (3, 5) if width <= 100 else (5,)
-            now = round_ * steps + step
-            if not (now < 2 or step == steps - 1 or (step in looked_at and now >= due)):
+    basis: Floats = np.empty((n, room), dtype, order="F")
+    t, size = np.zeros((room, room)), 0
+    seen: list[tuple[int, float]] = []  # (vectors multiplied, residual / target)
+    due = 3 * k // 2 if narrow else 0  # the number of them to look at next
+    for made in range(width, LONGEST * (k + width), width):
+        new, old = slice(size, size + width), slice(0, size + width)
+        size += width
+        basis[:, new] = q
+        y: Floats = apply(q).astype(dtype, copy=False)
+        for _ in range(2):  # twice is enough: after once an error of ε‖y‖ is left, large beside a small y
+            overlap = basis[:, old].T @ y
+            y = y - basis[:, old] @ overlap
+            t[old, new] += overlap
+        t[new, old] = t[old, new].T
+        q, b = _next_block(y, basis[:, old], 10 * eps * np.abs(t[old, old]).max(), rng)
+        full, early = size + width > room, made <= 2 * width
+        if made < due and not full and (narrow or not early):  # the first two blocks tell noise from values that fall
+            continue
+        theta, mix = interruptible(size**3, np.linalg.eigh, t[old, old])
+        theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
+        residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
+        target = max(tol * theta[k - 1], floor * theta[0])
+        if residual <= target:
+            if early and not full:  # of a matrix near c·1 everything looks converged, and what leads may be missing yet
                 continue
-            theta, mix = interruptible(old.stop**3, np.linalg.eigh, t[old, old])
-            theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
-            residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
-            target = max(tol * theta[k - 1], floor * theta[0])
-            if residual <= target:
-                if (
-                    now < 2
-                ):  # of a matrix near c·1 everything looks converged, and what leads may not be in the space yet
-                    continue
+            if not early:
+                if narrow and (theta[: k - width + 1] - theta[width - 1 : k]).min() <= SAME * target:
+                    raise NotConverged(f"{width} values are equal, and blocks of {width} vectors see no more of them")
                 return theta[:k], basis[:, old] @ mix[:, :k].astype(dtype)
-            seen.append((now, residual / target))  # θ_k still grows in the first blocks, and the residual with it
-            left = steps_left(seen[-2:])
-            if left > patience or (step == steps - 1 and left / 2 > ROUNDS * steps - 1 - now):
-                raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {now + 1} blocks")
-            due = now + max(1, int(min(0.75 * left, steps)))
-        q = _qr(basis @ mix[:, :width].astype(dtype))[0]
-    raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {ROUNDS} rounds of {steps} blocks")
+        # θ_k still grows in the first blocks, and the residual with it. Of narrow ones log(residual) then falls with
+        # the square of the vectors beyond k, for noise as for values that fall.
+        way = (made - k) ** 2 if narrow else made
+        seen.append((way, max(residual / target, 1.0)))
+        left = steps_left(seen[-2:])
+        left = (math.sqrt(way + left) - math.sqrt(way) if narrow else left) / width
+        if left > patience or (full and made + left / 2 * width > LONGEST * (k + width)):
+            raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {made // width} blocks")
+        due = made + width * max(1, int(min(0.75 * left, STEPS)))
+        if narrow:  # a look costs as much as a block or two
+            due = made + max(k // 2 if len(seen) < 2 else k // 4, width)
+        if full:
+            size = k + width if narrow else width
+            basis[:, :size] = basis[:, old] @ mix[:, :size].astype(dtype)
+            t[...] = 0
+            np.fill_diagonal(t[:size, :size], theta[:size])
+    raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {made // width} blocks")
 
 
 def steps_left(seen: list[tuple[int, float]]) -> float:
@@ -348,7 +390,7 @@ def randomized(x: TallMatrix, k: int, long_side: bool, limit: float, patience: f
     """
     x.rescale()
     single = not x.float64_products
-    tol, floor = (1e-5, 1e-7) if single else (_eigen_tol(x, k), 1e-15)
+    tol, floor = (1e-5, 1e-8) if single else (_eigen_tol(x, k), 1e-15)
     dtype = np.float32 if single else np.float64
     try:
         values, v = leading_by_lanczos(x.normal_times, x.short, k, tol, floor, dtype, patience)

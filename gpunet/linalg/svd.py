@@ -21,9 +21,13 @@ from gpunet.linalg.solvers import (
     STAKE,
     NotConverged,
     Rates,
+    block_width,
     eigh_seconds,
+    few_of_many,
+    good_blocks,
     iterates,
     krylov_seconds,
+    pays,
 )
 from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
 from gpunet.linalg.verify import EPS32, fix_signs, identity, measure, norm, tolerance
@@ -33,7 +37,6 @@ METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
 STACK_BYTES = 4 << 20  # of float64 that one call is given
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
-GOOD = {True: 7, False: 13}  # blocks that an iteration takes where it goes well, of float32 and of float64
 
 
 @dataclass(frozen=True)
@@ -384,13 +387,15 @@ def patience(x: TallMatrix, k: int, long_side: bool) -> float:
     to LAPACK, and going on is weighed against it.
     """
     single = not x.float64_products
-    if not x.as_it_lies(x.dtype):
+    if not x.as_it_lies(x.dtype) or not (few_of_many(x.short, k) or block_width(k) >= k):
         return 0.0
     sure = hoped = gram_seconds(x.long, x.short, k, single, long_side)
-    block, good = krylov_seconds(2 * x.long * x.short, x.short, k, single), GOOD[x.dtype == np.float32]
-    if iterates(x.short, k):
-        hoped -= max(0.0, eigh_seconds(x.short, k) - good * krylov_seconds(x.short**2, x.short, k, False))
-    return STAKE * sure / block if good * block * (1 + 3 * block / sure) < hoped else 0.0
+    block, fast = krylov_seconds(2 * x.long * x.short, x.short, k, single), x.dtype == np.float32
+    if also := iterates(x.short, k):
+        own = good_blocks(k, fast and block_width(k) >= k) * krylov_seconds(x.short**2, x.short, k, False)
+        hoped -= max(0.0, eigh_seconds(x.short, k) - own)
+    hoped -= RATES.product * x.long * x.short * k  # Xᵀu, in float64
+    return STAKE * sure / block if pays(block, k, fast, hoped, sure, also) else 0.0
 
 
 def gram_seconds(long: int, short: int, k: int, single: bool, both: bool, rates: Rates = RATES) -> float:

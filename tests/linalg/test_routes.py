@@ -18,6 +18,7 @@ from gpunet.linalg.solvers import (
     _complete,
     _qr,
     _rotate,
+    basis_size,
     by_levels,
     conditioned,
     finish,
@@ -265,6 +266,58 @@ def test_three_blocks_are_enough_room(n):
     assert found[0][0] == pytest.approx(n * n, rel=1e-3)
 
 
+def falling(n, power=0.7):
+    """Eigenvalues of G of which the iteration needs narrow blocks, once started again or not."""
+    return np.arange(1.0, n + 1) ** (-2 * power)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tol", "power"), [(np.float32, 1e-5, 0.7), (np.float64, 1e-13, 0.7), (np.float64, 1e-13, 0.2)]
+)
+def test_many_vectors_are_found_with_narrow_blocks(dtype, tol, power):
+    """G = diag(λ), so that the truth is known: the first k unit vectors. Each fills its basis, and starts again."""
+    n, k = 1200, 80
+    values, products = falling(n, power), []
+
+    def apply(q):
+        assert q.shape == (n, 32)
+        products.append(q.shape[1])
+        return values[:, None] * q
+
+    found, v = leading_by_lanczos(apply, n, k, tol, 1e-8 if dtype == np.float32 else 1e-15, dtype)
+    np.testing.assert_allclose(found, values[:k], rtol=2e-6 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(v.T @ v, np.eye(k), atol=2e-5 if dtype == np.float32 else 1e-13)
+    assert np.abs(v[k:]).max() < (1e-2 if dtype == np.float32 else 1e-9)
+    assert sum(products) > basis_size(k)
+
+
+@pytest.mark.parametrize("spread", [0, 1e-14, 1e-9, 1e-5, 1e-2])
+@pytest.mark.parametrize("at", [0, 1, 30, 70])
+@pytest.mark.parametrize("copies", [8, 31, 32, 33, 100, 400])
+def test_narrow_blocks_miss_no_copy_of_a_value(copies, at, spread):
+    """Of values nearer to each other than can be told there may be more than a block has columns: no answer then."""
+    n, k = 700, 80
+    values = falling(n)
+    values[n - copies + 1 :] = values[at] * (1 - spread * np.linspace(1, 0, copies)[1:])  # and the one that is there
+    values = np.sort(values)[::-1]
+    try:
+        found, _ = leading_by_lanczos(lambda q: values[:, None] * q, n, k, 1e-10)
+    except NotConverged:
+        assert copies >= 31  # with 31 beside θ_k it stalls
+    else:
+        np.testing.assert_allclose(found, values[:k], rtol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_repeated_values_are_all_found_where_narrow_blocks_would_not_see_them(dtype, rng):
+    n, k = 1100, 40
+    a = with_spectrum(rng, n, n, np.concatenate([np.full(60, 3.0), 2.0 / np.arange(1, n - 59)])).astype(dtype)
+    assert cpu_routes("auto", TallMatrix(a), k, True)[0] == "randomized"
+    found = svd(a, k)
+    assert found.rejected
+    check_triples(a, found, k)
+
+
 def test_a_gamble_that_goes_badly_ends_early(rng):
     a = rng.standard_normal((500, 480))
     calls = []
@@ -384,6 +437,9 @@ def test_the_cost_model_chooses_as_measured():
     assert chosen(60_000, 3072, 100) == "gram"
     assert chosen(500 * 40, 500, 500, "f8") == "gram-levels"
     assert chosen(4096, 4096, 10) == "randomized"
+    assert chosen(4096, 4096, 256) == "randomized"  # 1.8 s on one core, by gram 3.1
+    assert chosen(4096, 4096, 256, "f8") == "gram"  # 4.7 s, randomized 5.1
+    assert chosen(1050, 1050, 100, "f8") == "gram"  # too small for a try that noise would make waste
     assert chosen(60_000, 3072, 20) == "randomized"
     assert chosen(60_000, 784, 10, "f8") == "gram"
     assert chosen(32, 32, 32, "f8") == "full"
