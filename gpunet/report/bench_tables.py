@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpunet.bench.report import Change, Ratio, Report
+from gpunet.errors import printable
 from gpunet.report.table import NOTHING, Column, Table
+
+LONGEST = 48  # signs of a name that are shown
 
 
 def tables(report: Report) -> list[Table]:
@@ -21,13 +24,13 @@ def _table(report: Report, group: str) -> Table:
     heads += [Column("time, ours"), Column("time, rival"), Column("ours / rival"), Column("quartiles")]
     rows = []
     for each, ratio in pairs:
-        names = [ratio.case, ratio.ours, ratio.rival, *([each.name] if several else [])]
+        names = map(short, [ratio.case, ratio.ours, ratio.rival, *([each.name] if several else [])])
         rows.append(
             (*names, time(ratio.seconds), time(ratio.rival_seconds), f"{three(ratio.ratio)}×", quartiles(ratio))
         )
     breaks = {place for place in range(1, len(rows)) if rows[place][0] != rows[place - 1][0]}
     machines = "; ".join(f"{each.name}: {each.machine}" if several else each.machine for each in report.files)
-    return Table(group, tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
+    return Table(short(group), tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
 
 
 def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
@@ -39,8 +42,15 @@ def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
                   for r in (each.old, each.new)]  # fmt: skip
         grew = "" if each.percent is None else f"{each.percent:+.1f} %"
         some = each.some
-        rows.append((f"{some.group}: {some.case}", f"{some.ours} / {some.rival}", *ratios, grew, verdict))
+        names = f"{short(some.group)}: {short(some.case)}", f"{short(some.ours)} / {short(some.rival)}"
+        rows.append((*names, *ratios, grew, verdict))
     return Table("time of ours over the rival's", tuple(heads), tuple(rows), corner="what")
+
+
+def short(text: str) -> str:
+    """A name out of a file in one line, of a long one beginning and end."""
+    text = printable(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 17]}…{text[-16:]}"
 
 
 def quartiles(ratio: Ratio) -> str:
