@@ -18,10 +18,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from gpunet.addresses import harmless
-from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio
+from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio, read_document
 from gpunet.errors import InputError
-from gpunet.limits import read_json
 
 MOST = 1000  # ratios of one file, each a line of a figure
 ROUNDS = 1000  # of a contender, that go into the quartiles over all pairs; of more, so many evenly spaced by size
@@ -68,17 +66,7 @@ class Measured:
 
 def read(path: Path) -> Measured:
     """A file's ratios; InputError where it cannot be read, is no file of benchmarks, or compares nothing."""
-    try:
-        document = read_json(path, nan=True)
-    except OSError as error:
-        raise InputError(
-            f"'{harmless(str(path))}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"'{path}' is not JSON as it should be ({error}): expected what --benchmark-json wrote, or "
-            "benchmarks/results"
-        ) from error
+    document = read_document(path, "what --benchmark-json wrote, or a file of benchmarks/results")
     kinds = document if isinstance(document, dict) else {}
     try:
         if "benchmarks" in kinds:
