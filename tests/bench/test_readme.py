@@ -56,7 +56,7 @@ def test_a_figure_that_changed_changes_its_row(table, path, seconds, cell):
 def made(**entries):
     """A file of results with one net and one matrix, and the cells of their rows."""
     cases = {name: Case(dict(entries)) for name in readme.train.CASES}
-    return readme.training({"train": Section({}, cases)})
+    return readme.TABLES["training"]({"train": Section({}, cases)})
 
 
 def test_ours_stand_beside_the_fastest_of_pytorchs_ways_in_float32():

@@ -11,9 +11,9 @@ from gpunet.backend import get_backend
 from gpunet.bench import gpu as stages
 from gpunet.bench import harness
 from gpunet.bench.gpu import STAGES, Setup, fill
-from gpunet.bench.page import page
 from gpunet.bench.results import Case, Entry, Section, Target, as_json, read_sections
 from gpunet.errors import RunError
+from gpunet.report.bench_tables import page
 
 SECTIONS = {name: part for stage in STAGES.values() for name, part in stage.items()}
 # The pretend GPU takes seconds for a convolution, and minutes for an experiment: see test_experiments.py.
