@@ -372,6 +372,8 @@ def report(
 
         for table in map(rich_table, bench_tables.tables(found)):
             console().print(table)
+        for line in [line for each in found.files for line in each.failed]:
+            _line(line)
         _line(written)
 
     options.finish(folder, found.text(), json, draw, show)
@@ -447,8 +449,7 @@ def record(
 
 def _told(found: Section, name: str, json: bool, table: Any, missing: Sequence[str] = ()) -> None:
     """A section as JSON or as its table, and what failed or was not there; exit code 1 where something failed."""
-    from gpunet.bench.record import failures
-    from gpunet.bench.results import as_json
+    from gpunet.bench.results import as_json, failures
     from gpunet.report.terminal import console
 
     failed = failures(found, between=" on " if name == "devices" else ", ")

@@ -10,7 +10,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.blas import threads
 from gpunet.bench import payoff, routes, svd, train
 from gpunet.bench.harness import agree, filled, missing, race
-from gpunet.bench.results import Case, Section, provenance, read_sections
+from gpunet.bench.results import Case, Section, failures, provenance, read_sections
 from gpunet.bench.rivals import Way
 from gpunet.errors import InputError
 from gpunet.files import writable_folder
@@ -110,13 +110,3 @@ def with_as_many_threads() -> None:
     except ImportError:
         return
     torch.set_num_threads(threads() or torch.get_num_threads())
-
-
-def failures(section: Section, head: str = "", between: str = ", ") -> list[str]:
-    """A line for each contender that has no time."""
-    return [
-        f"{head}{case}{between}{who} failed: {entry.failed}"
-        for case, each in section.cases.items()
-        for who, entry in each.entries.items()
-        if entry.failed
-    ]

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio, read_document
+from gpunet.bench.results import Case, Entry, Positive, Results, Section, failures, ratio, read_document
 from gpunet.errors import InputError
 
 MOST = 1000  # ratios of one file, each a line of a figure
@@ -57,11 +57,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Measured:
-    """The ratios of one file; machine: its processor and GPU."""
+    """The ratios of one file; machine: its processor and GPU; failed: a line for each contender without a time."""
 
     name: str
     machine: str
     ratios: tuple[Ratio, ...]
+    failed: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Measured:
@@ -88,7 +89,8 @@ def read(path: Path) -> Measured:
             f"'{path}' compares nothing: none of ours stands beside a rival; install one and measure again"
         )
     machines = [_machine(section.provenance) for section in sections.values()]
-    return Measured(path.stem, " / ".join(dict.fromkeys(filter(None, machines))), tuple(found))
+    failed = [line for name, section in sections.items() for line in failures(section, f"{path.stem}: {name}: ")]
+    return Measured(path.stem, " / ".join(dict.fromkeys(filter(None, machines))), tuple(found), tuple(failed))
 
 
 def _machine(provenance: Mapping[str, Any]) -> str:

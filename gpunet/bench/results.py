@@ -103,6 +103,16 @@ def ratio(ours: Entry, rival: Entry, name: str) -> Spread | None:
     return [float(np.median(ours.seconds) / np.median(rival.seconds))]
 
 
+def failures(section: Section, head: str = "", between: str = ", ") -> list[str]:
+    """A line for each contender that has no time."""
+    return [
+        f"{head}{case}{between}{who} failed: {entry.failed}"
+        for case, each in section.cases.items()
+        for who, entry in each.entries.items()
+        if entry.failed
+    ]
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from gpunet.bench.report import report
+from gpunet.bench.results import Case, Entry, Section, write_sections
 from gpunet.report import bench_figures, bench_tables
 
 from ..cli.runner import files, run
@@ -118,6 +119,12 @@ def test_no_text_of_a_figure_lies_in_another_or_is_cut_off(monkeypatch, tmp_path
         path = tmp_path / f"{place}.json"
         path.write_text(json.dumps({"machine_info": {"gpunet": {"cpu": "Xeon" * 50}}, "benchmarks": benchmarks}))
         bench_figures.draw(report([path]), tmp_path)
+
+
+def test_who_failed_is_told_below_the_tables(capsys, tmp_path):
+    entries = {"gpunet": Entry(seconds=[1.0]), "torch": Entry("rival", [2.0]), "svds": Entry("rival", failed="no luck")}
+    write_sections(tmp_path / "a.json", {"svd": Section({}, {"5×5": Case(entries)})})
+    assert "\na: svd: 5×5, svds failed: no luck\nWritten: " in bench(capsys, tmp_path / "a.json").out
 
 
 def test_groups_of_like_names_have_their_own_figures(tmp_path):
