@@ -223,7 +223,7 @@ def training(setup: Setup, batch: int) -> None:
     """Everybody's steps but the compiled ones, and the floor under them."""
     rivals.tf32(False)
     case = setup.case(batch)
-    raced = setup.race(f"batch {batch}", train.contenders(case, setup.backend), first=_first(setup))
+    raced = setup.race(f"batch {batch}", train.contenders(case, setup.backend), first=setup.size(100, 3))
     setup.wants("graph over PyTorch eager", speed_up(raced, "graph", ["torch"]), OVER_EAGER[batch])
     _checks(setup, raced, "")
     backend, widths = setup.backend, case.notes["widths"]
@@ -267,7 +267,7 @@ def compiled(setup: Setup, batch: int, rival: str = "torch.compile") -> None:
     rivals.tf32(False)
     them = train.contenders(setup.case(batch), setup.backend, {rival: train.COMPILED[rival]})
     there = {name: them[name] for name in ("graph", rival) if name in them}
-    raced = setup.race(f"batch {batch}", there, first=_first(setup))
+    raced = setup.race(f"batch {batch}", there, first=setup.size(100, 3))
     setup.wants("graph over torch.compile", speed_up(raced, "graph", [rival]), OVER_COMPILED[batch])
 
 
@@ -288,7 +288,7 @@ def in_tf32(setup: Setup) -> None:
     def everybody() -> None:
         for batch in BATCHES:
             them = train.contenders(setup.case(batch), setup.backend)
-            setup.race(f"batch {batch}", them, first=_first(setup))
+            setup.race(f"batch {batch}", them, first=setup.size(100, 3))
 
     try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
         with ThreadPoolExecutor(1) as thread:
@@ -340,19 +340,13 @@ def factorised(setup: Setup) -> None:
         setup.save()
 
 
-def _first(setup: Setup) -> int:
-    return setup.size(100, 3)
-
-
 def _checks(setup: Setup, raced: Mapping[str, Entry], label: str) -> None:
     """After the same first steps: the recorded ones to the bit as the others, PyTorch's nearly."""
     losses = {name: each.notes["first_loss"] for name, each in raced.items() if "first_loss" in each.notes}
-    ours = next((name for name, each in raced.items() if each.role == "ours" and name in losses), "eager")
-    for other, one, bound in (("PyTorch", "torch", SAME), (ours, "graph", 0.0)):
-        name = ours if one == "torch" else other
-        apart = abs(losses[one] / losses[name] - 1) if one in losses and name in losses else None
-        what = f"{label}loss, ours against PyTorch" if one == "torch" else f"{label}loss, graph against eager"
-        setup.wants(what, apart, bound, at_least=False)
+    ours = next((name for name in losses if raced[name].role == "ours"), "eager")
+    for who, what, bound in (("torch", "ours against PyTorch", SAME), ("graph", "graph against eager", 0.0)):
+        apart = abs(losses[who] / losses[ours] - 1) if who in losses and ours in losses else None
+        setup.wants(f"{label}loss, {what}", apart, bound, at_least=False)
 
 
 # -- svd --------------------------------------------------------------------------------------------------------------

@@ -193,22 +193,19 @@ class Report:
         cases = list(dict.fromkeys(ratio.case for _, ratio in found))
         return sorted(found, key=lambda pair: (cases.index(pair[1].case), order.index(pair[1].key)))
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def text(self) -> str:
+        """As JSON."""
 
         def row(each: Measured, ratio: Ratio) -> dict[str, Any]:
             figures = {name: value for name, value in vars(ratio).items() if name != "group"}
             return figures | {"file": each.name}
 
-        return {
+        document = {
             "benchmark": "report",
             "files": [{"name": each.name, "machine": each.machine} for each in self.files],
             "groups": {group: [row(*pair) for pair in self.rows(group)] for group in self.groups},
         }
-
-    def text(self) -> str:
-        """As JSON."""
-        return json.dumps(self.as_dict(), indent=1) + "\n"
+        return json.dumps(document, indent=1) + "\n"
 
 
 def report(paths: Sequence[Path]) -> Report:
