@@ -27,10 +27,10 @@ from gpu_process import LOST, ROOT, ending, limited
 from gpunet.backend import get_backend
 from gpunet.bench.gpu import STAGES, Setup, fill
 from gpunet.bench.harness import sticky
-from gpunet.bench.page import page
 from gpunet.bench.results import Section, provenance, read_sections, write_section, write_sections
 from gpunet.errors import GpunetError
 from gpunet.files import alone, writable_folder, write_atomically
+from gpunet.report.bench_tables import page
 
 # Seconds of each stage on a bare machine, the start of its process and the stop at its limit included, in order of
 # worth. With BESIDES, what this process does between them, all of it takes TOTAL at most.

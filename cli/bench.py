@@ -12,9 +12,8 @@ from gpunet.cli import options
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from gpunet.bench.report import Report
     from gpunet.bench.results import Section
 
 app = typer.Typer(no_args_is_help=True, help="Time gpunet beside its rivals, results checked.")
@@ -119,26 +118,12 @@ def svd(
     far off. numpy needs about 20 s for MNIST.
     """
     from gpunet.backend import get_backend
-    from gpunet.bench import data, record, results
+    from gpunet.bench import record, results
     from gpunet.bench import svd as bench
-    from gpunet.errors import InputError
     from gpunet.progress import Progress
 
-    names = [name for name in against.split(",") if name]
-    for name in names:
-        if name not in bench.RIVALS:
-            raise InputError(f"unknown rival {name!r}: expected some of {', '.join(bench.RIVALS)}")
     size, backend = _shape(shape), get_backend(device)
-    rows, columns = size or (784, 60_000)
-    if not 1 <= k <= min(rows, columns):
-        raise InputError(f"k is {k}: expected 1 to {min(rows, columns)}, the shorter side of {rows}×{columns}")
-    rivals = [each for name in names for each in bench.RIVALS[name]]
-    label = f"{rows}×{columns}, k = {k}"
-    if size:
-        where, problem = "made, σ_j ~ j^-0.7", bench.Problem(label, [bench.made(size)], k, rivals)
-    else:
-        where, x, _ = data.pictures("mnist", 60_000)
-        problem = bench.pictures(x, k, label, rivals)
+    where, problem = bench.asked(size, k, [name.strip() for name in against.split(",") if name.strip()])
     found = results.Section(results.provenance(backend), {}, {"device": backend.name}, [], where, rounds)
     missing = record.decompositions([problem], found, backend, rounds, Progress())
     _told(found, "svd", json, _decompositions, missing)
@@ -163,7 +148,7 @@ def _decompositions(found: Section) -> Any:
 def _shape(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)\s*[x×]\s*(\d+)", text.strip())
+    match = re.fullmatch(r"(\d{1,9})\s*[x×]\s*(\d{1,9})", text.strip())
     if match is None or 0 in (size := (int(match[1]), int(match[2]))):
         from gpunet.errors import InputError
 
@@ -226,7 +211,8 @@ def scaling(
 
         scaling_figure.draw(found, folder)
 
-    _finish(folder, results.as_json(found, benchmark="scaling").decode(), draw, lambda: _scaled(found), json)
+    text = results.as_json(found, benchmark="scaling").decode()
+    options.finish(folder, text, json, draw, lambda written: _scaled(found, written))
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -261,7 +247,7 @@ def _alphas(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _scaled(found: Section) -> None:
+def _scaled(found: Section, written: str) -> None:
     from gpunet.report.terminal import console
 
     of = found.notes
@@ -281,11 +267,11 @@ def _scaled(found: Section) -> None:
                 last = name == [*case.entries][-1]
                 cells = [str(case.notes["width"]), f"{noted['alpha']:g}", str(noted["rank"]), *times, *counts]
                 table.add_row(*cells, end_section=last)
-    screen = console()
-    screen.print(table)
+    console().print(table)
     for case in found.cases.values():
         if why := case.notes.get("skipped"):
             _line(f"width {case.notes['width']} skipped: {why}")
+    _line(written)
 
 
 @app.command()
@@ -380,15 +366,17 @@ def report(
 
         bench_figures.draw(found, folder)
 
-    _finish(folder, found.text(), draw, lambda: _reported(found), json)
+    def show(written: str) -> None:
+        from gpunet.report import bench_tables
+        from gpunet.report.terminal import console, rich_table
 
+        for table in map(rich_table, bench_tables.tables(found)):
+            console().print(table)
+        for line in [line for each in found.files for line in each.failed]:
+            _line(line)
+        _line(written)
 
-def _reported(found: Report) -> None:
-    from gpunet.report import bench_tables
-    from gpunet.report.terminal import console, rich_table
-
-    for table in map(rich_table, bench_tables.tables(found)):
-        console().print(table)
+    options.finish(folder, found.text(), json, draw, show)
 
 
 @app.command()
@@ -461,8 +449,7 @@ def record(
 
 def _told(found: Section, name: str, json: bool, table: Any, missing: Sequence[str] = ()) -> None:
     """A section as JSON or as its table, and what failed or was not there; exit code 1 where something failed."""
-    from gpunet.bench.record import failures
-    from gpunet.bench.results import as_json
+    from gpunet.bench.results import as_json, failures
     from gpunet.report.terminal import console
 
     failed = failures(found, between=" on " if name == "devices" else ", ")
@@ -492,23 +479,4 @@ def _line(text: str) -> None:
     """A line on standard output, whatever is in it."""
     from gpunet.report.terminal import console
 
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _finish(folder: Path, text: str, draw: Callable[[], object], show: Callable[[], object], json: bool) -> None:
-    """Write result.json, draw beside it, and show tables and what was written; the text alone if it could not be."""
-    from gpunet.bench.results import written
-    from gpunet.errors import RunError
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import attempted
-    from gpunet.report.drawing import drawn
-
-    path, problem = attempted(lambda: written(folder / RESULT, text.encode()))
-    figures = [] if problem else drawn(draw)
-    if json or not path:
-        print(text, end="")
-    else:
-        show()
-        _line(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}")
-    if problem:
-        raise RunError(problem)
+    console().print(text, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Options that commands share."""
+"""Options that commands share, and the end of those that write result.json."""
 
 from __future__ import annotations
 
@@ -52,6 +52,28 @@ def quick(help: str | None = None) -> Any:  # noqa: A002
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The first seed.")]
 Out = Annotated[Path | None, out(show_default="runs/EXPERIMENT-DATASET")]
 Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]
+
+
+def finish(
+    folder: Path | None, text: str, json: bool, draw: Callable[[], object], show: Callable[[str], object]
+) -> None:
+    """Write `folder/result.json` and draw beside it; show("Written: …"), or print the text: if asked, or not written.
+
+    Without a folder nothing is written, and show("") is called.
+    """
+    from gpunet.errors import RunError
+    from gpunet.experiments.result import RESULT
+    from gpunet.files import attempted, write_or_keep
+    from gpunet.report.drawing import drawn
+
+    path, problem = attempted(lambda: write_or_keep(folder / RESULT, text)) if folder else (None, "")
+    figures = drawn(draw) if path and not problem else []
+    if json or (problem and not path):
+        print(text, end="")
+    else:
+        show(f"Written: {', '.join([str(path), *(figure.name for figure in figures)])}" if path else "")
+    if problem:
+        raise RunError(problem)
 
 
 def sign(command: Callable[..., None], parameters: dict[str, tuple[Any, Any]]) -> None:

@@ -273,44 +273,24 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
         table, lost = error.table, error
     except KeyboardInterrupt:
         raise Interrupted("the finished trials are kept, and the same command goes on where it stopped") from None
-    _finish(as_result(table, title(table.spec.function, table.spec.settings), watch, url), folder, json)
+    result = as_result(table, title(table.spec.function, table.spec.settings), watch, url)
+    options.finish(folder, result.text(), json, lambda: _draw(result, folder), lambda written: _print(result, written))
     if lost:
         raise lost
     if not table.ended("complete"):
         _ = table.best  # which says why there is none
 
 
-def _finish(result: Result, folder: Path | None, json: bool) -> None:
-    from gpunet.errors import RunError
-    from gpunet.files import attempted
-    from gpunet.report.drawing import drawn
-
-    path: Path | None = None
-    figures: list[Path] = []
-    problem = ""
-    if folder is not None:
-        path, problem = attempted(lambda: result.write(folder))
-        figures = [] if problem else drawn(lambda: _draw(result, folder))
-    if json:
-        print(result.text(), end="")
-    else:
-        _print(result, [str(path), *(figure.name for figure in figures)] if path else [])
-    if problem:
-        raise RunError(problem)
-
-
-def _print(result: Result, written: list[str]) -> None:
+def _print(result: Result, written: str) -> None:
     from gpunet.report import sweep_tables
     from gpunet.report.terminal import console
 
     screen = console()
     for table in sweep_tables.tables(result):
         screen.print(table)
-    for line in [*sweep_tables.failures(result), sweep_tables.best_line(result)]:
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
-    if written:
-        line = f"Written: {', '.join(written)} ({result.provenance['seconds']:.0f} s)"
-        screen.print(line, markup=False, highlight=False, soft_wrap=True)
+    written = written and f"{written} ({result.provenance['seconds']:.0f} s)"
+    for line in filter(None, [*sweep_tables.failures(result), sweep_tables.best_line(result), written]):
+        screen.print(line, soft_wrap=True)
 
 
 def _draw(result: Result, folder: Path) -> None:

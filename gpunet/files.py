@@ -122,16 +122,17 @@ def _flush(file: BinaryIO) -> None:
         file.close()
 
 
-def write_or_keep(path: Path, content: str | bytes | bytearray) -> None:
+def write_or_keep(path: Path, content: str | bytes | bytearray) -> Path:
     """`write_atomically` what took long to make: a folder that is gone is made again, and where it cannot be, kept.
 
-    That is in a new folder, FOLDER-kept, beside the one that was meant or in the system's temporary folder. Raises
-    OutputError, which says where; its `kept` is that path, None where there is no room anywhere.
+    Returns the path. What is kept lies in a new folder, FOLDER-kept, beside the one that was meant or in the system's
+    temporary folder: OutputError says where; its `kept` is that path, None where there is no room anywhere.
     """
     try:
         with contextlib.suppress(OSError):  # writing says why
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
+        return path
     except OutputError as error:
         kept = _keep(path, content)
         told = f"it is kept as '{kept}'" if kept else "nor could it be kept beside that or in the temporary folder"

@@ -8,12 +8,9 @@ the one that started it to say.
 from __future__ import annotations
 
 import collections
-import copy
-import importlib.util
 import os
 import re
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -25,14 +22,13 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.backend import Backend, cusolver, get_backend
+from gpunet.backend import Backend, get_backend
 from gpunet.backend.device import cuda_versions, gpu_facts, gpus
 from gpunet.bench import data, devices, rivals, svd, train
-from gpunet.bench.harness import Contender, Work, enough, race, reason, speed_up, sticky
-from gpunet.bench.results import Case, Entry, Section, Target, read_sections, write_section
+from gpunet.bench.harness import Contender, Work, enough, filled, lacking, race, speed_up
+from gpunet.bench.results import Case, Entry, Section, Target
 from gpunet.errors import RunError
 from gpunet.experiments import experiments
-from gpunet.experiments.provenance import versions as packages
 from gpunet.nn.replay import AT_ONCE
 from gpunet.nn.samples import Samples
 from gpunet.progress import Progress
@@ -103,7 +99,9 @@ class Setup:
             self.save()
 
         rounds = options.pop("rounds", self.rounds)
-        return race(contenders, rounds, pause=0, save=save, **options)  # no threads to wait for, and the clocks stay up
+        return race(
+            contenders, rounds, pause=0, save=save, log=True, **options
+        )  # no threads to wait for, and the clocks stay up
 
 
 Part = Callable[[Setup], None]
@@ -115,91 +113,36 @@ def fill(sections: Mapping[str, Part], path: Path, setup: Setup, made: dict[str,
     made: their provenance. After an error that ends all work of a process on its GPU, it is raised: the sections that
     are left want another process.
     """
-    return [name for name, part in sections.items() if not _filled(name, part, path, setup, made)]
+    failed = []
+    for name, part in sections.items():
+        print(f"-- {name}", flush=True)
+        section = Section(made)
 
+        def run(save: Callable[[], None], part: Part = part, section: Section = section) -> None:
+            part(replace(setup, section=section, save=save))
 
-def _filled(name: str, part: Part, path: Path, setup: Setup, made: dict[str, Any]) -> bool:
-    before = read_sections(path).get(f"gpu {name}") if path.exists() else None
-    new, began = Section(made), time.perf_counter()
-
-    def save(state: str = "running", why: str = "") -> None:
-        new.state, new.why, new.took = state, why, time.perf_counter() - began
-        shown = new
-        if before and state != "done":  # figures of an earlier try stay until there are new ones
-            shown = copy.copy(new)
-            shown.cases, shown.notes = before.cases | new.cases, before.notes | new.notes
-        write_section(path, f"gpu {name}", shown)
-
-    print(f"-- {name}", flush=True)
-    save()
-    try:
-        part(replace(setup, section=new, save=save))
-    except KeyboardInterrupt:  # its stage is stopped
-        save()  # how long it has had
-        raise
-    except Exception as error:  # whatever a library raises
-        traceback.print_exc()
-        save("failed", reason(error))
-        if sticky(error):
-            raise
-        return False
-    save("done")
-    return True
+        if not filled(path, f"gpu {name}", section, run, log=True):
+            failed.append(name)
+    return failed
 
 
 # -- look: whether the libraries do as is assumed, what a step's graph holds, and where its time goes ------------------
 
 
-def versions(setup: Setup) -> None:
-    """The device and what runs on it: to be looked at first."""
-    backend = setup.backend
-    nvrtc: Any = getattr(getattr(getattr(backend, "cp", None), "cuda", None), "nvrtc", None)
-    setup.note(
-        device=backend.name, records=backend.records, **backend.memory(), **packages(backend), **cuda_versions(),
-        nvrtc=".".join(map(str, nvrtc.getVersion())) if nvrtc else None, gpus=gpus(),
-    )  # fmt: skip
-
-
 def facts(setup: Setup) -> None:
-    """What products and graphs run through; RunError where they fell back, which no later figure would say."""
+    """The device and what runs on it; RunError where products or graphs fell back, which no later figure would say."""
+    backend = setup.backend
+    setup.note(device=backend.name, records=backend.records, **backend.memory(), **cuda_versions(), gpus=gpus())
     if not setup.on_gpu:
-        setup.note(device=setup.backend.name)
         return
-    found = gpu_facts(setup.backend)
-    setup.note(**found)
+    found = gpu_facts(backend)
+    nvrtc: Any = getattr(getattr(getattr(backend, "cp", None), "cuda", None), "nvrtc", None)
+    setup.note(nvrtc=".".join(map(str, nvrtc.getVersion())) if nvrtc else None, **found)
     if found["graphs"] != "on" or not found["products"].startswith("cublasLt"):
         raise RunError(f"products: {found['products']}; graphs: {found['graphs']}: all times would be of that")
-
-
-def relu(setup: Setup) -> None:
-    """Whether the ReLU of cublasLt's epilogue leaves NaN as it is: where not, it is a kernel of its own."""
-    products: Any = getattr(setup.backend, "products", None)
-    if products is None:
-        setup.note(device=setup.backend.name)
-        return
-    with setup.backend.session():
-        keeps = {f"{name} keeps NaN": products.keeps_nan(np.dtype(name)) for name in ("float32", "float64")}
-    setup.note(**keeps)
-
-
-def batched(setup: Setup) -> None:
-    """cuSOLVER's calls over a stack, ours by ctypes, against NumPy; none where they are not to be had."""
-    if not setup.on_gpu:
-        return
-    backend, rng = setup.backend, np.random.default_rng(0)
-    root, tall = rng.normal(size=(4, 80, 80)), rng.normal(size=(3, 300, 20)).astype(np.float32)
-    grams = root @ root.swapaxes(1, 2)
-    with backend.session():
-        if eigen := cusolver.syev_batched(backend.asarray(grams)):
-            w, v = (backend.to_host(part) for part in eigen)
-            error = float(np.abs(grams @ v - v * w[:, None, :]).max() / np.abs(w).max())
-            setup.note(syev_batched=error)
-            setup.wants("syev_batched: error", error, 1e-12, at_least=False)
-        s = backend.to_host(cusolver.gesvda(backend.asarray(tall), 5)[1])
-    right = np.linalg.svd(tall, compute_uv=False)[:, :5]
-    error = float(np.abs(s - right).max() / right.max())
-    setup.note(gesvda=error)
-    setup.wants("gesvda: error", error, 1e-5, at_least=False)
+    with backend.session():  # where the ReLU of cublasLt's epilogue changes NaN, it is a kernel of its own
+        products: Any = backend.products  # type: ignore[attr-defined]
+        setup.note(**{f"ReLU keeps NaN, {name}": products.keeps_nan(np.dtype(name)) for name in ("float32", "float64")})
 
 
 def step(setup: Setup, batch: int) -> None:
@@ -225,7 +168,7 @@ def step(setup: Setup, batch: int) -> None:
 
 
 def _alone(work: Work, pieces: int) -> Entry:
-    return race({"": Contender(lambda: work)}, REPEATS, pieces=pieces, pause=0)[""]
+    return race({"": Contender(lambda: work)}, REPEATS, pieces=pieces, pause=0, log=True)[""]
 
 
 def _launch(backend: Backend, recording: Callable[[], None], launches: int) -> None:
@@ -251,8 +194,8 @@ def nodes(dot: str) -> dict[str, Any]:
 
 def kernels(setup: Setup) -> None:
     """Microseconds of every kernel inside the replayed graphs, by PyTorch's profiler, which hears all of CUDA."""
-    if importlib.util.find_spec("torch") is None:
-        setup.note(not_measured="PyTorch is not installed")
+    if why := lacking("torch"):
+        setup.note(not_measured=why)
         return
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -278,9 +221,9 @@ def kernels(setup: Setup) -> None:
 
 def training(setup: Setup, batch: int) -> None:
     """Everybody's steps but the compiled ones, and the floor under them."""
-    _torch_tf32(False)
+    rivals.tf32(False)
     case = setup.case(batch)
-    raced = setup.race(f"batch {batch}", train.contenders(case, setup.backend), first=_first(setup))
+    raced = setup.race(f"batch {batch}", train.contenders(case, setup.backend), first=setup.size(100, 3))
     setup.wants("graph over PyTorch eager", speed_up(raced, "graph", ["torch"]), OVER_EAGER[batch])
     _checks(setup, raced, "")
     backend, widths = setup.backend, case.notes["widths"]
@@ -318,12 +261,13 @@ def bandwidth(backend: Backend, size: int) -> float:
 
 def compiled(setup: Setup, batch: int, rival: str = "torch.compile") -> None:
     """The graph beside torch.compile, whose warm-up may take all the time there is."""
-    if not setup.compiled or not _torch_tf32(False):
+    if not setup.compiled or lacking("torch"):
         setup.note(not_measured=f"without {rival}")
         return
+    rivals.tf32(False)
     them = train.contenders(setup.case(batch), setup.backend, {rival: train.COMPILED[rival]})
     there = {name: them[name] for name in ("graph", rival) if name in them}
-    raced = setup.race(f"batch {batch}", there, first=_first(setup))
+    raced = setup.race(f"batch {batch}", there, first=setup.size(100, 3))
     setup.wants("graph over torch.compile", speed_up(raced, "graph", [rival]), OVER_COMPILED[batch])
 
 
@@ -339,24 +283,24 @@ def in_tf32(setup: Setup) -> None:
     """Everybody's products in TF32."""
     before = os.environ.get("GPUNET_TF32")
     os.environ["GPUNET_TF32"] = "1"
-    _torch_tf32(True)
+    rivals.tf32(True)
 
     def everybody() -> None:
         for batch in BATCHES:
             them = train.contenders(setup.case(batch), setup.backend)
-            setup.race(f"batch {batch}", them, first=_first(setup))
+            setup.race(f"batch {batch}", them, first=setup.size(100, 3))
 
     try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
         with ThreadPoolExecutor(1) as thread:
             thread.submit(everybody).result()
     finally:
-        _torch_tf32(False)
+        rivals.tf32(False)
         os.environ.pop("GPUNET_TF32") if before is None else os.environ.update(GPUNET_TF32=before)
 
 
 def convolution(setup: Setup) -> None:
     """Steps of ConvNets with 8 and 8+30 filters on pictures 3×32×32."""
-    _torch_tf32(False)
+    rivals.tf32(False)
     for name in ("convnet-8", "convnet-8-30"):
         for batch in (64, 512):
             case = replace(train.CONV[name], batch=setup.size(batch, 8), samples=setup.size(20_000, 40))
@@ -396,26 +340,13 @@ def factorised(setup: Setup) -> None:
         setup.save()
 
 
-def _torch_tf32(wanted: bool) -> bool:
-    """Whether PyTorch is there, told so."""
-    if there := importlib.util.find_spec("torch") is not None:
-        rivals.tf32(wanted)
-    return there
-
-
-def _first(setup: Setup) -> int:
-    return setup.size(100, 3)
-
-
 def _checks(setup: Setup, raced: Mapping[str, Entry], label: str) -> None:
     """After the same first steps: the recorded ones to the bit as the others, PyTorch's nearly."""
     losses = {name: each.notes["first_loss"] for name, each in raced.items() if "first_loss" in each.notes}
-    ours = next((name for name, each in raced.items() if each.role == "ours" and name in losses), "eager")
-    for other, one, bound in (("PyTorch", "torch", SAME), (ours, "graph", 0.0)):
-        name = ours if one == "torch" else other
-        apart = abs(losses[one] / losses[name] - 1) if one in losses and name in losses else None
-        what = f"{label}loss, ours against PyTorch" if one == "torch" else f"{label}loss, graph against eager"
-        setup.wants(what, apart, bound, at_least=False)
+    ours = next((name for name in losses if raced[name].role == "ours"), "eager")
+    for who, what, bound in (("torch", "ours against PyTorch", SAME), ("graph", "graph against eager", 0.0)):
+        apart = abs(losses[who] / losses[ours] - 1) if who in losses and ours in losses else None
+        setup.wants(f"{label}loss, {what}", apart, bound, at_least=False)
 
 
 # -- svd --------------------------------------------------------------------------------------------------------------
@@ -497,7 +428,7 @@ def on_both(setup: Setup) -> None:
 # In order of worth: a stage that is stopped has had its first sections.
 STAGES: dict[str, dict[str, Part]] = {
     "look": {
-        "versions": versions, "facts": facts, "relu": relu, "cusolver": batched,
+        "facts": facts,
         **{f"step-{batch}": partial(step, batch=batch) for batch in BATCHES},
         "kernels": kernels,
     },

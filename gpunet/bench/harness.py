@@ -6,21 +6,26 @@ a GPU call nothing else.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import math
 import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
-from gpunet.bench.results import Entry
+from gpunet.bench.results import Entry, Section, read_sections, write_section
 from gpunet.errors import GpunetError
+from gpunet.limits import physical_memory
 from gpunet.timing import PAUSE, interleave
 
 LEAST = 0.05  # seconds of a timed call
 MOST = 5000  # pieces of work in one
+SHARE = 0.8  # of a device's memory at most
 UNLEARNED = 1.1  # a final loss above so many times the first one means that the steps were no training
 SAME = 0.2  # how far apart, relatively, what two contenders reached may be where they did the same
 PACKAGES = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "scipy": "scipy"}  # rivals, and whence they come
@@ -79,24 +84,27 @@ def race(
     apart: bool = False,
     pause: float = PAUSE,
     save: Callable[[dict[str, Entry]], None] = lambda entries: None,
+    log: bool = False,
 ) -> dict[str, Entry]:
-    """Time all in turn, round by round; one that fails is left out with the reason, its traceback printed.
+    """Time all in turn, round by round; one that fails is left out with the reason.
 
     pieces: of work in a timed call, by default as many as take LEAST seconds. first: pieces done before anything is
     timed, after which notes are taken as "first_…". apart: one contender after the other, saved as they come, where one
-    may hang. Errors that are `sticky` are raised.
+    may hang. log: the traceback of what nobody foresaw is printed. Errors that are `sticky` are raised.
     """
     there = {name: each for name, each in contenders.items() if not each.missing}
     quick = [name for name, each in there.items() if not each.slow]
     groups = [[name] for name in quick] if apart else [quick]
     found: dict[str, Entry] = {}
     for group in [*groups, *([name] for name, each in there.items() if each.slow)]:
-        found |= _timed({name: there[name] for name in group}, rounds, pieces, first, pause)
+        found |= _timed({name: there[name] for name in group}, rounds, pieces, first, pause, log)
         save({name: found[name] for name in there if name in found})
     return {name: found[name] for name in there}
 
 
-def _timed(group: Mapping[str, Contender], rounds: int, pieces: int, first: int, pause: float) -> dict[str, Entry]:
+def _timed(
+    group: Mapping[str, Contender], rounds: int, pieces: int, first: int, pause: float, log: bool
+) -> dict[str, Entry]:
     entries = {name: Entry(each.role) for name, each in group.items()}
     works: dict[str, Work] = {}
     counts: dict[str, int] = {}
@@ -106,7 +114,7 @@ def _timed(group: Mapping[str, Contender], rounds: int, pieces: int, first: int,
             try:
                 act()
             except Exception as error:  # whatever a rival raises
-                entries[name].failed = told(error)
+                entries[name].failed = told(error, log)
 
     def prepare(name: str) -> None:
         works[name] = work = group[name].make()
@@ -146,6 +154,46 @@ def enough(run: Callable[[int], object], tried: int = 1, least: float | None = N
     return max(1, min(MOST, round(tried * (LEAST if least is None else least) / taken)))
 
 
+def filled(path: Path, name: str, section: Section, part: Callable[[Callable[[], None]], object], log: bool) -> bool:
+    """Whether `part(save)` could fill this section of the file, saved as it goes, and with its state.
+
+    What an earlier try has left of it stays until it is done. An error that is `sticky` is raised.
+    """
+    before, began = read_sections(path).get(name) if path.exists() else None, time.perf_counter()
+
+    def save(state: str = "running", why: str = "") -> None:
+        section.state, section.why, section.took = state, why, time.perf_counter() - began
+        shown = section
+        if before and state != "done":
+            shown = copy.copy(section)
+            shown.cases, shown.notes = before.cases | section.cases, before.notes | section.notes
+        write_section(path, name, shown)
+
+    save()
+    try:
+        part(save)
+    except KeyboardInterrupt:
+        save()  # how long it has had
+        raise
+    except Exception as error:  # whatever a library raises
+        if log:
+            traceback.print_exception(error)
+        save("failed", reason(error))
+        if sticky(error):
+            raise
+        return False
+    save("done")
+    return True
+
+
+def too_large(need: float, there: float | None = None) -> str:
+    """Why so many bytes are more than may be used of a device's memory, by default the machine's; or nothing."""
+    there = there or physical_memory() or math.inf
+    if need <= SHARE * there:
+        return ""
+    return f"needs {need / 1e9:.1f} GB, and of {there / 1e9:.1f} GB of memory at most {SHARE:.0%} are used"
+
+
 def agree(entries: Mapping[str, Entry], what: str, within: float = SAME) -> None:
     """Those whose note `what` is another than that of the first of ours did not do the same: they have failed."""
     there = {name: float(each.notes[what]) for name, each in entries.items() if not each.failed and what in each.notes}
@@ -164,11 +212,11 @@ def speed_up(entries: Mapping[str, Entry], ours: str, rivals: Iterable[str]) -> 
     return min(each for each in there if each) / own if own and there else None
 
 
-def told(error: Exception) -> str:
-    """Its `reason`, once the traceback of what nobody foresaw is printed; a `sticky` one is raised: all would fail."""
+def told(error: Exception, log: bool = False) -> str:
+    """The error in one line, with `log` after its traceback where nobody foresaw it; a `sticky` one is raised."""
     if sticky(error):
         raise error
-    if not isinstance(error, GpunetError):
+    if log and not isinstance(error, GpunetError):
         traceback.print_exception(error)
     return reason(error)
 

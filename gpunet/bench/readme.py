@@ -10,6 +10,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from gpunet.bench import train
@@ -25,6 +26,7 @@ BEST = "the fastest"
 OURS = {"numpy": "plain NumPy", "numba": "with numba"}
 # PyTorch's ways, as columns; ours are over the fastest of those in float32.
 WAYS = {"torch": "PyTorch", "torch flushed": "its denormals flushed", "torch bf16": "autocast to bfloat16"}
+EVERYBODY = WAYS | {"jax": "JAX"} | OURS
 CONV = {
     "convnet-8": "ConvNet, 8 filters, 3×32×32, batch 64, a step",
     "convnet-8-30": "ConvNet, 8+30 filters, a step",
@@ -35,7 +37,7 @@ LOWRANK = {
     "dimension 1/2": "MNIST net cut to ranks {}, {} (two `nn.Linear` each), a step",
     "break-even 1/2": "the same, ranks {}, {}",
 }
-FAIR = {"top 100 of 784×60000": "top 100 of 784×60000", "4096×4096 to rank 256": "4096×4096 to rank 256"}
+FAIR = ("top 100 of 784×60000", "4096×4096 to rank 256")
 WHOLE = {  # case: its row
     "10 classes, top 10 each": "ten classes, top 10 each",
     "all of 60000×784 float32": "all 784 of 60000×784",
@@ -109,18 +111,11 @@ def _label(case: train.Case) -> str:
     return f"{'-'.join(map(str, case.notes['widths']))}, batch {case.batch}"
 
 
-def training(sections: Sections) -> list[str]:
-    """A step of each dense net."""
-    names = (*WAYS, "jax", *OURS, "products")
-    rows = [_row(_label(case), sections["train"].cases[name], *names) for name, case in train.CASES.items()]
-    return _table(["one Adam step", *WAYS.values(), "JAX", *OURS.values(), "matrix products alone"], rows)
-
-
-def epochs(sections: Sections) -> list[str]:
-    """An epoch of some of them: of ours all that `fit` does."""
-    names = (*WAYS, "jax", *OURS)
-    rows = [_row(_label(case), sections["epoch"].cases[name], *names) for name, case in train.EPOCHS.items()]
-    return _table(["one epoch", *WAYS.values(), "JAX", *OURS.values()], rows)
+def dense(question: str, names: Mapping[str, str], sections: Sections) -> list[str]:
+    """A step of each dense net, or an epoch of some of them: of ours all that `fit` does."""
+    cases = {"train": train.CASES, "epoch": train.EPOCHS}[question]
+    rows = [_row(_label(case), sections[question].cases[name], *names) for name, case in cases.items()]
+    return _table([f"one {'epoch' if question == 'epoch' else 'Adam step'}", *names.values()], rows)
 
 
 def others(sections: Sections) -> list[str]:
@@ -137,8 +132,8 @@ def others(sections: Sections) -> list[str]:
 def rivals(sections: Sections) -> list[str]:
     """The leading triples beside everybody who computes them, with the errors of each."""
     rows = []
-    for name, label in FAIR.items():
-        entries = sections["svd"].cases[name].entries
+    for label in FAIR:
+        entries = sections["svd"].cases[label].entries
         for who, entry in entries.items():
             if entry.role == "floor" or entry.median is None or who == "gpunet, uint8":
                 continue
@@ -171,7 +166,9 @@ def decompositions(sections: Sections) -> list[str]:
 
 
 TABLES: dict[str, Callable[[Sections], list[str]]] = {
-    "training": training, "epochs": epochs, "others": others, "rivals": rivals, "decompositions": decompositions,
+    "training": partial(dense, "train", EVERYBODY | {"products": "matrix products alone"}),
+    "epochs": partial(dense, "epoch", EVERYBODY),
+    "others": others, "rivals": rivals, "decompositions": decompositions,
 }  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.blas import threads
 from gpunet.bench import payoff, routes, svd, train
-from gpunet.bench.harness import agree, missing, race
-from gpunet.bench.results import Case, Section, provenance, read_sections, write_section
+from gpunet.bench.harness import agree, filled, missing, race
+from gpunet.bench.results import Case, Section, failures, provenance, read_sections
 from gpunet.bench.rivals import Way
 from gpunet.errors import InputError
-from gpunet.files import check_replaceable
+from gpunet.files import writable_folder
 from gpunet.progress import Progress
 
 Save = Callable[[], object]
@@ -85,20 +85,20 @@ def record(
     """Measure each question and write its section, keeping the file's others; the failures, a line each.
 
     PyTorch gets as many threads as our products. Raises InputError for a question that there is not, and where the file
-    is there and is no file of results.
+    is there and is no file of results; OutputError where it cannot be written.
     """
     for name in names:
         if name not in QUESTIONS:
             raise InputError(f"unknown question {name!r}: expected some of {', '.join(QUESTIONS)}")
-    check_replaceable(path)
+    writable_folder(path.parent, path.name, hint="")
     read_sections(path) if path.exists() else {}
     backend, failed = get_backend(device), list[str]()
     with_as_many_threads()
     for name in names:
         section = Section(provenance(backend), rounds=rounds)
-        save = partial(write_section, path, name, section)
-        QUESTIONS[name](section, backend, rounds, bar or Progress(), save)
-        save()
+        part = partial(QUESTIONS[name], section, backend, rounds, bar or Progress())
+        if not filled(path, name, section, part, log=False):
+            failed.append(f"{name} failed: {section.why}")
         failed += failures(section, f"{name}: ")
     return failed
 
@@ -110,13 +110,3 @@ def with_as_many_threads() -> None:
     except ImportError:
         return
     torch.set_num_threads(threads() or torch.get_num_threads())
-
-
-def failures(section: Section, head: str = "", between: str = ", ") -> list[str]:
-    """A line for each contender that has no time."""
-    return [
-        f"{head}{case}{between}{who} failed: {entry.failed}"
-        for case, each in section.cases.items()
-        for who, entry in each.entries.items()
-        if entry.failed
-    ]

@@ -18,10 +18,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from gpunet.addresses import harmless
-from gpunet.bench.results import Case, Entry, Positive, Results, Section, ratio
+from gpunet.bench.results import Case, Entry, Positive, Results, Section, failures, ratio, read_document
 from gpunet.errors import InputError
-from gpunet.limits import read_json
 
 MOST = 1000  # ratios of one file, each a line of a figure
 ROUNDS = 1000  # of a contender, that go into the quartiles over all pairs; of more, so many evenly spaced by size
@@ -59,26 +57,17 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Measured:
-    """The ratios of one file; machine: its processor and GPU."""
+    """The ratios of one file; machine: its processor and GPU; failed: a line for each contender without a time."""
 
     name: str
     machine: str
     ratios: tuple[Ratio, ...]
+    failed: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Measured:
     """A file's ratios; InputError where it cannot be read, is no file of benchmarks, or compares nothing."""
-    try:
-        document = read_json(path, nan=True)
-    except OSError as error:
-        raise InputError(
-            f"'{harmless(str(path))}' cannot be read: {error.strerror or error}; expected a file of benchmarks"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"'{path}' is not JSON as it should be ({error}): expected what --benchmark-json wrote, or "
-            "benchmarks/results"
-        ) from error
+    document = read_document(path, "what --benchmark-json wrote, or a file of benchmarks/results")
     kinds = document if isinstance(document, dict) else {}
     try:
         if "benchmarks" in kinds:
@@ -100,7 +89,8 @@ def read(path: Path) -> Measured:
             f"'{path}' compares nothing: none of ours stands beside a rival; install one and measure again"
         )
     machines = [_machine(section.provenance) for section in sections.values()]
-    return Measured(path.stem, " / ".join(dict.fromkeys(filter(None, machines))), tuple(found))
+    failed = [line for name, section in sections.items() for line in failures(section, f"{path.stem}: {name}: ")]
+    return Measured(path.stem, " / ".join(dict.fromkeys(filter(None, machines))), tuple(found), tuple(failed))
 
 
 def _machine(provenance: Mapping[str, Any]) -> str:
@@ -203,22 +193,19 @@ class Report:
         cases = list(dict.fromkeys(ratio.case for _, ratio in found))
         return sorted(found, key=lambda pair: (cases.index(pair[1].case), order.index(pair[1].key)))
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def text(self) -> str:
+        """As JSON."""
 
         def row(each: Measured, ratio: Ratio) -> dict[str, Any]:
             figures = {name: value for name, value in vars(ratio).items() if name != "group"}
             return figures | {"file": each.name}
 
-        return {
+        document = {
             "benchmark": "report",
             "files": [{"name": each.name, "machine": each.machine} for each in self.files],
             "groups": {group: [row(*pair) for pair in self.rows(group)] for group in self.groups},
         }
-
-    def text(self) -> str:
-        """As JSON."""
-        return json.dumps(self.as_dict(), indent=1) + "\n"
+        return json.dumps(document, indent=1) + "\n"
 
 
 def report(paths: Sequence[Path]) -> Report:

@@ -103,6 +103,16 @@ def ratio(ours: Entry, rival: Entry, name: str) -> Spread | None:
     return [float(np.median(ours.seconds) / np.median(rival.seconds))]
 
 
+def failures(section: Section, head: str = "", between: str = ", ") -> list[str]:
+    """A line for each contender that has no time."""
+    return [
+        f"{head}{case}{between}{who} failed: {entry.failed}"
+        for case, each in section.cases.items()
+        for who, entry in each.entries.items()
+        if entry.failed
+    ]
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -116,24 +126,30 @@ def provenance(backend: Backend | None = None) -> dict[str, Any]:
     return versions(backend) | found | {"threads": threads()}
 
 
+def read_document(path: Path, expected: str) -> Any:
+    """What the file holds as JSON, NaN as null; InputError where it cannot be read."""
+    try:
+        return read_json(path, nan=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"'{harmless(str(path))}' cannot be read: {why}; expected {expected}") from error
+    except ValueError as error:
+        raise InputError(f"'{path}' is not JSON as it should be ({error}): expected {expected}") from error
+
+
 def read_sections(path: Path) -> dict[str, Section]:
     """The sections of a file of results by name; InputError where the file is something else."""
     try:
-        return msgspec.convert(read_json(path, nan=True), Results).sections
+        return msgspec.convert(read_document(path, "a file of benchmarks/results"), Results).sections
     except msgspec.ValidationError as error:
         raise InputError(
             f"'{path}' has no sections as it should ({error}): expected a file of benchmarks/results, or none yet"
-        ) from error
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else f"not JSON as it should be: {error}"
-        raise InputError(
-            f"'{harmless(str(path))}' cannot be read: {why}; expected a file of benchmarks/results"
         ) from error
 
 
 def write_sections(path: Path, sections: dict[str, Section]) -> None:
     """Write a file of these sections, in one piece."""
-    written(path, as_json(Results(sections)))
+    write_or_keep(path, as_json(Results(sections)))
 
 
 def as_json(found: Results | Section, **before: Any) -> bytes:
@@ -141,12 +157,6 @@ def as_json(found: Results | Section, **before: Any) -> bytes:
     document = plain(before | msgspec.to_builtins(found, enc_hook=_plain))
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     return text.encode(errors="replace")  # half a surrogate pair, of a file's name say, could not be read
-
-
-def written(path: Path, content: bytes) -> Path:
-    """Write a file in one piece; its path."""
-    write_or_keep(path, content)
-    return path
 
 
 def write_section(path: Path, name: str, section: Section) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.bench.harness import Work
+from gpunet.bench.harness import Work, lacking
 from gpunet.nn.layers import Conv2D, Dense, Flatten, LowRankDense, Reshape
 
 CHUNK = 2000  # samples at a time where nothing is trained
@@ -57,6 +57,8 @@ def wait(device: Any) -> None:
 
 def tf32(wanted: bool) -> None:
     """Products and convolutions of float32 in TF32 or not, on GPUs; PyTorch's own default is one of each."""
+    if lacking("torch"):
+        return
     import torch
 
     torch.set_float32_matmul_precision("high" if wanted else "highest")

@@ -22,12 +22,11 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.bench.counts import allowed_step, merging_pays, step_total
-from gpunet.bench.harness import enough
+from gpunet.bench.harness import enough, too_large
 from gpunet.bench.results import Case, Entry, Section
 from gpunet.bench.train import STILL, stepping
 from gpunet.checks import check_range
 from gpunet.errors import InputError, RunError
-from gpunet.limits import physical_memory
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.linalg.rank import RankRule
 from gpunet.nn.trainer import Trainer
@@ -39,7 +38,6 @@ from gpunet.timing import PAUSE, interleave
 CLASSES = 10
 WIDEST = 1_000_000
 LEAST = 0.05  # seconds that one timing lasts at least: many steps of a narrow net
-SHARE = 0.8  # of the device's memory, at most
 DENSE = "dense"
 RULES: dict[str, Callable[[float], RankRule]] = {"break-even": BreakEven, "dimension": DimensionFraction}
 
@@ -176,10 +174,7 @@ def memory_needed(settings: Settings, width: int) -> int:
 
 
 def _does_not_fit(settings: Settings, width: int, backend: Backend) -> str:
-    need, there = memory_needed(settings, width), backend.memory()["total"] or physical_memory() or math.inf
-    if need <= SHARE * there:
-        return ""
-    return f"needs {need / 1e9:.1f} GB, and of {there / 1e9:.1f} GB of memory at most {SHARE:.0%} are used"
+    return too_large(memory_needed(settings, width), backend.memory()["total"])
 
 
 def _seconds(settings: Settings, width: int, rate: float) -> float:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend, get_backend
 from gpunet.bench import data, rivals
-from gpunet.bench.harness import Contender, Work, lacking
+from gpunet.bench.harness import Contender, Work, lacking, too_large
 from gpunet.bench.results import Entry
 from gpunet.errors import InputError
 from gpunet.linalg import SVD, class_pca, svd
@@ -149,8 +149,10 @@ def contenders(problem: Problem, device: str | Backend) -> dict[str, Contender]:
         share = len(problem.parts) if slow and problem.stack is not None else 1
         package = re.split(r"\W", name)[0]
         why = "" if package in ("numpy", "cupy") else lacking(package)
-        if name == "scipy svds" and problem.k >= min(problem.parts[0].shape):
+        if name == "scipy svds" and problem.rank >= min(problem.parts[0].shape):
             why = "SciPy's svds finds fewer triples than there are: it takes no part"
+        if name == "sklearn covariance_eigh" and problem.parts[0].shape == (1, 1):
+            why = "scikit-learn's PCA centres a single sample to nothing: it takes no part"
         found[name] = Contender(partial(_rival, problem, backend, name, share), "rival", why, slow, share)
     return found
 
@@ -356,6 +358,26 @@ def square(n: int, k: int) -> Problem:
 def plain(name: str, a: NDArray[Any], k: int | None, rival: str, pieces: int = 1) -> Problem:
     """A matrix beside one rival."""
     return Problem(name, [a], k, (rival,), pieces=pieces, sides=False)
+
+
+def asked(shape: tuple[int, int] | None, k: int, against: Sequence[str]) -> tuple[str, Problem]:
+    """(where from, problem): MNIST, or a made matrix of that shape, beside these of RIVALS.
+
+    Raises InputError for a rival or a number of triples that there is not, and for a matrix larger than the memory.
+    """
+    for name in against:
+        if name not in RIVALS:
+            raise InputError(f"unknown rival {name!r}: expected some of {', '.join(RIVALS)}")
+    rows, columns = shape or (784, 60_000)
+    if not 1 <= k <= min(rows, columns):
+        raise InputError(f"k is {k}: expected 1 to {min(rows, columns)}, the shorter side of {rows}×{columns}")
+    label, callers = f"{rows}×{columns}, k = {k}", [each for name in against for each in RIVALS[name]]
+    if not shape:
+        where, x, _ = data.pictures("mnist", 60_000)
+        return where, pictures(x, k, label, callers)
+    if why := too_large(24 * (rows * columns + min(rows, columns) ** 2)):  # float64 copies for the truth, and results
+        raise InputError(f"a matrix of {rows}×{columns} {why}: expected a smaller one")
+    return "made, σ_j ~ j^-0.7", Problem(label, [made(shape)], k, callers)
 
 
 PROBLEMS = 12

@@ -148,9 +148,7 @@ class Result:
         """Write `folder/result.json` in one piece; OutputError where that cannot be, see `files.write_or_keep`."""
         from gpunet.files import write_or_keep
 
-        path = folder / RESULT
-        write_or_keep(path, self.text())
-        return path
+        return write_or_keep(folder / RESULT, self.text())
 
     @classmethod
     def read(cls, path: Path) -> Result:

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.lines import Line2D
 
 from gpunet.bench.results import Section, ratio
-from gpunet.report.style import COLOURS, figure
+from gpunet.report.style import COLOURS, MARKS, figure
 
 
 def draw(found: Section, folder: Path) -> Path:
@@ -28,12 +28,20 @@ def draw(found: Section, folder: Path) -> Path:
         axes.axhline(1, color="#888888", linewidth=1)
         for place, (alpha, rows) in enumerate(nets.items()):
             colour, widths = COLOURS[place % len(COLOURS)], [row[0] for row in rows]
-            axes.plot(widths, [row[1] for row in rows], "--", color=colour, linewidth=1)
-            axes.plot(widths, [row[2] for row in rows], ":", color=colour, linewidth=1.2)
+            dot = "_" if len(widths) == 1 else None  # a line of one point is none
+            axes.plot(widths, [row[1] for row in rows], "--", color=colour, linewidth=1, marker=dot)
+            axes.plot(widths, [row[2] for row in rows], ":", color=colour, linewidth=1.2, marker=dot)
             timed = [(row[0], *row[3], *row[3][-1:] * (3 - len(row[3]))) for row in rows if row[3]]
             if timed:
                 x, y, low, high = zip(*timed, strict=True)
-                axes.plot(x, y, "o-", color=colour, markersize=4.5, label=f"α = {alpha:g}")
+                axes.plot(
+                    x,
+                    y,
+                    marker=MARKS[place // len(COLOURS) % len(MARKS)],
+                    color=colour,
+                    markersize=4.5,
+                    label=f"α = {alpha:g}",
+                )
                 axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set_xticks(settings["widths"], [str(width) for width in settings["widths"]], minor=False)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}×")

@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.transforms import Bbox
 
 from gpunet.errors import visible
 from gpunet.experiments.result import NotMeasuredError, Result
@@ -30,6 +31,7 @@ from gpunet.report.table import PERCENT
 # Okabe & Ito's palette, told apart with any common colour vision; dashes help where colour is missing altogether.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MARKS = "osD^vP*"
 
 SETTINGS: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"} | {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
@@ -48,6 +50,7 @@ NARROW = 4.2  # inches: a phone's width at about the size of the page's text
 SHORTER = 0.66  # of the height, a panel: a fifth more for the legend below a single one
 POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, areas are not
+GAP = 4  # pixels between labels at least
 LINE = 44  # characters that a title of such a figure holds
 
 
@@ -77,7 +80,7 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
             _show_as_written(made)
             buffer = io.BytesIO()
             if kept is None:
-                made.savefig(buffer, format="png", metadata={"Software": "gpunet"})
+                made.savefig(buffer, format="png", metadata={"Software": "gpunet"}, bbox_inches=_readable(made))
                 write_atomically(path, buffer.getvalue())
             else:
                 made.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
@@ -99,6 +102,19 @@ def _show_as_written(made: Figure) -> None:
         axis.set_major_formatter(_visibly(axis.get_major_formatter()))
     for text in made.findobj(Text):
         text.set_text(visible(text.get_text()))
+
+
+def _readable(made: Figure) -> Bbox | None:
+    """Hide labels of x ticks that lie in the one before; the box in inches that all text needs, where that is more."""
+    made.draw_without_rendering()
+    for axes in made.axes:
+        end = -np.inf
+        for label in axes.get_xticklabels():
+            box = label.get_window_extent()
+            label.set_visible(bool(box.x0 > end))
+            end = box.x1 + GAP if label.get_visible() else end
+    needed = Bbox.union([made.bbox_inches, made.get_tightbbox()])
+    return None if np.array_equal(needed, made.bbox_inches) else needed.padded(0.05)
 
 
 def _space_ticks(axis: Any) -> None:

@@ -145,7 +145,7 @@ def test_a_contender_that_fails_costs_only_itself(capsys):
             "astray": Contender(lambda: Work(lambda pieces: None, lambda: {"loss": next(losses)})),
             "late": Contender(lambda: Work(late)),
         },
-        2, pieces=1, first=1, pause=0,
+        2, pieces=1, first=1, pause=0, log=True,
     )  # fmt: skip
     assert {name: entry.failed for name, entry in found.items()} == {
         "good": "", "bad": "RuntimeError: no kernel image", "astray": "its loss rose from 1 to 3",

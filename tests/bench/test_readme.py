@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpunet.bench import readme, report, routes, svd, train
+from gpunet.bench import readme, record, report, routes, svd, train
 from gpunet.bench.readme import main
-from gpunet.bench.results import Case, Entry, Section, provenance, read_sections, write_section
+from gpunet.bench.results import Case, Entry, Section, provenance, read_sections, write_section, write_sections
 from gpunet.errors import InputError
 
 from ..cli.runner import run
@@ -56,7 +56,7 @@ def test_a_figure_that_changed_changes_its_row(table, path, seconds, cell):
 def made(**entries):
     """A file of results with one net and one matrix, and the cells of their rows."""
     cases = {name: Case(dict(entries)) for name in readme.train.CASES}
-    return readme.training({"train": Section({}, cases)})
+    return readme.TABLES["training"]({"train": Section({}, cases)})
 
 
 def test_ours_stand_beside_the_fastest_of_pytorchs_ways_in_float32():
@@ -184,7 +184,31 @@ def test_the_questions_are_measured_and_written(capsys, monkeypatch, tmp_path):
     assert {ratio.group for ratio in report.read(path).ratios} >= {"svd", "svd-grid"}
 
 
+def test_what_stood_there_stays_until_a_question_is_answered(capsys, monkeypatch, tmp_path):
+    path, turns = tmp_path / "a.json", []
+    write_sections(path, {"train": Section({}, {"before": Case()}), "conv": Section({})})
+
+    def fill(section, backend, rounds, bar, save):
+        section.cases["now"] = Case()
+        save()
+        turns.append(read_sections(path)["train"])
+        if len(turns) < 3:
+            raise (KeyboardInterrupt, RuntimeError("no\nmore"))[len(turns) - 1]
+
+    monkeypatch.setitem(record.QUESTIONS, "train", fill)
+    asked = ("bench", "record", path, "train", "--device", "numpy")
+    run(capsys, *asked).one_line(130, "interrupted")
+    assert (turns[0].state, list(turns[0].cases)) == ("running", ["before", "now"])
+    done = run(capsys, *asked)
+    assert (done.code, done.out) == (1, f"train failed: RuntimeError: no more\nWritten: {path}\n")
+    assert list(read_sections(path)["train"].cases) == ["before", "now"]
+    assert run(capsys, *asked).code == 0
+    assert (read_sections(path)["train"].state, list(read_sections(path)["train"].cases)) == ("done", ["now"])
+    assert "conv" in read_sections(path)
+
+
 def test_mistakes_in_what_is_to_be_recorded(capsys, tmp_path):
+    run(capsys, "bench", "record", "/proc/a.json").one_line(2, "cannot write to '/proc'")  # before anything is measured
     run(capsys, "bench", "record", tmp_path / "a.json", "speed").one_line(2, "unknown question 'speed'", "train, epoch")
     (tmp_path / "b.json").write_text("[]")
     run(capsys, "bench", "record", tmp_path / "b.json").one_line(2, "expected a file of benchmarks/results")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from gpunet.bench.report import report
-from gpunet.report import bench_tables
+from gpunet.bench.results import Case, Entry, Section, write_sections
+from gpunet.report import bench_figures, bench_tables
 
 from ..cli.runner import files, run
 from ..experiments.schema import is_png
@@ -88,6 +92,46 @@ def test_files_of_the_same_name_are_told_apart(tmp_path):
     paths = [made(tmp_path / folder / "bench.json") for folder in ("a/x", "b/x", "c/y")]
     assert [each.name for each in report(paths).files] == ["a/x/bench", "b/x/bench", "c/y/bench"]
     assert [each.name for each in report(paths[1:]).files] == ["x/bench", "y/bench"]
+
+
+def test_no_text_of_a_figure_lies_in_another_or_is_cut_off(monkeypatch, tmp_path):
+    def check(figure, *_, bbox_inches, **__):
+        (axes,), box = figure.axes, bbox_inches or figure.bbox_inches
+        for labels, low, high in ((axes.get_xticklabels(), "x0", "x1"), (axes.get_yticklabels()[::-1], "y0", "y1")):
+            boxes = [label.get_window_extent() for label in labels if label.get_visible()]
+            pairs = [(getattr(a, high), getattr(b, low)) for a, b in itertools.pairwise(boxes)]
+            assert all(end < begin for end, begin in pairs), (low, pairs)
+            assert len(boxes) == len(names) or low == "x0"
+        title = [each for each in axes.get_children() if isinstance(each, Text) and each.get_text()]
+        for text in [*title, *axes.get_yticklabels(), axes.xaxis.label, *figure.legends[0].get_texts()]:
+            (left, below), (right, above) = text.get_window_extent().get_points() / figure.dpi
+            assert box.x0 <= left < right <= box.x1, text
+            assert box.y0 <= below < above <= box.y1, text
+        assert axes.get_position().width * figure.get_figwidth() > 3, "inches"
+
+    monkeypatch.setattr(Figure, "savefig", check)
+    long = [f"{'a long name of a case, ' * 8}{turn}" for turn in range(3)]
+    for place, names in enumerate((["a"], [f"case {turn}" for turn in range(12)], long)):
+        benchmarks = []
+        for turn, name in enumerate(names):  # from 1e-13 to 1e13 times as slow
+            benchmarks += [entry("group" * 9**place, name, "x" * 9**place, "ours", [10.0 ** (13 * (-1) ** turn)])]
+            benchmarks += [entry("group" * 9**place, name, "y", "rival", [1.0])]
+        path = tmp_path / f"{place}.json"
+        path.write_text(json.dumps({"machine_info": {"gpunet": {"cpu": "Xeon" * 50}}, "benchmarks": benchmarks}))
+        bench_figures.draw(report([path]), tmp_path)
+
+
+def test_who_failed_is_told_below_the_tables(capsys, tmp_path):
+    entries = {"gpunet": Entry(seconds=[1.0]), "torch": Entry("rival", [2.0]), "svds": Entry("rival", failed="no luck")}
+    write_sections(tmp_path / "a.json", {"svd": Section({}, {"5×5": Case(entries)})})
+    assert "\na: svd: 5×5, svds failed: no luck\nWritten: " in bench(capsys, tmp_path / "a.json").out
+
+
+def test_groups_of_like_names_have_their_own_figures(tmp_path):
+    path = tmp_path / "here.json"
+    both = [entry(group, "a", who, role, [1.0]) for group in "αβ" for who, role in (("x", "ours"), ("y", "rival"))]
+    path.write_text(json.dumps({"machine_info": {"gpunet": {}}, "benchmarks": both}))
+    assert [each.name for each in bench_figures.draw(report([path]), tmp_path)] == ["bench-_.png", "bench-_-2.png"]
 
 
 def test_the_recorded_results(capsys, tmp_path):

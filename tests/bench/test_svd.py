@@ -89,11 +89,33 @@ def test_a_missing_rival_is_told_once(capsys, monkeypatch):
     assert done.out.count("torch is not installed; pip install torch") == 1
 
 
+@pytest.mark.parametrize("shape", ["1x1", "1x5", "5x1", "2x2", "2x3"])
+def test_who_cannot_take_part_says_so_in_one_line(capsys, shape):
+    """Of scikit-learn's PCA a single sample less its mean is nothing; SciPy's svds wants more than it finds."""
+    pytest.importorskip("sklearn")
+    done = run(capsys, "bench", "svd", "--shape", shape, "--k", min(map(int, shape.split("x"))), "--rounds", 1)
+    assert (done.code, done.err) == (0, "")
+    assert ("a single sample" in done.out) == (shape == "1x1")
+    assert done.out.count("takes no part") == 1 + (shape == "1x1")
+    assert "failed" not in done.out
+
+
+def test_a_rival_that_fails_ends_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(np.linalg, "svd", lambda *_, **__: (_ for _ in ()).throw(ValueError("no\nluck")))
+    done = run(capsys, "bench", "svd", "--shape", "30x20", "--k", 2, "--rounds", 1, "--against", "numpy,torch")
+    assert (done.code, done.err) == (1, ""), "no traceback"
+    assert "30×20, k = 2, numpy.linalg.svd failed: ValueError: no luck\n" in done.out
+    assert "torch.svd_lowrank" in done.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("--against", "matlab"), ("unknown rival 'matlab'", "numpy, sklearn, torch, scipy")),
         (("--shape", "big"), ("--shape is 'big'", "784x60000")),
+        (("--shape", "0x3"), ("--shape is '0x3'", "784x60000")),
+        (("--shape", f"{'9' * 5000}x5"), ("--shape is '999",)),
+        (("--shape", "900000000x900000000"), ("900000000×900000000 needs", "of memory at most 80%", "a smaller one")),
         (("--shape", "40x200", "--k", 41), ("expected 1 to 40, the shorter side of 40×200",)),
         (("--k", 0), ("Invalid value", "--k")),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpunet.backend import get_backend
-from gpunet.bench import scaling
+from gpunet.bench import harness, scaling
 from gpunet.errors import InputError, RunError
 
 from ..conftest import make_backend
@@ -87,8 +87,8 @@ def test_a_list_of_widths_in_the_meaning_of_the_text(capsys, tmp_path):
 
 def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, monkeypatch):
     settings = scaling.Settings((8, 64), (0.5,), batch=4, rounds=1)
-    room = int(scaling.memory_needed(settings, 64) / scaling.SHARE) - 1
-    monkeypatch.setattr(scaling, "physical_memory", lambda: room)
+    room = int(scaling.memory_needed(settings, 64) / harness.SHARE) - 1
+    monkeypatch.setattr(harness, "physical_memory", lambda: room)
     done = bench(capsys, "--width", "8,64", "--alpha", 0.5, "--out", tmp_path, *TINY)
     small, large = (case["notes"] for case in read(tmp_path / "result.json")["cases"].values())
     assert "skipped" not in small
@@ -102,7 +102,7 @@ def test_a_gpus_own_memory_decides(monkeypatch):
     gpu = make_backend("cuda-host")
     settings = scaling.Settings((8, 8192), (0.5,), batch=4, rounds=1)
     assert gpu.memory()["total"] < scaling.memory_needed(settings, 8192)
-    monkeypatch.setattr(scaling, "physical_memory", pytest.fail)
+    monkeypatch.setattr(harness, "physical_memory", pytest.fail)
     fits, does_not = scaling.compare(settings, gpu).cases.values()
     assert all(entry.seconds for entry in fits.entries.values())
     assert "of 2.1 GB of memory" in does_not.notes["skipped"]

@@ -61,7 +61,7 @@ if fault := os.environ.get("FAULT"):
     gpu_check.LOG_BYTES = 1 << 20
 else:  # what takes the pretend GPU seconds is tested by itself, in test_parts.py and test_experiments.py
     for stage, few in {
-        "look": ("versions", "facts", "relu", "cusolver", "step-64", "kernels"),
+        "look": ("facts", "step-64", "kernels"),
         "train": ("train-64", "compile-64"), "svd": ("svd-whole", "svd-stack"), "experiments": ("factorised",),
         "rest": ("train-tf32", "svd-stack-cupy"),
     }.items():  # fmt: skip

@@ -76,7 +76,7 @@ def test_every_stage(tmp_path):
     done, sections = pretended(tmp_path, PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     assert done.returncode == 0, done.stdout + (tmp_path / "out" / "log.txt").read_text()[-4000:]
     assert {section.get("state", "done") for section in sections.values()} == {"done"}
-    assert {"versions", "facts", "step-64", "tests", "train-64", "svd-stack", "factorised", "sanitizer", "other-tests",
+    assert {"facts", "step-64", "tests", "train-64", "svd-stack", "factorised", "sanitizer", "other-tests",
             "train-tf32"} <= sections.keys()  # fmt: skip
     assert sections["facts"]["notes"]["graphs"] == "on"
     for recorded in sections["step-64"]["notes"]["recordings"]:
@@ -93,9 +93,7 @@ def test_every_stage(tmp_path):
     ]  # fmt: skip
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names <= {"cuda.json", "log.txt", "tests.jsonl", "graphs.txt", "cupycache.tgz"}
-    assert (
-        done.stdout.index("look versions: done") < done.stdout.index("== svd-stack") < done.stdout.index("== targets")
-    )
+    assert done.stdout.index("look facts: done") < done.stdout.index("== svd-stack") < done.stdout.index("== targets")
 
 
 @needs_compiler
@@ -453,7 +451,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "out" / "cpu.json").write_text('{"sections": {"gpu look": {"st')
     done = script(tmp_path, "--device", "cpu")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "cpu.json' cannot be read: not JSON" in done.stderr
+    assert "cpu.json' is not JSON as it should be" in done.stderr
     assert (tmp_path / "out" / "cpu.json").read_text() == '{"sections": {"gpu look": {"st'
     with alone(tmp_path / "out"):
         done = script(tmp_path, "--device", "cpu")

@@ -11,9 +11,9 @@ from gpunet.backend import get_backend
 from gpunet.bench import gpu as stages
 from gpunet.bench import harness
 from gpunet.bench.gpu import STAGES, Setup, fill
-from gpunet.bench.page import page
 from gpunet.bench.results import Case, Entry, Section, Target, as_json, read_sections
 from gpunet.errors import RunError
+from gpunet.report.bench_tables import page
 
 SECTIONS = {name: part for stage in STAGES.values() for name, part in stage.items()}
 # The pretend GPU takes seconds for a convolution, and minutes for an experiment: see test_experiments.py.
@@ -209,7 +209,7 @@ def test_sections_are_saved_as_they_come(tmp_path, capsys):
 
 def test_the_page_says_what_failed_and_what_was_missed():
     sections = {
-        "versions": Section({}, state="failed", why="exit code 2: no GPU"),
+        "facts": Section({}, state="failed", why="exit code 2: no GPU"),
         "train-64": Section(
             {}, state="stopped", why="after 90 s", took=90.0, data="mnist", targets=[
                 Target.of("graph over PyTorch eager", 2.5, 3.0), Target.of("seconds", None, 3.0, at_least=False),
@@ -224,7 +224,7 @@ def test_the_page_says_what_failed_and_what_was_missed():
         "svd-whole": Section({}, state="not run", why="of 465 s none were left"),
     }  # fmt: skip
     lines = page(sections).splitlines()
-    assert lines[0] == "== versions: failed: exit code 2: no GPU"
+    assert lines[0] == "== facts: failed: exit code 2: no GPU"
     assert "== train-64: stopped (90 s), data: mnist: after 90 s" in lines
     (graph,) = (line.split() for line in lines if line.startswith("graph"))
     assert graph == ["graph", "20.0", "µs", "0.400", "0.5"]

@@ -543,7 +543,7 @@ def bench_load(folder: Path) -> Any:
     from gpunet.report.terminal import rich_table
 
     found = report([folder / "b.json"])
-    json.dumps(found.as_dict(), allow_nan=False)
+    json.dumps(json.loads(found.text()), allow_nan=False)
     out = io.StringIO()
     for table in bench_tables.tables(found):
         screen(out).print(rich_table(table))

@@ -20,11 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from gpunet.backend import get_backend, why_no_numba
 from gpunet.bench.harness import Contender, Work, lacking, race
-from gpunet.bench.page import page
 from gpunet.bench.results import Case, Section, provenance, write_section
 from gpunet.errors import DataError
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
+from gpunet.report.bench_tables import page
 
 FINAL = Recipe()
 RUN = 10  # epochs of a run as the experiment's
