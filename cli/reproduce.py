@@ -95,8 +95,9 @@ def _kept(request: Request, out: Path | None, json: bool) -> str:
 
 
 def _print(outcome: Outcome) -> None:
+    from gpunet.report.claims import here_lines
     from gpunet.report.terminal import console
-    from gpunet.reproduce.display import here_lines, summary
+    from gpunet.reproduce.display import summary
 
     screen, file = console(), outcome.file
     screen.print(summary(outcome.entries))

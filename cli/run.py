@@ -99,7 +99,8 @@ def _finish(run: Run, folder: Path, device: str, json: bool) -> None:
 
 def _print(x: Experiment, done: Done) -> None:
     from gpunet.experiments.claims import judge
-    from gpunet.report.terminal import claims_table, console, rich_table, verdict_line
+    from gpunet.report.claims import verdict_line
+    from gpunet.report.terminal import claims_table, console, rich_table
 
     screen, claims = console(), judge(x, done.result)
     for table in x.tables(done.result):

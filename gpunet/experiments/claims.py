@@ -113,14 +113,6 @@ def counted(claims: Sequence[ClaimResult], here: bool = False) -> dict[str, int]
     return {verdict: sum(c.verdict == verdict and c.here is here for c in claims) for verdict in VERDICTS}
 
 
-def told_here(counts: Mapping[str, int]) -> str:
-    """How orderings fare on other data than the document's, by `counted`: 14 hold, 1 does not, 2 cannot be told yet."""
-    hold, fail = counts["reproduced"] + counts["exceeded"], counts["not reproduced"]
-    told = {f"hold{'s' * (hold == 1)}": hold, f"do{'es' * (fail == 1)} not": fail}
-    told["cannot be told yet"] = counts["inconclusive"]
-    return ", ".join(f"{count} {said}" for said, count in told.items() if count)
-
-
 # -- rules ------------------------------------------------------------------------------------------------------------
 
 

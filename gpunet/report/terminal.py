@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -13,15 +12,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, told_here
-from gpunet.report.table import NOTHING, PERCENT, Column, Table, number, unit
+from gpunet.experiments.claims import ClaimResult
+from gpunet.report.claims import claim_values, verdict_told
+from gpunet.report.table import Column, Table
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
-}  # fmt: skip
-HERE = {  # verdicts on other data than the document's
-    "reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here",
-    "inconclusive": "inconclusive here",
 }  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
 
@@ -78,38 +74,3 @@ def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
             stated, found = claim_values(claim)
             table.add_row(claim.statement, stated, found, Text(verdict_told(claim), COLOUR[claim.verdict]))
     return table
-
-
-def verdict_told(claim: ClaimResult) -> str:
-    """A verdict in words; one on other data than the document's is about them."""
-    return HERE.get(claim.verdict, claim.verdict) if claim.here else claim.verdict
-
-
-def claim_values(claim: ClaimResult) -> tuple[str, str]:
-    """A claim's stated and found values, as people write them."""
-    metric = PERCENT if PERCENT in claim.id else ""
-    stated, found = (
-        f"{number(v, metric)} {unit(metric) * math.isfinite(v)}".rstrip() if isinstance(v, float) else v or NOTHING
-        for v in (claim.claimed, claim.measured)
-    )
-    return stated, found
-
-
-def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
-    """What was found, in a line: verdicts on the document; on other data the first ordering, and how all fare."""
-    here = [claim for claim in claims if claim.here]
-    if not here:
-        line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)
-        notes = {claim.note for claim in claims}
-        return f"Claims: {line} ({notes.pop()})" if len(notes) == 1 else f"Claims: {line}"
-    first, telling = here[0], here[0].note.partition(";")[0]
-    return f"On {dataset}: {first.measured} ({verdict_told(first)}, {telling}). {orderings_told(claims)}"
-
-
-def orderings_told(claims: Sequence[ClaimResult]) -> str:
-    """How many of a document's orderings hold on other data than its own, and why its numbers are not judged there."""
-    here, numbers = [c for c in claims if c.here], [c for c in claims if c.note.startswith(NOT_APPLICABLE)]
-    words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
-    apart = f"; {words} {numbers[0].note}" if numbers else ""
-    what = f"Of {len(here)} ordering{'s' * (len(here) > 1)} that the document states"
-    return f"{what} {told_here(counted(here, here=True))} on these data{apart}."

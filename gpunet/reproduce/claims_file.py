@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,12 @@ import msgspec
 
 import gpunet
 from gpunet.errors import DataError, GpunetError, OutputError
-from gpunet.experiments.claims import VERDICTS, ClaimResult, counted, judge
+from gpunet.experiments.claims import ClaimResult, counted, judge
 from gpunet.experiments.framework import Done
 from gpunet.experiments.result import RESULT, Result, plain
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE
+from gpunet.report.claims import summed
 from gpunet.report.claims_json import NAME, SCHEMA, Entry, read
 from gpunet.reproduce.plan import PlannedRun
 
@@ -147,12 +148,6 @@ class ClaimsFile:
             self.at = error.kept
             raise
         self.at = self.path
-
-
-def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The counts of several runs together."""
-    every = list(counts)
-    return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
 
 
 def cause(error: Exception) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import printable
-from gpunet.experiments.claims import VERDICTS, told_here
+from gpunet.experiments.claims import VERDICTS
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
+from gpunet.report.claims import summed
 from gpunet.report.claims_json import Entry
-from gpunet.reproduce.claims_file import summed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -156,13 +156,3 @@ def summary(entries: Sequence[Entry]) -> Table:
             cells, told = ["–"] * len(cells), [f"{entry.state}: {entry.reason}"]
         table.add_row(entry.name, *cells, *told)
     return table
-
-
-def here_lines(entries: Sequence[Entry]) -> list[str]:
-    """How the documents' orderings fare on other data than theirs: a line for each data set."""
-    lines = []
-    for dataset in dict.fromkeys(entry.dataset for entry in entries if any(entry.here.values())):
-        counts = summed(entry.here for entry in entries if entry.dataset == dataset)
-        every = sum(counts.values())
-        lines.append(f"on {dataset} {every} ordering{'s were' if every > 1 else ' was'} judged: {told_here(counts)}")
-    return lines

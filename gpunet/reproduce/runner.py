@@ -13,9 +13,10 @@ from gpunet.errors import DataError, FetchError, GpunetError, OutputError
 from gpunet.experiments.framework import Done, Run
 from gpunet.experiments.result import RESULT, Result
 from gpunet.files import alone, remove, writable_folder, write_atomically
+from gpunet.report.claims import here_lines, told_counts
 from gpunet.report.claims_json import Entry, State
 from gpunet.reproduce.claims_file import ClaimsFile, cause
-from gpunet.reproduce.display import Display, here_lines
+from gpunet.reproduce.display import Display
 from gpunet.reproduce.plan import PlannedRun, changed, fingerprint, plan, run_spec, select
 
 FAILURE = "failure.txt"  # the traceback of what nobody foresaw, in the run's folder
@@ -178,8 +179,7 @@ class _Reproduction:
                     write_atomically(folder / FAILURE, traceback.format_exc())
             return self._give_up(run, "failed", reason)
         entry = file.runs[run.name]
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in entry.counts.items() if count)
-        told = "; ".join(filter(None, [counts, *here_lines([entry])]))
+        told = "; ".join(filter(None, [told_counts(entry.counts), *here_lines([entry])]))
         return f"finished in {entry.seconds:.0f} s{': ' if told else ''}{told}"
 
     def _draw_again(self, run: PlannedRun) -> None:

@@ -7,9 +7,10 @@ import io
 import pytest
 
 from gpunet.experiments.claims import VERDICTS
+from gpunet.report.claims import here_lines
 from gpunet.report.claims_json import Entry
 from gpunet.reproduce import display as module
-from gpunet.reproduce.display import Display, here_lines, in_words, summary
+from gpunet.reproduce.display import Display, in_words, summary
 
 from ..experiments.test_progress import Terminal
 
