@@ -13,7 +13,7 @@ from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from gpunet.reproduce.runner import Outcome, Request
+    from gpunet.reproduce.runner import Reproduction, Request
 
 _TOGETHER = "".join(
     f"; {x.name}, whose nets train as one stack, has at least {x.full[0].seeds} ({x.quick[0].seeds} with --quick)"
@@ -94,7 +94,7 @@ def _kept(request: Request, out: Path | None, json: bool) -> str:
     )
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: Reproduction) -> None:
     from gpunet.report.claims import here_lines
     from gpunet.report.terminal import console
     from gpunet.reproduce.display import summary

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, stdev
@@ -111,6 +111,12 @@ def _judged(claim: Claim, result: Result, apart: str) -> ClaimResult:
 def counted(claims: Sequence[ClaimResult], here: bool = False) -> dict[str, int]:
     """How many claims have each verdict: of those about the document's data, or of those judged on other (`here`)."""
     return {verdict: sum(c.verdict == verdict and c.here is here for c in claims) for verdict in VERDICTS}
+
+
+def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The counts of several runs together."""
+    every = list(counts)
+    return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpunet.experiments.claims import NOT_APPLICABLE, VERDICTS, ClaimResult, counted
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, summed
 from gpunet.report.claims_json import Entry
 from gpunet.report.table import NOTHING, PERCENT, number, unit
 
@@ -46,12 +46,6 @@ def told_here(counts: Mapping[str, int]) -> str:
     hold, fail = counts["reproduced"] + counts["exceeded"], counts["not reproduced"]
     told = {f"hold{'s' * (hold == 1)}": hold, f"do{'es' * (fail == 1)} not": fail}
     return told_counts(told | {"cannot be told yet": counts["inconclusive"]})
-
-
-def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The counts of several runs together."""
-    every = list(counts)
-    return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
 
 
 def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import printable
-from gpunet.experiments.claims import VERDICTS
+from gpunet.experiments.claims import VERDICTS, summed
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
-from gpunet.report.claims import summed
 from gpunet.report.claims_json import Entry
 
 if TYPE_CHECKING:
