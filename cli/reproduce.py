@@ -66,14 +66,7 @@ def reproduce(
         outcome = reproduce(request, progress=True)
     except KeyboardInterrupt:
         raise Interrupted(_kept(request, out, json)) from None
-    if json:
-        print(outcome.file.text, end="")
-    else:
-        _print(outcome)
-    if outcome.problems:
-        from gpunet.errors import RunError
-
-        raise RunError("; ".join(outcome.problems))
+    options.end(outcome.file.text, json, lambda: _print(outcome), "; ".join(outcome.problems))
 
 
 def _kept(request: Request, out: Path | None, json: bool) -> str:
@@ -99,11 +92,10 @@ def _print(outcome: Reproduction) -> None:
     from gpunet.report.terminal import console
     from gpunet.reproduce.display import summary
 
-    screen, file = console(), outcome.file
-    screen.print(summary(outcome.entries))
-    for line in here_lines(outcome.entries):
-        screen.print(line[0].upper() + line[1:], soft_wrap=True)
+    file = outcome.file
+    console().print(summary(outcome.entries))
+    options.say(*(line[0].upper() + line[1:] for line in here_lines(outcome.entries)))
     if file.quick:
-        screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)
+        options.say("Quick, on embedded data: what a document says of other data is not tested.")
     written = [str(path) for path in (file.at, outcome.page) if path]
-    screen.print(f"Written: {', '.join(written) or 'nothing'}", markup=False, highlight=False, soft_wrap=True)
+    options.say(f"Written: {', '.join(written) or 'nothing'}")
