@@ -26,7 +26,6 @@ def main() -> None:
 
 def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], None] = lambda: None) -> int:
     """Run one command line; returns the exit code. `on_begin` is called when all is read and the command begins."""
-    from gpunet.addresses import cleaned
     from gpunet.errors import GpunetError, InputError
 
     try:
@@ -52,6 +51,8 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
             return _fail(str(error), 2)
         if isinstance(error, GpunetError):
             return _fail(str(error), 1)
+        from gpunet.addresses import cleaned
+
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
             if message.startswith("No such command") and arguments[:1] == ["run"]:

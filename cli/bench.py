@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     from gpunet.bench.report import Report
     from gpunet.bench.results import Section
 
-app = typer.Typer(no_args_is_help=True, help="Time gpunet beside its rivals, results checked.")
-
-
-@app.callback()
-def _group() -> None:
-    """Time gpunet beside its rivals, results checked."""
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()

@@ -12,20 +12,7 @@ import typer
 
 from gpunet.errors import printable
 
-# One sentence a line: with rich, Typer keeps the line breaks of a help text.
-app = typer.Typer(
-    no_args_is_help=True,
-    help="""List, fetch and check the data sets.
-
-    They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
-    `digits` is part of scikit-learn, `xor`, `linear` and `xor-easy` are made: they need no file.
-
-    Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
-    a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test),
-    a folder of images (`CLASS/*.png` or `*.jpg`, or the same in `train/` and `test/`),
-    or an .npz with x_train, y_train, x_test and y_test.
-    """,
-)
+app = typer.Typer(rich_markup_mode="markdown")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all of them by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

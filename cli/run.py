@@ -16,12 +16,7 @@ from gpunet.experiments.framework import Option
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Done, Experiment
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-
-
-@app.callback()
-def _group() -> None:
-    """Run one experiment and write its results, claims and figures."""
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 def _command(x: Experiment) -> Any:

@@ -24,15 +24,7 @@ if TYPE_CHECKING:
 
     Target = tuple[str, str, dict[str, Any], str]  # the data's name, the function, its settings, what is better
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-
-
-@app.callback()
-def _group() -> None:
-    """Search settings, coarse to fine, by several workers, on Optuna.
-
-    `gpunet sweep train --dataset digits --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256 --workers 2`
-    """
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
