@@ -28,6 +28,7 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
     """Run one command line; returns the exit code. `on_begin` is called when all is read and the command begins."""
     from gpunet.errors import GpunetError, InputError
 
+    process.arguments = arguments
     try:
         from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
         from gpunet.progress import warnings_in_one_line

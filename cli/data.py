@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,7 +35,7 @@ def list_(
 
     found = [status(name, check=check) for name in names()]
     if as_json:
-        _print_json({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]})
+        typer.echo(json.dumps({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]}, indent=2))
         return
     rows = [(each.name, each.state, _size(each.size), each.folder or "-") for each in found]
     _table(("name", "state", "size", "where"), rows)
@@ -89,7 +89,7 @@ def verify(names: Names = None, as_json: Json = False) -> None:
 
     found = [status(name) for name in names or all_names()]
     if as_json:
-        _print_json({"datasets": [each.as_dict() for each in found]})
+        typer.echo(json.dumps({"datasets": [each.as_dict() for each in found]}, indent=2))
     else:
         files = [(each.name, file) for each in found for file in each.files]
         rows = [(file.state, f"{name}/{file.file}", file.detail or "") for name, file in files]
@@ -114,10 +114,6 @@ def path(
 
 def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size else "-"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2))
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

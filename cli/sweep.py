@@ -283,10 +283,10 @@ def _draw(result: Result, folder: Path) -> None:
 
 def _print(result: Result, path: Path | None, figures: list[Path]) -> None:
     from gpunet.report import sweep_tables
-    from gpunet.report.terminal import console
+    from gpunet.report.terminal import console, rich_table
 
     for table in sweep_tables.tables(result):
-        console().print(table)
+        console().print(rich_table(table))
     options.say(*sweep_tables.failures(result), sweep_tables.best_line(result))
     if path:
         options.written(path, figures, result.provenance["seconds"])

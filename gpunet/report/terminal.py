@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -43,9 +44,12 @@ def console() -> Screen:
     return Screen(width=None if wide else WIDTH, markup=False, emoji=False, highlight=False)
 
 
-def rich_table(table: Table) -> RichTable:
-    """A table for the terminal."""
-    made = RichTable(title=printable(table.title), title_justify="left", title_style="bold")
+def rich_table(table: Table) -> RenderableType:
+    """A table for the terminal, under its title, which may be longer than the table is wide; that alone without rows.
+
+    Every text in it is in one line.
+    """
+    made = RichTable()
     made.add_column(table.corner, no_wrap=True)
     for column in table.columns:
         style = "dim" if column.source == "claimed" else None
@@ -56,7 +60,8 @@ def rich_table(table: Table) -> RichTable:
         made.add_row(*map(printable, row))
     if table.note:
         made.caption, made.caption_justify = table.note, "left"
-    return made
+    title = Styled(printable(table.title), "bold")
+    return Group(title, made) if table.rows else title
 
 
 def _heading(column: Column) -> str:
