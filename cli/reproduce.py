@@ -79,11 +79,10 @@ def _kept(folder: Path) -> str:
 
 def _print(outcome: Reproduction) -> None:
     from gpunet.report.claims import here_lines
-    from gpunet.report.terminal import console
-    from gpunet.reproduce.display import summary
+    from gpunet.report.terminal import console, runs_table
 
     file = outcome.file
-    console().print(summary(outcome.entries))
+    console().print(runs_table(outcome.entries))
     options.say(*(line[0].upper() + line[1:] for line in here_lines(outcome.entries)))
     if file.quick:
         options.say("Quick, on embedded data: what a document says of other data is not tested.")

@@ -13,9 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import ClaimResult
+from gpunet.experiments.claims import VERDICTS, ClaimResult, summed
 from gpunet.report.claims import claim_values, verdict_told
-from gpunet.report.table import Column, Table
+from gpunet.report.claims_json import Entry
+from gpunet.report.table import NOTHING, Column, Table
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
@@ -78,4 +79,22 @@ def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
         if claim.verdict != "not tested":
             stated, found = claim_values(claim)
             table.add_row(claim.statement, stated, found, Text(verdict_told(claim), COLOUR[claim.verdict]))
+    return table
+
+
+def runs_table(entries: Sequence[Entry]) -> RichTable:
+    """How many claims of each run have which verdict, and how long it took."""
+    total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
+    table = RichTable(title="Claims", title_justify="left", title_style="bold", show_footer=True)
+    table.add_column("run", "all", no_wrap=True)
+    for verdict in VERDICTS:
+        table.add_column(verdict, str(total[verdict]), justify="right", style=COLOUR[verdict])
+    table.add_column("seconds", f"{seconds:.0f}", justify="right")
+    if any(entry.state != "finished" for entry in entries):
+        table.add_column("why not")
+    for entry in entries:
+        cells, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], []
+        if entry.state != "finished":
+            cells, told = [NOTHING] * len(cells), [f"{entry.state}: {entry.reason}"]
+        table.add_row(entry.name, *cells, *told)
     return table

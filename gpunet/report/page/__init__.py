@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, count
@@ -49,11 +49,11 @@ class Run:
     trouble: str = ""
     anchor: str = ""
     facts: str = ""
-    claims: tuple[ClaimView, ...] = ()
-    tables: tuple[Table, ...] = ()
-    figures: tuple[Figure, ...] = ()
+    claims: Sequence[ClaimView] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
     timing: Table | None = None
-    lists: tuple[tuple[str, dict[str, str]], ...] = ()
+    lists: Sequence[tuple[str, dict[str, str]]] = ()
 
     @property
     def dataset(self) -> str:
@@ -170,19 +170,22 @@ def _fill(run: Run, given: set[str]) -> None:
     if result is None:
         return
     with intact(run.folder / RESULT):
-        run.claims = tuple(
+        run.claims = [
             ClaimView(_anchor(f"{run.name}-{claim.id}", given), run.experiment, run.dataset, claim)
             for claim in (judge(x, result) if x else [])
-        )
-        run.tables, run.timing = tuple(tables(x, result)), timing_table(result)
-        run.figures = tuple(figures(x, result, run.folder))
+        ]
+        run.tables, run.timing = tables(x, result), timing_table(result)
+        run.figures = figures(x, result, run.folder)
     lists = {"Settings": result.settings, "What was found": result.notes, "Machine and versions": result.provenance}
-    run.lists = tuple((title, {name.replace("_", " "): _told(value) for name, value in found.items()})
-                      for title, found in lists.items() if found)  # fmt: skip
+    run.lists = [
+        (title, {name.replace("_", " "): _told(value) for name, value in found.items()})
+        for title, found in lists.items()
+        if found
+    ]
     seconds, seeds = result.provenance.get("seconds"), len(result.seeds)
     took = f"took {duration(seconds)}" if seconds is not None else ""
-    facts = f"{seeds} seed{'s' * (seeds != 1)}", result.device, took, _when(result.provenance.get("started"))
-    run.facts = _joined(facts)
+    started = _when(result.provenance.get("started"))
+    run.facts = _joined([f"{seeds} seed{'s' * (seeds != 1)}", result.device, took, started])
 
 
 def _facts(runs: Iterable[Run], updated: str | None) -> str:
