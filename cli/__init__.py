@@ -26,9 +26,9 @@ def main() -> None:
 
 def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], None] = lambda: None) -> int:
     """Run one command line; returns the exit code. `on_begin` is called when all is read and the command begins."""
-    from gpunet.addresses import cleaned
     from gpunet.errors import GpunetError, InputError
 
+    process.arguments = arguments
     try:
         from gpunet.cli.app import app  # here: Ctrl-C may come while Typer is being imported
         from gpunet.progress import warnings_in_one_line
@@ -52,6 +52,8 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
             return _fail(str(error), 2)
         if isinstance(error, GpunetError):
             return _fail(str(error), 1)
+        from gpunet.addresses import cleaned
+
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
             if message.startswith("No such command") and arguments[:1] == ["run"]:

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
     from gpunet.bench.results import Section
 
-app = typer.Typer(no_args_is_help=True, help="Time gpunet beside its rivals, results checked.")
-
-
-@app.callback()
-def _group() -> None:
-    """Time gpunet beside its rivals, results checked."""
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
@@ -212,7 +207,7 @@ def scaling(
         scaling_figure.draw(found, folder)
 
     text = results.as_json(found, benchmark="scaling").decode()
-    options.finish(folder, text, json, draw, lambda written: _scaled(found, written))
+    _finish(folder, text, json, draw, lambda: _scaled(found))
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -247,7 +242,7 @@ def _alphas(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _scaled(found: Section, written: str) -> None:
+def _scaled(found: Section) -> None:
     from gpunet.report.terminal import console
 
     of = found.notes
@@ -270,8 +265,7 @@ def _scaled(found: Section, written: str) -> None:
     console().print(table)
     for case in found.cases.values():
         if why := case.notes.get("skipped"):
-            _line(f"width {case.notes['width']} skipped: {why}")
-    _line(written)
+            options.say(f"width {case.notes['width']} skipped: {why}")
 
 
 @app.command()
@@ -366,17 +360,16 @@ def report(
 
         bench_figures.draw(found, folder)
 
-    def show(written: str) -> None:
+    def show() -> None:
         from gpunet.report import bench_tables
         from gpunet.report.terminal import console, rich_table
 
         for table in map(rich_table, bench_tables.tables(found)):
             console().print(table)
         for line in [line for each in found.files for line in each.failed]:
-            _line(line)
-        _line(written)
+            options.say(line)
 
-    options.finish(folder, found.text(), json, draw, show)
+    _finish(folder, found.text(), json, draw, show)
 
 
 @app.command()
@@ -408,7 +401,7 @@ def compare(
     verdicts = [each.verdict(limit) for each in found]
     console().print(rich_table(bench_tables.changes(found, verdicts)))
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
-    _line(f"{counts}; the limit is {limit:g} %")
+    options.say(f"{counts}; the limit is {limit:g} %")
     if "worse" in verdicts:
         raise typer.Exit(1)
 
@@ -438,8 +431,8 @@ def record(
     with progress(True) as bar:
         failed = bench.record(file, question or bench.SHOWN, device, rounds, bar)
     for line in failed:
-        _line(line)
-    _line(f"Written: {file}")
+        options.say(line)
+    options.say(f"Written: {file}")
     if failed:
         raise typer.Exit(1)
 
@@ -458,7 +451,7 @@ def _told(found: Section, name: str, json: bool, table: Any, missing: Sequence[s
     else:
         console().print(table(found))
         for line in (*failed, *missing):
-            _line(line)
+            options.say(line)
     if failed:
         raise typer.Exit(1)
 
@@ -475,8 +468,17 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
     return table
 
 
-def _line(text: str) -> None:
-    """A line on standard output, whatever is in it."""
-    from gpunet.report.terminal import console
+def _finish(folder: Path, text: str, json: bool, draw: Callable[[], object], show: Callable[[], object]) -> None:
+    """Write result.json and draw beside it; then print what was found, and where it is."""
+    from gpunet.experiments.result import RESULT
+    from gpunet.files import write_or_keep
+    from gpunet.report.drawing import written_and_drawn
 
-    console().print(text, soft_wrap=True)
+    path, figures, problem = written_and_drawn(lambda: write_or_keep(folder / RESULT, text), draw)
+
+    def told() -> None:
+        show()
+        if path:
+            options.written(path, figures)
+
+    options.end(text, json or path is None, told, problem)

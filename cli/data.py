@@ -6,26 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gpunet.errors import printable
 
-# One sentence a line: with rich, Typer keeps the line breaks of a help text.
-app = typer.Typer(
-    no_args_is_help=True,
-    help="""List, fetch and check the data sets.
-
-    They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
-    `digits` is part of scikit-learn, `xor`, `linear` and `xor-easy` are made: they need no file.
-
-    Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
-    a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test),
-    a folder of images (`CLASS/*.png` or `*.jpg`, or the same in `train/` and `test/`),
-    or an .npz with x_train, y_train, x_test and y_test.
-    """,
-)
+app = typer.Typer(rich_markup_mode="markdown")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all of them by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -48,7 +35,7 @@ def list_(
 
     found = [status(name, check=check) for name in names()]
     if as_json:
-        _print_json({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]})
+        typer.echo(json.dumps({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]}, indent=2))
         return
     rows = [(each.name, each.state, _size(each.size), each.folder or "-") for each in found]
     _table(("name", "state", "size", "where"), rows)
@@ -102,7 +89,7 @@ def verify(names: Names = None, as_json: Json = False) -> None:
 
     found = [status(name) for name in names or all_names()]
     if as_json:
-        _print_json({"datasets": [each.as_dict() for each in found]})
+        typer.echo(json.dumps({"datasets": [each.as_dict() for each in found]}, indent=2))
     else:
         files = [(each.name, file) for each in found for file in each.files]
         rows = [(file.state, f"{name}/{file.file}", file.detail or "") for name, file in files]
@@ -127,10 +114,6 @@ def path(
 
 def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size else "-"
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2))
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

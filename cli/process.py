@@ -28,7 +28,8 @@ SHOW_CURSOR = "\x1b[?25h"
 RETRY = 0.2  # seconds after which an interruption that has been swallowed is raised again
 
 
-received: int | None = None  # the signal that ended the command
+arguments: list[str] = []  # the command that runs, without --debug
+received: int | None = None  # the signal that ended it
 _since, _told = 0.0, False
 
 

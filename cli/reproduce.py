@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpunet.cli import options
-from gpunet.cli.process import Interrupted
+from gpunet.cli import options, process
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from gpunet.reproduce.runner import Outcome, Request
+    from gpunet.reproduce.runner import Reproduction
 
 _TOGETHER = "".join(
     f"; {x.name}, whose nets train as one stack, has at least {x.full[0].seeds} ({x.quick[0].seeds} with --quick)"
@@ -61,48 +60,31 @@ def reproduce(
     from gpunet.reproduce.runner import Request, reproduce
 
     folder = out or Path("runs") / ("reproduce-quick" if quick else "reproduce")
-    request = Request(folder, quick, seeds, device, tuple(only or ()), fresh)
     try:
-        outcome = reproduce(request, progress=True)
+        outcome = reproduce(Request(folder, quick, seeds, device, tuple(only or ()), fresh), progress=True)
     except KeyboardInterrupt:
-        raise Interrupted(_kept(request, out, json)) from None
-    if json:
-        print(outcome.file.text, end="")
-    else:
-        _print(outcome)
-    if outcome.problems:
-        from gpunet.errors import RunError
-
-        raise RunError("; ".join(outcome.problems))
+        raise process.Interrupted(_kept(folder)) from None
+    options.end(outcome.file.text, json, lambda: _print(outcome), "; ".join(outcome.problems))
 
 
-def _kept(request: Request, out: Path | None, json: bool) -> str:
-    """What an interruption leaves, and the command that goes on."""
+def _kept(folder: Path) -> str:
+    """What an interruption leaves, and the command that goes on: --fresh would begin again."""
     from gpunet.errors import printable
     from gpunet.report.claims_json import finished
 
-    words = ["gpunet", "reproduce", *(["--quick"] if request.quick else [])]
-    words += ["--seeds", str(request.seeds)] if request.seeds else []
-    words += ["--device", request.device] if request.device != "auto" else []
-    words += [word for name in request.only for word in ("--only", name)]
-    dash = out is not None and str(out).startswith("-")  # which would be an option
-    words += [f"--out={out}"] if dash else ["--out", str(out)] if out else []
-    words += ["--json"] if json else []
-    done, everything = finished(request.folder)
-    return printable(
-        f"{done} of {everything} runs are finished and kept in {request.folder}, `{shlex.join(words)}` goes on"
-    )
+    done, everything = finished(folder)
+    words = shlex.join(["gpunet", *(word for word in process.arguments if word != "--fresh")])
+    return printable(f"{done} of {everything} runs are finished and kept in {folder}, `{words}` goes on")
 
 
-def _print(outcome: Outcome) -> None:
-    from gpunet.report.terminal import console
-    from gpunet.reproduce.display import here_lines, summary
+def _print(outcome: Reproduction) -> None:
+    from gpunet.report.claims import here_lines
+    from gpunet.report.terminal import console, runs_table
 
-    screen, file = console(), outcome.file
-    screen.print(summary(outcome.entries))
-    for line in here_lines(outcome.entries):
-        screen.print(line[0].upper() + line[1:], soft_wrap=True)
+    file = outcome.file
+    console().print(runs_table(outcome.entries))
+    options.say(*(line[0].upper() + line[1:] for line in here_lines(outcome.entries)))
     if file.quick:
-        screen.print("Quick, on embedded data: what a document says of other data is not tested.", soft_wrap=True)
+        options.say("Quick, on embedded data: what a document says of other data is not tested.")
     written = [str(path) for path in (file.at, outcome.page) if path]
-    screen.print(f"Written: {', '.join(written) or 'nothing'}", markup=False, highlight=False, soft_wrap=True)
+    options.say(f"Written: {', '.join(written) or 'nothing'}")

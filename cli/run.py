@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from gpunet.cli import options
+from gpunet.cli.options import option
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import Option
 
 if TYPE_CHECKING:
-    from gpunet.experiments.framework import Done, Experiment, Run
+    from gpunet.experiments.framework import Done, Experiment
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-
-
-@app.callback()
-def _group() -> None:
-    """Run one experiment and write its results, claims and figures."""
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 def _command(x: Experiment) -> Any:
@@ -31,20 +27,35 @@ def _command(x: Experiment) -> Any:
         dataset: str | None, device: str, seeds: int | None, seed: int, out: Path | None, quick: bool, json: bool,
         **given: Any,
     ) -> None:  # fmt: skip
+        from gpunet.progress import progress
+
         changes = {name: _value(given[name], known) for name, known in offered.items()}
         run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
-        _finish(run, out or Path("runs") / run.folder, device, json)
+        with progress(True) as bar:
+            done = run.carry_out(out or Path("runs") / run.folder, device, bar)
+        # What is written nowhere is printed at least.
+        options.end(done.result.text(), json or done.path is None, lambda: _print(x, done), done.problem)
 
     parameters = {
-        "dataset": (options.Dataset, None),
+        "dataset": option(
+            str | None, None, "--dataset", "-d", metavar="NAME|PATH", show_default=False,
+            help="A data set of `gpunet data list`, or your own: an `.npz` with x_train, y_train, x_test, y_test, a "
+            "folder of images (CLASS/*.png), or a folder of IDX files.",
+        ),
         "device": (options.Device, "auto"),
-        "seeds": (options.seeds(_seeds_told(x), x.help.get("seeds")), None),
-        "seed": (options.Seed, 0),
+        "seeds": option(
+            int | None, None, "--seeds", "-n", min=1, show_default=_seeds_told(x),
+            help=x.help.get("seeds", "How many seeds; results are mean ± deviation."),
+        ),
+        "seed": option(int, 0, "--seed", min=0, help="The first seed."),
         **{name: _parameter(known, getattr(x.Settings, name)) for name, known in offered.items()},
-        "out": (options.Out, None),
-        "quick": (options.quick(x.help.get("quick")), False),
+        "out": (Annotated[Path | None, options.out(show_default="runs/EXPERIMENT-DATASET")], None),
+        "quick": option(
+            bool, False, "--quick",
+            help=x.help.get("quick", "The embedded digits and one seed, unless asked otherwise: seconds."),
+        ),
         "json": (options.Json, False),
-    }
+    }  # fmt: skip
     options.sign(command, parameters)
     return command
 
@@ -67,10 +78,9 @@ def _parameter(known: Option, default: Any) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else known.kind
     hint: Any = list[plain] if known.several or known.read else plain  # type: ignore[valid-type]
-    info = typer.Option(  # type: ignore[misc]  # what **bounds holds, mypy cannot know
-        *known.flags, metavar=known.metavar or "|".join(words) or None, help=known.help, **bounds, **shown
-    )
-    return Annotated[hint | None if default is None else hint, info], default
+    named = known.metavar or "|".join(words) or None
+    kind = hint | None if default is None else hint
+    return option(kind, default, *known.flags, metavar=named, help=known.help, **bounds, **shown)
 
 
 def _value(given: Any, known: Option) -> Any:
@@ -82,34 +92,19 @@ def _value(given: Any, known: Option) -> Any:
     return given
 
 
-def _finish(run: Run, folder: Path, device: str, json: bool) -> None:
-    """Carry an experiment out, which checks the folder first and writes; print."""
-    from gpunet.errors import RunError
-    from gpunet.progress import progress
-
-    with progress(True) as bar:
-        done = run.carry_out(folder, device, bar)
-    if json or done.path is None:  # written nowhere: at least here
-        print(done.result.text(), end="")
-    else:
-        _print(run.experiment, done)
-    if done.problem:
-        raise RunError(done.problem)
-
-
 def _print(x: Experiment, done: Done) -> None:
     from gpunet.experiments.claims import judge
-    from gpunet.report.terminal import claims_table, console, rich_table, verdict_line
+    from gpunet.report.claims import verdict_line
+    from gpunet.report.terminal import claims_table, console, rich_table
 
+    assert done.path
     screen, claims = console(), judge(x, done.result)
     for table in x.tables(done.result):
         screen.print(rich_table(table))
     if any(claim.verdict != "not tested" for claim in claims):
         screen.print(claims_table(claims))
-    seconds = done.result.provenance["seconds"]
-    written = f"Written: {', '.join([str(done.path), *(path.name for path in done.figures)])} ({seconds:.0f} s)"
-    screen.print(written, markup=False, highlight=False, soft_wrap=True)
-    screen.print(verdict_line(claims, done.result.dataset), markup=False, soft_wrap=True)
+    options.written(done.path, done.figures, done.result.provenance["seconds"])
+    options.say(verdict_line(claims, done.result.dataset))
 
 
 for _x in experiments().values():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpunet.cli import options
+from gpunet.cli.options import option
 from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
 
@@ -23,15 +24,7 @@ if TYPE_CHECKING:
 
     Target = tuple[str, str, dict[str, Any], str]  # the data's name, the function, its settings, what is better
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-
-
-@app.callback()
-def _group() -> None:
-    """Search settings, coarse to fine, by several workers, on Optuna.
-
-    `gpunet sweep train --dataset digits --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256 --workers 2`
-    """
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -42,94 +35,89 @@ ABOUT = (
     "Stopped or killed at any moment, the same command goes on where it stopped."
 )
 
-Options = dict[str, tuple[Any, Any]]  # an option's annotation and its default, by name, as they are listed
 NEEDED = inspect.Parameter.empty
 
 
-def _option(kind: Any, default: Any, *flags: str, help: str, **known: Any) -> tuple[Any, Any]:  # noqa: A002
-    return Annotated[kind, typer.Option(*flags, help=help, **known)], default
-
-
-DATA: Options = {
-    "param": _option(
+DATA: options.Options = {
+    "param": option(
         list[str], NEEDED, "--param", "-p", metavar="NAME=RANGE",
         help="A setting to search: `lr=0..1`, `lr=log:1e-3..1e-1`, `n=int:16..256`, `n=int:log:16..4096`, a list "
         "`o=adam,sgd`, or one value to hold it there. Given once for each; an unknown NAME is answered with those "
         "there are.",
     ),
-    "dataset": _option(
+    "dataset": option(
         str, "digits", "--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."
     ),
 }  # fmt: skip
-SHARED: Options = {  # by all searches, after their own
-    "direction": _option(
+SHARED: options.Options = {  # by all searches, after their own
+    "direction": option(
         Literal["maximize", "minimize"] | None, None, help="What is better.",
         show_default="minimize losses, errors, seconds, steps; else maximize",
     ),
-    "trials": _option(int, 20, help="Trials of each stage.", min=1),
-    "stages": _option(
+    "trials": option(int, 20, help="Trials of each stage.", min=1),
+    "stages": option(
         int, 2, help="Each later stage draws in the box around the best fifth of the trials before it.", min=1
     ),
-    "workers": _option(
+    "workers": option(
         int, 1, "--workers", "-w", min=1,
         help="Processes on this machine, one thread each; any number gives the same result.",
     ),
-    "seeds": _option(int, 1, "--seeds", "-n", min=1, help="Training seeds of each trial."),
-    "seed": _option(int, 0, min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds."),
-    "validation": _option(
+    "seeds": option(int, 1, "--seeds", "-n", min=1, help="Training seeds of each trial."),
+    "seed": option(int, 0, min=0, help="Decides all parameters, the held-out samples, and the trials' own seeds."),
+    "validation": option(
         float, 0.2, help="The share of the training samples that is held out to judge by; the test set is not used."
     ),
     "device": (options.Device, "auto"),
-    "storage": _option(
+    "storage": option(
         str | None, None, metavar="URL", show_default="sqlite:///OUT/sweep.db",
         help="An Optuna storage: sqlite:///file.db, postgresql://user@host/name, mysql://…, journal:///file.log, or a "
         "path. `gpunet sweep join URL` lets other machines take part.",
     ),
-    "keep_going": _option(
+    "keep_going": option(
         bool, True, "--keep-going/--stop-at-failure", help="Whether the others go on when a trial fails."
     ),
     "out": (Annotated[Path | None, options.out("Folder for all results.", "runs/sweep-WHAT-DATASET")], None),
     "json": (options.Json, False),
 }  # fmt: skip
 EXPERIMENT = DATA | {
-    "metric": _option(
+    "metric": option(
         str | None, None, metavar="[ROW:]METRIC", show_default="test_accuracy",
         help="A row of the experiment's result and one of its metrics; without ROW the mean over all rows.",
     ),
 }  # fmt: skip
 TRAINING = DATA | {
-    "hidden": _option(int, 64, min=1, help="Units of each hidden layer."),
-    "layers": _option(int, 1, min=0, help="Hidden layers."),
-    "epochs": _option(int, 10, min=1, help="Epochs of training."),
-    "batch_size": _option(int, 64, min=1, help="Samples a step."),
-    "optimizer": _option(Literal["adam", "sgd"], "adam", help="The optimiser."),
-    "learning_rate": _option(float, 1e-3, help="Step size."),
-    "momentum": _option(float, 0.9, help="Of sgd."),
-    "l2": _option(float, 0.0, help="λ of a term λ‖W‖²."),
-    "metric": _option(
+    "hidden": option(int, 64, min=1, help="Units of each hidden layer."),
+    "layers": option(int, 1, min=0, help="Hidden layers."),
+    "epochs": option(int, 10, min=1, help="Epochs of training."),
+    "batch_size": option(int, 64, min=1, help="Samples a step."),
+    "optimizer": option(Literal["adam", "sgd"], "adam", help="The optimiser."),
+    "learning_rate": option(float, 1e-3, help="Step size."),
+    "momentum": option(float, 0.9, help="Of sgd."),
+    "l2": option(float, 0.0, help="λ of a term λ‖W‖²."),
+    "metric": option(
         str, "validation_accuracy", metavar="METRIC",
         help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end.",
     ),
 }  # fmt: skip
-FUNCTION: Options = {
+FUNCTION: options.Options = {
     "name": (
         Annotated[str, typer.Argument(metavar="PACKAGE.MODULE:FUNCTION", help="What is searched.")],
         NEEDED,
     ),
     "param": DATA["param"],
-    "given": _option(
+    "given": option(
         list[str] | None, None, "--set", metavar="NAME=VALUE", help="A setting that the function is handed."
     ),
-    "direction": _option(Literal["maximize", "minimize"], "maximize", help="What is better."),
+    "direction": option(Literal["maximize", "minimize"], "maximize", help="What is better."),
 }  # fmt: skip
-JOIN: Options = {
+JOIN: options.Options = {
     "url": (
         Annotated[str, typer.Argument(metavar="URL", help="The storage of a sweep that was started elsewhere.")],
         NEEDED,
     ),
     "workers": SHARED["workers"],
     "keep_going": SHARED["keep_going"],
-    "function": _option(
+    "function": option(
         str | None, None, metavar="PACKAGE.MODULE:FUNCTION", show_default="gpunet's own",
         help="The function of that sweep.",
     ),
@@ -141,7 +129,9 @@ JOIN: Options = {
 # -- commands ---------------------------------------------------------------------------------------------------------
 
 
-def _searching(target: Callable[..., Target], own: Options, left_out: tuple[str, ...] = ()) -> Callable[..., None]:
+def _searching(
+    target: Callable[..., Target], own: options.Options, left_out: tuple[str, ...] = ()
+) -> Callable[..., None]:
     """A command that searches what `target` makes of the options that are not every search's."""
 
     def command(
@@ -258,6 +248,7 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
     from gpunet.experiments.result import RESULT
     from gpunet.files import writable_folder
     from gpunet.progress import progress
+    from gpunet.report.drawing import written_and_drawn
     from gpunet.sweep.storage import file_url
     from gpunet.sweep.targets import as_result, title
 
@@ -274,26 +265,28 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
     except KeyboardInterrupt:
         raise Interrupted("the finished trials are kept, and the same command goes on where it stopped") from None
     result = as_result(table, title(table.spec.function, table.spec.settings), watch, url)
-    options.finish(folder, result.text(), json, lambda: _draw(result, folder), lambda written: _print(result, written))
+    path, figures, problem = None, list[Path](), ""
+    if folder is not None:
+        path, figures, problem = written_and_drawn(lambda: result.write(folder), lambda: _draw(result, folder))
+    options.end(result.text(), json, lambda: _print(result, path, figures), problem)
     if lost:
         raise lost
     if not table.ended("complete"):
         _ = table.best  # which says why there is none
 
 
-def _print(result: Result, written: str) -> None:
-    from gpunet.report import sweep_tables
-    from gpunet.report.terminal import console
-
-    screen = console()
-    for table in sweep_tables.tables(result):
-        screen.print(table)
-    written = written and f"{written} ({result.provenance['seconds']:.0f} s)"
-    for line in filter(None, [*sweep_tables.failures(result), sweep_tables.best_line(result), written]):
-        screen.print(line, soft_wrap=True)
-
-
 def _draw(result: Result, folder: Path) -> None:
     from gpunet.report import sweep_figures
 
     sweep_figures.draw(result, folder)
+
+
+def _print(result: Result, path: Path | None, figures: list[Path]) -> None:
+    from gpunet.report import sweep_tables
+    from gpunet.report.terminal import console, rich_table
+
+    for table in sweep_tables.tables(result):
+        console().print(rich_table(table))
+    options.say(*sweep_tables.failures(result), sweep_tables.best_line(result))
+    if path:
+        options.written(path, figures, result.provenance["seconds"])

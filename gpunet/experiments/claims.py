@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean, stdev
@@ -113,12 +113,10 @@ def counted(claims: Sequence[ClaimResult], here: bool = False) -> dict[str, int]
     return {verdict: sum(c.verdict == verdict and c.here is here for c in claims) for verdict in VERDICTS}
 
 
-def told_here(counts: Mapping[str, int]) -> str:
-    """How orderings fare on other data than the document's, by `counted`: 14 hold, 1 does not, 2 cannot be told yet."""
-    hold, fail = counts["reproduced"] + counts["exceeded"], counts["not reproduced"]
-    told = {f"hold{'s' * (hold == 1)}": hold, f"do{'es' * (fail == 1)} not": fail}
-    told["cannot be told yet"] = counts["inconclusive"]
-    return ", ".join(f"{count} {said}" for said, count in told.items() if count)
+def summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The counts of several runs together."""
+    every = list(counts)
+    return {verdict: sum(each[verdict] for each in every) for verdict in VERDICTS}
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

@@ -377,7 +377,7 @@ class Experiment:
         if first + (seeds or job.seeds) > SEEDS:
             raise InputError(f"seeds begin at {first}: expected numbers below {SEEDS}")
         names = job.data if dataset is None else (dataset,)
-        return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))))
+        return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))), job)
 
 
 def _told(value: Any) -> str:
@@ -389,12 +389,13 @@ def _told(value: Any) -> str:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is to be run, before its data is loaded; `names` are those of the data sets, or paths."""
+    """What is to be run, before its data is loaded; names: of the data sets, or paths; job: what is run usually."""
 
     experiment: Experiment
     settings: Any
     names: tuple[str, ...]
     seeds: list[int]
+    job: Job
 
     @property
     def folder(self) -> str:
@@ -510,24 +511,22 @@ class Run:
             self.result.notes[name] = {**held, **value} if isinstance(held, dict) else value
 
     def carry_out(
-        self, folder: Path, device: str, bar: Progress, written: Callable[[Done], object] = lambda done: None
+        self, folder: Path, device: str, bar: Progress, written: Callable[[Result], object] = lambda result: None
     ) -> Done:
         """Check the folder first and hold it, compute, write `result.json`, and last draw.
 
         `written` is called before that, where the result is where it was asked for.
         """
         from gpunet.experiments.result import RESULT
-        from gpunet.files import alone, attempted, writable_folder
-        from gpunet.report.drawing import drawn
+        from gpunet.files import alone, writable_folder
+        from gpunet.report.drawing import written_and_drawn
 
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):
             result = self.compute(device, bar)
-            path, problem = attempted(lambda: result.write(folder))
-            done = Done(result, path, [], problem)
-            if problem:
-                return done
-            written(done)
-            return replace(done, figures=drawn(lambda: self.experiment.draw(result, folder)))
+            files = written_and_drawn(
+                lambda: result.write(folder), lambda: self.experiment.draw(result, folder), lambda: written(result)
+            )
+            return Done(result, *files)
 
 
 def load_data(chosen: str) -> Any:

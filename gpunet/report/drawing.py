@@ -7,25 +7,26 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpunet.errors import GpunetError
+from gpunet.files import attempted
 
 INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
 
 
-@dataclass
+@dataclass(frozen=True)
 class Canvas:
-    """What the figures of a block are drawn for; `svg` is None where they go to files."""
+    """What the figures of a block are drawn for: `svg` is None where they go to files, `written` where errors raise."""
 
     narrow: bool = False
-    lenient: bool = False
     svg: dict[str, str] | None = None
-    written: list[Path] = field(default_factory=list)
+    written: list[Path] | None = None
 
 
-CANVAS: ContextVar[Canvas | None] = ContextVar("canvas", default=None)  # None: to files, and errors are raised
+TO_FILES = Canvas()
+CANVAS = ContextVar("canvas", default=TO_FILES)
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def collected(*, narrow: bool = False) -> Iterator[dict[str, str]]:
     `narrow` draws them for a phone: panels one above the other, legends below.
     """
     svg: dict[str, str] = {}
-    with _drawing_on(Canvas(narrow, svg=svg)):
+    with _drawing_on(Canvas(narrow, svg)):
         yield svg
 
 
@@ -45,13 +46,27 @@ def drawn(draw: Callable[[], object]) -> list[Path]:
     Of each that could not be there is a warning in its place, so results have to be written before: no figure is worth
     one.
     """
-    canvas = Canvas(lenient=True)
+    written: list[Path] = []
     try:
-        with _drawing_on(canvas):
+        with _drawing_on(Canvas(written=written)):
             draw()
     except Exception as error:  # between two figures, or matplotlib itself cannot be imported
         left_out("figures", error)
-    return canvas.written
+    return written
+
+
+def written_and_drawn(
+    write: Callable[[], Path], draw: Callable[[], object], between: Callable[[], object] = lambda: None
+) -> tuple[Path | None, list[Path], str]:
+    """Results and figures: where results lie (None: nowhere), figures, "" or why results are not where they should be.
+
+    Of results that are elsewhere nothing is drawn, nor is `between` called.
+    """
+    path, problem = attempted(write)
+    if problem:
+        return path, [], problem
+    between()
+    return path, drawn(draw), ""
 
 
 def left_out(what: str, error: Exception) -> None:

@@ -61,12 +61,12 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
     See `drawing` for where else it may go. No text is mathematics, which names of parameters would be taken for.
     """
     canvas = CANVAS.get()
-    kept = None if canvas is None else canvas.svg
+    kept, narrow = canvas.svg, canvas.narrow
     try:
-        look = SETTINGS | ({} if kept is None else AS_SVG) | ({"legend.fontsize": 7.5} if stacked() else {})
+        look = SETTINGS | ({} if kept is None else AS_SVG) | ({"legend.fontsize": 7.5} if narrow else {})
         with mpl.rc_context(look), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands there, which says the same
-            if stacked():
+            if narrow:
                 pairs = columns > 3
                 made = Figure(figsize=(NARROW, SHORTER * height * max(1.2, columns / (1 + pairs))))
                 axes = made.subplots(-(-columns // 2), 2).flat[:columns] if pairs else made.subplots(columns, 1)
@@ -75,7 +75,7 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
                 axes = made.subplots(1, columns)
             FigureCanvasAgg(made)
             yield axes
-            if stacked():
+            if narrow:
                 _break_lines(made)
             _show_as_written(made)
             buffer = io.BytesIO()
@@ -86,11 +86,11 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
                 made.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)
                 kept[path.stem] = buffer.getvalue().decode()
     except Exception as error:
-        if canvas is None or not canvas.lenient or isinstance(error, NotMeasuredError):
+        if canvas.written is None or isinstance(error, NotMeasuredError):
             raise
         left_out(path.name, error)
     else:
-        if canvas is not None:
+        if canvas.written is not None:
             canvas.written.append(path)
 
 
@@ -139,18 +139,12 @@ def _visibly(formatter: Any) -> Any:
 
 def stacked() -> bool:
     """Whether panels stand one above the other: what one of them says for all has to be said by each."""
-    canvas = CANVAS.get()
-    return canvas is not None and canvas.narrow
-
-
-def _as_svg() -> bool:
-    canvas = CANVAS.get()
-    return canvas is not None and canvas.svg is not None
+    return CANVAS.get().narrow
 
 
 def between_pixels() -> str:
     """How an image is drawn larger: SVG holds its own few pixels, and whoever shows it blends them."""
-    return "none" if _as_svg() else "bilinear"
+    return "bilinear" if CANVAS.get().svg is None else "none"
 
 
 def _break_lines(made: Figure) -> None:
@@ -188,7 +182,7 @@ def band(axes: Any, x: Sequence[float], runs: Sequence[Sequence[float]], label: 
     if len(values) > 1:
         spread = values.std(axis=0, ddof=1)
         edges = mean - spread, mean + spread
-        kept = _corners(np.stack(edges), POINTS) if _as_svg() else range(len(mean))
+        kept = range(len(mean)) if CANVAS.get().svg is None else _corners(np.stack(edges), POINTS)
         places = np.asarray(x)[kept]
         axes.fill_between(places, *(edge[kept] for edge in edges), color=colour, alpha=0.18, linewidth=0)
 

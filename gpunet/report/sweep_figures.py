@@ -19,14 +19,7 @@ from gpunet.sweep.space import Parameter, parse_parameter
 
 PANELS = 6  # parameters in slices.png, the most important ones
 MARKERS = ("o", "s", "^", "D", "v", "P")
-STAR: dict[str, Any] = {
-    "marker": "*",
-    "s": 190,
-    "color": "black",
-    "edgecolors": "white",
-    "linewidths": 0.8,
-    "zorder": 5,
-}
+STAR: Any = {"marker": "*", "s": 190, "color": "black", "edgecolors": "white", "linewidths": 0.8, "zorder": 5}
 
 
 def draw(result: Result, folder: Path) -> list[Path]:

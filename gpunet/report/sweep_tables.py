@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.styled import Styled
-from rich.table import Table
-
 from gpunet.errors import printable
 from gpunet.experiments.result import Result
+from gpunet.report.table import NOTHING, Column, Table
 from gpunet.sweep.show import IMPORTANCE
 from gpunet.sweep.space import parse_parameter
 
@@ -40,31 +37,25 @@ def measure(result: Result) -> str:
     return str(result.settings["given"].get("metric", "value")).replace("test_", "validation_")
 
 
-def tables(result: Result) -> list[RenderableType]:
+def tables(result: Result) -> list[Table]:
     """The best trials, and the importances where there are some."""
     names, order = searched(result), ranked(result)
-    metric = measure(result)
-    best = Table()
-    for heading in ("", "stage", *names, metric, "seconds"):
-        best.add_column(heading, justify="right" if heading else "left", no_wrap=heading == "")
+    rows = []
     for row in order[:SHOWN]:
         parameters = result.notes["parameters"][row]
         seconds = result.timings.get(row, {}).get("trial", [None])[0]
-        best.add_row(
+        rows.append((
             row, str(result.notes["stage"][row]), *(_short(parameters[name]) for name in names),
-            f"{result.values(row, 'value')[0]:.6g}", "–" if seconds is None else f"{seconds:.2f}",
-        )  # fmt: skip
-    title = Styled(printable(_title(result, len(order))), "bold")
-    titled = Group(title, best) if order else title
-    importances = {name: importance(result, name) for name in names}
-    if not importances or None in importances.values():
-        return [titled]
-    shares = Table()
-    for heading in ("parameter", "share"):
-        shares.add_column(heading, justify="right" if heading == "share" else "left")
-    for name, share in importances.items():
-        shares.add_row(name, f"{100 * (share or 0):.0f} %")
-    return [titled, Group(Styled("Share of the variation explained (fANOVA)", "bold"), shares)]
+            f"{result.values(row, 'value')[0]:.6g}", NOTHING if seconds is None else f"{seconds:.2f}",
+        ))  # fmt: skip
+    columns = tuple(map(Column, ("stage", *names, measure(result), "seconds")))
+    best = Table(_title(result, len(order)), columns, tuple(rows))
+    shares = {name: importance(result, name) for name in names}
+    if not shares or None in shares.values():
+        return [best]
+    told = tuple((name, f"{100 * (share or 0):.0f} %") for name, share in shares.items())
+    title = "Share of the variation explained (fANOVA)"
+    return [best, Table(title, (Column("share"),), told, corner="parameter")]
 
 
 def _title(result: Result, complete: int) -> str:

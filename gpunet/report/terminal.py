@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, told_here
-from gpunet.report.table import NOTHING, PERCENT, Column, Table, number, unit
+from gpunet.experiments.claims import VERDICTS, ClaimResult, summed
+from gpunet.report.claims import claim_values, verdict_told
+from gpunet.report.claims_json import Entry
+from gpunet.report.table import NOTHING, Column, Table
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
-}  # fmt: skip
-HERE = {  # verdicts on other data than the document's
-    "reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here",
-    "inconclusive": "inconclusive here",
 }  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
 
@@ -47,9 +45,12 @@ def console() -> Screen:
     return Screen(width=None if wide else WIDTH, markup=False, emoji=False, highlight=False)
 
 
-def rich_table(table: Table) -> RichTable:
-    """A table for the terminal."""
-    made = RichTable(title=printable(table.title), title_justify="left", title_style="bold")
+def rich_table(table: Table) -> RenderableType:
+    """A table for the terminal, under its title, which may be longer than the table is wide; that alone without rows.
+
+    Every text in it is in one line.
+    """
+    made = RichTable()
     made.add_column(table.corner, no_wrap=True)
     for column in table.columns:
         style = "dim" if column.source == "claimed" else None
@@ -60,7 +61,8 @@ def rich_table(table: Table) -> RichTable:
         made.add_row(*map(printable, row))
     if table.note:
         made.caption, made.caption_justify = table.note, "left"
-    return made
+    title = Styled(printable(table.title), "bold")
+    return Group(title, made) if table.rows else title
 
 
 def _heading(column: Column) -> str:
@@ -80,36 +82,19 @@ def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
     return table
 
 
-def verdict_told(claim: ClaimResult) -> str:
-    """A verdict in words; one on other data than the document's is about them."""
-    return HERE.get(claim.verdict, claim.verdict) if claim.here else claim.verdict
-
-
-def claim_values(claim: ClaimResult) -> tuple[str, str]:
-    """A claim's stated and found values, as people write them."""
-    metric = PERCENT if PERCENT in claim.id else ""
-    stated, found = (
-        f"{number(v, metric)} {unit(metric) * math.isfinite(v)}".rstrip() if isinstance(v, float) else v or NOTHING
-        for v in (claim.claimed, claim.measured)
-    )
-    return stated, found
-
-
-def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
-    """What was found, in a line: verdicts on the document; on other data the first ordering, and how all fare."""
-    here = [claim for claim in claims if claim.here]
-    if not here:
-        line = ", ".join(f"{count} {verdict}" for verdict, count in counted(claims).items() if count)
-        notes = {claim.note for claim in claims}
-        return f"Claims: {line} ({notes.pop()})" if len(notes) == 1 else f"Claims: {line}"
-    first, telling = here[0], here[0].note.partition(";")[0]
-    return f"On {dataset}: {first.measured} ({verdict_told(first)}, {telling}). {orderings_told(claims)}"
-
-
-def orderings_told(claims: Sequence[ClaimResult]) -> str:
-    """How many of a document's orderings hold on other data than its own, and why its numbers are not judged there."""
-    here, numbers = [c for c in claims if c.here], [c for c in claims if c.note.startswith(NOT_APPLICABLE)]
-    words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
-    apart = f"; {words} {numbers[0].note}" if numbers else ""
-    what = f"Of {len(here)} ordering{'s' * (len(here) > 1)} that the document states"
-    return f"{what} {told_here(counted(here, here=True))} on these data{apart}."
+def runs_table(entries: Sequence[Entry]) -> RichTable:
+    """How many claims of each run have which verdict, and how long it took."""
+    total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
+    table = RichTable(title="Claims", title_justify="left", title_style="bold", show_footer=True)
+    table.add_column("run", "all", no_wrap=True)
+    for verdict in VERDICTS:
+        table.add_column(verdict, str(total[verdict]), justify="right", style=COLOUR[verdict])
+    table.add_column("seconds", f"{seconds:.0f}", justify="right")
+    if any(entry.state != "finished" for entry in entries):
+        table.add_column("why not")
+    for entry in entries:
+        cells, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], []
+        if entry.state != "finished":
+            cells, told = [NOTHING] * len(cells), [f"{entry.state}: {entry.reason}"]
+        table.add_row(entry.name, *cells, *told)
+    return table

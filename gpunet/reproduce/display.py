@@ -1,19 +1,13 @@
-"""What is shown of `gpunet reproduce`: how far it is and about how long the rest takes, and the table at the end."""
+"""What is shown of `gpunet reproduce`: how far it is and about how long the rest takes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from gpunet.errors import printable
-from gpunet.experiments.claims import VERDICTS, told_here
 from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
-from gpunet.report.claims_json import Entry
-from gpunet.reproduce.claims_file import summed
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 PRIOR = 0.1  # of all expected seconds: the weight of what was expected against what has been measured
 MOST = 0.98  # of a run, until it has ended: there may be more pieces than were expected, and figures are drawn last
@@ -134,35 +128,3 @@ def in_words(seconds: float) -> str:
         return f"about {minutes} min"
     minutes = 5 * round(minutes / 5)
     return f"about {minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
-
-
-def summary(entries: Sequence[Entry]) -> Table:
-    """How many claims of each run have which verdict, and how long it took."""
-    from rich.table import Table
-
-    from gpunet.report.terminal import COLOUR
-
-    total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
-    table = Table(title="Claims", title_justify="left", title_style="bold", show_footer=True)
-    table.add_column("run", "all", no_wrap=True)
-    for verdict in VERDICTS:
-        table.add_column(verdict, str(total[verdict]), justify="right", style=COLOUR[verdict])
-    table.add_column("seconds", f"{seconds:.0f}", justify="right")
-    if any(entry.state != "finished" for entry in entries):
-        table.add_column("why not")
-    for entry in entries:
-        cells, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], []
-        if entry.state != "finished":
-            cells, told = ["–"] * len(cells), [f"{entry.state}: {entry.reason}"]
-        table.add_row(entry.name, *cells, *told)
-    return table
-
-
-def here_lines(entries: Sequence[Entry]) -> list[str]:
-    """How the documents' orderings fare on other data than theirs: a line for each data set."""
-    lines = []
-    for dataset in dict.fromkeys(entry.dataset for entry in entries if any(entry.here.values())):
-        counts = summed(entry.here for entry in entries if entry.dataset == dataset)
-        every = sum(counts.values())
-        lines.append(f"on {dataset} {every} ordering{'s were' if every > 1 else ' was'} judged: {told_here(counts)}")
-    return lines

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +17,29 @@ import gpunet
 from gpunet.backend import Backend
 from gpunet.errors import InputError
 from gpunet.experiments import experiments
-from gpunet.experiments.framework import Experiment, Job, RunRequest
+from gpunet.experiments.framework import RunRequest
 from gpunet.experiments.result import plain
 from gpunet.nn.identity import difference
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One job of an experiment."""
-
-    x: Experiment
-    job: Job
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return self.request().folder
-
-    def request(self, seeds: int | None = None) -> RunRequest:
-        """With so many seeds, or its usual ones; of a job whose seeds train together never fewer than these."""
-        count = max(seeds or 0, self.job.seeds) if self.job.together else seeds
-        return self.x.asked(self.job.also or {}, job=self.job, seeds=count)
+def plan(quick: bool, seeds: int | None = None) -> list[RunRequest]:
+    """All runs in the order of the papers, of so many seeds or their own; never of fewer where they train as one."""
+    jobs = ((x, job) for x in experiments().values() for job in (x.quick if quick else x.full) if job.also is not None)
+    return [
+        x.asked(job.also or {}, job=job, seeds=max(seeds or 0, job.seeds) if job.together else seeds) for x, job in jobs
+    ]
 
 
-def plan(quick: bool) -> list[PlannedRun]:
-    """All runs, in the order of the papers."""
-    jobs = ((x, job) for x in experiments().values() for job in (x.quick if quick else x.full))
-    return [PlannedRun(x, job) for x, job in jobs if job.also is not None]
-
-
-def select(runs: Sequence[PlannedRun], only: Sequence[str]) -> list[PlannedRun]:
+def select(runs: Sequence[RunRequest], only: Sequence[str]) -> list[RunRequest]:
     """The runs of some experiments, or runs by their own names; InputError naming those there are."""
-    names = [run.name for run in runs]
+    names = [run.folder for run in runs]
     for word in only:
         if word not in {*experiments(), *names}:
             raise InputError(
                 f"--only is '{word}': expected an experiment ({', '.join(experiments())}) or one run "
                 f"({', '.join(names)})"
             )
-    return [run for run in runs if not only or run.x.name in only or run.name in only]
+    return [run for run in runs if not only or run.experiment.name in only or run.folder in only]
 
 
 def run_spec(request: RunRequest, backend: Backend) -> dict[str, Any]:

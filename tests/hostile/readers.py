@@ -465,8 +465,8 @@ def claims_run(folder: Path, fresh: bool = False) -> Any:
 
     from gpunet.experiments.framework import Run
     from gpunet.report.claims_json import finished
+    from gpunet.report.terminal import runs_table
     from gpunet.reproduce import plan
-    from gpunet.reproduce.display import summary
     from gpunet.reproduce.runner import Request, reproduce
     from tests.reproduce.small import Pretended, use_page, use_small
 
@@ -480,7 +480,7 @@ def claims_run(folder: Path, fresh: bool = False) -> Any:
     if outcome.problems or finished(folder) != (3, 3):
         raise AssertionError(f"{outcome.problems}, {finished(folder)} finished")
     out = io.StringIO()
-    screen(out).print(summary(outcome.entries))
+    screen(out).print(runs_table(outcome.entries))
     if not all(line.isprintable() for line in out.getvalue().splitlines()):
         raise AssertionError(f"printed {out.getvalue()!r}")
     return None

@@ -18,8 +18,7 @@ from gpunet.experiments import experiments
 from gpunet.experiments.claims import VERDICTS, judge
 from gpunet.experiments.result import Metric, Result, Row
 from gpunet.report import page
-from gpunet.report.page.claims import SIGNS, ClaimView, counts, kind, opening
-from gpunet.report.terminal import verdict_told
+from gpunet.report.claims import SIGNS, ClaimView, counts, kind, opening, verdict_told
 
 from .page_folder import Walk, made, svd_init, write
 

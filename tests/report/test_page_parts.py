@@ -18,11 +18,10 @@ from gpunet.experiments import experiments
 from gpunet.experiments.claims import ClaimResult
 from gpunet.experiments.result import Metric
 from gpunet.report import drawing, page, style
-from gpunet.report.page.claims import SIGNS, kind
-from gpunet.report.page.contents import duration, sort_key, timing_table
-from gpunet.report.page.svg import picture
+from gpunet.report.claims import SIGNS, claim_values, kind
+from gpunet.report.page.contents import duration, picture, sort_key, timing_table
 from gpunet.report.table import Column, Table, cell, number, rows_table
-from gpunet.report.terminal import claim_values, console, rich_table
+from gpunet.report.terminal import console, rich_table
 
 from .page_folder import made, svd_init
 

@@ -61,7 +61,9 @@ class Pretended:
         self.ran: list[str] = []
         self.hooks: dict[str, Callable[[], Any]] = {}
 
-    def carry_out(self, run: Run, folder: Path, device: str, bar: Progress, written: Callable[[Done], object]) -> Done:
+    def carry_out(
+        self, run: Run, folder: Path, device: str, bar: Progress, written: Callable[[Result], object]
+    ) -> Done:
         self.ran.append(folder.name)
         folder.mkdir(exist_ok=True)
         bar.start("first", 4)
@@ -76,7 +78,7 @@ class Pretended:
         result.curves["net"] = {"loss": [[2.0, 1.5]]}
         result.provenance = {"started": "2026-01-02T03:04:05+00:00", "seconds": 1.5, "gpunet": "0"}
         path = result.write(folder)
-        written(Done(result, path, []))
+        written(result)
         self.hooks.get(f"{folder.name} figures", lambda: None)()
         (folder / "figure.png").write_bytes(png())
         return Done(result, path, [folder / "figure.png"])

@@ -72,7 +72,7 @@ def test_an_edit_of_what_measures_makes_a_run_stale(edited, name):
 @pytest.mark.parametrize(
     "name",
     [own("claims.py"), own("tables.py"), own("figures.py"), "experiments/claims.py", "report/drawing.py",
-     "report/style.py", "report/page/__init__.py", "reproduce/plan.py", "reproduce/claims_file.py", "bench/train.py",
+     "report/style.py", "report/page/__init__.py", "reproduce/plan.py", "reproduce/runner.py", "bench/train.py",
      "report/claims_json.py"],
 )  # fmt: skip
 def test_an_edit_of_what_judges_or_shows_makes_nothing_stale(edited, name):

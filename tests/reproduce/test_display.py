@@ -7,9 +7,11 @@ import io
 import pytest
 
 from gpunet.experiments.claims import VERDICTS
+from gpunet.report.claims import here_lines
 from gpunet.report.claims_json import Entry
+from gpunet.report.terminal import runs_table
 from gpunet.reproduce import display as module
-from gpunet.reproduce.display import Display, here_lines, in_words, summary
+from gpunet.reproduce.display import Display, in_words
 
 from ..experiments.test_progress import Terminal
 
@@ -169,7 +171,7 @@ def printed(*entries: Entry) -> list[list[str]]:
     from rich.console import Console
 
     out = io.StringIO()
-    Console(file=out, width=150).print(summary(entries))
+    Console(file=out, width=150).print(runs_table(entries))
     lines = (line.split("│") for line in out.getvalue().splitlines() if "│" in line)
     return [[cell.strip() for cell in line[1:-1]] for line in lines]
 

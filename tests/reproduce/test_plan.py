@@ -30,47 +30,46 @@ def _all(monkeypatch):
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_experiment_is_run(quick):
     runs = plan(quick)
-    assert list(dict.fromkeys(run.x.name for run in runs)) == list(package.experiments())
-    assert len({run.name for run in runs}) == len(runs)
+    assert list(dict.fromkeys(run.experiment.name for run in runs)) == list(package.experiments())
+    assert len({run.folder for run in runs}) == len(runs)
     assert all(run.job.seconds > 0 < run.job.pieces for run in runs)
     for run in runs:
-        made = run.request()
-        assert made.seeds == list(range(run.job.seeds))
-        assert all(entry(name).embedded or not quick for name in made.names)
+        assert run.seeds == list(range(run.job.seeds))
+        assert all(entry(name).embedded or not quick for name in run.names)
 
 
 @pytest.mark.usefixtures("_all")
 def test_the_folder_is_that_of_the_run_once_its_data_is_loaded():
     for run in plan(True):
-        assert run.request().load().folder == run.request().folder == run.name
+        assert run.load().folder == run.folder
 
 
 @pytest.mark.usefixtures("_all")
 def test_the_documents_data_and_settings():
-    made = next(run for run in plan(False) if run.x.name == "svd-init")
-    assert (made.name, made.request().names, len(made.request().seeds)) == ("svd-init-mnist", ("mnist",), 5)
-    assert made.request().settings == package.experiment("svd-init").Settings()
+    made = next(run for run in plan(False) if run.experiment.name == "svd-init")
+    assert (made.folder, made.names, len(made.seeds)) == ("svd-init-mnist", ("mnist",), 5)
+    assert made.settings == package.experiment("svd-init").Settings()
 
 
 def test_jobs_that_are_part_of_it_with_what_it_changes():
     quick = plan(True)
-    assert [run.name for run in quick] == NAMES
-    assert [run.request().names for run in quick] == [("xor",), ("xor-easy",), ("linear", "xor-easy")]
-    assert [run.request().settings for run in quick] == [Settings(), Settings("far", epochs=3), Settings()]
-    assert [run.name for run in plan(False)] == NAMES
-    assert [len(run.request().seeds) for run in plan(False)] == [5, 5, 9]
+    assert [run.folder for run in quick] == NAMES
+    assert [run.names for run in quick] == [("xor",), ("xor-easy",), ("linear", "xor-easy")]
+    assert [run.settings for run in quick] == [Settings(), Settings("far", epochs=3), Settings()]
+    assert [run.folder for run in plan(False)] == NAMES
+    assert [len(run.seeds) for run in plan(False)] == [5, 5, 9]
 
 
 def test_seeds_asked_for_never_lower_those_that_train_together():
-    assert [len(run.request(2).seeds) for run in plan(False)] == [2, 2, 9]
-    assert [len(run.request(20).seeds) for run in plan(False)] == [20, 20, 20]
+    assert [len(run.seeds) for run in plan(False, 2)] == [2, 2, 9]
+    assert [len(run.seeds) for run in plan(False, 20)] == [20, 20, 20]
 
 
 def test_selection():
     runs = plan(True)
     assert select(runs, ()) == runs
-    assert [run.name for run in select(runs, ("stack", "line-far"))] == NAMES[1:]
-    assert [run.name for run in select(runs, ("line",))] == NAMES[:2]
+    assert [run.folder for run in select(runs, ("stack", "line-far"))] == NAMES[1:]
+    assert [run.folder for run in select(runs, ("line",))] == NAMES[:2]
     with pytest.raises(
         InputError, match=r"--only is 'mnist': expected an experiment \(line, stack\) or one run \(line"
     ):

@@ -19,7 +19,7 @@ from gpunet.experiments.result import Result
 from gpunet.files import alone
 from gpunet.report.style import figure
 from gpunet.reproduce import runner
-from gpunet.reproduce.runner import Outcome, Request, reproduce
+from gpunet.reproduce.runner import Reproduction, Request, reproduce
 
 from ..datasets.idx_writer import small_arrays, write_folder
 from ..hostile.disk import filled
@@ -53,7 +53,7 @@ def counts(reproduced=0, exceeded=0, missed=0, inconclusive=0, untested=0) -> di
 
 @pytest.fixture
 def go(tmp_path):
-    def run(**changes: Any) -> Outcome:
+    def run(**changes: Any) -> Reproduction:
         return reproduce(Request(tmp_path / "out", **({"quick": True, "device": "numpy"} | changes)))
 
     return run
@@ -568,5 +568,6 @@ def test_what_the_run_before_took_is_what_the_next_is_expected_to_take(go, prete
 def test_before_anything_was_run_it_is_what_the_jobs_say(go, pretended, monkeypatch):
     outcome = go(only=("stack",))
     outcome.file.set(outcome.runs[0])
-    work = runner._Reproduction(Request(Path(), seeds=8), outcome, {"stack": {"seeds": list(range(8))}})
+    specs = {"stack": {"seeds": list(range(8))}}
+    work = Reproduction(Request(Path(), seeds=8), outcome.file, outcome.runs, specs)
     assert work.expected == {"stack": (2.0, 2)}

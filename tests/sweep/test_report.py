@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.report import sweep_figures, sweep_tables
+from gpunet.report.terminal import rich_table
 from gpunet.sweep import parse_parameter, search
 from gpunet.sweep.targets import as_result
 
@@ -26,7 +27,7 @@ def reported(table, folder):
         assert is_png(path.read_bytes())
     screen = Console(file=io.StringIO(), width=140)
     for each in sweep_tables.tables(result):
-        screen.print(each)
+        screen.print(rich_table(each))
     return parse(result.write(folder).read_text()), [path.name for path in figures], screen.file.getvalue()
 
 

@@ -1,7 +1,11 @@
-"""A run's tables, figures and times: what its experiment declares, or what there is of one that is not known."""
+"""A run's tables, figures and times: what its experiment declares, or what there is of one that is not known.
+
+Figures are small SVG as data URIs. The style sheet turns light and dark around where paper is dark.
+"""
 
 from __future__ import annotations
 
+import base64
 import re
 import struct
 from collections.abc import Mapping
@@ -17,8 +21,6 @@ from gpunet.experiments.framework import Experiment
 from gpunet.experiments.result import Result
 from gpunet.limits import unpacked
 from gpunet.report.drawing import collected
-from gpunet.report.page.reading import Run
-from gpunet.report.page.svg import Picture, data_uri, picture
 from gpunet.report.table import NOTHING, Cell, Column, Table, rows_table
 
 BROAD = 640  # CSS pixels: wider than one panel
@@ -26,7 +28,18 @@ PNG = b"\x89PNG\r\n\x1a\n"
 UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
 KEYED = {"h": 3600.0, "min": 60.0} | UNITS
 LONGEST = 50  # characters of a number: somebody's text may be digits for pages
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 NUMBER = r"[-−+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+−]?\d+)?"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI, with its size in CSS pixels; `fixed`: one of pixels, which stays on white paper."""
+
+    uri: str
+    width: int
+    height: int
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,19 +70,19 @@ def tables(x: Experiment | None, result: Result) -> list[Table]:
     return [rows_table(result, f"Rows on {result.dataset}", result.names, metrics)] if result.rows else []
 
 
-def figures(x: Experiment | None, run: Run, result: Result) -> list[Figure]:
+def figures(x: Experiment | None, result: Result, folder: Path) -> list[Figure]:
     """Those that are declared, drawn again from the numbers, or the PNG files that are there."""
     if not x:
-        return [_png(path, run.experiment) for path in sorted(run.folder.glob("*.png"))]
+        return [_png(path, result.experiment) for path in sorted(folder.glob("*.png"))]
     drawn = []
     for narrow in (False, True):
         # What is beyond all numbers is left out of a figure.
         with collected(narrow=narrow) as svg, np.errstate(over="ignore", invalid="ignore"):
-            x.draw(result, run.folder)
+            x.draw(result, folder)
         drawn.append(svg)
-    wide, narrow_ones = drawn
+    wide, small = drawn
     return [
-        Figure(picture(wide[each.stem]), picture(narrow_ones[each.stem]), each.told(result), each.alt)
+        Figure(picture(wide[each.stem]), picture(small[each.stem]), each.told(result), each.alt)
         for each in x.figures(result)
         if each.stem in wide
     ]
@@ -86,8 +99,28 @@ def _png(path: Path, experiment: str) -> Figure:
         raise DataError(f"'{path}' is not a PNG image: run it again, or remove it")
     width, height = struct.unpack(">II", content[16:24])
     name = path.stem.replace("-", " ")
-    shown = Picture(data_uri(content, "image/png"), width * 2 // 3, height * 2 // 3, fixed=True)
+    shown = Picture(_data_uri(content, "image/png"), width * 2 // 3, height * 2 // 3, fixed=True)
     return Figure(shown, None, name.capitalize(), f"A figure of {experiment}: {name}.")
+
+
+def picture(svg: str) -> Picture:
+    """A figure as matplotlib writes it, in the reader's font, made small.
+
+    No comments, no names that nothing refers to, places to a tenth of a point, one font for the whole figure.
+    """
+    width, height = (round(float(size) * 4 / 3) for size in re.findall(r'(?:width|height)="([\d.]+)pt"', svg)[:2])
+    svg = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r' (?:d|x|y)="[^"]*"', lambda places: re.sub(r"(\d\.\d)\d+", r"\1", places[0]), svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    svg = re.sub(r"\n\s*", "\n", re.sub(r"; font-family: [^;\"]*", "", svg))
+    svg = svg.replace(">", f"><style>svg{{font-family:{FONT}}}</style>", 1)
+    return Picture(_data_uri(svg.encode(), "image/svg+xml"), width, height, "<image" in svg)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 # -- times ------------------------------------------------------------------------------------------------------------

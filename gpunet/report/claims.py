@@ -1,19 +1,80 @@
-"""Claims as the page shows them, and what all of them come to."""
+"""Claims in words, wherever they are told: in the terminal, by `gpunet reproduce`, on the page."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, told_here
-from gpunet.report.terminal import HERE, claim_values, verdict_told
+from gpunet.experiments.claims import NOT_APPLICABLE, ClaimResult, counted, summed
+from gpunet.report.claims_json import Entry
+from gpunet.report.table import NOTHING, PERCENT, number, unit
 
+HERE = {  # verdicts on other data than the document's
+    "reproduced": "holds here", "exceeded": "holds here", "not reproduced": "does not hold here",
+    "inconclusive": "inconclusive here",
+}  # fmt: skip
 UNTESTED = "not tested"
 # Verdicts on the data that a document speaks of, then those on other data, which are counted apart, and their signs.
 OWN = {"reproduced": "✓", "exceeded": "▲", "not reproduced": "✗", "inconclusive": "?"}
 SIGNS = OWN | {HERE[verdict]: OWN[verdict] for verdict in OWN if verdict != "exceeded"} | {UNTESTED: "–"}
 HOLDS, FAILS = ("reproduced", "exceeded", "holds here"), ("not reproduced", "does not hold here")
+
+
+def verdict_told(claim: ClaimResult) -> str:
+    """A verdict in words; one on other data than the document's is about them."""
+    return HERE.get(claim.verdict, claim.verdict) if claim.here else claim.verdict
+
+
+def claim_values(claim: ClaimResult) -> tuple[str, str]:
+    """A claim's stated and found values, as people write them."""
+    metric = PERCENT if PERCENT in claim.id else ""
+    stated, found = (
+        f"{number(v, metric)} {unit(metric) * math.isfinite(v)}".rstrip() if isinstance(v, float) else v or NOTHING
+        for v in (claim.claimed, claim.measured)
+    )
+    return stated, found
+
+
+def told_counts(counts: Mapping[str, int]) -> str:
+    """Counts in words, those of nothing left out."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def told_here(counts: Mapping[str, int]) -> str:
+    """How orderings fare on other data than the document's, by `counted`: 14 hold, 1 does not, 2 cannot be told yet."""
+    hold, fail = counts["reproduced"] + counts["exceeded"], counts["not reproduced"]
+    told = {f"hold{'s' * (hold == 1)}": hold, f"do{'es' * (fail == 1)} not": fail}
+    return told_counts(told | {"cannot be told yet": counts["inconclusive"]})
+
+
+def verdict_line(claims: Sequence[ClaimResult], dataset: str) -> str:
+    """What was found, in a line: verdicts on the document; on other data the first ordering, and how all fare."""
+    here, numbers = [c for c in claims if c.here], [c for c in claims if c.note.startswith(NOT_APPLICABLE)]
+    if not here:
+        line, notes = f"Claims: {told_counts(counted(claims))}", {claim.note for claim in claims}
+        return f"{line} ({notes.pop()})" if len(notes) == 1 else line
+    words = "its number is" if len(numbers) == 1 else f"its {len(numbers)} numbers are"
+    apart = f"; {words} {numbers[0].note}" if numbers else ""
+    first, telling = here[0], here[0].note.partition(";")[0]
+    return (
+        f"On {dataset}: {first.measured} ({verdict_told(first)}, {telling}). Of {len(here)} "
+        f"ordering{'s' * (len(here) > 1)} that the document states {told_here(counted(here, here=True))} on these "
+        f"data{apart}."
+    )
+
+
+def here_lines(entries: Sequence[Entry]) -> list[str]:
+    """How the documents' orderings fare on other data than theirs: a line for each data set."""
+    lines = []
+    for dataset in dict.fromkeys(entry.dataset for entry in entries if any(entry.here.values())):
+        counts = summed(entry.here for entry in entries if entry.dataset == dataset)
+        every = sum(counts.values())
+        lines.append(f"on {dataset} {every} ordering{'s were' if every > 1 else ' was'} judged: {told_here(counts)}")
+    return lines
+
+
+# -- on the page -------------------------------------------------------------------------------------------------------
 
 
 def kind(told: str) -> str:
@@ -41,32 +102,10 @@ class ClaimView:
         return claim_values(self.claim)
 
 
-class Anchors:
-    """Names for places on the page, each given once."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def __call__(self, text: str) -> str:
-        """A name made from a text."""
-        base = name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
-        number = 1
-        while name in self._given:
-            number += 1
-            name = f"{base}-{number}"
-        self._given.add(name)
-        return name
-
-
 def counts(claims: Sequence[ClaimView]) -> dict[str, int]:
     """How many there are of each verdict as it is told, none left out."""
     every = [claim.told for claim in claims]
     return {told: every.count(told) for told in SIGNS}
-
-
-def said(claims: Sequence[ClaimView]) -> str:
-    """The same in words."""
-    return ", ".join(f"{count} {told}" for told, count in counts(claims).items() if count)
 
 
 def reasons(claims: Sequence[ClaimView]) -> dict[str, list[ClaimView]]:
