@@ -19,6 +19,7 @@ from gpunet.experiments.claims import VERDICTS, ClaimResult, counted, judge
 from gpunet.experiments.framework import Done
 from gpunet.experiments.result import RESULT, Result, plain
 from gpunet.files import check_replaceable, write_or_keep
+from gpunet.fingerprint import digest
 from gpunet.limits import DAMAGE
 from gpunet.report.claims_json import NAME, SCHEMA, Entry, read
 from gpunet.reproduce.plan import PlannedRun
@@ -110,11 +111,10 @@ class ClaimsFile:
         result = done.result.to_json()
         known = {key: result[key] for key in ("dataset", "device", "seeds", "settings", "provenance")}
         known |= {key: result["provenance"][key] for key in ("started", "seconds")}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         path = f"{run.name}/{RESULT}"
         self.set(
-            run, state="finished", digest=digest, asked=asked, pieces=pieces, result=path,
-            sha256=_sha256(self.folder / path), **known,
+            run, state="finished", digest=digest(json.dumps(asked, sort_keys=True)), asked=asked, pieces=pieces,
+            result=path, sha256=_sha256(self.folder / path), **known,
         )  # fmt: skip
 
     def drawn(self, run: PlannedRun, figures: Sequence[Path]) -> None:

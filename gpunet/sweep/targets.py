@@ -6,7 +6,6 @@ experiments; so a sweep as a `Result`, whose result.json has the schema of every
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from gpunet.experiments import experiment
 from gpunet.experiments.framework import Run, load_data
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.result import Result
+from gpunet.fingerprint import digest
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
@@ -115,11 +115,8 @@ def _held_out(labels: Any, classes: int, share: float, seed: int) -> Any:
 
 def fingerprint(data: Any) -> str:
     """A digest of all samples and labels."""
-    digest = hashlib.sha256()
-    for array in (data.x_train, data.y_train, data.x_test, data.y_test):
-        digest.update(str((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
+    return digest(*(part for array in arrays for part in (str((array.shape, array.dtype)), array)))
 
 
 def _described(dataset: str, share: float, seed: int) -> dict[str, Any]:
