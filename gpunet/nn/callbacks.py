@@ -6,7 +6,6 @@ import inspect
 import math
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
-from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import arrays_of, put_back
 from gpunet.nn.training import Training
 
@@ -89,42 +87,33 @@ class Schedule(Callback):
         raise NotImplementedError
 
     def steps(self, total: int) -> Iterable[int]:
-        """Every step, or none: epochs begin in `on_fit_begin` and `on_epoch_end`."""
         self.total = total
-        return range(total) if self.each_step else ()
+        return range(total) if self.each_step else ()  # epochs begin in `on_fit_begin` and `on_epoch_end`
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Set the first rate."""
         self._trainer, self._optimizer, self.base = trainer, trainer.optimizer, trainer.optimizer.learning_rate
         self.first = trainer.epoch * trainer.plan.per_epoch  # step of the trainer's life that this fit begins with
         self._set(trainer, self.first if self.each_step else trainer.epoch)
 
     def on_step(self, trainer: Training, step: int) -> None:
-        """Set the step's rate."""
         self._set(trainer, self.first + step)
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Note the rate that the epoch ended with, and set the next one's."""
         logs["learning_rate"] = trainer.last_rate
         if not self.each_step:
             self._set(trainer, epoch + 1)
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Give the optimiser its own rate back."""
         self._optimizer.learning_rate = self.base
         self._trainer = self._optimizer = None
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The rate to go back to, and where this fit began."""
         self._follow()
         return {"base": self.base, "first": self.first}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there; the rate itself is in the optimiser."""
         check_range("base", state["base"], above=0)
         check_range("first", state["first"], least=0)
         self._follow()
@@ -154,7 +143,6 @@ class ExponentialDecay(Schedule):
         self.factor = factor
 
     def rate(self, place: int) -> float:
-        """η·dᵉ."""
         return self.base * self.factor**place
 
 
@@ -168,7 +156,6 @@ class StepDecay(Schedule):
         self.factor, self.every = factor, every
 
     def rate(self, place: int) -> float:
-        """η·d^⌊e/k⌋."""
         return self.base * self.factor ** (place // self.every)
 
 
@@ -188,7 +175,7 @@ class CyclicalRate(Schedule):
         self.low, self.high, self.half, self.halve = low, high, half, halve
 
     def rate(self, place: int) -> float:
-        """low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half."""
+        # low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half
         cycle, t = divmod(place, 2 * self.half)
         height = (self.high - self.low) * (0.5**cycle if self.halve else 1.0)
         return self.low + height * (1 - abs(t / self.half - 1))
@@ -204,7 +191,6 @@ class CosineDecay(Schedule):
         self.least = least
 
     def rate(self, place: int) -> float:
-        """Half a cosine from η almost to `least`."""
         done = (place - self.first) / max(1, self.total)
         return self.least + (self.base - self.least) * (1 + math.cos(math.pi * done)) / 2
 
@@ -233,7 +219,6 @@ class EarlyStopping(Callback):
         self.metric, self.patience, self.least, self.restore_best = metric, patience, least, restore_best
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Forget an earlier fit."""
         if self.metric in ("validation_loss", "validation_accuracy") and trainer.plan.validation is None:
             raise InputError(f"early stopping looks at {self.metric}: give fit its validation_data, too")
         self.best: float | None = None
@@ -242,7 +227,6 @@ class EarlyStopping(Callback):
         self._weights: dict[str, Any] = {}
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Keep the weights of a better epoch, count a worse one."""
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
         if self.metric != self._judged:
@@ -261,21 +245,16 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.metric} has not improved for {self.waited} epochs")
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Give the model its best weights back."""
         if self.restore_best and self._weights:
             put_back(trainer.model, self._config, self._weights)
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The best epoch, its weights, and how long ago that was."""
         kept = {"best": self.best, "epoch": self.epoch, "waited": self.waited, "config": self._config}
         return kept | {"judged": self._judged} | {f"weights/{name}": array for name, array in self._weights.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         for name, least in (("epoch", -1), ("waited", 0), *([] if state["best"] is None else [("best", -math.inf)])):
             check_range(name, state[name], least=least)
         self.best, self.epoch, self.waited = state["best"], state["epoch"], state["waited"]
@@ -298,15 +277,10 @@ class DivergenceGuard(Callback):
         self.times = times
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Look at the cost before training."""
-        train, xp = trainer.plan.train, trainer.backend.xp
-        every = -(-len(train) // LOOKED_AT)
-        x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self._looked_at: Samples = replace(train, x=x, labels=labels)
+        self._looked_at = trainer.plan.train.spaced(LOOKED_AT)
         self.start = trainer.evaluate(self._looked_at)["loss"]
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Look again."""
         cost = trainer.evaluate(self._looked_at)["loss"]
         if not cost <= self.times * self.start:
             raise DivergedError(
@@ -315,18 +289,13 @@ class DivergenceGuard(Callback):
             )
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Let go of the samples."""
         del self._looked_at
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The cost before training."""
         return {"start": self.start}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Compare with that."""
         check_range("start", state["start"])
         self.start = state["start"]

@@ -100,36 +100,15 @@ class Training(Protocol):
     tally: EpochTotals
 
     @property
-    def loss(self) -> Loss:
-        """The trainer's own copy of the loss."""
-
+    def loss(self) -> Loss: ...
     @property
-    def optimizer(self) -> Optimizer:
-        """What updates the weights."""
-
-    def stop(self, reason: str) -> None:
-        """End training after the epoch that runs."""
-
-    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
-        """{"loss", "accuracy"} over a data set."""
-
-    def finite(self) -> bool:
-        """Whether no trained weight is NaN or infinite."""
-
-    def step(self, train: Samples, order: Array, n: int) -> int:
-        """One optimiser step on the next n samples of `order`."""
-
-    def look_at(self, train: Samples, order: Array) -> None:
-        """That a step can be made on these."""
-
-    def _step_objects(self, order: Array) -> tuple[Any, ...]:
-        """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
-
-    def _in_order(self) -> bool:
-        """Whether seed and epoch tell the order of the epoch that runs."""
-
-    def export(self) -> tuple[dict[str, Any], dict[str, int]]:
-        """The optimiser's state on the host, see `Optimizer.export`."""
-
-    def restore(self, settings: Mapping[str, float], arrays: Mapping[str, Any], ages: Mapping[str, int]) -> None:
-        """Go on from what `export` returned; the model is what it was then."""
+    def optimizer(self) -> Optimizer: ...
+    def stop(self, reason: str) -> None: ...
+    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]: ...
+    def finite(self) -> bool: ...
+    def step(self, train: Samples, order: Array, n: int) -> int: ...
+    def look_at(self, train: Samples, order: Array) -> None: ...
+    def _step_objects(self, order: Array) -> tuple[Any, ...]: ...
+    def _in_order(self) -> bool: ...
+    def export(self) -> tuple[dict[str, Any], dict[str, int]]: ...
+    def restore(self, settings: Mapping[str, float], arrays: Mapping[str, Any], ages: Mapping[str, int]) -> None: ...

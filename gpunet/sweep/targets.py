@@ -278,10 +278,7 @@ class _Reported(Callback):
 
     def on_fit_begin(self, trainer: Training) -> None:
         """The cost that later ones are held against."""
-        train, xp = trainer.plan.train, trainer.backend.xp
-        every = -(-len(train) // LOOKED_AT)
-        x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self.looked_at = replace(train, x=x, labels=labels)
+        self.looked_at = trainer.plan.train.spaced(LOOKED_AT)
         self._look(trainer, 0)
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:

@@ -198,17 +198,16 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
+        gone = {
+            "_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw", "joined",
+            "below",
+        }  # fmt: skip
         with nullcontext() if self.owner is None else self.owner.alone():
-            return self._state()
-
-    def _state(self) -> dict[str, Any]:
-        gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw"}
-        gone |= {"joined", "below"}
-        gone |= {*self._views, *("d_" + name for name in self._views)}
-        state = {name: value for name, value in vars(self).items() if name not in gone}
-        if self._views:
-            state["start"] = {name: np.array(self.ops.to_host(view)) for name, view in self._views.items()}
-        return state
+            gone |= {*self._views, *("d_" + name for name in self._views)}
+            state = {name: value for name, value in vars(self).items() if name not in gone}
+            if self._views:
+                state["start"] = {name: np.array(self.ops.to_host(view)) for name, view in self._views.items()}
+            return state
 
     def bind(self, y: Array, dx: Array | None) -> None:
         """Receive the workspace: y (batch, …) to write outputs to, dx (batch, …) for the input's gradient."""
