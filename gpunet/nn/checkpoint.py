@@ -33,15 +33,15 @@ from gpunet.errors import DataError, InputError, OutputError, shown
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.fingerprint import comparable, difference, digest, named
 from gpunet.limits import DAMAGE
-from gpunet.nn.callbacks import Callback, settings
+from gpunet.nn.callbacks import Callback, Training, settings
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
 from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import KEY as MODEL
 from gpunet.nn.serialize import arrays_of, describe, put_back, read, seal
-from gpunet.nn.training import Training
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
+TALLY = ("totals", "cursor")  # arrays of a pass that runs
 LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
 Count = Annotated[int, Meta(ge=0)]
@@ -158,22 +158,15 @@ class Checkpoints(Callback):
         """ValueError or a like error where the checkpoint is not one of such a run, before anything is changed."""
         model = Sequential.from_config(json.loads(found["model"])["layers"])
         shapes = model.parameter_shapes(trainer.model.input_shape)
-        totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
-        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor}
-        wanted |= {"optimizer/clocks": (len(arrays["optimizer/clocks"]), N_SETTLED)}
-        wanted |= {
-            f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
-        }
-        for name, shape in wanted.items():
-            if (
-                arrays[name].shape != shape
-                or arrays[name].dtype.kind not in "if"
-                or not np.isfinite(arrays[name]).all()
-            ):
-                raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
-        ages, clocks = found["ages"].values(), arrays["optimizer/clocks"]
-        if any(age >= len(clocks) for age in ages) or (clocks < 0).any():
-            raise ValueError(f"ages {found['ages']}, clocks {clocks.tolist()}")
+        ages, clocks = found["ages"], arrays["optimizer/clocks"]
+        wanted = shapes | {f"tally/{name}": getattr(trainer.tally, name).shape for name in TALLY}
+        wanted |= {f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in ages}
+        for name, shape in {**wanted, "optimizer/clocks": (len(clocks), N_SETTLED)}.items():
+            array = arrays[name]
+            if array.shape != shape or array.dtype.kind not in "if" or not np.isfinite(array).all():
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if any(age >= len(clocks) for age in ages.values()) or (clocks < 0).any():
+            raise ValueError(f"ages {ages}, clocks {clocks.tolist()}")
         epochs, optimizer = found["history"], copy.copy(trainer.optimizer)
         if found["step"] > trainer.plan.total or len(epochs) != found["step"] // trainer.plan.per_epoch:
             raise ValueError(f"step {found['step']} after {len(epochs)} epochs")
@@ -195,7 +188,7 @@ class Checkpoints(Callback):
         model = trainer.model
         put_back(model, json.loads(found["model"])["layers"], arrays)
         trainer.restore(found["optimizer"], _below("optimizer/", arrays), found["ages"])
-        for name in ("totals", "cursor"):
+        for name in TALLY:
             trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
         trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
         trainer.history.epochs.extend(found["history"])
@@ -234,7 +227,7 @@ class Checkpoints(Callback):
 
     def _content(self, trainer: Training, step: int) -> bytearray:
         optimizer, ages = trainer.export()
-        tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
+        tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in TALLY}
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
         states = []
         for i, callback in enumerate(self.callbacks):

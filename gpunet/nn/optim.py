@@ -69,7 +69,7 @@ class Optimizer:
     l2 = _Setting(least=0)
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
-        self._settings: dict[str, float] = {}
+        self._settings: dict[str, float] = {}  # no attributes: a recording is dropped where one of these is another
         self._clocks: list[Array] = []
         self.learning_rate, self.l2 = learning_rate, l2
 

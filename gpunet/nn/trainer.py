@@ -38,14 +38,14 @@ from gpunet.errors import DataError, DivergedError, InputError, ShapeError, show
 from gpunet.files import check_path
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn import losses
-from gpunet.nn.callbacks import Callback, Schedule
+from gpunet.nn.callbacks import Callback, EpochTotals, History, Plan, Schedule
 from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
 from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples
-from gpunet.nn.training import EpochTotals, History, Plan
-from gpunet.progress import Progress, progress
+from gpunet.progress import Progress
+from gpunet.progress import progress as progress_of
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
 
@@ -403,7 +403,7 @@ class Trainer(Evaluator):
         pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
-        own, bar = not isinstance(progress, Progress), _progress(progress)
+        own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
             train = self._labelled(x, y, "training data")
@@ -717,6 +717,3 @@ class _Fit:
                 if id(each) in self._taken:
                     raise InputError(f"this {type(each).__name__} serves another fit: give each fit its own")
             self._taken.update(dict.fromkeys(numbers, self))
-
-
-_progress = progress  # `fit` has a parameter of that name

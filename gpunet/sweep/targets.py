@@ -23,12 +23,11 @@ from gpunet.experiments.framework import Run, load_data
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.result import Result
 from gpunet.fingerprint import digest
-from gpunet.nn.callbacks import Callback
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, Adam, Optimizer
 from gpunet.nn.trainer import Trainer
-from gpunet.nn.training import Training
 from gpunet.rng import DATA, stream
 from gpunet.sweep.plan import SEED, Parameters, Report
 from gpunet.sweep.show import IMPORTANCE, Table, row_name

@@ -26,11 +26,8 @@ Transform = Callable[[Backend, Array, Array, bool], None]
 class Owner(Protocol):
     """What a layer asks of the model that it stands in."""
 
-    def alone(self) -> AbstractContextManager[None]:
-        """For work in the model's memory."""
-
-    def rearrange(self) -> None:
-        """Move each parameter to where its layer's `trainable` says that it belongs."""
+    def alone(self) -> AbstractContextManager[None]: ...
+    def rearrange(self) -> None: ...
 
 
 @dataclass(frozen=True)
