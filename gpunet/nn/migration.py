@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from gpunet.nn.layers.base import Transform
+from gpunet.nn.layers.base import Inherits
 from gpunet.nn.memory import Layout, Parameters
 
 # What becomes of the optimiser's state where one parameter became two, W ≈ L R. "restart": it is zero. "carry": what is
@@ -29,13 +28,11 @@ class Migration:
     old: Layout
     new: Layout
     decayed: int
-    sources: Mapping[str, tuple[str, Transform | None]]
+    sources: Inherits
     squares: bool
 
 
-def migration(
-    old: Parameters, new: Parameters, replaced: str, inherits: Mapping[str, tuple[str, Transform | None]], state: State
-) -> Migration:
+def migration(old: Parameters, new: Parameters, replaced: str, inherits: Inherits, state: State) -> Migration:
     """What becomes of the optimiser's state when the layer named `replaced` gives way to one that `inherits`."""
     sources = {}
     for name in new.trained:

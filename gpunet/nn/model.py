@@ -26,19 +26,13 @@ from gpunet.checks import (
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
-from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, Transform
+from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
-# Attributes that hold the workspace, or say what fits it.
-WORKSPACE = (
-    "_drawing", "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
-)  # fmt: skip
-ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
-Inherits = Mapping[str, tuple[str, Transform | None]]
 
 
 class Layers(tuple[Layer, ...]):
@@ -157,7 +151,10 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""
-        gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", *WORKSPACE}
+        gone = {
+            "_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", "_drawing",
+            "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
+        }  # fmt: skip
         with self.alone():
             return {name: value for name, value in vars(self).items() if name not in gone}
 
@@ -166,10 +163,11 @@ class Sequential:
         self.capacity, self.migrations = 0, []
         self._take()
         if self.built:
-            kept = [dict(vars(layer)) for layer in self.layers]
+            place = ("start", "_model", "_views", "_fixed")  # what belongs to a layer's
+            kept = [{n: value for n, value in vars(layer).items() if n not in place} for layer in self.layers]
             self._allocate(self.input_shape, self.backend, self.dtype, self._seed)
             for layer, own in zip(self.layers, kept, strict=True):  # what a layer of your own keeps beside parameters
-                vars(layer).update({name: value for name, value in own.items() if name not in ATTACHED})
+                vars(layer).update(own)
                 layer.start = {}
 
     def __copy__(self) -> Self:

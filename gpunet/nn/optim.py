@@ -94,7 +94,7 @@ class Optimizer:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
         self.ops, self.initial = backend, dict(self._settings)
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
-        self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock(0, 0))])
+        self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock())])
 
     @undivided()
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
@@ -109,7 +109,7 @@ class Optimizer:
                 self._move(each, name, old)
                 if carry and not each.squares:  # each moment counts its own steps
                     steps = float(self.ops.to_host(clock)[base.STEP])
-                    clock = carried.setdefault(id(clock), self._clock(steps, 0))
+                    clock = carried.setdefault(id(clock), self._clock(steps))
                 clocks[name] = clock
             self._lay_out(params, grads, each.decayed, _aged(each.new, clocks) or [(slice(0, 0), fresh)])
 
@@ -145,7 +145,7 @@ class Optimizer:
         for kind, state in self.state.items():
             for name, place in layout.places.items():
                 self.ops.copy(arrays[f"{kind}/{name}"].reshape(-1), state[place])
-        clocks = [self._clock(0, 0) for _ in arrays["clocks"]]
+        clocks = [self._clock() for _ in arrays["clocks"]]
         for clock, values in zip(clocks, arrays["clocks"], strict=True):
             self.ops.copy(values, clock[: base.N_SETTLED])
         aged = _aged(layout, {name: clocks[ages[name]] for name in layout.places})
@@ -156,7 +156,7 @@ class Optimizer:
         for clock in self._clocks:
             if not (self.counts_steps and self.ops.to_host(clock)[base.STEP : base.N_SETTLED].any()):
                 return clock
-        return self._clock(0, 0)
+        return self._clock()
 
     @undivided()
     def age_apart(self, place: int) -> None:
@@ -166,7 +166,7 @@ class Optimizer:
         size = self._ages[-1][0].stop
         if self.counts_steps and 0 < place < size:
             flat = self._flat
-            self._lay_out(*flat, [(slice(0, place), self._clock(0, 0)), (slice(place, size), self._clock(0, 0))])
+            self._lay_out(*flat, [(slice(0, place), self._clock()), (slice(place, size), self._clock())])
 
     def _clock_at(self, place: int) -> Array:
         return next(clock for part, clock in self._ages if part.start <= place < part.stop)
@@ -199,12 +199,12 @@ class Optimizer:
             for part, clock in ages
         ]  # fmt: skip
 
-    def _clock(self, steps: float, second_steps: float) -> Array:
-        """The scalars of a range whose moments have so many steps behind them."""
+    def _clock(self, steps: float = 0.0) -> Array:
+        """The scalars of a range whose first moments have so many steps behind them, the second none."""
         host = [0.0] * base.N_SCALARS
         for name, value in self._settings.items():
             host[PLACES[name]] = value
-        host[base.STEP], host[base.SECOND_STEP] = steps, second_steps
+        host[base.STEP] = steps
         return self.ops.asarray(host, "float64")
 
     def step(self) -> None:

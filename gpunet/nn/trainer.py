@@ -411,9 +411,8 @@ class Trainer(Evaluator):
             if self.behind:
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
-            vars(self)["batch_size"] = self.plan.batch_size
+            vars(self).update(batch_size=self.plan.batch_size, history=History())
             self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
-            vars(self)["history"] = History()
             self.stopped, self.seconds = "", 0.0
             try:
                 per_epoch = self.plan.per_epoch

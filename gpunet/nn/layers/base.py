@@ -21,6 +21,7 @@ ABSENT = object()
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
 # their squares.
 Transform = Callable[[Backend, Array, Array, bool], None]
+Inherits = Mapping[str, tuple[str, Transform | None]]  # see `Layer.inherits`
 
 
 class Owner(Protocol):
@@ -104,7 +105,7 @@ class Layer:
     # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
     # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
     made_from: Layer | None = None
-    inherits: Mapping[str, tuple[str, Transform | None]] = MappingProxyType({})
+    inherits: Inherits = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
