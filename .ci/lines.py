@@ -12,7 +12,7 @@ SIXTH = "gpunet/experiments/patches/"
 
 # A room, the lines that it aims at, and how its files' paths begin ("rng" is gpunet/rng.py); the longest one counts.
 ROOMS = {
-    "leaves": (370, "__init__ errors rng checks files progress timing addresses limits streams interrupts"),
+    "leaves": (370, "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts"),
     "backend": (2640, "gpunet/backend/"),
     "linalg": (2150, "gpunet/linalg/"),
     "nn": (2800, "gpunet/nn/"),

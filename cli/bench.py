@@ -12,7 +12,7 @@ from gpunet.cli import options
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gpunet.bench.results import Section
 

@@ -26,23 +26,18 @@ if os.path.isfile(os.path.join(_BESIDE, "datasets", "catalog.py")):
     __path__.append(_BESIDE)
 
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
-_HOMES = {
-    "Sequential": "nn.model", "Trainer": "nn.trainer", "gradient_check": "nn.gradcheck",
-    "History": "nn.training",
-    "Callback": "nn.callbacks", "ExponentialDecay": "nn.callbacks", "StepDecay": "nn.callbacks",
-    "CyclicalRate": "nn.callbacks", "CosineDecay": "nn.callbacks", "EarlyStopping": "nn.callbacks",
-    "DivergenceGuard": "nn.callbacks", "Factorise": "spectral.factorise",
-    "factorise": "spectral.factorise", "merge": "spectral.factorise", "fit_class_pca": "spectral.fitted",
-    "Dense": "nn.layers", "Conv2D": "nn.layers", "MaxPool2D": "nn.layers", "Flatten": "nn.layers",
-    "Reshape": "nn.layers", "LowRankDense": "nn.layers", "Activation": "nn.layers", "Dropout": "nn.layers",
-    "Layer": "nn.layers",
-    "SGD": "nn.optim", "Adam": "nn.optim", "Optimizer": "nn.optim",
-    "SoftmaxCrossEntropy": "nn.losses", "BinaryCrossEntropy": "nn.losses", "SquaredError": "nn.losses",
-    "get_backend": "backend", "save": "nn.serialize", "load": "nn.serialize", "load_weights": "nn.serialize",
-    "svd": "linalg", "class_pca": "linalg", "deduplicate": "linalg", "StreamingGram": "linalg",
-    "FixedRank": "linalg", "DimensionFraction": "linalg", "BreakEven": "linalg", "Energy": "linalg",
-    "StableRank": "linalg", "GavishDonoho": "linalg",
+_NAMES = {
+    "nn.model": "Sequential", "nn.trainer": "Trainer", "nn.gradcheck": "gradient_check",
+    "nn.callbacks": "History Callback ExponentialDecay StepDecay CyclicalRate CosineDecay EarlyStopping "
+                    "DivergenceGuard",
+    "spectral.factorise": "Factorise factorise merge", "spectral.fitted": "fit_class_pca",
+    "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation Dropout Layer",
+    "nn.optim": "SGD Adam Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
+    "backend": "get_backend", "nn.serialize": "save load load_weights",
+    "linalg": "svd class_pca deduplicate StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
+              "GavishDonoho",
 }  # fmt: skip
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _MODULES = {
     **{name: name for name in ("backend", "datasets", "errors", "experiments", "linalg", "report")},
     **{name: f"nn.{name}" for name in ("init", "layers", "losses", "optim")},

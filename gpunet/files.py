@@ -64,13 +64,7 @@ def write_atomically(path: Path, content: str | bytes | bytearray) -> None:
     Waiting costs 4 ms, or 60 for 64 MB: without it a process may be killed at any moment, but after a power failure
     the renamed file could be an empty one, and the old one gone. Raises OutputError.
     """
-    check_replaceable(path)
-    try:
-        with undivided(), temporary(path) as (name, file):
-            file.write(content.encode() if isinstance(content, str) else content)
-            put_in_place(name, file, path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
+    _write(path, content, os.replace)
 
 
 def write_once(path: Path, content: str | bytes | bytearray) -> bool:
@@ -79,17 +73,23 @@ def write_once(path: Path, content: str | bytes | bytearray) -> bool:
     However many processes write it at the same time, one of them gets True. Raises OutputError, also where the file
     system has no hard links.
     """
+    try:
+        _write(path, content, os.link)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            return False
+        raise
+    return True
+
+
+def _write(path: Path, content: str | bytes | bytearray, place: Callable[[str, Path], None]) -> None:
     check_replaceable(path)
     try:
         with undivided(), temporary(path) as (name, file):
             file.write(content.encode() if isinstance(content, str) else content)
-            _flush(file)
-            os.link(name, path)
-    except FileExistsError:
-        return False
+            put_in_place(name, file, path, place)
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
-    return True
 
 
 @contextlib.contextmanager
@@ -108,18 +108,13 @@ def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
             os.unlink(name)
 
 
-def put_in_place(name: str, file: BinaryIO, path: Path) -> None:
+def put_in_place(name: str, file: BinaryIO, path: Path, place: Callable[[str, Path], None] = os.replace) -> None:
     """Give a temporary its name, once the disk has it. Raises OSError."""
-    _flush(file)
-    os.replace(name, path)
-
-
-def _flush(file: BinaryIO) -> None:
-    """Wait for the disk; the file may be renamed then."""
     file.flush()
     os.fsync(file.fileno())
     if WINDOWS:  # elsewhere the lock is held till it has its name
         file.close()
+    place(name, path)
 
 
 def write_or_keep(path: Path, content: str | bytes | bytearray) -> Path:

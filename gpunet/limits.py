@@ -83,7 +83,7 @@ def parse_json(content: str | bytes, *, nan: bool = False) -> Any:
     """`read_json` of what has been read already."""
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        constant = _null if nan else _refused
+        constant = (lambda _: None) if nan else _refused
         found = json.loads(text, parse_float=_finite, parse_constant=constant, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -112,10 +112,6 @@ def _finite(text: str) -> float:
 
 def _refused(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
-
-
-def _null(_: str) -> None:
-    return None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,22 +1,125 @@
-"""What may happen between the steps of a training run: callbacks, among them learning rates and early ends."""
+"""A training run as callbacks see it, and the callbacks: learning rates, early ends, and what may be your own."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
-from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, setting
+from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Array, Backend
+from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, is_one_of, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
+from gpunet.nn.losses import Loss
+from gpunet.nn.model import Sequential
+from gpunet.nn.optim import Optimizer
 from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import arrays_of, put_back
-from gpunet.nn.training import Training
+from gpunet.rng import BATCHES, stream
+
+EMPTY = np.where(np.arange(N_TOTALS) == FIRST_BAD, -1.0, 0.0)
+
+
+@dataclass
+class History:
+    """One entry an epoch: `history["train_loss"]` is a list; `seconds` is training time, validation not counted."""
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    def __getitem__(self, metric: str) -> list[float]:
+        for epoch in self.epochs:
+            if not is_one_of(metric, epoch):
+                raise InputError(f"the history has no {shown(metric)}: it has {', '.join(epoch)}")
+        return [epoch[metric] for epoch in self.epochs]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The data, and how to go through it."""
+
+    train: Samples
+    validation: Samples | None
+    epochs: int
+    batch_size: int
+    shuffle: bool
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Steps an epoch."""
+        return self.train.batches(self.batch_size)
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.epochs * self.per_epoch
+
+    def order(self, seed: int, epoch: int) -> np.ndarray[Any, Any]:
+        """The numbers of the samples, in the order in which the epoch takes them."""
+        n = len(self.train)
+        return stream(seed, BATCHES, epoch).permutation(n) if self.shuffle else np.arange(n)
+
+
+class EpochTotals:
+    """What one pass over a data set adds up, and how far it has come, on the device: `totals` and `cursor`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.totals = backend.zeros(N_TOTALS, "float64")
+        self.cursor = backend.zeros(1, "int64")
+
+    def reset(self) -> None:
+        """Begin a pass."""
+        self.backend.copy(EMPTY, self.totals)
+        self.backend.copy(0, self.cursor)
+
+    def means(self) -> tuple[float, float]:
+        """(loss, accuracy) over the samples so far; waits for the device."""
+        totals = self.backend.to_host(self.totals)
+        return float(totals[LOSS_SUM] / totals[SAMPLES]), float(totals[CORRECT] / totals[SAMPLES])
+
+    def first_bad(self) -> int:
+        """Index of the first sample of the first batch whose loss was not finite, or −1; waits for the device."""
+        return int(self.backend.to_host(self.totals)[FIRST_BAD])
+
+
+class Training(Protocol):
+    """The trainer as callbacks see it, which are called between the steps of its `fit`: see `gn.Trainer`."""
+
+    model: Sequential
+    backend: Backend
+    dtype: str
+    seed: int
+    plan: Plan
+    history: History  # of the fit that runs; an epoch's entry is added before its callbacks are called
+    epoch: int  # trained so far, over all calls of fit
+    batch_size: int
+    last_rate: float  # the learning rate of the last step of the last epoch
+    seconds: float  # of the epoch that runs, up to the last pause for callbacks
+    stopped: str  # why it ends early
+    tally: EpochTotals
+
+    @property
+    def loss(self) -> Loss: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
+    def stop(self, reason: str) -> None: ...
+    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]: ...
+    def finite(self) -> bool: ...
+    def step(self, train: Samples, order: Array, n: int) -> int: ...
+    def look_at(self, train: Samples, order: Array) -> None: ...
+    def _step_objects(self, order: Array) -> tuple[Any, ...]: ...
+    def _in_order(self) -> bool: ...
+    def export(self) -> tuple[dict[str, Any], dict[str, int]]: ...
+    def restore(self, settings: Mapping[str, float], arrays: Mapping[str, Any], ages: Mapping[str, int]) -> None: ...
+
+
+# -- what may happen between the steps --------------------------------------------------------------------------------
 
 
 def settings(thing: Any) -> dict[str, Any]:
@@ -89,42 +192,33 @@ class Schedule(Callback):
         raise NotImplementedError
 
     def steps(self, total: int) -> Iterable[int]:
-        """Every step, or none: epochs begin in `on_fit_begin` and `on_epoch_end`."""
         self.total = total
-        return range(total) if self.each_step else ()
+        return range(total) if self.each_step else ()  # epochs begin in `on_fit_begin` and `on_epoch_end`
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Set the first rate."""
         self._trainer, self._optimizer, self.base = trainer, trainer.optimizer, trainer.optimizer.learning_rate
         self.first = trainer.epoch * trainer.plan.per_epoch  # step of the trainer's life that this fit begins with
         self._set(trainer, self.first if self.each_step else trainer.epoch)
 
     def on_step(self, trainer: Training, step: int) -> None:
-        """Set the step's rate."""
         self._set(trainer, self.first + step)
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Note the rate that the epoch ended with, and set the next one's."""
         logs["learning_rate"] = trainer.last_rate
         if not self.each_step:
             self._set(trainer, epoch + 1)
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Give the optimiser its own rate back."""
         self._optimizer.learning_rate = self.base
         self._trainer = self._optimizer = None
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The rate to go back to, and where this fit began."""
         self._follow()
         return {"base": self.base, "first": self.first}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there; the rate itself is in the optimiser."""
         check_range("base", state["base"], above=0)
         check_range("first", state["first"], least=0)
         self._follow()
@@ -154,7 +248,6 @@ class ExponentialDecay(Schedule):
         self.factor = factor
 
     def rate(self, place: int) -> float:
-        """η·dᵉ."""
         return self.base * self.factor**place
 
 
@@ -168,7 +261,6 @@ class StepDecay(Schedule):
         self.factor, self.every = factor, every
 
     def rate(self, place: int) -> float:
-        """η·d^⌊e/k⌋."""
         return self.base * self.factor ** (place // self.every)
 
 
@@ -188,7 +280,7 @@ class CyclicalRate(Schedule):
         self.low, self.high, self.half, self.halve = low, high, half, halve
 
     def rate(self, place: int) -> float:
-        """low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half."""
+        # low + (high − low)·(1 − |t/half − 1|), t the step within its cycle of 2·half
         cycle, t = divmod(place, 2 * self.half)
         height = (self.high - self.low) * (0.5**cycle if self.halve else 1.0)
         return self.low + height * (1 - abs(t / self.half - 1))
@@ -204,7 +296,6 @@ class CosineDecay(Schedule):
         self.least = least
 
     def rate(self, place: int) -> float:
-        """Half a cosine from η almost to `least`."""
         done = (place - self.first) / max(1, self.total)
         return self.least + (self.base - self.least) * (1 + math.cos(math.pi * done)) / 2
 
@@ -233,7 +324,6 @@ class EarlyStopping(Callback):
         self.metric, self.patience, self.least, self.restore_best = metric, patience, least, restore_best
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Forget an earlier fit."""
         if self.metric in ("validation_loss", "validation_accuracy") and trainer.plan.validation is None:
             raise InputError(f"early stopping looks at {self.metric}: give fit its validation_data, too")
         self.best: float | None = None
@@ -242,7 +332,6 @@ class EarlyStopping(Callback):
         self._weights: dict[str, Any] = {}
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Keep the weights of a better epoch, count a worse one."""
         if self.metric not in logs:
             raise InputError(f"early stopping looks at {shown(self.metric)}, the history has {', '.join(logs)}")
         if self.metric != self._judged:
@@ -261,21 +350,16 @@ class EarlyStopping(Callback):
             trainer.stop(f"{self.metric} has not improved for {self.waited} epochs")
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Give the model its best weights back."""
         if self.restore_best and self._weights:
             put_back(trainer.model, self._config, self._weights)
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The best epoch, its weights, and how long ago that was."""
         kept = {"best": self.best, "epoch": self.epoch, "waited": self.waited, "config": self._config}
         return kept | {"judged": self._judged} | {f"weights/{name}": array for name, array in self._weights.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
         for name, least in (("epoch", -1), ("waited", 0), *([] if state["best"] is None else [("best", -math.inf)])):
             check_range(name, state[name], least=least)
         self.best, self.epoch, self.waited = state["best"], state["epoch"], state["waited"]
@@ -298,15 +382,10 @@ class DivergenceGuard(Callback):
         self.times = times
 
     def on_fit_begin(self, trainer: Training) -> None:
-        """Look at the cost before training."""
-        train, xp = trainer.plan.train, trainer.backend.xp
-        every = -(-len(train) // LOOKED_AT)
-        x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self._looked_at: Samples = replace(train, x=x, labels=labels)
+        self._looked_at = trainer.plan.train.spaced(LOOKED_AT)
         self.start = trainer.evaluate(self._looked_at)["loss"]
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:
-        """Look again."""
         cost = trainer.evaluate(self._looked_at)["loss"]
         if not cost <= self.times * self.start:
             raise DivergedError(
@@ -315,18 +394,13 @@ class DivergenceGuard(Callback):
             )
 
     def on_fit_end(self, trainer: Training) -> None:
-        """Let go of the samples."""
         del self._looked_at
 
-    def config(self) -> dict[str, Any]:
-        """All settings."""
-        return settings(self)
+    config = settings
 
     def state(self) -> dict[str, Any]:
-        """The cost before training."""
         return {"start": self.start}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Compare with that."""
         check_range("start", state["start"])
         self.start = state["start"]

@@ -19,29 +19,50 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
+from gpunet.backend import Backend
 from gpunet.backend.base import N_SETTLED
-from gpunet.checks import check_number, check_range, is_number, is_whole, real_array
-from gpunet.errors import DataError, InputError, OutputError
+from gpunet.backend.blas import pools, threads
+from gpunet.checks import check_number, check_range, is_number, real_array
+from gpunet.errors import DataError, InputError, OutputError, shown
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
+from gpunet.fingerprint import comparable, difference, digest, named
 from gpunet.limits import DAMAGE
-from gpunet.nn.callbacks import Callback
-from gpunet.nn.identity import difference, exchangeable, machine, run_spec, to_json, told
+from gpunet.nn.callbacks import Callback, Training, settings
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
+from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import KEY as MODEL
 from gpunet.nn.serialize import arrays_of, describe, put_back, read, seal
-from gpunet.nn.training import Training
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
+TALLY = ("totals", "cursor")  # arrays of a pass that runs
 LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
-KINDS = {
-    "run": dict, "exchanged": dict, "machine": dict, "model": str, "optimizer": dict, "ages": dict, "history": list,
-    "callbacks": list,
-}  # fmt: skip
+LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Entry(msgspec.Struct):
+    """What stands beside the arrays of a checkpoint; `exchanged` was not kept at first."""
+
+    run: dict[str, Any]
+    machine: dict[str, Any]
+    step: Count
+    epoch: Count
+    seconds: float
+    stopped: str
+    model: str
+    optimizer: dict[str, float]
+    ages: dict[str, Count]
+    history: list[dict[str, Any]]
+    callbacks: list[dict[str, Any]]
+    exchanged: dict[str, Any] = {}
+
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
 
@@ -137,30 +158,20 @@ class Checkpoints(Callback):
         """ValueError or a like error where the checkpoint is not one of such a run, before anything is changed."""
         model = Sequential.from_config(json.loads(found["model"])["layers"])
         shapes = model.parameter_shapes(trainer.model.input_shape)
-        totals, cursor = (getattr(trainer.tally, name).shape for name in ("totals", "cursor"))
-        wanted = shapes | {"tally/totals": totals, "tally/cursor": cursor}
-        wanted |= {"optimizer/clocks": (len(arrays["optimizer/clocks"]), N_SETTLED)}
-        wanted |= {
-            f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in found["ages"]
-        }
-        for name, shape in wanted.items():
-            if (
-                arrays[name].shape != shape
-                or arrays[name].dtype.kind not in "if"
-                or not np.isfinite(arrays[name]).all()
-            ):
-                raise ValueError(f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}")
-        ages, clocks = found["ages"].values(), arrays["optimizer/clocks"]
-        if not all(is_whole(age, 0, len(clocks) - 1) for age in ages) or (clocks < 0).any():
-            raise ValueError(f"ages {found['ages']}, clocks {clocks.tolist()}")
-        for name in ("step", "epoch"):
-            if type(found[name]) is not int or found[name] < 0:
-                raise ValueError(f"{name} {found[name]}")
+        ages, clocks = found["ages"], arrays["optimizer/clocks"]
+        wanted = shapes | {f"tally/{name}": getattr(trainer.tally, name).shape for name in TALLY}
+        wanted |= {f"optimizer/{kind}/{name}": shapes[name] for kind in trainer.optimizer.states for name in ages}
+        for name, shape in {**wanted, "optimizer/clocks": (len(clocks), N_SETTLED)}.items():
+            array = arrays[name]
+            if array.shape != shape or array.dtype.kind not in "if" or not np.isfinite(array).all():
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+        if any(age >= len(clocks) for age in ages.values()) or (clocks < 0).any():
+            raise ValueError(f"ages {ages}, clocks {clocks.tolist()}")
         epochs, optimizer = found["history"], copy.copy(trainer.optimizer)
         if found["step"] > trainer.plan.total or len(epochs) != found["step"] // trainer.plan.per_epoch:
             raise ValueError(f"step {found['step']} after {len(epochs)} epochs")
-        if found["optimizer"].keys() != trainer.optimizer.settings.keys() or not isinstance(found["stopped"], str):
-            raise ValueError(f"optimizer {found['optimizer']}, stopped {found['stopped']}")
+        if found["optimizer"].keys() != trainer.optimizer.settings.keys():
+            raise ValueError(f"optimizer {found['optimizer']}")
         check_range("seconds", found["seconds"], least=0)
         for name, value in found["optimizer"].items():
             setattr(optimizer, name, value)  # which has the bounds
@@ -177,7 +188,7 @@ class Checkpoints(Callback):
         model = trainer.model
         put_back(model, json.loads(found["model"])["layers"], arrays)
         trainer.restore(found["optimizer"], _below("optimizer/", arrays), found["ages"])
-        for name in ("totals", "cursor"):
+        for name in TALLY:
             trainer.backend.copy(arrays[f"tally/{name}"], getattr(trainer.tally, name))
         trainer.epoch, trainer.seconds, trainer.stopped = found["epoch"], found["seconds"], found["stopped"]
         trainer.history.epochs.extend(found["history"])
@@ -216,7 +227,7 @@ class Checkpoints(Callback):
 
     def _content(self, trainer: Training, step: int) -> bytearray:
         optimizer, ages = trainer.export()
-        tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in ("totals", "cursor")}
+        tally = {name: trainer.backend.to_host(getattr(trainer.tally, name)) for name in TALLY}
         arrays = arrays_of(trainer.model) | _under("optimizer/", optimizer) | _under("tally/", tally)
         states = []
         for i, callback in enumerate(self.callbacks):
@@ -248,10 +259,8 @@ def load(path: Path) -> Saved:
             raise DataError(
                 f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}; delete it to start afresh"
             )
-        found.setdefault("exchanged", {})  # which was not kept at first
-        for name, kind in KINDS.items():
-            if not isinstance(found[name], kind):
-                raise ValueError(f"{name} is a {type(found[name]).__name__}")
+        msgspec.convert(found, Entry)
+        found.setdefault("exchanged", {})
     except DataError:
         raise
     except DAMAGE as error:
@@ -272,9 +281,86 @@ def _state(callback: Callback) -> tuple[dict[str, Any], dict[str, Any]]:
     return arrays, rest
 
 
+def to_json(value: Any) -> str:
+    """Numbers (NumPy's, too), text, lists and dictionaries as JSON; InputError for what a checkpoint cannot keep."""
+    try:
+        return json.dumps(value, default=_plain)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text, lists that hold themselves
+        raise InputError(f"a checkpoint keeps what JSON can hold, and that is not: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise InputError(f"a checkpoint keeps numbers, text, lists and arrays, got {type(value).__name__}: {shown(value)}")
+
+
 def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {prefix + name: np.require(array, requirements="C") for name, array in arrays.items()}
 
 
 def _below(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+# -- which run this is ------------------------------------------------------------------------------------------------
+
+
+def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What a run was asked to do: two that agree here are the same, step by step."""
+    plan = trainer.plan
+    return {
+        "layers": trainer.model.config(),
+        **exchangeable(trainer, trainer.optimizer.settings),
+        "dtype": trainer.dtype,
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "shuffle": plan.shuffle,
+        "data": _looked_at(trainer, plan.train),
+        "validation_data": None if plan.validation is None else _looked_at(trainer, plan.validation),
+        "callbacks": [_described(callback, told(callback, "config")) for callback in callbacks],
+    }
+
+
+def exchangeable(trainer: Training, initial: Mapping[str, float]) -> dict[str, Any]:
+    """What callbacks may exchange in mid-training: the loss, the optimizer, by its `initial` settings, and the seed."""
+    return {
+        "loss": _described(trainer.loss, settings(trainer.loss)),
+        "optimizer": _described(trainer.optimizer, initial),
+        "seed": comparable(trainer.seed),
+    }
+
+
+def told(callback: Callback, method: str) -> Mapping[str, Any]:
+    """What `config` or `state` of a callback returns; InputError where that is no dictionary."""
+    found = getattr(callback, method)()
+    if not named(found):
+        name = f"{type(callback).__name__}.{method}()"
+        raise InputError(f"{name} returned {shown(found)}: expected a dictionary whose keys are texts")
+    return found  # type: ignore[no-any-return]
+
+
+def machine(backend: Backend) -> dict[str, Any]:
+    """What a run's bits depend on beside what it was asked: where two agree here they are the same."""
+    blas = {(pool["internal_api"], pool["version"], pool.get("architecture")) for pool in pools()}
+    return {
+        "device": backend.name,
+        "kernels": backend.kernels,
+        "blas": ", ".join(sorted(" ".join(map(str, each)) for each in blas)),
+        "threads": threads(),
+        "numpy": np.__version__,
+    }
+
+
+def _described(thing: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An object by its class and its settings, as JSON can hold them."""
+    return {"class": type(thing).__name__, **{name: comparable(value) for name, value in settings.items()}}
+
+
+def _looked_at(trainer: Training, data: Samples) -> dict[str, Any]:
+    """Shape, dtype, and a digest of all labels and of the samples: all of them, or every k-th of a large set."""
+    every = -(-int(data.x.nbytes) // LOOKED_AT) or 1
+    x, labels = (trainer.backend.to_host(array) for array in (data.x[::every], data.labels))
+    return {"shape": list(data.x.shape), "dtype": str(data.x.dtype), "digest": digest(x, labels)}

@@ -25,14 +25,6 @@ class Layout:
             self.places[name] = slice(self.size, self.size + count)
             self.size += -(-count // ALIGN) * ALIGN
 
-    def end(self, names: set[str]) -> int:
-        """Length of the leading part of the buffer that holds exactly `names`."""
-        leading = list(self.shapes)[: len(names)]
-        if set(leading) != names:
-            raise ValueError(f"{sorted(names)} do not stand first in this layout: {list(self.shapes)}")
-        rest = list(self.shapes)[len(names) :]
-        return self.places[rest[0]].start if rest else self.size
-
 
 class Arena:
     """One flat buffer, zeros at first, and a view of it for every name of a layout."""
@@ -140,8 +132,10 @@ class Parameters:
         self._params = Arena(backend, Layout(shapes), dtype)
         self._grads = Arena(backend, Layout({name: shapes[name] for name in self.trained}), dtype)
         self.layout, self.trained_layout = self._params.layout, self._grads.layout
-        self.n_trained = self.layout.end(set(self.trained))
-        self.n_decayed = self.layout.end({name for name in names if part(name) == 0})
+        places, size = self.trained_layout.places, self.trained_layout.size
+        self.n_decayed = next((places[name].start for name in self.trained if part(name)), size)
+        # The trained parameters and their gradients as flat arrays, and how many stand under the L2 term.
+        self.flat = self._params.flat[:size], self._grads.flat, self.n_decayed
         self._layers, self._declared = layers, declared  # in the layers' order, which is PyTorch's
 
     def attach(self) -> None:
@@ -163,8 +157,3 @@ class Parameters:
     def gradients(self) -> Views:
         """The trained parameters' gradients by name."""
         return Views(self, self._grads.views)
-
-    @property
-    def flat(self) -> tuple[Array, Array, int]:
-        """The trained parameters and their gradients as flat arrays, and how many stand under the L2 term."""
-        return self._params.flat[: self.n_trained], self._grads.flat, self.n_decayed

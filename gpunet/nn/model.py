@@ -23,23 +23,16 @@ from gpunet.checks import (
     fixed,
     is_whole,
 )
-from gpunet.errors import GpunetError, InputError, ShapeError, shown
+from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
-from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, Transform
+from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
-# Attributes that hold the workspace, or say what fits it.
-WORKSPACE = (
-    "_forwards", "_drawing", "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes",
-    "_gives",
-)  # fmt: skip
-ATTACHED = ("start", "_model", "_views", "_fixed")  # a layer's attributes that belong to its place
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
-Inherits = Mapping[str, tuple[str, Transform | None]]
 
 
 class Layers(tuple[Layer, ...]):
@@ -158,22 +151,23 @@ class Sequential:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""
+        gone = {
+            "_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", "_drawing",
+            "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
+        }  # fmt: skip
         with self.alone():
-            return self._state()
-
-    def _state(self) -> dict[str, Any]:
-        gone = {"_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", *WORKSPACE}
-        return {name: value for name, value in vars(self).items() if name not in gone}
+            return {name: value for name, value in vars(self).items() if name not in gone}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.capacity, self.migrations = 0, []
         self._take()
         if self.built:
-            kept = [dict(vars(layer)) for layer in self.layers]
+            place = ("start", "_model", "_views", "_fixed")  # what belongs to a layer's
+            kept = [{n: value for n, value in vars(layer).items() if n not in place} for layer in self.layers]
             self._allocate(self.input_shape, self.backend, self.dtype, self._seed)
             for layer, own in zip(self.layers, kept, strict=True):  # what a layer of your own keeps beside parameters
-                vars(layer).update({name: value for name, value in own.items() if name not in ATTACHED})
+                vars(layer).update(own)
                 layer.start = {}
 
     def __copy__(self) -> Self:
@@ -377,9 +371,8 @@ class Sequential:
         for lower, upper in pairwise(self.layers[first_trained:]):
             if lower.joins and upper.joins:
                 lower.joined, upper.below = True, (lower.applied, lower.d_bias)  # type: ignore[attr-defined]
-        self._forwards = tuple(self.layers)
         self._drawing = tuple(layer for layer in self.layers if layer.draws)
-        self._trained_backwards = self._forwards[first_trained:][::-1]
+        self._trained_backwards = self.layers[first_trained:][::-1]
         self._d_scores = self.backend.zeros((batch, *self._shapes[-1]), self.dtype)
         self.d_scores = self._d_scores
         self._settle(batch)
@@ -409,8 +402,7 @@ class Sequential:
 
     def forward(self, x: Array) -> Array:
         """Scores z (n, outputs): what the last layer computes before its activation."""
-        if type(x) is not self._kind or x.shape != self._takes or x.dtype != self._dtype:
-            raise self._unfit("x", x)
+        self._check_fits("x", x)
         with self.alone():
             self._passed = True
             if self._drawing:
@@ -426,8 +418,7 @@ class Sequential:
 
     def backward(self, dz: Array) -> None:
         """Fill the gradients from ∂L/∂z of the scores; overwrites dz. Stops at the lowest trained layer."""
-        if type(dz) is not self._kind or dz.shape != self._gives or dz.dtype != self._dtype:
-            raise self._unfit("dz", dz)
+        self._check_fits("dz", dz)
         if not self._passed:
             raise InputError("backward needs what a forward pass leaves behind: call forward first")
         with self.alone():
@@ -450,7 +441,7 @@ class Sequential:
         """Forward, the loss and backward, of what a trainer knows to fit, in a step that has no time to look."""
         if self._drawing:
             self._redraw()
-        *below, head = self._forwards
+        *below, head = self.layers
         for layer in below:
             x = layer.forward(x)
         loss.of_layer(head, x, labels, self.d_scores, totals)
@@ -458,16 +449,17 @@ class Sequential:
 
     def activate_scores(self, z: Array) -> Array:
         """The model's outputs y = f(z), in z's memory."""
-        if type(z) is not self._kind or z.shape != self._gives or z.dtype != self._dtype:
-            raise self._unfit("z", z)
+        self._check_fits("z", z)
         self.backend.activate(self.layers[-1].activation, z, z)
         return z
 
-    def _unfit(self, name: str, given: Any) -> GpunetError:
+    def _check_fits(self, name: str, given: Any) -> None:
         if self._kind is None:
-            return InputError("the model has no workspace yet: build and bind it, or leave both to a gn.Trainer")
+            raise InputError("the model has no workspace yet: build and bind it, or leave both to a gn.Trainer")
         shape = self._takes if name == "x" else self._gives
-        return ShapeError(f"{name} is {shown(given)}: expected {self._kind.__name__} of shape {shape}, {self._dtype}")
+        if type(given) is not self._kind or given.shape != shape or given.dtype != self._dtype:
+            kind = self._kind.__name__
+            raise ShapeError(f"{name} is {shown(given)}: expected {kind} of shape {shape}, {self._dtype}")
 
     # -- information --------------------------------------------------------------------------------------------------
 

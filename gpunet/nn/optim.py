@@ -17,7 +17,7 @@ from gpunet.checks import check_range, check_whole
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.memory import Layout
-from gpunet.nn.migration import Migration, Move, places
+from gpunet.nn.migration import Migration
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
@@ -69,7 +69,7 @@ class Optimizer:
     l2 = _Setting(least=0)
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
-        self._settings: dict[str, float] = {}
+        self._settings: dict[str, float] = {}  # no attributes: a recording is dropped where one of these is another
         self._clocks: list[Array] = []
         self.learning_rate, self.l2 = learning_rate, l2
 
@@ -94,27 +94,24 @@ class Optimizer:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
         self.ops, self.initial = backend, dict(self._settings)
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
-        self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock(0, 0))])
+        self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock())])
 
     @undivided()
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
         """Follow replaced layers to new flat arrays; state that starts afresh counts its own steps from there."""
         for each in migrations:
-            old = self.state
-            self.state = {name: self.ops.zeros(each.size, params.dtype) for name in self.states}
-            fresh = self._fresh_clock()
+            old, fresh = self.state, self._fresh_clock()
+            self.state = {name: self.ops.zeros(each.new.size, params.dtype) for name in self.states}
             carried: dict[int, Array] = {}
-            aged: list[tuple[slice, Array]] = []
-            for move, place in zip(each.moves, places(each.moves), strict=True):
-                clock = fresh
-                if move.source is not None:
-                    clock = self._clock_at(move.source.start)
-                    self._move(move, old)
-                    if move.carry and not move.squares:  # each moment counts its own steps
-                        steps = float(self.ops.to_host(clock)[base.STEP])
-                        clock = carried.setdefault(id(clock), self._clock(steps, 0))
-                aged.append((slice(place.start, each.size if place.stop is None else place.stop), clock))
-            self._lay_out(params, grads, each.decayed, _joined(aged) or [(slice(0, 0), fresh)])
+            clocks = dict.fromkeys(each.new.places, fresh)
+            for name, (source, carry) in each.sources.items():
+                clock = self._clock_at(each.old.places[source].start)
+                self._move(each, name, old)
+                if carry and not each.squares:  # each moment counts its own steps
+                    steps = float(self.ops.to_host(clock)[base.STEP])
+                    clock = carried.setdefault(id(clock), self._clock(steps))
+                clocks[name] = clock
+            self._lay_out(params, grads, each.decayed, _aged(each.new, clocks) or [(slice(0, 0), fresh)])
 
     def export(self, layout: Layout) -> tuple[dict[str, Any], dict[str, int]]:
         """The state on the host, for a checkpoint; `layout` says where the parameters lie in the flat arrays.
@@ -148,20 +145,18 @@ class Optimizer:
         for kind, state in self.state.items():
             for name, place in layout.places.items():
                 self.ops.copy(arrays[f"{kind}/{name}"].reshape(-1), state[place])
-        clocks = [self._clock(0, 0) for _ in arrays["clocks"]]
+        clocks = [self._clock() for _ in arrays["clocks"]]
         for clock, values in zip(clocks, arrays["clocks"], strict=True):
             self.ops.copy(values, clock[: base.N_SETTLED])
-        starts = [place.start for place in layout.places.values()]
-        parts = [slice(*ends) for ends in zip(starts, [*starts[1:], layout.size], strict=False)]
-        aged = [(part, clocks[ages[name]]) for name, part in zip(layout.places, parts, strict=True)]
-        self._lay_out(*flat, _joined(aged) or [(slice(0, 0), clocks[0])])
+        aged = _aged(layout, {name: clocks[ages[name]] for name in layout.places})
+        self._lay_out(*flat, aged or [(slice(0, 0), clocks[0])])
 
     def _fresh_clock(self) -> Array:
         """The clock of state that starts afresh: one that serves already where that makes no difference."""
         for clock in self._clocks:
             if not (self.counts_steps and self.ops.to_host(clock)[base.STEP : base.N_SETTLED].any()):
                 return clock
-        return self._clock(0, 0)
+        return self._clock()
 
     @undivided()
     def age_apart(self, place: int) -> None:
@@ -171,19 +166,21 @@ class Optimizer:
         size = self._ages[-1][0].stop
         if self.counts_steps and 0 < place < size:
             flat = self._flat
-            self._lay_out(*flat, [(slice(0, place), self._clock(0, 0)), (slice(place, size), self._clock(0, 0))])
+            self._lay_out(*flat, [(slice(0, place), self._clock()), (slice(place, size), self._clock())])
 
     def _clock_at(self, place: int) -> Array:
         return next(clock for part, clock in self._ages if part.start <= place < part.stop)
 
-    def _move(self, move: Move, old: dict[str, Array]) -> None:
-        for name, state in self.state.items():
-            source, out = old[name][move.source], state[move.place]
-            if move.carry is None:
-                self.ops.copy(source, out)
-            elif name in self.linear or move.squares:
-                squares = name not in self.linear
-                move.carry(self.ops, source.reshape(move.source_shape), out.reshape(move.shape), squares)
+    def _move(self, by: Migration, name: str, old: dict[str, Array]) -> None:
+        """Continue a parameter's state."""
+        source, carry = by.sources[name]
+        for kind, state in self.state.items():
+            before, out = old[kind][by.old.places[source]], state[by.new.places[name]]
+            squares = kind not in self.linear
+            if carry is None:
+                self.ops.copy(before, out)
+            elif by.squares or not squares:
+                carry(self.ops, before.reshape(by.old.shapes[source]), out.reshape(by.new.shapes[name]), squares)
 
     def _lay_out(self, params: Array, grads: Array, decayed: int, ages: list[tuple[slice, Array]]) -> None:
         distinct = list({id(clock): clock for _, clock in ages}.values())
@@ -202,12 +199,12 @@ class Optimizer:
             for part, clock in ages
         ]  # fmt: skip
 
-    def _clock(self, steps: float, second_steps: float) -> Array:
-        """The scalars of a range whose moments have so many steps behind them."""
+    def _clock(self, steps: float = 0.0) -> Array:
+        """The scalars of a range whose first moments have so many steps behind them, the second none."""
         host = [0.0] * base.N_SCALARS
         for name, value in self._settings.items():
             host[PLACES[name]] = value
-        host[base.STEP], host[base.SECOND_STEP] = steps, second_steps
+        host[base.STEP] = steps
         return self.ops.asarray(host, "float64")
 
     def step(self) -> None:
@@ -230,14 +227,16 @@ class Optimizer:
         raise NotImplementedError
 
 
-def _joined(ages: Sequence[tuple[slice, Array]]) -> list[tuple[slice, Array]]:
-    """Neighbours of one clock as one part."""
-    joined: list[tuple[slice, Array]] = []
-    for part, clock in ages:
-        if joined and joined[-1][1] is clock:
-            part = slice(joined.pop()[0].start, part.stop)
-        joined.append((part, clock))
-    return joined
+def _aged(layout: Layout, clocks: Mapping[str, Array]) -> list[tuple[slice, Array]]:
+    """The parts of the flat arrays that have one clock each: neighbours are one part, padding is what precedes it's."""
+    parts: list[tuple[slice, Array]] = []
+    starts = [place.start for place in layout.places.values()]
+    for name, start, stop in zip(layout.places, starts, [*starts[1:], layout.size], strict=False):
+        clock = clocks[name]
+        if parts and parts[-1][1] is clock:
+            start = parts.pop()[0].start
+        parts.append((slice(start, stop), clock))
+    return parts
 
 
 class SGD(Optimizer):

@@ -27,8 +27,8 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import is_one_of
 from gpunet.errors import CaptureError, InputError, MemoryFullError, shown
+from gpunet.nn.callbacks import Training
 from gpunet.nn.samples import Samples
-from gpunet.nn.training import Training
 
 PATIENCE = 2  # steps that may change what a recording would bake in, as the first ones may; captures that others end
 AT_ONCE = range(8, 3, -1)  # steps of one recording

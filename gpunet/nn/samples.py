@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,12 @@ class Samples:
     def batches(self, size: int) -> int:
         """How many batches of `size` one pass takes, a last short one counted."""
         return -(-len(self) // check_whole("size", size))
+
+    def spaced(self, most: int) -> Samples:
+        """So many of the samples at most, evenly spaced, or all: copies."""
+        every = -(-len(self) // check_whole("most", most))
+        x, labels = (None if array is None else array[::every].copy() for array in (self.x, self.labels))
+        return replace(self, x=x, labels=labels)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from gpunet.nn.model import Sequential, check_model
 KEY, FORMAT = "gpunet", 2
 MOST_LAYERS = 10_000  # of a file
 SEAL, BLANK = "sha256", "0" * 64
-CHUNK = 1 << 20  # bytes of a file that are digested at a time
 
 
 def save(model: Sequential, path: str | Path) -> None:
@@ -148,25 +147,13 @@ def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
     return content
 
 
-def sealed(file: BinaryIO) -> bool:
-    """Whether every byte of a safetensors file is as `seal` wrote it."""
-    head = file.read(8)
-    head += file.read(int.from_bytes(head, "little"))
+def _sealed(head: bytes, rest: BufferedReader) -> bool:
+    """Whether every byte of a safetensors file, its header and what follows, is as `seal` wrote it."""
     found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), head)
     if not found:
         return False
-    digest = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
-    for chunk in iter(partial(file.read, CHUNK), b""):
-        digest.update(chunk)
-    return digest.hexdigest().encode() == found[1]
-
-
-def _header_size(first: bytes) -> int:
-    """The length of a file's header, from its first eight bytes; ValueError where it would take too much memory."""
-    size = int.from_bytes(first, "little")
-    if size > longest_text():
-        raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
-    return size
+    begun = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
+    return hashlib.file_digest(rest, lambda: begun).hexdigest().encode() == found[1]
 
 
 def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[dict[str, Any], dict[str, str]]:
@@ -180,15 +167,17 @@ def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[
         if not path.is_file():
             raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
         check_room(path)
-        with path.open("rb") as start:
-            _header_size(start.read(8))
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            if KEY in metadata or SEAL in metadata:
-                with open(path, "rb") as raw:
-                    if not sealed(raw):
-                        raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+        with path.open("rb") as raw:
+            head = raw.read(8)
+            size = int.from_bytes(head, "little")
+            if size > longest_text():
+                raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
+            with safe_open(str(path), framework="numpy") as file:
+                metadata = dict(file.metadata() or {})
+                ours = KEY in metadata or SEAL in metadata
+                if ours and not _sealed(head + raw.read(size), raw):
+                    raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
+                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except DataError:
         raise
     except (SafetensorError, OSError, *DAMAGE) as error:

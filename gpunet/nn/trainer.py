@@ -38,14 +38,14 @@ from gpunet.errors import DataError, DivergedError, InputError, ShapeError, show
 from gpunet.files import check_path
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn import losses
-from gpunet.nn.callbacks import Callback, Schedule
+from gpunet.nn.callbacks import Callback, EpochTotals, History, Plan, Schedule
 from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
 from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples
-from gpunet.nn.training import EpochTotals, History, Plan
-from gpunet.progress import Progress, progress
+from gpunet.progress import Progress
+from gpunet.progress import progress as progress_of
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained
 
@@ -119,26 +119,22 @@ class Evaluator:
 
     def _samples(self, x: Any, labels: Any, what: str, keep: bool = False, labelled: bool = False) -> Samples:
         check_text("what", what)
-        if isinstance(x, Samples):
-            if labels is not None:
-                raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
-            outputs = self._outputs(x.shape)
-            self._check_place(x, what)
-            if labelled:
-                self._check_classes(x, self.loss.classes(outputs), what)
-            self.prepare(x.shape)
-            return x
-        if labelled and labels is None:
+        held = isinstance(x, Samples)
+        if held and labels is not None:
+            raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
+        if labelled and (x.labels if held else labels) is None:
             raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
-        x = check_samples(x, what)
-        shape = tuple(x.shape[1:])
+        x = x if held else check_samples(x, what)
+        shape = x.shape if held else tuple(x.shape[1:])
         outputs = self._outputs(shape)
-        classes = None if labels is None else self.loss.classes(outputs)
-        found = Samples.of(self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep)
+        classes = self.loss.classes(outputs) if labelled or labels is not None else None
+        if held:
+            self._check_samples(x, classes, what)
+        found: Samples = x if held else Samples.of(self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep)
         self.prepare(shape)
         return found
 
-    def _check_place(self, data: Samples, what: str) -> None:
+    def _check_samples(self, data: Samples, classes: int | None, what: str) -> None:
         """That this model can take the samples, whoever made them; InputError or DataError otherwise."""
         if data.device != self.backend.name:
             raise InputError(
@@ -146,13 +142,7 @@ class Evaluator:
             )
         if self.dtype == "float32" != data.dtype:
             check_finite(data.x, what, self.dtype)
-
-    @staticmethod
-    def _check_classes(data: Samples, classes: int, what: str) -> None:
-        """That there are labels, and all below `classes`; InputError or DataError otherwise."""
-        if data.labels is None:
-            raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
-        if data.classes > classes:
+        if classes is not None and data.classes > classes:
             raise DataError(f"{what}: label {data.classes - 1} is out of range: expected 0 to {classes - 1}")
 
     def _outputs(self, shape: tuple[int, ...]) -> int:
@@ -341,19 +331,10 @@ class Trainer(Evaluator):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: settings, model, the optimiser with its state; not the memory of batches."""
         gone = (
-            "_me",
-            "_life",
-            "_room",
-            "_x",
-            "_labels",
-            "_order",
-            "_looking",
-            "_stepped",
-            "_store",
-            "_followed",
-            "_graphs",
-        )
-        state = {name: value for name, value in vars(self).items() if name not in (*gone, "tally", "plan")}
+            "_me", "_life", "_room", "_x", "_labels", "_order", "_looking", "_stepped", "_store", "_followed",
+            "_graphs", "tally", "plan",
+        )  # fmt: skip
+        state = {name: value for name, value in vars(self).items() if name not in gone}
         state["graphs"] = self.graphs.asked
         if self._life is None or self._life is not self.model.migrations:
             return state
@@ -422,7 +403,7 @@ class Trainer(Evaluator):
         pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
-        own, bar = not isinstance(progress, Progress), _progress(progress)
+        own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
             train = self._labelled(x, y, "training data")
@@ -430,9 +411,8 @@ class Trainer(Evaluator):
             if self.behind:
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
-            vars(self)["batch_size"] = self.plan.batch_size
+            vars(self).update(batch_size=self.plan.batch_size, history=History())
             self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
-            vars(self)["history"] = History()
             self.stopped, self.seconds = "", 0.0
             try:
                 per_epoch = self.plan.per_epoch
@@ -736,6 +716,3 @@ class _Fit:
                 if id(each) in self._taken:
                     raise InputError(f"this {type(each).__name__} serves another fit: give each fit its own")
             self._taken.update(dict.fromkeys(numbers, self))
-
-
-_progress = progress  # `fit` has a parameter of that name

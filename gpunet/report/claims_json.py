@@ -33,6 +33,7 @@ from gpunet.experiments.claims import ClaimResult, counted, judge, summed
 from gpunet.experiments.framework import RunRequest
 from gpunet.experiments.result import RESULT, Result, Seed, check_time, plain
 from gpunet.files import check_replaceable, write_or_keep
+from gpunet.fingerprint import digest
 from gpunet.limits import DAMAGE, read_json
 
 NAME, SCHEMA = "claims.json", 2
@@ -202,10 +203,9 @@ class ClaimsFile:
         found = result.to_json()
         known = {key: found[key] for key in ("dataset", "device", "seeds", "settings", "provenance")}
         known |= {key: found["provenance"][key] for key in ("started", "seconds")}
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
         path = f"{run.folder}/{RESULT}"
         self.set(
-            run, state="finished", digest=digest, asked=asked, pieces=pieces, result=path,
+            run, state="finished", digest=digest(json.dumps(asked, sort_keys=True)), asked=asked, pieces=pieces, result=path,
             sha256=_sha256(self.folder / path), **known,
         )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -19,7 +18,7 @@ from gpunet.errors import InputError
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import RunRequest
 from gpunet.experiments.result import plain
-from gpunet.nn.identity import difference
+from gpunet.fingerprint import difference, digest
 
 
 def plan(quick: bool, seeds: int | None = None) -> list[RunRequest]:
@@ -61,15 +60,11 @@ def changed(now: Mapping[str, Any], held: Mapping[str, Any]) -> str:
 
 def fingerprint(data: Any) -> str:
     """Sixteen hexadecimal digits that stand for every array, name and number of one data set, or of several."""
-    digest = hashlib.sha256()
+    parts: list[Any] = []
     for name, value in _walk("", data):
-        digest.update(name.encode())
-        if isinstance(value, np.ndarray):
-            digest.update(f"{value.dtype.str}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).data)
-        else:
-            digest.update(repr(value).encode())
-    return digest.hexdigest()[:16]
+        array = isinstance(value, np.ndarray)
+        parts += [name, *((f"{value.dtype.str}{value.shape}", value) if array else (repr(value),))]
+    return digest(*parts)
 
 
 def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -96,10 +91,9 @@ KERNELS = "gpunet.backend.cupy_backend"
 @functools.cache
 def code(package: str) -> str:
     """The version of what is running, and sixteen hexadecimal digits for the files that measure a paper."""
-    digest = hashlib.sha256()
-    for name, path in sorted(sources(package, folders(package)).items()):
-        digest.update(name.encode() + b"\0" + path.read_bytes())
-    return f"{gpunet.__version__} {digest.hexdigest()[:16]}"
+    files = sorted(sources(package, folders(package)).items())
+    found = digest(*(part for name, path in files for part in (f"{name}\0", path.read_bytes())))
+    return f"{gpunet.__version__} {found}"
 
 
 def folders(package: str) -> dict[str, Path]:

@@ -17,12 +17,11 @@ from gpunet.errors import CaptureError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.linalg import SVD, BreakEven, FixedRank
 from gpunet.linalg.rank import RankRule, truncated_svd
-from gpunet.nn.callbacks import Callback, settings
+from gpunet.nn.callbacks import Callback, Training, settings
 from gpunet.nn.layers import Dense, Layer, LowRankDense
 from gpunet.nn.memory import Parameters
 from gpunet.nn.migration import STATES, State
 from gpunet.nn.optim import Optimizer
-from gpunet.nn.training import Training
 from gpunet.rng import DATA, stream
 from gpunet.timing import interleave
 

@@ -17,7 +17,7 @@ from typing import Any
 from gpunet.addresses import cleaned, harmless
 from gpunet.checks import is_whole
 from gpunet.errors import InputError, RunError, shown
-from gpunet.nn.identity import difference
+from gpunet.fingerprint import difference
 from gpunet.rng import check_seed, stream
 from gpunet.sweep.space import Parameter, Value, parse_parameter
 

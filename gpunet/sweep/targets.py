@@ -6,7 +6,6 @@ experiments; so a sweep as a `Result`, whose result.json has the schema of every
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,12 @@ from gpunet.experiments import experiment
 from gpunet.experiments.framework import Run, load_data
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.result import Result
-from gpunet.nn.callbacks import Callback
+from gpunet.fingerprint import digest
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, Adam, Optimizer
 from gpunet.nn.trainer import Trainer
-from gpunet.nn.training import Training
 from gpunet.rng import DATA, stream
 from gpunet.sweep.plan import SEED, Parameters, Report
 from gpunet.sweep.show import IMPORTANCE, Table, row_name
@@ -115,11 +114,8 @@ def _held_out(labels: Any, classes: int, share: float, seed: int) -> Any:
 
 def fingerprint(data: Any) -> str:
     """A digest of all samples and labels."""
-    digest = hashlib.sha256()
-    for array in (data.x_train, data.y_train, data.x_test, data.y_test):
-        digest.update(str((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+    arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
+    return digest(*(part for array in arrays for part in (str((array.shape, array.dtype)), array)))
 
 
 def _described(dataset: str, share: float, seed: int) -> dict[str, Any]:
@@ -281,10 +277,7 @@ class _Reported(Callback):
 
     def on_fit_begin(self, trainer: Training) -> None:
         """The cost that later ones are held against."""
-        train, xp = trainer.plan.train, trainer.backend.xp
-        every = -(-len(train) // LOOKED_AT)
-        x, labels = (xp.ascontiguousarray(array[::every]) for array in (train.x, train.labels))
-        self.looked_at = replace(train, x=x, labels=labels)
+        self.looked_at = trainer.plan.train.spaced(LOOKED_AT)
         self._look(trainer, 0)
 
     def on_epoch_end(self, trainer: Training, epoch: int, logs: dict[str, float]) -> None:

@@ -83,7 +83,7 @@ def test_only_the_backend_imports_cupy():
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors", "interrupts"},
-    {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing"},
+    {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing", "fingerprint"},
     {"linalg", "nn", "testing"},
     {"spectral"},
     {"experiments", "report", "bench", "sweep"},

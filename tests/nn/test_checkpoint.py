@@ -16,7 +16,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.errors import DataError, DivergedError, InputError, OutputError
-from gpunet.nn import checkpoint, identity
+from gpunet.nn import checkpoint
 from gpunet.nn.callbacks import Callback, Schedule
 from gpunet.nn.checkpoint import FILE, KEY
 from gpunet.nn.serialize import read, seal
@@ -814,7 +814,7 @@ def test_callbacks_with_other_settings_are_refused(then, now, message, tmp_path)
     ],
 )  # fmt: skip
 def test_other_bits_are_said_and_the_run_goes_on(name, value, message, tmp_path, monkeypatch):
-    usual = identity.machine
+    usual = checkpoint.machine
     monkeypatch.setattr(checkpoint, "machine", lambda backend: usual(backend) | {name: value})
     run_with(checkpoint=tmp_path)
     monkeypatch.undo()
@@ -830,11 +830,11 @@ def test_the_threads_of_numpys_products_are_told():
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):
-        assert identity.machine(gn.get_backend("cpu"))["threads"] == 1
+        assert checkpoint.machine(gn.get_backend("cpu"))["threads"] == 1
 
 
 def test_large_sets_are_looked_at_in_part(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "LOOKED_AT", 50 * 32 // 4)
+    monkeypatch.setattr(checkpoint, "LOOKED_AT", 50 * 32 // 4)
     run_with(checkpoint=tmp_path)
     for row, found in ((39, False), (40, True)):
         x, y = data()

@@ -15,8 +15,8 @@ from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities
+from gpunet.nn.callbacks import History
 from gpunet.nn.samples import Samples
-from gpunet.nn.training import History
 from gpunet.spectral.fitted import Thresholds
 from gpunet.spectral.ridge import Moments
 from gpunet.spectral.svd_weights import singular_rows

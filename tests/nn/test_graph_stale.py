@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import gpunet as gn
 from gpunet.nn import replay as graph
+from gpunet.nn.callbacks import EpochTotals
 from gpunet.nn.layers.base import Spec
-from gpunet.nn.training import EpochTotals
 
 from .recording import (
     OPTIMISERS,

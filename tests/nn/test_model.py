@@ -42,18 +42,6 @@ def test_views_are_aligned_and_do_not_overlap(shapes):
     assert arena.flat.any() == any(np.prod(shape) for shape in shapes)
 
 
-def test_leading_part_of_a_layout():
-    layout = Layout({"a": (3,), "b": (20,), "c": (1,)})
-    assert [layout.end(set()), layout.end({"a"}), layout.end({"a", "b"}), layout.end({"a", "b", "c"})] == [
-        0,
-        16,
-        48,
-        64,
-    ]
-    with pytest.raises(ValueError, match="do not stand first"):
-        layout.end({"b"})
-
-
 def test_parameters_lie_in_three_parts():
     model = built([gn.Dense(4, "relu", trainable=False), gn.Dense(3, "sigmoid"), gn.Activation("relu"), gn.Dense(2)])
     assert list(model._store.layout.shapes) == [

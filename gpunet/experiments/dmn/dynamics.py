@@ -11,9 +11,8 @@ import gpunet as gn
 from gpunet.experiments.framework import Measured, Run
 from gpunet.linalg import svd
 from gpunet.linalg.solvers import leading as leading_eigenpairs
-from gpunet.nn.callbacks import Callback
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.trainer import Trainer
-from gpunet.nn.training import Training
 
 BATCH = 64  # δN, the document's; less where a class has not fifty times as many samples
 STEPS = 1500

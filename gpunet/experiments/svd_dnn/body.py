@@ -20,9 +20,9 @@ from gpunet.backend import Backend
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_dnn import x
 from gpunet.experiments.svd_dnn.tasks import Problem, Variant, prepare, variants
+from gpunet.nn.callbacks import Training
 from gpunet.nn.layers import LowRankDense
 from gpunet.nn.trainer import Trainer
-from gpunet.nn.training import Training
 from gpunet.progress import Progress
 from gpunet.spectral.factorise import Factorise, merge, speed_up
 from gpunet.timing import interleave

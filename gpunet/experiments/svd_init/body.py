@@ -20,9 +20,8 @@ from gpunet.errors import DivergedError
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.svd_init import Settings, x
 from gpunet.experiments.svd_init.data import Problem, prepare
-from gpunet.nn.callbacks import Callback
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.trainer import Trainer
-from gpunet.nn.training import Training
 from gpunet.progress import Progress
 from gpunet.rng import WEIGHTS, stream
 from gpunet.spectral.svd_weights import KINDS, FloatArray, dependency_ratio, mean_square, svd_weights

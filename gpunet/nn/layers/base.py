@@ -21,16 +21,14 @@ ABSENT = object()
 # (ops, source, out, squares): writes to out what an optimiser's state becomes that is linear in the gradients, or in
 # their squares.
 Transform = Callable[[Backend, Array, Array, bool], None]
+Inherits = Mapping[str, tuple[str, Transform | None]]  # see `Layer.inherits`
 
 
 class Owner(Protocol):
     """What a layer asks of the model that it stands in."""
 
-    def alone(self) -> AbstractContextManager[None]:
-        """For work in the model's memory."""
-
-    def rearrange(self) -> None:
-        """Move each parameter to where its layer's `trainable` says that it belongs."""
+    def alone(self) -> AbstractContextManager[None]: ...
+    def rearrange(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Layer:
     # Of a layer made from another, by parameter: which of that one's it continues, and the function that carries an
     # optimiser's state over; None where the parameter is the same one. Read by `Sequential.replace`.
     made_from: Layer | None = None
-    inherits: Mapping[str, tuple[str, Transform | None]] = MappingProxyType({})
+    inherits: Inherits = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -198,17 +196,16 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
+        gone = {
+            "_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw", "joined",
+            "below",
+        }  # fmt: skip
         with nullcontext() if self.owner is None else self.owner.alone():
-            return self._state()
-
-    def _state(self) -> dict[str, Any]:
-        gone = {"_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw"}
-        gone |= {"joined", "below"}
-        gone |= {*self._views, *("d_" + name for name in self._views)}
-        state = {name: value for name, value in vars(self).items() if name not in gone}
-        if self._views:
-            state["start"] = {name: np.array(self.ops.to_host(view)) for name, view in self._views.items()}
-        return state
+            gone |= {*self._views, *("d_" + name for name in self._views)}
+            state = {name: value for name, value in vars(self).items() if name not in gone}
+            if self._views:
+                state["start"] = {name: np.array(self.ops.to_host(view)) for name, view in self._views.items()}
+            return state
 
     def bind(self, y: Array, dx: Array | None) -> None:
         """Receive the workspace: y (batch, …) to write outputs to, dx (batch, …) for the input's gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import itertools
 import json
 import pathlib
@@ -19,17 +20,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from gpunet import fingerprint
 from gpunet.linalg import FixedRank
-from gpunet.nn import identity
 
 
 def kept(value):
-    """What a checkpoint holds of a setting."""
-    return json.loads(identity.to_json(identity._comparable(value)))
+    """What a checkpoint holds of a value."""
+    return json.loads(json.dumps(fingerprint.comparable(value)))
 
 
 def difference(one, other):
-    return identity.difference("it", kept(one), kept(other))
+    return fingerprint.difference("it", kept(one), kept(other))
 
 
 class Holder:
@@ -196,7 +197,7 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_no_setting_fails_or_takes_long(name, monkeypatch):
-    monkeypatch.setattr(identity, "MOST", 100_000)
+    monkeypatch.setattr(fingerprint, "MOST", 100_000)
     value = STRANGE[name]()
     began = time.monotonic()
     assert difference(value, value) == ""
@@ -208,5 +209,15 @@ def test_another_process_describes_them_alike():
     here = {kind: kept(makers[0]()) for kind, (makers, _) in KINDS.items()}
     command = [sys.executable, "-c", f"import json; from {__name__} import KINDS, kept; "
                "print(json.dumps({kind: kept(makers[0]()) for kind, (makers, _) in KINDS.items()}))"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pathlib.Path(__file__).parents[2])
-    assert identity.difference("", json.loads(done.stdout), here) == ""
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pathlib.Path(__file__).parents[1])
+    assert fingerprint.difference("", json.loads(done.stdout), here) == ""
+
+
+def test_a_digest_is_of_the_parts_as_they_follow_each_other():
+    array = np.arange(6.0).reshape(2, 3)
+    expected = hashlib.sha256("aβ".encode() + b"c" + array.tobytes()).hexdigest()[:16]
+    assert (
+        fingerprint.digest("aβ", b"c", array)
+        == fingerprint.digest("a", "β", b"c", np.asfortranarray(array))
+        == expected
+    )
