@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.backend.blas import interruptible, limited
+from gpunet.backend.blas import interruptible, limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
@@ -101,7 +101,7 @@ def decompose(
     if variance is not None:
         wanted = reached(values, variance, total)
         values, vectors, limit = values[:wanted], vectors[:, :wanted], tolerance(dtype, len(scatter), wanted)
-    wrong = np.linalg.norm(scatter @ vectors - vectors * values, axis=0)
+    wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
@@ -140,7 +140,7 @@ def by_root(
         lost_by_qr = (folds**0.5 + 1) * rows**0.5 / 4 + (folds**0.5 + 2) * total**0.5 / (s[0] or 1)
         residuals = np.full(rank, found.residual + EPS * lost_by_qr)
     else:
-        wrong = np.linalg.norm(lost @ v, axis=0) + noise(np, moments, v)
+        wrong = np.linalg.norm(product(lost, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
     bad = np.flatnonzero(~(residuals <= limit))
     if len(bad):
@@ -165,7 +165,7 @@ def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Fl
         unit = np.where(size > 0, size, 1)
         values, q = interruptible(len(size) ** 3, np.linalg.eigh, scatter / unit / unit[:, None])
         root = np.sqrt(np.maximum(values, 0))[:, None] * q.T * size
-        lost = root.T @ root - scatter
+        lost = product(root.T, root) - scatter
     if not center:
         root = np.concatenate([root, moments.count**0.5 * (moments.mean + moments.mean_low)[None, :]])
     return root, lost
