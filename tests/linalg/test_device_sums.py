@@ -253,9 +253,9 @@ def test_ridge_regression_of_a_large_mean(ratio, rng):
 
 
 def test_ridge_regression_that_is_not_solvable(rng):
-    x = rng.normal(size=(8, 30)).astype("float32")
+    x = (rng.normal(size=(40, 8)) @ rng.normal(size=(8, 30))).astype("float32")  # more samples than features
     with pytest.raises(InputError, match=r"penalty 1e-14 is not solvable \(.*positive definite\)"):
-        Moments(30, 2).update(Far(x), np.arange(8) % 2).solve(1e-14)
+        Moments(30, 2).update(Far(x), np.arange(40) % 2).solve(1e-14)
 
 
 def test_a_factor_that_is_none_is_found(far, rng, monkeypatch):  # noqa: F811
