@@ -9,16 +9,20 @@ and no memory beside the images. On a GPU the patches are made after all (`patch
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
+from gpunet.backend.blas import product
 from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.classes import ClassPCA, collect
+from gpunet.linalg.classes import ClassPCA, collect, pca_of_rows
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EXACT_ROWS, Floats, result_dtype
 from gpunet.linalg.moments import (
@@ -31,13 +35,24 @@ from gpunet.linalg.moments import (
     merge,
     split_products,
 )  # fmt: skip
-from gpunet.linalg.pca import VANISHING, decompose_on
+from gpunet.linalg.pca import PCA, VANISHING, class_parts, decompose_on
 
 BLOCK_FLOATS = 1 << 22  # of the images that are multiplied at a time: 16 MB
 BLOCK_IMAGES = 1 << 17  # whose values less 128 a float32 sums exactly
 FEW = 1 << 20  # multiplications that float64 costs no time to speak of
 FEW_LINES = 4.0  # times what a patch's lines have, from which rounding of the others may be seen
 BLOCK_BYTES = 256 << 20  # of patches at a time, and of the products of EXACT_ROWS of them
+
+
+@dataclass(frozen=True)
+class Few:
+    """Images of a class, in the blocks (n, channels, rows, columns) in which they came, and how many patches they have.
+
+    There are no more patches than a patch has features, so that their squares would take more memory and time.
+    """
+
+    images: tuple[Any, ...]
+    count: int
 
 
 class PatchDensities:
@@ -47,7 +62,8 @@ class PatchDensities:
     pixel. uint8 less 128 is multiplied in float32 and summed exactly (and scaled by 1/255 at the end). Blocks of floats
     are centred before they are multiplied, each pixel by its own mean, and merged class by class (`moments.Centred`);
     products are float64 for float64 images and small blocks, and float32 for others, EXACT_ROWS lines at a time.
-    An update that is refused changes nothing.
+    Where a class has no more patches than a patch has features, its images are kept instead, and the patches decomposed
+    as `class_pca` does it. An update that is refused changes nothing.
 
     padding: zeros around the images, as in `Conv2D`. On a GPU the sums are kept there, and decomposed there as one
     stack; what `density` and `components` return lies on the host.
@@ -58,7 +74,7 @@ class PatchDensities:
         self.on_gpu = is_gpu(backend)
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
-        self.classes: dict[int, Centred | Sums] = {}
+        self.classes: dict[int, Few | Centred | Sums] = {}
 
     @property
     def uint8(self) -> bool:
@@ -78,39 +94,63 @@ class PatchDensities:
         """
         images, labels = real_array(images, "images"), on_host(as_array(labels, "labels"))
         shape, dtype = self._check(images, labels)
-        positions = tuple(n + 2 * self.padding - self.kernel + 1 for n in shape[1:])
+        positions = self._positions(shape)
         found: dict[int, Any] = {}
-        quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
-        with computing_on(self.backend) as xp, quiet:
+        with self._quietly() as xp:
             for label in np.unique(labels).tolist():
-                found[label] = self.classes.get(label)
+                found[label] = self.classes.get(label, Few((), 0))
                 for rows in self._blocks(np.flatnonzero(labels == label), shape, positions):
                     own = xp.take(images, self.backend.asarray(rows), axis=0)
-                    precise = np.dtype(np.float64) if own.size * shape[0] * shape[2] <= FEW else dtype
-                    precision = dtype if dtype == np.uint8 else precise
-                    new = self._on_gpu(own, precision) if self.on_gpu else self._moments(own, precision, positions)
-                    found[label] = self._added(label, found[label], new, own)
+                    found[label] = self._added(label, found[label], own, positions)
         self.shape, self.dtype = shape, dtype if self.shape is None else np.result_type(self.dtype, dtype)
         self.classes |= found
         return self
 
-    def _added(self, label: int, own: Any, new: Any, images: Any) -> Any:
+    @contextmanager
+    def _quietly(self) -> Iterator[Any]:
+        """The device's namespace; what overflows there is found by its sums."""
+        with computing_on(self.backend) as xp, np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            yield xp
+
+    def _positions(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of patches in an image, (rows, columns)."""
+        return tuple(n + 2 * self.padding - self.kernel + 1 for n in shape[1:])
+
+    def _added(self, label: int, own: Any, images: Any, positions: tuple[int, ...]) -> Any:
+        """What is kept of the images before and of a block more."""
+        if not isinstance(own, Few):
+            return self._merged(label, own, images, positions)
+        xp, blocks, count = self.backend.xp, (*own.images, images), own.count + len(images) * math.prod(positions)
+        if count > images.shape[1] * self.kernel**2:
+            return self._moments_of(label, blocks, positions)
+        if images.dtype != np.uint8:
+            values = xp.astype(images, xp.float64)
+            _check_squares(label, float(xp.sum(values * values)))
+        return Few(blocks, count)
+
+    def _moments_of(self, label: int, blocks: tuple[Any, ...], positions: tuple[int, ...]) -> Any:
+        """The moments, or the sums of bytes, of blocks of images."""
+        found = None
+        for images in blocks:
+            found = self._merged(label, found, images, positions)
+        return found
+
+    def _merged(self, label: int, own: Any, images: Any, positions: tuple[int, ...]) -> Any:
         """The moments, or the sums of bytes, of those before and of a block of images."""
-        xp = self.backend.xp
+        xp, dtype = self.backend.xp, _multiplied_in(images)
+        if dtype != np.uint8 and images.size * images.shape[1] * images.shape[3] <= FEW:
+            dtype = np.dtype(np.float64)
+        new = self._on_gpu(images, dtype) if self.on_gpu else self._moments(images, dtype, positions)
         if not isinstance(new, Centred):
             return new if own is None else own + new
         trace = float(xp.sum(diagonal(xp, new.scatter)))
-        if not np.isfinite(trace):
-            raise InputError(
-                f"images of class {label} hold NaN, infinity or numbers whose squares overflow: expected finite "
-                "numbers; remove or replace such samples, or scale them down"
-            )
+        _check_squares(label, trace)
         if trace < VANISHING:  # so that `decompose` knows whether there was nothing
             new = replace(new, largest=float(xp.max(xp.abs(images))))
         return merge(own, new, overwrite=True)
 
     def _check(self, images: Any, labels: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """The images' shape, and uint8 or the dtype that they are multiplied in."""
+        """The images' shape, and what they are multiplied in."""
         if images.ndim != 4 or 0 in images.shape:
             raise ShapeError(f"images have shape {images.shape}: expected (n, channels, rows, columns), none of them 0")
         shape = tuple(int(n) for n in images.shape[1:])
@@ -124,7 +164,7 @@ class PatchDensities:
         if labels.shape != images.shape[:1]:
             raise ShapeError(f"labels have shape {labels.shape}: expected ({len(images)},), one label an image")
         check_integers(labels)
-        dtype = np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
+        dtype = _multiplied_in(images)
         if self.shape is not None and self.uint8 != (dtype == np.uint8):
             before = "uint8" if self.uint8 else "numbers of other dtypes"
             raise InputError(
@@ -250,6 +290,10 @@ class PatchDensities:
 
     def _centred(self, label: int) -> Centred:
         found = self.classes[label]
+        if isinstance(found, Few):
+            assert self.shape is not None
+            with self._quietly():
+                found = self._moments_of(label, found.images, self._positions(self.shape))
         return found if isinstance(found, Centred) else found.centred(self.backend.xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
@@ -260,12 +304,41 @@ class PatchDensities:
         """
         if not self.classes:
             raise InputError("no images were added: call update(images, labels) first")
-        labels = sorted(self.classes)
-        found = [self._centred(label) for label in labels]
-        # What is computed becomes float32 weights, whatever the images are.
-        whose = [f"class {label}" for label in labels]
-        parts = decompose_on(self.backend, found, whose, None, variance, center, np.float32)
-        return collect(np.array(labels), parts, np.float64)
+        parts = {c: self._of_few(c, own, variance, center) for c, own in self.classes.items() if isinstance(own, Few)}
+        many = [label for label in self.classes if label not in parts]
+        if many:
+            # What is computed becomes float32 weights, whatever the images are.
+            found, whose = [self._centred(label) for label in many], [f"class {label}" for label in many]
+            pcas = decompose_on(self.backend, found, whose, None, variance, center, np.float32)
+            parts |= dict(zip(many, pcas, strict=True))
+        labels = sorted(parts)
+        return collect(np.array(labels), [parts[label] for label in labels], np.float64)
+
+    def _of_few(self, label: int, own: Few, variance: float, center: bool) -> PCA:
+        """The PCA of a class whose images were kept."""
+        rows = np.arange(own.count)
+        with self._quietly() as xp:
+            x = xp.concat([_patches(xp, images, 0, self.kernel, self.padding) for images in own.images])
+            if self.on_gpu:
+                (found,) = class_parts(xp, x, [rows], None, variance, center)
+            else:
+                found = pca_of_rows(x.astype(np.float64), rows, label, None, variance, center)
+        if not self.uint8:
+            return found
+        return replace(found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255)
+
+
+def _multiplied_in(images: Any) -> np.dtype[Any]:
+    """uint8, or the dtype of the products of others."""
+    return np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
+
+
+def _check_squares(label: int, total: float) -> None:
+    if not np.isfinite(total):
+        raise InputError(
+            f"images of class {label} hold NaN, infinity or numbers whose squares overflow: expected finite numbers; "
+            "remove or replace such samples, or scale them down"
+        )
 
 
 def _line_sums(lines: NDArray[Any]) -> NDArray[np.float64]:
@@ -281,7 +354,7 @@ def _add_products(total: Floats, a: Floats, b: Floats, part: Floats, subtract: b
     Cutting the rows up costs 15 % where they are 28 wide, and less than can be measured from 96.
     """
     for start in range(0, len(a), EXACT_ROWS):
-        np.matmul(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], out=part)
+        product(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], part)
         (np.subtract if subtract else np.add)(total, part, out=total)
 
 
