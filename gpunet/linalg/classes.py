@@ -90,20 +90,13 @@ def class_pca(
     check_count(components, variance, x.shape[1])
     if not (is_number(fraction) and 0 < fraction <= 1):
         raise InputError(f"fraction is {shown(fraction)}: expected a share of the samples in (0, 1]")
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    chosen = []
-    for index, rows in enumerate(np.split(order, starts[1:])):
-        if fraction < 1:
-            size = max(1, round(float(fraction) * len(rows)))
-            rows = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
-        most = min(len(rows), x.shape[1])
-        if components is not None and components > most:
+    classes, chosen = rows_by_class(labels, float(fraction), seed)
+    for label, rows in zip(classes, chosen, strict=True):
+        if components is not None and components > min(len(rows), x.shape[1]):
             raise InputError(
-                f"class {classes[index]} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
+                f"class {label} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
                 f"as components={components}; ask for fewer, or raise fraction"
             )
-        chosen.append(rows)
     backend = device_of(x, device, "x")
     if is_gpu(backend):
         with computing_on(backend) as xp:
@@ -114,6 +107,18 @@ def class_pca(
             for label, rows in zip(classes, chosen, strict=True)
         ]
     return collect(classes, parts, result_dtype(x.dtype))
+
+
+def rows_by_class(labels: NDArray[Any], fraction: float, seed: int) -> tuple[NDArray[Any], list[NDArray[np.intp]]]:
+    """(the labels that there are, ascending; for each its rows, ascending: a share of them, at least one, drawn)."""
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    chosen = np.split(order, starts[1:])
+    if fraction < 1:
+        for index, rows in enumerate(chosen):
+            size = max(1, round(fraction * len(rows)))
+            chosen[index] = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
+    return classes, chosen
 
 
 def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,8 @@ class PatchDensities:
         self.backend, self.kernel, self.padding = backend, kernel, padding
         self.on_gpu = is_gpu(backend)
         self.shape: tuple[int, ...] | None = None
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self.uint8: bool | None = None  # whether the images are bytes, whose sums are exact: `Sums`, not `Centred`
         self.classes: dict[int, Few | Centred | Sums] = {}
-
-    @property
-    def uint8(self) -> bool:
-        """Whether the images are bytes, whose sums are exact: `Sums`, not `Centred`."""
-        return self.dtype == np.uint8
 
     @property
     def counts(self) -> dict[int, int]:
@@ -93,16 +89,15 @@ class PatchDensities:
         uint8 beside other dtypes.
         """
         images, labels = real_array(images, "images"), on_host(as_array(labels, "labels"))
-        shape, dtype = self._check(images, labels)
-        positions = self._positions(shape)
+        self._check(images, labels)
         found: dict[int, Any] = {}
         with self._quietly() as xp:
             for label in np.unique(labels).tolist():
                 found[label] = self.classes.get(label, Few((), 0))
-                for rows in self._blocks(np.flatnonzero(labels == label), shape, positions):
+                for rows in self._blocks(np.flatnonzero(labels == label), images):
                     own = xp.take(images, self.backend.asarray(rows), axis=0)
-                    found[label] = self._added(label, found[label], own, positions)
-        self.shape, self.dtype = shape, dtype if self.shape is None else np.result_type(self.dtype, dtype)
+                    found[label] = self._added(label, found[label], own)
+        self.shape, self.uint8 = tuple(images.shape[1:]), images.dtype == np.uint8
         self.classes |= found
         return self
 
@@ -112,35 +107,35 @@ class PatchDensities:
         with computing_on(self.backend) as xp, np.errstate(over="ignore", invalid="ignore", under="ignore"):
             yield xp
 
-    def _positions(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _positions(self, images: Any) -> tuple[int, int]:
         """Of patches in an image, (rows, columns)."""
-        return tuple(n + 2 * self.padding - self.kernel + 1 for n in shape[1:])
+        rows, columns = (int(n) + 2 * self.padding - self.kernel + 1 for n in images.shape[2:])
+        return rows, columns
 
-    def _added(self, label: int, own: Any, images: Any, positions: tuple[int, ...]) -> Any:
+    def _added(self, label: int, own: Any, images: Any) -> Any:
         """What is kept of the images before and of a block more."""
         if not isinstance(own, Few):
-            return self._merged(label, own, images, positions)
-        xp, blocks, count = self.backend.xp, (*own.images, images), own.count + len(images) * math.prod(positions)
+            return self._merged(label, own, images)
+        xp, blocks = self.backend.xp, (*own.images, images)
+        count = own.count + len(images) * math.prod(self._positions(images))
         if count > images.shape[1] * self.kernel**2:
-            return self._moments_of(label, blocks, positions)
+            return self._moments_of(label, blocks)
         if images.dtype != np.uint8:
             values = xp.astype(images, xp.float64)
             _check_squares(label, float(xp.sum(values * values)))
         return Few(blocks, count)
 
-    def _moments_of(self, label: int, blocks: tuple[Any, ...], positions: tuple[int, ...]) -> Any:
+    def _moments_of(self, label: int, blocks: tuple[Any, ...]) -> Any:
         """The moments, or the sums of bytes, of blocks of images."""
-        found = None
-        for images in blocks:
-            found = self._merged(label, found, images, positions)
-        return found
+        return reduce(partial(self._merged, label), blocks, None)
 
-    def _merged(self, label: int, own: Any, images: Any, positions: tuple[int, ...]) -> Any:
+    def _merged(self, label: int, own: Any, images: Any) -> Any:
         """The moments, or the sums of bytes, of those before and of a block of images."""
-        xp, dtype = self.backend.xp, _multiplied_in(images)
-        if dtype != np.uint8 and images.size * images.shape[1] * images.shape[3] <= FEW:
-            dtype = np.dtype(np.float64)
-        new = self._on_gpu(images, dtype) if self.on_gpu else self._moments(images, dtype, positions)
+        xp, little = self.backend.xp, images.size * images.shape[1] * images.shape[3] <= FEW
+        dtype = np.dtype(np.float64) if little else result_dtype(images.dtype)
+        if images.dtype == np.uint8:
+            dtype = images.dtype
+        new = self._on_gpu(images, dtype) if self.on_gpu else self._moments(images, dtype)
         if not isinstance(new, Centred):
             return new if own is None else own + new
         trace = float(xp.sum(diagonal(xp, new.scatter)))
@@ -149,8 +144,8 @@ class PatchDensities:
             new = replace(new, largest=float(xp.max(xp.abs(images))))
         return merge(own, new, overwrite=True)
 
-    def _check(self, images: Any, labels: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """The images' shape, and what they are multiplied in."""
+    def _check(self, images: Any, labels: Any) -> None:
+        """Raises where images and labels do not fit each other, the patches, or those before."""
         if images.ndim != 4 or 0 in images.shape:
             raise ShapeError(f"images have shape {images.shape}: expected (n, channels, rows, columns), none of them 0")
         shape = tuple(int(n) for n in images.shape[1:])
@@ -164,23 +159,19 @@ class PatchDensities:
         if labels.shape != images.shape[:1]:
             raise ShapeError(f"labels have shape {labels.shape}: expected ({len(images)},), one label an image")
         check_integers(labels)
-        dtype = _multiplied_in(images)
-        if self.shape is not None and self.uint8 != (dtype == np.uint8):
+        if self.uint8 not in (None, images.dtype == np.uint8):
             before = "uint8" if self.uint8 else "numbers of other dtypes"
             raise InputError(
                 f"images are {images.dtype}, those before {before}: uint8 is read as fractions of 255, others as "
                 "they are; convert the bytes first, with x.astype('float32') / 255"
             )
-        return shape, dtype
 
-    def _blocks(
-        self, rows: NDArray[np.intp], shape: tuple[int, ...], positions: tuple[int, ...]
-    ) -> list[NDArray[np.intp]]:
-        channels, height, width = shape
+    def _blocks(self, rows: NDArray[np.intp], images: Any) -> list[NDArray[np.intp]]:
+        channels, height, width = images.shape[1:]
         line = channels * (width + 2 * self.padding)
         size = min(BLOCK_IMAGES, max(1, BLOCK_FLOATS // ((height + 2 * self.padding) * line)))
         if self.on_gpu:
-            size = images_at_a_time(channels * self.kernel**2, positions[0] * positions[1])
+            size = images_at_a_time(channels * self.kernel**2, math.prod(self._positions(images)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _on_gpu(self, images: Any, dtype: np.dtype[Any]) -> Centred | Sums:
@@ -188,13 +179,14 @@ class PatchDensities:
             return patch_sums(self.backend.xp, images, self.kernel, self.padding)
         return patch_block(self.backend.xp, images, self.kernel, self.padding, dtype)
 
-    def _moments(self, images: Any, dtype: np.dtype[Any], positions: tuple[int, ...]) -> Any:
+    def _moments(self, images: Any, dtype: np.dtype[Any]) -> Any:
         """The moments of a block's patches, or of bytes their sums less 128.
 
         Σ q qᵀ of patches q less the mean image s, over n images, and what the place of a patch in the image adds: with
         r the mean image of what is left, Σ (p−m)(p−m)ᵀ = Σ q qᵀ − n Σ_positions r rᵀ + n Σ_positions (s+r−m)(s+r−m)ᵀ.
         """
-        n, count = len(images), len(images) * positions[0] * positions[1]
+        n, positions = len(images), self._positions(images)
+        count = n * math.prod(positions)
         if dtype == np.uint8:
             lines = self._lines(images, 128, np.dtype(np.float32))
             return Sums(self._gram(lines, positions, exact=True), self._patches(_line_sums(lines)).sum(axis=0), count)
@@ -206,7 +198,7 @@ class PatchDensities:
             if 0 < largest < np.inf and not 0.25 < largest < 4:
                 power = int(np.frexp(largest)[1])
                 scaled = np.ldexp(images.astype(np.float64), -power).astype(np.float32)
-                return self._moments(scaled, dtype, positions).times(2.0**power)
+                return self._moments(scaled, dtype).times(2.0**power)
         p, around = self.padding, np.zeros(rest.shape)
         around[p : len(rest) - p, :, p : rest.shape[2] - p] = shift.transpose(1, 0, 2)
         rounding = (EXACT_ROWS**0.5 + 4) * float(np.finfo(dtype).eps) / 2
@@ -235,8 +227,8 @@ class PatchDensities:
 
     def _patches(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
         """All patches (positions, features) of one image (rows, channels, columns)."""
-        windows = np.lib.stride_tricks.sliding_window_view(image, (self.kernel, self.kernel), axis=(0, 2))
-        return windows.transpose(0, 2, 1, 3, 4).reshape(-1, image.shape[1] * self.kernel**2)
+        found: NDArray[np.float64] = _patches(np, image.transpose(1, 0, 2)[None], 0.0, self.kernel, 0)
+        return found
 
     def _gram(self, lines: NDArray[Any], positions: tuple[int, ...], exact: bool = False) -> NDArray[np.float64]:
         """Σ p pᵀ over the patches of a block.
@@ -291,9 +283,8 @@ class PatchDensities:
     def _centred(self, label: int) -> Centred:
         found = self.classes[label]
         if isinstance(found, Few):
-            assert self.shape is not None
             with self._quietly():
-                found = self._moments_of(label, found.images, self._positions(self.shape))
+                found = self._moments_of(label, found.images)
         return found if isinstance(found, Centred) else found.centred(self.backend.xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
@@ -326,11 +317,6 @@ class PatchDensities:
         if not self.uint8:
             return found
         return replace(found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255)
-
-
-def _multiplied_in(images: Any) -> np.dtype[Any]:
-    """uint8, or the dtype of the products of others."""
-    return np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
 
 
 def _check_squares(label: int, total: float) -> None:

@@ -23,12 +23,12 @@ from gpunet.checks import (
 )
 from gpunet.errors import InputError, shown
 from gpunet.linalg import deduplicate
-from gpunet.linalg.classes import ClassPCA
+from gpunet.linalg.classes import ClassPCA, rows_by_class
 from gpunet.linalg.device import some_rows
 from gpunet.linalg.patches import PatchDensities
 from gpunet.nn.init import is_given
 from gpunet.nn.layers import Conv2D, Dense, Layer
-from gpunet.rng import LINALG, check_seed, stream
+from gpunet.rng import check_seed
 
 Floats = NDArray[np.float64]
 BATCH = 1000  # images at a time, where a layer is given them all
@@ -120,7 +120,8 @@ def fit_batches(layer: Layer, batches: Iterable[tuple[Any, Any]], thresholds: Th
     for x, labels in batches:
         began = time.perf_counter()  # computing the batches is not this layer's time
         labels = on_host(as_array(labels, "labels"))
-        densities.update(as_images(backend.asarray(real_array(x, "the layer's input"))), labels)
+        x = backend.asarray(real_array(x, "the layer's input"))
+        densities.update(x.reshape(len(x), -1, 1, 1) if x.ndim == 2 else x, labels)  # features have one pixel
         for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
             samples[int(label)] = samples.get(int(label), 0) + int(count)
         seconds += time.perf_counter() - began
@@ -164,22 +165,9 @@ def _take(layer: Dense | Conv2D, vectors: Floats) -> None:
     layer.trainable = False
 
 
-def as_images(x: Any) -> Any:
-    """Samples as images (n, channels, rows, columns): rows of features have one pixel."""
-    return x.reshape(len(x), -1, 1, 1) if x.ndim == 2 else x
-
-
 def chosen_rows(labels: Any, fraction: float, seed: int) -> NDArray[np.intp]:
     """The share `fraction` of each class, at least one sample, drawn without replacement; ascending."""
-    labels = on_host(labels)
-    if fraction == 1:
-        return np.arange(len(labels))
-    chosen = []
-    for place, label in enumerate(np.unique(labels)):
-        rows = np.flatnonzero(labels == label)
-        size = max(1, round(fraction * len(rows)))
-        chosen.append(stream(seed, LINALG, 2 + place).choice(rows, size, replace=False))
-    return np.sort(np.concatenate(chosen))
+    return np.sort(np.concatenate(rows_by_class(on_host(labels), fraction, seed)[1]))
 
 
 def _most(

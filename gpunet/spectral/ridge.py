@@ -75,43 +75,18 @@ class Moments:
         members, backend = np.arange(self.classes) == labels[:, None], _device_of(x, self.device)
         with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
             both = _beside(xp, x, backend.asarray(members))
-            if self._are_few(both):
+            if self.joint is None and sum(each.shape[0] for each in (*self.few, both)) <= self.features:
                 _check_squares(xp.sum(_centred(xp, both)[0] ** 2))
                 self.few = (*self.few, both)
                 return self
             new = block(xp, both, True, ROWS)
             _check_squares(xp.sum(diagonal(xp, new.scatter)))
-        self.joint, self.few = _together(self._all(), new, self.device, overwrite=True), ()
-        return self
-
-    def __add__(self, other: Moments) -> Moments:
-        """All samples of both; neither is changed."""
-        if (other.features, other.classes) != (self.features, self.classes):
-            raise ShapeError(
-                f"moments of {other.features} features and {other.classes} classes cannot be added to those of "
-                f"{self.features} and {self.classes}"
-            )
-        total = Moments(self.features, self.classes, self.device)
-        if other.joint is None and self._are_few(*other.few):
-            total.few = (*self.few, *other.few)
-        else:
-            total.joint, theirs = self._all(), other._all()
-            if theirs is not None:
-                total.joint = _together(total.joint, theirs, self.device)
-        return total
-
-    def _are_few(self, *more: Any) -> bool:
-        """Whether the samples seen, with some more, are no more than the features."""
-        return self.joint is None and sum(each.shape[0] for each in (*self.few, *more)) <= self.features
-
-    def _all(self) -> Centred | None:
-        """The moments of all samples."""
         joint = self.joint
-        for both in self.few:
-            with computing_on(_device_of(both, self.device)) as xp:
-                new = block(xp, both, rows=ROWS)
-            joint = _together(joint, new, self.device, overwrite=True)
-        return joint
+        for each in self.few:
+            with computing_on(_device_of(each, self.device)) as xp:
+                joint = _together(joint, block(xp, each, rows=ROWS), self.device)
+        self.joint, self.few = _together(joint, new, self.device), ()
+        return self
 
     def solve(self, penalty: float) -> Ridge:
         """`Equations.solve` of these samples; InputError where there are none."""
@@ -200,15 +175,15 @@ def _check_squares(total: Any) -> None:
         raise InputError("features hold NaN, infinity or numbers whose squares overflow: expected finite numbers")
 
 
-def _together(a: Centred | None, b: Centred, device: Backend | None, overwrite: bool = False) -> Centred:
-    """Both moments, on a GPU where one of them lies there."""
+def _together(a: Centred | None, b: Centred, device: Backend | None) -> Centred:
+    """Both moments, on a GPU where one of them lies there; b is written to."""
     if a is None:
         return b
     backend = _where(device, b.scatter, a.scatter)
     with computing_on(backend):
         if is_gpu(backend):
             a, b = (each.moved(backend.asarray) for each in (a, b))
-        return merge(a, b, overwrite)
+        return merge(a, b, overwrite=True)
 
 
 def _where(device: Backend | None, *arrays: Any) -> Backend:
@@ -249,27 +224,27 @@ def ridge(
 ) -> Ridge:
     """Ridge regression on training and held-out batches, with the penalty that is best on the held-out ones.
 
-    Each is called for its batches as often as needed; Gram matrices are formed once. The returned weights are those of
-    all samples, held-out ones included, at the penalty chosen without them.
+    Each is called for its batches once. The returned weights are those of all samples, held-out ones included, at the
+    penalty chosen without them.
     """
     if not penalties or min(penalties) <= 0:
         raise InputError(f"penalties are {list(penalties)}: expected at least one, all above 0")
-    fitted, other = Moments(features, classes, device), Moments(features, classes, device)
+    moments = Moments(features, classes, device)
     for x, labels in train():
-        fitted.update(x, labels)
-    equations, solved = fitted.equations(), list[Ridge]()
+        moments.update(x, labels)
+    equations, solved = moments.equations(), list[Ridge]()
     for penalty in penalties:
         try:
             solved.append(equations.solve(penalty))
         except InputError:  # a penalty too small for features that depend on each other; a larger one will do
             if penalty == penalties[-1] and not solved:
                 raise
-    correct = [0] * len(solved)
     del equations  # as large as the moments
+    correct = [0] * len(solved)
     for x, labels in held_out():
-        other.update(x, labels)
+        moments.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
-    return (fitted + other).solve(solved[int(np.argmax(correct))].penalty)
+    return moments.solve(solved[int(np.argmax(correct))].penalty)
 
 
 def ridge_of_rows(
