@@ -384,11 +384,10 @@ def _recorded(step: Callable[[], None], backend: Backend) -> Callable[[], None]:
 
 def _repeats(step: Callable[[], None], backend: Backend) -> int:
     """How many steps take LEAST seconds."""
-    step()
-    backend.synchronize()
+    once = _repeated(step, 1, backend)
+    once()
     began = time.perf_counter()
-    step()
-    backend.synchronize()
+    once()
     return max(1, int(LEAST / max(1e-7, time.perf_counter() - began)))
 
 
