@@ -97,9 +97,10 @@ class Moments:
         features, joint = self.features, self.joint
         if joint is not None:
             backend, matrix = _where(self.device, joint.scatter), joint.about(True)
-            return Equations(
-                backend, matrix, matrix[features:, :features].T, None, joint.mean + joint.mean_low, features
-            )
+            with computing_on(backend) as xp:
+                total = float(xp.sum(diagonal(xp, matrix)[:features]))
+            a, right = matrix[:features, :features], matrix[features:, :features].T
+            return Equations(backend, a, right, None, joint.mean + joint.mean_low, total / features)
         if not self.few:
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
         backend = _where(self.device, *self.few)
@@ -107,7 +108,8 @@ class Moments:
             both, mean = _centred(xp, xp.concat([backend.asarray(each) for each in self.few]))
             x = both[:, :features]
             matrix = product(x, x.T) if xp is np else xp.matmul(x, x.T)
-        return Equations(backend, matrix, both[:, features:], x, mean, features)
+            total = float(xp.sum(diagonal(xp, matrix)))
+        return Equations(backend, matrix, both[:, features:], x, mean, total / features)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Equations:
     Of no more samples than features A = X X', B = Y and Wᵀ = X'Z, since (X'X + λ)⁻¹X' = X'(X X' + λ)⁻¹ (Saunders,
     Gammerman & Vovk 1998): n² F + n³/3 multiplications instead of n F² + F³/3.
 
-    matrix: begins with A, and is written to; right: B; x: X in the second case; mean: of X and Y; all on `backend`.
+    matrix: A (n, n), which is written to meanwhile; right: B (n, C); x: X in the second case; mean: of X and Y, one
+    after the other; unit: the mean of the diagonal of X'X. The arrays are float64, and lie on `backend`.
     """
 
     backend: Backend
@@ -125,30 +128,26 @@ class Equations:
     right: Any
     x: Any
     mean: Any
-    features: int
+    unit: float
 
     def solve(self, penalty: float) -> Ridge:
-        """W = argmin Σ ‖W x + b − onehot(y)‖² + λ‖W‖², by Cholesky; λ is `penalty` times the mean of X'X's diagonal.
+        """W = argmin Σ ‖W x + b − onehot(y)‖² + λ‖W‖², by Cholesky; λ is `penalty` times `unit`.
 
         Raises InputError where A + λ is not positive definite.
         """
+        solve = _solve_on_gpu if is_gpu(self.backend) else _solve
         with computing_on(self.backend) as xp:
-            n, width = self.right.shape[0], self.matrix.shape[0]
-            part = xp.reshape(self.matrix, (-1,))[: n * width : width + 1]
-            before = part * 1.0
-            part[...] = before + penalty * xp.sum(before) / self.features
             try:
-                solved = (_solve_on_gpu if is_gpu(self.backend) else _solve)(xp, self.matrix[:n, :n], self.right)
+                solved = solve(xp, self.matrix, penalty * self.unit, self.right)
             except (np.linalg.LinAlgError, ValueError) as error:
                 raise InputError(
                     f"ridge regression with penalty {penalty:g} is not solvable ({error}): the features are constant, "
                     "not finite, or the penalty is too small"
                 ) from None
-            finally:
-                part[...] = before
             weight = on_host(solved if self.x is None else xp.matmul(self.x.T, solved)).T
         middle = on_host(self.mean)
-        return Ridge(weight, middle[self.features :] - weight @ middle[: self.features], penalty)
+        features = len(middle) - len(weight)
+        return Ridge(weight, middle[features:] - weight @ middle[:features], penalty)
 
 
 def _beside(xp: Any, x: Any, members: Any) -> Any:
@@ -196,16 +195,23 @@ def _device_of(x: Any, device: Backend | None) -> Backend:
     return device_of(x, device, "x") if on_device(x) else CPU
 
 
-def _solve(xp: Any, matrix: Any, right: Any) -> Any:
-    """Z (n, C) of matrix Z = right; raises LinAlgError where the matrix is not positive definite."""
+def _solve(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
+    """Z (n, C) of (matrix + shift) Z = right; raises LinAlgError where the sum is not positive definite."""
     from scipy.linalg import solve_triangular
 
-    lower = interruptible(len(matrix) ** 3 // 16, np.linalg.cholesky, matrix)
+    own = np.einsum("ii->i", matrix)  # the diagonal itself
+    before = own.copy()
+    own += shift  # in place: a copy may take as much memory as all else
+    try:
+        lower = interruptible(len(matrix) ** 3 // 16, np.linalg.cholesky, matrix)
+    finally:
+        own[...] = before
     return solve_triangular(lower, solve_triangular(lower, right, lower=True), lower=True, trans="T")
 
 
-def _solve_on_gpu(xp: Any, matrix: Any, right: Any) -> Any:
+def _solve_on_gpu(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
     """As `_solve`. CuPy does not say where a matrix is not positive definite: the factor is held against it."""
+    matrix = matrix + xp.eye(matrix.shape[0], dtype=xp.float64) * shift
     factor = xp.linalg.cholesky(matrix)
     probe = xp.asarray(np.cos(np.arange(4 * matrix.shape[0], dtype=np.float64)).reshape(-1, 4))
     image = matrix @ probe
