@@ -18,8 +18,9 @@ A smaller PER_THREAD helps nets with products of one to four million on a quiet 
 costs them as much on one that is not: `gpunet reproduce --quick` took 64, 65, 58, 51 s with NumPy beside a busy process
 for half a million, one, two and four.
 
-LAPACK is one instruction to Python, which looks for Ctrl-C between two: `interruptible` calls of half a second and more
-run beside the main thread, which only waits.
+A call of LAPACK or BLAS is one instruction to Python, which looks for Ctrl-C between two: `interruptible` calls of half
+a second and more, and each `product` as long, run beside the main thread, which only waits. SciPy's wrappers keep the
+GIL all the while: what they are wanted for is called without them.
 """
 
 from __future__ import annotations
@@ -162,6 +163,14 @@ def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kw
     return found[0]
 
 
+def product(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], out: Out | None = None) -> np.ndarray[Any, Any]:
+    """numpy.matmul of matrices; however long it takes, Ctrl-C comes at once, and nobody reads `out` any more.
+
+    A multiplication takes a sixteenth of the time that it stands for in a decomposition.
+    """
+    return interruptible(a.size * b.shape[-1] // 16, matmul, a, b, out=out)
+
+
 @cache
 def _end_without() -> None:
     """Where LAPACK still computes for nobody, end the process without it: OpenBLAS, asked to go, waits for it for ever.
@@ -176,11 +185,11 @@ def _end_without() -> None:
 def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(the k largest eigenvalues (k,), ascending, their vectors (n, k)) of a symmetric float64 matrix, by syevr.
 
-    As scipy.linalg.eigh(a, subset_by_index=(n − k, n − 1), driver="evr"), whose wrapper keeps the GIL all the while;
-    the same routine of the same library, from its lower triangle. Raises LinAlgError where it does not converge.
+    As scipy.linalg.eigh(a, subset_by_index=(n − k, n − 1), driver="evr"), from the lower triangle, without the GIL.
+    Raises LinAlgError where it does not converge.
     """
-    n = len(a)
-    if _syevr() is None:
+    n, syevr = len(a), _lapack("dsyevr", 21)
+    if syevr is None:
         from scipy.linalg import eigh
 
         return eigh(a, subset_by_index=(n - k, n - 1), driver="evr", check_finite=False)  # type: ignore[no-any-return]
@@ -192,7 +201,7 @@ def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any],
     def solve(work: np.ndarray[Any, Any], size: int, whole_work: np.ndarray[Any, Any], whole_size: int) -> None:
         n_, first, last = map(ctypes.byref, whole)
         low, high, tolerance = map(ctypes.byref, real)
-        _syevr()(
+        syevr(
             b"V", b"I", b"L", n_, a.ctypes, n_, low, high, first, last, tolerance, ctypes.byref(found), w.ctypes,
             z.ctypes, n_, support.ctypes, work.ctypes, ctypes.byref(ctypes.c_int(size)), whole_work.ctypes,
             ctypes.byref(ctypes.c_int(whole_size)), ctypes.byref(info),
@@ -207,15 +216,43 @@ def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any],
     return w[:k], z
 
 
+def sturdy_svd(a: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    """(u (m, k), s (k,), vt (k, n)), k = min(m, n), of a float64 matrix, by gesvd: it converges where gesdd may not.
+
+    As scipy.linalg.svd(a, full_matrices=False, lapack_driver="gesvd"), without the GIL. Raises LinAlgError.
+    """
+    (m, n), k, gesvd = a.shape, min(a.shape), _lapack("dgesvd", 14)
+    if gesvd is None:
+        from scipy.linalg import svd
+
+        return svd(a, full_matrices=False, lapack_driver="gesvd", check_finite=False)  # type: ignore[no-any-return]
+    a, u, s, vt = np.array(a, np.float64, order="C"), np.empty((m, k)), np.empty(k), np.empty((k, n))
+    rows, columns, few = (ctypes.byref(ctypes.c_int(number)) for number in (n, m, k))
+    info = ctypes.c_int()
+
+    def solve(work: np.ndarray[Any, Any], size: int) -> None:  # of aᵀ, as LAPACK reads it by columns: vtᵀ s uᵀ
+        gesvd(
+            b"S", b"S", rows, columns, a.ctypes, rows, s.ctypes, vt.ctypes, rows, u.ctypes, few, work.ctypes,
+            ctypes.byref(ctypes.c_int(size)), ctypes.byref(info),
+        )  # fmt: skip
+
+    work = np.empty(1)
+    solve(work, -1)  # asks how much room it wants
+    solve(np.empty(int(work[0])), int(work[0]))
+    if info.value:
+        raise np.linalg.LinAlgError(f"gesvd did not converge, info {info.value}")
+    return u, s, vt
+
+
 @cache
-def _syevr() -> Any:
-    """LAPACK's dsyevr, as SciPy hands it to Cython; None where its integers are not C's."""
+def _lapack(name: str, arguments: int) -> Any:
+    """A routine of LAPACK, as SciPy hands it to Cython; None where its integers are not C's."""
     from scipy.linalg import cython_lapack
 
-    capsule = cython_lapack.__pyx_capi__["dsyevr"]
-    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
-    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    capsule = cython_lapack.__pyx_capi__[name]
+    signature, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    if not name(capsule).startswith(b"void (char *, char *, char *, int *,"):
+    if b"char *, int *," not in (signature(capsule) or b""):
         return None
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 21)(pointer(capsule, name(capsule)))
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(pointer(capsule, signature(capsule)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.backend.blas import limited
+from gpunet.backend.blas import limited, product
 from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
@@ -20,7 +20,7 @@ from gpunet.linalg.pca import PCA, check_count, class_parts, reached, variances_
 from gpunet.linalg.solvers import eigen
 from gpunet.linalg.svd import leading_triples
 from gpunet.linalg.verify import fix_signs
-from gpunet.rng import LINALG, stream
+from gpunet.rng import LINALG, check_seed, stream
 
 
 @dataclass(frozen=True)
@@ -84,36 +84,41 @@ def class_pca(
     True
     """
     x, center = check_matrix(x, "x"), check_flag("center", center)
-    labels = _check_labels(labels, x)
+    labels, seed = _check_labels(labels, x), check_seed(seed)
     if components is None and variance is None:
         raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
     check_count(components, variance, x.shape[1])
     if not (is_number(fraction) and 0 < fraction <= 1):
         raise InputError(f"fraction is {shown(fraction)}: expected a share of the samples in (0, 1]")
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    chosen = []
-    for index, rows in enumerate(np.split(order, starts[1:])):
-        if fraction < 1:
-            size = max(1, round(float(fraction) * len(rows)))
-            rows = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
-        most = min(len(rows), x.shape[1])
-        if components is not None and components > most:
+    classes, chosen = rows_by_class(labels, float(fraction), seed)
+    for label, rows in zip(classes, chosen, strict=True):
+        if components is not None and components > min(len(rows), x.shape[1]):
             raise InputError(
-                f"class {classes[index]} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
+                f"class {label} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
                 f"as components={components}; ask for fewer, or raise fraction"
             )
-        chosen.append(rows)
-    backend, width = device_of(x, device, "x"), x.shape[1]
+    backend = device_of(x, device, "x")
     if is_gpu(backend):
         with computing_on(backend) as xp:
             parts = class_parts(xp, backend.asarray(x), chosen, components, variance, center)
     else:
         parts = [
-            limited(len(rows) * width * min(len(rows), width), _one, x, rows, label, components, variance, center)
+            pca_of_rows(x, rows, label, components, variance, center)
             for label, rows in zip(classes, chosen, strict=True)
         ]
     return collect(classes, parts, result_dtype(x.dtype))
+
+
+def rows_by_class(labels: NDArray[Any], fraction: float, seed: int) -> tuple[NDArray[Any], list[NDArray[np.intp]]]:
+    """(the labels that there are, ascending; for each its rows, ascending: a share of them, at least one, drawn)."""
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    chosen = np.split(order, starts[1:])
+    if fraction < 1:
+        for index, rows in enumerate(chosen):
+            size = max(1, round(fraction * len(rows)))
+            chosen[index] = np.sort(stream(seed, LINALG, 2 + index).choice(rows, size, replace=False))
+    return classes, chosen
 
 
 def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
@@ -126,8 +131,15 @@ def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _one(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool) -> PCA:
-    """PCA of x[rows], by the verified singular triples of those rows, less their mean when centred."""
+def pca_of_rows(
+    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool
+) -> PCA:
+    """PCA of x[rows] on the CPU, by the verified singular triples of those rows, less their mean when centred."""
+    size = len(rows) * x.shape[1] * min(len(rows), x.shape[1])
+    return limited(size, _of_rows, x, rows, label, k, variance, center)
+
+
+def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool) -> PCA:
     part = TallMatrix(x, rows=rows, what="x")
     mean = part.row_mean()
     if center:
@@ -294,7 +306,7 @@ def deduplicate(
     largest = np.abs(unit).max(axis=1, keepdims=True)
     unit = np.ldexp(unit, 1 - np.frexp(largest)[1])  # squares of 1e170 and 1e-170 leave float64
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    matches = np.abs(unit @ unit.T) > float(threshold) + 2 * (unit.shape[1] + 8) * np.finfo(np.float64).eps
+    matches = np.abs(product(unit, unit.T)) > float(threshold) + 2 * (unit.shape[1] + 8) * np.finfo(np.float64).eps
     keep = np.zeros(len(index), bool)
     for i in np.lexsort((*vectors.T[::-1], order)):
         keep[i] = not np.any(matches[i] & keep & (index[:, 0] != index[i, 0]))

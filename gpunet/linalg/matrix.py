@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpunet.backend.blas import product
 from gpunet.checks import on_host, real_array
 from gpunet.errors import InputError, ShapeError
 
@@ -98,7 +99,7 @@ def inner(a: Floats, b: Floats, out: Floats | None = None) -> Floats:
     """
     rows, n, p = len(a), a.shape[1], b.shape[1]
     if rows <= 4 * PART_ROWS or (n * p > THIN and min(n, p) > 1):
-        return np.asarray(np.matmul(a.T, b, out=out))
+        return product(a.T, b, out)
     count, rest = divmod(rows, PART_ROWS)
     parts = np.matmul(
         a[: rows - rest].reshape(count, PART_ROWS, n).transpose(0, 2, 1), b[: rows - rest].reshape(count, PART_ROWS, p)
@@ -395,7 +396,7 @@ def exact_sums(x: TallMatrix) -> tuple[Floats, Floats]:
     part: Floats = np.empty((x.short, x.short), dtype)
     ones = np.ones(rows, dtype)
     for _, chunk in x.chunks(dtype, rows=rows, shift=True):
-        np.matmul(chunk.T, chunk, out=part)
+        product(chunk.T, chunk, part)
         total += part
         sums += np.matmul(ones[: len(chunk)], chunk)
     return total, sums

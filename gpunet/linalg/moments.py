@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend.blas import interruptible
+from gpunet.backend.blas import interruptible, product
 from gpunet.linalg import matrix
 from gpunet.linalg.matrix import (
     EPS,
@@ -295,7 +295,7 @@ def split_products(xp: Any, a: Any, rows: int = EXACT_ROWS) -> Any:
     """
     if xp is np:
         if len(a) <= rows:
-            return (a.T @ a).astype(np.float64, copy=False)
+            return product(a.T, a).astype(np.float64, copy=False)
         total = RunningSum((a.shape[1], a.shape[1]))
         for start in range(0, len(a), rows):
             total.add_inner(a[start : start + rows], a[start : start + rows])

@@ -9,16 +9,21 @@ and no memory beside the images. On a GPU the patches are made after all (`patch
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.base import Backend
+from gpunet.backend.blas import product
 from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.classes import ClassPCA, collect
+from gpunet.linalg.classes import ClassPCA, collect, pca_of_rows
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EXACT_ROWS, Floats, result_dtype
 from gpunet.linalg.moments import (
@@ -31,13 +36,24 @@ from gpunet.linalg.moments import (
     merge,
     split_products,
 )  # fmt: skip
-from gpunet.linalg.pca import VANISHING, decompose_on
+from gpunet.linalg.pca import PCA, VANISHING, class_parts, decompose_on
 
 BLOCK_FLOATS = 1 << 22  # of the images that are multiplied at a time: 16 MB
 BLOCK_IMAGES = 1 << 17  # whose values less 128 a float32 sums exactly
 FEW = 1 << 20  # multiplications that float64 costs no time to speak of
 FEW_LINES = 4.0  # times what a patch's lines have, from which rounding of the others may be seen
 BLOCK_BYTES = 256 << 20  # of patches at a time, and of the products of EXACT_ROWS of them
+
+
+@dataclass(frozen=True)
+class Few:
+    """Images of a class, in the blocks (n, channels, rows, columns) in which they came, and how many patches they have.
+
+    There are no more patches than a patch has features, so that their squares would take more memory and time.
+    """
+
+    images: tuple[Any, ...]
+    count: int
 
 
 class PatchDensities:
@@ -47,7 +63,8 @@ class PatchDensities:
     pixel. uint8 less 128 is multiplied in float32 and summed exactly (and scaled by 1/255 at the end). Blocks of floats
     are centred before they are multiplied, each pixel by its own mean, and merged class by class (`moments.Centred`);
     products are float64 for float64 images and small blocks, and float32 for others, EXACT_ROWS lines at a time.
-    An update that is refused changes nothing.
+    Where a class has no more patches than a patch has features, its images are kept instead, and the patches decomposed
+    as `class_pca` does it. An update that is refused changes nothing.
 
     padding: zeros around the images, as in `Conv2D`. On a GPU the sums are kept there, and decomposed there as one
     stack; what `density` and `components` return lies on the host.
@@ -57,13 +74,8 @@ class PatchDensities:
         self.backend, self.kernel, self.padding = backend, kernel, padding
         self.on_gpu = is_gpu(backend)
         self.shape: tuple[int, ...] | None = None
-        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
-        self.classes: dict[int, Centred | Sums] = {}
-
-    @property
-    def uint8(self) -> bool:
-        """Whether the images are bytes, whose sums are exact: `Sums`, not `Centred`."""
-        return self.dtype == np.uint8
+        self.uint8: bool | None = None  # whether the images are bytes, whose sums are exact: `Sums`, not `Centred`
+        self.classes: dict[int, Few | Centred | Sums] = {}
 
     @property
     def counts(self) -> dict[int, int]:
@@ -77,40 +89,63 @@ class PatchDensities:
         uint8 beside other dtypes.
         """
         images, labels = real_array(images, "images"), on_host(as_array(labels, "labels"))
-        shape, dtype = self._check(images, labels)
-        positions = tuple(n + 2 * self.padding - self.kernel + 1 for n in shape[1:])
+        self._check(images, labels)
         found: dict[int, Any] = {}
-        quiet = np.errstate(over="ignore", invalid="ignore", under="ignore")
-        with computing_on(self.backend) as xp, quiet:
+        with self._quietly() as xp:
             for label in np.unique(labels).tolist():
-                found[label] = self.classes.get(label)
-                for rows in self._blocks(np.flatnonzero(labels == label), shape, positions):
+                found[label] = self.classes.get(label, Few((), 0))
+                for rows in self._blocks(np.flatnonzero(labels == label), images):
                     own = xp.take(images, self.backend.asarray(rows), axis=0)
-                    precise = np.dtype(np.float64) if own.size * shape[0] * shape[2] <= FEW else dtype
-                    precision = dtype if dtype == np.uint8 else precise
-                    new = self._on_gpu(own, precision) if self.on_gpu else self._moments(own, precision, positions)
-                    found[label] = self._added(label, found[label], new, own)
-        self.shape, self.dtype = shape, dtype if self.shape is None else np.result_type(self.dtype, dtype)
+                    found[label] = self._added(label, found[label], own)
+        self.shape, self.uint8 = tuple(images.shape[1:]), images.dtype == np.uint8
         self.classes |= found
         return self
 
-    def _added(self, label: int, own: Any, new: Any, images: Any) -> Any:
+    @contextmanager
+    def _quietly(self) -> Iterator[Any]:
+        """The device's namespace; what overflows there is found by its sums."""
+        with computing_on(self.backend) as xp, np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            yield xp
+
+    def _positions(self, images: Any) -> tuple[int, int]:
+        """Of patches in an image, (rows, columns)."""
+        rows, columns = (int(n) + 2 * self.padding - self.kernel + 1 for n in images.shape[2:])
+        return rows, columns
+
+    def _added(self, label: int, own: Any, images: Any) -> Any:
+        """What is kept of the images before and of a block more."""
+        if not isinstance(own, Few):
+            return self._merged(label, own, images)
+        xp, blocks = self.backend.xp, (*own.images, images)
+        count = own.count + len(images) * math.prod(self._positions(images))
+        if count > images.shape[1] * self.kernel**2:
+            return self._moments_of(label, blocks)
+        if images.dtype != np.uint8:
+            values = xp.astype(images, xp.float64)
+            _check_squares(label, float(xp.sum(values * values)))
+        return Few(blocks, count)
+
+    def _moments_of(self, label: int, blocks: tuple[Any, ...]) -> Any:
+        """The moments, or the sums of bytes, of blocks of images."""
+        return reduce(partial(self._merged, label), blocks, None)
+
+    def _merged(self, label: int, own: Any, images: Any) -> Any:
         """The moments, or the sums of bytes, of those before and of a block of images."""
-        xp = self.backend.xp
+        xp, little = self.backend.xp, images.size * images.shape[1] * images.shape[3] <= FEW
+        dtype = np.dtype(np.float64) if little else result_dtype(images.dtype)
+        if images.dtype == np.uint8:
+            dtype = images.dtype
+        new = self._on_gpu(images, dtype) if self.on_gpu else self._moments(images, dtype)
         if not isinstance(new, Centred):
             return new if own is None else own + new
         trace = float(xp.sum(diagonal(xp, new.scatter)))
-        if not np.isfinite(trace):
-            raise InputError(
-                f"images of class {label} hold NaN, infinity or numbers whose squares overflow: expected finite "
-                "numbers; remove or replace such samples, or scale them down"
-            )
+        _check_squares(label, trace)
         if trace < VANISHING:  # so that `decompose` knows whether there was nothing
             new = replace(new, largest=float(xp.max(xp.abs(images))))
         return merge(own, new, overwrite=True)
 
-    def _check(self, images: Any, labels: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        """The images' shape, and uint8 or the dtype that they are multiplied in."""
+    def _check(self, images: Any, labels: Any) -> None:
+        """Raises where images and labels do not fit each other, the patches, or those before."""
         if images.ndim != 4 or 0 in images.shape:
             raise ShapeError(f"images have shape {images.shape}: expected (n, channels, rows, columns), none of them 0")
         shape = tuple(int(n) for n in images.shape[1:])
@@ -124,23 +159,19 @@ class PatchDensities:
         if labels.shape != images.shape[:1]:
             raise ShapeError(f"labels have shape {labels.shape}: expected ({len(images)},), one label an image")
         check_integers(labels)
-        dtype = np.dtype(np.uint8) if images.dtype == np.uint8 else result_dtype(images.dtype)
-        if self.shape is not None and self.uint8 != (dtype == np.uint8):
+        if self.uint8 not in (None, images.dtype == np.uint8):
             before = "uint8" if self.uint8 else "numbers of other dtypes"
             raise InputError(
                 f"images are {images.dtype}, those before {before}: uint8 is read as fractions of 255, others as "
                 "they are; convert the bytes first, with x.astype('float32') / 255"
             )
-        return shape, dtype
 
-    def _blocks(
-        self, rows: NDArray[np.intp], shape: tuple[int, ...], positions: tuple[int, ...]
-    ) -> list[NDArray[np.intp]]:
-        channels, height, width = shape
+    def _blocks(self, rows: NDArray[np.intp], images: Any) -> list[NDArray[np.intp]]:
+        channels, height, width = images.shape[1:]
         line = channels * (width + 2 * self.padding)
         size = min(BLOCK_IMAGES, max(1, BLOCK_FLOATS // ((height + 2 * self.padding) * line)))
         if self.on_gpu:
-            size = images_at_a_time(channels * self.kernel**2, positions[0] * positions[1])
+            size = images_at_a_time(channels * self.kernel**2, math.prod(self._positions(images)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _on_gpu(self, images: Any, dtype: np.dtype[Any]) -> Centred | Sums:
@@ -148,13 +179,14 @@ class PatchDensities:
             return patch_sums(self.backend.xp, images, self.kernel, self.padding)
         return patch_block(self.backend.xp, images, self.kernel, self.padding, dtype)
 
-    def _moments(self, images: Any, dtype: np.dtype[Any], positions: tuple[int, ...]) -> Any:
+    def _moments(self, images: Any, dtype: np.dtype[Any]) -> Any:
         """The moments of a block's patches, or of bytes their sums less 128.
 
         Σ q qᵀ of patches q less the mean image s, over n images, and what the place of a patch in the image adds: with
         r the mean image of what is left, Σ (p−m)(p−m)ᵀ = Σ q qᵀ − n Σ_positions r rᵀ + n Σ_positions (s+r−m)(s+r−m)ᵀ.
         """
-        n, count = len(images), len(images) * positions[0] * positions[1]
+        n, positions = len(images), self._positions(images)
+        count = n * math.prod(positions)
         if dtype == np.uint8:
             lines = self._lines(images, 128, np.dtype(np.float32))
             return Sums(self._gram(lines, positions, exact=True), self._patches(_line_sums(lines)).sum(axis=0), count)
@@ -166,7 +198,7 @@ class PatchDensities:
             if 0 < largest < np.inf and not 0.25 < largest < 4:
                 power = int(np.frexp(largest)[1])
                 scaled = np.ldexp(images.astype(np.float64), -power).astype(np.float32)
-                return self._moments(scaled, dtype, positions).times(2.0**power)
+                return self._moments(scaled, dtype).times(2.0**power)
         p, around = self.padding, np.zeros(rest.shape)
         around[p : len(rest) - p, :, p : rest.shape[2] - p] = shift.transpose(1, 0, 2)
         rounding = (EXACT_ROWS**0.5 + 4) * float(np.finfo(dtype).eps) / 2
@@ -195,8 +227,8 @@ class PatchDensities:
 
     def _patches(self, image: NDArray[np.float64]) -> NDArray[np.float64]:
         """All patches (positions, features) of one image (rows, channels, columns)."""
-        windows = np.lib.stride_tricks.sliding_window_view(image, (self.kernel, self.kernel), axis=(0, 2))
-        return windows.transpose(0, 2, 1, 3, 4).reshape(-1, image.shape[1] * self.kernel**2)
+        found: NDArray[np.float64] = _patches(np, image.transpose(1, 0, 2)[None], 0.0, self.kernel, 0)
+        return found
 
     def _gram(self, lines: NDArray[Any], positions: tuple[int, ...], exact: bool = False) -> NDArray[np.float64]:
         """Σ p pᵀ over the patches of a block.
@@ -250,6 +282,9 @@ class PatchDensities:
 
     def _centred(self, label: int) -> Centred:
         found = self.classes[label]
+        if isinstance(found, Few):
+            with self._quietly():
+                found = self._moments_of(label, found.images)
         return found if isinstance(found, Centred) else found.centred(self.backend.xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
@@ -260,12 +295,36 @@ class PatchDensities:
         """
         if not self.classes:
             raise InputError("no images were added: call update(images, labels) first")
-        labels = sorted(self.classes)
-        found = [self._centred(label) for label in labels]
-        # What is computed becomes float32 weights, whatever the images are.
-        whose = [f"class {label}" for label in labels]
-        parts = decompose_on(self.backend, found, whose, None, variance, center, np.float32)
-        return collect(np.array(labels), parts, np.float64)
+        parts = {c: self._of_few(c, own, variance, center) for c, own in self.classes.items() if isinstance(own, Few)}
+        many = [label for label in self.classes if label not in parts]
+        if many:
+            # What is computed becomes float32 weights, whatever the images are.
+            found, whose = [self._centred(label) for label in many], [f"class {label}" for label in many]
+            pcas = decompose_on(self.backend, found, whose, None, variance, center, np.float32)
+            parts |= dict(zip(many, pcas, strict=True))
+        labels = sorted(parts)
+        return collect(np.array(labels), [parts[label] for label in labels], np.float64)
+
+    def _of_few(self, label: int, own: Few, variance: float, center: bool) -> PCA:
+        """The PCA of a class whose images were kept."""
+        rows = np.arange(own.count)
+        with self._quietly() as xp:
+            x = xp.concat([_patches(xp, images, 0, self.kernel, self.padding) for images in own.images])
+            if self.on_gpu:
+                (found,) = class_parts(xp, x, [rows], None, variance, center)
+            else:
+                found = pca_of_rows(x.astype(np.float64), rows, label, None, variance, center)
+        if not self.uint8:
+            return found
+        return replace(found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255)
+
+
+def _check_squares(label: int, total: float) -> None:
+    if not np.isfinite(total):
+        raise InputError(
+            f"images of class {label} hold NaN, infinity or numbers whose squares overflow: expected finite numbers; "
+            "remove or replace such samples, or scale them down"
+        )
 
 
 def _line_sums(lines: NDArray[Any]) -> NDArray[np.float64]:
@@ -281,7 +340,7 @@ def _add_products(total: Floats, a: Floats, b: Floats, part: Floats, subtract: b
     Cutting the rows up costs 15 % where they are 28 wide, and less than can be measured from 96.
     """
     for start in range(0, len(a), EXACT_ROWS):
-        np.matmul(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], out=part)
+        product(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], part)
         (np.subtract if subtract else np.add)(total, part, out=total)
 
 

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.backend.blas import interruptible, limited
+from gpunet.backend.blas import limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, Floats, largest, result_dtype
 from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
-from gpunet.linalg.solvers import leading
+from gpunet.linalg.solvers import leading, leading_by_eigh
 from gpunet.linalg.stacked import leading_stack
 from gpunet.linalg.svd import svd
 from gpunet.linalg.verify import fix_signs, tolerance
@@ -95,13 +95,13 @@ def decompose(
     wanted = k if k is not None else available(moments, center)
     limit = tolerance(dtype, len(scatter), wanted)
     try:
-        values, vectors = leading(scatter, wanted, min(1e-12, limit / 8))
+        values, vectors = leading(scatter, wanted, min(1e-12, limit / 8), moments.count)
     except np.linalg.LinAlgError:
         return by_root(moments, scale, k, variance, center, dtype, what)
     if variance is not None:
         wanted = reached(values, variance, total)
         values, vectors, limit = values[:wanted], vectors[:, :wanted], tolerance(dtype, len(scatter), wanted)
-    wrong = np.linalg.norm(scatter @ vectors - vectors * values, axis=0)
+    wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
@@ -140,7 +140,7 @@ def by_root(
         lost_by_qr = (folds**0.5 + 1) * rows**0.5 / 4 + (folds**0.5 + 2) * total**0.5 / (s[0] or 1)
         residuals = np.full(rank, found.residual + EPS * lost_by_qr)
     else:
-        wrong = np.linalg.norm(lost @ v, axis=0) + noise(np, moments, v)
+        wrong = np.linalg.norm(product(lost, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
     bad = np.flatnonzero(~(residuals <= limit))
     if len(bad):
@@ -163,9 +163,10 @@ def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Fl
         scatter = moments.about(True)
         size = np.sqrt(np.maximum(np.diagonal(scatter), 0))
         unit = np.where(size > 0, size, 1)
-        values, q = interruptible(len(size) ** 3, np.linalg.eigh, scatter / unit / unit[:, None])
-        root = np.sqrt(np.maximum(values, 0))[:, None] * q.T * size
-        lost = root.T @ root - scatter
+        rank = min(moments.count, len(size))
+        values, q = leading_by_eigh(scatter / unit / unit[:, None], rank, rank)
+        root = np.sqrt(values)[:, None] * q.T * size
+        lost = product(root.T, root) - scatter
     if not center:
         root = np.concatenate([root, moments.count**0.5 * (moments.mean + moments.mean_low)[None, :]])
     return root, lost

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpunet.backend.blas import product
 from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix, inner
 from gpunet.rng import LINALG, stream
 
@@ -65,7 +66,7 @@ def _measured(
     x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float, w: Floats, factor: float, dtype: np.dtype[Any]
 ) -> tuple[float, float]:
     """`measure` by the columns of w (k, p), in `dtype`."""
-    top, orthogonality = float(s[0]) or 1.0, norm(v.T @ (v if factor == 1 else v @ w) - w)
+    top, orthogonality = float(s[0]) or 1.0, norm(product(v.T, v if factor == 1 else v @ w) - w)
     if u is None:
         residual = _one_sided(x, s, v, w, limit * top, dtype)
         return factor * residual / top, factor * orthogonality

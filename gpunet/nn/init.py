@@ -76,6 +76,11 @@ def resolve(drawing: Drawing) -> Initializer:
     return partial(_given, np.array(on_host(as_floats(drawing, "the initial weight"))))
 
 
+def is_given(draw: Initializer) -> bool:
+    """Whether `resolve` made the function of an array."""
+    return isinstance(draw, partial) and draw.func is _given
+
+
 def drawn(draw: Initializer, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """What the function makes; InputError where it fails, as it may be a user's own."""
     shape = check_shape("shape", shape)

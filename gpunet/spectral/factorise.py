@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_list, check_flag, check_one_of, check_range, setting
+from gpunet.checks import as_floats, as_list, check_flag, check_one_of, check_range, setting
 from gpunet.errors import CaptureError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.linalg import SVD, BreakEven, FixedRank
@@ -53,7 +53,8 @@ def factorise(layer: Layer, rank: Rank, split: Split = "left") -> LowRankDense:
     rank: l from 1 to min(out, in), or a rule such as `gn.BreakEven(0.5)`. split: "left" is the document's, left = U_l
     and right = S_l V_lᵀ; "balanced" gives each factor √S_l, so that both have gradients of one size.
     `model.replace(layer.name, gn.factorise(layer, l))` puts it in this layer's place.
-    Raises InputError for such a rank or split, for another layer, and where the layer has no weights yet.
+    Raises InputError for such a rank or split, for another layer, for a subclass that computes something else than
+    Dense, where the layer has no weights yet, and where they are not finite.
     """
     check_one_of("split", split, SPLITS)
     if isinstance(layer, LowRankDense):
@@ -62,19 +63,45 @@ def factorise(layer: Layer, rank: Rank, split: Split = "left") -> LowRankDense:
         )
     if not isinstance(layer, Dense):
         raise InputError(f"{_called(layer)} cannot be factorised: only a Dense layer can")
-    _on_host(layer, "bias")  # or it has no weights yet
-    return _factors(layer, truncated_svd(layer.weight, _rule(rank), layer.ops), split)
+    _check_plain(layer, Dense)
+    return _factors(layer, _cut(layer, _rule(rank)), split)
 
 
 def merge(layer: Layer) -> Dense:
-    """The Dense layer with weight L R, computed in float64; InputError for another layer, or one without weights."""
+    """The Dense layer with weight L R, computed in float64.
+
+    InputError for another layer, a subclass that computes something else, and weights that are missing or not finite.
+    """
     if not isinstance(layer, LowRankDense):
         raise InputError(f"{_called(layer)} has no factors to merge: only a LowRankDense layer has")
+    _check_plain(layer, LowRankDense)
     left, right, bias = (_on_host(layer, name) for name in ("left", "right", "bias"))
     product = left.astype(np.float64) @ right.astype(np.float64)
     dense = Dense(layer.units, layer.activation, weight=product, bias=bias, trainable=layer.trainable)
     dense.made_from, dense.inherits = layer, {"bias": ("bias", None)}
     return dense
+
+
+def own_methods(layer: Layer, kind: type[Layer]) -> str:
+    """What a layer computes in another way than its base `kind` does, by the names of its methods; "" for nothing."""
+    known = [name for name, each in vars(Layer).items() if callable(each) and not name.startswith("_")]
+    own = [name for name in known if name in vars(layer) or getattr(type(layer), name) is not getattr(kind, name)]
+    return ", ".join(name for name in own if name != "config")
+
+
+def _check_plain(layer: Layer, kind: type[Layer]) -> None:
+    """InputError where what a subclass of `kind` computes would be lost."""
+    if own := own_methods(layer, kind):
+        raise InputError(
+            f"{layer.called} has its own {own}, which the layer in its place would not run: expected a {kind.__name__} "
+            "layer that computes as all do; make the other one yourself, and put it there with model.replace"
+        )
+
+
+def _cut(layer: Dense, rule: RankRule) -> SVD:
+    """The truncated decomposition of a layer's weight; an InputError says which layer's."""
+    _on_host(layer, "weight")
+    return truncated_svd(layer.weight, rule, layer.ops)
 
 
 def _factors(dense: Dense, found: SVD, split: Split) -> LowRankDense:
@@ -103,10 +130,10 @@ def _called(layer: Any) -> str:
 
 
 def _on_host(layer: Layer, name: str) -> Any:
-    """A copy of a layer's parameter as numpy.ndarray; InputError where it has none yet."""
+    """A copy of a layer's parameter as numpy.ndarray; InputError where it has none yet, or one that is not finite."""
     if not (hasattr(layer, name) and hasattr(layer, "ops")):
         raise InputError(f"a {type(layer).__name__} layer has no weights before its model is built: build or fit it")
-    return np.array(layer.ops.to_host(getattr(layer, name)))
+    return as_floats(np.array(layer.ops.to_host(getattr(layer, name))), f"{layer.called}: its {name}")
 
 
 @dataclass(frozen=True)
@@ -225,7 +252,8 @@ class Factorise(Callback):
         for layer in chosen:
             if not isinstance(layer, Dense):
                 what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"
-                raise InputError(f"the layer {layer.name!r} ({type(layer).__name__}) {what}")
+                raise InputError(f"{layer.called} {what}")
+            _check_plain(layer, Dense)
         return chosen  # type: ignore[return-value]
 
     def _rule_of(self, name: str) -> RankRule:
@@ -238,17 +266,19 @@ class Factorise(Callback):
     def _convert(self, trainer: Training, layer: Dense) -> Conversion:
         out, inner = layer.weight.shape
         rule = self._rule_of(layer.name)
-        found = truncated_svd(layer.weight, rule, trainer.backend) if rule.needs_spectrum else None
+        found = _cut(layer, rule) if rule.needs_spectrum else None
         rank = len(found.s) if found else rule((out, inner))
         worth, reason = self._worth(trainer, layer, rank)
         if worth:
-            found = found or truncated_svd(layer.weight, rule, trainer.backend)
+            found = found or _cut(layer, rule)
             trainer.model.replace(layer.name, _factors(layer, found, self.split), state=self.optimizer_state)
         return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
 
     def _worth(self, trainer: Training, layer: Dense, rank: int) -> tuple[bool, str]:
         """Whether to cut the layer to `rank`, and why."""
         out, inner = layer.weight.shape
+        if own := own_methods(layer, Dense):
+            return False, f"it has its own {own}, which factors would not run"
         if self.policy == "count":
             limit = out * inner / (out + inner)
             sign = "<" if rank < limit else "≥"
@@ -353,11 +383,10 @@ def _recorded(step: Callable[[], None], backend: Backend) -> Callable[[], None]:
 
 def _repeats(step: Callable[[], None], backend: Backend) -> int:
     """How many steps take LEAST seconds."""
-    step()
-    backend.synchronize()
+    once = _repeated(step, 1, backend)
+    once()
     began = time.perf_counter()
-    step()
-    backend.synchronize()
+    once()
     return max(1, int(LEAST / max(1e-7, time.perf_counter() - began)))
 
 

@@ -23,11 +23,12 @@ from gpunet.checks import (
 )
 from gpunet.errors import InputError, shown
 from gpunet.linalg import deduplicate
-from gpunet.linalg.classes import ClassPCA
+from gpunet.linalg.classes import ClassPCA, rows_by_class
 from gpunet.linalg.device import some_rows
 from gpunet.linalg.patches import PatchDensities
+from gpunet.nn.init import is_given
 from gpunet.nn.layers import Conv2D, Dense, Layer
-from gpunet.rng import LINALG, stream
+from gpunet.rng import check_seed
 
 Floats = NDArray[np.float64]
 BATCH = 1000  # images at a time, where a layer is given them all
@@ -96,10 +97,11 @@ def fit_class_pca(
     from them. x may be uint8, read as fractions of 255. The model is built afterwards. Moments are accumulated
     class by class, each block centred by its own mean (`PatchDensities`).
     Raises InputError for another layer, thresholds outside (0, 1], for NaN, for a class with a single patch and for a
-    layer that has weights already; ConvergenceError where float32 products do not show as many vectors as `variance`
-    takes: lower it, or give float64. Then the layer is as it was.
+    layer that has weights already, given ones or those of an earlier fit; ConvergenceError where float32 products do
+    not show as many vectors as `variance` takes: lower it, or give float64. Then the layer is as it was.
     """
-    thresholds = Thresholds(variance, correlation, fraction, center, most)
+    _check_layer(layer)
+    thresholds, seed = Thresholds(variance, correlation, fraction, center, most), check_seed(seed)
     x, labels = real_array(x, "the layer's input"), on_host(as_array(labels, "labels"))
     check_lengths(x, labels, "the layer's input")
     check_integers(labels)
@@ -111,17 +113,15 @@ def fit_class_pca(
 
 def fit_batches(layer: Layer, batches: Iterable[tuple[Any, Any]], thresholds: Thresholds, backend: Backend) -> Fit:
     """As `fit_class_pca`, from batches of (inputs, labels); all of them are used."""
-    if not can_fit(layer):
-        raise InputError(f"layer is {shown(layer)}: expected a Dense or Conv2D layer")
-    if hasattr(layer, "weight"):
-        raise InputError(f"{layer.called} has weights already: fit it before its model is built")
+    layer = _check_layer(layer)
     densities = PatchDensities(backend, *((layer.kernel, layer.zeros) if isinstance(layer, Conv2D) else (1, 0)))
     samples: dict[int, int] = {}
     seconds = 0.0
     for x, labels in batches:
         began = time.perf_counter()  # computing the batches is not this layer's time
         labels = on_host(as_array(labels, "labels"))
-        densities.update(as_images(backend.asarray(real_array(x, "the layer's input"))), labels)
+        x = backend.asarray(real_array(x, "the layer's input"))
+        densities.update(x.reshape(len(x), -1, 1, 1) if x.ndim == 2 else x, labels)  # features have one pixel
         for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
             samples[int(label)] = samples.get(int(label), 0) + int(count)
         seconds += time.perf_counter() - began
@@ -136,6 +136,18 @@ def fit_batches(layer: Layer, batches: Iterable[tuple[Any, Any]], thresholds: Th
     vectors, kept = _most(*deduplicate(pca, thresholds.correlation), pca, thresholds.most)
     _take(layer, vectors)
     return Fit(pca, kept, samples, seconds + time.perf_counter() - began)
+
+
+def _check_layer(layer: Layer) -> Dense | Conv2D:
+    """The layer; InputError where it is none that can be fitted, or one that has weights."""
+    if not can_fit(layer):
+        raise InputError(f"layer is {shown(layer)}: expected a Dense or Conv2D layer")
+    given = layer.given(("weight", "bias")) or any(map(is_given, layer._draw.values()))
+    if given or hasattr(layer, "weight"):
+        raise InputError(
+            f"{layer.called} has weights already: fit it before its model is built, or make a new one without any"
+        )
+    return layer
 
 
 def can_fit(layer: Layer) -> TypeGuard[Dense | Conv2D]:
@@ -153,22 +165,9 @@ def _take(layer: Dense | Conv2D, vectors: Floats) -> None:
     layer.trainable = False
 
 
-def as_images(x: Any) -> Any:
-    """Samples as images (n, channels, rows, columns): rows of features have one pixel."""
-    return x.reshape(len(x), -1, 1, 1) if x.ndim == 2 else x
-
-
 def chosen_rows(labels: Any, fraction: float, seed: int) -> NDArray[np.intp]:
     """The share `fraction` of each class, at least one sample, drawn without replacement; ascending."""
-    labels = on_host(labels)
-    if fraction == 1:
-        return np.arange(len(labels))
-    chosen = []
-    for place, label in enumerate(np.unique(labels)):
-        rows = np.flatnonzero(labels == label)
-        size = max(1, round(fraction * len(rows)))
-        chosen.append(stream(seed, LINALG, 2 + place).choice(rows, size, replace=False))
-    return np.sort(np.concatenate(chosen))
+    return np.sort(np.concatenate(rows_by_class(on_host(labels), fraction, seed)[1]))
 
 
 def _most(

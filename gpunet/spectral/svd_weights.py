@@ -77,6 +77,7 @@ def svd_weights(rows: Rows, kind: Kind, second_moment: FloatArray, *, variance: 
     orth: W = d·Uᵀ; scale: W = d·Σ̂⁻¹Uᵀ. d is chosen so that over the data of `second_moment` = XᵀX/N (features,
     features) the mean of ‖Wx‖² is s₁(1 + s₀·dep)·Var·mean‖x‖², s₁ units and s₀ features; the document's x have norm 1.
     For whole sets that is its closed form, for each class apart the same equation with the measured ‖Wx‖².
+    Of fewer samples than features a root A (samples, features) stands for the second moment, AᵀA = XᵀX/N.
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind of weights {shown(kind)}: expected one of {', '.join(KINDS)}")
@@ -91,14 +92,23 @@ def svd_weights(rows: Rows, kind: Kind, second_moment: FloatArray, *, variance: 
             )
         vectors = vectors / values[:, None]
     units, features = vectors.shape
-    target = units * (1 + features * dependency) * variance * np.trace(second_moment)
+    target = units * (1 + features * dependency) * variance * trace(second_moment)
     result: FloatArray = vectors * math.sqrt(target / mean_square(vectors, second_moment))
     return result
 
 
 def mean_square(weight: FloatArray, second_moment: FloatArray) -> float:
-    """Mean of ‖Wx‖² over the data whose second moment XᵀX/N is given: tr(W (XᵀX/N) Wᵀ)."""
-    return float(np.vdot(weight @ second_moment, weight))
+    """Mean of ‖Wx‖² over the data whose second moment XᵀX/N, or a root of it, is given: tr(W (XᵀX/N) Wᵀ)."""
+    if len(second_moment) == weight.shape[1]:
+        return float(np.vdot(weight @ second_moment, weight))
+    z = second_moment @ weight.T  # of 96 photos of 12,288 features a hundredth of the work
+    return float(np.vdot(z, z))
+
+
+def trace(second_moment: FloatArray) -> float:
+    """Mean of ‖x‖² over the data whose second moment XᵀX/N, or a root of it, is given."""
+    rows, features = second_moment.shape
+    return float(np.trace(second_moment) if rows == features else np.vdot(second_moment, second_moment))
 
 
 def dependency_ratio(z_square: float, weight: FloatArray, x_square: float = 1.0) -> float:

@@ -23,6 +23,8 @@ from gpunet.backend.blas import (
     leading_eigh,
     limited,
     multiply,
+    product,
+    sturdy_svd,
     thread_rule,
     threads,
 )
@@ -266,6 +268,9 @@ LONG_CALLS = {
     "gesdd": "gn.svd(a, method='full')",
     "syevd": "gn.svd(a, method='gram')",
     "syevr": "gn.svd(a, 400, method='gram', compute='right')",
+    "gesvd": "def fail(*_, **__): raise np.linalg.LinAlgError\nnp.linalg.svd = fail; gn.svd(a, method='full')",
+    "product": "blas.product(np.concatenate([a] * 4), np.concatenate([a] * 4, axis=1))",
+    "ridge": "from gpunet.spectral.ridge import Moments\nMoments(3500, 2).update(a, np.arange(3500) % 2).solve(1.0)",
 }
 ALONE_AT_WORK = """
 import sys, threading
@@ -372,9 +377,42 @@ def test_syevr_is_scipys(n, k, rng):
     np.testing.assert_array_equal(a, before)
 
 
-def test_without_a_known_syevr_scipy_is_asked(monkeypatch, rng):
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 3), (200, 70), (70, 200), (64, 64)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_gesvd_is_scipys(shape, order, rng):
+    from scipy.linalg import svd
+
+    a = np.asarray(rng.standard_normal(shape), order=order)
+    a[:, -1] = 0
+    before, theirs = a.copy(), svd(a, full_matrices=False, lapack_driver="gesvd")
+    u, s, vt = sturdy_svd(a)
+    assert [each.shape for each in (u, s, vt)] == [each.shape for each in theirs]
+    np.testing.assert_allclose(s, theirs[1], atol=1e-13)
+    np.testing.assert_allclose(u * s @ vt, a, atol=1e-12)
+    for each in (u.T @ u, vt @ vt.T):
+        np.testing.assert_allclose(each, np.eye(len(s)), atol=1e-12)
+    np.testing.assert_array_equal(a, before)
+    with pytest.raises(np.linalg.LinAlgError, match="gesvd did not converge"):
+        sturdy_svd(np.full((4, 3), np.nan))
+
+
+def test_without_known_routines_scipy_is_asked(monkeypatch, rng):
     a = np.cov(rng.standard_normal((30, 60)))
-    wanted = leading_eigh(a, 4)
-    monkeypatch.setattr(blas, "_syevr", lambda: None)
+    wanted, factors = leading_eigh(a, 4), sturdy_svd(a)
+    monkeypatch.setattr(blas, "_lapack", lambda *_: None)
     for one, other in zip(leading_eigh(a, 4), wanted, strict=True):
         np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(sturdy_svd(a)[1], factors[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [4, 400])
+def test_a_product_is_numpys_wherever_it_runs(size, monkeypatch, rng):
+    a, b = rng.standard_normal((size, 7)), rng.standard_normal((7, size)).T
+    wanted, out, begun = a.T @ b, np.empty((7, 7)), []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (begun.append(self), start(self)))
+    monkeypatch.setattr(blas, "LONG", 1000)
+    np.testing.assert_array_equal(product(a.T, b), wanted)
+    assert product(a.T, b, out) is out
+    np.testing.assert_array_equal(out, wanted)
+    assert len(begun) == (2 if size == 400 else 0)

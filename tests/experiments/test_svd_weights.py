@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpunet.errors import InputError
-from gpunet.spectral.svd_weights import KINDS, dependency_ratio, mean_square, singular_rows, svd_weights
+from gpunet.spectral.svd_weights import KINDS, dependency_ratio, mean_square, singular_rows, svd_weights, trace
 
 LABELS = np.repeat([0, 1, 2], [9, 14, 37])  # uneven on purpose
 
@@ -187,3 +187,14 @@ def test_scale_needs_singular_values_that_are_not_zero(x, kind):
     with pytest.raises(InputError, match=rf"{kind}: singular value \d+ of {units} is zero.*fewer units"):
         weights(flat, kind, units)
     assert np.isfinite(weights(flat, kind.replace("scale", "orth"), units)[0]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_root_of_few_samples_stands_for_their_second_moment(kind, rng):
+    x, labels = rng.normal(size=(9, 40)), np.arange(9) % 2
+    rows, root = singular_rows(x, 4, labels if kind.endswith("each") else None), x / 3
+    one, other = (svd_weights(rows, kind, of, variance=0.3, dependency=0.1) for of in (second_moment(x), root))
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert mean_square(one, root) == pytest.approx(mean_square(one, second_moment(x)), rel=1e-12)
+    assert trace(root) == pytest.approx(trace(second_moment(x)), rel=1e-12)
+    assert mean_square(one, root) == pytest.approx(np.mean([np.sum((one @ each) ** 2) for each in x]), rel=1e-12)

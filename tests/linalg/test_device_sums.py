@@ -249,13 +249,14 @@ def test_ridge_regression_of_a_large_mean(ratio, rng):
     with pytest.raises(InputError, match="hold NaN"):
         there.update(Far(np.full((2, 8), np.nan)), [0, 1])
     np.testing.assert_array_equal(there.solve(1e-2).weight, other.weight)
-    np.testing.assert_allclose((there + here).solve(1e-2).weight, one.weight, atol=1e-5)
+    there.update(x, labels)  # of all twice, half of them on the host
+    np.testing.assert_allclose(there.solve(1e-2).weight, one.weight, atol=1e-5)
 
 
 def test_ridge_regression_that_is_not_solvable(rng):
-    x = rng.normal(size=(8, 30)).astype("float32")
+    x = (rng.normal(size=(40, 8)) @ rng.normal(size=(8, 30))).astype("float32")  # more samples than features
     with pytest.raises(InputError, match=r"penalty 1e-14 is not solvable \(.*positive definite\)"):
-        Moments(30, 2).update(Far(x), np.arange(8) % 2).solve(1e-14)
+        Moments(30, 2).update(Far(x), np.arange(40) % 2).solve(1e-14)
 
 
 def test_a_factor_that_is_none_is_found(far, rng, monkeypatch):  # noqa: F811
@@ -265,3 +266,44 @@ def test_a_factor_that_is_none_is_found(far, rng, monkeypatch):  # noqa: F811
         monkeypatch.setattr(far.xp, "linalg", types.SimpleNamespace(cholesky=lambda a, by=wrong: a * by), raising=False)
         with pytest.raises(InputError, match="is not positive definite"):
             moments.solve(1e-3)
+
+
+# -- fewer samples than features ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ridge_regression_of_few_samples(dtype, rng):
+    x, labels = (rng.normal(size=(24, 60)) + 100).astype(dtype), np.arange(24) % 3
+    here, there = Moments(60, 3), Moments(60, 3)
+    for part in (slice(0, 10), slice(10, 24)):
+        here.update(x[part], labels[part])
+        there.update(Far(x[part]), labels[part])
+    assert there.joint is None
+    one, other = here.solve(1e-2), there.solve(1e-2)
+    np.testing.assert_allclose(other.weight, one.weight, atol=1e-10)
+    np.testing.assert_allclose(other.bias, one.bias, atol=1e-7)
+    there.update(x[:5], labels[:5])  # from the host
+    here.update(x[:5], labels[:5])
+    np.testing.assert_allclose(there.solve(1e-2).weight, here.solve(1e-2).weight, atol=1e-10)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_patches_of_few_images(far, dtype, center, rng):  # noqa: F811
+    images, labels = rng.integers(0, 256, (13, 2, 8, 8)).astype(dtype), np.arange(13) % 2
+    here, there = PatchDensities(get_backend("numpy"), 7), PatchDensities(far, 7)
+    for part in (slice(0, 4), slice(4, 13)):
+        here.update(images[part], labels[part])
+        there.update(Far(images[part]), labels[part])
+    assert here.counts == there.counts == {0: 28, 1: 24}
+    assert all(isinstance(each, patches.Few) for each in (*here.classes.values(), *there.classes.values()))
+    one, other = here.components(variance=0.8, center=center), there.components(variance=0.8, center=center)
+    np.testing.assert_array_equal(one.ranks, other.ranks)
+    np.testing.assert_allclose(one.explained_variance, other.explained_variance, rtol=1e-6)
+    np.testing.assert_allclose(one.mean, other.mean, rtol=1e-6)
+    np.testing.assert_allclose(np.abs(np.einsum("ckf,ckf->ck", one.components, other.components))[0, :3], 1, atol=1e-5)
+    for label in range(2):
+        ours, theirs = here.density(label, center), there.density(label, center)
+        np.testing.assert_allclose(theirs[0], ours[0], atol=1e-5 * np.abs(ours[0]).max())
+        values = np.linalg.eigvalsh(ours[0])[::-1][: one.ranks[label]]
+        np.testing.assert_allclose(one.explained_variance[label][: one.ranks[label]], values, rtol=1e-5)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gpunet.errors import ConvergenceError, InputError, ShapeError
-from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, moments
+from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, moments, solvers
 from gpunet.linalg.verify import tolerance
 from tests.linalg.matrices import largest_angle
 
@@ -564,3 +564,27 @@ def test_what_is_set_is_checked(kind):
     if kind is StreamingClassGram:
         with pytest.raises(InputError, match="classes of a StreamingClassGram cannot be set any more: add to it"):
             stream.classes = {}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize(("center", "k"), [(False, None), (True, None), (True, 3), (False, 40)])
+def test_few_samples_are_no_decomposition_of_the_features(dtype, center, k, rng, monkeypatch):
+    x = rng.integers(0, 256, (50, 1200)).astype(dtype)
+    x[:, 5] = 3
+    x[7] = x[8]  # so that one rank less than samples
+    sizes = []
+    for name in ("eigh", "svd"):
+        solve = getattr(np.linalg, name)
+        monkeypatch.setattr(
+            np.linalg, name, lambda a, *x, solve=solve, **y: (sizes.append(min(a.shape)), solve(a, *x, **y))[1]
+        )
+    monkeypatch.setattr(solvers, "leading_eigh", None)
+    own = x.astype(float) - (x.mean(axis=0) if center else 0)
+    found = StreamingGram(center=center).update(x[:20]).update(x[20:]).components(k)
+    rank = 50 - center if k is None else k
+    assert len(found.components) == rank
+    assert max(sizes) <= 60  # a root has a row more for every merge
+    values, vt = np.linalg.svd(own, full_matrices=False)[1:]
+    np.testing.assert_allclose(found.explained_variance, values[:rank] ** 2 / 50, atol=1e-12 * values[0] ** 2)
+    np.testing.assert_allclose(np.abs(np.sum(found.components[:40] * vt[: min(rank, 40)], axis=1)), 1, rtol=1e-9)
+    np.testing.assert_allclose(found.components @ found.components.T, np.eye(rank), atol=1e-12)

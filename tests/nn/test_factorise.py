@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.backend import get_backend
 from gpunet.errors import InputError
 from gpunet.nn.callbacks import Callback
 from gpunet.spectral import factorise as payoff_module
@@ -264,3 +265,106 @@ def test_what_the_model_does_not_have_is_named_before_training(data):
     trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 2, merge=False)])
     with pytest.raises(InputError, match=r"'0' \(LowRankDense\) is factored already"):
         trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 2, layers=["0"])])
+
+
+# -- layers of one's own, and weights that are not finite ------------------------------------------------------------
+
+
+class Doubled(gn.Dense):
+    """Computes something else."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        y *= 2
+        return y
+
+
+class Frozen(gn.Dense):
+    """Has a backward pass of its own."""
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.d_weight[...] = 0
+        return dx
+
+
+class Named(gn.Dense):
+    """A Dense layer by another name, with a setting of its own."""
+
+    def config(self):
+        return super().config() | {"note": "mine"}
+
+
+class Turned(gn.LowRankDense):
+    def forward(self, x):
+        return super().forward(-x)
+
+
+def built(layer):
+    model = gn.Sequential([layer, gn.Dense(3)])
+    model.build((16,), get_backend("numpy"))
+    return model.layers[0]
+
+
+@pytest.mark.parametrize(("kind", "method"), [(Doubled, "forward"), (Frozen, "backward")])
+def test_a_layer_that_computes_something_else_is_not_factorised(kind, method, data):
+    layer = built(kind(12))
+    with pytest.raises(InputError, match=rf"'0' \({kind.__name__}\) has its own {method}, which .* expected a Dense"):
+        gn.factorise(layer, 2)
+    model = gn.Sequential([kind(30), gn.Dense(20, "relu"), gn.Dense(3)])
+    trainer = gn.Trainer(model, device="numpy")
+    cut = gn.Factorise(0, 3, merge=False)
+    with pytest.warns(UserWarning, match=rf"left dense: layer '0' 30×16: it has its own {method}, which factors would"):
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[cut])
+    assert [type(each) for each in model.layers] == [kind, gn.LowRankDense, gn.Dense]
+    with pytest.raises(InputError, match=f"has its own {method}"):
+        trainer.fit(*data, epochs=1, batch_size=30, callbacks=[gn.Factorise(0, 3, layers=["0"])])
+
+
+def test_what_is_set_on_the_layer_itself_counts_as_its_own():
+    layer = built(gn.Dense(12))
+    layer.forward = lambda x: x[:, :12]
+    with pytest.raises(InputError, match="has its own forward"):
+        gn.factorise(layer, 2)
+
+
+def test_a_subclass_that_computes_the_same_is_factorised():
+    layer = built(Named(12, "relu"))
+    found = gn.factorise(layer, 12)
+    np.testing.assert_allclose(
+        found._draw["left"](None, None) @ found._draw["right"](None, None), layer.weight, atol=1e-6
+    )
+
+
+def test_factors_that_compute_something_else_are_not_merged():
+    with pytest.raises(InputError, match=r"'0' \(Turned\) has its own forward, which .* expected a LowRankDense layer"):
+        gn.merge(built(Turned(12, 2)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_told_with_its_layer(bad, data):
+    layer = built(gn.Dense(12))
+    layer.weight.ravel()[37] = bad  # as training may leave it: setting it would be refused
+    with pytest.raises(
+        InputError, match=rf"^the layer '0' \(Dense\): its weight holds {bad} at \[2, 5\]: expected finite"
+    ):
+        gn.factorise(layer, 2)
+    layer.weight.ravel()[37], layer.bias[4] = 0, bad
+    with pytest.raises(InputError, match=rf"^the layer '0' \(Dense\): its bias holds {bad} at \[4\]: expected finite"):
+        gn.factorise(layer, 2)
+    factors = built(gn.LowRankDense(12, 2))
+    factors.left[1, 1] = bad
+    with pytest.raises(
+        InputError, match=rf"^the layer '0' \(LowRankDense\): its left holds {bad} at \[1, 1\]: expected"
+    ):
+        gn.merge(factors)
+
+    class Broken(Callback):
+        def steps(self, total):
+            return (1,)
+
+        def on_step(self, trainer, step):
+            trainer.model.layers[1].weight[0, 0] = bad
+
+    with pytest.raises(InputError, match=rf"^the layer '2' \(Dense\): its weight holds {bad} at \[0, 0\]"):
+        learner().fit(*data, epochs=1, batch_size=30, callbacks=[Broken(), gn.Factorise(0.25, 3)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -233,3 +235,66 @@ def test_other_mistakes(rows, images):
     gn.Sequential([layer]).build((8,), CPU)
     with pytest.raises(InputError, match=r"'0' \(Dense\) has weights already: fit it before"):
         gn.fit_class_pca(layer, x, labels, variance=0.9)
+
+
+def test_a_layer_that_has_its_weights_is_not_fitted_again(rows):
+    x, labels = rows
+    fitted, written = gn.Dense(1), gn.Dense(3)
+    gn.fit_class_pca(fitted, x, labels, variance=0.9)
+    written.weight = np.ones((3, 8))
+    left = gn.Dense(3)
+    model = gn.Sequential([left])
+    model.build((8,), CPU)
+    model.replace("0", gn.Dense(3))
+    arrays = (
+        gn.Dense(3, weight=np.ones((3, 8))),
+        gn.Dense(3, bias=np.ones(3)),
+        gn.Conv2D(2, 1, weight=x[:2, :, None, None]),
+    )
+    for layer in (fitted, copy.deepcopy(fitted), left, written, *arrays):
+        units, start = getattr(layer, "units", None), dict(layer.start)
+        with pytest.raises(
+            InputError, match="has weights already: fit it before its model is built, or make a new one"
+        ):
+            gn.fit_class_pca(layer, x, labels, variance=0.9)
+        assert getattr(layer, "units", None) == units
+        assert layer.start.keys() == start.keys()
+    gn.fit_class_pca(gn.Dense(3, weight="he_normal"), x, labels, variance=0.9)  # says how it would have been drawn
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "0", None, True])
+@pytest.mark.parametrize("fraction", [1, 0.5])
+def test_a_seed_is_a_whole_number_even_where_nothing_is_drawn(rows, seed, fraction):
+    x, labels = rows
+    with pytest.raises(InputError, match="a seed is an integer ≥ 0"):
+        gn.fit_class_pca(gn.Dense(1), x, labels, variance=0.9, fraction=fraction, seed=seed)
+    with pytest.raises(InputError, match="a seed is an integer ≥ 0"):
+        gn.class_pca(x, labels, 2, fraction=fraction, seed=seed)
+
+
+# -- fewer samples than features -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_few_samples_of_many_features_make_no_matrix_of_the_features(dtype, center, rng):
+    x, labels = rng.integers(0, 256, (40, 6000)).astype(dtype), np.arange(40) % 2
+    layer = gn.Dense(1)
+    tracemalloc.start()
+    fit = gn.fit_class_pca(layer, x, labels, variance=0.8, correlation=1, center=center)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # a matrix of the features takes 288 MB
+    scale = 255 if dtype == "uint8" else 1
+    for c in range(2):
+        own = x[labels == c].astype(float) / scale
+        mean = own.mean(axis=0)
+        _, s, vt = np.linalg.svd(own - mean if center else own, full_matrices=False)
+        rank = int(np.argmax(np.cumsum(s**2) >= 0.8 * (s**2).sum())) + 1
+        assert fit.pca.ranks[c] == rank
+        np.testing.assert_allclose(fit.pca.explained_variance[c][:rank], s[:rank] ** 2 / 20, rtol=1e-9)
+        np.testing.assert_allclose(fit.pca.explained_variance_ratio[c][:rank], s[:rank] ** 2 / (s**2).sum(), rtol=1e-9)
+        np.testing.assert_allclose(np.abs(np.sum(fit.pca.components[c][:rank] * vt[:rank], axis=1)), 1, rtol=1e-9)
+        np.testing.assert_allclose(fit.pca.mean[c], mean, rtol=1e-12)
+    assert fit.pca.residual < 1e-12
+    assert layer.units == len(fit.kept) == fit.pca.ranks.sum()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import hypothesis
 import numpy as np
 import pytest
 import scipy.sparse
+from hypothesis import strategies as st
 
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.spectral.ridge import Moments, ridge, ridge_of_rows
@@ -109,8 +113,6 @@ def test_mistakes(data):
         Moments(12, 4).solve(1e-3)
     with pytest.raises(ShapeError, match=r"features have shape \(300, 12\): expected \(n, 11\)"):
         Moments(11, 4).update(x, labels)
-    with pytest.raises(ShapeError, match="moments of 12 features and 3 classes cannot be added to those of 12 and 4"):
-        Moments(12, 4) + Moments(12, 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -148,10 +150,64 @@ def test_refused_samples_change_nothing_and_nothing_is_shared(data):
     ):
         with pytest.raises(InputError):
             moments.update(*wrong)
-    total = moments + Moments(12, 4)
-    total.update(x, labels)
     for each in (before.weight, before.bias):
         np.testing.assert_array_equal(each, getattr(moments.solve(1e-2), "weight" if each.ndim == 2 else "bias"))
     again = moments.solve(1e-2)
     again.weight[...] = 77
     np.testing.assert_array_equal(moments.solve(1e-2).weight, before.weight)
+
+
+# -- as many samples as features, fewer, and more --------------------------------------------------------------------
+
+
+def solved_in_float64(x, labels, classes, penalty):
+    """(weight, bias) by the normal equations of the features."""
+    x, y = x.astype(float), np.eye(classes)[labels]
+    mean, centre = x.mean(axis=0), y.mean(axis=0)
+    own = x - mean
+    scatter = own.T @ own
+    scatter += penalty * np.trace(scatter) / len(scatter) * np.eye(len(scatter))
+    weight = np.linalg.solve(scatter, own.T @ (y - centre)).T
+    return weight, centre - weight @ mean
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(
+    samples=st.integers(2, 40), features=st.integers(1, 40), classes=st.integers(2, 4), split=st.integers(1, 40),
+    power=st.integers(-4, 1), offset=st.sampled_from([0.0, 3.0, 1000.0]), dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_it_is_the_same_on_both_sides_of_the_choice(samples, features, classes, split, power, offset, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, labels = (rng.normal(size=(samples, features)) + offset).astype(dtype), rng.integers(0, classes, samples)
+    moments, penalty = Moments(features, classes), 10.0**power
+    for part in batches(x, labels, split)():
+        moments.update(*part)
+    assert (moments.joint is None) == (samples <= features)
+    found, (weight, bias) = moments.solve(penalty), solved_in_float64(x, labels, classes, penalty)
+    rounding = 1e-13 if dtype == "float64" or samples <= features else 3e-7  # of sums of float32 products
+    size = np.abs(weight).max() + 1e-3
+    np.testing.assert_allclose(found.weight, weight, atol=rounding * size * (1 / penalty + 10))
+    np.testing.assert_allclose(found.bias, bias, atol=rounding * size * (1 / penalty + 10) * (1 + offset) * features)
+
+
+def test_few_samples_make_no_matrix_of_the_features(rng):
+    x, labels = rng.normal(size=(30, 20_000)).astype("float32"), np.arange(30) % 3
+    tracemalloc.start()
+    found = Moments(20_000, 3).update(x, labels).solve(1e-2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * x.nbytes  # 3.2 GB were the features' products
+    assert found.correct(x, labels) == 30
+
+
+def test_few_samples_that_are_alike_or_not_finite_are_refused_as_many_are(rng):
+    x, labels = rng.normal(size=(8, 30)), np.arange(8) % 2
+    with pytest.raises(InputError, match="not solvable"):
+        Moments(30, 2).update(np.full((8, 30), 0.1), labels).solve(1e-3)
+    moments = Moments(30, 2).update(x, labels)
+    before = moments.solve(1e-2).weight
+    for bad in (np.nan, np.inf, 1e200):
+        with pytest.raises(InputError, match="features hold NaN, infinity or numbers whose squares overflow"):
+            moments.update(np.where(np.arange(240).reshape(8, 30) == 7, bad, x), labels)
+    np.testing.assert_array_equal(moments.solve(1e-2).weight, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.linalg import StreamingGram
 from gpunet.nn.samples import Samples
-from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows
+from gpunet.spectral.svd_weights import RANK, FloatArray, Rows, shares, singular_rows, trace
 from gpunet.timing import Times, interleave
 
 WANTED = 100  # hidden units, the document's, where the data's rank and its smallest class give as many
@@ -34,7 +35,7 @@ class Problem:
     @property
     def x_square(self) -> float:
         """Mean of ‖x‖² over the training samples."""
-        return float(np.trace(self.second_moment))
+        return trace(self.second_moment)
 
 
 def normalise(x: Any, chunk: int = 4096) -> Any:
@@ -61,8 +62,7 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
         Samples.of(backend, normalise(x), labels, data.classes, f"{what} data", copy=False)
         for x, labels, what in ((data.x_train, data.y_train, "training"), (data.x_test, data.y_test, "test"))
     )
-    sums = StreamingGram(device=backend).update(train.x)
-    moment = sums.density()
+    moment, mean = second_moment(train.x, backend)
     if not moment.any():
         raise DataError(f"{data.name}: every training sample has all features equal: less their mean, nothing is left")
     units = hidden or 0
@@ -75,7 +75,16 @@ def prepare(data: Any, hidden: int | None, backend: Backend) -> Problem:
         for which, labels in (("whole", None), ("each", data.y_train))
     }
     rows = {which: decompose() for which, decompose in ways.items()}
-    return Problem(train, test, data.classes, units, moment, sums.mean, rows, interleave(ways, 3, warmup=0, pause=0))
+    return Problem(train, test, data.classes, units, moment, mean, rows, interleave(ways, 3, warmup=0, pause=0))
+
+
+def second_moment(x: Any, backend: Backend) -> tuple[FloatArray, FloatArray]:
+    """(XᵀX/N, or of fewer samples than features its root X/√N; the mean) of samples on the device."""
+    if len(x) < x.shape[1]:
+        own = backend.to_host(x).astype(np.float64)
+        return own / math.sqrt(len(own)), own.mean(axis=0)
+    sums = StreamingGram(device=backend).update(x)
+    return sums.density(), sums.mean
 
 
 def supported_units(values: FloatArray, classes: int) -> int:
