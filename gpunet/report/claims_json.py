@@ -205,8 +205,8 @@ class ClaimsFile:
         known |= {key: found["provenance"][key] for key in ("started", "seconds")}
         path = f"{run.folder}/{RESULT}"
         self.set(
-            run, state="finished", digest=digest(json.dumps(asked, sort_keys=True)), asked=asked, pieces=pieces, result=path,
-            sha256=_sha256(self.folder / path), **known,
+            run, state="finished", digest=digest(json.dumps(asked, sort_keys=True)), asked=asked, pieces=pieces,
+            result=path, sha256=_sha256(self.folder / path), **known,
         )  # fmt: skip
 
     def drawn(self, run: RunRequest, figures: Sequence[Path]) -> None:
