@@ -4,7 +4,7 @@ Row i of the patches visits the image lines i … i + height − 1, so what rows
 one product of whole lines, A_iᵀ A_i', summed along the diagonals that columns j and j' of the patches visit; and that
 of rows i + 1 and i' + 1 differs by two lines. So k products of (c w)² multiplications a line, c channels and w columns,
 stand for c² k⁴ w of patches written out: about as many for images of three planes, but a ninth of the memory traffic,
-and no memory beside the images. On a GPU the patches are made after all (`patch_sums`).
+and no memory beside the images. On a GPU, and where there are few, the patches are made after all.
 """
 
 from __future__ import annotations
@@ -171,13 +171,22 @@ class PatchDensities:
         line = channels * (width + 2 * self.padding)
         size = min(BLOCK_IMAGES, max(1, BLOCK_FLOATS // ((height + 2 * self.padding) * line)))
         if self.on_gpu:
-            size = images_at_a_time(channels * self.kernel**2, math.prod(self._positions(images)))
+            positions, features = math.prod(self._positions(images)), channels * self.kernel**2
+            size = max(1, BLOCK_BYTES // (4 * positions * features * max(1, features // EXACT_ROWS)))
         return [rows[start : start + size] for start in range(0, len(rows), size)]
 
     def _on_gpu(self, images: Any, dtype: np.dtype[Any]) -> Centred | Sums:
+        """`_moments` there, of patches that are written out.
+
+        A GPU multiplies so much faster than it reads that c² k⁴ multiplications a patch cost less than small products
+        of lines would: 60,000 images of 28×28 are 1.5 GB of 3×3 patches, written and read in a millisecond.
+        """
+        xp = self.backend.xp
         if dtype == np.uint8:
-            return patch_sums(self.backend.xp, images, self.kernel, self.padding)
-        return patch_block(self.backend.xp, images, self.kernel, self.padding, dtype)
+            flat = _patches(xp, xp.astype(images, xp.float32) - 128, -128.0, self.kernel, self.padding)
+            return Sums(split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0])
+        images = xp.astype(images, getattr(xp, dtype.name))
+        return block(xp, _patches(xp, images, 0.0, self.kernel, self.padding), overwrite=True)
 
     def _moments(self, images: Any, dtype: np.dtype[Any]) -> Any:
         """The moments of a block's patches, or of bytes their sums less 128.
@@ -342,28 +351,6 @@ def _add_products(total: Floats, a: Floats, b: Floats, part: Floats, subtract: b
     for start in range(0, len(a), EXACT_ROWS):
         product(a[start : start + EXACT_ROWS].T, b[start : start + EXACT_ROWS], part)
         (np.subtract if subtract else np.add)(total, part, out=total)
-
-
-# -- on a GPU: there the patches are written out ----------------------------------------------------------------------
-#
-# A GPU multiplies so much faster than it reads that c² k⁴ multiplications a patch cost less than small products of
-# lines would: 60,000 images of 28×28 are 1.5 GB of 3×3 patches, written and read in a millisecond.
-
-
-def images_at_a_time(features: int, positions: int) -> int:
-    """How many images' patches BLOCK_BYTES hold: `positions` of `features` float32 each."""
-    return max(1, BLOCK_BYTES // (4 * positions * features * max(1, features // EXACT_ROWS)))
-
-
-def patch_sums(xp: Any, images: Any, kernel: int, padding: int) -> Sums:
-    """`Sums` of the patches of bytes (n, channels, rows, columns), zeros around them."""
-    flat = _patches(xp, xp.astype(images, xp.float32) - 128, -128.0, kernel, padding)
-    return Sums(split_products(xp, flat), xp.sum(flat, axis=0, dtype=xp.float64), flat.shape[0])
-
-
-def patch_block(xp: Any, images: Any, kernel: int, padding: int, dtype: Any) -> Centred:
-    """The moments of the patches of images (n, channels, rows, columns), zeros around them, multiplied in `dtype`."""
-    return block(xp, _patches(xp, xp.astype(images, getattr(xp, dtype.name)), 0.0, kernel, padding), overwrite=True)
 
 
 def _patches(xp: Any, inside: Any, around: float, kernel: int, padding: int) -> Any:

@@ -95,7 +95,8 @@ def fit_class_pca(
 
     The settings are `Thresholds`; fraction's samples are drawn from `seed`. How many rows the weight gets follows
     from them. x may be uint8, read as fractions of 255. The model is built afterwards. Moments are accumulated
-    class by class, each block centred by its own mean (`PatchDensities`).
+    class by class, each block centred by its own mean; a class with no more rows than features is decomposed by its
+    rows (`PatchDensities`).
     Raises InputError for another layer, thresholds outside (0, 1], for NaN, for a class with a single patch and for a
     layer that has weights already, given ones or those of an earlier fit; ConvergenceError where float32 products do
     not show as many vectors as `variance` takes: lower it, or give float64. Then the layer is as it was.
