@@ -12,7 +12,7 @@ from gpunet.cli import options
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gpunet.bench.results import Section
 
@@ -207,7 +207,7 @@ def scaling(
         scaling_figure.draw(found, folder)
 
     text = results.as_json(found, benchmark="scaling").decode()
-    _finish(folder, text, json, draw, lambda: _scaled(found))
+    options.finish(folder, text, json, draw, lambda: _scaled(found))
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -369,7 +369,7 @@ def report(
         for line in [line for each in found.files for line in each.failed]:
             options.say(line)
 
-    _finish(folder, found.text(), json, draw, show)
+    options.finish(folder, found.text(), json, draw, show)
 
 
 @app.command()
@@ -466,19 +466,3 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _finish(folder: Path, text: str, json: bool, draw: Callable[[], object], show: Callable[[], object]) -> None:
-    """Write result.json and draw beside it; then print what was found, and where it is."""
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import write_or_keep
-    from gpunet.report.drawing import written_and_drawn
-
-    path, figures, problem = written_and_drawn(lambda: write_or_keep(folder / RESULT, text), draw)
-
-    def told() -> None:
-        show()
-        if path:
-            options.written(path, figures)
-
-    options.end(text, json or path is None, told, problem)

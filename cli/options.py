@@ -56,7 +56,7 @@ def sign(command: Callable[..., None], parameters: Options) -> None:
 # -- how commands end --------------------------------------------------------------------------------------------------
 
 
-def end(text: str, json: bool, show: Callable[[], None], problem: str = "") -> None:
+def end(text: str, json: bool, show: Callable[[], object], problem: str = "") -> None:
     """Print what a command made, as JSON or as people read it; RunError for what went wrong all the same."""
     if json:
         print(text, end="")
@@ -66,6 +66,25 @@ def end(text: str, json: bool, show: Callable[[], None], problem: str = "") -> N
         from gpunet.errors import RunError
 
         raise RunError(problem)
+
+
+def finish(
+    folder: Path, text: str, json: bool, draw: Callable[[], object], show: Callable[[], object],
+    seconds: float | None = None,
+) -> None:  # fmt: skip
+    """Write `folder/result.json` and draw beside it; then print what was found, and where it is."""
+    from gpunet.experiments.result import RESULT
+    from gpunet.files import write_or_keep
+    from gpunet.report.drawing import written_and_drawn
+
+    path, figures, problem = written_and_drawn(lambda: write_or_keep(folder / RESULT, text), draw)
+
+    def told() -> None:
+        show()
+        if path:
+            written(path, figures, seconds)
+
+    end(text, json or path is None, told, problem)
 
 
 def say(*lines: str) -> None:

@@ -248,7 +248,6 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
     from gpunet.experiments.result import RESULT
     from gpunet.files import writable_folder
     from gpunet.progress import progress
-    from gpunet.report.drawing import written_and_drawn
     from gpunet.sweep.storage import file_url
     from gpunet.sweep.targets import as_result, title
 
@@ -265,10 +264,11 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
     except KeyboardInterrupt:
         raise Interrupted("the finished trials are kept, and the same command goes on where it stopped") from None
     result = as_result(table, title(table.spec.function, table.spec.settings), watch, url)
-    path, figures, problem = None, list[Path](), ""
-    if folder is not None:
-        path, figures, problem = written_and_drawn(lambda: result.write(folder), lambda: _draw(result, folder))
-    options.end(result.text(), json, lambda: _print(result, path, figures), problem)
+    text, seconds = result.text(), result.provenance["seconds"]
+    if folder is None:
+        options.end(text, json, lambda: _print(result))
+    else:
+        options.finish(folder, text, json, lambda: _draw(result, folder), lambda: _print(result), seconds)
     if lost:
         raise lost
     if not table.ended("complete"):
@@ -281,12 +281,10 @@ def _draw(result: Result, folder: Path) -> None:
     sweep_figures.draw(result, folder)
 
 
-def _print(result: Result, path: Path | None, figures: list[Path]) -> None:
+def _print(result: Result) -> None:
     from gpunet.report import sweep_tables
     from gpunet.report.terminal import console, rich_table
 
     for table in sweep_tables.tables(result):
         console().print(rich_table(table))
     options.say(*sweep_tables.failures(result), sweep_tables.best_line(result))
-    if path:
-        options.written(path, figures, result.provenance["seconds"])
