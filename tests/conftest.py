@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import types
 from pathlib import Path
 
@@ -25,6 +26,10 @@ _asked: list[bool] = [False]  # whether -m asks for the tests marked gpu
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # of a process begun with `&` by a script, and of its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _asked[0] = bool(re.search(r"(?<!not )\bgpu\b", config.option.markexpr))
 
 

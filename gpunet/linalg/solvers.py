@@ -7,6 +7,7 @@ wanted. None of them judges its result: `verify` does. Those that cannot finish 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -91,7 +92,12 @@ def block_width(k: int) -> int:
     Of a few wider than k, so that values that repeat are found as often. Of many an eighth: the space in which they
     are found has 2.5 to 3 k dimensions, with blocks of k it has 7 k, and products with blocks this wide are fast.
     """
-    return k + max(4, k // 8) if k <= 32 else max(32, k // 8)
+    return wide_block(k) if k <= 32 else max(32, k // 8)
+
+
+def wide_block(k: int) -> int:
+    """A few more vectors than k."""
+    return k + max(4, k // 8)
 
 
 def basis_size(k: int) -> int:
@@ -155,10 +161,11 @@ def leading_by_eigh(gram: Floats, k: int, rank: int | None = None) -> tuple[Floa
         basis, _ = _qr(product(gram, stream(0, LINALG, 3).standard_normal((n, rank))))
         values, mix = leading_by_eigh(product(basis.T, product(gram, basis)), k)
         return values, product(basis, mix)
+    found = None
     if few_of_many(n, k):
-        values, vectors = interruptible(n**3, leading_eigh, gram, k)
-    else:
-        values, vectors = interruptible(n**3, np.linalg.eigh, gram)
+        with contextlib.suppress(np.linalg.LinAlgError):  # of values that are equal it may find too few
+            found = interruptible(n**3, leading_eigh, gram, k)
+    values, vectors = found or interruptible(n**3, np.linalg.eigh, gram)
     return np.maximum(values[::-1][:k], 0), vectors[:, ::-1][:, :k]
 
 
@@ -170,6 +177,7 @@ def leading_by_lanczos(
     floor: float = 1e-15,
     dtype: type = np.float64,
     patience: float = math.inf,
+    width: int = 0,
 ) -> tuple[Floats, Floats]:
     """The k largest eigenvalues, descending, and their vectors (n, k), by thick-restarted block Lanczos iteration.
 
@@ -182,10 +190,13 @@ def leading_by_lanczos(
     `patience` more blocks, which another way would cost, and where n has no room for a few, it raises NotConverged.
 
     A block narrower than k, which needs far fewer products, holds no more copies of a value that repeats than it has
-    columns: where so many Ritz values are equal to what they are good to, there may be more, and it raises, too.
+    columns: where so many Ritz values are equal to what they are good to, there may be more, and wide ones look again.
     """
-    width = block_width(k)
-    narrow, room = width < k, min(n - width, basis_size(k))  # beside a full basis there is still room for a block
+    width = width or block_width(k)
+    narrow, room = (
+        width < k,
+        min(n - width, max(basis_size(k), STEPS * width)),
+    )  # beside a full basis there is still room for a block
     if room < (k + 2 * width if narrow else 2 * width):
         raise NotConverged(f"{n} dimensions have no room for blocks of {width} vectors")
     rng, eps = stream(0, LINALG), float(np.finfo(dtype).eps)
@@ -217,7 +228,8 @@ def leading_by_lanczos(
                 continue
             if not early:
                 if narrow and (theta[: k - width + 1] - theta[width - 1 : k]).min() <= SAME * target:
-                    raise NotConverged(f"{width} values are equal, and blocks of {width} vectors see no more of them")
+                    wide = wide_block(k)
+                    return leading_by_lanczos(apply, n, k, tol, floor, dtype, patience * width / wide, wide)
                 return theta[:k], product(basis[:, old], mix[:, :k].astype(dtype))
         # θ_k still grows in the first blocks, and the residual with it. Of narrow ones log(residual) then falls with
         # the square of the vectors beyond k, for noise as for values that fall.

@@ -24,7 +24,7 @@ def _table(report: Report, group: str) -> Table:
     pairs = report.rows(group)
     heads = [Column("ours", text=True), Column("rival", text=True)]
     heads += [Column("file", text=True)] if several else []
-    heads += [Column("time, ours"), Column("time, rival"), Column("ours / rival"), Column("quartiles")]
+    heads += [Column("time,\nours"), Column("time,\nrival"), Column("ours /\nrival"), Column("quartiles")]
     rows = []
     for each, row in pairs:
         names = map(short, [row.case, row.ours, row.rival, *([each.name] if several else [])])
@@ -36,7 +36,12 @@ def _table(report: Report, group: str) -> Table:
 
 def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
     """A row for each comparison: the ratio in the old file and in the new one, and the verdict."""
-    heads = [Column("ours / rival", text=True), Column("old"), Column("new"), Column("change"), Column("", text=True)]
+    heads = [
+        Column("ours / rival", text=True),
+        *(Column(name, text=True) for name in ("old", "new")),
+        Column("change"),
+        Column("", text=True),
+    ]
     rows = []
     for each, verdict in zip(found, verdicts, strict=True):
         ratios = [f"{three(r.ratio)}×{f' ({quartiles(r)})' if r.quartiles else ''}" if r else NOTHING

@@ -51,10 +51,12 @@ def rich_table(table: Table) -> RenderableType:
     Every text in it is in one line.
     """
     made = RichTable()
-    made.add_column(table.corner, no_wrap=True)
+    made.add_column(table.corner, overflow="fold")
     for column in table.columns:
         style = "dim" if column.source == "claimed" else None
-        made.add_column(_heading(column), justify="left" if column.text else "right", style=style)
+        justify: Any = "left" if column.text else "right"
+        # Where room is short words wrap, and numbers stay whole.
+        made.add_column(_heading(column), justify=justify, style=style, overflow="fold", no_wrap=not column.text)
     for place, row in enumerate(table.rows):
         if place in table.breaks:
             made.add_section()
