@@ -248,7 +248,7 @@ class Factorise(Callback):
         names = self.layers or (list(self.rank) if isinstance(self.rank, dict) else [])
         if not names:
             return [layer for layer in model.layers[:-1] if isinstance(layer, Dense)]
-        chosen = [model.layer(name) for name in names]
+        chosen = [model.layer(name) for name in dict.fromkeys(names)]  # each once
         for layer in chosen:
             if not isinstance(layer, Dense):
                 what = "is factored already: merge it first" if isinstance(layer, LowRankDense) else "is no Dense layer"

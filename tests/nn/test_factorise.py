@@ -251,6 +251,12 @@ def test_alpha_is_above_zero(rule, alpha):
         rule(alpha)
 
 
+def test_a_layer_that_is_named_twice_is_cut_once(data):
+    cut = gn.Factorise(0, 2, layers=["0", "0"], policy="always")
+    learner().fit(*data, epochs=1, batch_size=30, callbacks=[cut])
+    assert [(each.layer, each.converted) for each in cut.conversions] == [("0", True)]
+
+
 def test_what_the_model_does_not_have_is_named_before_training(data):
     for cut, message in (
         (gn.Factorise(0.5, 17), r"rank 17 exceeds min\(m, n\) = 16"),
