@@ -79,7 +79,8 @@ def krylov_seconds(elements: int, n: int, k: int, single: bool, rates: Rates = R
 
     A mean of the STEPS after which it starts again.
     """
-    width, size = block_width(k), basis_size(k)
+    width = block_width(k)
+    size = basis_size(k, width)
     rate = (0.5 if single else 1.0) * rates.product * (2 if width < k else 1)  # thin beside k: half of the speed
     product = (rates.read + rate * width) * elements
     inner = 5.5 * rates.product * n * size * width + rates.eigh[0] * size**2 * width
@@ -100,9 +101,9 @@ def wide_block(k: int) -> int:
     return k + max(4, k // 8)
 
 
-def basis_size(k: int) -> int:
-    """The vectors that an iteration for k of them keeps before it starts again."""
-    return max(STEPS * block_width(k), 4 * k)
+def basis_size(k: int, width: int) -> int:
+    """The vectors that an iteration for k of them, in blocks of `width`, keeps before it starts again."""
+    return max(STEPS * width, 4 * k)
 
 
 def good_blocks(k: int, single: bool) -> int:
@@ -181,7 +182,8 @@ def leading_by_lanczos(
 ) -> tuple[Floats, Floats]:
     """The k largest eigenvalues, descending, and their vectors (n, k), by thick-restarted block Lanczos iteration.
 
-    apply: q (n, b) -> G q. It stops when max_j ‖Gv_j − θ_j v_j‖ ≤ max(tol·θ_k, floor·θ_1).
+    apply: q (n, b) -> G q, b = `width`, by default `block_width(k)`. It stops when
+    max_j ‖Gv_j − θ_j v_j‖ ≤ max(tol·θ_k, floor·θ_1).
 
     G Q = Q T + Q₊ B Eᵀ with Q of orthonormal blocks (Golub & Underwood 1977; every block orthogonalised against all
     earlier ones): Ritz vectors Q m of T m = θ m have the residual ‖B (last block of m)‖, so that convergence costs
@@ -193,17 +195,15 @@ def leading_by_lanczos(
     columns: where so many Ritz values are equal to what they are good to, there may be more, and wide ones look again.
     """
     width = width or block_width(k)
-    narrow, room = (
-        width < k,
-        min(n - width, max(basis_size(k), STEPS * width)),
-    )  # beside a full basis there is still room for a block
+    narrow = width < k
+    room = min(n - width, basis_size(k, width))  # beside a full basis there is still room for a block
     if room < (k + 2 * width if narrow else 2 * width):
         raise NotConverged(f"{n} dimensions have no room for blocks of {width} vectors")
     rng, eps = stream(0, LINALG), float(np.finfo(dtype).eps)
     q = _qr(rng.standard_normal((n, width)).astype(dtype))[0]
     basis: Floats = np.empty((n, room), dtype, order="F")
     t, size = np.zeros((room, room)), 0
-    seen: list[tuple[int, float]] = []  # (vectors multiplied, residual / target)
+    seen: list[tuple[int, float]] = []  # (how far, residual / target)
     due = 3 * k // 2 if narrow else 0  # the number of them to look at next
     for made in range(width, LONGEST * (k + width), width):
         new, old = slice(size, size + width), slice(0, size + width)
@@ -223,14 +223,13 @@ def leading_by_lanczos(
         theta, mix = np.maximum(theta[::-1], 0), mix[:, ::-1]
         residual = float(np.linalg.norm(b @ mix[new, :k].astype(dtype), axis=0).max())
         target = max(tol * theta[k - 1], floor * theta[0])
-        if residual <= target:
-            if early and not full:  # of a matrix near c·1 everything looks converged, and what leads may be missing yet
-                continue
-            if not early:
-                if narrow and (theta[: k - width + 1] - theta[width - 1 : k]).min() <= SAME * target:
-                    wide = wide_block(k)
-                    return leading_by_lanczos(apply, n, k, tol, floor, dtype, patience * width / wide, wide)
-                return theta[:k], product(basis[:, old], mix[:, :k].astype(dtype))
+        if residual <= target and early and not full:
+            continue  # of a matrix near c·1 everything looks converged, and what leads may be missing yet
+        if residual <= target and not early:
+            if narrow and (theta[: k - width + 1] - theta[width - 1 : k]).min() <= SAME * target:
+                wide = wide_block(k)
+                return leading_by_lanczos(apply, n, k, tol, floor, dtype, patience * width / wide, wide)
+            return theta[:k], product(basis[:, old], mix[:, :k].astype(dtype))
         # θ_k still grows in the first blocks, and the residual with it. Of narrow ones log(residual) then falls with
         # the square of the vectors beyond k, for noise as for values that fall.
         way = (made - k) ** 2 if narrow else made
@@ -239,9 +238,10 @@ def leading_by_lanczos(
         left = (math.sqrt(way + left) - math.sqrt(way) if narrow else left) / width
         if left > patience or (full and made + left / 2 * width > LONGEST * (k + width)):
             raise NotConverged(f"residual {residual / (theta[0] or 1):.2g} λ₁ after {made // width} blocks")
-        due = made + width * max(1, int(min(0.75 * left, STEPS)))
         if narrow:  # a look costs as much as a block or two
             due = made + max(k // 2 if len(seen) < 2 else k // 4, width)
+        else:
+            due = made + width * max(1, int(min(0.75 * left, STEPS)))
         if full:
             size = k + width if narrow else width
             basis[:, :size] = product(basis[:, old], mix[:, :size].astype(dtype))
