@@ -1,5 +1,6 @@
 """Decompositions: the SVD engine, class-based PCA, streaming Gram matrices, rank rules."""
 
+from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import ClassPCA, StreamingClassGram, class_pca, deduplicate
 from gpunet.linalg.gram import StreamingGram
 from gpunet.linalg.pca import PCA
@@ -10,6 +11,7 @@ __all__ = [
     "PCA",
     "SVD",
     "BreakEven",
+    "Certificate",
     "ClassPCA",
     "DimensionFraction",
     "Energy",

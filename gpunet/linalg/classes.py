@@ -13,9 +13,10 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import limited, product
 from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
+from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
-from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.matrix import EPS, Array, Floats, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.pca import PCA, check_count, class_parts, reached, variances_of
 from gpunet.linalg.solvers import eigen
 from gpunet.linalg.svd import leading_triples
@@ -32,6 +33,7 @@ class ClassPCA:
     explained_variance, explained_variance_ratio: (C, k), zero beyond the rank; mean: (C, features);
     residual: the largest of the classes', as `PCA` defines it, measured against the samples where they are at hand;
     route: the ways by which they were computed, as `PCA` names them, joined by "+".
+    certificate: what is shown of each class's, as of `PCA`: sigma (C, k, 2), zero beyond the rank, and the rest (C,).
     """
 
     classes: NDArray[Any]
@@ -43,6 +45,7 @@ class ClassPCA:
     ranks: NDArray[np.int64]
     residual: float
     route: str
+    certificate: Certificate
 
     def __iter__(self) -> Iterator[Floats]:
         """The components of one class after the other, (rank, features) each, without padding."""
@@ -159,6 +162,10 @@ def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, varian
     assert vectors is not None
     energy = part.energy()
     squares = found.s**2
+    proof = found.proof if isinstance(found.proof, Certificate) else found.proof()
+    if center:  # the mean itself is rounded
+        away = EPS * float(np.linalg.norm(mean * part.scale)) / part.scale * len(rows) ** 0.5
+        proof = proof.of_nearby((len(rows), x.shape[1]), away)
     return PCA(
         components=fix_signs(vectors)[0].T,
         explained_variance=variances_of(squares, len(rows), part.scale, name),
@@ -167,6 +174,7 @@ def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, varian
         count=len(rows),
         residual=found.residual,
         route=found.route,
+        certificate=proof,
     )
 
 
@@ -176,10 +184,15 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
     shape = (len(parts), int(ranks.max()))
     vectors = np.zeros((*shape, parts[0].components.shape[1]), dtype)
     values, shares = np.zeros(shape), np.zeros(shape)
+    sigma, sines = np.zeros((*shape, 2)), np.zeros(len(parts))
     for c, p in enumerate(parts):
         vectors[c, : ranks[c]] = p.components
         values[c, : ranks[c]] = p.explained_variance
         shares[c, : ranks[c]] = p.explained_variance_ratio
+        sigma[c, : ranks[c]] = p.certificate.sigma
+        turned = float(np.linalg.norm(vectors[c, : ranks[c]] - p.components))  # by rounding to the dtype
+        sines[c] = p.certificate.sine + 1.1 * turned if p.certificate.sine + 1.1 * turned < 1 else np.inf
+    others = (np.array([getattr(p.certificate, name) for p in parts]) for name in ("complete", "beyond"))
     return ClassPCA(
         classes,
         vectors,
@@ -190,6 +203,7 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
         ranks,
         max(p.residual for p in parts),
         "+".join(dict.fromkeys(p.route for p in parts)),
+        Certificate(sigma, sines, *others),
     )
 
 

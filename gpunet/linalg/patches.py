@@ -325,7 +325,10 @@ class PatchDensities:
                 found = pca_of_rows(x.astype(np.float64), rows, label, None, variance, center)
         if not self.uint8:
             return found
-        return replace(found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255)
+        proof = found.certificate.times(1 / 255)
+        return replace(
+            found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255, certificate=proof
+        )
 
 
 def _check_squares(label: int, total: float) -> None:

@@ -19,6 +19,7 @@ from gpunet.backend.blas import limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
+from gpunet.linalg.certificate import Certificate, certify, of_gram
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, Floats, largest, result_dtype
 from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
@@ -45,6 +46,7 @@ class PCA:
     independent signs of up to γ √(s_ii s_jj) (`Centred.rounding` has γ, and its source); where a root of the moments
     was kept (`by_root`), what its rounding may.
     route: how it was computed: "gram", as eigenvectors of Σ x xᵀ, "root", as `by_root`, or else as of an `SVD`.
+    certificate: what is shown of them as singular triples of the samples: σ² = count · variance.
     """
 
     components: Floats
@@ -54,6 +56,7 @@ class PCA:
     count: int
     residual: float
     route: str
+    certificate: Certificate
 
 
 def check_count(k: int | None, variance: float | None, most: int) -> None:
@@ -106,7 +109,8 @@ def decompose(
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
-    return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram")
+    proof = of_gram(np, scatter[None], lost_squares(np, moments, scatter), vectors[None]).reshaped(())
+    return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
 def by_root(
@@ -125,7 +129,7 @@ def by_root(
     try:
         roots, folds = folded(moments.roots, moments.folds, FOLD_ROWS)
         root, lost = _root(moments, roots, center)
-        found = svd(root, wanted, compute="right", method="full")
+        found = svd(root, wanted, method="full")
     except np.linalg.LinAlgError as error:
         raise ConvergenceError(
             f"the moments of {what} have no eigenvectors by LAPACK ({error}): expected it to converge; decompose all "
@@ -139,7 +143,9 @@ def by_root(
         rows = max(FOLD_ROWS, 4 * features)
         lost_by_qr = (folds**0.5 + 1) * rows**0.5 / 4 + (folds**0.5 + 2) * total**0.5 / (s[0] or 1)
         residuals = np.full(rank, found.residual + EPS * lost_by_qr)
+        away, squared = EPS * (lost_by_qr + 1) * float(s[0]), 0.0
     else:
+        away, squared = EPS * total**0.5, float(np.linalg.norm(lost) + lost_squares(np, moments)[0])
         wrong = np.linalg.norm(product(lost, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
     bad = np.flatnonzero(~(residuals <= limit))
@@ -151,7 +157,9 @@ def by_root(
             f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
-    return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root")
+    proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank]).reshaped(())
+    proof = proof.of_nearby((moments.count, features), away, squared)
+    return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 
 def _root(moments: Centred, roots: tuple[Floats, ...], center: bool) -> tuple[Floats, Floats | None]:
@@ -190,6 +198,14 @@ def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
 
     found = moments.rounding * spread(moments.scatter)
     return found if summed is None else found + EPS * (summed.shape[0] ** 0.5 + 4) * spread(summed)
+
+
+def lost_squares(xp: Any, moments: Centred, summed: Any = None) -> Floats:
+    """(1,): what the 2-norm of the error of Σ x xᵀ is at most: as `noise` has it, twice, and of errors of any sign."""
+    found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter))))
+    if summed is not None:
+        found += EPS * (summed.shape[0] ** 0.5 + 4) * float(xp.sum(xp.abs(diagonal(xp, summed))))
+    return np.array([found])
 
 
 def relative(wrong: Floats, values: Floats) -> Floats:
@@ -238,9 +254,10 @@ def normalised(moments: Centred, total: float) -> tuple[Centred, float, float]:
 
 
 def as_pca(
-    moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float, route: str
-) -> PCA:
-    """The result, on the host. scale: what the samples were multiplied by.
+    moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float, route: str,
+    proof: Certificate,
+) -> PCA:  # fmt: skip
+    """The result, on the host. scale: what the samples were multiplied by; proof: of the samples so multiplied.
 
     Raises InputError where a variance leaves the range of float64.
     """
@@ -253,6 +270,7 @@ def as_pca(
         count=moments.count,
         residual=residual,
         route=route,
+        certificate=proof.times(1 / scale),
     )
 
 
@@ -294,8 +312,11 @@ def decompose_stack(
         wrong = xp.matmul(stack[i, ...], v) - v * values[None, :rank]
         wrong = xp.sqrt(xp.sum(wrong * wrong, axis=0)) + noise(xp, moments[i], v, stack[i, ...])
         residual = float(relative(on_host(wrong), own).max())
-        good = max(residual, hidden(own, features)) <= tolerance(dtype, features, rank)  # not so for NaN
-        return as_pca(moments[i], own, on_host(v), total, residual, scales[i], "gram") if good else None
+        if not max(residual, hidden(own, features)) <= tolerance(dtype, features, rank):  # NaN, too
+            return None
+        g = stack[i : i + 1, ...]
+        proof = of_gram(xp, g, lost_squares(xp, moments[i], g[0, ...]), v[None, ...]).reshaped(())
+        return as_pca(moments[i], own, on_host(v), total, residual, scales[i], "gram", proof)
 
     return [
         good or by_root(moments[i].moved(on_host), scales[i], k, variance, center, dtype, f"class {i} of {len(counts)}")
@@ -337,12 +358,15 @@ def class_parts(
     wide, group = [c for c, own in enumerate(rows) if len(own) >= features], max(1, GROUP_BYTES // (8 * features**2))
     for start in range(0, len(wide), group):
         some = wide[start : start + group]
-        stack, own = xp.stack([classes[c].gram() for c in some]), [classes[c].judged for c in some]
-        found = _by_eigenvectors(xp, stack, most, result_dtype(x.dtype), lambda i, *pairs, own=own: own[i](*pairs))
-        parts |= dict(zip(some, found, strict=True))
+        stack, own = xp.stack([classes[c].gram() for c in some]), [classes[c] for c in some]
+
+        def judged(i: int, values: Any, vectors: Any, own: list[_Samples] = own, stack: Any = stack) -> PCA | None:
+            return own[i].judged(values, vectors, stack[i : i + 1, ...])
+
+        parts |= dict(zip(some, _by_eigenvectors(xp, stack, most, result_dtype(x.dtype), judged), strict=True))
     for c in set(range(len(rows))) - set(wide):
         with suppress(np.linalg.LinAlgError):
-            parts[c] = classes[c].judged(*classes[c].few())
+            parts[c] = classes[c].judged(*classes[c].few(), None)
     return [parts.get(c) or classes[c].by_svd(f"class {c} of {len(rows)}") for c in range(len(rows))]
 
 
@@ -355,7 +379,7 @@ class _Samples:
         self.scale = safe_scale(top) if x.dtype.kind == "f" else 1.0
         zero = xp.zeros(x.shape[1], dtype=xp.float64)
         self.moments = Centred(None, None, zero, zero, rows.shape[0], 0.0, top * self.scale)
-        self.total = 0.0
+        self.total, self.lost = 0.0, np.zeros(1)
 
     def gram(self) -> Any:
         """Σ x xᵀ, about the mean when centred; the mean and the trace are kept."""
@@ -363,6 +387,7 @@ class _Samples:
         self.moments = replace(self.moments, mean=found.mean, mean_low=found.mean_low)
         gram = found.about(self.center)
         self.total = float(self.xp.sum(diagonal(self.xp, gram)))
+        self.lost = lost_squares(self.xp, found, gram)
         return gram
 
     def dense(self) -> Any:
@@ -389,8 +414,11 @@ class _Samples:
         p, s, _ = xp.linalg.svd(r)
         return s * s, xp.matmul(q, p)
 
-    def judged(self, values: Any, vectors: Any) -> PCA | None:
-        """Eigenpairs of Σ x xᵀ as the result, or None where ‖Xᵀ(X v) − λ v‖ says that they are none."""
+    def judged(self, values: Any, vectors: Any, gram: Any) -> PCA | None:
+        """Eigenpairs of Σ x xᵀ as the result, or None where ‖Xᵀ(X v) − λ v‖ says that they are none.
+
+        gram: that sum (1, features, features), or None where they are few samples', by whom they are certified.
+        """
         xp, found = self.xp, np.maximum(on_host(values), 0)
         rank, limit = self._rank(found)
         v, image = vectors[:, :rank], 0.0
@@ -401,15 +429,22 @@ class _Samples:
             image = image + xp.matmul(part.T, xp.matmul(part, v))
         wrong = image - v * values[None, :rank]
         residual = float(relative(on_host(xp.sqrt(xp.sum(wrong * wrong, axis=0))), found[:rank]).max())
-        good = max(residual, hidden(found[:rank], len(v))) <= limit  # not so for NaN
-        return self._result(found[:rank], v, residual, "gram") if good else None
+        if not max(residual, hidden(found[:rank], len(v))) <= limit:  # NaN, too
+            return None
+        if gram is not None:
+            proof = of_gram(xp, gram, self.lost, v[None, ...])
+        else:
+            dense, s = self.dense(), xp.sqrt(xp.asarray(found[:rank]))
+            u = xp.matmul(dense, v) / xp.where(s > 0, s, xp.ones_like(s))
+            proof = certify(xp, dense[None, ...], u[None, ...], s[None, ...], v.T[None, ...])
+        return self._result(found[:rank], v, residual, "gram", proof)
 
     def by_svd(self, what: str) -> PCA:
         """The result by gesvd of the samples themselves."""
         xp, dense = self.xp, self.dense()
         most = min(dense.shape) if self.k is None else self.k
         try:
-            _, s, vt, errors = stacked.solve(xp, dense[None, ...], most, "gesvd", np.dtype(np.float64))
+            u, s, vt, errors = stacked.solve(xp, dense[None, ...], most, "gesvd", np.dtype(np.float64))
         except np.linalg.LinAlgError as error:
             raise ConvergenceError(f"{what} has no SVD on a GPU, by gesvd ({error}): use device='cpu'") from None
         values, worst = on_host(s)[0] ** 2, float(errors.max())
@@ -419,7 +454,8 @@ class _Samples:
                 f"the components of {what}, {dense.shape[0]}×{dense.shape[1]}, have a residual of {worst:.2g} on a "
                 f"GPU, by gesvd: expected {limit:.2g}; compute them with device='cpu'"
             )
-        return self._result(values[:rank], vt[0, :rank, :].T, worst, "gesvd")
+        proof = certify(xp, dense[None, ...], u[:, :, :rank], s[:, :rank], vt[:, :rank, :])
+        return self._result(values[:rank], vt[0, :rank, :].T, worst, "gesvd", proof)
 
     def _rank(self, values: NDArray[np.float64]) -> tuple[int, float]:
         """(how many components are wanted, the tolerance of so many)."""
@@ -427,6 +463,9 @@ class _Samples:
         rank = min(rank, self.moments.count)
         return rank, tolerance(self.dtype, self.x.shape[1], rank)
 
-    def _result(self, values: NDArray[np.float64], vectors: Any, residual: float, route: str) -> PCA:
+    def _result(
+        self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
+    ) -> PCA:
         lost = residual + float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route)
+        proof = proof.reshaped(())
+        return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route, proof)

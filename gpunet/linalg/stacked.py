@@ -68,7 +68,7 @@ def solve(
     """
     dtype = getattr(xp, precision.name)
     own = xp.float64 if xp is np else dtype  # a CPU takes no longer for small ones in float64
-    x = _Stack(xp, a, precision, first)
+    x = Stack(xp, a, precision, first)
     lost = None
     if route == "gram":
         u, s, v, values = _gram(x, k, own)
@@ -102,7 +102,7 @@ def solve(
     return u, s, xp.permute_dims(v, (0, 2, 1)), errors
 
 
-class _Stack:
+class Stack:
     """Matrices (B, m, n) as X (B, long, short), times powers of two that bring largest elements near 1.
 
     scale: (B, 1, 1) in the precision of the results, or None where no matrix needs it. Raises InputError for NaN and
@@ -176,7 +176,7 @@ def _lost(values: Floats, limit: float) -> Any:
     return HOPE * EPS * np.sqrt(np.sum(spread, axis=1)) > limit / 2
 
 
-def _gram(x: _Stack, k: int, dtype: Any) -> tuple[Any, Any, Any, Floats]:
+def _gram(x: Stack, k: int, dtype: Any) -> tuple[Any, Any, Any, Floats]:
     """Eigenvectors of XᵀX in float64, u from X v = u diag(s) as `solvers.finish` makes it, and the eigenvalues.
 
     X v is orthogonal but for rounding, of which the smaller σ has more: with O = (X v)ᵀ X v, s² its diagonal, later
@@ -224,7 +224,7 @@ def _finish_by_qr(xp: Any, u: Any, v: Any) -> tuple[Any, Any, Any]:
     return product(xp, q, p), s, product(xp, v, xp.permute_dims(wt, (0, 2, 1)))
 
 
-def _measure(x: _Stack, u: Any, s: Any, v: Any, limit: float) -> tuple[Floats, Floats]:
+def _measure(x: Stack, u: Any, s: Any, v: Any, limit: float) -> tuple[Floats, Floats]:
     """(B, 2) residual and orthogonality, as `verify.measure` defines them, in float64; and (B,) σ₁. On the host.
 
     What an estimate finds near the limit is measured triple by triple.
@@ -236,7 +236,7 @@ def _measure(x: _Stack, u: Any, s: Any, v: Any, limit: float) -> tuple[Floats, F
     return errors, top
 
 
-def _estimated(x: _Stack, u: Any, s: Any, v: Any, signs: Floats, factor: float) -> tuple[Floats, Floats]:
+def _estimated(x: Stack, u: Any, s: Any, v: Any, signs: Floats, factor: float) -> tuple[Floats, Floats]:
     """`_measure` by the columns of `signs` (k, p)."""
     xp = x.xp
     w = xp.asarray(np.ascontiguousarray(signs)[None, :, :], dtype=xp.float64)

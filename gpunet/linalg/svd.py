@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import as_float, is_number, is_one_of, is_whole
+from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
+from gpunet.linalg.certificate import Certificate, certify, joined, of_its_gram, of_tall
 from gpunet.linalg.device import computing_on, device_of, is_gpu
-from gpunet.linalg.matrix import EPS, Array, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, TallMatrix, check_matrix, gram, result_dtype
 from gpunet.linalg.solvers import (
     RATES,
     ROUTES,
@@ -30,13 +33,16 @@ from gpunet.linalg.solvers import (
     pays,
 )
 from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
-from gpunet.linalg.verify import EPS32, fix_signs, identity, measure, norm, tolerance
+from gpunet.linalg.verify import EPS32, Measured, fix_signs, identity, measured, norm, tolerance
 
 Compute = Literal["both", "left", "right"]
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
 STACK_BYTES = 4 << 20  # of float64 that one call is given
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
+
+
+Proof = Certificate | Callable[[], Certificate]  # or how it is made
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class SVD:
     route: which way it was computed; rejected: the ways tried before, and what they reached. residual:
     max(‖a v − u s‖_F, ‖aᵀu − v s‖_F)/σ₁; orthogonality: max(‖uᵀu − 1‖_F, ‖vᵀv − 1‖_F), beyond 8 triples both
     estimated from random signs; of a stack the worst. Both are at most `tol`.
+    certificate: what is shown of them: intervals for σ, the angle of their span, and that none was missed. Of matrices
+    of up to 2¹⁸ elements it is computed when it is read first, from a copy that is kept until then.
     """
 
     u: Any
@@ -64,6 +72,19 @@ class SVD:
     orthogonality: float
     tol: float
     rejected: tuple[str, ...] = ()
+    _proof: Proof | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def certificate(self) -> Certificate:
+        """`Certificate` of these triples."""
+        assert self._proof is not None
+        if not isinstance(self._proof, Certificate):
+            object.__setattr__(self, "_proof", self._proof())
+        assert isinstance(self._proof, Certificate)
+        return self._proof
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_proof": self._proof and self.certificate}
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -80,6 +101,7 @@ def svd(
     compute: Compute = "both",
     tol: float | None = None,
     device: str | Backend | None = None,
+    certify: bool = False,
 ) -> SVD:
     """The k leading singular triples of `a`, (m, n) or a stack (…, m, n); all min(m, n) when k is None.
 
@@ -92,6 +114,8 @@ def svd(
     tol: the largest residual and orthogonality (see `SVD`) to accept, by default ε (128 + 3 √(k min(m, n))).
     device: where to compute; by default where `a` lies. The results are arrays of that device. On a GPU Gram matrices
     are multiplied in float64.
+    certify: of a large matrix on the CPU, multiply its Gram matrix in float64 where the route had no need of it, so
+    that `SVD.certificate` shows as much as can be shown; else it says what follows from what was computed anyway.
 
     bool, float16 and integers of up to 16 bits are computed as float32, which holds them exactly, wider integers as
     float64; the order of bytes and of memory does not matter.
@@ -131,7 +155,7 @@ def svd(
         with computing_on(backend):
             found = _on_gpu(backend, a, k, method, limit)
     else:
-        found = limited(a.size * min(m, n), _on_cpu, a, k, method, compute, limit)
+        found = limited(a.size * min(m, n), _on_cpu, a, k, method, compute, limit, check_flag("certify", certify))
     return _one_sided(found, compute)
 
 
@@ -147,7 +171,10 @@ def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
     *lead, m, n = a.shape
     dtype = result_dtype(a.dtype)
     u, s, vt = (xp.empty(shape, dtype=dtype) for shape in ((*lead, m, 0), (*lead, 0), (*lead, 0, n)))
-    return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit), compute)
+    none = Certificate(
+        np.zeros((*lead, 0, 2)), *(np.full(lead, each) if lead else each for each in (0.0, True, np.inf))
+    )
+    return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit, _proof=none), compute)
 
 
 def _one_sided(found: SVD, compute: Compute) -> SVD:
@@ -156,7 +183,7 @@ def _one_sided(found: SVD, compute: Compute) -> SVD:
     return replace(found, vt=None) if compute == "left" else replace(found, u=None)
 
 
-def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
+def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:
     """A matrix or a stack on the CPU."""
     m, n = a.shape[-2:]
     if method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
@@ -164,8 +191,8 @@ def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float) -> SV
     # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
     with np.errstate(invalid="ignore"):
         if a.ndim > 2:
-            return _stack(a, k, method, compute, limit)
-        return _matrix(a, k, method, compute, limit, f"the matrix {m}×{n}")
+            return _stack(a, k, method, compute, limit, sure)
+        return _matrix(a, k, method, compute, limit, sure, f"the matrix {m}×{n}")
 
 
 @dataclass(frozen=True)
@@ -179,12 +206,14 @@ class Triples:
     residual: float
     orthogonality: float
     rejected: tuple[str, ...]
+    proof: Proof
 
 
 def leading_triples(
-    x: TallMatrix, k: int, *, long_side: bool = True, method: str = "auto", tol: float | None = None, name: str
-) -> Triples:
-    """The k leading singular triples of x on the CPU, by the first route that passes."""
+    x: TallMatrix, k: int, *, long_side: bool = True, method: str = "auto", tol: float | None = None,
+    sure: bool = False, name: str,
+) -> Triples:  # fmt: skip
+    """The k leading singular triples of x on the CPU, by the first route that passes. sure: `svd`'s certify."""
     limit = tolerance(x.dtype, x.short, k) if tol is None else tol
     rejected: list[str] = []
     for route in cpu_routes(method, x, k, long_side):
@@ -195,24 +224,47 @@ def leading_triples(
             rejected.append(f"{route}: {error}")
             continue
         v = v.astype(x.dtype, copy=False)
-        residual, orthogonality = measure(x, u, s.astype(x.dtype), v, limit)
-        if residual <= limit and orthogonality <= limit:
+        errors = measured(x, u, s.astype(x.dtype), v, limit)
+        if errors.residual <= limit and errors.orthogonality <= limit:
             break
-        rejected.append(f"{route}: residual {residual:.2g}, orthogonality {orthogonality:.2g}")
+        rejected.append(f"{route}: residual {errors.residual:.2g}, orthogonality {errors.orthogonality:.2g}")
         u = None  # not beside that of the next route
     else:
         raise ConvergenceError(
             f"svd of {name} (k={k}, {x.dtype}) did not reach tol={limit:.2g}: {'; '.join(rejected)}; "
             f"{'raise tol' if method == 'auto' else 'try method=auto, or raise tol'}"
         )
-    return Triples(u if long_side else None, s, v, route, residual, orthogonality, tuple(rejected))
+    if sure and not x.small:
+        gram(x, "float64")
+    proof = _proof(x, u, s, v, errors)
+    u = u if long_side else None
+    return Triples(u, s, v, route, errors.residual, errors.orthogonality, tuple(rejected), proof)
 
 
-def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name: str, what: str = "a") -> SVD:
+def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured) -> Proof:
+    """Of X's triples, without its scale; of a small one when it is asked for, by what is nobody else's."""
+    scale = x.scale
+    if not x.small:
+        return of_tall(x, u, s, v, errors).times(1 / scale)
+    v = v.copy()
+    if u is None:
+        made = of_its_gram(x, v)
+    else:
+        whole, u = x.whole(), u.copy()
+        if np.may_share_memory(whole, x.a):
+            whole = whole.copy()
+        made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype)
+    size = x.long * x.short**2
+    return lambda: limited(size, made).reshaped(()).times(1 / scale)
+
+
+def _matrix(
+    a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool, name: str, what: str = "a"
+) -> SVD:
     """One matrix on the CPU."""
     x = TallMatrix(a, what=what)
     long_side = compute == "both" or (compute == "right") == x.flipped
-    found = leading_triples(x, k, long_side=long_side, method=method, tol=limit, name=name)
+    found = leading_triples(x, k, long_side=long_side, method=method, tol=limit, sure=sure, name=name)
     v, signs = fix_signs(found.v)
     u = found.u
     if u is not None:
@@ -223,7 +275,7 @@ def _matrix(a: Array, k: int, method: str, compute: Compute, limit: float, name:
         raise InputError(f"a singular value of {name} exceeds the range of {x.dtype}: scale the matrix down")
     left, right = (v, u) if x.flipped else (u, v)
     vt = None if right is None else right.T
-    return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected)
+    return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected, found.proof)
 
 
 def _small(a: Array, k: int, limit: float) -> SVD | None:
@@ -263,17 +315,23 @@ def _small(a: Array, k: int, limit: float) -> SVD | None:
         residual, orthogonality, bound = residual + EPS32, orthogonality + EPS32, limit / 4
     if not (residual <= bound and orthogonality <= bound):
         return None
+    own = [each.copy()[None] for each in (x, u, s, v.T)]
+    proof = partial(_reshaped, partial(partial(certify, np, dtype=u.dtype), *own))
     left, right = (v, u) if flipped else (u, v)
-    return SVD(left, s, right.T, "full" if one_call else "gram", residual, orthogonality, limit)
+    return SVD(left, s, right.T, "full" if one_call else "gram", residual, orthogonality, limit, _proof=proof)
 
 
-def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD:
+def _reshaped(made: Callable[[], Certificate], lead: tuple[int, ...] = ()) -> Certificate:
+    return made().reshaped(lead)
+
+
+def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:
     """A stack on the CPU: small matrices in one call, and one by one what is large or failed there."""
     m, n = a.shape[-2:]
     flat = a.reshape(-1, m, n)
     dtype = result_dtype(a.dtype)
     u, s, vt = np.empty((len(flat), m, k), dtype), np.empty((len(flat), k), dtype), np.empty((len(flat), k, n), dtype)
-    reached, routes, rejected = np.zeros((len(flat), 2)), list[str](), list[str]()
+    reached, routes, rejected, proofs = np.zeros((len(flat), 2)), list[str](), list[str](), list[Any]()
     todo = np.arange(len(flat))
     if m * n <= SMALL and method in ("auto", "full"):
         good = np.zeros(len(flat), bool)
@@ -288,16 +346,34 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float) -> SVD
             routes.append("full")
     for i in todo.tolist():
         name, what = f"matrix {i} of the stack of {len(flat)}, {m}×{n}", f"matrix {i} of the stack of {len(flat)}"
-        one = _matrix(flat[i], k, method, "both", limit, name, what)
+        one = _matrix(flat[i], k, method, "both", limit, sure, name, what)
         u[i], s[i], vt[i], reached[i] = one.u, one.s, one.vt, (one.residual, one.orthogonality)
         routes.append(one.route)
         rejected += [f"[{i}] {each}" for each in one.rejected]
+        proofs.append(one.certificate if m * n > WHOLE_ELEMENTS else None)
     residual, orthogonality = reached.max(axis=0, initial=0).tolist()
     lead = a.shape[:-2]
+    if m * n > WHOLE_ELEMENTS:
+        proof: Proof = joined(proofs).reshaped(lead)
+    else:
+        proof = _of_stack(flat, u, s, vt, lead)
     return SVD(
         u.reshape(*lead, m, k), s.reshape(*lead, k), vt.reshape(*lead, k, n),
-        "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected),
+        "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected), proof,
     )  # fmt: skip
+
+
+def _of_stack(a: Array, u: Array, s: Array, vt: Array, lead: tuple[int, ...]) -> Proof:
+    """Of a stack of small matrices (B, m, n), STACK_BYTES at a time; when it is asked for, where they are few."""
+    few = a.size <= WHOLE_ELEMENTS
+    own = [each.copy() if few else each for each in (a, u, s, vt)]
+    step, prove = max(1, STACK_BYTES // (8 * a[0].size)), partial(certify, np, dtype=u.dtype)
+
+    def made() -> Certificate:
+        parts = [slice(start, start + step) for start in range(0, len(a), step)]
+        return joined([prove(*(each[part] for each in own)) for part in parts]).reshaped(lead)
+
+    return made if few else made()
 
 
 def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
@@ -331,9 +407,10 @@ def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
         )
     u, s, vt = kept
     residual, orthogonality = reached.max(axis=0).tolist()
+    proof: Proof = certify(xp, stack, u, s, vt, dtype).reshaped(lead)
     return SVD(
         xp.reshape(u, (*lead, m, k)), xp.reshape(s, (*lead, k)), xp.reshape(vt, (*lead, k, n)), "+".join(routes),
-        residual, orthogonality, limit, tuple(rejected),
+        residual, orthogonality, limit, tuple(rejected), proof,
     )  # fmt: skip
 
 

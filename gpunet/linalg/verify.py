@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix, inner
 from gpunet.rng import LINALG, stream
 
 PROBES = 8
+SURELY = 20.0
 EPS32 = float(np.finfo(np.float32).eps)
 FEW = 16  # triples of a small matrix that are measured one by one
 
@@ -39,6 +41,30 @@ def probes(k: int) -> tuple[Floats, float]:
     return stream(0, LINALG, 1).integers(0, 2, (k, PROBES)) * 2.0 - 1, PROBES**-0.5
 
 
+@lru_cache(maxsize=16)
+def gaussians(k: int) -> tuple[Floats, float]:
+    """(w (k, p), factor): factor·‖R w‖_F is at least ‖R‖₂: it is ‖R‖_F for k ≤ PROBES, and beyond, of Gaussian w, it is
+    too little for one R of rank 1 in two thousand million, and of higher rank for fewer (χ² of PROBES degrees).
+    """  # noqa: D205
+    if k <= PROBES:
+        return np.eye(k), 1.0
+    return stream(0, LINALG, 5).standard_normal((k, PROBES)), SURELY / PROBES**0.5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """residual, orthogonality: as `measure` has them. Of large X with u: left ≥ ‖X V − U S‖₂, right ≥ ‖Xᵀ U − V S‖₂ and
+    straight ≥ ‖UᵀU − 1‖₂ by `gaussians`, but for the rounding of products in `dtype`.
+    """  # noqa: D205
+
+    residual: float
+    orthogonality: float
+    left: float = math.inf
+    right: float = math.inf
+    straight: float = math.inf
+    dtype: Any = np.float64
+
+
 def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float) -> tuple[float, float]:
     """(residual, orthogonality) of the triples, in one pass over X.
 
@@ -49,49 +75,63 @@ def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float)
     float32 X in float32 first, which takes half the time and decides, to one ε more, where both are far below the
     limit. What an estimate finds near the limit is measured triple by triple.
     """
+    found = measured(x, u, s, v, limit)
+    return found.residual, found.orthogonality
+
+
+def measured(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float) -> Measured:
+    """`measure`, and bounds of the norms for certificates."""
     s, v = s.astype(np.float64, copy=False), v.astype(np.float64, copy=False)
     exact = x.small and len(s) <= FEW
     w, factor = (identity(len(s)), 1.0) if exact else probes(len(s))
     if not x.small and x.dtype == np.float32:
-        residual, orthogonality = _measured(x, u, s, v, limit, w, factor, x.dtype)
-        if residual <= limit / 8 and orthogonality <= limit / 8:
-            return residual + EPS32, orthogonality + EPS32
+        found = _measured(x, u, s, v, limit, w, factor, x.dtype)
+        if found.residual <= limit / 8 and found.orthogonality <= limit / 8:
+            return replace(found, residual=found.residual + EPS32, orthogonality=found.orthogonality + EPS32)
     found = _measured(x, u, s, v, limit, w, factor, np.dtype(np.float64))
-    if factor != 1 and limit / 2 < max(found) < 10 * limit:
+    if factor != 1 and limit / 2 < max(found.residual, found.orthogonality) < 10 * limit:
         found = _measured(x, u, s, v, limit, np.eye(len(s)), 1.0, np.dtype(np.float64))
     return found
 
 
 def _measured(
     x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float, w: Floats, factor: float, dtype: np.dtype[Any]
-) -> tuple[float, float]:
-    """`measure` by the columns of w (k, p), in `dtype`."""
+) -> Measured:
+    """`measured` by the columns of w (k, p), in `dtype`."""
     top, orthogonality = float(s[0]) or 1.0, norm(product(v.T, v if factor == 1 else v @ w) - w)
     if u is None:
         residual = _one_sided(x, s, v, w, limit * top, dtype)
-        return factor * residual / top, factor * orthogonality
+        return Measured(factor * residual / top, factor * orthogonality)
     if x.small and factor == 1:
         part, own = x.whole(), u.astype(np.float64, copy=False)
         residual = max(norm(part @ v - own * s), norm(inner(part, own) - v * s))
-        straight = norm(inner(own, own) - w)
-    else:
-        residual, straight = _two_sided(x, u, s, v, w, dtype)
-    return factor * residual / top, factor * max(orthogonality, straight)
+        return Measured(residual / top, max(orthogonality, norm(inner(own, own) - w)))
+    more, enough = gaussians(len(s)) if factor != 1 and not x.small else (w[:, :0], 1.0)
+    lefts, *others = _two_sided(x, u, s, v, w, more, dtype)
+    left, (right, straight) = lefts[0], (norm(each[:, : w.shape[1]]) for each in others)
+    sure = left, right, straight  # of estimates of a small X nobody asks
+    if more.size:
+        back, loss = (enough * norm(each[:, w.shape[1] :]) for each in others)
+        sure = enough * lefts[1], back, loss
+    return Measured(factor * max(left, right) / top, factor * max(orthogonality, straight), *sure, dtype)
 
 
 def _two_sided(
-    x: TallMatrix, u: Floats, s: Floats, v: Floats, w: Floats, precision: np.dtype[Any]
-) -> tuple[float, float]:
-    """(max(‖(X V − U S) W‖_F, ‖(Xᵀ U − V S) W‖_F), ‖(UᵀU − 1) W‖_F), by chunks."""
+    x: TallMatrix, u: Floats, s: Floats, v: Floats, w: Floats, more: Floats, precision: np.dtype[Any]
+) -> tuple[list[float], Floats, Floats]:
+    """[‖(X V − U S) W‖_F, the same of `more`], and (Xᵀ U − V S) and (UᵀU − 1) times both, by chunks."""
+    left, columns, w = [0.0, 0.0], w.shape[1], np.hstack([w, more]) if more.size else w
     vw, sw, small = (v @ w).astype(precision), (s[:, None] * w).astype(precision), w.astype(precision)
-    right, gram, left = RunningSum(vw.shape), RunningSum(w.shape), 0.0
+    right, gram = RunningSum(vw.shape), RunningSum(w.shape)
     for where, part in x.chunks(precision, x.hot_rows()):
         own = u[where].astype(precision, copy=False)
         uw = own @ small
         right.add_inner(part, uw)
         gram.add_inner(own, uw)
-        left += norm(part @ vw - own @ sw) ** 2
-    return max(math.sqrt(left), norm(right.value - v @ (s[:, None] * w))), norm(gram.value - w)
+        wrong = part @ vw - own @ sw
+        left[0] += norm(wrong[:, :columns]) ** 2
+        left[1] += norm(wrong[:, columns:]) ** 2
+    return [math.sqrt(each) for each in left], right.value - v @ (s[:, None] * w), gram.value - w
 
 
 def _one_sided(x: TallMatrix, s: Floats, v: Floats, w: Floats, small: float, precision: np.dtype[Any]) -> float:
@@ -126,5 +166,5 @@ def fix_signs(v: Floats) -> tuple[Floats, Floats]:
 
 
 def norm(a: Floats) -> float:
-    """‖a‖_F of a contiguous array."""
+    """‖a‖_F; vdot copies what is not contiguous."""
     return math.sqrt(np.vdot(a, a))

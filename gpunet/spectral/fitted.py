@@ -22,7 +22,7 @@ from gpunet.checks import (
     real_array,
 )
 from gpunet.errors import InputError, shown
-from gpunet.linalg import deduplicate
+from gpunet.linalg import Certificate, deduplicate
 from gpunet.linalg.classes import ClassPCA, rows_by_class
 from gpunet.linalg.device import some_rows
 from gpunet.linalg.patches import PatchDensities
@@ -46,6 +46,11 @@ class Fit:
     kept: NDArray[np.int64]
     samples: dict[int, int]
     seconds: float
+
+    @property
+    def certificate(self) -> Certificate:
+        """What is shown of every class's vectors: that of `pca`."""
+        return self.pca.certificate
 
     @property
     def without(self) -> list[int]:

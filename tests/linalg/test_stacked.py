@@ -118,7 +118,7 @@ def test_what_an_estimate_finds_near_the_limit_is_measured(xp, rng):
     limit, w = tolerance("float64", k, k), stacked.probes(k)[0][:, 0]
     u = np.eye(60, k) @ (np.eye(k) + 0.35 * limit * np.outer(w, w) / k)
     s, v = np.ones((1, k)), np.eye(k)[None]
-    x = stacked._Stack(xp, xp.asarray(np.eye(60, k)[None]), np.dtype(np.float64), 0)
+    x = stacked.Stack(xp, xp.asarray(np.eye(60, k)[None]), np.dtype(np.float64), 0)
     loss = stacked._measure(x, *(xp.asarray(each) for each in (u[None], s, v)), limit)[0][0, 1]
     np.testing.assert_allclose(loss, np.linalg.norm(u.T @ u - np.eye(k)), rtol=1e-2)
     assert loss < limit < stacked._estimated(x, *map(xp.asarray, (u[None], s, v)), *stacked.probes(k))[0][0, 1]

@@ -1,0 +1,432 @@
+"""What is shown of singular triples: where each σ lies, by what angle their span is off, and that none was missed.
+
+A residual says that triples are some of the matrix's, not that they are the largest: what was overlooked leaves none.
+So the rest of the matrix is bounded, too. Let X (n, d), n ≥ d, have the triples u, s, v, k of them, orthonormal but for
+δ; R = X v − u s, Q = Xᵀu − v s, c ≥ ‖X (1 − v vᵀ)‖₂, and σ_1 ≥ σ_2 ≥ … the singular values of X. Then
+
+* σ_i ≥ a_i and σ_i ≤ (a_i + c)/2 + √((a_i − c)²/4 + ρ²), ρ = max(‖R‖, ‖Q‖), for a_i the singular values of uᵀX v: those
+  of a part are no larger (Cauchy), and of μ − [A B; Bᵀ C], C of norm c < μ, Schur's complement A + B (μ − C)⁻¹ Bᵀ says
+  how many lie above μ. Where c < a_i the second is ρ²/(a_i − c) from the first (the quadratic residual bounds of Li &
+  Li 2005, one-sided);
+* with σ_{k+1} ≤ c < s_k, span(v) is off the leading right singular vectors by an angle whose sine is at most
+  √Σ_j ((s_j ‖q_j‖ + c ‖r_j‖)/(s_j² − c²))², and span(u) by that with r and q exchanged: Wedin's theorem (1972) triple
+  by triple, so that a large σ, far from c, adds next to nothing.
+
+The same holds of XᵀX (Davis & Kahan 1970) with λ = σ², one residual XᵀX v − v λ and c² ≥ λ_{k+1}. How c is found:
+‖X − (X v) vᵀ‖₂ from the Gram matrix of that difference, or of X's, v λ vᵀ subtracted: Cholesky's factorisation of
+μ − C succeeds only where no eigenvalue of C exceeds μ but by (d + 2) u tr (Rump 2006), on a GPU ‖C‖₂ ≤ ‖C^p‖_F^(1/p)
+by repeated squaring; where neither is at hand, c² = ‖X‖_F² − Σ σ_i².
+
+Rounding is part of the bounds, by this model: a sum of b products is off by at most γ_b = (b/16 + 4) u of their sizes'
+sum, b at most 1024 since BLAS sums no more in one go (b u is what cannot be exceeded, √b u what is likely: Higham 2002,
+ch. 3 and 2.8; the worst that was measured, of equal numbers, whose errors all go one way, was b/16 u:
+`moments.Centred`); a matrix product A B so by γ_b ‖A‖_F ‖B‖_F. Where all of a large matrix's residuals would take too
+long, norms come from 8 Gaussian vectors times 20, which is too little for one matrix in two thousand million (χ² of 8,
+of a residual of rank 1; more rank makes it less).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from gpunet.backend.blas import interruptible
+from gpunet.backend.blas import product as multiply
+from gpunet.checks import on_host
+from gpunet.linalg import matrix
+from gpunet.linalg.matrix import EPS, Floats, TallMatrix
+from gpunet.linalg.stacked import Stack, eigh_stack, inner, product, squares
+from gpunet.linalg.verify import EPS32, Measured, norm
+from gpunet.rng import LINALG, stream
+
+SUMMED = 1024  # products that are summed in one go
+CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
+SQUARINGS = 14  # of C, for its norm: to ln(d)/2¹⁵
+FACTORED = 64  # rows from which a lone matrix's norm is shown by Cholesky's factorisation
+SPENT = (4, 8)  # columns and steps of the Krylov space that guesses at what it will show
+
+Parts = Callable[[], Iterable[tuple[slice, Any]]]  # of the long side, and X there (B, rows, d) in float64
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Bounds that hold for the k leading singular triples of one matrix, or of each of a stack (…); on the host.
+
+    sigma: (…, k, 2), float64: σ_i, the i-th largest singular value of the matrix, lies within.
+    sine: the sine of the largest angle between the span of the k vectors returned and that of the k leading singular
+    vectors is at most this, on either side; inf where none was shown, as where σ_k = σ_{k+1}.
+    complete: True where it was shown that every other singular value is smaller than those k: none was missed.
+    beyond: no singular value but the k largest exceeds this; inf where none was shown.
+
+    Of PCA the matrix is that of the samples, their mean subtracted where it is centred, and σ² = count · variance.
+    float and bool for one matrix, arrays (…) for a stack. How: `gpunet.linalg.certificate`, docs/svd-engine.md.
+    """
+
+    sigma: Floats
+    sine: Any
+    complete: Any
+    beyond: Any
+
+    def reshaped(self, lead: tuple[int, ...]) -> Certificate:
+        """Of a stack of that shape; of one matrix for ()."""
+        sigma = self.sigma.reshape(*lead, *self.sigma.shape[-2:])
+        each = (np.reshape(one, lead) for one in (self.sine, self.complete, self.beyond))
+        sine, complete, beyond = each if lead else (one.item() for one in each)
+        return Certificate(sigma, sine, complete, beyond)
+
+    def times(self, factor: Any) -> Certificate:
+        """Of the matrices times factor (…)."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            sigma = self.sigma * np.asarray(factor, np.float64)[..., None, None]
+            return Certificate(_outwards(sigma), self.sine, self.complete, self.beyond * factor)
+
+    def of_nearby(self, shape: tuple[int, int], away: float = 0.0, squared: float = 0.0) -> Certificate:
+        """Of vectors (k, features) as those of another matrix (samples, features): one matrix, its right vectors.
+
+        ‖X − X'‖₂ ≤ away, ‖XᵀX − X'ᵀX'‖₂ ≤ squared: so much σ and σ² differ (Weyl), and spans by that over the gap.
+        """
+        size = float(np.ldexp(1.0, int(np.frexp(min(self.sigma[0, 1], 1e300))[1])))  # so that squares stay in range
+        away, squared, below = away / size, squared / size / size, self.beyond / size
+        low, high = np.maximum(self.sigma[:, 0] / size - away, 0), self.sigma[:, 1] / size + away
+        sigma = _outwards(np.stack([np.sqrt(np.maximum(low**2 - squared, 0)), np.hypot(high, squared**0.5)], axis=1))
+        whole, last = len(sigma) >= min(shape), float(sigma[-1, 0])
+        beyond = 0.0 if whole else math.hypot(below + away, squared**0.5)
+        complete, sine = bool(self.complete and (whole or beyond < last)), math.inf
+        if len(sigma) == shape[1]:
+            sine = self.sine
+        elif complete and last > beyond:
+            sine = self.sine + away / (last - beyond) + squared / (last**2 - beyond**2)
+        return Certificate(sigma, sine if sine < 1 else math.inf, complete, beyond).times(size)
+
+
+def gamma(terms: int, unit: float = EPS / 2) -> float:
+    """γ of a sum of so many products, by the model above."""
+    return (min(terms, SUMMED) / 16 + 4) * unit
+
+
+# -- of what was decomposed -------------------------------------------------------------------------------------------
+
+
+def certify(xp: Any, a: Any, u: Any, s: Any, vt: Any, dtype: Any = np.float64) -> Certificate:
+    """Of the triples u, s, vt, as `SVD` has them, in `dtype`, of the stack a (B, m, n). All products are in float64."""
+    x = Stack(xp, a, np.dtype(dtype), 0)
+    v, long = xp.permute_dims(vt, (0, 2, 1)), u
+    if x.flipped:
+        v, long = u, v
+    s = xp.astype(s, xp.float64, copy=False)
+    factors = np.ones(a.shape[0]) if x.scale is None else x.factors
+    way = of_narrow if dtype == np.float32 else of_triples
+    found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long)
+    return found.times(1 / factors)
+
+
+def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured) -> Certificate:
+    """Of the triples u (long, k) or None, s (k,), v (short, k) of X as it is scaled, which is too large for `certify`.
+
+    By its Gram matrix, where one was made, and by what was `measured` of u; u None: of v alone.
+    """
+    k, found = len(s), of_its_gram(x, v)() if x.grams else None
+    if u is None:
+        return (found or _nothing(k)).reshaped(())
+    unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
+    energy *= 1 + gamma(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
+    r = np.array([measured.left + gamma(x.short + k, unit) * math.sqrt(energy)])
+    q = np.array([measured.right + gamma(x.long, unit) * math.sqrt(energy)])
+    loss_u = np.array([measured.straight + gamma(x.long, unit) * k**0.5])
+    if found is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == x.long)
+        if x.dtype == np.float32:
+            return found.reshaped(())
+    v = v.astype(np.float64, copy=False)
+    loss_v = np.array([norm(multiply(v.T, v) - np.eye(k)) + gamma(x.short) * k**0.5])
+    nothing = np.zeros((1, k))
+
+    def residuals(beyond: Floats) -> Certificate:
+        return _of_residuals(s[None], (nothing, r), (nothing, q), loss_u, loss_v, beyond, k == x.short, k == x.long)
+
+    other = residuals(np.zeros(1) if k == x.short else found.beyond if found else np.full(1, np.inf))
+    if found is None and k < x.short:
+        other = residuals(np.sqrt(np.maximum(energy - (other.sigma[..., 0] ** 2).sum(axis=1), 0)))
+    return (other if found is None else _both(found, other)).reshaped(())
+
+
+def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
+    """How v (short, k) is certified by the Gram matrix that X has: the best there is; X is not looked at again."""
+    precise = "float64" in x.grams or x.float64_products
+    g = x.grams["float64" if "float64" in x.grams else "float32"]
+    error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
+    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None])
+
+
+def joined(parts: Sequence[Certificate]) -> Certificate:
+    """Of stacks as one."""
+    fields = ([np.asarray(getattr(each, name)) for each in parts] for name in ("sigma", "sine", "complete", "beyond"))
+    sigma, *others = fields
+    many = sigma[0].ndim > 2
+    return Certificate(np.concatenate(sigma) if many else np.stack(sigma), *map(np.hstack, others))
+
+
+def _both(one: Certificate, other: Certificate) -> Certificate:
+    """What two certificates of the same triples (1, …) show together."""
+    low = np.maximum(one.sigma[..., 0], other.sigma[..., 0])
+    high = np.minimum(one.sigma[..., 1], other.sigma[..., 1])
+    beyond, sine = np.minimum(one.beyond, other.beyond), np.minimum(one.sine, other.sine)
+    return Certificate(np.stack([low, high], axis=-1), sine, one.complete | other.complete, beyond)
+
+
+def _nothing(k: int) -> Certificate:
+    """Of a matrix of which nothing is shown."""
+    sigma = np.stack([np.zeros((1, k)), np.full((1, k), np.inf)], axis=-1)
+    return Certificate(sigma, np.full(1, np.inf), np.zeros(1, bool), np.full(1, np.inf))
+
+
+# -- the bounds -------------------------------------------------------------------------------------------------------
+
+
+def concluded(low: Floats, high: Floats, off: Any, beyond: Floats, sine: Floats, whole: bool) -> Certificate:
+    """From bounds of a_i (B, k), ρ (B,), c (B,) and the sine (B,), of σ. whole: there are no others."""
+    c = beyond[:, None]
+    with np.errstate(invalid="ignore", over="ignore"):
+        high = (high + c) / 2 + np.hypot((high - c) / 2, np.asarray(off)[:, None])
+        sigma = _outwards(np.stack([low, np.where(np.isfinite(high), high, np.inf)], axis=2))
+        complete = np.isfinite(sigma).all(axis=(1, 2)) & (whole | (beyond < sigma[:, -1, 0]))
+    return Certificate(sigma, np.where(complete & (sine < 1), sine, np.inf), complete, beyond)
+
+
+def _outwards(sigma: Floats) -> Floats:
+    """Intervals (…, 2) of numbers ≥ 0, made wider by a rounding."""
+    low, high = sigma[..., 0], sigma[..., 1]
+    return np.stack([np.maximum(low * (1 - 4 * EPS), 0), high * (1 + 4 * EPS)], axis=-1)
+
+
+def of_triples(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certificate:
+    """Of the triples u (B, n, k), s (B, k), v (B, d, k) of X itself, of up to the last digits of float64."""
+    d, k = v.shape[1:]
+    u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
+    sums: list[Any] = []
+    for where, part in parts():
+        own, image = u[:, where, :], product(xp, part, v)
+        wrong = image - own * s[:, None, :]
+        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, part, own), _across(xp, own, own), squares(xp, part)]
+        if k < d:
+            rest = part - product(xp, image, xp.permute_dims(v, (0, 2, 1)))
+            terms.append(_across(xp, rest, rest))
+        sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
+    left, back, overlap = sums[:3]
+    wrong = back - v * s[:, None, :]
+    one = xp.eye(k, dtype=xp.float64)
+    facts = [left, xp.sum(wrong * wrong, axis=1), s]
+    losses = [squares(xp, overlap - one), squares(xp, inner(xp, v, v) - one), sums[3]]
+    facts = [*np.split(on_host(xp.concat(facts, axis=1)), 3, axis=1), *on_host(xp.stack(losses))]
+    r, q, s, loss_u, loss_v = (np.sqrt(each) if i != 2 else each for i, each in enumerate(facts[:5]))
+    size = np.sqrt(facts[5])
+    rounding = gamma(d + k) * size, gamma(long) * size  # of R, of Q
+    loss_u, loss_v = loss_u + gamma(long) * k**0.5, loss_v + gamma(d) * k**0.5
+    c = np.zeros(len(size))
+    if k < d:
+        trace = on_host(xp.sum(xp.sum(sums[4] * xp.eye(d, dtype=xp.float64), axis=2), axis=1))
+        top = norms(xp, sums[4], s[:, -1] ** 2) + gamma(long) * trace
+        c = np.sqrt(top) + gamma(d + k) * size
+    return _of_residuals(s, (r, rounding[0]), (q, rounding[1]), loss_u, loss_v, c, k == d, k == long)
+
+
+def _of_residuals(
+    s: Floats, r: tuple[Floats, Floats], q: tuple[Floats, Floats], loss_u: Floats, loss_v: Floats, c: Floats,
+    whole: bool, square: bool,
+) -> Certificate:  # fmt: skip
+    """The bounds from ‖r_j‖ and ‖q_j‖ (B, k), each with what is to be added to the norm of all (B,).
+
+    whole: v spans all of its space; square: u does so, too.
+    """
+    left, right = (np.sqrt((each**2).sum(axis=1)) + all_ for each, all_ in (r, q))
+    crooked = (loss_u > CROOKED) | (loss_v > CROOKED)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        shrunk, grown = np.sqrt(1 - loss_u)[:, None], np.sqrt(1 + loss_u)[:, None]
+        low = np.maximum((s * shrunk - left[:, None]) / np.sqrt(1 + loss_v)[:, None], 0)
+        high = (s * grown + left[:, None]) / np.sqrt(1 - loss_v)[:, None]
+        off = np.maximum(left / np.sqrt(1 - loss_v), right / np.sqrt(1 - loss_u))
+        apart = s**2 - c[:, None] ** 2
+
+        def angle(near: tuple[Floats, Floats], far: tuple[Floats, Floats], loss: Floats) -> Floats:
+            each = np.sqrt((((s * near[0] + c[:, None] * far[0]) / apart) ** 2).sum(axis=1))
+            last = (s[:, -1] * near[1] + c * far[1]) / apart[:, -1]
+            return np.asarray(np.where(apart[:, -1] > 0, (each + last) / np.sqrt(1 - loss), np.inf))
+
+        sine = np.zeros(len(c))
+        if not whole:
+            sine = angle(q, r, loss_v)
+        if not square:
+            sine = np.maximum(sine, angle(r, q, loss_u))
+    low[crooked], high[crooked] = 0, np.inf
+    return concluded(low, high, off, c, sine, whole)
+
+
+def of_gram(xp: Any, g: Any, error: Floats, v: Any) -> Certificate:
+    """Of the vectors v (B, d, k) of X alone, by XᵀX = g (B, d, d), float64, to ‖error‖₂ (B,): σ above √error.
+
+    v is made orthonormal, and turned within its span to the eigenvectors of vᵀ g v: what rounding to float32 mixed
+    among those k is no matter for their span. It reads back the eigenvalues, and norms.
+    """
+    d, k = v.shape[1:]
+    one = xp.eye(k, dtype=xp.float64)
+    if k == d:
+        values = eigh_stack(xp, g)[0] if xp is not np else np.linalg.eigvalsh(g)
+        facts = on_host(xp.concat([xp.flip(values, axis=1), _trace(xp, g)[:, None]], axis=1))
+        values, trace = facts[:, :-1], facts[:, -1]
+        wrong, loss = np.zeros_like(values), np.zeros(len(trace))
+        crooked = np.sqrt(on_host(squares(xp, inner(xp, v, v) - one))) > CROOKED
+    else:
+        v = xp.astype(v, xp.float64, copy=False)
+        overlap = inner(xp, v, v)
+        first = squares(xp, overlap - one)
+        for _ in range(2):  # Newton's steps to (vᵀv)^(-1/2): δ, δ², δ⁴
+            v = product(xp, v, 1.5 * one - overlap / 2)
+            overlap = inner(xp, v, v)
+        image = product(xp, g, v)
+        inside = inner(xp, v, image)
+        values, turn = eigh_stack(xp, (inside + xp.permute_dims(inside, (0, 2, 1))) / 2)
+        values, turn = xp.flip(values, axis=1), xp.flip(turn, axis=2)
+        v, image = product(xp, v, turn), product(xp, image, turn)
+        scaled = v * values[:, None, :]
+        wrong = image - scaled
+        losses = xp.stack([squares(xp, overlap - one), first, _trace(xp, g)], axis=1)
+        facts = on_host(xp.concat([values, xp.sum(wrong * wrong, axis=1), losses], axis=1))
+        values, wrong, (loss, first, trace) = facts[:, :k], np.sqrt(facts[:, k:-3]), facts[:, -3:].T
+        loss, crooked = np.sqrt(loss) + gamma(d) * k**0.5, np.sqrt(first) > CROOKED
+    rounding = gamma(d + k) * trace + error
+    c = np.zeros(len(trace))
+    if k < d:
+        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1]) + rounding
+    spread = (rounding + 2 * loss * trace)[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = values - spread - c[:, None]
+        sine = np.sqrt(((wrong / apart) ** 2).sum(axis=1)) + rounding / apart[:, -1] + gamma(d) * k**0.5
+        sine = np.where(apart[:, -1] > 0, sine / np.sqrt(1 - loss), np.inf) if k < d else np.zeros(len(c))
+        off = np.sqrt((wrong**2).sum(axis=1)) + rounding
+        high = np.maximum(values + spread, 0)
+        high = (high + c[:, None]) / 2 + np.hypot((high - c[:, None]) / 2, off[:, None]) if k < d else high
+    low = np.maximum(values - spread, 0)
+    low[crooked], high[crooked] = 0, np.inf
+    return concluded(np.sqrt(low), np.sqrt(high), np.zeros(len(c)), np.sqrt(c), sine, k == d)
+
+
+def with_left(found: Certificate, s: Floats, r: Floats, loss: Floats, square: bool) -> Certificate:
+    """A certificate of v alone, and of u too, X v = u diag(s) + R: r (B,) ≥ ‖R diag(1/s)‖, loss (B,) ≥ ‖uᵀu − 1‖.
+
+    The part of u outside is as large as Σ₂ V₂ᵀv diag(1/s), at most c times the sine over s_k, and R's together.
+    """
+    if square:
+        return found
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ratio = np.where(found.beyond > 0, found.beyond / s[:, -1], 0)
+        other = np.where(
+            loss < CROOKED, (ratio * found.sine * 1.1 + r) / np.sqrt(1 - np.minimum(loss, CROOKED)), np.inf
+        )
+        sine = np.maximum(found.sine, other)
+    return Certificate(found.sigma, np.where(sine < 1, sine, np.inf), found.complete, found.beyond)
+
+
+def of_narrow(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certificate:
+    """Of triples in float32: by XᵀX in float64, and u by X v."""
+    d, k = v.shape[1:]
+    u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
+    sums: list[Any] = []
+    for where, part in parts():
+        own = u[:, where, :]
+        wrong = product(xp, part, v) - own * s[:, None, :]
+        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own), _across(xp, part, part)]
+        sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
+    left, overlap, g = sums
+    losses = [squares(xp, overlap - xp.eye(k, dtype=xp.float64)), _trace(xp, g)]
+    loss, trace = on_host(xp.stack(losses))
+    left, s = np.split(on_host(xp.concat([left, s], axis=1)), 2, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        r = np.sqrt((left / s**2).sum(axis=1)) + gamma(d) * np.sqrt(trace) / s[:, -1]
+    loss = np.sqrt(loss) + gamma(long) * k**0.5
+    return with_left(of_gram(xp, g, gamma(long) * trace, v), s, np.where(np.isnan(r), np.inf, r), loss, k == long)
+
+
+# -- norms ------------------------------------------------------------------------------------------------------------
+
+
+def _across(xp: Any, a: Any, b: Any) -> Any:
+    """aᵀb (B, m, p), long sums in few parts."""
+    if xp is np and a.shape[1] > SUMMED:
+        return np.stack([matrix.inner(one, other) for one, other in zip(a, b, strict=True)])
+    return inner(xp, a, b)
+
+
+def _trace(xp: Any, g: Any) -> Any:
+    """(B,)."""
+    d = g.shape[1]
+    return xp.sum(xp.reshape(g, (-1, d * d))[:, :: d + 1], axis=1)
+
+
+def norms(xp: Any, c: Any, last: Floats) -> Floats:
+    """(B,) ≥ the largest eigenvalue of each symmetric c (B, d, d), on the host; close to it, or well below `last` (B,).
+
+    With C of Frobenius norm 1, ‖C‖₂ ≤ ‖C²‖_F^(1/2) ≤ … : the norms of its squares, of which each is scaled to 1, too.
+    """
+    if xp is np and c.shape[1] > FACTORED:
+        return np.array([by_cholesky(one, float(own)) for one, own in zip(c, last, strict=True)])
+    logs, weight = xp.zeros(c.shape[0], dtype=xp.float64), 1.0
+    for step in range(SQUARINGS + 1):
+        size = xp.sqrt(squares(xp, c))
+        logs = logs + weight * xp.log(xp.where(size > 0, size, xp.ones_like(size)))
+        if step == 0:
+            first = size
+        if step < SQUARINGS:
+            c = c / xp.where(size > 0, size, xp.ones_like(size))[:, None, None]
+            c, weight = product(xp, c, c), weight / 2
+    size, logs = on_host(xp.stack([first, logs]))
+    return np.asarray(np.where(size > 0, np.exp(logs) * (1 + 4 * c.shape[1] * EPS), 0.0))
+
+
+def by_cholesky(c: Floats, last: float) -> float:
+    """`norms` of one matrix: guesses from below by a block Krylov space, then numbers above until one is shown."""
+    guess, size = _ritz(c), math.sqrt(np.vdot(c, c))
+    above = [guess * factor for factor in (1 + 1e-6, 1.01, 1.1, 1.5)]
+    if guess < last:
+        nearer = (last - (last - guess) / 2**i for i in (1, 4, 9, 16, 24))
+        above = [min(guess * 1.05, (guess + last) / 2), *nearer, *above]
+    for shift in above:
+        if 0 < shift < size and (found := _shown(c, shift)) is not None:
+            return found
+    return size
+
+
+def _shown(c: Floats, shift: float) -> float | None:
+    """A number slightly above shift that no eigenvalue exceeds, or None where one exceeds shift."""
+    d = len(c)
+    rest = -c
+    rest.flat[:: d + 1] += shift
+    trace = float(np.trace(rest))
+    try:
+        interruptible(c.size * d // 16, np.linalg.cholesky, rest)
+    except np.linalg.LinAlgError:
+        return None
+    return shift + (d + 2) * EPS * trace
+
+
+def _ritz(c: Floats) -> float:
+    """The largest eigenvalue of c, from below and mostly near."""
+    block, basis = _some(len(c)), []
+    for _ in range(SPENT[1]):
+        block = multiply(c, block)
+        size = np.linalg.norm(block, axis=0)
+        block = block / np.where(size > 0, size, 1)
+        basis.append(block)
+    q = np.linalg.qr(np.concatenate(basis, axis=1))[0]
+    return float(np.linalg.eigvalsh(q.T @ multiply(c, q))[-1])
+
+
+@lru_cache(maxsize=16)
+def _some(n: int) -> Floats:
+    """Random columns (n, SPENT[0]); not to be written to."""
+    return stream(0, LINALG, 4).standard_normal((n, SPENT[0]))
