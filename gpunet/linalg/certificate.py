@@ -45,6 +45,7 @@ from gpunet.linalg.verify import EPS32, Measured, norm
 from gpunet.rng import LINALG, stream
 
 SUMMED = 1024  # products that are summed in one go
+PLAIN = 1e-8  # of ‖X‖_F²: from here on σ_k² is far above what products of float64 lose
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
 SQUARINGS = 14  # of C, for its norm: to ln(d)/2¹⁵
 FACTORED = 64  # rows from which a lone matrix's norm is shown by Cholesky's factorisation
@@ -112,8 +113,15 @@ def gamma(terms: int, unit: float = EPS / 2) -> float:
 # -- of what was decomposed -------------------------------------------------------------------------------------------
 
 
-def certify(xp: Any, a: Any, u: Any, s: Any, vt: Any, dtype: Any = np.float64) -> Certificate:
-    """Of the triples u, s, vt, as `SVD` has them, in `dtype`, of the stack a (B, m, n). All products are in float64."""
+def certify(
+    xp: Any, a: Any, u: Any, s: Any, vt: Any, dtype: Any = np.float64, gram: Any | None = None,
+    after: float | None = None,
+) -> Certificate:  # fmt: skip
+    """Of the triples u, s, vt, as `SVD` has them, in `dtype`, of the stack a (B, m, n). All products are in float64.
+
+    gram: the Gram matrices (B, d, d) of the shorter sides, in float64, where they are at hand; after: of a lone matrix
+    about the square of the first σ left out, where that came with the others.
+    """
     x = Stack(xp, a, np.dtype(dtype), 0)
     v, long = xp.permute_dims(vt, (0, 2, 1)), u
     if x.flipped:
@@ -121,7 +129,10 @@ def certify(xp: Any, a: Any, u: Any, s: Any, vt: Any, dtype: Any = np.float64) -
     s = xp.astype(s, xp.float64, copy=False)
     factors = np.ones(a.shape[0]) if x.scale is None else x.factors
     way = of_narrow if dtype == np.float32 else of_triples
-    found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long)
+    if gram is not None:
+        gram = gram * xp.asarray(factors**2)[:, None, None]
+    after = None if after is None else after * float(factors[0]) ** 2
+    found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long, gram, after)
     return found.times(1 / factors)
 
 
@@ -161,7 +172,7 @@ def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     precise = "float64" in x.grams or x.float64_products
     g = x.grams["float64" if "float64" in x.grams else "float32"]
     error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
-    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None])
+    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.after(v.shape[1]))
 
 
 def joined(parts: Sequence[Certificate]) -> Certificate:
@@ -205,16 +216,20 @@ def _outwards(sigma: Floats) -> Floats:
     return np.stack([np.maximum(low * (1 - 4 * EPS), 0), high * (1 + 4 * EPS)], axis=-1)
 
 
-def of_triples(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certificate:
+def of_triples(
+    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, after: float | None
+) -> Certificate:
     """Of the triples u (B, n, k), s (B, k), v (B, d, k) of X itself, of up to the last digits of float64."""
     d, k = v.shape[1:]
     u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
     sums: list[Any] = []
+    if gram is not None and (xp is not np or (s[:, -1] ** 2 < PLAIN * _trace(xp, gram)).any()):
+        gram = None  # too little of it is left for σ_k
     for where, part in parts():
         own, image = u[:, where, :], product(xp, part, v)
         wrong = image - own * s[:, None, :]
         terms = [xp.sum(wrong * wrong, axis=1), _across(xp, part, own), _across(xp, own, own), squares(xp, part)]
-        if k < d:
+        if k < d and gram is None:
             rest = part - product(xp, image, xp.permute_dims(v, (0, 2, 1)))
             terms.append(_across(xp, rest, rest))
         sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
@@ -230,9 +245,9 @@ def of_triples(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Cert
     loss_u, loss_v = loss_u + gamma(long) * k**0.5, loss_v + gamma(d) * k**0.5
     c = np.zeros(len(size))
     if k < d:
-        trace = on_host(xp.sum(xp.sum(sums[4] * xp.eye(d, dtype=xp.float64), axis=2), axis=1))
-        top = norms(xp, sums[4], s[:, -1] ** 2) + gamma(long) * trace
-        c = np.sqrt(top) + gamma(d + k) * size
+        rest = gram - product(xp, v * s[:, None, :] ** 2, xp.permute_dims(v, (0, 2, 1))) if len(sums) < 5 else sums[4]
+        lost = (gamma(long) + gamma(d + k)) * size**2 if len(sums) < 5 else gamma(long) * on_host(_trace(xp, rest))
+        c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, after) + lost) + (gamma(d + k) * size if len(sums) == 5 else 0)
     return _of_residuals(s, (r, rounding[0]), (q, rounding[1]), loss_u, loss_v, c, k == d, k == long)
 
 
@@ -267,7 +282,7 @@ def _of_residuals(
     return concluded(low, high, off, c, sine, whole)
 
 
-def of_gram(xp: Any, g: Any, error: Floats, v: Any) -> Certificate:
+def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) -> Certificate:
     """Of the vectors v (B, d, k) of X alone, by XᵀX = g (B, d, d), float64, to ‖error‖₂ (B,): σ above √error.
 
     v is made orthonormal, and turned within its span to the eigenvectors of vᵀ g v: what rounding to float32 mixed
@@ -302,7 +317,7 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any) -> Certificate:
     rounding = gamma(d + k) * trace + error
     c = np.zeros(len(trace))
     if k < d:
-        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1]) + rounding
+        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], after) + rounding
     spread = (rounding + 2 * loss * trace)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = values - spread - c[:, None]
@@ -332,7 +347,9 @@ def with_left(found: Certificate, s: Floats, r: Floats, loss: Floats, square: bo
     return Certificate(found.sigma, np.where(sine < 1, sine, np.inf), found.complete, found.beyond)
 
 
-def of_narrow(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certificate:
+def of_narrow(
+    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, after: float | None
+) -> Certificate:
     """Of triples in float32: by XᵀX in float64, and u by X v."""
     d, k = v.shape[1:]
     u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
@@ -340,16 +357,20 @@ def of_narrow(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certi
     for where, part in parts():
         own = u[:, where, :]
         wrong = product(xp, part, v) - own * s[:, None, :]
-        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own), _across(xp, part, part)]
+        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own)]
+        if gram is None:
+            terms.append(_across(xp, part, part))
         sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
-    left, overlap, g = sums
+    left, overlap, g = sums if gram is None else (*sums, gram)
     losses = [squares(xp, overlap - xp.eye(k, dtype=xp.float64)), _trace(xp, g)]
     loss, trace = on_host(xp.stack(losses))
     left, s = np.split(on_host(xp.concat([left, s], axis=1)), 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         r = np.sqrt((left / s**2).sum(axis=1)) + gamma(d) * np.sqrt(trace) / s[:, -1]
     loss = np.sqrt(loss) + gamma(long) * k**0.5
-    return with_left(of_gram(xp, g, gamma(long) * trace, v), s, np.where(np.isnan(r), np.inf, r), loss, k == long)
+    return with_left(
+        of_gram(xp, g, gamma(long) * trace, v, after), s, np.where(np.isnan(r), np.inf, r), loss, k == long
+    )
 
 
 # -- norms ------------------------------------------------------------------------------------------------------------
@@ -357,8 +378,8 @@ def of_narrow(xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int) -> Certi
 
 def _across(xp: Any, a: Any, b: Any) -> Any:
     """aᵀb (B, m, p), long sums in few parts."""
-    if xp is np and a.shape[1] > SUMMED:
-        return np.stack([matrix.inner(one, other) for one, other in zip(a, b, strict=True)])
+    if xp is np and (len(a) == 1 or a.shape[1] > SUMMED):  # of aᵀa BLAS computes half
+        return np.stack([matrix.inner(one, one if a is b else other) for one, other in zip(a, b, strict=True)])
     return inner(xp, a, b)
 
 
@@ -368,13 +389,13 @@ def _trace(xp: Any, g: Any) -> Any:
     return xp.sum(xp.reshape(g, (-1, d * d))[:, :: d + 1], axis=1)
 
 
-def norms(xp: Any, c: Any, last: Floats) -> Floats:
+def norms(xp: Any, c: Any, last: Floats, near: float | None = None) -> Floats:
     """(B,) ≥ the largest eigenvalue of each symmetric c (B, d, d), on the host; close to it, or well below `last` (B,).
 
     With C of Frobenius norm 1, ‖C‖₂ ≤ ‖C²‖_F^(1/2) ≤ … : the norms of its squares, of which each is scaled to 1, too.
     """
     if xp is np and c.shape[1] > FACTORED:
-        return np.array([by_cholesky(one, float(own)) for one, own in zip(c, last, strict=True)])
+        return np.array([by_cholesky(one, float(own), near) for one, own in zip(c, last, strict=True)])
     logs, weight = xp.zeros(c.shape[0], dtype=xp.float64), 1.0
     for step in range(SQUARINGS + 1):
         size = xp.sqrt(squares(xp, c))
@@ -388,9 +409,12 @@ def norms(xp: Any, c: Any, last: Floats) -> Floats:
     return np.asarray(np.where(size > 0, np.exp(logs) * (1 + 4 * c.shape[1] * EPS), 0.0))
 
 
-def by_cholesky(c: Floats, last: float) -> float:
-    """`norms` of one matrix: guesses from below by a block Krylov space, then numbers above until one is shown."""
-    guess, size = _ritz(c), math.sqrt(np.vdot(c, c))
+def by_cholesky(c: Floats, last: float, near: float | None = None) -> float:
+    """`norms` of one matrix: numbers above `near`, or what a block Krylov space has from below, until one is shown."""
+    size = math.sqrt(np.vdot(c, c))
+    if near is not None and 0 < near < last and (found := _shown(c, near + (last - near) / 64)) is not None:
+        return found
+    guess = _ritz(c)
     above = [guess * factor for factor in (1 + 1e-6, 1.01, 1.1, 1.5)]
     if guess < last:
         nearer = (last - (last - guess) / 2**i for i in (1, 4, 9, 16, 24))

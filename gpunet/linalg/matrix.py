@@ -206,6 +206,10 @@ class TallMatrix:
         """Whether its products are as good as those in float64 anyway."""
         return self.exact or self.small or self.dtype == np.float64
 
+    def after(self, k: int) -> float | None:
+        """About the (k + 1)-th eigenvalue of XᵀX, where it came with the others."""
+        return next((float(values[k]) for values, _ in self.eigen.values() if len(values) > k), None)
+
     def rescale(self) -> None:
         """Set `scale` to the power of two that brings max|a| near 1, where σ⁴ might leave the range of numbers.
 

@@ -98,18 +98,20 @@ def decompose(
     wanted = k if k is not None else available(moments, center)
     limit = tolerance(dtype, len(scatter), wanted)
     try:
-        values, vectors = leading(scatter, wanted, min(1e-12, limit / 8), moments.count)
+        values, vectors = leading(scatter, wanted, min(1e-12, limit / 8), moments.count, more=1)
     except np.linalg.LinAlgError:
         return by_root(moments, scale, k, variance, center, dtype, what)
     if variance is not None:
-        wanted = reached(values, variance, total)
-        values, vectors, limit = values[:wanted], vectors[:, :wanted], tolerance(dtype, len(scatter), wanted)
+        wanted = reached(values[:wanted], variance, total)
+        limit = tolerance(dtype, len(scatter), wanted)
+    after = float(values[wanted]) if len(values) > wanted else None
+    values, vectors = values[:wanted], vectors[:, :wanted]
     wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
-    proof = of_gram(np, scatter[None], lost_squares(np, moments, scatter), vectors[None]).reshaped(())
+    proof = of_gram(np, scatter[None], lost_squares(np, moments, scatter), vectors[None], after).reshaped(())
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 

@@ -253,7 +253,8 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured)
         whole, u = x.whole(), u.copy()
         if np.may_share_memory(whole, x.a):
             whole = whole.copy()
-        made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype)
+        held = x.grams["float64"][None] if "float64" in x.grams else None
+        made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, x.after(len(s)))
     size = x.long * x.short**2
     return lambda: limited(size, made).reshaped(()).times(1 / scale)
 
