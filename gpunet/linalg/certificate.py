@@ -81,10 +81,12 @@ class Certificate:
         return Certificate(sigma, sine, complete, beyond)
 
     def times(self, factor: Any) -> Certificate:
-        """Of the matrices times factor (…)."""
+        """Of the matrices times factor (…), a power of two; what falls among denormals is rounded outwards."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            sigma = self.sigma * np.asarray(factor, np.float64)[..., None, None]
-            return Certificate(_outwards(sigma), self.sine, self.complete, self.beyond * factor)
+            low, high = np.moveaxis(self.sigma * np.asarray(factor, np.float64)[..., None, None], -1, 0)
+            beyond = _above(self.beyond * factor, self.beyond)
+            sigma = np.stack([np.maximum(np.nextafter(low, -np.inf), 0), _above(high, self.sigma[..., 1])], axis=-1)
+        return Certificate(sigma, self.sine, self.complete, beyond if np.ndim(factor) else beyond.item())
 
     def of_nearby(self, shape: tuple[int, int], away: float = 0.0, squared: float = 0.0) -> Certificate:
         """Of vectors (k, features) as those of another matrix (samples, features): one matrix, its right vectors.
@@ -214,6 +216,11 @@ def _outwards(sigma: Floats) -> Floats:
     """Intervals (…, 2) of numbers ≥ 0, made wider by a rounding."""
     low, high = sigma[..., 0], sigma[..., 1]
     return np.stack([np.maximum(low * (1 - 4 * EPS), 0), high * (1 + 4 * EPS)], axis=-1)
+
+
+def _above(value: Any, of: Any) -> Any:
+    """The next larger number, but 0 where `of` is."""
+    return np.where(np.asarray(of) > 0, np.nextafter(value, np.inf), 0.0)
 
 
 def of_triples(

@@ -19,7 +19,7 @@ from gpunet.backend.blas import limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.certificate import Certificate, certify, of_gram
+from gpunet.linalg.certificate import SUMMED, Certificate, certify, gamma, of_gram
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, Floats, largest, result_dtype
 from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
@@ -111,7 +111,7 @@ def decompose(
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
-    proof = of_gram(np, scatter[None], lost_squares(np, moments, scatter), vectors[None], after).reshaped(())
+    proof = certified(np, moments, scatter, vectors, center, after)
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
@@ -130,7 +130,7 @@ def by_root(
     features, wanted = len(moments.mean), k if k is not None else available(moments, center)
     try:
         roots, folds = folded(moments.roots, moments.folds, FOLD_ROWS)
-        root, lost = _root(moments, roots, center)
+        root, left = _root(moments, roots, center)
         found = svd(root, wanted, method="full")
     except np.linalg.LinAlgError as error:
         raise ConvergenceError(
@@ -141,14 +141,14 @@ def by_root(
     rank = len(found.s) if variance is None else reached(found.s**2, variance, total)
     s, v = found.s[:rank], found.vt[:rank].T
     limit = tolerance(dtype, features, rank)
-    if lost is None:
+    if left is None:
         rows = max(FOLD_ROWS, 4 * features)
         lost_by_qr = (folds**0.5 + 1) * rows**0.5 / 4 + (folds**0.5 + 2) * total**0.5 / (s[0] or 1)
         residuals = np.full(rank, found.residual + EPS * lost_by_qr)
         away, squared = EPS * (lost_by_qr + 1) * float(s[0]), 0.0
     else:
-        away, squared = EPS * total**0.5, float(np.linalg.norm(lost) + lost_squares(np, moments)[0])
-        wrong = np.linalg.norm(product(lost, v), axis=0) + noise(np, moments, v)
+        away, squared = EPS * total**0.5, float(np.linalg.norm(left) + lost(np, moments))
+        wrong = np.linalg.norm(product(left, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
     bad = np.flatnonzero(~(residuals <= limit))
     if len(bad):
@@ -161,6 +161,7 @@ def by_root(
         )
     proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank]).reshaped(())
     proof = proof.of_nearby((moments.count, features), away, squared)
+    proof = about_the_mean(proof, moments) if center else proof
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 
@@ -202,12 +203,31 @@ def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
     return found if summed is None else found + EPS * (summed.shape[0] ** 0.5 + 4) * spread(summed)
 
 
-def lost_squares(xp: Any, moments: Centred, summed: Any = None) -> Floats:
-    """(1,): what the 2-norm of the error of Σ x xᵀ is at most: as `noise` has it, twice, and of errors of any sign."""
+def certified(
+    xp: Any, moments: Centred, summed: Any, vectors: Any, center: bool, after: float | None = None
+) -> Certificate:
+    """Of eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not."""
+    proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], after)
+    return about_the_mean(proof.reshaped(()), moments) if center else proof.reshaped(())
+
+
+def about_the_mean(proof: Certificate, moments: Centred) -> Certificate:
+    """Of samples less their mean, which is rounded, and known to no more."""
+    mean = on_host(moments.mean)
+    size = float(np.abs(mean).max())  # so that squares stay in range
+    away = EPS * (size and size * float(np.linalg.norm(mean / size))) * moments.count**0.5
+    return proof.of_nearby((moments.count, len(mean)), away)
+
+
+def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
+    """What the error of Σ x xᵀ is at most, in the 2-norm: as `noise` has it, twice, and of errors that all go one way.
+
+    So do those of the mean, where summed has n m mᵀ in it: NumPy sums a column one number after the other.
+    """
     found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter))))
     if summed is not None:
-        found += EPS * (summed.shape[0] ** 0.5 + 4) * float(xp.sum(xp.abs(diagonal(xp, summed))))
-    return np.array([found])
+        found += (EPS * (summed.shape[0] ** 0.5 + 4) + 2 * gamma(SUMMED)) * float(xp.sum(xp.abs(diagonal(xp, summed))))
+    return found
 
 
 def relative(wrong: Floats, values: Floats) -> Floats:
@@ -316,8 +336,7 @@ def decompose_stack(
         residual = float(relative(on_host(wrong), own).max())
         if not max(residual, hidden(own, features)) <= tolerance(dtype, features, rank):  # NaN, too
             return None
-        g = stack[i : i + 1, ...]
-        proof = of_gram(xp, g, lost_squares(xp, moments[i], g[0, ...]), v[None, ...]).reshaped(())
+        proof = certified(xp, moments[i], stack[i, ...], v, center)
         return as_pca(moments[i], own, on_host(v), total, residual, scales[i], "gram", proof)
 
     return [
@@ -381,7 +400,7 @@ class _Samples:
         self.scale = safe_scale(top) if x.dtype.kind == "f" else 1.0
         zero = xp.zeros(x.shape[1], dtype=xp.float64)
         self.moments = Centred(None, None, zero, zero, rows.shape[0], 0.0, top * self.scale)
-        self.total, self.lost = 0.0, np.zeros(1)
+        self.total, self.lost = 0.0, 0.0
 
     def gram(self) -> Any:
         """Σ x xᵀ, about the mean when centred; the mean and the trace are kept."""
@@ -389,7 +408,7 @@ class _Samples:
         self.moments = replace(self.moments, mean=found.mean, mean_low=found.mean_low)
         gram = found.about(self.center)
         self.total = float(self.xp.sum(diagonal(self.xp, gram)))
-        self.lost = lost_squares(self.xp, found, gram)
+        self.lost = lost(self.xp, found, gram)
         return gram
 
     def dense(self) -> Any:
@@ -434,7 +453,7 @@ class _Samples:
         if not max(residual, hidden(found[:rank], len(v))) <= limit:  # NaN, too
             return None
         if gram is not None:
-            proof = of_gram(xp, gram, self.lost, v[None, ...])
+            proof = of_gram(xp, gram, np.array([self.lost]), v[None, ...])
         else:
             dense, s = self.dense(), xp.sqrt(xp.asarray(found[:rank]))
             u = xp.matmul(dense, v) / xp.where(s > 0, s, xp.ones_like(s))
@@ -468,6 +487,7 @@ class _Samples:
     def _result(
         self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
     ) -> PCA:
-        lost = residual + float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
+        residual += float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
         proof = proof.reshaped(())
-        return as_pca(self.moments, values, on_host(vectors), self.total, lost, self.scale, route, proof)
+        proof = about_the_mean(proof, self.moments) if self.center else proof
+        return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale, route, proof)
