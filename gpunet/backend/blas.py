@@ -95,6 +95,12 @@ def threads() -> int | None:
         return max((pool["num_threads"] for pool in pools()), default=None)
 
 
+def current_threads() -> int:
+    """Threads that a large product has now, which `limited` may have lowered; 1 where nothing tells."""
+    calls = _calls()
+    return calls[0]() if calls is not None else threads() or 1
+
+
 def thread_rule() -> str | None:
     """How many threads a product has, in words, for what a result says of its machine; None where nothing tells."""
     most = threads()

@@ -69,12 +69,12 @@ def imported_modules(path):
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 
-def test_only_the_backend_imports_cupy():
+def test_only_the_backend_imports_cupy_and_numkong():
     guilty = [
         str(path.relative_to(ROOT))
         for folder in FOLDERS
         for path in folder.rglob("*.py")
-        if any(m and m.split(".")[0] in ("cupy", "cupyx", "cupy_backends") for m in imported_modules(path))
+        if any(m and m.split(".")[0] in ("cupy", "cupyx", "cupy_backends", "numkong") for m in imported_modules(path))
         and path.parent != ROOT / "gpunet" / "backend"
     ]
     assert guilty == []
