@@ -17,6 +17,7 @@ IS_WIDE = bool(np.finfo(WIDE).eps < 2.0**-60)  # 80 bits on x86; elsewhere it ma
 MOST = 420  # columns up to which it takes a second or two
 NARROW = 32  # columns up to which long ones are factored first, in longdouble, and not multiplied as they are
 PASSES = 16
+MISSED = 0.72  # beyond 45° more of a leading vector lies outside of the span than within
 BITS, TERMS = 22, 2048  # products of integers of ±2²¹, and sums of so many, are exact in float64
 
 
@@ -230,11 +231,14 @@ def judge(
         found.append(f"sine is {sine}")
     elif sine < 1 and len(known) < len(angles) and truth.by == "longdouble":
         found.append(f"sine at most {sine:.3g} where there is no gap, {behind}")
-    elif worst := max((a - unsure for a, unsure in known if a - unsure > sine), default=0.0):
+    elif (worst := max((a - unsure for a, unsure in known), default=0.0)) > sine:
         found.append(f"sine {worst:.3g} of at most {sine:.3g}, {behind}")
-    shown = s[-1] + error if truth.by == "lapack" else s[-1] - error
-    if complete and k < len(truth.s) and following >= shown:
-        found.append(f"complete, and σ_k+1 = {following:.12g} beside σ_k = {s[-1]:.12g}, {behind}")
+    elif complete and k < len(truth.s) and worst > MISSED:
+        found.append(f"complete, and a vector is missed: sine {worst:.3g}, {behind}")
+    if complete and k < len(truth.s):
+        last = min(s[-1] * (1 + WIDE(np.finfo(dtype).eps) / 2), sigma[-1])  # s is rounded to its dtype
+        if following >= (last - error if truth.by == "longdouble" else last + error):
+            found.append(f"complete, and σ_k+1 = {following:.12g} beside s_k = {s[-1]:.12g}, {behind}")
     return found, Bounds(*_tightness(low, high, s, sigma, sine, sides, known, dtype), complete, truth.by)
 
 

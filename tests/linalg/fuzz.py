@@ -610,6 +610,7 @@ def _svd_case(rng: Any, shape: tuple[int, int], lead: tuple[int, ...]) -> Case:
     k = None if rng.random() < 0.4 else 0 if rng.random() < 0.01 else _count(rng, min(m, n))
     compute = _pick(rng, {"both": 7, "left": 1.5, "right": 1.5})
     method = "auto" if rng.random() < 0.75 else str(rng.choice(METHODS))
+    settings = {"compute": compute, "method": method} | ({"certify": True} if rng.random() < 0.3 else {})
     dtype, flat = result_dtype(a.dtype), a.reshape(-1, m, n)
     many = min(m, n) if k is None else k
     finite = bool(np.isfinite(a).all())
@@ -663,7 +664,7 @@ def _svd_case(rng: Any, shape: tuple[int, int], lead: tuple[int, ...]) -> Case:
         return "may" if any(lapack(b, False)[0] >= np.ldexp(top, -e) for b, e in near) else "not"
 
     return Case(
-        f"{what} k={k} {compute} {method}", [a], lambda: svd(a, k, compute=compute, method=method),
+        f"{what} k={k} {compute} {method}{' certify' * ('certify' in settings)}", [a], lambda: svd(a, k, **settings),
         lambda found: [w for w in (found.u, found.s, found.vt) if w is not None],
         judge, certified, reference, expected, method != "auto",
     )  # fmt: skip
@@ -1085,26 +1086,25 @@ def examine(seed: int, index: int, door: str | None = None) -> Verdict | None:
     case = DOORS[chosen][1](rng)
     before = [x.tobytes() for x in case.inputs]
     failures: Found = []
-    began, error, found, again = time.perf_counter(), None, None, None
+    began, error, found, certificate, again = time.perf_counter(), None, None, None, None
     with warnings.catch_warnings(), impatient():
         warnings.simplefilter("error")
         try:
             found = case.run()
+            certificate = certificate_of(found)
+            seconds = time.perf_counter() - began
+            again = case.run() if index % AGAIN == 0 else None
         except Exception as raised:
-            error = raised
-        seconds = time.perf_counter() - began
-        if error is None and index % AGAIN == 0:
-            again = case.run()
+            error, seconds = raised, time.perf_counter() - began
     bounds: list[Bounds] = []
     if error is not None:
         failures += _judge_error(case, error)
         route = type(error).__name__
     else:
         failures += _judge_found(case, found, again)
-        if (certificate := certificate_of(found)) is not None:
-            for refuted, each in case.certified(found, certificate):
-                failures += [("SILENT", f"certificate: {text}") for text in refuted]
-                bounds.append(each)
+        for refuted, each in [] if certificate is None else case.certified(found, certificate):
+            failures += [("SILENT", f"certificate: {text}") for text in refuted]
+            bounds.append(each)
         route = getattr(found, "route", "done") + (" after others" if getattr(found, "rejected", ()) else "")
     if [x.tobytes() for x in case.inputs] != before:
         failures.append(("SILENT", "the input was changed"))
@@ -1114,8 +1114,8 @@ def examine(seed: int, index: int, door: str | None = None) -> Verdict | None:
 
 
 def certificate_of(found: Any) -> Any:
-    """(σ's bounds, sine, complete, what none beyond k exceeds), or None where there is none."""
-    given = getattr(found, "certificate", None)
+    """(σ's bounds, sine, complete, what none beyond k exceeds), or None of what has none."""
+    given = getattr(found, "certificate", None) if getattr(found, "route", "") != "none" else None
     return None if given is None else (given.sigma, given.sine, given.complete, given.beyond)
 
 
@@ -1126,9 +1126,13 @@ def _judge_found(case: Case, found: Any, again: Any) -> Found:
     arrays = case.arrays(found)
     if any(np.may_share_memory(a, x) and np.shares_memory(a, x) for a in arrays for x in case.inputs):
         failures.append(("SILENT", "a result shares memory with the input"))
-    if again is not None and [a.tobytes() for a in arrays] != [a.tobytes() for a in case.arrays(again)]:
+    if again is not None and _bits(arrays, found) != _bits(case.arrays(again), again):
         failures.append(("SILENT", "two calls differ"))
     return failures
+
+
+def _bits(arrays: list[Any], found: Any) -> list[bytes]:
+    return [np.asarray(a).tobytes() for a in (*arrays, *(certificate_of(found) or ()))]
 
 
 def _judge_error(case: Case, error: Exception) -> Found:

@@ -142,7 +142,8 @@ def test_every_part_is_refuted():
     turned = VECTORS[:, :2] + 1e-10 * VECTORS[:, 2:4]
     assert "sine 1e-10 of at most 9e-11" in refuted(certificate(both, sine=9e-11), vectors=turned)[0]
     missed = VECTORS[:, [0, 2]]
-    assert "complete, and σ_k+1 = 3.5" in refuted(certificate(both, complete=True), s=(4, 3.5), vectors=missed)[0]
+    assert "a vector is missed" in refuted(certificate(both, complete=True), s=(4, 3.5), vectors=missed)[0]
+    assert "complete, and σ_k+1 = 3.5" in refuted(certificate(both, complete=True), s=(4, 3.25), vectors=missed)[1]
     assert "sigma is float64(1, 2)" in refuted(certificate([(4, 4)]))[0]
 
 
