@@ -224,7 +224,7 @@ def judge(
         by = max(low[i] - sigma[i], sigma[i] - high[i])
         found.append(f"σ_{i + 1} = {sigma[i]:.12g} outside [{low[i]:.12g}, {high[i]:.12g}] by {by:.2g}, {behind}")
     if not following <= beyond + error:
-        found.append(f"σ_k+1 = {following:.12g} beyond {beyond:.12g}, {behind}")
+        found.append(f"σ_k+1 = {following:.12g} beyond {beyond:.12g} by {following - beyond:.2g}, {behind}")
     angles = [truth.sine(w, right) for w, right in sides]
     known = [a for a in angles if a is not None]
     if not sine >= 0:
@@ -236,7 +236,8 @@ def judge(
     elif complete and k < len(truth.s) and worst > MISSED:
         found.append(f"complete, and a vector is missed: sine {worst:.3g}, {behind}")
     if complete and k < len(truth.s):
-        last = min(s[-1] * (1 + WIDE(np.finfo(dtype).eps) / 2), sigma[-1])  # s is rounded to its dtype
+        rounding = np.ldexp(WIDE(np.finfo(dtype).smallest_subnormal), -e) + s[-1] * WIDE(np.finfo(dtype).eps)
+        last = min(s[-1] + rounding / 2, sigma[-1])  # s is rounded to its dtype
         if following >= (last - error if truth.by == "longdouble" else last + error):
             found.append(f"complete, and σ_k+1 = {following:.12g} beside s_k = {s[-1]:.12g}, {behind}")
     return found, Bounds(*_tightness(low, high, s, sigma, sine, sides, known, dtype), complete, truth.by)
