@@ -11,6 +11,10 @@ A case is a function of (seed, index) alone. It fails as
   itself; for patches, whose squares are summed: where perfect sums, rounded to float64, would have given it;
 * CRASH: an exception that is not gpunet's, a warning, a message of more than one line, or no answer in a minute.
 
+A certificate is SILENT where it is refuted (`tests.linalg.certified`): a singular value outside of its bounds, an angle
+above its bound, `complete` where the next singular value is no smaller. How near its bounds are to the truth is told
+by door and route.
+
 Judged by normwise backward stability (Higham, Accuracy and Stability of Numerical Algorithms, 2002, ch. 19 and 21):
 residual and orthogonality are at most tol = ε (128 + 3 √(k short)), so singular values are right to 2 tol σ₁ (Weyl),
 and the span of the j leading vectors to tol σ₁/(σ_j − σ_j+1) (Wedin). Those who return one side alone, as PCA does,
@@ -32,13 +36,12 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -48,7 +51,11 @@ from gpunet.errors import ConvergenceError, GpunetError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, svd
 from gpunet.linalg.patches import PatchDensities
 
+from .certified import WIDE, Bounds, Reference, lapack, shortened
+from .certified import judge as judge_certificate
+
 Found = list[tuple[str, str]]  # (SILENT, REFUSAL or CRASH, what it is)
+Certified = list[tuple[list[str], Bounds]]  # of each matrix: what is refuted of its certificate, and how near it is
 ROWS = 256  # of a partial sum: few enough that float64 sums them to a few ε
 AGAIN = 4  # every so many cases are run twice
 PATIENCE = 60  # seconds: a call that takes longer has lost its way
@@ -59,8 +66,9 @@ METHODS = ("full", "gram", "subspace", "randomized", "qr")
 class Case:
     """One call and what it has to fulfil.
 
-    judge: of what `run` returned, and strictly (without slack) of what `reference` would have. expected: an InputError
-    "must" be raised, "may" be, or may "not". forced: a ConvergenceError is an honest answer.
+    judge: of what `run` returned, and strictly (without slack) of what `reference` would have. certified: the judgement
+    of the certificate of every matrix decomposed. expected: an InputError "must" be raised, "may" be, or may "not".
+    forced: a ConvergenceError is an honest answer.
     """
 
     what: str
@@ -68,6 +76,7 @@ class Case:
     run: Callable[[], Any]
     arrays: Callable[[Any], list[Any]] = lambda found: []
     judge: Callable[[Any, bool], Found] = lambda found, strict: []
+    certified: Callable[[Any, Any], Certified] = lambda found, certificate: []
     reference: Callable[[], Any] | None = None
     expected: Callable[[], str] = lambda: "not"
     forced: bool = False
@@ -84,6 +93,7 @@ class Verdict:
     route: str
     seconds: float
     failures: tuple[tuple[str, str], ...]
+    bounds: tuple[Bounds, ...] = ()
 
     def __str__(self) -> str:
         said = "; ".join(f"{kind}: {text}" for kind, text in self.failures) or "passed"
@@ -323,32 +333,10 @@ def across(x: Any, y: Any) -> Any:
     return (parts.sum(axis=0, dtype=np.longdouble) + x[whole:].T @ y[whole:]).astype(np.float64)
 
 
-def lapack(b: Any, vectors: bool = True) -> Any:
-    """numpy's SVD, by LAPACK's other driver where gesdd does not converge."""
-    try:
-        return np.linalg.svd(b, full_matrices=False, compute_uv=vectors)
-    except np.linalg.LinAlgError:
-        return scipy.linalg.svd(b, full_matrices=False, compute_uv=vectors, lapack_driver="gesvd")
-
-
 def truth(x: Any) -> tuple[Any, Any]:
-    """(σ, V (n, r)) of a tall x, in float64.
-
-    LAPACK's Householder vectors are as long as x, and on a flat picture of 634,725 rows its σ₂ is 1e-12 σ₁ off: long
-    ones are factored in blocks first, and those blocks again.
-    """
-    _, s, vt = lapack(shortened(x))
+    """(σ, V (n, r)) of a tall x, in float64."""
+    _, s, vt = lapack(shortened(x, ROWS))
     return s, vt.T
-
-
-def shortened(x: Any, rows: int = ROWS) -> Any:
-    """Some R with RᵀR = xᵀx, of not many more rows than columns. Of equal rows, QR of 700 loses 20 ε, of 16 one."""
-    block = max(rows, 4 * x.shape[1])
-    while len(x) > 4 * block:
-        whole = len(x) // block * block
-        factors = np.linalg.qr(x[:whole].reshape(-1, block, x.shape[1]), mode="r")
-        x = np.concatenate([factors.reshape(-1, x.shape[1]), x[whole:]])
-    return x
 
 
 def _orthonormal(v: Any) -> Any:
@@ -446,6 +434,7 @@ class Samples:
     e: int
     center: bool
     mean_precision: Any = np.float64
+    over: int = 1  # x · 2ᵉ are integers over this
 
     def __post_init__(self) -> None:
         wide = self.x.astype(np.longdouble)
@@ -461,6 +450,24 @@ class Samples:
         else:
             _, self.exact, vt = lapack(self.part)
             self.vectors = vt.T
+
+    @cached_property
+    def wide(self) -> Reference:
+        """Of the samples themselves in longdouble, less their mean when centred."""
+        x, floor = self.x.astype(WIDE), 0.0
+        if self.over > 1:
+            x = np.ldexp(np.rint(np.ldexp(x, self.e) * self.over) / self.over, -self.e)
+        if self.center:
+            floor = float(np.abs(x).max()) * len(x) ** 0.5 * 2.0**-100
+            for _ in range(3):  # of a sum of n, n 2⁻⁶⁴ is lost
+                x = x - x.mean(axis=0)
+        return Reference(x, floor)
+
+    def certified(self, found: Any, certificate: Any) -> tuple[list[str], Bounds]:
+        """Of the certificate of a PCA whose variances are float64: σ² = count · variance."""
+        s = np.sqrt(np.ldexp(found.explained_variance.astype(WIDE), -2 * self.e) * len(self.x))
+        sides = [(found.components.T, True)]
+        return judge_certificate(self.wide, self.e, certificate, s, sides, found.components.dtype)
 
     def range(self, margin: int) -> str:
         """Whether the largest variance, and what rounding may make of it, are float64, by `margin` powers of two."""
@@ -603,6 +610,7 @@ def _svd_case(rng: Any, shape: tuple[int, int], lead: tuple[int, ...]) -> Case:
     k = None if rng.random() < 0.4 else 0 if rng.random() < 0.01 else _count(rng, min(m, n))
     compute = _pick(rng, {"both": 7, "left": 1.5, "right": 1.5})
     method = "auto" if rng.random() < 0.75 else str(rng.choice(METHODS))
+    settings = {"compute": compute, "method": method} | ({"certify": True} if rng.random() < 0.3 else {})
     dtype, flat = result_dtype(a.dtype), a.reshape(-1, m, n)
     many = min(m, n) if k is None else k
     finite = bool(np.isfinite(a).all())
@@ -620,6 +628,18 @@ def _svd_case(rng: Any, shape: tuple[int, int], lead: tuple[int, ...]) -> Case:
             if failures:
                 break
         return failures
+
+    def certified(found: Any, certificate: Any) -> Certified:
+        found_all = []
+        for i, (b, e) in enumerate(truths if many else ()):
+            u, s, vt = (
+                None if w is None else w.reshape(len(flat), *w.shape[len(lead) :])[i]
+                for w in (found.u, found.s, found.vt)
+            )
+            sides = [(w, right) for w, right in ((u, False), (None if vt is None else vt.T, True)) if w is not None]
+            own = [np.reshape(part, (len(flat), *np.shape(part)[len(lead) :]))[i] for part in certificate]
+            found_all.append(judge_certificate(Reference(b), e, own, np.ldexp(s.astype(WIDE), -e), sides, dtype))
+        return found_all
 
     def reference() -> Any:
         sides = [[], [], []]
@@ -644,9 +664,9 @@ def _svd_case(rng: Any, shape: tuple[int, int], lead: tuple[int, ...]) -> Case:
         return "may" if any(lapack(b, False)[0] >= np.ldexp(top, -e) for b, e in near) else "not"
 
     return Case(
-        f"{what} k={k} {compute} {method}", [a], lambda: svd(a, k, compute=compute, method=method),
+        f"{what} k={k} {compute} {method}{' certify' * ('certify' in settings)}", [a], lambda: svd(a, k, **settings),
         lambda found: [w for w in (found.u, found.s, found.vt) if w is not None],
-        judge, reference, expected, method != "auto",
+        judge, certified, reference, expected, method != "auto",
     )  # fmt: skip
 
 
@@ -697,9 +717,9 @@ def _settings(rng: Any, most: int) -> tuple[int | None, float | None, bool]:
     return _count(rng, most), None, center
 
 
-def _by_class(x: Any, labels: Any, center: bool, precision: Any = np.float64) -> Callable[[], dict[int, Samples]]:
+def _by_class(x: Any, labels: Any, *settings: Any) -> Callable[[], dict[int, Samples]]:
     """The samples of each class, prepared once they are asked for (finite ones are)."""
-    return cache(lambda: {c: Samples(*scaled(x[labels == c]), center, precision) for c in np.unique(labels).tolist()})
+    return cache(lambda: {c: Samples(*scaled(x[labels == c]), *settings) for c in np.unique(labels).tolist()})
 
 
 def _judge_classes(truths: Any, k: Any, variance: Any, dtype: Any, held: Any) -> Callable[[Any, bool], Found]:
@@ -727,6 +747,24 @@ def _judge_classes(truths: Any, k: Any, variance: Any, dtype: Any, held: Any) ->
         return failures
 
     return judge
+
+
+def _certified_classes(truths: Any) -> Callable[[Any, Any], Certified]:
+    """Of a ClassPCA, whose certificates are (C, …)."""
+
+    def certified(found: Any, certificate: Any) -> Certified:
+        sigma, *others = certificate
+        return [
+            truths()[label].certified(
+                SimpleNamespace(
+                    components=found.components[i, :rank], explained_variance=found.explained_variance[i, :rank]
+                ),
+                (sigma[i, :rank], *(part[i] for part in others)),
+            )
+            for i, (label, rank) in enumerate(zip(found.classes.tolist(), found.ranks.tolist(), strict=True))
+        ]
+
+    return certified
 
 
 def _reference(one: Samples, k: int | None, variance: Any, way: str, dtype: Any) -> Any:
@@ -786,7 +824,8 @@ def class_pca_door(rng: Any) -> Case:
     return Case(
         f"{what} k={k} variance={variance} center={center}", [x, labels],
         lambda: class_pca(x, labels, k, variance=variance, center=center), _pca_arrays,
-        _judge_classes(truths, k, variance, dtype, dtype), _reference_classes(truths, k, variance, "by_lapack", dtype),
+        _judge_classes(truths, k, variance, dtype, dtype), _certified_classes(truths),
+        _reference_classes(truths, k, variance, "by_lapack", dtype),
         _range(x, truths, 0, k is not None and k > least),
     )  # fmt: skip
 
@@ -843,7 +882,8 @@ def streaming_door(rng: Any) -> Case:
             gram = sums.gram()
         except InputError:  # its true value may lie beyond float64 where the components do not
             gram = None
-        return SimpleNamespace(**vars(sums.components(k, variance=variance)), gram=gram)
+        found = sums.components(k, variance=variance)
+        return SimpleNamespace(**vars(found), gram=gram)
 
     def judge(found: Any, strict: bool) -> Found:
         (one,) = truths().values()
@@ -855,6 +895,7 @@ def streaming_door(rng: Any) -> Case:
     return Case(
         f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}", [x], run,
         lambda found: [*_pca_arrays(found), *([] if found.gram is None else [found.gram])], judge,
+        lambda found, certificate: [truths()[0].certified(found, certificate)],
         lambda: _reference(truths()[0], k, variance, "by_lapack", result_dtype(x.dtype)), _range(x, truths),
         notes=notes,
     )  # fmt: skip
@@ -904,6 +945,7 @@ def streaming_class_door(rng: Any) -> Case:
     return Case(
         f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}",
         [x, labels], run, _pca_arrays, _judge_classes(truths, k, variance, result_dtype(x.dtype), np.float64),
+        _certified_classes(truths),
         _reference_classes(truths, k, variance, "by_lapack", result_dtype(x.dtype)), _range(x, truths), notes=notes,
     )  # fmt: skip
 
@@ -940,11 +982,12 @@ def _patch_case(rng: Any, what: str, x: Any, labels: Any, kernel: int, padding: 
     variance, center = float(rng.choice([0.5, 0.9, 0.98, 1.0])), bool(rng.random() < 0.5)
     bytes_ = x.dtype == np.uint8
     rows = _patches(x, kernel, padding)
-    truths = _by_class(rows / 255 if bytes_ else rows, np.repeat(labels, len(rows) // len(x)), center, np.float32)
+    whose, over = np.repeat(labels, len(rows) // len(x)), 255 if bytes_ else 1
+    truths = _by_class(rows / over, whose, center, np.float32, over)
     return Case(
         f"{what} variance={variance} center={center}", [x, labels],
         lambda: run(x, labels, variance, center), _pca_arrays,
-        _judge_classes(truths, None, variance, np.float32, np.float64),
+        _judge_classes(truths, None, variance, np.float32, np.float64), _certified_classes(truths),
         _reference_classes(truths, None, variance, "by_moments", np.float32), _range(x, truths),
     )  # fmt: skip
 
@@ -1043,26 +1086,37 @@ def examine(seed: int, index: int, door: str | None = None) -> Verdict | None:
     case = DOORS[chosen][1](rng)
     before = [x.tobytes() for x in case.inputs]
     failures: Found = []
-    began, error, found, again = time.perf_counter(), None, None, None
+    began, error, found, certificate, again = time.perf_counter(), None, None, None, None
     with warnings.catch_warnings(), impatient():
         warnings.simplefilter("error")
         try:
             found = case.run()
+            certificate = certificate_of(found)
+            seconds = time.perf_counter() - began
+            again = case.run() if index % AGAIN == 0 else None
         except Exception as raised:
-            error = raised
-        seconds = time.perf_counter() - began
-        if error is None and index % AGAIN == 0:
-            again = case.run()
+            error, seconds = raised, time.perf_counter() - began
+    bounds: list[Bounds] = []
     if error is not None:
         failures += _judge_error(case, error)
         route = type(error).__name__
     else:
         failures += _judge_found(case, found, again)
+        for refuted, each in [] if certificate is None else case.certified(found, certificate):
+            failures += [("SILENT", f"certificate: {text}") for text in refuted]
+            bounds.append(each)
         route = getattr(found, "route", "done") + (" after others" if getattr(found, "rejected", ()) else "")
     if [x.tobytes() for x in case.inputs] != before:
         failures.append(("SILENT", "the input was changed"))
     size = sum(int(x.size) for x in case.inputs[:1])
-    return Verdict(seed, index, chosen, case.what, size, route, seconds, tuple(dict.fromkeys([*failures, *case.notes])))
+    failures = list(dict.fromkeys([*failures, *case.notes]))
+    return Verdict(seed, index, chosen, case.what, size, route, seconds, tuple(failures), tuple(bounds))
+
+
+def certificate_of(found: Any) -> Any:
+    """(σ's bounds, sine, complete, what none beyond k exceeds), or None of what has none."""
+    given = getattr(found, "certificate", None) if getattr(found, "route", "") != "none" else None
+    return None if given is None else (given.sigma, given.sine, given.complete, given.beyond)
 
 
 def _judge_found(case: Case, found: Any, again: Any) -> Found:
@@ -1072,9 +1126,13 @@ def _judge_found(case: Case, found: Any, again: Any) -> Found:
     arrays = case.arrays(found)
     if any(np.may_share_memory(a, x) and np.shares_memory(a, x) for a in arrays for x in case.inputs):
         failures.append(("SILENT", "a result shares memory with the input"))
-    if again is not None and [a.tobytes() for a in arrays] != [a.tobytes() for a in case.arrays(again)]:
+    if again is not None and _bits(arrays, found) != _bits(case.arrays(again), again):
         failures.append(("SILENT", "two calls differ"))
     return failures
+
+
+def _bits(arrays: list[Any], found: Any) -> list[bytes]:
+    return [np.asarray(a).tobytes() for a in (*arrays, *(certificate_of(found) or ()))]
 
 
 def _judge_error(case: Case, error: Exception) -> Found:
@@ -1143,8 +1201,32 @@ def summary(done: list[Verdict], seconds: float) -> dict[str, Any]:
         "failed": {kind: sum(kind in dict(v.failures) for v in failed) for kind in ("SILENT", "REFUSAL", "CRASH")},
         "classes": [{"class": name, "cases": n, "smallest": str(v)} for name, n, v in classes_of_failures(failed)],
         "routes": {door: dict(counted.most_common()) for door, counted in routes.items()},
+        "certificates": certificates(done),
         "slowest": [f"{v.seconds:.2f} s  {v}" for v in sorted(done, key=lambda v: -v.seconds)[:5]],
     }
+
+
+def certificates(done: list[Verdict]) -> dict[str, dict[str, Any]]:
+    """Of all, every door and every route: how many, and how near to the truth they are (`certified.Bounds`)."""
+    told: dict[str, list[Bounds]] = defaultdict(list)
+    for v in done:
+        for name in ("all", v.door, f"{v.door}, {v.route}"):
+            told[name] += v.bounds
+    return {name: _nearness(each) for name, each in sorted(told.items(), key=lambda item: -len(item[1])) if each}
+
+
+def _nearness(bounds: list[Bounds]) -> dict[str, Any]:
+    found: dict[str, Any] = {"judged": len(bounds), "by LAPACK": sum(b.by == "lapack" for b in bounds)}
+    for name in ("sigma", "sine"):
+        ratios = np.array([r for b in bounds if (r := getattr(b, name)) is not None])
+        if len(ratios):
+            median, high = np.quantile(ratios, [0.5, 0.9], method="higher")
+            found[name] = {"median": _short(median), "90 %": _short(high), "inf": _short(np.isinf(ratios).mean())}
+    return found | {"complete": _short(np.mean([b.complete for b in bounds]))}
+
+
+def _short(number: Any) -> float:
+    return float(f"{number:.3g}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -1173,7 +1255,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(verdict, flush=True)
     found = summary(done, time.monotonic() - began)
     for name, value in found.items():
-        if name == "classes":
+        if name == "certificates":
+            print(f"{name}:", *(f"  {which}: {told}" for which, told in value.items()), sep="\n")
+        elif name == "classes":
             print(*(f"{each['cases']} × {each['class']}\n    {each['smallest']}" for each in value), sep="\n")
         elif isinstance(value, list):
             print(f"{name}:", *(f"  {each}" for each in value), sep="\n")

@@ -98,6 +98,33 @@ def crashing(a, *args, **kwargs):
     raise np.linalg.LinAlgError("SVD did not converge")
 
 
+def other_certificate(**changes):
+    """`svd` whose certificate is changed in some parts."""
+
+    def faulty(a, *args, **kwargs):
+        found = svd(a, *args, **kwargs)
+        if not found.s.size:
+            return found
+        given = {name: change(getattr(found.certificate, name)) for name, change in changes.items()}
+        return replace(found, _proof=replace(found.certificate, **given))
+
+    return faulty
+
+
+def narrower(sigma):
+    """By ten, about the middle."""
+    middle = sigma.mean(axis=-1, keepdims=True)
+    return middle + (sigma - middle) / 10
+
+
+def nothing_missed(a, k=None, **kwargs):
+    """`without_the_first`, and certified as if nothing was: intervals of the values that are returned."""
+    found = without_the_first(a, k, **kwargs)
+    bounds = svd(a, **kwargs).certificate.sigma
+    bounds = np.append(bounds[1:], np.zeros((1, 2)), axis=0)[: len(found.s)]
+    return replace(found, _proof=replace(found.certificate, sigma=bounds, complete=True, beyond=np.inf))
+
+
 svd, CALLS = fuzz.svd, [0]
 FAULTS = {
     "u": (off_by("u", 50), "SILENT", "orthogonality|residual"),
@@ -108,6 +135,11 @@ FAULTS = {
     "input": (input_changed, "SILENT", "input was changed"),
     "memory": (memory_shared, "SILENT", "shares memory"),
     "bits": (other_bits, "SILENT", "two calls differ"),
+    "narrow": (other_certificate(sigma=narrower), "SILENT", "certificate: σ_"),
+    "sine": (other_certificate(sine=lambda sine: sine / 10), "SILENT", "certificate: sine"),
+    "beyond": (other_certificate(beyond=lambda beyond: beyond * 0.9), "SILENT", r"certificate: σ_k\+1"),
+    "complete": (other_certificate(complete=lambda complete: True), "SILENT", "certificate: complete"),
+    "missed": (nothing_missed, "SILENT", "certificate: complete"),
     "refused": (refusing, "REFUSAL", "no route"),
     "crash": (crashing, "CRASH", "LinAlgError"),
 }
