@@ -46,6 +46,7 @@ from gpunet.rng import LINALG, stream
 
 SUMMED = 1024  # products that are summed in one go
 PLAIN = 1e-8  # of ‖X‖_F²: from here on σ_k² is far above what products of float64 lose
+SOLVED = 12 * EPS  # of λ_1: what LAPACK's eigenvalues are off by, 9 ε at most as measured (`solvers.ROUNDING`)
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
 SQUARINGS = 14  # of C, for its norm: to ln(d)/2¹⁵
 FACTORED = 64  # rows from which a lone matrix's norm is shown by Cholesky's factorisation
@@ -325,7 +326,7 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) 
     c = np.zeros(len(trace))
     if k < d:
         c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], after) + rounding
-    spread = (rounding + 2 * loss * trace)[:, None]
+    spread = (rounding + 2 * loss * trace + SOLVED * np.abs(values[:, 0]))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = values - spread - c[:, None]
         sine = np.sqrt(((wrong / apart) ** 2).sum(axis=1)) + rounding / apart[:, -1] + gamma(d) * k**0.5
@@ -403,17 +404,14 @@ def norms(xp: Any, c: Any, last: Floats, near: float | None = None) -> Floats:
     """
     if xp is np and c.shape[1] > FACTORED:
         return np.array([by_cholesky(one, float(own), near) for one, own in zip(c, last, strict=True)])
-    logs, weight = xp.zeros(c.shape[0], dtype=xp.float64), 1.0
-    for step in range(SQUARINGS + 1):
-        size = xp.sqrt(squares(xp, c))
-        logs = logs + weight * xp.log(xp.where(size > 0, size, xp.ones_like(size)))
-        if step == 0:
-            first = size
-        if step < SQUARINGS:
-            c = c / xp.where(size > 0, size, xp.ones_like(size))[:, None, None]
-            c, weight = product(xp, c, c), weight / 2
-    size, logs = on_host(xp.stack([first, logs]))
-    return np.asarray(np.where(size > 0, np.exp(logs) * (1 + 4 * c.shape[1] * EPS), 0.0))
+    sizes = [xp.sqrt(squares(xp, c))]
+    for _ in range(SQUARINGS):
+        c = c / xp.where(sizes[-1] > 0, sizes[-1], xp.ones_like(sizes[-1]))[:, None, None]
+        c = product(xp, c, c)
+        sizes.append(xp.sqrt(squares(xp, c)))
+    first, *others = on_host(xp.stack(sizes))
+    logs = sum(np.log(np.where(size > 0, size, 1)) / 2.0 ** (i + 1) for i, size in enumerate(others))
+    return np.asarray(first * np.exp(logs) * (1 + 4 * c.shape[1] * EPS))
 
 
 def by_cholesky(c: Floats, last: float, near: float | None = None) -> float:
