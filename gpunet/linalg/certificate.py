@@ -305,10 +305,11 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) 
         wrong, loss = np.zeros_like(values), np.zeros(len(trace))
         crooked = np.sqrt(on_host(squares(xp, inner(xp, v, v) - one))) > CROOKED
     else:
+        steps = 2 if v.dtype == xp.float32 else 0  # Newton's to (vᵀv)^(-1/2): δ, δ², δ⁴
         v = xp.astype(v, xp.float64, copy=False)
         overlap = inner(xp, v, v)
         first = squares(xp, overlap - one)
-        for _ in range(2):  # Newton's steps to (vᵀv)^(-1/2): δ, δ², δ⁴
+        for _ in range(steps):
             v = product(xp, v, 1.5 * one - overlap / 2)
             overlap = inner(xp, v, v)
         image = product(xp, g, v)
