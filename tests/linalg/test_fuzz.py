@@ -14,7 +14,7 @@ from gpunet.errors import ConvergenceError
 
 from . import fuzz
 
-SLOW = 13_000  # cases: two minutes on one core
+SLOW = 5_000  # cases: two minutes on one core
 
 
 def failures(cases, seed, **settings):
