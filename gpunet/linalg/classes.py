@@ -210,13 +210,15 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
 class StreamingClassGram(Accumulator):
     """A `StreamingGram` for every label that comes along; the same promises class by class, and all classes alike.
 
-    center, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
+    center, reproducible, device: as in `StreamingGram`. classes: label -> StreamingGram, replaced by every update.
     """
 
     classes: dict[int, StreamingGram] = fixed("add to it with update or merge, or reset it")
 
-    def __init__(self, *, center: bool = False, device: str | Backend | None = None) -> None:
-        super().__init__(center, device)
+    def __init__(
+        self, *, center: bool = False, reproducible: bool = False, device: str | Backend | None = None
+    ) -> None:
+        super().__init__(center, reproducible, device)
         self.classes = {}
 
     def reset(self) -> StreamingClassGram:
@@ -266,7 +268,8 @@ class StreamingClassGram(Accumulator):
 
     def _of(self, label: int) -> StreamingGram:
         """A copy of a class's sums, to be added to."""
-        return StreamingGram(center=self.center, device=self.device).merge(self.classes.get(label, StreamingGram()))
+        copy = StreamingGram(center=self.center, reproducible=self.reproducible, device=self.device)
+        return copy.merge(self.classes.get(label, StreamingGram()))
 
     def _add(self, new: dict[int, State], what: str = "batch", overwrite: bool = True) -> StreamingClassGram:
         """Add sums to their classes, to all of them or none."""

@@ -53,6 +53,8 @@ class Centred:
     merging adds, and R of their QR where that became too long (Demmel, Grigori, Hoemmen & Langou 2012, sequential
     TSQR). They show what squares do not. folds: how many QRs one after the other made them.
 
+    rounded: a bound of ‖X̂ − X‖_F, where the moments are those of samples X̂ that were rounded (`slices`).
+
     rounding: γ of |E_ij| ≤ γ √(scatter_ii scatter_jj), E the scatter's error. A sum of b products in precision u is
     off by at most γ_b = b u/(1 − b u) of their sizes (Higham 2002, Accuracy and Stability of Numerical Algorithms,
     ch. 3), by √b u as a rule of thumb (ibid. 2.8; Higham & Mary 2019 prove it for errors of mean zero). Here b is at
@@ -69,6 +71,7 @@ class Centred:
     largest: float = 0.0
     roots: tuple[Any, ...] = ()
     folds: int = 0
+    rounded: float = 0.0
 
     def about(self, center: bool) -> Any:
         """Σ (x−m)(x−m)ᵀ, or Σ x xᵀ = Σ (x−m)(x−m)ᵀ + n m mᵀ; (features, features), a new array."""
@@ -84,6 +87,7 @@ class Centred:
         return replace(
             self, scatter=self.scatter * square, scatter_low=self.scatter_low * square, mean=self.mean * factor,
             mean_low=self.mean_low * factor, rounding=self.rounding + lost, largest=self.largest * factor,
+            rounded=self.rounded * factor,
             roots=tuple(each * factor for each in self.roots),
         )  # fmt: skip
 
@@ -113,7 +117,7 @@ class Sums:
     def centred(self, xp: Any) -> Centred:
         """As moments. In one sum a mean near 0 would lose its digits to the 128."""
         c, rest = whole_mean(self.total, self.count)
-        mean, low = _two_sum(c + 128, rest / self.count)
+        mean, low = two_sum(c + 128, rest / self.count)
         scatter = shifted_scatter(self.products, self.total, self.count, None, xp)
         return Centred(scatter, 0.0, mean, low, self.count, EPS if self.count <= WHOLE else 2 * EPS, 255.0)
 
@@ -132,13 +136,14 @@ def merge(a: Centred | None, b: Centred, overwrite: bool = False) -> Centred:
         return b
     count = a.count + b.count
     delta = (b.mean - a.mean) + (b.mean_low - a.mean_low)
-    mean, mean_low = _two_sum(a.mean, a.mean_low + delta * (b.count / count))
+    mean, mean_low = two_sum(a.mean, a.mean_low + delta * (b.count / count))
     delta = delta * (a.count * b.count / count) ** 0.5
     scatter, low = _add(a, b, delta, overwrite)
     roots = (*a.roots, *b.roots, delta[None, :]) if a.roots and b.roots else ()
     roots, folds = folded(roots, max(a.folds, b.folds))
-    rounding, largest = max(a.rounding, b.rounding), max(a.largest, b.largest)
-    return Centred(scatter, low, mean, mean_low, count, rounding, largest, roots, folds)
+    rounding, largest = max(a.rounding, b.rounding, EPS), max(a.largest, b.largest)
+    rounded = float(np.hypot(a.rounded, b.rounded))
+    return Centred(scatter, low, mean, mean_low, count, rounding, largest, roots, folds, rounded)
 
 
 def folded(roots: tuple[Any, ...], folds: int, rows: int = ROOT_ROWS) -> tuple[tuple[Any, ...], int]:
@@ -174,7 +179,7 @@ def _add(a: Centred, b: Centred, delta: Any, overwrite: bool) -> tuple[Any, Any]
         term = b.scatter + delta[:, None] * delta
         if coarse:
             return a.scatter + term, a.scatter_low + b.scatter_low
-        scatter, low = _two_sum(a.scatter, term)
+        scatter, low = two_sum(a.scatter, term)
         return scatter, low + a.scatter_low + b.scatter_low
     scatter = b.scatter if overwrite else b.scatter.copy()
     low = a.scatter_low + b.scatter_low if coarse else np.empty(scatter.shape)
@@ -185,7 +190,7 @@ def _add(a: Centred, b: Centred, delta: Any, overwrite: bool) -> tuple[Any, Any]
         if coarse:
             scatter[part] += a.scatter[part]
             continue
-        scatter[part], lost = _two_sum(a.scatter[part], scatter[part])
+        scatter[part], lost = two_sum(a.scatter[part], scatter[part])
         for each in (a.scatter_low, b.scatter_low):
             lost += each[part] if isinstance(each, np.ndarray) else each
         low[part] = lost
@@ -197,7 +202,7 @@ def diagonal(xp: Any, a: Any) -> Any:
     return xp.reshape(a, (-1,))[:: a.shape[0] + 1]
 
 
-def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+def two_sum(a: Any, b: Any) -> tuple[Any, Any]:
     """(a + b rounded, what rounding lost), exactly (Knuth 1969)."""
     total = a + b
     part = total - a
@@ -233,7 +238,7 @@ def block(xp: Any, x: Any, overwrite: bool = False, rows: int = EXACT_ROWS, root
                 scaled = xp.astype(xp.astype(x, xp.float64) / factor, xp.float32)
                 return block(xp, scaled, True, rows).times(factor)
     rest = _column_sums(xp, centred) / n
-    mean, low = _two_sum(xp.astype(first, xp.float64), rest)
+    mean, low = two_sum(xp.astype(first, xp.float64), rest)
     roots, folds = folded((centred - rest,) if root and (not exact or n <= x.shape[1]) else (), 0)
     rest = rest * n**0.5
     terms = n / rows if exact else min(n, rows)

@@ -93,6 +93,18 @@ def test_streamed_grams(gpu):
     np.testing.assert_allclose(np.asarray(backend.to_host(gram.gram())), x.T @ x, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reproducible_sums_have_the_cpus_bits(gpu, dtype):
+    x = (np.random.default_rng(0).normal(size=(400, 30)) * np.geomspace(1, 1e-5, 30)).astype(dtype)
+    backend, there = gpu.backend(), gn.StreamingGram(reproducible=True)
+    for part in (x[:7], x[7:300], x[300:]):
+        there.update(backend.asarray(part))
+    here = gn.StreamingGram(reproducible=True).update(x)
+    np.testing.assert_array_equal(there.gram(), here.gram())
+    np.testing.assert_array_equal(there.mean, here.mean)
+    np.testing.assert_array_equal(there.components(5).components, here.components(5).components)
+
+
 @pytest.mark.parametrize("center", [False, True])
 def test_classes_of_very_different_size(gpu, center):
     rng = np.random.default_rng(0)
