@@ -165,7 +165,7 @@ def by_root(
         )
     proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank]).reshaped(())
     proof = proof.of_nearby((moments.count, features), away, squared)
-    proof = about_the_mean(proof, moments) if center else proof
+    proof = of_samples(proof, moments, center)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 
@@ -212,25 +212,28 @@ def certified(
 ) -> Certificate:
     """Of eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not."""
     proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], after)
-    return about_the_mean(proof.reshaped(()), moments) if center else proof.reshaped(())
+    return of_samples(proof.reshaped(()), moments, center)
 
 
-def about_the_mean(proof: Certificate, moments: Centred) -> Certificate:
-    """Of samples less their mean, which is rounded, and known to no more."""
-    mean = on_host(moments.mean)
-    size = float(np.abs(mean).max())  # so that squares stay in range
-    away = EPS * (size and size * float(np.linalg.norm(mean / size))) * moments.count**0.5
-    return proof.of_nearby((moments.count, len(mean)), away)
+def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificate:
+    """Of the samples themselves, which may have been rounded, and whose mean is."""
+    mean, away = on_host(moments.mean), moments.rounded
+    if center and (size := float(np.abs(mean).max())):  # so that squares stay in range
+        away += EPS * size * float(np.linalg.norm(mean / size)) * moments.count**0.5
+    return proof.of_nearby((moments.count, len(mean)), away) if away else proof
 
 
 def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
     """What the error of Σ x xᵀ is at most, in the 2-norm: as `noise` has it, twice, and of errors that all go one way.
 
-    So do those of the mean, where summed has n m mᵀ in it: NumPy sums a column one number after the other.
+    So do those of the mean, where summed has n m mᵀ in it, unless sums are exact: NumPy sums a column one number after
+    the other.
     """
     found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter))))
     if summed is not None:
-        found += (EPS * (summed.shape[0] ** 0.5 + 4) + 2 * gamma(SUMMED)) * float(xp.sum(xp.abs(diagonal(xp, summed))))
+        exact = moments.rounding <= 2 * EPS
+        each = EPS * (summed.shape[0] ** 0.5 + 4) + (0 if exact else 2 * gamma(SUMMED))
+        found += each * float(xp.sum(xp.abs(diagonal(xp, summed))))
     return found
 
 
@@ -492,6 +495,5 @@ class _Samples:
         self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
     ) -> PCA:
         residual += float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        proof = proof.reshaped(())
-        proof = about_the_mean(proof, self.moments) if self.center else proof
+        proof = of_samples(proof.reshaped(()), self.moments, self.center)
         return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale, route, proof)
