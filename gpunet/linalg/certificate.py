@@ -118,12 +118,12 @@ def gamma(terms: int, unit: float = EPS / 2) -> float:
 
 def certify(
     xp: Any, a: Any, u: Any, s: Any, vt: Any, dtype: Any = np.float64, gram: Any | None = None,
-    after: float | None = None,
+    known: Floats | None = None,
 ) -> Certificate:  # fmt: skip
     """Of the triples u, s, vt, as `SVD` has them, in `dtype`, of the stack a (B, m, n). All products are in float64.
 
-    gram: the Gram matrices (B, d, d) of the shorter sides, in float64, where they are at hand; after: of a lone matrix
-    about the square of the first σ left out, where that came with the others.
+    gram: the Gram matrices (B, d, d) of the shorter sides, in float64, where they are at hand; known: of a lone
+    matrix its eigenvalues, as LAPACK computed them: all, or the k largest and a next one.
     """
     x = Stack(xp, a, np.dtype(dtype), 0)
     v, long = xp.permute_dims(vt, (0, 2, 1)), u
@@ -134,8 +134,8 @@ def certify(
     way = of_narrow if dtype == np.float32 else of_triples
     if gram is not None:
         gram = gram * xp.asarray(factors**2)[:, None, None]
-    after = None if after is None else after * float(factors[0]) ** 2
-    found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long, gram, after)
+    known = None if known is None else known * factors[0] ** 2
+    found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long, gram, known)
     return found.times(1 / factors)
 
 
@@ -173,9 +173,9 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
 def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     """How v (short, k) is certified by the Gram matrix that X has: the best there is; X is not looked at again."""
     precise = "float64" in x.grams or x.float64_products
-    g = x.grams["float64" if "float64" in x.grams else "float32"]
+    g = x.grams[x.finest()]
     error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
-    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.after(v.shape[1]))
+    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigen.get(x.finest(), (None,))[0])
 
 
 def joined(parts: Sequence[Certificate]) -> Certificate:
@@ -225,7 +225,7 @@ def _above(value: Any, of: Any) -> Any:
 
 
 def of_triples(
-    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, after: float | None
+    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, known: Floats | None
 ) -> Certificate:
     """Of the triples u (B, n, k), s (B, k), v (B, d, k) of X itself, of up to the last digits of float64."""
     d, k = v.shape[1:]
@@ -255,7 +255,9 @@ def of_triples(
     if k < d:
         rest = gram - product(xp, v * s[:, None, :] ** 2, xp.permute_dims(v, (0, 2, 1))) if len(sums) < 5 else sums[4]
         lost = (gamma(long) + gamma(d + k)) * size**2 if len(sums) < 5 else gamma(long) * on_host(_trace(xp, rest))
-        c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, after) + lost) + (gamma(d + k) * size if len(sums) == 5 else 0)
+        c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, _next(known, k)) + lost) + (
+            gamma(d + k) * size if len(sums) == 5 else 0
+        )
     return _of_residuals(s, (r, rounding[0]), (q, rounding[1]), loss_u, loss_v, c, k == d, k == long)
 
 
@@ -290,7 +292,7 @@ def _of_residuals(
     return concluded(low, high, off, c, sine, whole)
 
 
-def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) -> Certificate:
+def of_gram(xp: Any, g: Any, error: Floats, v: Any, known: Floats | None = None) -> Certificate:
     """Of the vectors v (B, d, k) of X alone, by XᵀX = g (B, d, d), float64, to ‖error‖₂ (B,): σ above √error.
 
     v is made orthonormal, and turned within its span to the eigenvectors of vᵀ g v: what rounding to float32 mixed
@@ -299,9 +301,11 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) 
     d, k = v.shape[1:]
     one = xp.eye(k, dtype=xp.float64)
     if k == d:
-        values = eigh_stack(xp, g)[0] if xp is not np else np.linalg.eigvalsh(g)
-        facts = on_host(xp.concat([xp.flip(values, axis=1), _trace(xp, g)[:, None]], axis=1))
-        values, trace = facts[:, :-1], facts[:, -1]
+        trace = on_host(_trace(xp, g))
+        if known is not None and len(known) == d:
+            values = known[None]
+        else:
+            values = on_host(eigh_stack(xp, g)[0])[:, ::-1] if xp is not np else np.linalg.eigvalsh(g)[:, ::-1]
         wrong, loss = np.zeros_like(values), np.zeros(len(trace))
         crooked = np.sqrt(on_host(squares(xp, inner(xp, v, v) - one))) > CROOKED
     else:
@@ -326,7 +330,7 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, after: float | None = None) 
     rounding = gamma(d + k) * trace + error
     c = np.zeros(len(trace))
     if k < d:
-        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], after) + rounding
+        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], _next(known, k)) + rounding
     spread = (rounding + 2 * loss * trace + SOLVED * np.abs(values[:, 0]))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = values - spread - c[:, None]
@@ -357,7 +361,7 @@ def with_left(found: Certificate, s: Floats, r: Floats, loss: Floats, square: bo
 
 
 def of_narrow(
-    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, after: float | None
+    xp: Any, parts: Parts, u: Any, s: Any, v: Any, long: int, gram: Any | None, known: Floats | None
 ) -> Certificate:
     """Of triples in float32: by XᵀX in float64, and u by X v."""
     d, k = v.shape[1:]
@@ -378,7 +382,7 @@ def of_narrow(
         r = np.sqrt((left / s**2).sum(axis=1)) + gamma(d) * np.sqrt(trace) / s[:, -1]
     loss = np.sqrt(loss) + gamma(long) * k**0.5
     return with_left(
-        of_gram(xp, g, gamma(long) * trace, v, after), s, np.where(np.isnan(r), np.inf, r), loss, k == long
+        of_gram(xp, g, gamma(long) * trace, v, known), s, np.where(np.isnan(r), np.inf, r), loss, k == long
     )
 
 
@@ -390,6 +394,11 @@ def _across(xp: Any, a: Any, b: Any) -> Any:
     if xp is np and (len(a) == 1 or a.shape[1] > SUMMED):  # of aᵀa BLAS computes half
         return np.stack([matrix.inner(one, one if a is b else other) for one, other in zip(a, b, strict=True)])
     return inner(xp, a, b)
+
+
+def _next(known: Floats | None, k: int) -> float | None:
+    """The largest eigenvalue but k, where it is among the known ones."""
+    return None if known is None or len(known) <= k else float(known[k])
 
 
 def _trace(xp: Any, g: Any) -> Any:

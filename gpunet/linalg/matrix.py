@@ -207,9 +207,9 @@ class TallMatrix:
         """Whether its products are as good as those in float64 anyway."""
         return self.exact or self.small or self.dtype == np.float64
 
-    def after(self, k: int) -> float | None:
-        """About the (k + 1)-th eigenvalue of XᵀX, where it came with the others."""
-        return next((float(values[k]) for values, _ in self.eigen.values() if len(values) > k), None)
+    def finest(self) -> str:
+        """The precision of the best Gram matrix at hand."""
+        return "float64" if "float64" in self.grams else "float32"
 
     def rescale(self) -> None:
         """Set `scale` to the power of two that brings max|a| near 1, where σ⁴ might leave the range of numbers.

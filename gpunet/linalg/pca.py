@@ -105,14 +105,13 @@ def decompose(
     if variance is not None:
         wanted = reached(values[:wanted], variance, total)
         limit = tolerance(dtype, len(scatter), wanted)
-    after = float(values[wanted]) if len(values) > wanted else None
-    values, vectors = values[:wanted], vectors[:, :wanted]
+    known, values, vectors = values, values[:wanted], vectors[:, :wanted]
     wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values) + moments.rounded / (float(values[0]) ** 0.5 or 1)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
-    proof = certified(np, moments, scatter, vectors, center, after)
+    proof = certified(np, moments, scatter, vectors, center, known)
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
@@ -208,10 +207,10 @@ def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
 
 
 def certified(
-    xp: Any, moments: Centred, summed: Any, vectors: Any, center: bool, after: float | None = None
+    xp: Any, moments: Centred, summed: Any, vectors: Any, center: bool, known: Floats | None = None
 ) -> Certificate:
     """Of eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not."""
-    proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], after)
+    proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], known)
     return of_samples(proof.reshaped(()), moments, center)
 
 

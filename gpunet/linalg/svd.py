@@ -254,7 +254,8 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured)
         if np.may_share_memory(whole, x.a):
             whole = whole.copy()
         held = x.grams["float64"][None] if "float64" in x.grams else None
-        made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, x.after(len(s)))
+        known = x.eigen.get("float64", (None,))[0]
+        made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, known)
     size = x.long * x.short**2
     return lambda: limited(size, made).reshaped(()).times(1 / scale)
 
