@@ -177,6 +177,26 @@ def product(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], out: Out | None = 
     return interruptible(a.size * b.shape[-1] // 16, matmul, a, b, out=out)
 
 
+def compressed(a: np.ndarray[Any, Any]) -> Any:
+    """SciPy's sparse rows of a matrix (rows, columns) that has next to nothing in it, or the matrix itself."""
+    if np.count_nonzero(a) * 32 > a.size:
+        return a
+    from scipy.sparse import csr_array
+
+    where = np.flatnonzero(a)
+    starts = np.searchsorted(where, np.arange(len(a) + 1) * a.shape[1])
+    return csr_array((a.ravel()[where], where % a.shape[1], starts), shape=a.shape)
+
+
+def inner_of(a: Any, b: Any) -> np.ndarray[Any, Any]:
+    """aᵀb of matrices that may be `compressed`, not itself."""
+    if not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray):
+        return (a.T @ b).toarray()  # type: ignore[no-any-return]
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return product(a.T, b)
+    return a.T @ b if isinstance(b, np.ndarray) else (b.T @ a).T  # type: ignore[no-any-return]
+
+
 @cache
 def _end_without() -> None:
     """Where LAPACK still computes for nobody, end the process without it: OpenBLAS, asked to go, waits for it for ever.

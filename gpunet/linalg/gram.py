@@ -18,7 +18,7 @@ from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import Floats, check_matrix, largest, result_dtype, shifted_scatter
 from gpunet.linalg.moments import Centred, Sums, merge
 from gpunet.linalg.pca import PCA, check_count, check_trace, decompose_on
-from gpunet.linalg.slices import Slices, all_of, slices, together
+from gpunet.linalg.slices import Slices, slices
 
 LARGEST = 2.0**500  # squares of more, summed over 2²⁴ samples, overflow
 
@@ -34,20 +34,20 @@ class State:
     bytes: bool | None = None  # whether uint8 came, or floats; None while neither did
     dtype: Any = np.float32  # the finest of the batches', as results have it
     reproducible: bool = False
-    sliced: tuple[Slices, ...] = ()  # of a reproducible one in place of `centred`: by precision, the coarsest first
+    sliced: Slices | None = None  # of a reproducible one in place of `centred`
 
     @property
     def count(self) -> int:
         """Samples in all."""
-        return sum(each.count for each in (self.exact, self.centred, *self.sliced) if each is not None)
+        return sum(each.count for each in (self.exact, self.centred, self.sliced) if each is not None)
 
     def total(self) -> Centred:
         """Of all together; InputError where there is nothing."""
         total = None if self.exact is None else self.exact.centred(self.device.xp)
         if self.centred is not None:
             total = merge(total, self.centred)
-        if self.sliced:
-            total = merge(total, all_of(self.sliced).centred())
+        if self.sliced is not None:
+            total = merge(total, self.sliced.centred())
         if total is None:
             raise InputError("StreamingGram has seen no samples: call update(batch) first")
         return total
@@ -82,11 +82,10 @@ class StreamingGram(Accumulator):
     share one: each batch is multiplied beside the others, and counts once.
 
     center: whether `gram`, `density` and `components` are taken about the mean.
-    reproducible: floats, too, are summed exactly, rounded to 2⁻³⁰ of their column's largest number, float64 to 2⁻⁶⁰
-    (`slices`): the same bits for any order, split, number of threads and merges, on the CPU and on a GPU. The sums lie
-    on the host, and `components` come from there and one thread of BLAS: the same bits, too, on one machine. A merge is
-    of two that are. Bytes are exact anyway. 60,000×784 take three times as long on one core; up to 48 · features²
-    bytes, of float64 80, and no root, which exact sums make needless.
+    reproducible: floats, too, are summed exactly (`slices`): the same bits for any order, split, number of threads and
+    merges, on the CPU and on a GPU. The sums lie on the host, and `components` come from there and one thread of BLAS:
+    the same bits, too, on one machine. A merge is of two that are. Bytes are exact anyway. 60,000×784 take three times
+    as long on one core; 40 to 64 · features² bytes, and no root, which exact sums make needless.
     device: where the sums are kept; by default where the first batch lies. Batches on a GPU are not copied to the host,
     batches on the host are copied to the sums' GPU. What the properties and methods return lies on the host, and is
     the caller's own.
@@ -182,16 +181,18 @@ class StreamingGram(Accumulator):
                 device = new.device if self.device is None else device_of(None, self.device)
             if new.device is not device:
                 new = _moved(new, device)
-            exact, centred = old.exact or new.exact, old.centred or new.centred
+            exact, centred, sliced = old.exact or new.exact, old.centred or new.centred, old.sliced or new.sliced
             quiet = np.errstate(over="ignore", invalid="ignore")  # `components` and `gram` say what to do about it
             with computing_on(device), quiet:
                 if old.exact and new.exact:
                     exact = old.exact + new.exact
                 if old.centred and new.centred:
                     centred = merge(old.centred, new.centred, overwrite)
+                if old.sliced and new.sliced:
+                    sliced = old.sliced + new.sliced
             self._state = State(
                 new.features, new.device, exact, centred, new.bytes if old.bytes is None else old.bytes,
-                np.result_type(old.dtype, new.dtype), self.reproducible, together(old.sliced, new.sliced),
+                np.result_type(old.dtype, new.dtype), self.reproducible, sliced,
             )  # fmt: skip
         return self
 
@@ -275,8 +276,7 @@ def _sums(xp: Any, device: Backend, array: Any, reproducible: bool) -> State:
         return State(array.shape[1], device, exact, None, True, reproducible=reproducible)
     top, dtype = check_values(xp, array, "batch"), result_dtype(array.dtype)
     if reproducible:
-        sliced = (slices(xp, array, dtype.name),)
-        return State(array.shape[1], device, None, None, _bytes(array), dtype, True, sliced)
+        return State(array.shape[1], device, None, None, _bytes(array), dtype, True, slices(xp, array))
     # A root is kept where squares may hide what the tolerance of the samples' dtype asks for.
     centred = replace(moments.blocks(xp, array, root=bool(dtype == np.float64)), largest=top)
     return State(array.shape[1], device, None, centred, _bytes(array), dtype)

@@ -53,7 +53,7 @@ class Centred:
     merging adds, and R of their QR where that became too long (Demmel, Grigori, Hoemmen & Langou 2012, sequential
     TSQR). They show what squares do not. folds: how many QRs one after the other made them.
 
-    rounded: a bound of ‖X̂ − X‖_F, where the moments are those of samples X̂ that were rounded (`slices`).
+    dropped: a bound in the 2-norm of what was left out of the scatter (`slices`).
 
     rounding: γ of |E_ij| ≤ γ √(scatter_ii scatter_jj), E the scatter's error. A sum of b products in precision u is
     off by at most γ_b = b u/(1 − b u) of their sizes (Higham 2002, Accuracy and Stability of Numerical Algorithms,
@@ -71,7 +71,7 @@ class Centred:
     largest: float = 0.0
     roots: tuple[Any, ...] = ()
     folds: int = 0
-    rounded: float = 0.0
+    dropped: float = 0.0
 
     def about(self, center: bool) -> Any:
         """Σ (x−m)(x−m)ᵀ, or Σ x xᵀ = Σ (x−m)(x−m)ᵀ + n m mᵀ; (features, features), a new array."""
@@ -87,8 +87,7 @@ class Centred:
         return replace(
             self, scatter=self.scatter * square, scatter_low=self.scatter_low * square, mean=self.mean * factor,
             mean_low=self.mean_low * factor, rounding=self.rounding + lost, largest=self.largest * factor,
-            rounded=self.rounded * factor,
-            roots=tuple(each * factor for each in self.roots),
+            roots=tuple(each * factor for each in self.roots), dropped=self.dropped * square,
         )  # fmt: skip
 
     def moved(self, put: Callable[[Any], Any]) -> Centred:
@@ -142,8 +141,8 @@ def merge(a: Centred | None, b: Centred, overwrite: bool = False) -> Centred:
     roots = (*a.roots, *b.roots, delta[None, :]) if a.roots and b.roots else ()
     roots, folds = folded(roots, max(a.folds, b.folds))
     rounding, largest = max(a.rounding, b.rounding, EPS), max(a.largest, b.largest)
-    rounded = float(np.hypot(a.rounded, b.rounded))
-    return Centred(scatter, low, mean, mean_low, count, rounding, largest, roots, folds, rounded)
+    dropped = a.dropped + b.dropped
+    return Centred(scatter, low, mean, mean_low, count, rounding, largest, roots, folds, dropped)
 
 
 def folded(roots: tuple[Any, ...], folds: int, rows: int = ROOT_ROWS) -> tuple[tuple[Any, ...], int]:

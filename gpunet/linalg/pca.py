@@ -108,7 +108,7 @@ def decompose(
     known, values, vectors = values, values[:wanted], vectors[:, :wanted]
     wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
-    residuals = relative(wrong, values) + moments.rounded / (float(values[0]) ** 0.5 or 1)
+    residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what)
     proof = certified(np, moments, scatter, vectors, center, known)
@@ -128,8 +128,9 @@ def by_root(
     second for noise, a fifth of it.
     """
     features, wanted = len(moments.mean), k if k is not None else available(moments, center)
+    unseen = 0.0
     if moments.rounding < EPS:
-        moments = with_root(moments)
+        moments, unseen = with_root(moments)
     try:
         roots, folds = folded(moments.roots, moments.folds, FOLD_ROWS)
         root, left = _root(moments, roots, center)
@@ -152,7 +153,7 @@ def by_root(
         away, squared = EPS * total**0.5, float(np.linalg.norm(left) + lost(np, moments))
         wrong = np.linalg.norm(product(left, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
-    residuals += moments.rounded / (float(s[0]) or 1)
+    residuals += unseen / (float(s[0]) or 1)
     bad = np.flatnonzero(~(residuals <= limit))
     if len(bad):
         narrow = moments.rounding > np.finfo(np.float32).eps
@@ -163,7 +164,7 @@ def by_root(
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
     proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank]).reshaped(())
-    proof = proof.of_nearby((moments.count, features), away, squared)
+    proof = proof.of_nearby((moments.count, features), away + unseen, squared)
     proof = of_samples(proof, moments, center)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
@@ -202,7 +203,7 @@ def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
         sizes = xp.abs(diagonal(xp, matrix))  # of constant samples, ±rounding
         return xp.sqrt(xp.sum(sizes) * xp.sum(sizes[:, None] * vectors * vectors, axis=0))
 
-    found = moments.rounding * spread(moments.scatter)
+    found = moments.rounding * spread(moments.scatter) + moments.dropped
     return found if summed is None else found + EPS * (summed.shape[0] ** 0.5 + 4) * spread(summed)
 
 
@@ -215,8 +216,8 @@ def certified(
 
 
 def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificate:
-    """Of the samples themselves, which may have been rounded, and whose mean is."""
-    mean, away = on_host(moments.mean), moments.rounded
+    """Of the samples themselves, or less their mean, which is rounded."""
+    mean, away = on_host(moments.mean), 0.0
     if center and (size := float(np.abs(mean).max())):  # so that squares stay in range
         away += EPS * size * float(np.linalg.norm(mean / size)) * moments.count**0.5
     return proof.of_nearby((moments.count, len(mean)), away) if away else proof
@@ -228,7 +229,7 @@ def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
     So do those of the mean, where summed has n m mᵀ in it, unless sums are exact: NumPy sums a column one number after
     the other.
     """
-    found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter))))
+    found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter)))) + moments.dropped
     if summed is not None:
         exact = moments.rounding <= 2 * EPS
         each = EPS * (summed.shape[0] ** 0.5 + 4) + (0 if exact else 2 * gamma(SUMMED))

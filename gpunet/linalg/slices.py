@@ -1,15 +1,17 @@
 """Sums of products that are the same bits for any batch size, order, number of threads, device and merge.
 
 Numbers are cut into slices on one absolute grid: slice b of x is a whole number of units 2^(21 b − 12), at most 2²⁰ of
-them, the nearest to what the slices above it left. Products of slices are whole numbers that float64 sums exactly, 8192
-at a time, and int64 beyond: no order leaves a trace. A column keeps the slices from its top, the one that its largest
-|x| needs, down to a bottom that follows from the same number. Both only rise when a larger value comes; what is dropped
-then had been dropped as well had it come first. And x has nothing in slices above the top that it needs itself, as they
-hold what is nearest: it does not matter where one begins. This is the indexed sum of Demmel & Nguyen (2015, Parallel
-reproducible summation), of products.
+them, the nearest to what the slices above it left. Products of slices are whole numbers that float64 sums exactly, a
+thousand rows at a time, and int64 beyond: no order leaves a trace. A column's slices are counted from its top, the one
+that its largest |x| needs. Products s_t s_u are summed by t + u; when a column's top rises by c, so do its products'
+places, and what passes the last, `DEPTH`, is dropped: exactly what is left out from the beginning had the largest
+number come first. And x has nothing in slices above the top that it needs itself, as they hold what is nearest: it does
+not matter where one begins. This is the indexed sum of Demmel & Nguyen (2015, Parallel reproducible summation), of
+products.
 
-So Σ x̂ x̂ᵀ is exact, x̂ the samples rounded to 2⁻³⁰ of their column's largest, of float64 2⁻⁶⁰ (`PRECISION`). Of float32
-columns with a largest number of 1/16 to 256 take two slices, others three; of float64 three or four.
+What is dropped is below 2⁻¹²⁴ of two columns' largest numbers, and nothing at all of bits within 2⁻⁶³ of them. Of
+float32's 24 bits two slices are full and those below nearly empty, which sparse products make use of. With
+(s_t + s_u)(s_t + s_u)ᵀ a cross product costs what a square does.
 
 Products of 21 bits by 21 are nine of int8: 23 ms with VNNI where BLAS takes 17 in float64 (1337×784, one core of an
 EPYC). So no integer engine is asked; float64 is one.
@@ -23,23 +25,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpunet.backend.blas import product
+from gpunet.backend.blas import compressed, inner_of
 from gpunet.checks import on_host
 from gpunet.linalg.matrix import Floats
-from gpunet.linalg.moments import CHUNK_BYTES, GPU_CHUNK_BYTES, Centred, two_sum
+from gpunet.linalg.moments import Centred, two_sum
 
 WIDTH, OFFSET = 21, -12  # bits of a slice; the exponent of slice 0's unit
+DEPTH = 8  # t + u of the products that are kept is below
 ROWS = 1 << 13  # of products of at most 2⁴⁰: 2⁵³
 LOWEST = -47  # top slice, whose unit is 2⁻⁹⁹⁹: what others are multiplied by is float64, too
-PRECISION = {"float32": 30, "float64": 60}  # bits below a column's largest number that are kept at least
-LENGTH = {name: 1 - (-bits // WIDTH) for name, bits in PRECISION.items()}  # slices that they take at most
-PENDING = 1 << 21  # samples of whose products, 2⁴⁰ each, two sums together fit an int64
+NOWHERE = 1 << 20  # `Slices.lowest` of columns that are 0
+CUT_BYTES = 10 << 20  # of one slice of the rows that are multiplied at a time on the CPU, there are three to five …
+GPU_CUT_BYTES = 64 << 20  # … and on a GPU
+PENDING = 1 << 18  # samples of whose products, 2⁴³ each, two sums together fit an int64
 CARRY = 2 * WIDTH  # bits that stay when the others are carried
 LOW = (1 << CARRY) - 1
 STRIPE = 1 << 15  # elements that are read at a time: their digits lie in the cache
 
 Integers = NDArray[np.int64]
-Products = dict[tuple[int, int], Integers]
+Products = dict[int, Integers]
 Number = dict[int, Any]  # Σ_k number[k] 2^(−21 k): arrays of int64, or Python's integers
 
 
@@ -47,20 +51,19 @@ Number = dict[int, Any]  # Σ_k number[k] 2^(−21 k): arrays of int64, or Pytho
 class Slices:
     """Exact sums of slices, and of their products.
 
-    precision: of `PRECISION`; count: samples; largest: (features,), max|x| of each column; products: (t, u), t ≤ u, ->
-    Σ s_t s_uᵀ (features, features), slices counted from each column's top, where it is not 0; carries: what of that was
-    carried, in units of 2⁴²; pending: samples since; sums: (slices, features), Σ s_t; lost: (features,), whether
-    rounding has changed a number of the column. All on the host.
+    count: samples; largest: (features,), max|x| of each column; lowest: (features,), the slice of whose units all
+    numbers of the column are multiples, or one below those that are kept; products: k -> Σ s_t s_uᵀ over t + u = k
+    (features, features), slices counted from each column's top, where it is not 0; carries: what of that was carried,
+    in units of 2⁴²; pending: samples since; sums: (slices, features), Σ s_t. All on the host.
     """
 
-    precision: str
     count: int
     largest: Floats
+    lowest: Integers
     products: Products
     carries: Products
     pending: int
     sums: Integers
-    lost: NDArray[np.bool_]
 
     def __add__(self, other: Slices) -> Slices:
         """Both, neither of which is changed."""
@@ -69,69 +72,36 @@ class Slices:
         products, carries = _added(a.products, b.products), _added(a.carries, b.carries)
         pending = a.pending + b.pending
         if pending > PENDING:
-            carries = _added(carries, {pair: each >> CARRY for pair, each in products.items()})
-            products = {pair: each & LOW for pair, each in products.items()}
-            pending = 4
-        return Slices(
-            a.precision, a.count + b.count, largest, products, carries, pending, a.sums + b.sums, a.lost | b.lost
-        )
+            carries = _added(carries, {k: each >> CARRY for k, each in products.items()})
+            products = {k: each & LOW for k, each in products.items()}
+            pending = 1
+        lowest = np.minimum(self.lowest, other.lowest)
+        return Slices(a.count + b.count, largest, lowest, products, carries, pending, a.sums + b.sums)
 
     def _raised(self, largest: Floats) -> Slices:
         """The same, counted from the tops of columns that may be larger."""
-        up, length = _tops(largest) - _tops(self.largest), len(self.sums)
+        up = _tops(largest) - _tops(self.largest)
         if not up.any():
             return self
-        below = np.arange(length)[:, None] - up
+        below = np.arange(DEPTH)[:, None] - up
         sums = np.where(below >= 0, np.take_along_axis(self.sums, np.maximum(below, 0), axis=0), 0)
-        products, carries = (_lowered(each, up, length) for each in (self.products, self.carries))
-        return replace(self, products=products, carries=carries, sums=sums, lost=self._lost(length - up))
-
-    def _lost(self, kept: Integers) -> NDArray[np.bool_]:
-        """`lost` where each column keeps no more than so many slices."""
-        lost = self.lost
-        for t in range(len(self.sums)):
-            for each in (self.products, self.carries):
-                if (t, t) in each:
-                    lost = lost | ((np.diagonal(each[t, t]) != 0) & (t >= kept))
-        return lost
-
-    def rounded(self) -> Slices:
-        """Without what lies below the bottoms, of samples that came when they were lower."""
-        kept = _tops(self.largest) - _bottoms(self.largest, self.precision) + 1
-        below = np.arange(len(self.sums))[:, None] >= kept
-
-        def some(products: Products) -> Products:
-            return {
-                (t, u): np.where(below[t][:, None] | below[u], 0, each) if below[[t, u]].any() else each
-                for (t, u), each in products.items()
-            }
-
-        return replace(
-            self, products=some(self.products), carries=some(self.carries), sums=np.where(below, 0, self.sums),
-            lost=self._lost(kept),
-        )  # fmt: skip
-
-    def finer(self) -> Slices:
-        """The same of precision float64."""
-        missing = LENGTH["float64"] - len(self.sums)
-        sums = np.concatenate([self.sums, np.zeros((missing, len(self.largest)), np.int64)])
-        return replace(self.rounded(), precision="float64", sums=sums)
+        products, carries = (_lowered(each, up) for each in (self.products, self.carries))
+        return replace(self, products=products, carries=carries, sums=sums)
 
     def centred(self) -> Centred:
         """As moments: n Σ (x−m)(x−m)ᵀ = n Σ x xᵀ − r rᵀ, r = Σ x, in whole numbers, then rounded to two float64."""
-        own, features, n = self.rounded(), len(self.largest), self.count
+        features, n = len(self.largest), self.count
         unit = 2.0 ** (WIDTH * _tops(self.largest) + OFFSET)
-        count, total = _digits({0: n}), _digits(dict(enumerate(own.sums)))
+        count, total = _digits({0: n}), _digits(dict(enumerate(self.sums)))
         scatter, low = np.empty((2, features, features))
         step = max(1, STRIPE // features)
         for start in range(0, features, step):
             rows = slice(start, start + step)
             found: Number = {}
-            for high, products in ((0, own.products), (2, own.carries)):
-                for (t, u), each in products.items():
-                    for part in (each[rows], each.T[rows])[: 1 + (t != u)]:
-                        _put(found, t + u - high, part & LOW)
-                        _put(found, t + u - high - 2, part >> CARRY)
+            for high, products in ((0, self.products), (2, self.carries)):
+                for k, each in products.items():
+                    _put(found, k - high, each[rows] & LOW)
+                    _put(found, k - high - 2, each[rows] >> CARRY)
             difference: Number = {}
             for k, each in _digits(found).items():
                 for p, digit in count.items():
@@ -142,75 +112,132 @@ class Slices:
             for out, each in zip((scatter, low), _quotient(_digits(difference), n), strict=True):
                 out[rows] = each * unit[rows, None] * unit
         mean, mean_low = (np.zeros(features) + each * unit for each in _quotient(total, n))
-        half = np.where(own.lost, 2.0 ** (WIDTH * _bottoms(self.largest, self.precision) + OFFSET - 1), 0)
-        return Centred(
-            scatter, low, mean, mean_low, n, 2.0**-96, float(self.largest.max()),
-            rounded=float(np.linalg.norm(half) * n**0.5),
-        )  # fmt: skip
+        top = float(self.largest.max())
+        return Centred(scatter, low, mean, mean_low, n, 2.0**-96, top, dropped=self.dropped())
+
+    def dropped(self) -> float:
+        """`Centred.dropped`: what products of numbers with deep slices are beyond the last, four times."""
+        tops = _tops(self.largest)
+        unit = 2.0 ** (WIDTH * tops + OFFSET)
+        deep = np.where(2 * (tops - self.lowest) >= DEPTH, unit, 0)  # else t + u is below
+        share = 4 * (DEPTH + 2) * self.count * 2.0 ** (2 * (WIDTH - 1) - WIDTH * DEPTH)
+        with np.errstate(over="ignore"):
+            return share * float(np.linalg.norm(unit)) * float(np.linalg.norm(deep))
 
 
-def slices(xp: Any, x: Any, precision: str) -> Slices:
+def slices(xp: Any, x: Any) -> Slices:
     """`Slices` of x (n, features) of any real dtype, finite and at most 2⁵⁰⁰."""
     if x.shape[0] > PENDING:
-        return slices(xp, x[:PENDING, :], precision) + slices(xp, x[PENDING:, :], precision)
+        return slices(xp, x[:PENDING, :]) + slices(xp, x[PENDING:, :])
     features, on_cpu = x.shape[1], xp is np
-    step = min(ROWS, max(256, (CHUNK_BYTES if on_cpu else GPU_CHUNK_BYTES) // (8 * features)))
+    step = max(64, (CUT_BYTES if on_cpu else GPU_CUT_BYTES) // (8 * features))
+    step = min(ROWS // 4, x.shape[0], step)  # of products of sums of two slices
     few = max(16, 4 * STRIPE // features) if on_cpu else step
     parts = [x[start : start + step, :] for start in range(0, x.shape[0], step)]
     largest = np.zeros(features)
     for part in parts:
         for end in (xp.max(part, axis=0), xp.min(part, axis=0)):
             largest = np.maximum(largest, np.abs(on_host(end).astype(np.float64)))
-    tops, length = _tops(largest), LENGTH[precision]
-    kept, lost = tops - _bottoms(largest, precision), np.zeros(features, bool)
-    columns = [np.flatnonzero(kept >= t) for t in range(int(kept.max()) + 1)]
-    picks = [None if len(each) == features else xp.asarray(each) for each in columns]
-    cut = [xp.empty((min(step, x.shape[0]), len(each))) for each in columns]
+    tops = _tops(largest)
     exponents = -(WIDTH * tops + OFFSET)
-    scale, fades = xp.asarray(2.0**exponents), precision == "float64" and exponents.min() < 0
-    multiply = product if on_cpu else xp.matmul
-    found: dict[tuple[int, int], Any] = {}
-    total: dict[tuple[int, int], Any] = {}
-    sums, rows = np.zeros((length, features), np.int64), 0
-    for number, part in enumerate(parts):
-        depth = 1
+    scale, fades = xp.asarray(2.0**exponents), x.dtype == xp.float64 and exponents.min() < 0
+    sums, last = np.zeros((DEPTH, features), np.int64), np.zeros(features, np.int64)
+    products, cut = _Pending(xp), [xp.empty((step, features))]
+    for part in parts:
+        used = 1
         for start in range(0, part.shape[0], few):
             some = part[start : start + few, :]
             here, left = slice(start, start + some.shape[0]), xp.astype(some, xp.float64) * scale
             if fades:  # 1e-300 beside 1e100
-                lost |= on_host(xp.any((some != 0) & (left == 0), axis=0))
-            for t, pick in enumerate(picks):
+                last[on_host(xp.any((some != 0) & (left == 0), axis=0))] = DEPTH
+            for t in range(DEPTH):
+                if t == used:
+                    used += 1
+                    if t == len(cut):
+                        cut.append(xp.empty((step, features)))
+                    cut[t][:start, :] = 0
                 whole = xp.round(left)
-                cut[t][here, :] = whole if pick is None else xp.take(whole, pick, axis=1)
-                left = (left - whole) * 2.0**WIDTH
+                cut[t][here, :] = whole
+                left -= whole
+                left *= 2.0**WIDTH
                 rest = on_host(xp.any(left != 0, axis=0))
-                lost |= rest & (kept == t)
-                if rest.any():  # else the slices below are 0
-                    depth = max(depth, min(t + 2, len(cut)))
-        own = [each[: part.shape[0], :] for each in cut[:depth]]
+                if not rest.any():
+                    for below in cut[t + 1 : used]:
+                        below[here, :] = 0
+                    break
+                last[rest] = np.maximum(last[rest], t + 1)
+        own = [each[: part.shape[0], :] for each in cut[:used]]
         for t, each in enumerate(own):
-            sums[t, columns[t]] += on_host(xp.sum(each, axis=0)).astype(np.int64)
-            for u in range(t, depth):
-                new = multiply(each.T, own[u])
-                found[t, u] = found[t, u] + new if (t, u) in found else new
-        rows += part.shape[0]
-        if rows + step > ROWS or number + 1 == len(parts):
-            for pair, each in found.items():
-                whole = xp.astype(each, xp.int64)
-                total[pair] = total[pair] + whole if pair in total else whole
-            found, rows = {}, 0
-    products: Products = {}
-    for (t, u), each in total.items():
-        products[t, u] = np.zeros((features, features), np.int64)
-        products[t, u][np.ix_(columns[t], columns[u])] = on_host(each)
-    return Slices(precision, x.shape[0], largest, products, {}, x.shape[0], sums, lost)
+            sums[t] += on_host(xp.sum(each, axis=0)).astype(np.int64)
+        products.add(own)
+    lowest = np.where(largest > 0, tops - last, NOWHERE)
+    return Slices(x.shape[0], largest, lowest, products.all(), {}, x.shape[0], sums)
 
 
-def with_root(moments: Centred) -> Centred:
-    """`Centred` with a root of its scatter: R of a Cholesky factorisation with pivots, in pairs of float64.
+class _Pending:
+    """Products of slices by t + u: in float64 as long as that is exact, then in int64.
+
+    Those of two slices are kept as they are, (t + u, True), or with their transposes, (t + u, False).
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.xp, self.rows = xp, dict[tuple[int, bool], int]()
+        self.recent, self.total = dict[tuple[int, bool], Any](), dict[tuple[int, bool], Any]()
+
+    def add(self, cut: list[Any]) -> None:
+        """Those of some rows: of slices (rows, features)."""
+        rows, on_cpu = cut[0].shape[0], self.xp is np
+        own = [compressed(each) for each in cut] if on_cpu else cut
+        multiply = inner_of if on_cpu else lambda a, b: self.xp.matmul(a.T, b)
+        squares = {t: multiply(each, each) for t, each in enumerate(own) if 2 * t < DEPTH}
+        for t, each in enumerate(own):
+            for u in range(t + 1, min(len(own), DEPTH - t)):
+                if each is cut[t] and own[u] is cut[u] and u in squares:
+                    both = cut[t] + cut[u]
+                    cross = multiply(both, both)
+                    cross -= squares[t]
+                    cross -= squares[u]
+                    self._put((t + u, False), cross, 2 * rows)
+                else:
+                    self._put((t + u, True), multiply(each, own[u]), rows)
+        for t, square in squares.items():
+            self._put((2 * t, False), square, rows)
+
+    def _put(self, key: tuple[int, bool], part: Any, rows: int) -> None:
+        """part: nobody else's, sums of at most so many products of 2⁴⁰."""
+        if self.rows.get(key, 0) + rows > ROWS:
+            self._settle(key)
+        if key in self.recent:
+            self.recent[key] += part
+        else:
+            self.recent[key] = part
+        self.rows[key] = self.rows.get(key, 0) + rows
+
+    def _settle(self, key: tuple[int, bool]) -> None:
+        whole = self.xp.astype(self.recent.pop(key), self.xp.int64)
+        if key in self.total:
+            self.total[key] += whole
+        else:
+            self.total[key] = whole
+        self.rows[key] = 0
+
+    def all(self) -> Products:
+        """So far, on the host."""
+        found: Products = {}
+        for key in [key for key, rows in self.rows.items() if rows]:
+            self._settle(key)
+        for (k, crossed), each in sorted(self.total.items()):
+            whole = on_host(each)
+            whole = whole + whole.T if crossed else whole
+            found[k] = found[k] + whole if k in found else whole
+        return found
+
+
+def with_root(moments: Centred) -> tuple[Centred, float]:
+    """(`Centred` with a root of its scatter, R of a Cholesky factorisation with pivots in pairs of float64; its error).
 
     Rows below what pairs round, 2⁻¹⁰⁴ of the columns' sizes, are left out. They and the rounding of squares hide at
-    most 2⁻⁵² √features ‖R‖_F of the root, which becomes part of `rounded`. 784 features take 3 s on one core.
+    most 2⁻⁵² √features ‖R‖_F of the root. 784 features take 3 s on one core.
     """
     features = len(moments.mean)
     size = 2.0 ** (np.frexp(np.diagonal(moments.scatter))[1] // 2)
@@ -240,32 +267,13 @@ def with_root(moments: Centred) -> Centred:
             lost = lost - high[rows, None] * low - low[rows, None] * high
             a[rows], b[rows] = two_sum(whole, rest + b[rows] + lost)
     root *= size
-    hidden = 2.0**-52 * features**0.5 * float(np.linalg.norm(root))
-    return replace(moments, roots=(root,), rounded=float(np.hypot(moments.rounded, hidden)))
-
-
-def together(a: tuple[Slices, ...], b: tuple[Slices, ...]) -> tuple[Slices, ...]:
-    """The sums of both, of each precision, float32 first."""
-    found: dict[str, Slices] = {}
-    for each in (*a, *b):
-        found[each.precision] = found[each.precision] + each if each.precision in found else each
-    return tuple(found[name] for name in PRECISION if name in found)
-
-
-def all_of(sums: tuple[Slices, ...]) -> Slices:
-    """One sum of those of both precisions, as the finer."""
-    return sums[0] if len(sums) == 1 else sums[0].finer() + sums[1]
+    hidden = 2.0**-52 * features**0.5 * float(np.linalg.norm(root)) + moments.dropped**0.5
+    return replace(moments, roots=(root,)), hidden
 
 
 def _tops(largest: Floats) -> Integers:
     """Each column's highest slice b: |x| ≤ 2^(21 (b+1) − 13), half a unit of the next."""
     return np.maximum(-((OFFSET - 1 - _exponents(largest)) // WIDTH) - 1, LOWEST)
-
-
-def _bottoms(largest: Floats, precision: str) -> Integers:
-    """Each column's lowest slice: half its unit is at most 2^−PRECISION of the largest |x|."""
-    bits = PRECISION[precision]
-    return np.maximum((_exponents(largest) - bits - OFFSET) // WIDTH, LOWEST + 1 - LENGTH[precision])
 
 
 def _exponents(largest: Floats) -> Integers:
@@ -275,25 +283,21 @@ def _exponents(largest: Floats) -> Integers:
 
 
 def _added(a: Products, b: Products) -> Products:
-    return {pair: a[pair] + b[pair] if pair in a and pair in b else (a | b)[pair] for pair in a | b}
+    return {k: a[k] + b[k] if k in a and k in b else (a | b)[k] for k in a | b}
 
 
-def _lowered(products: Products, up: Integers, length: int) -> Products:
-    """Products of slices whose tops rose by so many: t is now t + up, and what falls below the last is dropped."""
-    groups = [(int(by), np.flatnonzero(up == by)) for by in np.unique(up) if by < length]
+def _lowered(products: Products, up: Integers) -> Products:
+    """Products of slices whose tops rose by so many: those of i and j are up_i + up_j places further."""
+    groups = [(int(by), np.flatnonzero(up == by)) for by in np.unique(up) if by < DEPTH]
     found: Products = {}
-    for t in range(length):
-        for u in range(t, length):
-            new = np.zeros((len(up), len(up)), np.int64)
-            for by, mine in groups:
-                for other, yours in groups:
-                    a, b = t - by, u - other
-                    old = products.get((a, b)) if a <= b else products.get((b, a))
-                    if old is not None:
-                        where = np.ix_(mine, yours)
-                        new[where] = (old if a <= b else old.T)[where]
-            if new.any():
-                found[t, u] = new
+    for k in range(DEPTH):
+        new = np.zeros((len(up), len(up)), np.int64)
+        for by, mine in groups:
+            for other, yours in groups:
+                if (old := products.get(k - by - other)) is not None:
+                    new[np.ix_(mine, yours)] = old[np.ix_(mine, yours)]
+        if new.any():
+            found[k] = new
     return found
 
 

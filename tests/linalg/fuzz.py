@@ -857,13 +857,15 @@ def streaming_door(rng: Any) -> Case:
     k, variance, center = _settings(rng, min(x.shape))
     truths = _by_class(x, np.zeros(len(x), int), center)
     parts, merged, again = _batches(rng, len(x)), bool(rng.random() < 0.4), int(rng.integers(2**31))
+    reproducible = bool(rng.random() < 0.4)
     notes: Found = []
 
     def state(sums: Any) -> bytes:
         return sums.mean.tobytes() + bytes(sums.count)
 
     def run() -> Any:
-        sums, other, chance = StreamingGram(center=center), StreamingGram(center=center), np.random.default_rng(again)
+        sums, other = (StreamingGram(center=center, reproducible=reproducible) for _ in range(2))
+        chance = np.random.default_rng(again)
         for i, part in enumerate(parts):
             target = other if merged and i % 2 else sums
             target.update(x[part])
@@ -893,7 +895,8 @@ def streaming_door(rng: Any) -> Case:
         return failures if strict else failures + _judge_gram(one, found.gram)
 
     return Case(
-        f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}", [x], run,
+        f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}"
+        f"{' reproducible' if reproducible else ''}", [x], run,
         lambda found: [*_pca_arrays(found), *([] if found.gram is None else [found.gram])], judge,
         lambda found, certificate: [truths()[0].certified(found, certificate)],
         lambda: _reference(truths()[0], k, variance, "by_lapack", result_dtype(x.dtype)), _range(x, truths),
@@ -927,13 +930,14 @@ def streaming_class_door(rng: Any) -> Case:
     k, variance, center = _settings(rng, least)
     truths = _by_class(x, labels, center)
     parts, merged, again = _batches(rng, len(x)), bool(rng.random() < 0.4), int(rng.integers(2**31))
+    reproducible = bool(rng.random() < 0.4)
     notes: Found = []
 
     def state(sums: Any) -> bytes:
         return repr([(c, g.count, g.mean.tobytes()) for c, g in sorted(sums.classes.items())]).encode()
 
     def run() -> Any:
-        sums, other = StreamingClassGram(center=center), StreamingClassGram(center=center)
+        sums, other = (StreamingClassGram(center=center, reproducible=reproducible) for _ in range(2))
         chance = np.random.default_rng(again)
         for i, part in enumerate(parts):
             if part.start < part.stop:
@@ -943,7 +947,8 @@ def streaming_class_door(rng: Any) -> Case:
         return sums.merge(other).components(k, variance=variance)
 
     return Case(
-        f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}",
+        f"{what} in {len(parts)}{' merged' if merged else ''} k={k} variance={variance} center={center}"
+        f"{' reproducible' if reproducible else ''}",
         [x, labels], run, _pca_arrays, _judge_classes(truths, k, variance, result_dtype(x.dtype), np.float64),
         _certified_classes(truths),
         _reference_classes(truths, k, variance, "by_lapack", result_dtype(x.dtype)), _range(x, truths), notes=notes,
