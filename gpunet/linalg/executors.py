@@ -275,7 +275,8 @@ class Watch:
 
 def _lost(error: BaseException) -> RunError:
     kind, said = type(error).__name__, first_line(error)
+    what = kind if said == kind else f"{kind}: {said}"
     return RunError(
-        f"the workers were lost, {kind}{'' if said == kind else f': {said}'}; expected them to live until all is "
-        "summed: where they ran out of memory take fewer, or smaller batches, and run this again"
+        f"the workers, or what leads them, were lost, {what}; expected them to live until all is summed: where they "
+        "ran out of memory take fewer, or smaller batches, and run this again"
     )
