@@ -82,6 +82,21 @@ def executor(request):
         yield pool
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_reproducible_sums_have_the_same_bits_for_any_batch(executor, path, dtype, labelled):
+    x, labels = numbers(dtype), np.arange(ROWS) % 3 if labelled else None
+    kind = gn.linalg.StreamingClassGram if labelled else gn.StreamingGram
+    once = kind(reproducible=True).update(x, *([labels] if labelled else []))
+    for batch in (BATCH, 1000):
+        found = gn.gram(path(dtype), labels, batch=batch, executor=executor, reproducible=True)
+        assert same_sums(found, once)
+        a, b = found.components(3), once.components(3)
+        assert np.array_equal(a.components, b.components)
+    order = np.random.default_rng(0).permutation(ROWS)
+    assert same_sums(gn.gram(x[order], labels if labels is None else labels[order], reproducible=True), once)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("labelled", [False, True])
 def test_executors_give_the_bits_of_one_process(executor, path, dtype, labelled):
@@ -237,13 +252,16 @@ def test_dask_arrays_are_read_by_dasks_workers(client, path):
         assert same_sums(gn.gram(array, batch=BATCH, executor=executor), gn.gram(numbers("float32"), batch=BATCH))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_the_same_bits_when_a_worker_is_killed_in_the_middle(client, path, dtype):
-    alone = gn.gram(path(dtype), batch=BATCH)
+@pytest.mark.parametrize(("dtype", "exactly"), [("uint8", False), ("float32", False), ("float32", True)])
+def test_the_same_bits_when_a_worker_is_killed_in_the_middle(client, path, dtype, exactly):
+    alone = gn.gram(path(dtype), batch=BATCH, reproducible=exactly)
+    if exactly or dtype == "uint8":
+        assert same_sums(alone, gn.StreamingGram(reproducible=exactly).update(numbers(dtype)))
     pid = next(iter(client.run(os.getpid).values()))
     killed = At(3, lambda: os.kill(pid, signal.SIGKILL))
+    options = {"batch": BATCH, "reproducible": exactly, "progress": killed, "in_flight": 4}
     with client.get_executor() as executor:
-        assert same_sums(gn.gram(path(dtype), batch=BATCH, executor=executor, progress=killed, in_flight=4), alone)
+        assert same_sums(gn.gram(path(dtype), executor=executor, **options), alone)
     assert killed.left <= 0
     assert pid not in client.run(os.getpid).values()
 
