@@ -245,7 +245,7 @@ class Watch:
 
     def result(self, pending: deque[Future[Any]]) -> Any:
         """Of the first one, which is pending until it has one. Raises what the task has raised, or RunError."""
-        future = pending[0]
+        future, self._seen = pending[0], time.monotonic()
         while not wait([future], POLL).done:
             if self._client is not None and not self._anybody():
                 raise RunError(

@@ -276,7 +276,12 @@ class Sliced(Source):
     def part(self, start: int, stop: int) -> Source:  # noqa: D102
         if self._reopen:
             return self
-        return Sliced(self._array[start - self._first : stop - self._first], self.name, first=start)
+        some = self._array[start - self._first : stop - self._first]
+        if has(some, "dask"):  # whose graph would go along as a whole
+            from dask import optimize
+
+            (some,) = optimize(some)
+        return Sliced(some, self.name, first=start)
 
     def _rows(self, start: int, stop: int) -> Any:
         array = self._taken(slice(start - self._first, stop - self._first))
@@ -390,6 +395,8 @@ def open_path(path: str, what: str = "source") -> Source:
 
 
 def _npy(path: str) -> NpyFile:
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is no plain file: expected what numpy.save writes")  # a pipe would never open
     try:
         with open(path, "rb") as file:
             return _header(file, path, path)
@@ -458,6 +465,8 @@ def _hdf5(path: str, member: str) -> Any:
         file = h5py.File(path, "r")
     except OSError as error:
         raise _unreadable(path, error) from None
+    if member and isinstance(found := file.get(member), h5py.Dataset):
+        return found
     there: list[str] = []
     file.visititems(lambda name, each: there.append(name) if isinstance(each, h5py.Dataset) else None)
     return file[_chosen(path, member.strip("/"), there)]

@@ -132,6 +132,12 @@ def test_workers_give_the_same_bits(capsys, tmp_path):
     np.save("x.npy", numbers(rows=300_000))
     pca(capsys, "x.npy", "-k", 3, "-o", "one")
     pca(capsys, "x.npy", "-k", 3, "-o", "two", "--workers", 2)
+    shards()
+    np.save("all.npy", numbers())
+    pca(capsys, "all.npy", "-k", 3, "-o", "whole", "--reproducible")
+    pca(capsys, "x", "-k", 3, "-o", "parts", "--reproducible")
+    whole, parts = read(tmp_path / "whole")[1], read(tmp_path / "parts")[1]
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
     alone, together = read(tmp_path / "one")[1], read(tmp_path / "two")[1]
     assert all(np.array_equal(alone[name], together[name]) for name in alone)
 

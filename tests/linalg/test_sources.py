@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import pickle
 import subprocess
 import sys
 import zipfile
@@ -188,8 +190,6 @@ def test_iterables_of_batches():
 
 
 def test_a_source_can_be_sent_to_another_process(tmp_path, kind):
-    import pickle
-
     x = numbers()
     source = source_of(kind(tmp_path, x))
     assert source is not None
@@ -293,6 +293,7 @@ MISTAKES = {
         lambda f: [numbers(), np.full((1, FEATURES), np.nan, "f")], InputError,
         r"batch 1 of the iterable: batch holds nan at \[0, 0\]",
     ),
+    "pipe": (lambda f: os.mkfifo(f / "p.npy") or f / "p.npy", DataError, "is no plain file: expected what numpy.save"),
     "masked": (lambda f: np.ma.masked_array(numbers()), InputError, "mask"),
 }  # fmt: skip
 
@@ -318,6 +319,31 @@ def test_more_mistakes(tmp_path):
         gn.svd(iter([numbers()]), 2)
     with pytest.raises(InputError, match=r"executor is 2: expected a concurrent\.futures\.Executor"):
         gn.gram(path, executor=2)
+
+
+def test_nothing_in_a_zarr_folder_is_run(tmp_path):
+    """A codec that unpickles chunks is Zarr's own to refuse, and it does."""
+    pytest.importorskip("zarr", reason="zarr is not installed: pip install 'gpunet[dask]'")
+    pickled = {"id": "pickle", "protocol": 5}
+    for number, codecs in enumerate(
+        [{"filters": [pickled], "compressor": None}, {"filters": None, "compressor": pickled}]
+    ):
+        folder = tmp_path / f"x{number}.zarr"
+        folder.mkdir()
+        known = {"zarr_format": 2, "shape": [4, 3], "chunks": [4, 3], "dtype": "<f4", "fill_value": 0, "order": "C"}
+        (folder / ".zarray").write_text(json.dumps(known | codecs))
+        (folder / "0.0").write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
+        with pytest.raises(DataError, match="is no sound Zarr array"):
+            gn.gram(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+class Runs:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
