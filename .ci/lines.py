@@ -14,7 +14,7 @@ SIXTH = "gpunet/experiments/patches/"
 ROOMS = {
     "leaves": (370, "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts"),
     "backend": (2640, "gpunet/backend/"),
-    "linalg": (2150, "gpunet/linalg/"),
+    "linalg": (2150, "gpunet/linalg/ decompose"),
     "nn": (2800, "gpunet/nn/"),
     "spectral": (700, "gpunet/spectral/"),
     "datasets": (1300, "datasets/"),

@@ -34,7 +34,7 @@ _NAMES = {
     "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation Dropout Layer",
     "nn.optim": "SGD Adam Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
     "backend": "get_backend", "nn.serialize": "save load load_weights",
-    "linalg": "svd class_pca deduplicate StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
+    "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
               "GavishDonoho",
 }  # fmt: skip
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}

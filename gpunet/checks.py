@@ -70,7 +70,7 @@ setting: Any = Setting
 
 def on_device(a: Any) -> bool:
     """Whether `a` lies on a GPU: CuPy's arrays know their device by number, and how to come back."""
-    return _has(a, "get") and _has(a, "device") and _has(a.device, "id") and isinstance(a.device.id, int)
+    return has(a, "get") and has(a, "device") and has(a.device, "id") and isinstance(a.device.id, int)
 
 
 def as_array(a: Any, what: str) -> Any:
@@ -244,7 +244,7 @@ def _refuse_mask_and_sparse(a: Any, what: str, depth: int = 0) -> None:
         for each in a:
             if not isinstance(each, (float, int)):
                 _refuse_mask_and_sparse(each, what, depth + 1)
-    elif _has(a, "nnz"):
+    elif has(a, "nnz"):
         raise InputError(f"{what} is a sparse {type(a).__name__}: expected a dense array; convert it with .toarray()")
 
 
@@ -345,7 +345,8 @@ def check_range(
     raise InputError(f"{name} cannot be {shown(value)}: expected a finite number {' and '.join(wanted)}")
 
 
-def _has(a: Any, name: str) -> bool:
+def has(a: Any, name: str) -> bool:
+    """Whether an object has an attribute, whatever its own code does when it is asked."""
     try:
         return hasattr(a, name)
     except Exception:

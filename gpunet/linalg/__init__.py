@@ -1,5 +1,6 @@
 """Decompositions: the SVD engine, class-based PCA, streaming Gram matrices, rank rules."""
 
+from gpunet.linalg.any_size import gram
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import ClassPCA, StreamingClassGram, class_pca, deduplicate
 from gpunet.linalg.gram import StreamingGram
@@ -23,5 +24,6 @@ __all__ = [
     "StreamingGram",
     "class_pca",
     "deduplicate",
+    "gram",
     "svd",
 ]

@@ -15,10 +15,12 @@ from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
+from gpunet.linalg.executors import gather
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
 from gpunet.linalg.matrix import EPS, Array, Floats, TallMatrix, check_matrix, result_dtype
 from gpunet.linalg.pca import PCA, check_count, class_parts, reached, variances_of
 from gpunet.linalg.solvers import eigen
+from gpunet.linalg.sources import Source, opened, paths_opened
 from gpunet.linalg.svd import leading_triples
 from gpunet.linalg.verify import fix_signs
 from gpunet.rng import LINALG, check_seed, stream
@@ -76,6 +78,10 @@ def class_pca(
     On the CPU each class goes through the routes of `gn.svd`, by the smaller of its samples and its features, and is
     verified against its samples; less than 64 MB beside x and the results, and O(min(samples, features)²).
 
+    `x` may be larger than memory, and a path or anything else that `gn.gram` takes for a source, iterables aside;
+    labels may be a path, too. It is then read once, as `gn.gram` does, and the result in float64, from the classes'
+    sums, which are kept on the CPU as well.
+
     Raises InputError for a class with fewer samples than components, ConvergenceError where no route is good enough.
 
     >>> import gpunet as gn
@@ -86,8 +92,8 @@ def class_pca(
     >>> bool(pca.explained_variance_ratio[0].sum() > 0.9)
     True
     """
-    x, center = check_matrix(x, "x"), check_flag("center", center)
-    labels, seed = _check_labels(labels, x), check_seed(seed)
+    x = check_matrix(x if type(x) is np.ndarray else opened(x, "x"), "x")
+    center, labels, seed = check_flag("center", center), check_labels(labels, x), check_seed(seed)
     if components is None and variance is None:
         raise InputError("neither components nor variance is given: say components=10 or variance=0.98")
     check_count(components, variance, x.shape[1])
@@ -100,6 +106,11 @@ def class_pca(
                 f"class {label} has {len(rows)} samples of {x.shape[1]} features: expected at least as many "
                 f"as components={components}; ask for fewer, or raise fraction"
             )
+    if isinstance(x, Source):
+        used = np.zeros(len(labels), bool)
+        used[np.concatenate(chosen)] = True
+        sums = gather(x, labels, StreamingClassGram(center=center, device=device), chosen=used)
+        return sums.components(components, variance=variance)  # type: ignore[no-any-return]
     backend = device_of(x, device, "x")
     if is_gpu(backend):
         with computing_on(backend) as xp:
@@ -124,12 +135,17 @@ def rows_by_class(labels: NDArray[Any], fraction: float, seed: int) -> tuple[NDA
     return classes, chosen
 
 
-def _check_labels(labels: Any, x: NDArray[Any]) -> NDArray[Any]:
-    array = on_host(labels, "labels")
+def check_labels(labels: Any, x: Any) -> NDArray[Any]:
+    """Labels (n,) of samples x (n, features), an array or a path of one; InputError where they are none."""
+    array = on_host(paths_opened(labels, "labels"), "labels")
+    if array.shape == (*x.shape[:1], 1):
+        array = array[:, 0]
     if x.ndim != 2:
         raise ShapeError(f"x has shape {x.shape}: expected (samples, features); reshape it with x.reshape(len(x), -1)")
     if array.shape != x.shape[:1]:
-        raise ShapeError(f"labels have shape {array.shape}: expected ({len(x)},), one label a sample of x {x.shape}")
+        raise ShapeError(
+            f"labels have shape {array.shape}: expected ({x.shape[0]},), one label a sample of x {x.shape}"
+        )
     check_integers(array)
     return array
 
@@ -237,7 +253,7 @@ class StreamingClassGram(Accumulator):
         if batch.ndim == 2 and len(batch) == 0 == labels.size:
             return self
         x = check_matrix(batch, "batch")
-        labels = _check_labels(labels, x)
+        labels = check_labels(labels, x)
         device = device_of(x, self.device, "batch")
         if is_gpu(device):
             x = device.asarray(x)  # once for all classes

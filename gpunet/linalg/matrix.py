@@ -19,10 +19,10 @@ from gpunet.backend import integers
 from gpunet.backend.blas import product
 from gpunet.checks import on_host, real_array
 from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.sources import LARGEST_INTEGER, READ_BYTES, Source, ahead, spans
 
 Array = NDArray[Any]
 Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
-LARGEST_INTEGER = 2**53  # float64 counts no further
 CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product, and far below the promised 64 MB
 VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
 PART_ROWS = 256  # that one sum of a thin matrix takes
@@ -46,12 +46,12 @@ def result_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def check_matrix(a: Any, what: str = "a") -> Any:
-    """`a` as an array (NumPy's, or CuPy's as it is) of a real dtype, of two or more dimensions, none of them 0.
+    """`a` as an array (NumPy's, or CuPy's or a `Source` as it is) of a real dtype, of two or more dimensions, none 0.
 
     Raises InputError for other dtypes and for integers that float64 cannot hold, ShapeError for other shapes.
     NaN and infinities are found later, by whoever reads the values first.
     """
-    array = real_array(a, what)
+    array: Any = a if isinstance(a, Source) else real_array(a, what)
     if array.ndim < 2:
         raise ShapeError(
             f"{what} has shape {array.shape}: expected a matrix (m, n) or a stack (…, m, n); "
@@ -59,7 +59,7 @@ def check_matrix(a: Any, what: str = "a") -> Any:
         )
     if 0 in array.shape:
         raise ShapeError(f"{what} is empty, shape {array.shape}: expected at least one row and one column")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not isinstance(a, Source):  # which looks as it reads
         furthest = max(-int(array.min()), int(array.max()))
         if furthest > LARGEST_INTEGER:
             raise InputError(
@@ -170,12 +170,12 @@ class TallMatrix:
 
     rows: picks rows of `a` (a class of samples) without copying them. mean: (features,), float64, is subtracted from
     every row. tall: X is `a` as it stands, even where it is wide. dtype: of the results, float32 or float64. flipped:
-    X is the transpose.
+    X is the transpose. Of a `Source`, which is read again for every pass, neither rows nor a mean can be given.
     """
 
     def __init__(
         self,
-        a: Array,
+        a: Any,
         rows: NDArray[np.intp] | None = None,
         tall: bool = False,
         what: str = "a",
@@ -184,12 +184,15 @@ class TallMatrix:
         count, features = int(a.shape[0] if rows is None else len(rows)), int(a.shape[1])
         self.flipped = not tall and count < features
         self.long, self.short = (features, count) if self.flipped else (count, features)
-        self.a, self.rows, self.what, self.mean = a, rows, what, mean
-        self.x = a.T if self.flipped else a
+        self.a: Array = a
+        self.rows, self.what, self.mean = rows, what, mean
+        self.source = a if isinstance(a, Source) else None
+        self.x: Array = a.T if self.flipped and not self.source else a
         self.dtype = result_dtype(a.dtype)
         self.scale = 1.0
         # Chunks are laid out as the source is, so that converting them reads and writes in order.
-        self._by_column = self.x.strides[0] < self.x.strides[1]
+        strides = a.strides[::-1] if self.flipped else a.strides
+        self._by_column = strides[0] < strides[1]
         self.small = self.long * self.short <= WHOLE_ELEMENTS  # kept as a whole, in float64, whatever is asked for
         self._whole: Floats | None = None
         # By the precision of the products; routes share them.
@@ -218,7 +221,7 @@ class TallMatrix:
         """
         if self.a.dtype.kind != "f":
             return
-        top = largest(np, self.a, self.what, self.rows)
+        top = self.source.largest() if self.source else largest(np, self.a, self.what, self.rows)
         limit, safe = (126, 1e4) if self.dtype == np.float32 else (1000, 1e50)
         if not top or 1 / safe < top < safe:
             return
@@ -229,7 +232,8 @@ class TallMatrix:
 
     def as_it_lies(self, dtype: Any) -> bool:
         """Whether chunks of this dtype are views, which take neither time nor memory."""
-        return self.rows is None and self.mean is None and self.scale == 1 and self.a.dtype == dtype
+        as_it_is = self.rows is None and self.mean is None and self.scale == 1 and self.a.dtype == dtype
+        return as_it_is and not self.source
 
     def chunk_rows(self, dtype: Any) -> int:
         """Rows of a chunk of CHUNK_BYTES; more where chunks are views, which take no memory."""
@@ -262,9 +266,7 @@ class TallMatrix:
             self.rows is not None and not self.flipped and self.a.flags.c_contiguous
         )  # of others it copies the whole
         picked = np.empty((min(step, self.long), self.short), self.a.dtype) if takes else None
-        for start in range(0, self.long, step):
-            where = slice(start, min(start + step, self.long))
-            part = self.some(where, picked)
+        for where, part in self.pieces(step, picked):
             if plain:
                 yield where, part
                 continue
@@ -282,6 +284,20 @@ class TallMatrix:
                 mean = self.mean * self.scale
                 np.subtract(out, mean[where, None] if self.flipped else mean, out=out, casting="unsafe")
             yield where, out
+
+    def pieces(self, step: int, picked: Array | None = None) -> Iterator[tuple[slice, Array]]:
+        """(rows of X, those rows as they are); of a source several steps are read in one go, ahead of what is done."""
+        if self.source is None:
+            for start in range(0, self.long, step):
+                where = slice(start, min(start + step, self.long))
+                yield where, self.some(where, picked)
+            return
+        read = self.source.columns if self.flipped else self.source.rows
+        most = max(1, READ_BYTES // (self.short * self.a.dtype.itemsize * step)) * step
+        for (begin, end), block in ahead(read, spans(0, self.long, most)):
+            for start, stop in spans(begin, end, step):
+                own = slice(start - begin, stop - begin)
+                yield slice(start, stop), block[:, own].T if self.flipped else block[own]
 
     def some(self, where: slice, picked: Array | None = None) -> Array:
         """Rows of X as they are, in `picked` where it is given."""
@@ -392,8 +408,15 @@ def exact_sums(x: TallMatrix) -> tuple[Floats, Floats]:
 
     x − 128 lies in [−128, 127], so a float32 sums EXACT_ROWS products of it exactly, whatever the order, and the
     chunks' sums are added in float64: half the time of float64 products, no rounding at all. An integer engine takes
-    a third of that.
+    a third of that. Of a source block by block, which changes no bit.
     """
+    if x.source:
+        total, sums = np.zeros((x.short, x.short)), np.zeros(x.short)
+        for _, block in x.pieces(max(1, READ_BYTES // x.short)):
+            one, other = exact_sums(TallMatrix(block, tall=True))
+            total += one
+            sums += other
+        return total, sums
     if integers.pays(x.long, x.short):
         return integers.byte_sums(x.some, x.long, x.short)
     wide = x.short >= NARROW

@@ -32,6 +32,7 @@ from gpunet.linalg.solvers import (
     krylov_seconds,
     pays,
 )
+from gpunet.linalg.sources import Source, opened
 from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
 from gpunet.linalg.verify import EPS32, Measured, fix_signs, identity, measured, norm, tolerance
 
@@ -105,6 +106,10 @@ def svd(
 ) -> SVD:
     """The k leading singular triples of `a`, (m, n) or a stack (…, m, n); all min(m, n) when k is None.
 
+    `a` may be larger than memory: a path or anything else that `gn.gram` takes for a source, iterables aside. On the
+    CPU it is read two or three times by rows, or by columns where it is wide, what comes next beside the products. u or
+    vt, the longer side's vectors, are made in memory; compute="right", or "left" of a wide one, leaves them out.
+
     method: "auto" takes the route that is expected to be the fastest, verifies what it returns and falls back to the
     next where that is not good enough. The others force a route: "full" (LAPACK gesdd in float64), "gram" (eigenvectors
     of the smaller Gram matrix; where one is not enough, `gram-levels`), "subspace" (the same by block Lanczos),
@@ -128,7 +133,8 @@ def svd(
     "gesvda" and "gesvdj" copy all.
 
     Raises InputError for NaN, infinities, dtypes that are not real numbers and settings that do not exist,
-    ShapeError for empty arrays and fewer than two dimensions, ConvergenceError where no route reached `tol`.
+    ShapeError for empty arrays and fewer than two dimensions, DataError for files as `gn.gram` does, ConvergenceError
+    where no route reached `tol`.
 
     >>> import numpy as np, gpunet as gn
     >>> found = gn.svd(np.arange(12.0).reshape(4, 3), k=2)
@@ -137,7 +143,7 @@ def svd(
     >>> found.residual < found.tol
     True
     """
-    a = check_matrix(a)
+    a = check_matrix(a if type(a) is np.ndarray else opened(a))
     m, n = a.shape[-2:]
     k = _check_k(k, m, n)
     if not is_one_of(compute, ("both", "left", "right")):
@@ -152,6 +158,11 @@ def svd(
     if k == 0:
         return _empty(backend.xp, a, compute, limit)
     if is_gpu(backend):
+        if isinstance(a, Source):
+            raise InputError(
+                f"{a.name} is read piece by piece, which is decomposed on the CPU: expected device='cpu', or use "
+                "gn.gram(source, device='cuda').components(k)"
+            )
         with computing_on(backend):
             found = _on_gpu(backend, a, k, method, limit)
     else:
@@ -444,6 +455,8 @@ def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str
         return (*gram, "gram-levels")
     if method != "auto":
         return (method,)
+    if x.source:  # which is not copied as a whole
+        return *gram, "gram-levels", "qr"
     sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
     levels = levels_seconds(long, short, k, x.dtype == np.float32)
     if long_side and k == short:

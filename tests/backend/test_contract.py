@@ -87,7 +87,7 @@ RANKS = [
     {"linalg", "nn", "testing"},
     {"spectral"},
     {"experiments", "report", "bench", "sweep"},
-    {"reproduce"},
+    {"reproduce", "decompose"},
     {"cli"},
 ]  # fmt: skip
 DATASETS_MAY = {"errors", "interrupts", "addresses", "limits", "files", "progress", "checks", "datasets", "rng"}

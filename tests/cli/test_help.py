@@ -12,11 +12,25 @@ from gpunet.backend import why_no_gpu, why_no_numba
 
 from .runner import run, script
 
-HEAVY = ("numpy", "scipy", "matplotlib", "sklearn", "h5py", "numba", "cupy", "pooch", "safetensors", "torch")
+HEAVY = (
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "sklearn",
+    "h5py",
+    "numba",
+    "cupy",
+    "pooch",
+    "safetensors",
+    "torch",
+    "zarr",
+    "dask",
+    "distributed",
+)
 HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["run", "svd-dnn", "--help"],
          ["run", "dmn", "--help"], ["run", "toy", "--help"], ["run", "cifar-mlp", "--help"],
          ["data", "--help"], ["data", "fetch", "--help"],
-         ["bench", "scaling", "--help"], ["info", "--help"], [], ["run"], ["data"],
+         ["bench", "scaling", "--help"], ["pca", "--help"], ["info", "--help"], [], ["run"], ["data"],
          ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
 
 
