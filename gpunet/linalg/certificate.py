@@ -18,11 +18,12 @@ The same holds of XᵀX (Davis & Kahan 1970) with λ = σ², one residual XᵀX 
 by repeated squaring; where neither is at hand, c² = ‖X‖_F² − Σ σ_i².
 
 Rounding is part of the bounds, by this model: a sum of b products is off by at most γ_b = (b/16 + 4) u of their sizes'
-sum, b at most 1024 since BLAS sums no more in one go (b u is what cannot be exceeded, √b u what is likely: Higham 2002,
-ch. 3 and 2.8; the worst that was measured, of equal numbers, whose errors all go one way, was b/16 u:
-`moments.Centred`); a matrix product A B so by γ_b ‖A‖_F ‖B‖_F. Where all of a large matrix's residuals would take too
-long, norms come from 8 Gaussian vectors times 20, which is too little for one matrix in two thousand million (χ² of 8,
-of a residual of rank 1; more rank makes it less).
+sum, b at most 1024 (b u is what cannot be exceeded, √b u what is likely: Higham 2002, ch. 3 and 2.8; b/16 u was the
+worst that was measured, see `moments.Centred`); over the long side, where thousands of equal numbers may follow a large
+one and all round the same way, by half of what cannot be exceeded: PANEL u/2, and u/2 for each PANEL, as BLAS and
+`matrix.inner` sum. A matrix product A B is off by γ_b ‖A‖_F ‖B‖_F. Where all of a large matrix's residuals would take
+too long, norms come from 8 Gaussian vectors times 20, which is too little for one matrix in two thousand million (χ² of
+8, of a residual of rank 1; more rank makes it less).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from gpunet.linalg.verify import EPS32, Measured, norm
 from gpunet.rng import LINALG, stream
 
 SUMMED = 1024  # products that are summed in one go
+PANEL = 384  # of a long sum, that BLAS adds up one after the other before it adds to those before
 PLAIN = 1e-8  # of ‖X‖_F²: from here on σ_k² is far above what products of float64 lose
 SOLVED = 12 * EPS  # of λ_1: what LAPACK's eigenvalues are off by, 9 ε at most as measured (`solvers.ROUNDING`)
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
@@ -113,6 +115,11 @@ def gamma(terms: int, unit: float = EPS / 2) -> float:
     return (min(terms, SUMMED) / 16 + 4) * unit
 
 
+def summed(terms: int, unit: float = EPS / 2) -> float:
+    """γ of a sum over the long side, where many equal numbers may follow a large one."""
+    return (min(terms, PANEL) / 2 + min(terms, 1 << 18) / (2 * PANEL) + 4) * unit
+
+
 # -- of what was decomposed -------------------------------------------------------------------------------------------
 
 
@@ -148,10 +155,10 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
     if u is None:
         return (found or _nothing(k)).reshaped(())
     unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
-    energy *= 1 + gamma(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
+    energy *= 1 + summed(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
     r = np.array([measured.left + gamma(x.short + k, unit) * math.sqrt(energy)])
-    q = np.array([measured.right + gamma(x.long, unit) * math.sqrt(energy)])
-    loss_u = np.array([measured.straight + gamma(x.long, unit) * k**0.5])
+    q = np.array([measured.right + summed(x.long, unit) * math.sqrt(energy)])
+    loss_u = np.array([measured.straight + summed(x.long, unit) * k**0.5])
     if found is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == x.long)
@@ -174,7 +181,7 @@ def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     """How v (short, k) is certified by the Gram matrix that X has: the best there is; X is not looked at again."""
     precise = "float64" in x.grams or x.float64_products
     g = x.grams[x.finest()]
-    error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
+    error = EPS if x.exact else summed(x.long, (EPS if precise else EPS32) / 2)
     return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigen.get(x.finest(), (None,))[0])
 
 
@@ -249,12 +256,12 @@ def of_triples(
     facts = [*np.split(on_host(xp.concat(facts, axis=1)), 3, axis=1), *on_host(xp.stack(losses))]
     r, q, s, loss_u, loss_v = (np.sqrt(each) if i != 2 else each for i, each in enumerate(facts[:5]))
     size = np.sqrt(facts[5])
-    rounding = gamma(d + k) * size, gamma(long) * size  # of R, of Q
-    loss_u, loss_v = loss_u + gamma(long) * k**0.5, loss_v + gamma(d) * k**0.5
+    rounding = gamma(d + k) * size, summed(long) * size  # of R, of Q
+    loss_u, loss_v = loss_u + summed(long) * k**0.5, loss_v + gamma(d) * k**0.5
     c = np.zeros(len(size))
     if k < d:
         rest = gram - product(xp, v * s[:, None, :] ** 2, xp.permute_dims(v, (0, 2, 1))) if len(sums) < 5 else sums[4]
-        lost = (gamma(long) + gamma(d + k)) * size**2 if len(sums) < 5 else gamma(long) * on_host(_trace(xp, rest))
+        lost = (summed(long) + gamma(d + k)) * size**2 if len(sums) < 5 else summed(long) * on_host(_trace(xp, rest))
         c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, _next(known, k)) + lost) + (
             gamma(d + k) * size if len(sums) == 5 else 0
         )
@@ -380,9 +387,9 @@ def of_narrow(
     left, s = np.split(on_host(xp.concat([left, s], axis=1)), 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         r = np.sqrt((left / s**2).sum(axis=1)) + gamma(d) * np.sqrt(trace) / s[:, -1]
-    loss = np.sqrt(loss) + gamma(long) * k**0.5
+    loss = np.sqrt(loss) + summed(long) * k**0.5
     return with_left(
-        of_gram(xp, g, gamma(long) * trace, v, known), s, np.where(np.isnan(r), np.inf, r), loss, k == long
+        of_gram(xp, g, summed(long) * trace, v, known), s, np.where(np.isnan(r), np.inf, r), loss, k == long
     )
 
 

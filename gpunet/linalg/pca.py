@@ -224,7 +224,7 @@ def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificat
 
 
 def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
-    """What the error of Σ x xᵀ is at most, in the 2-norm: as `noise` has it, twice, and of errors that all go one way.
+    """What the error of Σ x xᵀ is at most, in the 2-norm: as `noise` has it, four times, were they all of one sign.
 
     So do those of the mean, where summed has n m mᵀ in it, unless sums are exact: NumPy sums a column one number after
     the other.
