@@ -41,13 +41,20 @@ Bytes = NDArray[np.uint8]
 
 @cache
 def numkong() -> Any:
-    """The library, where it is installed and knows an engine of this machine; else None."""
+    """The library, where it is installed, knows an engine of this machine, and multiplies extremes exactly; else None.
+
+    Engines that multiply bytes with a sign by bytes without one, as VNNI does, may saturate where a kernel forgets it.
+    """
     try:
         import numkong
     except ImportError:
         return None
     able = numkong.get_capabilities()
-    return numkong if any(able.get(name) for name in ENGINES) else None
+    if not any(able.get(name) for name in ENGINES):
+        return None
+    x = np.repeat(np.array([[-128, -128, 127, 127], [-128, 127, -128, 127]], np.int8), 77, axis=1)
+    wanted = x.astype(np.int64) @ x.T.astype(np.int64)
+    return numkong if (np.triu(np.asarray(numkong.dots_symmetric(x)) - wanted) == 0).all() else None
 
 
 def pays(rows: int, width: int) -> bool:

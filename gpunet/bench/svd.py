@@ -142,6 +142,8 @@ def contenders(problem: Problem, device: str | Backend) -> dict[str, Contender]:
         found["gpunet, one side"] = Contender(partial(_ours, problem, backend, one=True))
     if problem.images is not None:
         found["gpunet, uint8"] = Contender(partial(_ours, problem, backend, images=True))
+        if problem.sides and problem.labels is None:
+            found["gpunet, uint8, one side"] = Contender(partial(_ours, problem, backend, one=True, images=True))
     if problem.labels is not None:
         found["Grams alone"] = Contender(partial(_grams, problem, backend), "floor")
     for name in (*problem.against, *(["cupy.linalg.svd"] if cuda else [])):

@@ -85,7 +85,8 @@ class StreamingGram(Accumulator):
     reproducible: floats, too, are summed exactly (`slices`): the same bits for any order, split, number of threads and
     merges, on the CPU and on a GPU. The sums lie on the host, and `components` come from there and one thread of BLAS:
     the same bits, too, on one machine. A merge is of two that are. Bytes are exact anyway. 60,000×784 take three times
-    as long on one core; 40 to 64 · features² bytes, and no root, which exact sums make needless.
+    as long on one core; 40 to 64 · features² bytes, as much again while a batch is added, and no root: exact sums have
+    their own.
     device: where the sums are kept; by default where the first batch lies. Batches on a GPU are not copied to the host,
     batches on the host are copied to the sums' GPU. What the properties and methods return lies on the host, and is
     the caller's own.

@@ -87,12 +87,19 @@ def test_small_work_and_machines_without_one_are_left_to_blas(monkeypatch):
     assert not integers.pays(60_000, 32)
 
 
-@pytest.mark.parametrize(("able", "taken"), [({"icelake": True}, True), ({"haswell": True, "icelake": False}, False)])
-def test_the_machine_must_have_an_engine(able, taken, monkeypatch):
+@pytest.mark.parametrize(
+    ("able", "off", "taken"),
+    [({"icelake": True}, 0, True), ({"icelake": True}, 1, False), ({"haswell": True, "icelake": False}, 0, False)],
+)
+def test_the_machine_must_have_an_engine_and_the_library_be_right(able, off, taken, monkeypatch):
     class Library:
         @staticmethod
         def get_capabilities():
             return able
+
+        @staticmethod
+        def dots_symmetric(x):
+            return np.triu(x.astype(np.int32) @ x.T.astype(np.int32)) + off
 
     monkeypatch.setitem(sys.modules, "numkong", Library)
     assert (integers.numkong.__wrapped__() is not None) == taken
