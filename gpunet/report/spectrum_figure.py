@@ -30,6 +30,8 @@ def draw(parts: Sequence[Mapping[str, Any]], title: str, folder: Path) -> Path:
         if any((part["explained_variance"] > 0).any() for part in parts):
             spectrum.set_yscale("log")
         spectrum.set(title=title, xlabel="component", ylabel="explained variance")
+        for axes in (spectrum, share):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         share.set(xlabel="components", ylabel="explained together, %", ylim=(0, 102))
         if 1 < len(parts) <= NAMED:
             legend_beside(share)

@@ -6,6 +6,7 @@ A new public name is a new target by itself; where its parameters have names tha
 
 from __future__ import annotations
 
+import concurrent.futures
 import inspect
 import re
 import types
@@ -427,11 +428,16 @@ VALUES: dict[str, Maker] = {
     "output": lambda: (3,),
     "parameters": dict,
     "thresholds": lambda: None,
+    "source": lambda: X.copy(),
+    "executor": lambda: concurrent.futures.ThreadPoolExecutor(1),
+    "in_flight": lambda: 2,
+    "reproducible": lambda: True,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
     "errors.first_line.error": lambda: RuntimeError("what failed\nand where"),
     "Trainer.graphs=.value": lambda: "off",
     "Trainer.graphs= in use.value": lambda: "off",
+    "gram.batch": lambda: 16,
     "Trainer.step.order": lambda: np.arange(60),
     "Sequential.bind.batch": lambda: 20,
     "Sequential.set_batch_size.n": lambda: 20,

@@ -222,9 +222,8 @@ def test_numbers_of_threads():
 
 def test_the_eigensolver_has_one_thread(monkeypatch, rng):
     seen, own = [], blas.leading_eigh
-    monkeypatch.setattr(
-        sys.modules["gpunet.linalg.gram"], "decompose_on", lambda *given: seen.append(blas.current_threads()) or [own]
-    )
+    gram = sys.modules["gpunet.linalg.gram"]  # its name in the package is the function's
+    monkeypatch.setattr(gram, "decompose_on", lambda *given: seen.append(blas.current_threads()) or [own])
     stream().update(rng.standard_normal((30, 8))).components(2)
     assert seen == [1]
 
