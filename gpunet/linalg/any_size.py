@@ -39,14 +39,15 @@ def gram(
     center, reproducible: as in `StreamingGram`.
     executor: a `concurrent.futures.Executor` that sums parts of it: threads, processes, mpi4py's, or Dask's
     `client.get_executor()`. Workers read files themselves, from where this process has them; what lies in memory is
-    sent to them. The sums are merged as a tree that shape, dtype and `batch` alone decide: the same bits however many
-    workers there are, and the same as without an executor.
+    sent to them. The sums are merged as a tree that shape, dtype, labels and `batch` alone decide: the same bits
+    however many workers there are, and the same as without an executor.
     in_flight: parts that are on their way at a time, twice the workers by default, or 32 where those are not known.
     batch: rows that are read and multiplied at a time, 16 MB by default. device: as in `StreamingGram`, on each
-    worker where there are any, whose sums come to the host. progress: whether to show it.
+    worker where there are any, whose sums come to the host. progress: whether to show it; of an iterable, whose end
+    nobody knows, there is none.
 
-    What comes next is read while products are computed. Memory beside the result: 3 batches, and for each power of two
-    in the number of parts 16 features² bytes, of each class; with an executor for each part in flight, too.
+    What comes next is read while products are computed. Memory: 3 batches, and sums as large as the result for each
+    power of two in the number of parts; with an executor for each part in flight, too.
 
     Raises InputError for what is no source, and as `StreamingGram.update` does, naming file and row of a NaN; DataError
     for files that are missing, damaged or do not fit each other, RunError where workers are lost for good. What is
@@ -64,7 +65,7 @@ def gram(
     many: dict[str, Any] = {"executor": check_executor(executor, device), "in_flight": in_flight}
     with _shown(progress) as bar:
         if (found := source_of(source)) is None:
-            return _of_batches(source, labels, batch, kind, bar, many)
+            return _of_batches(source, labels, batch, kind, many)
         if not found.sample_shape:
             raise ShapeError(f"{found.name} has shape {found.shape[:1]}: expected samples (n, features)")
         if 0 in found.shape:
@@ -78,7 +79,7 @@ _shown = progress
 
 
 def _of_batches(
-    batches: Any, labels: Any, batch: int | None, kind: dict[str, Any], bar: Progress, many: dict[str, Any]
+    batches: Any, labels: Any, batch: int | None, kind: dict[str, Any], many: dict[str, Any]
 ) -> StreamingGram | StreamingClassGram:
     if not has(batches, "__iter__") or has(batches, "shape"):
         as_array(batches, "source")  # says what is wrong with a sparse or masked one
@@ -93,7 +94,7 @@ def _of_batches(
         return StreamingGram(**kind)
     empty = StreamingGram(**kind) if len(first) == 1 else StreamingClassGram(**kind)
     checked = _checked(chain([first], pairs), len(first))
-    return gather_batches(in_groups(checked), empty, bar=bar, **many)  # type: ignore[no-any-return]
+    return gather_batches(in_groups(checked), empty, **many)  # type: ignore[no-any-return]
 
 
 def _checked(pairs: Iterable[tuple[Any, ...]], parts: int) -> Iterator[tuple[Any, ...]]:

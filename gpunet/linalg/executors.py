@@ -1,9 +1,9 @@
 """Sums over a source, in this process or by anybody's executor, merged as a tree that the data alone decides.
 
-The rows are divided into leaves by shape and dtype alone. Each leaf is summed batch after batch, neighbours are merged
-in pairs, and so on up: floats have the same bits whoever summed which leaf, and however many there were. A worker is
-sent what to read, not what was read, and answers with its sums; so many tasks are on their way at a time that the
-results of those that were faster do not pile up.
+The rows are divided into leaves by shape, dtype and labels alone. Each leaf is summed batch after batch, neighbours
+are merged in pairs, and so on up: floats have the same bits whoever summed which leaf, and however many there were. A
+worker is sent what to read, not what was read, and answers with its sums; so many tasks are on their way at a time
+that the results of those that were faster do not pile up.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def gather(
     leaf = WEIGHT * classes * source.shape[1] // source.dtype.itemsize
     leaf = max(step, -(-min(leaf, source.shape[0] // LEAVES) // step) * step)
     leaves = spans(0, source.shape[0], leaf)
-    pace = Pace(bar or Progress(), "sums", -(-source.shape[0] // step), source.nbytes)
+    pace = Pace(bar or Progress(), -(-source.shape[0] // step), source.nbytes)
     tree = Tree()
     if executor is None:
         for sums in leaf_sums(source, leaves, step, empty, labels, chosen, pace):
@@ -90,17 +90,16 @@ def gather(
 
 def gather_batches(
     groups: Iterable[list[tuple[int, tuple[Any, ...]]]], empty: Any, *, executor: Executor | None = None,
-    in_flight: int | None = None, bar: Progress | None = None,
+    in_flight: int | None = None,
 ) -> Any:  # fmt: skip
     """The batches (x,) or (x, labels) of an iterable, a group a leaf."""
-    pace, tree = Pace(bar or Progress(), "sums", 0, 0), Tree()
+    tree = Tree()
     if executor is None:
         found: Iterable[Any] = (_batches(group, empty) for group in groups)
     else:
         found = results(executor, ((_on_host, _batches, group, empty) for group in groups), in_flight)
     for sums in found:
         tree.add(sums)
-        pace.advance(1, 0)
     return tree.total(empty)
 
 
@@ -174,15 +173,15 @@ def _on_host(work: Any, *args: Any) -> Any:
 class Pace:
     """Progress, with the bytes a second that were read so far."""
 
-    def __init__(self, bar: Progress, what: str, parts: int, size: int) -> None:
+    def __init__(self, bar: Progress, parts: int, size: int) -> None:
         self._bar, self._began, self._bytes = bar, time.perf_counter(), 0
-        bar.start(f"{what} over {size / 1e6:,.0f} MB" if size else what, parts)
+        bar.start(f"sums over {size / 1e6:,.0f} MB", parts)
 
     def advance(self, parts: int, size: int) -> None:
         """So many batches more, of so many bytes."""
         self._bytes += size
         speed = self._bytes / 1e6 / max(1e-9, time.perf_counter() - self._began)
-        self._bar.advance(parts, f"{speed:,.0f} MB/s" if self._bytes else "")
+        self._bar.advance(parts, f"{speed:,.0f} MB/s")
 
 
 # -- executors --------------------------------------------------------------------------------------------------------
