@@ -317,7 +317,7 @@ def opened(a: Any, what: str = "a") -> Any:
             f"{what} is an iterator, which gives its batches once, and a decomposition reads its data twice: use "
             "gn.gram(batches).components(k), or give a file or an array"
         )
-    source = source_of(a, what)
+    source = None if on_device(a) else source_of(a, what)  # data on a GPU is never copied back
     stack = source is not None and len(source.sample_shape) != 1
     if source is None or (isinstance(a, np.ndarray) and (stack or not isinstance(source, NpyFile))):
         return a

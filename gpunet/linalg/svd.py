@@ -12,7 +12,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole
+from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole, on_device
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.certificate import Certificate, certify, joined, of_its_gram, of_tall
@@ -40,6 +40,7 @@ Compute = Literal["both", "left", "right"]
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
 STACK_BYTES = 4 << 20  # of float64 that one call is given
+LATER = 1 << 30  # bytes on a GPU of which a copy is kept for the certificate
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
 
 
@@ -62,7 +63,7 @@ class SVD:
     max(‖a v − u s‖_F, ‖aᵀu − v s‖_F)/σ₁; orthogonality: max(‖uᵀu − 1‖_F, ‖vᵀv − 1‖_F), beyond 8 triples both
     estimated from random signs; of a stack the worst. Both are at most `tol`.
     certificate: what is shown of them: intervals for σ, the angle of their span, and that none was missed. Of matrices
-    of up to 2¹⁸ elements it is computed when it is read first, from a copy that is kept until then.
+    of up to 2¹⁸ elements, and on a GPU of up to 1 GiB, it is computed when it is read first, of a copy kept till then.
     """
 
     u: Any
@@ -420,11 +421,23 @@ def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
         )
     u, s, vt = kept
     residual, orthogonality = reached.max(axis=0).tolist()
-    proof: Proof = certify(xp, stack, u, s, vt, dtype).reshaped(lead)
+    if stack.nbytes <= LATER:  # what takes kernels of its own, and reads back, waits until it is asked for
+        own = [xp.astype(each, each.dtype, copy=True) for each in ((stack, u, s, vt) if on_device(a) else (u, s, vt))]
+        own = own if on_device(a) else [stack, *own]
+        proof: Proof = partial(_on_device, backend, own, dtype, lead)
+    else:
+        proof = certify(xp, stack, u, s, vt, dtype).reshaped(lead)
     return SVD(
         xp.reshape(u, (*lead, m, k)), xp.reshape(s, (*lead, k)), xp.reshape(vt, (*lead, k, n)), "+".join(routes),
         residual, orthogonality, limit, tuple(rejected), proof,
     )  # fmt: skip
+
+
+def _on_device(backend: Backend, own: list[Any], dtype: Any, lead: tuple[int, ...]) -> Certificate:
+    """The certificate of a stack and its triples, all nobody else's."""
+    with computing_on(backend) as xp:
+        a, u, s, vt = own
+        return certify(xp, a, u, s, vt, dtype).reshaped(lead)
 
 
 def _put_in(kept: list[Any], found: list[Any], todo: Array) -> list[Any]:
