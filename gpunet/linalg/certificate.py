@@ -17,13 +17,12 @@ The same holds of XᵀX (Davis & Kahan 1970) with λ = σ², one residual XᵀX 
 μ − C succeeds only where no eigenvalue of C exceeds μ but by (d + 2) u tr (Rump 2006), on a GPU ‖C‖₂ ≤ ‖C^p‖_F^(1/p)
 by repeated squaring; where neither is at hand, c² = ‖X‖_F² − Σ σ_i².
 
-Rounding is part of the bounds, by this model: a sum of b products is off by at most γ_b = (b/16 + 4) u of their sizes'
-sum, b at most 1024 (b u is what cannot be exceeded, √b u what is likely: Higham 2002, ch. 3 and 2.8; b/16 u was the
-worst that was measured, see `moments.Centred`); over the long side, where thousands of equal numbers may follow a large
-one and all round the same way, by half of what cannot be exceeded: PANEL u/2, and u/2 for each PANEL, as BLAS and
-`matrix.inner` sum. A matrix product A B is off by γ_b ‖A‖_F ‖B‖_F. Where all of a large matrix's residuals would take
-too long, norms come from 8 Gaussian vectors times 20, which is too little for one matrix in two thousand million (χ² of
-8, of a residual of rank 1; more rank makes it less).
+Rounding is part of the bounds, by what cannot be exceeded (Higham 2002, ch. 3; √b u is likely, but equal numbers that
+follow a large one all round the same way): a sum of b products in precision u is off by at most γ_b = (b + 4) u of
+their sizes' sum, where BLAS adds them one after the other: up to SUMMED, and beyond in panels. A matrix product A B is
+off by γ_b ‖A‖_F ‖B‖_F. Sums made for the certificate alone are made in parts of about √b, so that their γ is small.
+Where all of a large matrix's residuals would take too long, norms come from 8 Gaussian vectors times 20, which is too
+little for one matrix in two thousand million (χ² of 8, of a residual of rank 1; more rank makes it less).
 """
 
 from __future__ import annotations
@@ -39,14 +38,13 @@ import numpy as np
 from gpunet.backend.blas import interruptible
 from gpunet.backend.blas import product as multiply
 from gpunet.checks import on_host
-from gpunet.linalg import matrix
 from gpunet.linalg.matrix import EPS, Floats, TallMatrix
-from gpunet.linalg.stacked import Stack, eigh_stack, inner, product, squares
+from gpunet.linalg.stacked import Stack, eigh_stack, product, squares
 from gpunet.linalg.verify import EPS32, Measured, norm
 from gpunet.rng import LINALG, stream
 
-SUMMED = 1024  # products that are summed in one go
-PANEL = 384  # of a long sum, that BLAS adds up one after the other before it adds to those before
+SUMMED = 1024  # products that BLAS may sum one after the other, in its kernels for small matrices
+PANEL = 448  # of a longer sum, that OpenBLAS adds up one after the other before it adds to those before, at most
 PLAIN = 1e-8  # of ‖X‖_F²: from here on σ_k² is far above what products of float64 lose
 SOLVED = 12 * EPS  # of λ_1: what LAPACK's eigenvalues are off by, 9 ε at most as measured (`solvers.ROUNDING`)
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
@@ -76,48 +74,24 @@ class Certificate:
     complete: Any
     beyond: Any
 
-    def reshaped(self, lead: tuple[int, ...]) -> Certificate:
-        """Of a stack of that shape; of one matrix for ()."""
-        sigma = self.sigma.reshape(*lead, *self.sigma.shape[-2:])
-        each = (np.reshape(one, lead) for one in (self.sine, self.complete, self.beyond))
-        sine, complete, beyond = each if lead else (one.item() for one in each)
-        return Certificate(sigma, sine, complete, beyond)
-
-    def times(self, factor: Any) -> Certificate:
-        """Of the matrices times factor (…), a power of two; what falls among denormals is rounded outwards."""
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            low, high = np.moveaxis(self.sigma * np.asarray(factor, np.float64)[..., None, None], -1, 0)
-            beyond = _above(self.beyond * factor, self.beyond)
-            sigma = np.stack([np.maximum(np.nextafter(low, -np.inf), 0), _above(high, self.sigma[..., 1])], axis=-1)
-        return Certificate(sigma, self.sine, self.complete, beyond if np.ndim(factor) else beyond.item())
-
-    def of_nearby(self, shape: tuple[int, int], away: float = 0.0, squared: float = 0.0) -> Certificate:
-        """Of vectors (k, features) as those of another matrix (samples, features): one matrix, its right vectors.
-
-        ‖X − X'‖₂ ≤ away, ‖XᵀX − X'ᵀX'‖₂ ≤ squared: so much σ and σ² differ (Weyl), and spans by that over the gap.
-        """
-        size = float(np.ldexp(1.0, int(np.frexp(min(self.sigma[0, 1], 1e300))[1])))  # so that squares stay in range
-        away, squared, below = away / size, squared / size / size, self.beyond / size
-        low, high = np.maximum(self.sigma[:, 0] / size - away, 0), self.sigma[:, 1] / size + away
-        sigma = _outwards(np.stack([np.sqrt(np.maximum(low**2 - squared, 0)), np.hypot(high, squared**0.5)], axis=1))
-        whole, last = len(sigma) >= min(shape), float(sigma[-1, 0])
-        beyond = 0.0 if whole else math.hypot(below + away, squared**0.5)
-        complete, sine = bool(self.complete and (whole or beyond < last)), math.inf
-        if len(sigma) == shape[1]:
-            sine = self.sine
-        elif complete and last > beyond:
-            sine = self.sine + away / (last - beyond) + squared / (last**2 - beyond**2)
-        return Certificate(sigma, sine if sine < 1 else math.inf, complete, beyond).times(size)
+    def __post_init__(self) -> None:
+        self.sigma.setflags(write=False)
 
 
 def gamma(terms: int, unit: float = EPS / 2) -> float:
-    """γ of a sum of so many products, by the model above."""
-    return (min(terms, SUMMED) / 16 + 4) * unit
+    """γ of a sum of so many products that BLAS makes: one after the other up to SUMMED, beyond them in panels."""
+    return (terms + 4 if terms <= SUMMED else PANEL + min(terms, 1 << 20) / PANEL + 4) * unit
 
 
-def summed(terms: int, unit: float = EPS / 2) -> float:
-    """γ of a sum over the long side, where many equal numbers may follow a large one."""
-    return (min(terms, PANEL) / 2 + min(terms, 1 << 18) / (2 * PANEL) + 4) * unit
+def parted(terms: int) -> float:
+    """The same of `_times` and `_across`, on the CPU in float64."""
+    step = _part(terms)
+    return (min(terms, step) + -(-terms // step) + 4) * EPS / 2
+
+
+def _part(terms: int) -> int:
+    """Terms that are summed at a time, such that neither they nor their number is large."""
+    return max(32, 1 << round(math.log2(max(1, terms)) / 2))
 
 
 # -- of what was decomposed -------------------------------------------------------------------------------------------
@@ -143,7 +117,7 @@ def certify(
         gram = gram * xp.asarray(factors**2)[:, None, None]
     known = None if known is None else known * factors[0] ** 2
     found = way(xp, lambda: x.parts(xp.float64), long, s * xp.asarray(factors)[:, None], v, x.long, gram, known)
-    return found.times(1 / factors)
+    return times(found, 1 / factors)
 
 
 def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured) -> Certificate:
@@ -153,17 +127,17 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
     """
     k, found = len(s), of_its_gram(x, v)() if x.grams else None
     if u is None:
-        return (found or _nothing(k)).reshaped(())
+        return reshaped(found or _nothing(k))
     unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
-    energy *= 1 + summed(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
+    energy *= 1 + gamma(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
     r = np.array([measured.left + gamma(x.short + k, unit) * math.sqrt(energy)])
-    q = np.array([measured.right + summed(x.long, unit) * math.sqrt(energy)])
-    loss_u = np.array([measured.straight + summed(x.long, unit) * k**0.5])
+    q = np.array([measured.right + gamma(x.long, unit) * math.sqrt(energy)])
+    loss_u = np.array([measured.straight + gamma(x.long, unit) * k**0.5])
     if found is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == x.long)
         if x.dtype == np.float32:
-            return found.reshaped(())
+            return reshaped(found)
     v = v.astype(np.float64, copy=False)
     loss_v = np.array([norm(multiply(v.T, v) - np.eye(k)) + gamma(x.short) * k**0.5])
     nothing = np.zeros((1, k))
@@ -174,14 +148,14 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
     other = residuals(np.zeros(1) if k == x.short else found.beyond if found else np.full(1, np.inf))
     if found is None and k < x.short:
         other = residuals(np.sqrt(np.maximum(energy - (other.sigma[..., 0] ** 2).sum(axis=1), 0)))
-    return (other if found is None else _both(found, other)).reshaped(())
+    return reshaped(other if found is None else _both(found, other))
 
 
 def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     """How v (short, k) is certified by the Gram matrix that X has: the best there is; X is not looked at again."""
     precise = "float64" in x.grams or x.float64_products
     g = x.grams[x.finest()]
-    error = EPS if x.exact else summed(x.long, (EPS if precise else EPS32) / 2)
+    error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
     return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigen.get(x.finest(), (None,))[0])
 
 
@@ -194,9 +168,10 @@ def joined(parts: Sequence[Certificate]) -> Certificate:
 
 
 def _both(one: Certificate, other: Certificate) -> Certificate:
-    """What two certificates of the same triples (1, …) show together."""
+    """What two certificates of the same triples (1, …) show together; where they disagree, what both allow."""
     low = np.maximum(one.sigma[..., 0], other.sigma[..., 0])
     high = np.minimum(one.sigma[..., 1], other.sigma[..., 1])
+    low, high = np.minimum(low, high), np.maximum(low, high)
     beyond, sine = np.minimum(one.beyond, other.beyond), np.minimum(one.sine, other.sine)
     return Certificate(np.stack([low, high], axis=-1), sine, one.complete | other.complete, beyond)
 
@@ -205,6 +180,45 @@ def _nothing(k: int) -> Certificate:
     """Of a matrix of which nothing is shown."""
     sigma = np.stack([np.zeros((1, k)), np.full((1, k), np.inf)], axis=-1)
     return Certificate(sigma, np.full(1, np.inf), np.zeros(1, bool), np.full(1, np.inf))
+
+
+# -- of other shapes, sizes and matrices nearby ------------------------------------------------------------------------
+
+
+def reshaped(found: Certificate, lead: tuple[int, ...] = ()) -> Certificate:
+    """Of a stack of that shape; of one matrix for ()."""
+    sigma = found.sigma.reshape(*lead, *found.sigma.shape[-2:])
+    each = (np.reshape(one, lead) for one in (found.sine, found.complete, found.beyond))
+    sine, complete, beyond = each if lead else (one.item() for one in each)
+    return Certificate(sigma, sine, complete, beyond)
+
+
+def times(found: Certificate, factor: Any) -> Certificate:
+    """Of the matrices times factor (…), a power of two; what falls among denormals is rounded outwards."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        low, high = np.moveaxis(found.sigma * np.asarray(factor, np.float64)[..., None, None], -1, 0)
+        beyond = _above(found.beyond * factor, found.beyond)
+        sigma = np.stack([np.maximum(np.nextafter(low, -np.inf), 0), _above(high, found.sigma[..., 1])], axis=-1)
+    return Certificate(sigma, found.sine, found.complete, beyond if np.ndim(factor) else beyond.item())
+
+
+def of_nearby(found: Certificate, shape: tuple[int, int], away: float = 0.0, squared: float = 0.0) -> Certificate:
+    """Of vectors (k, features) as those of another matrix (samples, features): one matrix, its right vectors.
+
+    ‖X − X'‖₂ ≤ away, ‖XᵀX − X'ᵀX'‖₂ ≤ squared: so much σ and σ² differ (Weyl), and spans by that over the gap.
+    """
+    size = float(np.ldexp(1.0, int(np.frexp(min(found.sigma[0, 1], 1e300))[1])))  # so that squares stay in range
+    away, squared, below = away / size, squared / size / size, found.beyond / size
+    low, high = np.maximum(found.sigma[:, 0] / size - away, 0), found.sigma[:, 1] / size + away
+    sigma = _outwards(np.stack([np.sqrt(np.maximum(low**2 - squared, 0)), np.hypot(high, squared**0.5)], axis=1))
+    whole, last = len(sigma) >= min(shape), float(sigma[-1, 0])
+    beyond = 0.0 if whole else math.hypot(below + away, squared**0.5)
+    complete, sine = bool(found.complete and (whole or beyond < last)), math.inf
+    if len(sigma) == shape[1]:
+        sine = found.sine
+    elif complete and last > beyond:
+        sine = found.sine + away / (last - beyond) + squared / (last**2 - beyond**2)
+    return times(Certificate(sigma, sine if sine < 1 else math.inf, complete, beyond), size)
 
 
 # -- the bounds -------------------------------------------------------------------------------------------------------
@@ -241,30 +255,33 @@ def of_triples(
     if gram is not None and (xp is not np or (s[:, -1] ** 2 < PLAIN * _trace(xp, gram)).any()):
         gram = None  # too little of it is left for σ_k
     for where, part in parts():
-        own, image = u[:, where, :], product(xp, part, v)
+        own, image = u[:, where, :], _times(xp, part, v)
         wrong = image - own * s[:, None, :]
         terms = [xp.sum(wrong * wrong, axis=1), _across(xp, part, own), _across(xp, own, own), squares(xp, part)]
         if k < d and gram is None:
-            rest = part - product(xp, image, xp.permute_dims(v, (0, 2, 1)))
+            rest = part - _times(xp, image, xp.permute_dims(v, (0, 2, 1)))
             terms.append(_across(xp, rest, rest))
         sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
     left, back, overlap = sums[:3]
     wrong = back - v * s[:, None, :]
     one = xp.eye(k, dtype=xp.float64)
     facts = [left, xp.sum(wrong * wrong, axis=1), s]
-    losses = [squares(xp, overlap - one), squares(xp, inner(xp, v, v) - one), sums[3]]
+    losses = [squares(xp, overlap - one), squares(xp, _across(xp, v, v) - one), sums[3]]
     facts = [*np.split(on_host(xp.concat(facts, axis=1)), 3, axis=1), *on_host(xp.stack(losses))]
     r, q, s, loss_u, loss_v = (np.sqrt(each) if i != 2 else each for i, each in enumerate(facts[:5]))
     size = np.sqrt(facts[5])
-    rounding = gamma(d + k) * size, summed(long) * size  # of R, of Q
-    loss_u, loss_v = loss_u + summed(long) * k**0.5, loss_v + gamma(d) * k**0.5
+    lose = parted if xp is np else gamma
+    rounding = lose(d) * size, lose(long) * size  # of R, of Q
+    loss_u, loss_v = loss_u + lose(long) * k**0.5, loss_v + lose(d) * k**0.5
     c = np.zeros(len(size))
     if k < d:
-        rest = gram - product(xp, v * s[:, None, :] ** 2, xp.permute_dims(v, (0, 2, 1))) if len(sums) < 5 else sums[4]
-        lost = (summed(long) + gamma(d + k)) * size**2 if len(sums) < 5 else summed(long) * on_host(_trace(xp, rest))
-        c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, _next(known, k)) + lost) + (
-            gamma(d + k) * size if len(sums) == 5 else 0
-        )
+        if len(sums) < 5:
+            rest = gram - product(xp, v * s[:, None, :] ** 2, xp.permute_dims(v, (0, 2, 1)))
+            lost, more = (gamma(long) + gamma(k)) * size**2, 0.0
+        else:
+            rest, more = sums[4], (lose(d) + lose(k)) * size
+            lost = lose(long) * on_host(_trace(xp, rest))
+        c = np.sqrt(norms(xp, rest, s[:, -1] ** 2, _next(known, k)) + lost) + more
     return _of_residuals(s, (r, rounding[0]), (q, rounding[1]), loss_u, loss_v, c, k == d, k == long)
 
 
@@ -305,7 +322,7 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, known: Floats | None = None)
     v is made orthonormal, and turned within its span to the eigenvectors of vᵀ g v: what rounding to float32 mixed
     among those k is no matter for their span. It reads back the eigenvalues, and norms.
     """
-    d, k = v.shape[1:]
+    (d, k), lose = v.shape[1:], parted if xp is np else gamma
     one = xp.eye(k, dtype=xp.float64)
     if k == d:
         trace = on_host(_trace(xp, g))
@@ -314,34 +331,34 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, known: Floats | None = None)
         else:
             values = on_host(eigh_stack(xp, g)[0])[:, ::-1] if xp is not np else np.linalg.eigvalsh(g)[:, ::-1]
         wrong, loss = np.zeros_like(values), np.zeros(len(trace))
-        crooked = np.sqrt(on_host(squares(xp, inner(xp, v, v) - one))) > CROOKED
+        crooked = np.sqrt(on_host(squares(xp, _across(xp, v, v) - one))) > CROOKED
     else:
         steps = 2 if v.dtype == xp.float32 else 0  # Newton's to (vᵀv)^(-1/2): δ, δ², δ⁴
         v = xp.astype(v, xp.float64, copy=False)
-        overlap = inner(xp, v, v)
+        overlap = _across(xp, v, v)
         first = squares(xp, overlap - one)
         for _ in range(steps):
             v = product(xp, v, 1.5 * one - overlap / 2)
-            overlap = inner(xp, v, v)
-        image = product(xp, g, v)
-        inside = inner(xp, v, image)
+            overlap = _across(xp, v, v)
+        image = _times(xp, g, v)
+        inside = _across(xp, v, image)
         values, turn = eigh_stack(xp, (inside + xp.permute_dims(inside, (0, 2, 1))) / 2)
         values, turn = xp.flip(values, axis=1), xp.flip(turn, axis=2)
-        v, image = product(xp, v, turn), product(xp, image, turn)
+        v, image = _times(xp, v, turn), _times(xp, image, turn)
         scaled = v * values[:, None, :]
         wrong = image - scaled
         losses = xp.stack([squares(xp, overlap - one), first, _trace(xp, g)], axis=1)
         facts = on_host(xp.concat([values, xp.sum(wrong * wrong, axis=1), losses], axis=1))
         values, wrong, (loss, first, trace) = facts[:, :k], np.sqrt(facts[:, k:-3]), facts[:, -3:].T
-        loss, crooked = np.sqrt(loss) + gamma(d) * k**0.5, np.sqrt(first) > CROOKED
-    rounding = gamma(d + k) * trace + error
+        loss, crooked = np.sqrt(loss) + lose(d) * k**0.5, np.sqrt(first) > CROOKED
+    rounding = 2 * (lose(d) + lose(k)) * trace + error
     c = np.zeros(len(trace))
     if k < d:
-        c = norms(xp, g - product(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], _next(known, k)) + rounding
+        c = norms(xp, g - _times(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], _next(known, k)) + rounding
     spread = (rounding + 2 * loss * trace + SOLVED * np.abs(values[:, 0]))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = values - spread - c[:, None]
-        sine = np.sqrt(((wrong / apart) ** 2).sum(axis=1)) + rounding / apart[:, -1] + gamma(d) * k**0.5
+        sine = np.sqrt(((wrong / apart) ** 2).sum(axis=1)) + rounding / apart[:, -1] + lose(d) * k**0.5
         sine = np.where(apart[:, -1] > 0, sine / np.sqrt(1 - loss), np.inf) if k < d else np.zeros(len(c))
         off = np.sqrt((wrong**2).sum(axis=1)) + rounding
         high = np.maximum(values + spread, 0)
@@ -376,7 +393,7 @@ def of_narrow(
     sums: list[Any] = []
     for where, part in parts():
         own = u[:, where, :]
-        wrong = product(xp, part, v) - own * s[:, None, :]
+        wrong = _times(xp, part, v) - own * s[:, None, :]
         terms = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own)]
         if gram is None:
             terms.append(_across(xp, part, part))
@@ -387,20 +404,29 @@ def of_narrow(
     left, s = np.split(on_host(xp.concat([left, s], axis=1)), 2, axis=1)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         r = np.sqrt((left / s**2).sum(axis=1)) + gamma(d) * np.sqrt(trace) / s[:, -1]
-    loss = np.sqrt(loss) + summed(long) * k**0.5
+    loss = np.sqrt(loss) + gamma(long) * k**0.5
     return with_left(
-        of_gram(xp, g, summed(long) * trace, v, known), s, np.where(np.isnan(r), np.inf, r), loss, k == long
+        of_gram(xp, g, gamma(long) * trace, v, known), s, np.where(np.isnan(r), np.inf, r), loss, k == long
     )
 
 
 # -- norms ------------------------------------------------------------------------------------------------------------
 
 
+def _times(xp: Any, a: Any, b: Any) -> Any:
+    """a b (B, m, p); on the CPU in short sums, `_part` at a time."""
+    step = _part(a.shape[2])
+    if xp is not np or a.shape[2] <= step:
+        return product(xp, a, b)
+    total = product(xp, a[:, :, :step], b[:, :step])
+    for start in range(step, a.shape[2], step):
+        total += product(xp, a[:, :, start : start + step], b[:, start : start + step])
+    return total
+
+
 def _across(xp: Any, a: Any, b: Any) -> Any:
-    """aᵀb (B, m, p), long sums in few parts."""
-    if xp is np and (len(a) == 1 or a.shape[1] > SUMMED):  # of aᵀa BLAS computes half
-        return np.stack([matrix.inner(one, one if a is b else other) for one, other in zip(a, b, strict=True)])
-    return inner(xp, a, b)
+    """aᵀb (B, m, p), so too."""
+    return _times(xp, xp.permute_dims(a, (0, 2, 1)), b)
 
 
 def _next(known: Floats | None, k: int) -> float | None:

@@ -13,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import limited, product
 from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg.certificate import Certificate
+from gpunet.linalg.certificate import Certificate, of_nearby
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
 from gpunet.linalg.executors import gather
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
@@ -181,7 +181,7 @@ def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, varian
     proof = found.proof if isinstance(found.proof, Certificate) else found.proof()
     if center:  # the mean itself is rounded
         away = EPS * float(np.linalg.norm(mean * part.scale)) / part.scale * len(rows) ** 0.5
-        proof = proof.of_nearby((len(rows), x.shape[1]), away)
+        proof = of_nearby(proof, (len(rows), x.shape[1]), away)
     return PCA(
         components=fix_signs(vectors)[0].T,
         explained_variance=variances_of(squares, len(rows), part.scale, name),

@@ -108,7 +108,7 @@ def in_groups(batches: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[int, tu
     group: list[tuple[int, tuple[Any, ...]]] = []
     size = 0
     for number, each in enumerate(batches):
-        group.append((number, each))
+        group.append((number, copy.deepcopy(each)))  # a generator may fill the same memory again
         size += each[0].nbytes
         if len(group) == BATCHES or size >= WEIGHT * each[0].shape[-1] ** 2:
             yield group

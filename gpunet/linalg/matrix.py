@@ -26,6 +26,7 @@ Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
 CHUNK_BYTES = 22 << 20  # of converted numbers: a class of MNIST is one product, and far below the promised 64 MB
 VIEW_ROWS = 16_384  # of chunks that are views, which take no memory: enough to run BLAS at full speed
 PART_ROWS = 256  # that one sum of a thin matrix takes
+SMALL_KERNEL = 1 << 20  # multiplications up to which OpenBLAS may add up any number of rows one after the other
 THIN = 256  # sums that BLAS may take in one go, and does where it multiplies with a vector
 HOT_ELEMENTS = 1 << 20  # 8 MB of float64: what a second product finds in the cache, and rows enough for BLAS
 WHOLE_ELEMENTS = 1 << 18  # up to 2 MB of float64 are converted once, and kept: then nothing is gained by chunks
@@ -99,7 +100,8 @@ def inner(a: Floats, b: Floats, out: Floats | None = None) -> Floats:
     numbers then all go one way, n ε/4 instead of √n ε. Of wide ones it takes a few hundred at a time.
     """
     rows, n, p = len(a), a.shape[1], b.shape[1]
-    if rows <= 4 * PART_ROWS or (n * p > THIN and min(n, p) > 1):
+    thin = n * p <= THIN or min(n, p) == 1 or rows * n * p <= SMALL_KERNEL
+    if rows <= 4 * PART_ROWS or not thin:
         return product(a.T, b, out)
     count, rest = divmod(rows, PART_ROWS)
     parts = np.matmul(

@@ -23,6 +23,7 @@ from gpunet.backend.base import Backend
 from gpunet.backend.blas import product
 from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
+from gpunet.linalg.certificate import times
 from gpunet.linalg.classes import ClassPCA, collect, pca_of_rows
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EXACT_ROWS, Floats, result_dtype
@@ -325,7 +326,7 @@ class PatchDensities:
                 found = pca_of_rows(x.astype(np.float64), rows, label, None, variance, center)
         if not self.uint8:
             return found
-        proof = found.certificate.times(1 / 255)
+        proof = times(found.certificate, 1 / 255)
         return replace(
             found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255, certificate=proof
         )

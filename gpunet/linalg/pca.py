@@ -19,10 +19,10 @@ from gpunet.backend.blas import limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.certificate import SUMMED, Certificate, certify, gamma, of_gram
+from gpunet.linalg.certificate import Certificate, certify, gamma, of_gram, of_nearby, reshaped, times
 from gpunet.linalg.device import computing_on, is_gpu
-from gpunet.linalg.matrix import EPS, Floats, largest, result_dtype
-from gpunet.linalg.moments import FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
+from gpunet.linalg.matrix import EPS, EXACT_ROWS, Floats, largest, result_dtype
+from gpunet.linalg.moments import COARSE, FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
 from gpunet.linalg.slices import with_root
 from gpunet.linalg.solvers import leading, leading_by_eigh
 from gpunet.linalg.stacked import leading_stack
@@ -163,8 +163,9 @@ def by_root(
             f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
-    proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank]).reshaped(())
-    proof = proof.of_nearby((moments.count, features), away + unseen, squared)
+    proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank])
+    proof = reshaped(proof)
+    proof = of_nearby(proof, (moments.count, features), away + unseen, squared)
     proof = of_samples(proof, moments, center)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
@@ -212,7 +213,7 @@ def certified(
 ) -> Certificate:
     """Of eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not."""
     proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], known)
-    return of_samples(proof.reshaped(()), moments, center)
+    return of_samples(reshaped(proof), moments, center)
 
 
 def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificate:
@@ -220,19 +221,20 @@ def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificat
     mean, away = on_host(moments.mean), 0.0
     if center and (size := float(np.abs(mean).max())):  # so that squares stay in range
         away += EPS * size * float(np.linalg.norm(mean / size)) * moments.count**0.5
-    return proof.of_nearby((moments.count, len(mean)), away) if away else proof
+    return of_nearby(proof, (moments.count, len(mean)), away) if away else proof
 
 
 def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
-    """What the error of Σ x xᵀ is at most, in the 2-norm: as `noise` has it, four times, were they all of one sign.
+    """What the error of Σ x xᵀ is at most, in the 2-norm, were all roundings of one sign: b u where `rounding` is √b u.
 
-    So do those of the mean, where summed has n m mᵀ in it, unless sums are exact: NumPy sums a column one number after
-    the other.
+    So may be those of the mean, where summed has n m mᵀ in it, unless sums are exact: NumPy sums a column one number
+    after the other, EXACT_ROWS at a time.
     """
-    found = 2 * moments.rounding * float(xp.sum(xp.abs(diagonal(xp, moments.scatter)))) + moments.dropped
+    exact, unit = moments.rounding <= 2 * EPS, (EPS if moments.rounding < COARSE else 2.0**-23) / 2
+    each = moments.rounding if exact else ((moments.rounding / unit - 4) ** 2 + 4) * unit
+    found = each * float(xp.sum(xp.abs(diagonal(xp, moments.scatter))))
     if summed is not None:
-        exact = moments.rounding <= 2 * EPS
-        each = EPS * (summed.shape[0] ** 0.5 + 4) + (0 if exact else 2 * gamma(SUMMED))
+        each = EPS * (summed.shape[0] ** 0.5 + 4) + (0 if exact else gamma(EXACT_ROWS))
         found += each * float(xp.sum(xp.abs(diagonal(xp, summed))))
     return found
 
@@ -299,7 +301,7 @@ def as_pca(
         count=moments.count,
         residual=residual,
         route=route,
-        certificate=proof.times(1 / scale),
+        certificate=times(proof, 1 / scale),
     )
 
 
@@ -495,5 +497,5 @@ class _Samples:
         self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
     ) -> PCA:
         residual += float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        proof = of_samples(proof.reshaped(()), self.moments, self.center)
+        proof = of_samples(reshaped(proof), self.moments, self.center)
         return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale, route, proof)

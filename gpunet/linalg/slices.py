@@ -19,6 +19,8 @@ EPYC). So no integer engine is asked; float64 is one.
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,7 +130,8 @@ class Slices:
 def slices(xp: Any, x: Any) -> Slices:
     """`Slices` of x (n, features) of any real dtype, finite and at most 2⁵⁰⁰."""
     if x.shape[0] > PENDING:
-        return slices(xp, x[:PENDING, :]) + slices(xp, x[PENDING:, :])
+        starts = range(0, x.shape[0], PENDING)
+        return functools.reduce(operator.add, (slices(xp, x[start : start + PENDING, :]) for start in starts))
     features, on_cpu = x.shape[1], xp is np
     step = max(64, (CUT_BYTES if on_cpu else GPU_CUT_BYTES) // (8 * features))
     step = min(ROWS // 4, x.shape[0], step)  # of products of sums of two slices

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import struct
+import tokenize
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -412,7 +413,7 @@ def _header(file: Any, path: str, name: str) -> NpyFile:
             raise ValueError(f"format {version}, where plain numbers have 1.0 or 2.0")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError) as error:
+    except (ValueError, SyntaxError, TypeError, EOFError, RecursionError, MemoryError, tokenize.TokenError) as error:
         raise DataError(
             f"{name} is no .npy file ({first_line(error)}): expected what numpy.save writes, or FILE.npz::MEMBER, "
             "FILE.h5::DATASET"
@@ -521,7 +522,7 @@ _GRANULARITY = _granularity()
 
 def _shards(paths: Sequence[str], name: str) -> Shards:
     """Files in the order of their numbers; DataError where one is missing between, or of as many as the names say."""
-    order = sorted(paths, key=lambda path: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", path)])
+    order = sorted(paths, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", path)])
     groups: dict[tuple[str | None, ...], dict[int, int]] = {}
     for path in order:
         if found := SHARD.fullmatch(os.path.basename(path)):

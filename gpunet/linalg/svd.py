@@ -15,7 +15,7 @@ from gpunet.backend.blas import limited
 from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole, on_device
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.certificate import Certificate, certify, joined, of_its_gram, of_tall
+from gpunet.linalg.certificate import Certificate, certify, joined, of_its_gram, of_tall, reshaped, times
 from gpunet.linalg.device import computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, TallMatrix, check_matrix, gram, result_dtype
 from gpunet.linalg.solvers import (
@@ -257,7 +257,7 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured)
     """Of X's triples, without its scale; of a small one when it is asked for, by what is nobody else's."""
     scale = x.scale
     if not x.small:
-        return of_tall(x, u, s, v, errors).times(1 / scale)
+        return times(of_tall(x, u, s, v, errors), 1 / scale)
     v = v.copy()
     if u is None:
         made = of_its_gram(x, v)
@@ -269,7 +269,7 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured)
         known = x.eigen.get("float64", (None,))[0]
         made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, known)
     size = x.long * x.short**2
-    return lambda: limited(size, made).reshaped(()).times(1 / scale)
+    return lambda: times(reshaped(limited(size, made)), 1 / scale)
 
 
 def _matrix(
@@ -330,13 +330,18 @@ def _small(a: Array, k: int, limit: float) -> SVD | None:
     if not (residual <= bound and orthogonality <= bound):
         return None
     own = [each.copy()[None] for each in (x, u, s, v.T)]
-    proof = partial(_reshaped, partial(partial(certify, np, dtype=u.dtype), *own))
+    prove = partial(certify, np, dtype=u.dtype)
     left, right = (v, u) if flipped else (u, v)
-    return SVD(left, s, right.T, "full" if one_call else "gram", residual, orthogonality, limit, _proof=proof)
-
-
-def _reshaped(made: Callable[[], Certificate], lead: tuple[int, ...] = ()) -> Certificate:
-    return made().reshaped(lead)
+    return SVD(
+        left,
+        s,
+        right.T,
+        "full" if one_call else "gram",
+        residual,
+        orthogonality,
+        limit,
+        _proof=lambda: reshaped(prove(*own)),
+    )
 
 
 def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:
@@ -368,7 +373,7 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: 
     residual, orthogonality = reached.max(axis=0, initial=0).tolist()
     lead = a.shape[:-2]
     if m * n > WHOLE_ELEMENTS:
-        proof: Proof = joined(proofs).reshaped(lead)
+        proof: Proof = reshaped(joined(proofs), lead)
     else:
         proof = _of_stack(flat, u, s, vt, lead)
     return SVD(
@@ -385,7 +390,7 @@ def _of_stack(a: Array, u: Array, s: Array, vt: Array, lead: tuple[int, ...]) ->
 
     def made() -> Certificate:
         parts = [slice(start, start + step) for start in range(0, len(a), step)]
-        return joined([prove(*(each[part] for each in own)) for part in parts]).reshaped(lead)
+        return reshaped(joined([prove(*(each[part] for each in own)) for part in parts]), lead)
 
     return made if few else made()
 
@@ -426,7 +431,7 @@ def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
         own = own if on_device(a) else [stack, *own]
         proof: Proof = partial(_on_device, backend, own, dtype, lead)
     else:
-        proof = certify(xp, stack, u, s, vt, dtype).reshaped(lead)
+        proof = reshaped(certify(xp, stack, u, s, vt, dtype), lead)
     return SVD(
         xp.reshape(u, (*lead, m, k)), xp.reshape(s, (*lead, k)), xp.reshape(vt, (*lead, k, n)), "+".join(routes),
         residual, orthogonality, limit, tuple(rejected), proof,
@@ -437,7 +442,7 @@ def _on_device(backend: Backend, own: list[Any], dtype: Any, lead: tuple[int, ..
     """The certificate of a stack and its triples, all nobody else's."""
     with computing_on(backend) as xp:
         a, u, s, vt = own
-        return certify(xp, a, u, s, vt, dtype).reshaped(lead)
+        return reshaped(certify(xp, a, u, s, vt, dtype), lead)
 
 
 def _put_in(kept: list[Any], found: list[Any], todo: Array) -> list[Any]:

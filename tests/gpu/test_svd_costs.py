@@ -51,7 +51,7 @@ def test_read_backs_and_kinds_of_kernels(gpu, asked, scale):
     assert gn.svd(x, 40, device=backend).route == "gram"
     assert len(asked.reads) == 3
     assert len(asked.kinds) <= 27
-    assert asked.launches <= 54
+    assert asked.launches <= 58  # four of them copies, of what the certificate will be asked of
 
 
 def test_an_iteration_reads_back_once_a_round(gpu, asked):

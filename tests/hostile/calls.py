@@ -476,6 +476,7 @@ FREE = {
     "linalg.PCA",
     "linalg.SVD",
     "linalg.ClassPCA",
+    "linalg.Certificate",
     "optim.Range",
     "layers.Parameter",
     "layers.Spec",

@@ -75,7 +75,7 @@ def test_a_triple_that_was_missed_is_told(shape, dtype, rng):
     a, u, v = spectrum(rng, *shape, s)
     a, picked = a.astype(dtype), [0, 1, 3]
     triples = (u[:, picked].astype(dtype), s[picked].astype(dtype), v[:, picked].T.astype(dtype))
-    shown = certificate.certify(np, a[None], *(each[None] for each in triples), a.dtype).reshaped(())
+    shown = certificate.reshaped(certificate.certify(np, a[None], *(each[None] for each in triples), a.dtype))
     assert shown.complete is False
     assert shown.sine == np.inf
     assert shown.beyond >= s[2] * (1 - 1e-6)
@@ -222,3 +222,42 @@ def test_backends_agree_on_norms(rng):
     c = rng.standard_normal((4, 12, 12))
     c, xp = c @ c.transpose(0, 2, 1), StrictBackend().xp
     np.testing.assert_allclose(norms(xp, xp.asarray(c), np.full(4, 1e9)), norms(np, c, np.full(4, 1e9)), rtol=1e-12)
+
+
+def one_way(m, n):
+    """(a column 1, c, c, … whose squares all round the same way beside 1, and nothing else; its σ_1)."""
+    c = (0.98 * 2.0**-53) ** 0.5
+    a = np.zeros((m, n))
+    a[:, 0], a[0, 0] = c, 1
+    return a, np.sqrt(1 + (m - 1) * np.longdouble(c) ** 2)
+
+
+@pytest.mark.parametrize("shape", [(400, 17), (902, 2), (2017, 17), (2144, 129), (3019, 20), (16_400, 17), (17, 2017)])
+def test_equal_numbers_after_a_large_one_may_all_round_one_way(shape):
+    a, true = one_way(max(shape), min(shape))
+    for certify in (False, True):
+        shown = gn.svd(a if shape[0] > shape[1] else a.T, 1, certify=certify).certificate
+        low, high = shown.sigma[0].astype(np.longdouble)
+        assert low <= true <= high
+
+
+@pytest.mark.parametrize("features", [384, 784])
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_so_they_may_on_the_short_side(features, reproducible):
+    a, true = one_way(features, 1)
+    x = np.concatenate([a.T, np.zeros((1, features))])
+    x[1, :2] = a[1, 0] / 2, -0.5  # orthogonal to the first
+    low, high = StreamingGram(reproducible=reproducible).update(x).components(2).certificate.sigma[0]
+    assert np.longdouble(low) <= true <= np.longdouble(high)
+
+
+def test_certificates_that_disagree_allow_what_both_allow():
+    one, other = (
+        Certificate(np.array([[ends]]), np.ones(1), np.ones(1, bool), np.ones(1)) for ends in ([1, 2], [3, 4])
+    )
+    assert certificate._both(one, other).sigma.tolist() == [[[2, 3]]]
+
+
+def test_nobody_writes_into_a_certificate(rng):
+    with pytest.raises(ValueError, match="read-only"):
+        gn.svd(rng.standard_normal((9, 4)), 2).certificate.sigma[...] = 0

@@ -300,3 +300,10 @@ def test_batches_of_more_samples_than_an_integer_holds_are_taken_in_pieces(rng, 
     wanted = bits(stream().update(x))
     monkeypatch.setattr(slices, "PENDING", 7)
     assert bits(stream().update(x)) == wanted
+
+
+def test_any_number_of_samples_at_a_time(monkeypatch, rng):
+    x = rng.standard_normal((3000, 1))
+    whole = stream().update(x).gram()
+    monkeypatch.setattr("gpunet.linalg.slices.PENDING", 2)
+    assert (stream().update(x).gram() == whole).all()

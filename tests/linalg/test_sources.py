@@ -396,3 +396,29 @@ def test_memory_is_bounded(tmp_path, door):
         [sys.executable, "-c", SIZE, door, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
     )
     assert float(code.stdout) < 160, code.stdout
+
+
+def test_a_generator_may_fill_the_same_memory_again():
+    def batches(labelled):
+        x, y = np.empty((10, 3)), np.empty(10, int)
+        for number in range(5):
+            x[:], y[:] = number, number % 2
+            yield (x, y) if labelled else x
+
+    sums = gn.gram(batches(False))
+    assert sums.mean.tolist() == [2, 2, 2]
+    assert {label: own.count for label, own in gn.gram(batches(True)).classes.items()} == {0: 30, 1: 20}
+
+
+@pytest.mark.parametrize("header", ["(" * 100, '"""', "{'descr': [[["])
+def test_headers_that_do_not_end_are_one_line(header, tmp_path):
+    text = header.encode() + b"\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(64))
+    with pytest.raises(gn.errors.DataError, match=r"^[^\n]*x.npy is no .npy file[^\n]*$"):
+        gn.gram(tmp_path / "x.npy")
+
+
+def test_names_of_shards_may_hold_any_digits(tmp_path):
+    for name in ("x1²3", "x1²4"):
+        np.save(tmp_path / f"{name}.npy", np.ones((2, 3)))
+    assert gn.gram(tmp_path).count == 4
