@@ -62,7 +62,7 @@ def pca(
 
     Writes the components with their variances, mean and certificate as components.safetensors and components.npz, the
     figure spectrum.png, and result.json. The certificate bounds the singular values and the angle by which the
-    components may be off, and says whether none of the largest can have been missed.
+    components may be off, and says whether none of the largest can have been missed. Variances are over n, not n − 1.
 
     Examples: gpunet pca images.npy --k 50 --center
 

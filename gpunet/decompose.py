@@ -114,6 +114,9 @@ class Found:
         proof = self.pca.certificate
         found = {name: getattr(self.pca, name) for name in names}
         found |= {name: getattr(proof, name) for name in ("sigma", "sine", "complete", "beyond")}
+        found["center"] = self.settings.center  # whether the mean, which is given anyway, was subtracted
+        if isinstance(self.pca, PCA):
+            found["count"] = self.pca.count
         return {name: np.ascontiguousarray(each) for name, each in found.items()}
 
     def write_arrays(self, folder: Path) -> None:

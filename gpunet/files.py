@@ -26,10 +26,15 @@ ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the fil
 LONGEST = 200  # bytes of a file's name that its temporary has: 255 is the most
 
 
+_made: set[Path] = set()  # folders that were not there before
+
+
 def writable_folder(path: str | os.PathLike[str], *names: str, hint: str = " with --out") -> Path:
     """The folder, made if need be; OutputError where it cannot be made or written to, or not under these names."""
     folder = Path(path)
     try:
+        if not folder.exists():
+            _made.add(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with undivided(), temporary(folder / "probe") as (_, file):
             file.write(bytes(4096))  # a disk that is full takes the name, but no content
@@ -197,6 +202,11 @@ def alone(folder: Path, who: str = "process", hint: str = " with --out") -> Iter
                 f"another {who} is writing to '{folder}': wait for it to end, or choose another folder{hint}"
             )
         yield
+    except BaseException:
+        if folder in _made:  # and is of no use, where nothing was written
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
     finally:
         os.close(handle)
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from gpunet.backend import Backend
-from gpunet.checks import as_array, check_flag, check_whole, has
+from gpunet.checks import as_array, check_flag, check_whole, has, on_device
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.classes import StreamingClassGram, check_labels
 from gpunet.linalg.executors import check_executor, gather, gather_batches, in_groups
@@ -36,7 +36,7 @@ def gram(
     (NumPy's arrays and memory maps, HDF5's datasets, Zarr's and dask's arrays), or an iterable of batches, x (n,
     features) or (x, labels). Samples of more dimensions are flattened. labels: (n,) integers, an array or a path of
     one, held in memory; with an iterable they come with the batches.
-    center, reproducible: as in `StreamingGram`.
+    center, reproducible: as in `StreamingGram`; the variances of its components are over n, not n − 1.
     executor: a `concurrent.futures.Executor` that sums parts of it: threads, processes, mpi4py's, or Dask's
     `client.get_executor()`. Workers read files themselves, from where this process has them; what lies in memory is
     sent to them. The sums are merged as a tree that shape, dtype, labels and `batch` alone decide: the same bits
@@ -64,7 +64,10 @@ def gram(
     kind: dict[str, Any] = {"center": center, "reproducible": reproducible, "device": device}
     many: dict[str, Any] = {"executor": check_executor(executor, device), "in_flight": in_flight}
     with _shown(progress) as bar:
-        if (found := source_of(source)) is None:
+        found = source_of(source)
+        if found is None and has(source, "shape") and not on_device(source):  # a DataFrame, another library's array
+            found = source_of(as_array(source, "source"))
+        if found is None:
             return _of_batches(source, labels, batch, kind, many)
         if not found.sample_shape:
             raise ShapeError(f"{found.name} has shape {found.shape[:1]}: expected samples (n, features)")
@@ -82,8 +85,10 @@ def _of_batches(
     batches: Any, labels: Any, batch: int | None, kind: dict[str, Any], many: dict[str, Any]
 ) -> StreamingGram | StreamingClassGram:
     if not has(batches, "__iter__") or has(batches, "shape"):
-        as_array(batches, "source")  # says what is wrong with a sparse or masked one
-        raise InputError(f"source is {shown(batches)}: expected a path, an array or an iterable of batches")
+        there = "; what lies on a GPU is for StreamingGram().update" if on_device(batches) else ""
+        raise InputError(f"source is {shown(batches)}: expected a path, an array or an iterable of batches{there}")
+    if isinstance(batches, (list, tuple)) and not batches:
+        raise InputError("source is an empty list: expected paths or batches; look at the pattern that found none")
     if labels is not None:
         raise InputError("source is an iterable of batches: expected their labels with them, as pairs (x, labels)")
     if batch is not None:

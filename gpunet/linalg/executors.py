@@ -275,7 +275,8 @@ class Watch:
 def _lost(error: BaseException) -> RunError:
     kind, said = type(error).__name__, first_line(error)
     what = kind if said == kind else f"{kind}: {said}"
+    main = ", where a script starts processes outside of if __name__ == '__main__':, put it inside"
     return RunError(
         f"the workers, or what leads them, were lost, {what}; expected them to live until all is summed: where they "
-        "ran out of memory take fewer, or smaller batches, and run this again"
+        f"ran out of memory take fewer, or smaller batches{main if kind == 'BrokenProcessPool' else ''}; run this again"
     )

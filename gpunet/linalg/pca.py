@@ -153,7 +153,7 @@ def by_root(
         away, squared = EPS * total**0.5, float(np.linalg.norm(left) + lost(np, moments))
         wrong = np.linalg.norm(product(left, v), axis=0) + noise(np, moments, v)
         residuals = relative(wrong, s * s) + found.residual + EPS  # ε: of m, rounded
-    residuals += unseen / (float(s[0]) or 1)
+    residuals += np.minimum(unseen**0.5, unseen / np.maximum(s, 1e-300)) / (float(s[0]) or 1)
     bad = np.flatnonzero(~(residuals <= limit))
     if len(bad):
         narrow = moments.rounding > np.finfo(np.float32).eps
@@ -165,7 +165,7 @@ def by_root(
         )
     proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank])
     proof = reshaped(proof)
-    proof = of_nearby(proof, (moments.count, features), away + unseen, squared)
+    proof = of_nearby(proof, (moments.count, features), away, squared + unseen)
     proof = of_samples(proof, moments, center)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 

@@ -78,6 +78,7 @@ def test_components_of_a_file(capsys, tmp_path, dtype):
     for name in ("components", "explained_variance", "explained_variance_ratio", "mean"):
         assert np.array_equal(arrays[name], getattr(expected, name))
     assert np.array_equal(arrays["sigma"], expected.certificate.sigma)
+    assert (arrays["center"], arrays["count"]) == (True, 3000)
     sigma = np.linalg.svd(numbers(dtype).astype(float) - numbers(dtype).mean(axis=0, dtype=float), compute_uv=False)[:5]
     assert (arrays["sigma"][:, 0] <= sigma * (1 + 1e-13)).all()
     assert (sigma * (1 - 1e-13) <= arrays["sigma"][:, 1]).all()
@@ -272,5 +273,9 @@ def test_bad_input_is_one_line(capsys):
     refused(capsys, 2, "x.npy", "--workers", 0, words=("--workers",))
     Path("t.npy").write_text("nothing")
     refused(capsys, 2, "t.npy", words=("t.npy is no .npy file",))
+    assert not Path("runs/pca-t").exists()
+    os.mkdir("mine")
+    refused(capsys, 2, "t.npy", "--out", "mine", words=("t.npy is no .npy file",))
+    assert Path("mine").is_dir()  # which was there before
     Path("file").write_text("")
     refused(capsys, 2, "x.npy", "--out", "file", words=("cannot write to 'file'",))

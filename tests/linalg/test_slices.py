@@ -307,3 +307,15 @@ def test_any_number_of_samples_at_a_time(monkeypatch, rng):
     whole = stream().update(x).gram()
     monkeypatch.setattr("gpunet.linalg.slices.PENDING", 2)
     assert (stream().update(x).gram() == whole).all()
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("k", [1, 5])
+def test_few_components_of_a_flat_spectrum(k, center, rng):
+    """What the root hides of squares is told of them, not of their roots."""
+    x = rng.standard_normal((1500, 300))
+    found = StreamingGram(center=center, reproducible=True).update(x).components(k)
+    s = np.linalg.svd(x - x.mean(axis=0) * center, compute_uv=False)
+    assert found.residual <= tolerance("float64", 300, k)
+    assert found.certificate.complete
+    np.testing.assert_allclose(np.sqrt(1500 * found.explained_variance), s[:k], rtol=1e-13)

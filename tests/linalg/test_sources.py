@@ -422,3 +422,27 @@ def test_names_of_shards_may_hold_any_digits(tmp_path):
     for name in ("x1²3", "x1²4"):
         np.save(tmp_path / f"{name}.npy", np.ones((2, 3)))
     assert gn.gram(tmp_path).count == 4
+
+
+def test_arrays_of_other_libraries_are_sources(rng):
+    class Frame:
+        """Has a shape, and gives an array."""
+
+        shape = (20, 3)
+
+        def __init__(self):
+            self.values = rng.standard_normal(self.shape)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(self.values, dtype)
+
+        def __iter__(self):
+            return iter("abc")
+
+    frame = Frame()
+    np.testing.assert_array_equal(gn.gram(frame).gram(), gn.gram(frame.values).gram())
+
+
+def test_a_pattern_that_found_nothing_is_told():
+    with pytest.raises(gn.errors.InputError, match="empty list: expected paths"):
+        gn.gram([])
