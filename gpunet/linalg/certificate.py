@@ -91,7 +91,7 @@ def parted(terms: int) -> float:
 
 def _part(terms: int) -> int:
     """Terms that are summed at a time, such that neither they nor their number is large."""
-    return max(32, 1 << round(math.log2(max(1, terms)) / 2))
+    return max(64, 1 << round(math.log2(max(1, terms)) / 2))
 
 
 # -- of what was decomposed -------------------------------------------------------------------------------------------
