@@ -75,7 +75,8 @@ class Certificate:
     beyond: Any
 
     def __post_init__(self) -> None:
-        self.sigma.setflags(write=False)
+        if isinstance(self.sigma, np.ndarray):
+            self.sigma.setflags(write=False)
 
 
 def gamma(terms: int, unit: float = EPS / 2) -> float:

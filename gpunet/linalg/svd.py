@@ -426,7 +426,7 @@ def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
         )
     u, s, vt = kept
     residual, orthogonality = reached.max(axis=0).tolist()
-    if stack.nbytes <= LATER:  # what takes kernels of its own, and reads back, waits until it is asked for
+    if a.size * dtype.itemsize <= LATER:  # what takes kernels of its own, and reads back, waits until it is asked for
         own = [xp.astype(each, each.dtype, copy=True) for each in ((stack, u, s, vt) if on_device(a) else (u, s, vt))]
         own = own if on_device(a) else [stack, *own]
         proof: Proof = partial(_on_device, backend, own, dtype, lead)
