@@ -30,8 +30,7 @@ def work(x, who):
 @pytest.mark.parametrize(
     ("case", "who"),
     [
-        pytest.param("uint8", "gpunet", marks=pytest.mark.smallest),
-        ("uint8", "BLAS"),
+        *(pytest.param("uint8", who, marks=pytest.mark.smallest) for who in ("gpunet", "BLAS")),
         *((case, who) for case in ("float32", "float64") for who in ("reproducible", "plain")),
     ],
 )

@@ -216,7 +216,10 @@ def test_the_groups_run(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     groups = {each["group"] for each in json.loads(path.read_text())["benchmarks"]}
-    assert groups == {"train-step", "epoch", "svd", "class-pca", "conv", "lowrank", "start-up", "products"}
+    assert groups == {
+        "train-step", "epoch", "svd", "class-pca", "conv", "lowrank", "start-up", "products", "certificates", "sums",
+        "size",
+    }  # fmt: skip
     measured = read(path)
     lonely = set() if any(map(importlib.util.find_spec, ("torch", "jax"))) else {"conv"}  # it has no other rivals
     assert {ratio.group for ratio in measured.ratios} == groups - lonely
