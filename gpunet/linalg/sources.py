@@ -27,7 +27,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gpunet.addresses import public
+from gpunet.addresses import harmless, public
 from gpunet.checks import has, on_device, on_host, real_array
 from gpunet.errors import DataError, InputError, ShapeError, first_line, shown
 
@@ -378,7 +378,7 @@ def open_path(path: str, what: str = "source") -> Source:
         if glob.has_magic(file) and (found := glob.glob(file)):
             return _shards(found, shown(path).strip("'"))
         raise DataError(
-            f"{what}: there is no file or folder '{file}': expected FILE.npy, FILE.npz::MEMBER, FILE.h5::DATASET, a "
+            f"{what}: there is no file or folder {shown(file)}: expected FILE.npy, FILE.npz::MEMBER, FILE.h5::DATASET, a "
             "folder of .npy shards or of Zarr, or a pattern such as 'x-*.npy'"
         )
     if os.path.isdir(file):
@@ -387,7 +387,7 @@ def open_path(path: str, what: str = "source") -> Source:
             return Sliced(_zarr(file, member), path, (_zarr, file, member))
         shards = [os.path.join(file, name) for name in names if name.endswith(".npy") and not name.startswith(".")]
         if not shards:
-            raise DataError(f"{file} holds no .npy files and no Zarr array: expected shards such as x-000.npy")
+            raise DataError(f"{harmless(file)} holds no .npy files and no Zarr array: expected shards such as x-000.npy")
         return _shards(shards, file)
     ending = Path(file).suffix.lower()
     if ending in HDF5:
@@ -397,12 +397,12 @@ def open_path(path: str, what: str = "source") -> Source:
 
 def _npy(path: str) -> NpyFile:
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise DataError(f"{path} is no plain file: expected what numpy.save writes")  # a pipe would never open
+        raise DataError(f"{harmless(path)} is no plain file: expected what numpy.save writes")  # a pipe would never open
     try:
         with open(path, "rb") as file:
-            return _header(file, path, path)
+            return _header(file, path, harmless(path))
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(harmless(path), error) from None
 
 
 def _header(file: Any, path: str, name: str) -> NpyFile:
@@ -444,7 +444,7 @@ def _npz(path: str, member: str) -> NpyFile:
                 raise DataError(f"{found.name} is damaged: its header says more than it holds; write it again")
             return found
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(harmless(path), error) from None
     except (zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no sound .npz file ({first_line(error)}): write it with numpy.savez") from None
 
@@ -465,7 +465,7 @@ def _hdf5(path: str, member: str) -> Any:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(harmless(path), error) from None
     if member and isinstance(found := file.get(member), h5py.Dataset):
         return found
     there: list[str] = []

@@ -392,6 +392,7 @@ VALUES: dict[str, Maker] = {
     "components": lambda: 2,
     "variance": lambda: 0.9,
     "center": lambda: True,
+    "certify": lambda: True,
     "fraction": lambda: 0.5,
     "threshold": lambda: 0.9,
     "weights": lambda: pca().explained_variance_ratio,
