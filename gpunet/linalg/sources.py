@@ -351,11 +351,21 @@ def paths_opened(a: Any, what: str) -> Any:
 
 
 def _of_paths(a: Any, what: str) -> Source | None:
-    if isinstance(a, (str, os.PathLike)):
-        return open_path(os.fsdecode(a), what)
-    if isinstance(a, (list, tuple)) and a and all(isinstance(each, (str, os.PathLike)) for each in a):
-        return Shards([_npy(os.fsdecode(each)) for each in a], f"{len(a)} shards")
+    if (path := _path(a)) is not None:
+        return open_path(path, what)
+    if isinstance(a, (list, tuple)) and a:
+        paths = [_path(each) for each in a]
+        if all(each is not None for each in paths):
+            return Shards([_npy(each) for each in paths if each is not None], f"{len(a)} shards")
     return None
+
+
+def _path(a: Any) -> str | None:
+    """The path that `a` is; None of other things, and of what raises whatever it is asked."""
+    try:
+        return os.fsdecode(a) if isinstance(a, (str, os.PathLike)) else None
+    except Exception:
+        return None
 
 
 def in_memory(a: Any) -> bool:
@@ -378,8 +388,8 @@ def open_path(path: str, what: str = "source") -> Source:
         if glob.has_magic(file) and (found := glob.glob(file)):
             return _shards(found, shown(path).strip("'"))
         raise DataError(
-            f"{what}: there is no file or folder {shown(file)}: expected FILE.npy, FILE.npz::MEMBER, FILE.h5::DATASET, a "
-            "folder of .npy shards or of Zarr, or a pattern such as 'x-*.npy'"
+            f"{what}: there is no file or folder {shown(file)}: expected FILE.npy, FILE.npz::MEMBER, FILE.h5::DATASET, "
+            "a folder of .npy shards or of Zarr, or a pattern such as 'x-*.npy'"
         )
     if os.path.isdir(file):
         names = os.listdir(file)
@@ -387,7 +397,8 @@ def open_path(path: str, what: str = "source") -> Source:
             return Sliced(_zarr(file, member), path, (_zarr, file, member))
         shards = [os.path.join(file, name) for name in names if name.endswith(".npy") and not name.startswith(".")]
         if not shards:
-            raise DataError(f"{harmless(file)} holds no .npy files and no Zarr array: expected shards such as x-000.npy")
+            said = harmless(file)
+            raise DataError(f"{said} holds no .npy files and no Zarr array: expected shards such as x-000.npy")
         return _shards(shards, file)
     ending = Path(file).suffix.lower()
     if ending in HDF5:
@@ -397,7 +408,8 @@ def open_path(path: str, what: str = "source") -> Source:
 
 def _npy(path: str) -> NpyFile:
     if os.path.lexists(path) and not os.path.isfile(path):
-        raise DataError(f"{harmless(path)} is no plain file: expected what numpy.save writes")  # a pipe would never open
+        said = harmless(path)  # a pipe would never open
+        raise DataError(f"{said} is no plain file: expected what numpy.save writes")
     try:
         with open(path, "rb") as file:
             return _header(file, path, harmless(path))
