@@ -63,6 +63,8 @@ def gram(
     batch = None if batch is None else check_whole("batch", batch)
     kind: dict[str, Any] = {"center": center, "reproducible": reproducible, "device": device}
     many: dict[str, Any] = {"executor": check_executor(executor, device), "in_flight": in_flight}
+    if not isinstance(progress, Progress):
+        check_flag("progress", progress)
     with _shown(progress) as bar:
         found = source_of(source)
         if found is None and has(source, "shape") and not on_device(source):  # a DataFrame, another library's array
