@@ -39,7 +39,7 @@ from gpunet.backend.blas import interruptible
 from gpunet.backend.blas import product as multiply
 from gpunet.checks import on_host
 from gpunet.linalg.matrix import EPS, Floats, TallMatrix
-from gpunet.linalg.stacked import Stack, eigh_stack, product, squares
+from gpunet.linalg.stacked import Stack, eigh_stack, product, squares, totals
 from gpunet.linalg.verify import EPS32, Measured, norm
 from gpunet.rng import LINALG, stream
 
@@ -252,17 +252,19 @@ def of_triples(
     """Of the triples u (B, n, k), s (B, k), v (B, d, k) of X itself, of up to the last digits of float64."""
     d, k = v.shape[1:]
     u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
-    sums: list[Any] = []
     if gram is not None and (xp is not np or (s[:, -1] ** 2 < PLAIN * _trace(xp, gram)).any()):
         gram = None  # too little of it is left for σ_k
-    for where, part in parts():
+
+    def terms(where: slice, part: Any) -> list[Any]:
         own, image = u[:, where, :], _times(xp, part, v)
         wrong = image - own * s[:, None, :]
-        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, part, own), _across(xp, own, own), squares(xp, part)]
+        found = [xp.sum(wrong * wrong, axis=1), _across(xp, part, own), _across(xp, own, own), squares(xp, part)]
         if k < d and gram is None:
             rest = part - _times(xp, image, xp.permute_dims(v, (0, 2, 1)))
-            terms.append(_across(xp, rest, rest))
-        sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
+            found.append(_across(xp, rest, rest))
+        return found
+
+    sums = totals(terms(*each) for each in parts())
     left, back, overlap = sums[:3]
     wrong = back - v * s[:, None, :]
     one = xp.eye(k, dtype=xp.float64)
@@ -391,14 +393,14 @@ def of_narrow(
     """Of triples in float32: by XᵀX in float64, and u by X v."""
     d, k = v.shape[1:]
     u, s, v = (xp.astype(each, xp.float64, copy=False) for each in (u, s, v))
-    sums: list[Any] = []
-    for where, part in parts():
+
+    def terms(where: slice, part: Any) -> list[Any]:
         own = u[:, where, :]
         wrong = _times(xp, part, v) - own * s[:, None, :]
-        terms = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own)]
-        if gram is None:
-            terms.append(_across(xp, part, part))
-        sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
+        found = [xp.sum(wrong * wrong, axis=1), _across(xp, own, own)]
+        return found if gram is not None else [*found, _across(xp, part, part)]
+
+    sums = totals(terms(*each) for each in parts())
     left, overlap, g = sums if gram is None else (*sums, gram)
     losses = [squares(xp, overlap - xp.eye(k, dtype=xp.float64)), _trace(xp, g)]
     loss, trace = on_host(xp.stack(losses))

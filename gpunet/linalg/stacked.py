@@ -8,7 +8,7 @@ what an iteration or cuSOLVER asks for. Stacks are (B, m, n). On a GPU the Gram 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -242,18 +242,26 @@ def _estimated(x: Stack, u: Any, s: Any, v: Any, signs: Floats, factor: float) -
     w = xp.asarray(np.ascontiguousarray(signs)[None, :, :], dtype=xp.float64)
     s, v = xp.astype(s, xp.float64, copy=False), xp.astype(v, xp.float64, copy=False)
     sw, vw = s[:, :, None] * w, product(xp, v, w)
-    sums: list[Any] = []
-    for where, part in x.parts(xp.float64):
+
+    def terms(where: slice, part: Any) -> list[Any]:
         own = xp.astype(u[:, where, :], xp.float64, copy=False)
         uw = product(xp, own, w)
         wrong = product(xp, part, vw) - product(xp, own, sw)
-        terms = [squares(xp, wrong), inner(xp, part, uw), inner(xp, own, uw)]
-        sums = [before + term for before, term in zip(sums, terms, strict=True)] if sums else terms
-    left, right, gram = sums
+        return [squares(xp, wrong), inner(xp, part, uw), inner(xp, own, uw)]
+
+    left, right, gram = totals(terms(*each) for each in x.parts(xp.float64))
     found = left, squares(xp, right - product(xp, v, sw)), squares(xp, gram - w), squares(xp, inner(xp, v, vw) - w)
     *wrong, top = on_host(xp.stack([*found, s[:, 0]]))
     residual, loss = np.sqrt(np.maximum(*wrong[:2])), np.sqrt(np.maximum(*wrong[2:]))
     return factor * np.stack([residual / np.where(top > 0, top, 1), loss], axis=1), top
+
+
+def totals(lists: Iterable[list[Any]]) -> list[Any]:
+    """The sums of one or more lists of arrays, place by place."""
+    found: list[Any] = []
+    for terms in lists:
+        found = [before + term for before, term in zip(found, terms, strict=True)] if found else terms
+    return found
 
 
 def _signs(xp: Any, v: Any) -> Any:
