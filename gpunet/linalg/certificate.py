@@ -229,10 +229,15 @@ def concluded(low: Floats, high: Floats, off: Any, beyond: Floats, sine: Floats,
     """From bounds of a_i (B, k), ρ (B,), c (B,) and the sine (B,), of σ. whole: there are no others."""
     c = beyond[:, None]
     with np.errstate(invalid="ignore", over="ignore"):
-        high = (high + c) / 2 + np.hypot((high - c) / 2, np.asarray(off)[:, None])
+        high = _risen(high, c, np.asarray(off)[:, None])
         sigma = _outwards(np.stack([low, np.where(np.isfinite(high), high, np.inf)], axis=2))
         complete = np.isfinite(sigma).all(axis=(1, 2)) & (whole | (beyond < sigma[:, -1, 0]))
     return Certificate(sigma, np.where(complete & (sine < 1), sine, np.inf), complete, beyond)
+
+
+def _risen(a: Floats, c: Floats, off: Floats) -> Floats:
+    """The larger eigenvalue of [a off; off c]."""
+    return np.asarray((a + c) / 2 + np.hypot((a - c) / 2, off))
 
 
 def _outwards(sigma: Floats) -> Floats:
@@ -365,7 +370,7 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, known: Floats | None = None)
         sine = np.where(apart[:, -1] > 0, sine / np.sqrt(1 - loss), np.inf) if k < d else np.zeros(len(c))
         off = np.sqrt((wrong**2).sum(axis=1)) + rounding
         high = np.maximum(values + spread, 0)
-        high = (high + c[:, None]) / 2 + np.hypot((high - c[:, None]) / 2, off[:, None]) if k < d else high
+        high = _risen(high, c[:, None], off[:, None]) if k < d else high
     low = np.maximum(values - spread, 0)
     low[crooked], high[crooked] = 0, np.inf
     return concluded(np.sqrt(low), np.sqrt(high), np.zeros(len(c)), np.sqrt(c), sine, k == d)

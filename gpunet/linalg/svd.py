@@ -332,16 +332,8 @@ def _small(a: Array, k: int, limit: float) -> SVD | None:
     own = [each.copy()[None] for each in (x, u, s, v.T)]
     prove = partial(certify, np, dtype=u.dtype)
     left, right = (v, u) if flipped else (u, v)
-    return SVD(
-        left,
-        s,
-        right.T,
-        "full" if one_call else "gram",
-        residual,
-        orthogonality,
-        limit,
-        _proof=lambda: reshaped(prove(*own)),
-    )
+    route = "full" if one_call else "gram"
+    return SVD(left, s, right.T, route, residual, orthogonality, limit, _proof=lambda: reshaped(prove(*own)))
 
 
 def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:

@@ -14,7 +14,7 @@ from gpunet.linalg.matrix import Floats, RunningSum, TallMatrix, inner
 from gpunet.rng import LINALG, stream
 
 PROBES = 8
-SURELY = 20.0
+SURELY = 20.0  # what norms from so many Gaussian vectors are multiplied by, to be bounds
 EPS32 = float(np.finfo(np.float32).eps)
 FEW = 16  # triples of a small matrix that are measured one by one
 
