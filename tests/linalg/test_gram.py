@@ -227,17 +227,23 @@ def residual_of(x, found):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("reproducible", [False, True])
 @pytest.mark.parametrize("kind", list(kinds(np.random.default_rng(0))))
-def test_the_residual_is_that_of_the_samples(kind, center, dtype, rng):
+def test_the_residual_is_that_of_the_samples(kind, reproducible, center, dtype, rng):
     x = kinds(rng)[kind].astype(dtype)
     k = 1 if kind == "constant" else 4
-    found = StreamingGram(center=center).update(x[:7]).update(x[7:]).components(k)
+    found = StreamingGram(center=center, reproducible=reproducible).update(x[:7]).update(x[7:]).components(k)
     own = x.astype(np.longdouble)
     if center:
         own = own - own.mean(axis=0)
     limit = tolerance(dtype, 12, k)
     if np.abs(own).max() > 1e-15:  # else constant samples, centred
         assert residual_of(own, found) <= found.residual <= limit
+        s, proof = np.linalg.svd(own.astype(float))[1], found.certificate
+        slack = 1e-14 * s[0]
+        assert (proof.sigma[:, 0] - slack <= s[:k]).all()
+        assert (s[:k] <= proof.sigma[:, 1] + slack).all()
+        assert s[k] <= proof.beyond + slack
     np.testing.assert_allclose(found.components @ found.components.T, np.eye(k), atol=1e-13)
 
 
