@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,8 +142,6 @@ def _rows(part: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def _certified(proofs: list[dict[str, Any]], found: Found) -> str:
     """The certificate in a line."""
-    import math
-
     whole = sum(bool(each["complete"]) for each in proofs)
     worst = max(float(each["sine"]) for each in proofs)
     of = "" if len(proofs) == 1 else f" in {whole} of {len(proofs)} classes"

@@ -17,6 +17,7 @@ MOST_ITEMS = 100_000  # of a list of layers, callbacks or addresses
 MOST_DIMENSIONS = 32  # of a sample, one fewer than some of CuPy's functions take
 DEEPEST = 64  # dimensions that NumPy's arrays have at most
 CHUNK_BYTES = 8 << 20  # looked at in one go, so that no mask as large as the data is made
+LARGEST_INTEGER = 2**53  # float64 counts no further
 
 
 class Fixed:
@@ -343,6 +344,17 @@ def check_range(
         if math.isfinite(bound)
     ]
     raise InputError(f"{name} cannot be {shown(value)}: expected a finite number {' and '.join(wanted)}")
+
+
+def check_exact(array: Any, what: str) -> None:
+    """Raises InputError for integers that float64 cannot hold."""
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
+        furthest = max(-int(array.min()), int(array.max()))
+        if furthest > LARGEST_INTEGER:
+            raise InputError(
+                f"{what} holds integers as large as {furthest}, beyond 2**53 where float64 rounds them: "
+                "scale them down, or convert with .astype('float64') to accept the rounding"
+            )
 
 
 def has(a: Any, name: str) -> bool:

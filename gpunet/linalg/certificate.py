@@ -195,7 +195,7 @@ def reshaped(found: Certificate, lead: tuple[int, ...] = ()) -> Certificate:
 
 
 def times(found: Certificate, factor: Any) -> Certificate:
-    """Of the matrices times factor (…), a power of two; what falls among denormals is rounded outwards."""
+    """Of the matrices times factor (…); the product, which falls among denormals at times, is rounded outwards."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         low, high = np.moveaxis(found.sigma * np.asarray(factor, np.float64)[..., None, None], -1, 0)
         beyond = _above(found.beyond * factor, found.beyond)

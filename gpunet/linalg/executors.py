@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gpunet.checks import check_whole, on_device
 from gpunet.errors import InputError, RunError, first_line, shown
 from gpunet.linalg.device import CPU, is_gpu
-from gpunet.linalg.gram import _moved
+from gpunet.linalg.gram import moved
 from gpunet.linalg.matrix import EXACT_ROWS
 from gpunet.linalg.sources import Source, ahead, spans
 from gpunet.progress import Progress
@@ -164,7 +164,7 @@ def _on_host(work: Any, *args: Any) -> Any:
     sums = work(*args)
     for each in sums.classes.values() if hasattr(sums, "classes") else [sums]:
         if is_gpu(each._state.device):
-            each._state = _moved(each._state, CPU)
+            each._state = moved(each._state, CPU)
         each.device = None
     sums.device = None
     return sums

@@ -160,7 +160,7 @@ class StreamingGram(Accumulator):
             return limited(array.size * array.shape[1], _sums, np, device, array, self.reproducible)
         with computing_on(device) as xp:
             found = _sums(xp, device, device.asarray(array), self.reproducible)
-            return _moved(found, CPU) if self.reproducible else found
+            return moved(found, CPU) if self.reproducible else found
 
     def _add(self, new: State, what: str = "batch", overwrite: bool = True) -> StreamingGram:
         """Add sums; overwrite: they are nobody else's."""
@@ -181,7 +181,7 @@ class StreamingGram(Accumulator):
             else:
                 device = new.device if self.device is None else device_of(None, self.device)
             if new.device is not device:
-                new = _moved(new, device)
+                new = moved(new, device)
             exact, centred, sliced = old.exact or new.exact, old.centred or new.centred, old.sliced or new.sliced
             quiet = np.errstate(over="ignore", invalid="ignore")  # `components` and `gram` say what to do about it
             with computing_on(device), quiet:
@@ -288,7 +288,7 @@ def _bytes(array: Any) -> bool | None:
     return False if array.dtype.kind == "f" else None
 
 
-def _moved(state: State, device: Backend) -> State:
+def moved(state: State, device: Backend) -> State:
     """Another's sums, where ours are kept."""
     put = device.asarray if is_gpu(device) else on_host
     exact, centred = state.exact, state.centred

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from gpunet.backend import integers
 from gpunet.backend.blas import product
-from gpunet.checks import on_host, real_array
+from gpunet.checks import check_exact, on_host, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.sources import LARGEST_INTEGER, READ_BYTES, Source, ahead, spans
+from gpunet.linalg.sources import READ_BYTES, Source, ahead, in_one_go, spans
 
 Array = NDArray[Any]
 Floats = NDArray[Any]  # float32 or float64, as the caller's dtype asks
@@ -60,13 +60,8 @@ def check_matrix(a: Any, what: str = "a") -> Any:
         )
     if 0 in array.shape:
         raise ShapeError(f"{what} is empty, shape {array.shape}: expected at least one row and one column")
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not isinstance(a, Source):  # which looks as it reads
-        furthest = max(-int(array.min()), int(array.max()))
-        if furthest > LARGEST_INTEGER:
-            raise InputError(
-                f"{what} holds integers as large as {furthest}, beyond 2**53 where float64 rounds them: "
-                "scale them down, or convert with .astype('float64') to accept the rounding"
-            )
+    if not isinstance(a, Source):  # which looks as it reads
+        check_exact(array, what)
     return array
 
 
@@ -295,7 +290,7 @@ class TallMatrix:
                 yield where, self.some(where, picked)
             return
         read = self.source.columns if self.flipped else self.source.rows
-        most = max(1, READ_BYTES // (self.short * self.a.dtype.itemsize * step)) * step
+        most = in_one_go(self.short * self.a.dtype.itemsize, step)
         for (begin, end), block in ahead(read, spans(0, self.long, most)):
             for start, stop in spans(begin, end, step):
                 own = slice(start - begin, stop - begin)

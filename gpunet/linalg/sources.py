@@ -28,13 +28,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gpunet.addresses import harmless, public
-from gpunet.checks import has, on_device, on_host, real_array
+from gpunet.checks import check_exact, has, on_device, on_host, real_array
 from gpunet.errors import DataError, InputError, ShapeError, first_line, shown
 
 LOADED = 64 << 20  # bytes up to which a source is read as a whole, and is then an array like any other
 READ_BYTES = 16 << 20  # that are read in one go: a disk's full speed, and few enough that three lie in memory
 AHEAD = 2  # reads that are ahead of the products
-LARGEST_INTEGER = 2**53  # float64 counts no further
 SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<after>\D*)")
 MOST_MISSING = 3  # shards that a message names
 HDF5 = (".h5", ".hdf5", ".hdf")
@@ -76,11 +75,15 @@ class Source:
 
     def rows(self, start: int, stop: int) -> Any:
         """Samples start … stop, a new array or a view; InputError for integers that float64 cannot hold."""
-        return self._checked(self._rows(start, stop))
+        array = self._rows(start, stop)
+        check_exact(array, self.name)
+        return array
 
     def columns(self, start: int, stop: int) -> Any:
         """Features start … stop of all samples, (n, stop − start)."""
-        return self._checked(self._columns(start, stop))
+        array = self._columns(start, stop)
+        check_exact(array, self.name)
+        return array
 
     def place(self, row: int) -> tuple[str, int]:
         """(what messages call the file that a row lies in, the row's number there)."""
@@ -92,7 +95,7 @@ class Source:
 
     def step(self, least: int = 1) -> int:
         """Rows that are read in one go, `least` or a multiple of it."""
-        return int(max(1, READ_BYTES // max(1, self.shape[1] * self.dtype.itemsize) // least) * least)
+        return in_one_go(self.shape[1] * self.dtype.itemsize, least)
 
     def check_finite(self, part: Any, start: int) -> None:
         """InputError that names the file and row of the first NaN or infinity of rows that begin at `start`."""
@@ -126,16 +129,6 @@ class Source:
 
     def _columns(self, start: int, stop: int) -> Any:
         raise NotImplementedError
-
-    def _checked(self, array: Any) -> Any:
-        if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
-            furthest = max(-int(array.min()), int(array.max()))
-            if furthest > LARGEST_INTEGER:
-                raise InputError(
-                    f"{self.name} holds integers as large as {furthest}, beyond 2**53 where float64 rounds them: "
-                    "scale them down, or convert them to float64 to accept the rounding"
-                )
-        return array
 
 
 class NpyFile(Source):
@@ -571,6 +564,11 @@ def _unreadable(name: str, error: Exception) -> DataError:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def in_one_go(bytes_each: int, least: int) -> int:
+    """Rows of so many bytes that are read in one go: READ_BYTES of them, in multiples of `least`."""
+    return max(1, READ_BYTES // max(1, bytes_each) // least) * least
 
 
 def spans(start: int, stop: int, step: int) -> list[tuple[int, int]]:
