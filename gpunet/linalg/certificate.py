@@ -20,7 +20,7 @@ by repeated squaring; where neither is at hand, c² = ‖X‖_F² − Σ σ_i².
 Rounding is part of the bounds, by what cannot be exceeded (Higham 2002, ch. 3; √b u is likely, but equal numbers that
 follow a large one all round the same way): a sum of b products in precision u is off by at most γ_b = (b + 4) u of
 their sizes' sum, where BLAS adds them one after the other: up to SUMMED, and beyond in panels. A matrix product A B is
-off by γ_b ‖A‖_F ‖B‖_F. Sums made for the certificate alone are made in parts of about √b, so that their γ is small.
+off by γ_b ‖A‖_F ‖B‖_F. Sums made for the certificate alone are made in parts, of 64 or √b, so that their γ is small.
 Where all of a large matrix's residuals would take too long, norms come from 8 Gaussian vectors times 20, which is too
 little for one matrix in two thousand million (χ² of 8, of a residual of rank 1; more rank makes it less).
 """
@@ -157,7 +157,7 @@ def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     precise = "float64" in x.grams or x.float64_products
     g = x.grams[x.finest()]
     error = EPS if x.exact else gamma(x.long, (EPS if precise else EPS32) / 2)
-    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigen.get(x.finest(), (None,))[0])
+    return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigenvalues(x.finest()))
 
 
 def joined(parts: Sequence[Certificate]) -> Certificate:

@@ -211,6 +211,10 @@ class TallMatrix:
         """The precision of the best Gram matrix at hand."""
         return "float64" if "float64" in self.grams else "float32"
 
+    def eigenvalues(self, precision: str) -> Floats | None:
+        """Those of XᵀX that were computed, the largest first."""
+        return self.eigen[precision][0] if precision in self.eigen else None
+
     def rescale(self) -> None:
         """Set `scale` to the power of two that brings max|a| near 1, where σ⁴ might leave the range of numbers.
 
