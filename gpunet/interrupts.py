@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+PATIENCE = 2.0  # seconds between a first signal and one that no longer waits: a key pressed twice is one interruption
 
 
 class Signals:
@@ -23,7 +25,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._over = self._through = False
-        self._first = 0  # the signal that waits
+        self._first, self._since = 0, 0.0  # the signal that waits
         self._handlers: dict[int, Any] = {}
         main = threading.current_thread() is threading.main_thread()
         for number in SIGNALS if main else ():  # others get none
@@ -33,10 +35,11 @@ class Signals:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Keep the signal, or hand it on."""
-        if self._over or self._through or self._first:
+        now = time.monotonic()
+        if self._over or self._through or (self._first and now - self._since >= PATIENCE):
             self._handlers[number](number, frame)
-        else:
-            self._first = number
+        elif not self._first:
+            self._first, self._since = number, now
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
@@ -79,7 +82,11 @@ def _standing(number: int) -> Any:
 
 @contextlib.contextmanager
 def undivided() -> Iterator[Signals]:
-    """A signal that Python handles, as it does Ctrl-C, waits for the end of the block; a second one does not."""
+    """A signal that Python handles, as it does Ctrl-C, waits for the end of the block; one PATIENCE later does not.
+
+    Whatever takes a lock in Python is such a block: an interruption between taking it and the next statement would
+    leave it locked for ever, a process' (`Popen.poll`), a thread's that is being started, a database's.
+    """
     signals = Signals()
     try:
         signals._begin()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gpunet.errors import printable
-from gpunet.interrupts import cleaning_up
+from gpunet.interrupts import cleaning_up, undivided
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -62,6 +62,12 @@ def rich_progress(*columns: Any) -> RichProgress:
     from rich.progress import Progress as RichProgress
 
     return RichProgress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)
+
+
+def start_rich(bars: RichProgress) -> None:
+    """Show the bars and hide the cursor, until `stop_rich`; an interruption waits until the thread that draws runs."""
+    with undivided():
+        bars.start()
 
 
 def stop_rich(bars: RichProgress) -> None:
@@ -114,7 +120,7 @@ class Bar(Progress):
         self._task: Any = None
 
     def start(self, what: str, total: int) -> None:
-        self._rich.start()  # hides the cursor, which `close` gives back
+        start_rich(self._rich)
         if self._task is not None:
             self._rich.remove_task(self._task)
         self._task = self._rich.add_task(printable(what), total=total, note="")

@@ -37,6 +37,7 @@ import numpy as np
 from numpy import matmul
 
 from gpunet.backend.base import In, Out
+from gpunet.interrupts import undivided
 
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
@@ -155,7 +156,8 @@ def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kw
     # In our context, which has NumPy's errstate.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(call,), daemon=True)
     try:
-        thread.start()
+        with undivided():
+            thread.start()
     except RuntimeError:  # no more threads to be had
         return work(*args, **kwargs)
     try:

@@ -12,7 +12,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from typing import Any
 
 import numpy as np
@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from gpunet.checks import check_whole, on_device
 from gpunet.errors import InputError, RunError, first_line, shown
+from gpunet.interrupts import undivided
 from gpunet.linalg.device import CPU, is_gpu
 from gpunet.linalg.gram import moved
 from gpunet.linalg.matrix import EXACT_ROWS
-from gpunet.linalg.sources import Source, ahead, spans
+from gpunet.linalg.sources import Source, ahead, is_done, spans
 from gpunet.progress import Progress
 
 WEIGHT = 256  # bytes that are read for each number of the Gram matrix that is sent back: 16 to 1
 LEAVES = 16  # that there are at least, where batches are not larger
 BATCHES = 8  # of an iterable that make a leaf at most
 IN_FLIGHT = 32  # tasks, of an executor that does not say how many workers it has
-POLL = 0.5  # seconds between looks at whether anybody is left to compute
 PATIENCE = 60.0  # seconds that a cluster may be without any worker: one that was killed is started again
 
 
@@ -230,7 +230,8 @@ def _workers(executor: Any) -> int:
 
 def _submitted(executor: Executor, task: tuple[Any, ...]) -> Future[Any]:
     try:
-        return executor.submit(*task)
+        with undivided():
+            return executor.submit(*task)
     except (BrokenExecutor, RuntimeError, OSError) as error:
         raise _lost(error) from error
 
@@ -245,7 +246,7 @@ class Watch:
     def result(self, pending: deque[Future[Any]]) -> Any:
         """Of the first one, which is pending until it has one. Raises what the task has raised, or RunError."""
         future, self._seen = pending[0], time.monotonic()
-        while not wait([future], POLL).done:
+        while not is_done(future):
             if self._client is not None and not self._anybody():
                 raise RunError(
                     f"the Dask cluster has had no worker, or no scheduler, for {PATIENCE:.0f} s: expected at least one "

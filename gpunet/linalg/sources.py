@@ -18,7 +18,7 @@ import tokenize
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -30,10 +30,12 @@ from numpy.typing import NDArray
 from gpunet.addresses import harmless, public
 from gpunet.checks import check_exact, has, on_device, on_host, real_array
 from gpunet.errors import DataError, InputError, ShapeError, first_line, shown
+from gpunet.interrupts import undivided
 
 LOADED = 64 << 20  # bytes up to which a source is read as a whole, and is then an array like any other
 READ_BYTES = 16 << 20  # that are read in one go: a disk's full speed, and few enough that three lie in memory
 AHEAD = 2  # reads that are ahead of the products
+POLL = 0.5  # seconds between looks at whether something else has happened than what is waited for
 SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<after>\D*)")
 MOST_MISSING = 3  # shards that a message names
 HDF5 = (".h5", ".hdf5", ".hdf")
@@ -583,14 +585,26 @@ def ahead(read: Callable[..., T], places: Iterable[tuple[Any, ...]]) -> Iterator
     """
     thread = ThreadPoolExecutor(1, "gpunet-reads")
     waiting: deque[tuple[tuple[Any, ...], Future[T]]] = deque()
+
+    def first() -> tuple[tuple[Any, ...], T]:
+        place, future = waiting.popleft()
+        while not is_done(future):
+            pass
+        return place, future.result()
+
     try:
         for place in places:
-            waiting.append((place, thread.submit(read, *place)))
+            with undivided():
+                waiting.append((place, thread.submit(read, *place)))
             if len(waiting) > AHEAD:
-                done, future = waiting.popleft()
-                yield done, future.result()
+                yield first()
         while waiting:
-            done, future = waiting.popleft()
-            yield done, future.result()
+            yield first()
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def is_done(future: Future[Any]) -> bool:
+    """Whether it has ended, for which POLL seconds are waited at most; an interruption comes after them."""
+    with undivided():
+        return bool(wait([future], POLL).done)

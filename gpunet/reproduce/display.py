@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpunet.errors import printable
-from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, stop_rich, text_column
+from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, start_rich, stop_rich, text_column
 
 PRIOR = 0.1  # of all expected seconds: the weight of what was expected against what has been measured
 MOST = 0.98  # of a run, until it has ended: there may be more pieces than were expected, and figures are drawn last
@@ -71,7 +71,7 @@ class Display(Progress):
         self._parts = min(self._total, self._parts + parts)
         piece, part, left = f"{self._piece}{self._seed}", self._parts / self._total, self._left()
         if self._bars:
-            self._bars.start()  # hides the cursor, which `close` gives back
+            start_rich(self._bars)
             shown = ((self._where, self.share_done(), left), (piece, part, note))
             for task, (text, share, noted) in zip(self._bars.task_ids, shown, strict=True):
                 told = {"description": printable(text), "note": printable(noted)}

@@ -189,8 +189,8 @@ def pool(study: SweepStudy, url: str, workers: int, keep_going: bool, show: Show
                 processes[name] = _start(url, name, keep_going)
         killed = 0
         while True:
-            ended = {name: process for name, process in processes.items() if process.poll() is not None}
             with undivided():
+                ended = {name: process for name, process in processes.items() if process.poll() is not None}
                 look = study.look()  # after: the workers that have ended by themselves have finished the last trial
                 _give_back(study, look, ended)
             show(look)

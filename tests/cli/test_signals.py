@@ -139,6 +139,7 @@ def on_a_terminal(arguments: list[object], numbers: list[int], begun: bytes) -> 
         return process.wait(30), shown.decode(errors="replace"), workers
     finally:
         process.kill()
+        process.wait()
         os.close(master)
 
 

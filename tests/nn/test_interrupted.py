@@ -351,8 +351,15 @@ def test_memory_that_was_full_or_an_interruption_leaves_no_room_that_is_not_ther
     same(trainer, whole)
 
 
-def test_a_second_ctrl_c_breaks_into_what_the_first_waits_for():
+def test_a_second_ctrl_c_waits_with_the_first_and_a_late_one_breaks_in(monkeypatch):
     steps = []
+    with pytest.raises(KeyboardInterrupt), undivided():  # noqa: PT012
+        for turn in range(2):
+            steps.append(turn)
+            signal.raise_signal(signal.SIGINT)
+    assert steps == [0, 1]
+    monkeypatch.setattr("gpunet.interrupts.PATIENCE", 0.0)
+    steps.clear()
     with pytest.raises(KeyboardInterrupt), undivided():  # noqa: PT012
         for turn in range(2):
             steps.append(turn)

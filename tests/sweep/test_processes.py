@@ -155,6 +155,26 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     assert without_seconds(join(storage)) == undisturbed(2, 2)
 
 
+@pytest.mark.parametrize(("taker", "name"), [(subprocess.Popen, "poll"), (DefaultDialect, "do_execute")])
+def test_two_interruptions_while_something_is_locked_wait_for_its_end(taker, name, monkeypatch):
+    """A process that is being looked at could not be waited for any more, a database not be opened again."""
+    take, nap, watched, whole = getattr(taker, name), time.sleep, [], []
+
+    def taken(*given):
+        found = take(*given)
+        if watched and not whole:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            whole.append(found)
+        return found
+
+    monkeypatch.setattr(taker, name, taken)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: (watched.append(seconds), nap(seconds)))
+    with pytest.raises(KeyboardInterrupt):
+        search(BOWL, {"sleep": 30}, SPACE, trials=2, stages=1, storage="a.db", workers=2)
+    assert len(whole) == 1
+
+
 @pytest.mark.parametrize("nth", range(3))
 def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeypatch):
     """SQLAlchemy reports a connection whose closing Ctrl-C broke into as its own failure."""
