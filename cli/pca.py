@@ -87,7 +87,7 @@ def pca(
         def draw() -> None:
             from gpunet.report import spectrum_figure
 
-            spectrum_figure.draw(found.parts, harmless(_name(file)), folder)
+            spectrum_figure.draw(found.parts, f"{harmless(_name(file))}, {_kind(found)}", folder)
 
         options.finish(folder, found.text(), json, draw, lambda: _print(found))
 
@@ -95,11 +95,14 @@ def pca(
 def _name(file: str) -> str:
     """Of the folder where results go."""
     path, _, member = file.partition("::")
-    name = Path(path).stem if Path(path).suffix else Path(path).name
-    return (
-        "".join(each if each.isalnum() or each in "-_." else "-" for each in f"{name}{member and '-'}{member}")
-        or "file"
-    )
+    name = f"{Path(path).name}{member and '-'}{member}"
+    return "".join(each if each.isalnum() or each in "-_." else "-" for each in name) or "file"
+
+
+def _kind(found: Found) -> str:
+    """Of what these are the components."""
+    about = "about the mean" if found.settings.center else "about 0"
+    return f"{found.shape[0]} × {found.shape[1]} {found.dtype}, {about}"
 
 
 def _print(found: Found) -> None:
@@ -114,8 +117,7 @@ def _print(found: Found) -> None:
     for part in parts:
         breaks.append(len(rows))
         rows += _rows(part)
-    about = "about the mean" if found.settings.center else "about 0"
-    title = f"{found.file}: {found.shape[0]} × {found.shape[1]} {found.dtype}, {about}"
+    title = f"{found.file}: {_kind(found)}"
     columns = tuple(Column(head) for head in heads)
     console().print(rich_table(Table(title, columns, tuple(rows), breaks=frozenset(breaks[1:]), corner="component")))
     options.say(_certified([part["certificate"] for part in parts], found))

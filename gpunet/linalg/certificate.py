@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend.blas import interruptible
+from gpunet.backend.blas import interruptible, limited
 from gpunet.backend.blas import product as multiply
 from gpunet.checks import on_host
 from gpunet.linalg.matrix import EPS, Floats, TallMatrix
@@ -50,6 +50,7 @@ SOLVED = 12 * EPS  # of λ_1: what LAPACK's eigenvalues are off by, 9 ε at most
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
 SQUARINGS = 14  # of C, for its norm: to ln(d)/2¹⁵
 FACTORED = 64  # rows from which a lone matrix's norm is shown by Cholesky's factorisation
+KEPT = 1 << 26  # bytes that a result may keep for the certificate, which takes up to a third of the time of the rest
 SPENT = (4, 8)  # columns and steps of the Krylov space that guesses at what it will show
 
 Parts = Callable[[], Iterable[tuple[slice, Any]]]  # of the long side, and X there (B, rows, d) in float64
@@ -77,6 +78,39 @@ class Certificate:
     def __post_init__(self) -> None:
         if isinstance(self.sigma, np.ndarray):
             self.sigma.setflags(write=False)
+
+
+Proof = Certificate | Callable[[], Certificate]  # or how it is made, of what nobody else has
+
+
+class Certified:
+    """What has a certificate; it is made when it is read first."""
+
+    _proof: Proof
+
+    @property
+    def certificate(self) -> Certificate:
+        """`Certificate` of what was found."""
+        object.__setattr__(self, "_proof", found := made(self._proof))
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_proof": self.certificate}
+
+
+def made(proof: Proof) -> Certificate:
+    """The certificate."""
+    return proof if isinstance(proof, Certificate) else proof()
+
+
+def later(prove: Callable[[], Certificate], kept: int, room: int = KEPT) -> Proof:
+    """How it is made, which keeps so many bytes till then; the certificate itself where these are more than `room`."""
+    return prove if kept <= room else prove()
+
+
+def changed(proof: Proof, change: Callable[[Certificate], Certificate]) -> Proof:
+    """`change` of it, now or later."""
+    return change(proof) if isinstance(proof, Certificate) else lambda: change(proof())
 
 
 def gamma(terms: int, unit: float = EPS / 2) -> float:
@@ -121,35 +155,45 @@ def certify(
     return times(found, 1 / factors)
 
 
-def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured) -> Certificate:
+def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured, room: int = KEPT) -> Proof:
     """Of the triples u (long, k) or None, s (k,), v (short, k) of X as it is scaled, which is too large for `certify`.
 
     By its Gram matrix, where one was made, and by what was `measured` of u; u None: of v alone.
     """
-    k, found = len(s), of_its_gram(x, v)() if x.grams else None
-    if u is None:
-        return reshaped(found or _nothing(k))
+    s, v = s.copy(), v.copy()
+    long, short, k, narrow = x.long, x.short, len(s), x.dtype == np.float32
+    by_gram = of_its_gram(x, v) if x.grams else None
+    kept = x.grams[x.finest()].nbytes if x.grams else 0
     unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
-    energy *= 1 + gamma(x.long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
-    r = np.array([measured.left + gamma(x.short + k, unit) * math.sqrt(energy)])
-    q = np.array([measured.right + gamma(x.long, unit) * math.sqrt(energy)])
-    loss_u = np.array([measured.straight + gamma(x.long, unit) * k**0.5])
-    if found is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == x.long)
-        if x.dtype == np.float32:
-            return reshaped(found)
-    v = v.astype(np.float64, copy=False)
-    loss_v = np.array([norm(multiply(v.T, v) - np.eye(k)) + gamma(x.short) * k**0.5])
-    nothing = np.zeros((1, k))
+    energy *= 1 + gamma(long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
 
-    def residuals(beyond: Floats) -> Certificate:
-        return _of_residuals(s[None], (nothing, r), (nothing, q), loss_u, loss_v, beyond, k == x.short, k == x.long)
+    def of_both(found: Certificate | None) -> Certificate:
+        r = np.array([measured.left + gamma(short + k, unit) * math.sqrt(energy)])
+        q = np.array([measured.right + gamma(long, unit) * math.sqrt(energy)])
+        loss_u = np.array([measured.straight + gamma(long, unit) * k**0.5])
+        if found is not None:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == long)
+            if narrow:
+                return found
+        wide = v.astype(np.float64, copy=False)
+        loss_v = np.array([norm(multiply(wide.T, wide) - np.eye(k)) + gamma(short) * k**0.5])
+        nothing = np.zeros((1, k))
 
-    other = residuals(np.zeros(1) if k == x.short else found.beyond if found else np.full(1, np.inf))
-    if found is None and k < x.short:
-        other = residuals(np.sqrt(np.maximum(energy - (other.sigma[..., 0] ** 2).sum(axis=1), 0)))
-    return reshaped(other if found is None else _both(found, other))
+        def residuals(beyond: Floats) -> Certificate:
+            return _of_residuals(s[None], (nothing, r), (nothing, q), loss_u, loss_v, beyond, k == short, k == long)
+
+        other = residuals(np.zeros(1) if k == short else found.beyond if found else np.full(1, np.inf))
+        if found is None and k < short:
+            other = residuals(np.sqrt(np.maximum(energy - (other.sigma[..., 0] ** 2).sum(axis=1), 0)))
+        return other if found is None else _both(found, other)
+
+    def prove() -> Certificate:
+        found = None if by_gram is None else by_gram()
+        return reshaped((found or _nothing(k)) if alone else of_both(found))
+
+    alone = u is None
+    return later(lambda: limited(short**3, prove), kept, room)
 
 
 def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
@@ -160,8 +204,9 @@ def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:
     return partial(of_gram, np, g[None], np.array([error * np.trace(g)]), v[None], x.eigenvalues(x.finest()))
 
 
-def joined(parts: Sequence[Certificate]) -> Certificate:
+def joined(proofs: Sequence[Proof]) -> Certificate:
     """Of stacks as one."""
+    parts = [made(each) for each in proofs]
     fields = ([np.asarray(getattr(each, name)) for each in parts] for name in ("sigma", "sine", "complete", "beyond"))
     sigma, *others = fields
     many = sigma[0].ndim > 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import limited, product
 from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg.certificate import Certificate, of_nearby
+from gpunet.linalg.certificate import KEPT, Certificate, Certified, Proof, changed, made, of_nearby
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
 from gpunet.linalg.executors import gather
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
@@ -27,7 +27,7 @@ from gpunet.rng import LINALG, check_seed, stream
 
 
 @dataclass(frozen=True)
-class ClassPCA:
+class ClassPCA(Certified):
     """The leading eigenvectors of each class's density matrix ρ_c = (1/n_c) Σ x xᵀ.
 
     classes: (C,) labels, ascending; counts: (C,) samples used of each; ranks: (C,) components of each;
@@ -47,7 +47,7 @@ class ClassPCA:
     ranks: NDArray[np.int64]
     residual: float
     route: str
-    certificate: Certificate
+    _proof: Proof = field(kw_only=True, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Floats]:
         """The components of one class after the other, (rank, features) each, without padding."""
@@ -117,7 +117,7 @@ def class_pca(
             parts = class_parts(xp, backend.asarray(x), chosen, components, variance, center)
     else:
         parts = [
-            pca_of_rows(x, rows, label, components, variance, center)
+            pca_of_rows(x, rows, label, components, variance, center, KEPT // len(chosen))
             for label, rows in zip(classes, chosen, strict=True)
         ]
     return collect(classes, parts, result_dtype(x.dtype))
@@ -151,14 +151,19 @@ def check_labels(labels: Any, x: Any) -> NDArray[Any]:
 
 
 def pca_of_rows(
-    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool
+    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool, room: int
 ) -> PCA:
-    """PCA of x[rows] on the CPU, by the verified singular triples of those rows, less their mean when centred."""
+    """PCA of x[rows] on the CPU, by the verified singular triples of those rows, less their mean when centred.
+
+    room: bytes that the result may keep for its certificate.
+    """
     size = len(rows) * x.shape[1] * min(len(rows), x.shape[1])
-    return limited(size, _of_rows, x, rows, label, k, variance, center)
+    return limited(size, _of_rows, x, rows, label, k, variance, center, room)
 
 
-def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool) -> PCA:
+def _of_rows(
+    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool, room: int
+) -> PCA:
     part = TallMatrix(x, rows=rows, what="x")
     mean = part.row_mean()
     if center:
@@ -173,15 +178,15 @@ def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, varian
             values = leading_triples(part, part.short, long_side=False, method="full", name=name).s ** 2
         k = min(len(rows), reached(values, variance, float(values.sum())))
     assert k is not None
-    found = leading_triples(part, k, long_side=part.flipped, name=name)
+    found = leading_triples(part, k, long_side=part.flipped, name=name, room=room)
     vectors = found.u if part.flipped else found.v
     assert vectors is not None
     energy = part.energy()
     squares = found.s**2
-    proof = found.proof if isinstance(found.proof, Certificate) else found.proof()
+    proof, shape = found.proof, (len(rows), x.shape[1])
     if center:  # the mean itself is rounded
         away = EPS * float(np.linalg.norm(mean * part.scale)) / part.scale * len(rows) ** 0.5
-        proof = of_nearby(proof, (len(rows), x.shape[1]), away)
+        proof = changed(proof, lambda shown: of_nearby(shown, shape, away))
     return PCA(
         components=fix_signs(vectors)[0].T,
         explained_variance=variances_of(squares, len(rows), part.scale, name),
@@ -190,7 +195,7 @@ def _of_rows(x: Array, rows: NDArray[np.intp], label: Any, k: int | None, varian
         count=len(rows),
         residual=found.residual,
         route=found.route,
-        certificate=proof,
+        _proof=proof,
     )
 
 
@@ -200,15 +205,22 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
     shape = (len(parts), int(ranks.max()))
     vectors = np.zeros((*shape, parts[0].components.shape[1]), dtype)
     values, shares = np.zeros(shape), np.zeros(shape)
-    sigma, sines = np.zeros((*shape, 2)), np.zeros(len(parts))
+    turned = np.zeros(len(parts))
     for c, p in enumerate(parts):
         vectors[c, : ranks[c]] = p.components
         values[c, : ranks[c]] = p.explained_variance
         shares[c, : ranks[c]] = p.explained_variance_ratio
-        sigma[c, : ranks[c]] = p.certificate.sigma
-        turned = float(np.linalg.norm(vectors[c, : ranks[c]] - p.components))  # by rounding to the dtype
-        sines[c] = p.certificate.sine + 1.1 * turned if p.certificate.sine + 1.1 * turned < 1 else np.inf
-    others = (np.array([getattr(p.certificate, name) for p in parts]) for name in ("complete", "beyond"))
+        turned[c] = np.linalg.norm(vectors[c, : ranks[c]] - p.components)  # by rounding to the dtype
+    proofs = [p._proof for p in parts]
+
+    def prove() -> Certificate:
+        found = [made(each) for each in proofs]
+        sigma, sines = np.zeros((*shape, 2)), np.array([each.sine for each in found]) + 1.1 * turned
+        for c, each in enumerate(found):
+            sigma[c, : ranks[c]] = each.sigma
+        others = (np.array([getattr(each, name) for each in found]) for name in ("complete", "beyond"))
+        return Certificate(sigma, np.where(sines < 1, sines, np.inf), *others)
+
     return ClassPCA(
         classes,
         vectors,
@@ -216,10 +228,10 @@ def collect(classes: NDArray[Any], parts: Sequence[PCA], dtype: Any) -> ClassPCA
         shares,
         np.stack([p.mean for p in parts]),
         np.array([p.count for p in parts]),
-        ranks,
+        ranks.copy(),
         max(p.residual for p in parts),
         "+".join(dict.fromkeys(p.route for p in parts)),
-        Certificate(sigma, sines, *others),
+        _proof=prove,
     )
 
 

@@ -231,9 +231,12 @@ def _workers(executor: Any) -> int:
 def _submitted(executor: Executor, task: tuple[Any, ...]) -> Future[Any]:
     try:
         with undivided():
-            return executor.submit(*task)
+            future: Any = executor.submit(*task)
     except (BrokenExecutor, RuntimeError, OSError) as error:
         raise _lost(error) from error
+    if not isinstance(future, Future):
+        raise InputError(f"executor.submit returned {shown(future)}: expected a concurrent.futures.Future")
+    return future
 
 
 class Watch:

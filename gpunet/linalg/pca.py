@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,20 @@ from gpunet.backend.blas import limited, product
 from gpunet.checks import is_number, is_whole, on_host
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.certificate import Certificate, certify, gamma, of_gram, of_nearby, reshaped, times
+from gpunet.linalg.certificate import (
+    KEPT,
+    Certificate,
+    Certified,
+    Proof,
+    certify,
+    changed,
+    gamma,
+    later,
+    of_gram,
+    of_nearby,
+    reshaped,
+    times,
+)
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, EXACT_ROWS, Floats, largest, result_dtype
 from gpunet.linalg.moments import COARSE, FOLD_ROWS, Centred, chunks, diagonal, folded, safe_scale, sums
@@ -34,7 +47,7 @@ GROUP_BYTES = 1 << 30  # of Gram matrices that are decomposed as one stack
 
 
 @dataclass(frozen=True)
-class PCA:
+class PCA(Certified):
     """The leading eigenvectors of a density matrix (1/n) Σ x xᵀ, or of the covariance when centred.
 
     components: (k, features), rows orthonormal, float64, each row's largest element positive;
@@ -47,7 +60,8 @@ class PCA:
     independent signs of up to γ √(s_ii s_jj) (`Centred.rounding` has γ, and its source); where a root of the moments
     was kept (`by_root`), what its rounding may.
     route: how it was computed: "gram", as eigenvectors of Σ x xᵀ, "root", as `by_root`, or else as of an `SVD`.
-    certificate: what is shown of them as singular triples of the samples: σ² = count · variance.
+    certificate: what is shown of them as singular triples of the samples: σ² = count · variance. As an `SVD`'s it is
+    computed when it is read first.
     """
 
     components: Floats
@@ -57,7 +71,7 @@ class PCA:
     count: int
     residual: float
     route: str
-    certificate: Certificate
+    _proof: Proof = field(kw_only=True, repr=False, compare=False)
 
 
 def check_count(k: int | None, variance: float | None, most: int) -> None:
@@ -79,19 +93,20 @@ def decompose_on(
         with computing_on(device) as xp:
             return decompose_stack(xp, moments, k, variance, center, dtype)
     return [
-        limited(len(each.mean) ** 3, decompose, each, k, variance, center, dtype, what)
+        limited(len(each.mean) ** 3, decompose, each, k, variance, center, dtype, what, KEPT // len(moments))
         for each, what in zip(moments, whose, strict=True)
     ]
 
 
 def decompose(
-    moments: Centred, k: int | None, variance: float | None, center: bool, dtype: Any, what: str = "the samples"
-) -> PCA:
+    moments: Centred, k: int | None, variance: float | None, center: bool, dtype: Any, what: str = "the samples",
+    room: int = KEPT,
+) -> PCA:  # fmt: skip
     """`PCA` of accumulated moments: k components, as many as explain the share `variance`, or all there are.
 
-    dtype: of the samples, whose `tolerance` the residual has to meet. Where the eigenvectors of the matrix itself do
-    not, they are computed by way of `by_root`. Raises ConvergenceError where both fail, naming what was reached, and
-    InputError where squares leave the range of float64.
+    dtype: of the samples, whose `tolerance` the residual has to meet; room: bytes that the result may keep for its
+    certificate. Where the eigenvectors of the matrix itself do not, they are computed by way of `by_root`. Raises
+    ConvergenceError where both fail, naming what was reached, and InputError where squares leave the range of float64.
     """
     total = check_trace(moments, float(np.trace(moments.about(center))), what)
     moments, total, scale = normalised(moments, total)
@@ -101,7 +116,7 @@ def decompose(
     try:
         values, vectors = leading(scatter, wanted, min(1e-12, limit / 8), moments.count, more=1)
     except np.linalg.LinAlgError:
-        return by_root(moments, scale, k, variance, center, dtype, what)
+        return by_root(moments, scale, k, variance, center, dtype, what, room)
     if variance is not None:
         wanted = reached(values[:wanted], variance, total)
         limit = tolerance(dtype, len(scatter), wanted)
@@ -110,14 +125,16 @@ def decompose(
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
-        return by_root(moments, scale, k, variance, center, dtype, what)
-    proof = certified(np, moments, scatter, vectors, center, known)
+        return by_root(moments, scale, k, variance, center, dtype, what, room)
+    shown = certified(np, moments, scatter, vectors, center, known)
+    proof = later(lambda: limited(len(scatter) ** 3, shown), scatter.nbytes, room)
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
 def by_root(
-    moments: Centred, scale: float, k: int | None, variance: float | None, center: bool, dtype: Any, what: str
-) -> PCA:
+    moments: Centred, scale: float, k: int | None, variance: float | None, center: bool, dtype: Any, what: str,
+    room: int = KEPT,
+) -> PCA:  # fmt: skip
     """`decompose` from a matrix A of few rows with AᵀA = Σ x xᵀ: its SVD loses ε σ₁ where squares lose ε σ₁².
 
     Σ x xᵀ = Σ (x−m)(x−m)ᵀ + n m mᵀ, and Σ (x−m)(x−m)ᵀ = D C D with D² its diagonal and C = Q Λ Qᵀ the correlations.
@@ -142,7 +159,7 @@ def by_root(
         ) from None
     total = float(np.einsum("ij,ij->", root, root))
     rank = len(found.s) if variance is None else reached(found.s**2, variance, total)
-    s, v = found.s[:rank], found.vt[:rank].T
+    s, v = found.s[:rank].copy(), found.vt[:rank].T
     limit = tolerance(dtype, features, rank)
     if left is None:
         rows = max(FOLD_ROWS, 4 * features)
@@ -163,10 +180,13 @@ def by_root(
             f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
-    proof = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank])
-    proof = reshaped(proof)
-    proof = of_nearby(proof, (moments.count, features), away, squared + unseen)
-    proof = of_samples(proof, moments, center)
+    whole, others = of_samples(moments, center), (moments.count, features)
+
+    def prove() -> Certificate:
+        shown = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank])
+        return whole(of_nearby(reshaped(shown), others, away, squared + unseen))
+
+    proof = later(lambda: limited(root.size * features, prove), 2 * root.nbytes, room)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 
@@ -210,18 +230,19 @@ def noise(xp: Any, moments: Centred, vectors: Any, summed: Any = None) -> Any:
 
 def certified(
     xp: Any, moments: Centred, summed: Any, vectors: Any, center: bool, known: Floats | None = None
-) -> Certificate:
-    """Of eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not."""
-    proof = of_gram(xp, summed[None, ...], np.array([lost(xp, moments, summed)]), vectors[None, ...], known)
-    return of_samples(reshaped(proof), moments, center)
+) -> Callable[[], Certificate]:
+    """How eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not, are."""
+    error, whole = np.array([lost(xp, moments, summed)]), of_samples(moments, center)
+    return lambda: whole(reshaped(of_gram(xp, summed[None, ...], error, vectors[None, ...], known)))
 
 
-def of_samples(proof: Certificate, moments: Centred, center: bool) -> Certificate:
-    """Of the samples themselves, or less their mean, which is rounded."""
+def of_samples(moments: Centred, center: bool) -> Callable[[Certificate], Certificate]:
+    """What makes one of Σ x xᵀ's that of the samples themselves, or less their mean, which is rounded."""
     mean, away = on_host(moments.mean), 0.0
     if center and (size := float(np.abs(mean).max())):  # so that squares stay in range
         away += EPS * size * float(np.linalg.norm(mean / size)) * moments.count**0.5
-    return of_nearby(proof, (moments.count, len(mean)), away) if away else proof
+    shape = (moments.count, len(mean))
+    return lambda proof: of_nearby(proof, shape, away) if away else proof
 
 
 def lost(xp: Any, moments: Centred, summed: Any = None) -> float:
@@ -286,7 +307,7 @@ def normalised(moments: Centred, total: float) -> tuple[Centred, float, float]:
 
 def as_pca(
     moments: Centred, values: Floats, vectors: Floats, total: float, residual: float, scale: float, route: str,
-    proof: Certificate,
+    proof: Proof,
 ) -> PCA:  # fmt: skip
     """The result, on the host. scale: what the samples were multiplied by; proof: of the samples so multiplied.
 
@@ -301,7 +322,7 @@ def as_pca(
         count=moments.count,
         residual=residual,
         route=route,
-        certificate=times(proof, 1 / scale),
+        _proof=changed(proof, lambda found: times(found, 1 / scale)),
     )
 
 
@@ -345,7 +366,7 @@ def decompose_stack(
         residual = float(relative(on_host(wrong), own).max())
         if not max(residual, hidden(own, features)) <= tolerance(dtype, features, rank):  # NaN, too
             return None
-        proof = certified(xp, moments[i], stack[i, ...], v, center)
+        proof = certified(xp, moments[i], stack[i, ...], v, center)()
         return as_pca(moments[i], own, on_host(v), total, residual, scales[i], "gram", proof)
 
     return [
@@ -497,5 +518,5 @@ class _Samples:
         self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
     ) -> PCA:
         residual += float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        proof = of_samples(reshaped(proof), self.moments, self.center)
+        proof = of_samples(self.moments, self.center)(reshaped(proof))
         return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale, route, proof)

@@ -54,9 +54,10 @@ class Source:
     def __init__(self, shape: tuple[int, ...], dtype: Any, name: str) -> None:
         dtype = np.dtype(dtype)
         if dtype.kind not in "biuf" or dtype.itemsize > 8:
+            how = "; of labels numpy.unique(y, return_inverse=True)[1] makes integers" if dtype.kind in "SUO" else ""
             raise DataError(
                 f"{name} has dtype {dtype}: expected real numbers (float32, float64, uint8, integers); convert it, "
-                "and write it anew"
+                f"and write it anew{how}"
             )
         if not shape:
             raise ShapeError(f"{name} is a single number: expected samples (n, features)")
@@ -381,6 +382,7 @@ def open_path(path: str, what: str = "source") -> Source:
     file, _, member = path.partition("::")
     if not os.path.lexists(file):
         if glob.has_magic(file) and (found := glob.glob(file)):
+            _no_members(path, member)
             return _shards(found, shown(path).strip("'"))
         raise DataError(
             f"{what}: there is no file or folder {shown(file)}: expected FILE.npy, FILE.npz::MEMBER, FILE.h5::DATASET, "
@@ -394,11 +396,20 @@ def open_path(path: str, what: str = "source") -> Source:
         if not shards:
             said = harmless(file)
             raise DataError(f"{said} holds no .npy files and no Zarr array: expected shards such as x-000.npy")
+        _no_members(path, member)
         return _shards(shards, file)
     ending = Path(file).suffix.lower()
     if ending in HDF5:
         return Sliced(_hdf5(file, member), path, (_hdf5, file, member))
-    return _npz(file, member) if ending == ".npz" else _npy(file)
+    if ending == ".npz":
+        return _npz(file, member)
+    _no_members(path, member)
+    return _npy(file)
+
+
+def _no_members(path: str, member: str) -> None:
+    if member:
+        raise DataError(f"{harmless(path)} names a member of what has none: expected the path before the '::' alone")
 
 
 def _npy(path: str) -> NpyFile:

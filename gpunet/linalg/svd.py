@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,7 +14,20 @@ from gpunet.backend.blas import limited
 from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole, on_device
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
-from gpunet.linalg.certificate import Certificate, certify, joined, of_its_gram, of_tall, reshaped, times
+from gpunet.linalg.certificate import (
+    KEPT,
+    Certificate,
+    Certified,
+    Proof,
+    certify,
+    changed,
+    joined,
+    later,
+    of_its_gram,
+    of_tall,
+    reshaped,
+    times,
+)
 from gpunet.linalg.device import computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, TallMatrix, check_matrix, gram, result_dtype
 from gpunet.linalg.solvers import (
@@ -44,11 +56,8 @@ LATER = 1 << 30  # bytes on a GPU of which a copy is kept for the certificate
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
 
 
-Proof = Certificate | Callable[[], Certificate]  # or how it is made
-
-
 @dataclass(frozen=True)
-class SVD:
+class SVD(Certified):
     """The k leading singular triples of a matrix (m, n), or of each of a stack (…, m, n): a ≈ u diag(s) vt.
 
     u: (…, m, k), orthonormal columns; s: (…, k), descending; vt: (…, k, n), orthonormal rows. After
@@ -62,8 +71,9 @@ class SVD:
     route: which way it was computed; rejected: the ways tried before, and what they reached. residual:
     max(‖a v − u s‖_F, ‖aᵀu − v s‖_F)/σ₁; orthogonality: max(‖uᵀu − 1‖_F, ‖vᵀv − 1‖_F), beyond 8 triples both
     estimated from random signs; of a stack the worst. Both are at most `tol`.
-    certificate: what is shown of them: intervals for σ, the angle of their span, and that none was missed. Of matrices
-    of up to 2¹⁸ elements, and on a GPU of up to 1 GiB, it is computed when it is read first, of a copy kept till then.
+    certificate: what is shown of them: intervals for σ, the angle of their span, and that none was missed. It is
+    computed when it is read first, of what is kept till then: of matrices of up to 2¹⁸ elements, and on a GPU of up to
+    1 GiB, a copy, of larger ones the Gram matrix; where that takes more than 64 MB, at once.
     """
 
     u: Any
@@ -74,19 +84,7 @@ class SVD:
     orthogonality: float
     tol: float
     rejected: tuple[str, ...] = ()
-    _proof: Proof | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def certificate(self) -> Certificate:
-        """`Certificate` of these triples."""
-        assert self._proof is not None
-        if not isinstance(self._proof, Certificate):
-            object.__setattr__(self, "_proof", self._proof())
-        assert isinstance(self._proof, Certificate)
-        return self._proof
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_proof": self._proof and self.certificate}
+    _proof: Proof = field(kw_only=True, repr=False, compare=False)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -223,9 +221,12 @@ class Triples:
 
 def leading_triples(
     x: TallMatrix, k: int, *, long_side: bool = True, method: str = "auto", tol: float | None = None,
-    sure: bool = False, name: str,
+    sure: bool = False, name: str, room: int = KEPT,
 ) -> Triples:  # fmt: skip
-    """The k leading singular triples of x on the CPU, by the first route that passes. sure: `svd`'s certify."""
+    """The k leading singular triples of x on the CPU, by the first route that passes.
+
+    sure: `svd`'s certify; room: bytes that may be kept for their certificate.
+    """
     limit = tolerance(x.dtype, x.short, k) if tol is None else tol
     rejected: list[str] = []
     for route in cpu_routes(method, x, k, long_side):
@@ -248,37 +249,39 @@ def leading_triples(
         )
     if sure and not x.small:
         gram(x, "float64")
-    proof = _proof(x, u, s, v, errors)
+    proof = _proof(x, u, s, v, errors, room)
     u = u if long_side else None
     return Triples(u, s, v, route, errors.residual, errors.orthogonality, tuple(rejected), proof)
 
 
-def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured) -> Proof:
+def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured, room: int) -> Proof:
     """Of X's triples, without its scale; of a small one when it is asked for, by what is nobody else's."""
     scale = x.scale
     if not x.small:
-        return times(of_tall(x, u, s, v, errors), 1 / scale)
-    v = v.copy()
+        return changed(of_tall(x, u, s, v, errors, room), lambda found: times(found, 1 / scale))
+    v, kept = v.copy(), 8 * x.short**2
     if u is None:
         made = of_its_gram(x, v)
     else:
         whole, u = x.whole(), u.copy()
+        kept += whole.nbytes + u.nbytes
         if np.may_share_memory(whole, x.a):
             whole = whole.copy()
         held = x.grams["float64"][None] if "float64" in x.grams else None
         known = x.eigenvalues("float64")
         made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, known)
     size = x.long * x.short**2
-    return lambda: times(reshaped(limited(size, made)), 1 / scale)
+    return later(lambda: times(reshaped(limited(size, made)), 1 / scale), kept, room)
 
 
 def _matrix(
-    a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool, name: str, what: str = "a"
-) -> SVD:
+    a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool, name: str, what: str = "a",
+    room: int = KEPT,
+) -> SVD:  # fmt: skip
     """One matrix on the CPU."""
     x = TallMatrix(a, what=what)
     long_side = compute == "both" or (compute == "right") == x.flipped
-    found = leading_triples(x, k, long_side=long_side, method=method, tol=limit, sure=sure, name=name)
+    found = leading_triples(x, k, long_side=long_side, method=method, tol=limit, sure=sure, name=name, room=room)
     v, signs = fix_signs(found.v)
     u = found.u
     if u is not None:
@@ -289,7 +292,7 @@ def _matrix(
         raise InputError(f"a singular value of {name} exceeds the range of {x.dtype}: scale the matrix down")
     left, right = (v, u) if x.flipped else (u, v)
     vt = None if right is None else right.T
-    return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected, found.proof)
+    return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected, _proof=found.proof)
 
 
 def _small(a: Array, k: int, limit: float) -> SVD | None:
@@ -342,7 +345,7 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: 
     flat = a.reshape(-1, m, n)
     dtype = result_dtype(a.dtype)
     u, s, vt = np.empty((len(flat), m, k), dtype), np.empty((len(flat), k), dtype), np.empty((len(flat), k, n), dtype)
-    reached, routes, rejected, proofs = np.zeros((len(flat), 2)), list[str](), list[str](), list[Any]()
+    reached, routes, rejected, proofs = np.zeros((len(flat), 2)), list[str](), list[str](), list[Proof]()
     todo = np.arange(len(flat))
     if m * n <= SMALL and method in ("auto", "full"):
         good = np.zeros(len(flat), bool)
@@ -357,20 +360,23 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: 
             routes.append("full")
     for i in todo.tolist():
         name, what = f"matrix {i} of the stack of {len(flat)}, {m}×{n}", f"matrix {i} of the stack of {len(flat)}"
-        one = _matrix(flat[i], k, method, "both", limit, sure, name, what)
+        one = _matrix(flat[i], k, method, "both", limit, sure, name, what, KEPT // len(flat))
         u[i], s[i], vt[i], reached[i] = one.u, one.s, one.vt, (one.residual, one.orthogonality)
         routes.append(one.route)
         rejected += [f"[{i}] {each}" for each in one.rejected]
-        proofs.append(one.certificate if m * n > WHOLE_ELEMENTS else None)
+        proofs.append(one._proof)
     residual, orthogonality = reached.max(axis=0, initial=0).tolist()
     lead = a.shape[:-2]
-    if m * n > WHOLE_ELEMENTS:
-        proof: Proof = reshaped(joined(proofs), lead)
-    else:
+    proof: Proof
+    if m * n <= WHOLE_ELEMENTS:
         proof = _of_stack(flat, u, s, vt, lead)
+    elif all(isinstance(each, Certificate) for each in proofs):
+        proof = reshaped(joined(proofs), lead)
+    else:
+        proof = lambda: reshaped(joined(proofs), lead)  # noqa: E731
     return SVD(
         u.reshape(*lead, m, k), s.reshape(*lead, k), vt.reshape(*lead, k, n),
-        "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected), proof,
+        "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected), _proof=proof,
     )  # fmt: skip
 
 
@@ -426,7 +432,7 @@ def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
         proof = reshaped(certify(xp, stack, u, s, vt, dtype), lead)
     return SVD(
         xp.reshape(u, (*lead, m, k)), xp.reshape(s, (*lead, k)), xp.reshape(vt, (*lead, k, n)), "+".join(routes),
-        residual, orthogonality, limit, tuple(rejected), proof,
+        residual, orthogonality, limit, tuple(rejected), _proof=proof,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def read(folder):
 def test_components_of_a_file(capsys, tmp_path, dtype):
     np.save("x.npy", numbers(dtype))
     done = pca(capsys, "x.npy", "--k", 5, "--center")
-    document, arrays = read(tmp_path / "runs" / "pca-x")
+    document, arrays = read(tmp_path / "runs" / "pca-x.npy")
     expected = gn.gram(numbers(dtype), center=True).components(5)
     for name in ("components", "explained_variance", "explained_variance_ratio", "mean"):
         assert np.array_equal(arrays[name], getattr(expected, name))
@@ -273,7 +273,7 @@ def test_bad_input_is_one_line(capsys):
     refused(capsys, 2, "x.npy", "--workers", 0, words=("--workers",))
     Path("t.npy").write_text("nothing")
     refused(capsys, 2, "t.npy", words=("t.npy is no .npy file",))
-    assert not Path("runs/pca-t").exists()
+    assert not Path("runs/pca-t.npy").exists()
     os.mkdir("mine")
     refused(capsys, 2, "t.npy", "--out", "mine", words=("t.npy is no .npy file",))
     assert Path("mine").is_dir()  # which was there before

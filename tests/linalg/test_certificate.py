@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import gpunet as gn
-from gpunet.linalg import StreamingGram, certificate
+from gpunet.linalg import StreamingClassGram, StreamingGram, certificate
 from gpunet.linalg.certificate import Certificate, by_cholesky, norms
+from gpunet.linalg.matrix import TallMatrix
+from gpunet.linalg.svd import leading_triples
 from gpunet.testing import StrictBackend
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 
@@ -95,7 +97,7 @@ def test_a_stack_is_certified_matrix_by_matrix(rng):
             assert shown.complete[i, j] == one.complete
 
 
-def test_large_stacks_and_large_matrices_are_certified_at_once(rng):
+def test_large_stacks_are_certified_at_once(rng):
     a = rng.standard_normal((70, 80, 60))
     found = gn.svd(a, 3)
     assert isinstance(found._proof, Certificate)
@@ -122,14 +124,60 @@ def test_classes_on_a_gpu(rng):
     assert (there.complete == here.complete).all()
 
 
-def test_it_is_of_what_was_decomposed_not_of_what_became_of_it(rng):
-    a = rng.standard_normal((30, 20))
-    found, same = gn.svd(a, 3), gn.svd(a, 3)
+DOORS = {
+    "small": lambda x, y: gn.svd(x[:30, :20], 3),
+    "large": lambda x, y: gn.svd(x, 3),
+    "all": lambda x, y: gn.svd(x),
+    "wide": lambda x, y: gn.svd(x.T, 3),
+    "one side": lambda x, y: gn.svd(x, 3, compute="right"),
+    "iterated": lambda x, y: gn.svd(x, 3, method="randomized"),
+    "stack": lambda x, y: gn.svd(np.stack([x, x[::-1]]), 3),
+    "classes": lambda x, y: gn.class_pca(x, y, 3),
+    "centred": lambda x, y: gn.class_pca(x, y, 3, center=True),
+    "few": lambda x, y: gn.class_pca(x[:60], y[:60], 3),
+}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("door", DOORS)
+def test_it_is_of_what_was_decomposed_not_of_what_became_of_it(door, dtype, rng):
+    x = (rng.standard_normal((600, 500)) * np.geomspace(30, 1, 500) + 90).clip(0, 255).astype(dtype)
+    y = np.arange(600) % 2
+    found, same = DOORS[door](x, y), DOORS[door](x, y)
     before = same.certificate
-    a[...] = 0
-    found.u[...] = 7
-    np.testing.assert_array_equal(found.certificate.sigma, before.sigma)
-    assert found.certificate.sine == before.sine
+    assert same.certificate is before
+    x[...] = 0
+    for name, each in vars(found).items():
+        if isinstance(each, np.ndarray) and name != "_proof":
+            each[...] = 7
+    for name in ("sigma", "sine", "complete", "beyond"):
+        np.testing.assert_array_equal(getattr(found.certificate, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_it_is_of_the_moments_that_were_decomposed(center, rng):
+    x, y = rng.standard_normal((300, 40)) * np.geomspace(30, 1, 40), np.arange(300) % 2
+    for sums in (StreamingGram(center=center).update(x), StreamingClassGram(center=center).update(x, y)):
+        found, same = sums.components(3), sums.components(3)
+        before = same.certificate
+        sums.update(*((x, y) if isinstance(sums, StreamingClassGram) else (x,)))
+        found.components[...] = 7
+        np.testing.assert_array_equal(found.certificate.sigma, before.sigma)
+        np.testing.assert_array_equal(found.certificate.sine, before.sine)
+
+
+def test_what_keeps_too_much_is_certified_at_once(rng, monkeypatch):
+    x, kept, rooms = rng.standard_normal((600, 500)), 500 * 500 * 8, []
+    assert isinstance(leading_triples(TallMatrix(x), 3, name="x", room=kept - 1).proof, Certificate)
+    assert not isinstance(leading_triples(TallMatrix(x), 3, name="x", room=kept).proof, Certificate)
+
+    def noted(*args, room, **options):
+        rooms.append(room)
+        return leading_triples(*args, room=room, **options)
+
+    monkeypatch.setattr("gpunet.linalg.classes.leading_triples", noted)
+    gn.class_pca(x, np.arange(600) % 40, 3)
+    assert rooms == [certificate.KEPT // 40] * 40
 
 
 def test_it_goes_along_when_a_result_is_sent(rng):

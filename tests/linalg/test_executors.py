@@ -147,6 +147,15 @@ class Counting(cf.Executor):
         return future
 
 
+def test_an_executor_that_returns_no_future_is_told(path):
+    class Nothing(cf.Executor):
+        def submit(self, function, /, *args, **kwargs):
+            return None
+
+    with pytest.raises(InputError, match=r"executor\.submit returned None: expected a concurrent\.futures\.Future"):
+        gn.gram(path("uint8"), executor=Nothing())
+
+
 def test_so_many_are_in_flight_and_no_more():
     counting = Counting()
     for number, found in enumerate(results(counting, ((int, str(n)) for n in range(20)), 4)):

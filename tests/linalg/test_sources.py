@@ -279,6 +279,8 @@ MISTAKES = {
     "archive": (damaged_archive, DataError, "is no sound .npz file"),
     "several": (lambda f: plain_archive(f, numbers()).split("::")[0], DataError, "holds several: expected one of x, o"),
     "member": (lambda f: plain_archive(f, numbers()) + "x", DataError, "holds no 'xx': expected one of x, other"),
+    "member of none": (lambda f: f"{saved(f, np.ones((3, 2)))}::x", DataError, "::x names a member of what has none"),
+    "names": (lambda f: saved(f, np.array(["a"])), DataError, "dtype <U1: .* of labels numpy.unique"),
     "text": (lambda f: (f / "t.npy").write_text("x") and f / "t.npy", DataError, "is no .npy file .*: expected what"),
     "complex": (lambda f: saved(f, np.ones((2, 2), complex)), DataError, "dtype complex128: expected real numbers"),
     "one number": (lambda f: saved(f, np.ones(())), ShapeError, "a single number: expected samples"),
