@@ -33,7 +33,7 @@ WHOLE_ELEMENTS = 1 << 18  # up to 2 MB of float64 are converted once, and kept: 
 EXACT_ROWS = 1024  # rows of (uint8 − 128)² ≤ 2¹⁴ that a float32 sums exactly: 2¹⁰ · 2¹⁴ = 2²⁴
 # Below this width EXACT_ROWS are too little work for one call; float64 products of long chunks are faster, as exact.
 NARROW = 128
-WHOLE = 1 << 23  # samples of which n Σ (y−c)(y−c)ᵀ, at most 2¹⁶ n², fits an int64
+WHOLE = 1 << 23  # samples of which n Σ (y−c)(y−c)ᵀ, at most 2¹⁶ n², fits an int64, as does 2¹⁶ n² d up to WHOLE²
 HALF = 3 * 2.0**51  # c + HALF − HALF is c rounded to a whole number
 EPS = float(np.finfo(np.float64).eps)
 
@@ -400,8 +400,18 @@ def _gram_of_bytes(x: TallMatrix) -> Floats:
     raw, sums = exact_sums(x)
     if x.mean is None or not x.flipped:
         return np.asarray(shifted_scatter(raw, sums, x.long, 0.0 if x.mean is None else None))
-    means = raw.mean(axis=0)
-    return np.asarray(raw - means[:, None] - means + means.mean())
+    n = x.short
+    if n * n * x.long > WHOLE**2:  # a Gram matrix of gigabytes
+        means = raw.mean(axis=0)
+        return np.asarray(raw - means[:, None] - means + means.mean())
+    whole = raw.astype(np.int64)  # n² (1 − 11ᵀ/n) raw (1 − 11ᵀ/n) is whole: of dark pictures little of raw is left
+    rows = whole.sum(axis=0)
+    whole *= n * n
+    whole += rows.sum()
+    rows *= n
+    whole -= rows[:, None]
+    whole -= rows
+    return np.asarray(whole / n**2)
 
 
 def exact_sums(x: TallMatrix) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import pytest
 
 from gpunet.errors import ConvergenceError, GpunetError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, svd
+from gpunet.linalg.matrix import TallMatrix, gram
 from gpunet.linalg.solvers import ROUTES
 from gpunet.linalg.svd import METHODS
 
@@ -274,6 +275,25 @@ def test_7_constant_samples(dtype):
 
 
 # --- 9: crashes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["one pixel each", "dark", "alike", "constant", "any"])
+@pytest.mark.parametrize("shape", [(2, 68), (13, 68), (300, 784)])
+def test_7_few_bytes_about_their_mean_have_an_exact_gram_matrix(what, shape, rng):
+    """Of few samples, which lie along the short side, what their mean leaves is far smaller than what 128 leaves."""
+    n, d = shape
+    x = {
+        "one pixel each": lambda: 5 * np.eye(n, d, dtype=np.uint8),
+        "dark": lambda: rng.integers(0, 2, shape, dtype=np.uint8),
+        "alike": lambda: np.full(shape, 200, np.uint8) + (np.arange(n) == 1)[:, None].astype(np.uint8),
+        "constant": lambda: np.full(shape, 200, np.uint8),
+        "any": lambda: rng.integers(0, 256, shape, dtype=np.uint8),
+    }[what]()
+    mean = TallMatrix(x, what="x").row_mean()
+    whole = x.astype(np.int64)
+    about = n * whole - whole.sum(axis=0)  # n (x − m), whole
+    right = (about @ about.T).astype(np.float64) / n**2
+    np.testing.assert_allclose(gram(TallMatrix(x, what="x", mean=mean), "float64"), right, rtol=4e-16, atol=0)
 
 
 @pytest.mark.parametrize("method", ["subspace", "randomized"])
