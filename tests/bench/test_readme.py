@@ -161,6 +161,7 @@ def test_every_recorded_section_says_where_it_comes_from():
 # -- gpunet bench record -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_questions_are_measured_and_written(capsys, monkeypatch, tmp_path):
     """Small nets and matrices: every section is there, without a failure, and JAX is told of once."""
     small = replace(train.CASES["points-21"], steps=3)

@@ -150,6 +150,7 @@ def test_other_settings_reach_the_run():
     assert (kept["learning_rate"], kept["batch_size"], kept["epochs"], kept["phi"]) == (0.01, 30, 2, 0.5)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_grid():
     settings = dataclasses.replace(QUICK, epochs=1, sweep_alpha=True, sweep_phi=True, meanings=("dimension",))
     names = list(rows(result(dataset(), settings)))
