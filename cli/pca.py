@@ -13,6 +13,7 @@ from gpunet.cli import options
 if TYPE_CHECKING:
     from gpunet.decompose import Found
 
+LONGEST = 60  # characters of a folder's name, and of a figure's title
 SHOWN = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # components that have a row
 
 
@@ -96,6 +97,8 @@ def _name(file: str) -> str:
     """Of the folder where results go."""
     path, _, member = file.partition("::")
     name = f"{Path(path).name}{member and '-'}{member}"
+    if len(name) > LONGEST:
+        name = f"{name[: LONGEST // 2]}-{name[-LONGEST // 2 :]}"
     return "".join(each if each.isalnum() or each in "-_." else "-" for each in name) or "file"
 
 

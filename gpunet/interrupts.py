@@ -36,8 +36,10 @@ class Signals:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Keep the signal, or hand it on."""
         now = time.monotonic()
-        if self._over or self._through or (self._first and now - self._since >= PATIENCE):
+        if self._over or self._through:
             self._handlers[number](number, frame)
+        elif self._first and now - self._since >= PATIENCE:
+            self._beyond(number)(number, frame)
         elif not self._first:
             self._first, self._since = number, now
 
@@ -54,13 +56,22 @@ class Signals:
         finally:
             self._through = False
 
+    def _beyond(self, number: int) -> Any:
+        """The handler that stood before any block."""
+        handler: Any = self
+        while isinstance(handler, Signals):
+            handler = handler._handlers[number]
+        return handler
+
     def _begin(self) -> None:
+        _OPEN.add(self)
         for number in self._handlers:
             signal.signal(number, self)
 
     def _end(self) -> None:
         """Leave handlers alone that were set since, but for one of a block that was over then."""
         self._over = True
+        _OPEN.discard(self)
         for number in self._handlers:
             handler = _standing(number)
             if handler is not None:  # as one is that is none of Python's
@@ -70,6 +81,9 @@ class Signals:
         first, self._first = self._first, 0
         if first:
             self._handlers[first](first, None)
+
+
+_OPEN: set[Signals] = set()
 
 
 def _standing(number: int) -> Any:
@@ -139,6 +153,9 @@ _TURNS: weakref.WeakSet[Turns] = weakref.WeakSet()
 
 
 def _renew() -> None:
+    for signals in list(_OPEN):  # a process that a pool forks in a block does not come to its end
+        signals._first = 0
+        signals._end()
     for turns in list(_TURNS):
         turns._lock = threading.RLock()
 

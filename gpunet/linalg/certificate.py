@@ -163,7 +163,7 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
     s, v = s.copy(), v.copy()
     long, short, k, narrow = x.long, x.short, len(s), x.dtype == np.float32
     by_gram = of_its_gram(x, v) if x.grams else None
-    kept = x.grams[x.finest()].nbytes if x.grams else 0
+    kept = v.nbytes + (x.grams[x.finest()].nbytes if x.grams else 0)
     unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
     energy *= 1 + gamma(long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
 

@@ -292,7 +292,8 @@ class StreamingClassGram(Accumulator):
                 raise InputError(
                     f"class {label} has seen {classes[label].count} samples: expected at least as many as k={k}"
                 )
-        return collect(np.array(labels), [classes[c].components(k, variance=variance) for c in labels], np.float64)
+        room = KEPT // len(labels)
+        return collect(np.array(labels), [classes[c]._components(k, variance, room) for c in labels], np.float64)
 
     def _of(self, label: int) -> StreamingGram:
         """A copy of a class's sums, to be added to."""

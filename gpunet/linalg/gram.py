@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from gpunet.checks import check_flag, fixed, on_device, on_host, real_array, set
 from gpunet.errors import InputError, ShapeError
 from gpunet.interrupts import Turns
 from gpunet.linalg import moments
+from gpunet.linalg.certificate import KEPT, Certificate
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import Floats, check_matrix, largest, result_dtype, shifted_scatter
 from gpunet.linalg.moments import Centred, Sums, merge
@@ -232,15 +234,21 @@ class StreamingGram(Accumulator):
         Raises InputError for fewer samples than k, ConvergenceError where sums of squares do not show so many and no
         root was kept: float64 samples on a GPU, or beside samples of other dtypes (`PCA.residual`).
         """
+        return self._components(k, variance, KEPT)
+
+    def _components(self, k: int | None, variance: float | None, room: int) -> PCA:
+        """room: bytes that the result may keep for its certificate."""
         state = self._state
         total = state.total()
         check_count(k, variance, len(total.mean))
         if k is not None and k > state.count:
             raise InputError(f"StreamingGram has seen {state.count} samples: expected at least as many as k={k}")
-        given = ([total], ["the samples"], k, variance, self.center, state.dtype)
-        if self.reproducible:
-            return limited(PER_THREAD, decompose_on, state.device, *given)[0]
-        return decompose_on(state.device, *given)[0]
+        given = ([total], ["the samples"], k, variance, self.center, state.dtype, room)
+        if not self.reproducible:
+            return decompose_on(state.device, *given)[0]
+        (found,) = limited(PER_THREAD, decompose_on, state.device, *given)
+        proof = found._proof
+        return found if isinstance(proof, Certificate) else replace(found, _proof=partial(limited, PER_THREAD, proof))
 
 
 def check_alike(grams: Sequence[StreamingGram], what: str = "batch") -> None:

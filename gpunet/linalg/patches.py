@@ -310,7 +310,8 @@ class PatchDensities:
         if many:
             # What is computed becomes float32 weights, whatever the images are.
             found, whose = [self._centred(label) for label in many], [f"class {label}" for label in many]
-            pcas = decompose_on(self.backend, found, whose, None, variance, center, np.float32)
+            room = KEPT * len(many) // len(self.classes)
+            pcas = decompose_on(self.backend, found, whose, None, variance, center, np.float32, room)
             parts |= dict(zip(many, pcas, strict=True))
         labels = sorted(parts)
         return collect(np.array(labels), [parts[label] for label in labels], np.float64)

@@ -86,14 +86,17 @@ def check_count(k: int | None, variance: float | None, most: int) -> None:
 
 def decompose_on(
     device: Backend, moments: Sequence[Centred], whose: Sequence[str], k: int | None, variance: float | None,
-    center: bool, dtype: Any,
+    center: bool, dtype: Any, room: int,
 ) -> list[PCA]:  # fmt: skip
-    """`decompose` of some classes' moments where they lie: one after the other, or on a GPU as one stack."""
+    """`decompose` of some classes' moments where they lie: one after the other, or on a GPU as one stack.
+
+    room: bytes that they may keep together for their certificates.
+    """
     if is_gpu(device):
         with computing_on(device) as xp:
             return decompose_stack(xp, moments, k, variance, center, dtype)
     return [
-        limited(len(each.mean) ** 3, decompose, each, k, variance, center, dtype, what, KEPT // len(moments))
+        limited(len(each.mean) ** 3, decompose, each, k, variance, center, dtype, what, room // len(moments))
         for each, what in zip(moments, whose, strict=True)
     ]
 
@@ -120,14 +123,14 @@ def decompose(
     if variance is not None:
         wanted = reached(values[:wanted], variance, total)
         limit = tolerance(dtype, len(scatter), wanted)
-    known, values, vectors = values, values[:wanted], vectors[:, :wanted]
+    known, values, vectors = values, values[:wanted], vectors[:, :wanted].copy()
     wrong = np.linalg.norm(product(scatter, vectors) - vectors * values, axis=0)
     wrong += noise(np, moments, vectors, scatter)
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what, room)
     shown = certified(np, moments, scatter, vectors, center, known)
-    proof = later(lambda: limited(len(scatter) ** 3, shown), scatter.nbytes, room)
+    proof = later(lambda: limited(len(scatter) ** 3, shown), scatter.nbytes + vectors.nbytes, room)
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
@@ -182,11 +185,12 @@ def by_root(
         )
     whole, others = of_samples(moments, center), (moments.count, features)
 
-    def prove() -> Certificate:
-        shown = certify(np, root[None], found.u[None, :, :rank], found.s[None, :rank], found.vt[None, :rank])
-        return whole(of_nearby(reshaped(shown), others, away, squared + unseen))
+    own = root[None], found.u[None, :, :rank].copy(), s[None], found.vt[None, :rank].copy()
 
-    proof = later(lambda: limited(root.size * features, prove), 2 * root.nbytes, room)
+    def prove() -> Certificate:
+        return whole(of_nearby(reshaped(certify(np, *own)), others, away, squared + unseen))
+
+    proof = later(lambda: limited(root.size * features, prove), sum(each.nbytes for each in own), room)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 

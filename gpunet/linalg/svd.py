@@ -259,7 +259,7 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured,
     scale = x.scale
     if not x.small:
         return changed(of_tall(x, u, s, v, errors, room), lambda found: times(found, 1 / scale))
-    v, kept = v.copy(), 8 * x.short**2
+    v, kept = v.copy(), v.nbytes + 8 * x.short**2
     if u is None:
         made = of_its_gram(x, v)
     else:

@@ -69,6 +69,16 @@ def read(folder):
     return document, arrays
 
 
+def test_a_long_name_is_cut_in_its_middle(capsys, tmp_path):
+    np.save(f"{'c' * 120}{'d' * 120}.npy", numbers())
+    done = pca(capsys, f"{'c' * 120}{'d' * 120}.npy", "--k", 2)
+    assert done.code == 0
+    assert "warning" not in done.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name == f"pca-{'c' * 30}-{'d' * 26}.npy"
+    read(folder)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_components_of_a_file(capsys, tmp_path, dtype):
     np.save("x.npy", numbers(dtype))

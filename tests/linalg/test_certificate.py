@@ -1,6 +1,9 @@
 """Certificates hold, refuse what they cannot show, and cost next to nothing to carry along."""
 
 import copy
+import gc
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -169,15 +172,39 @@ def test_it_is_of_the_moments_that_were_decomposed(center, rng):
 def test_what_keeps_too_much_is_certified_at_once(rng, monkeypatch):
     x, kept, rooms = rng.standard_normal((600, 500)), 500 * 500 * 8, []
     assert isinstance(leading_triples(TallMatrix(x), 3, name="x", room=kept - 1).proof, Certificate)
-    assert not isinstance(leading_triples(TallMatrix(x), 3, name="x", room=kept).proof, Certificate)
+    assert not isinstance(leading_triples(TallMatrix(x), 3, name="x", room=kept + 3 * 500 * 8).proof, Certificate)
 
     def noted(*args, room, **options):
         rooms.append(room)
         return leading_triples(*args, room=room, **options)
 
-    monkeypatch.setattr("gpunet.linalg.classes.leading_triples", noted)
+    monkeypatch.setattr(sys.modules["gpunet.linalg.classes"], "leading_triples", noted)
     gn.class_pca(x, np.arange(600) % 40, 3)
     assert rooms == [certificate.KEPT // 40] * 40
+
+
+@pytest.mark.parametrize("spread", [1, 1e-9], ids=["gram", "root"])
+@pytest.mark.parametrize("door", ["classes", "streaming", "gram", "variance"])
+def test_results_keep_little_for_their_certificates(door, spread, rng, monkeypatch):
+    """Of all classes together: 40 of 200 features would keep 13 MB of Gram matrices."""
+    doors = {
+        "classes": lambda: gn.class_pca(x, y, 3),
+        "streaming": lambda: StreamingClassGram().update(x, y).components(3),
+        "gram": lambda: gn.gram(x, y).components(3),
+        "variance": lambda: StreamingGram().update(x).components(variance=0.1),
+    }
+    room = 4 << 20
+    for name in ("classes", "gram"):
+        monkeypatch.setattr(sys.modules[f"gpunet.linalg.{name}"], "KEPT", room)
+    x, y = rng.standard_normal((4000, 200)) * np.geomspace(1, spread, 200), np.arange(4000) % 40
+    doors[door]()  # what is made once
+    tracemalloc.start()
+    found = doors[door]()
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    own = sum(each.nbytes for each in vars(found).values() if isinstance(each, np.ndarray))
+    assert kept - own < room + (1 << 20)
 
 
 def test_it_goes_along_when_a_result_is_sent(rng):

@@ -220,11 +220,12 @@ def test_numbers_of_threads():
 
 
 def test_the_eigensolver_has_one_thread(monkeypatch, rng):
-    seen, own = [], blas.leading_eigh
-    gram = sys.modules["gpunet.linalg.gram"]  # its name in the package is the function's
-    monkeypatch.setattr(gram, "decompose_on", lambda *given: seen.append(blas.current_threads()) or [own])
-    stream().update(rng.standard_normal((30, 8))).components(2)
-    assert seen == [1]
+    seen, gram, pca = [], *(sys.modules[f"gpunet.linalg.{name}"] for name in ("gram", "pca"))
+    for module, name in ((gram, "decompose_on"), (pca, "of_gram")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, own=own: seen.append(blas.current_threads()) or own(*a))
+    _ = stream().update(rng.standard_normal((30, 8))).components(2).certificate
+    assert seen == [1, 1]
 
 
 # -- what is read of them ---------------------------------------------------------------------------------------------

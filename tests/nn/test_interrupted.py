@@ -453,6 +453,30 @@ def test_the_order_of_a_fit_is_its_own():
         net().fit(X, Y, batch_size=16, callbacks=Other())
 
 
+def test_a_late_one_breaks_into_blocks_within_blocks(monkeypatch):
+    monkeypatch.setattr("gpunet.interrupts.PATIENCE", 0.0)
+    steps = []
+    with pytest.raises(KeyboardInterrupt), undivided(), undivided():  # noqa: PT012
+        for turn in range(3):
+            steps.append(turn)
+            signal.raise_signal(signal.SIGINT)
+    assert steps == [0, 1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_process_forked_in_a_block_hears_signals():
+    with undivided(), undivided():
+        child = os.fork()
+        if not child:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                os._exit(7)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_a_part_that_signals_divide_leaves_the_rest_whole():
     whole = []
     with pytest.raises(KeyboardInterrupt), undivided() as signals:  # noqa: PT012
