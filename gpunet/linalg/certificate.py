@@ -103,14 +103,22 @@ def made(proof: Proof) -> Certificate:
     return proof if isinstance(proof, Certificate) else proof()
 
 
-def later(prove: Callable[[], Certificate], kept: int, room: int = KEPT) -> Proof:
-    """How it is made, which keeps so many bytes till then; the certificate itself where these are more than `room`."""
-    return prove if kept <= room else prove()
+def later(size: int, prove: Callable[[], Certificate], kept: int, room: int) -> Proof:
+    """How it is made, by the threads that `size` pays for (`limited`), which keeps so many bytes till then.
+
+    The certificate itself where these are more than `room`.
+    """
+    return partial(limited, size, prove) if kept <= room else limited(size, prove)
 
 
 def changed(proof: Proof, change: Callable[[Certificate], Certificate]) -> Proof:
     """`change` of it, now or later."""
     return change(proof) if isinstance(proof, Certificate) else lambda: change(proof())
+
+
+def scaled(proof: Proof, factor: float) -> Proof:
+    """That of the matrix times a factor."""
+    return changed(proof, lambda found: times(found, factor))
 
 
 def gamma(terms: int, unit: float = EPS / 2) -> float:
@@ -155,19 +163,22 @@ def certify(
     return times(found, 1 / factors)
 
 
-def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured, room: int = KEPT) -> Proof:
+def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Measured, room: int) -> Proof:
     """Of the triples u (long, k) or None, s (k,), v (short, k) of X as it is scaled, which is too large for `certify`.
 
     By its Gram matrix, where one was made, and by what was `measured` of u; u None: of v alone.
     """
     s, v = s.copy(), v.copy()
-    long, short, k, narrow = x.long, x.short, len(s), x.dtype == np.float32
+    long, short, k, one_side, narrow = x.long, x.short, len(s), u is None, x.dtype == np.float32
     by_gram = of_its_gram(x, v) if x.grams else None
     kept = v.nbytes + (x.grams[x.finest()].nbytes if x.grams else 0)
-    unit, energy = float(np.finfo(measured.dtype).eps) / 2, x.energy()
+    unit, energy = float(np.finfo(measured.dtype).eps) / 2, 0.0 if one_side else x.energy()
     energy *= 1 + gamma(long, EPS32 / 2 if x.grams and "float64" not in x.grams and not x.exact else EPS / 2)
 
-    def of_both(found: Certificate | None) -> Certificate:
+    def prove() -> Certificate:
+        found = by_gram() if by_gram else None
+        if one_side:
+            return reshaped(found or _nothing(k))
         r = np.array([measured.left + gamma(short + k, unit) * math.sqrt(energy)])
         q = np.array([measured.right + gamma(long, unit) * math.sqrt(energy)])
         loss_u = np.array([measured.straight + gamma(long, unit) * k**0.5])
@@ -175,7 +186,7 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
             with np.errstate(divide="ignore", invalid="ignore"):
                 found = with_left(found, s[None], np.nan_to_num(r / s[-1], nan=np.inf), loss_u, k == long)
             if narrow:
-                return found
+                return reshaped(found)
         wide = v.astype(np.float64, copy=False)
         loss_v = np.array([norm(multiply(wide.T, wide) - np.eye(k)) + gamma(short) * k**0.5])
         nothing = np.zeros((1, k))
@@ -186,14 +197,9 @@ def of_tall(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, measured: Mea
         other = residuals(np.zeros(1) if k == short else found.beyond if found else np.full(1, np.inf))
         if found is None and k < short:
             other = residuals(np.sqrt(np.maximum(energy - (other.sigma[..., 0] ** 2).sum(axis=1), 0)))
-        return other if found is None else _both(found, other)
+        return reshaped(other if found is None else _both(found, other))
 
-    def prove() -> Certificate:
-        found = None if by_gram is None else by_gram()
-        return reshaped((found or _nothing(k)) if alone else of_both(found))
-
-    alone = u is None
-    return later(lambda: limited(short**3, prove), kept, room)
+    return later(short**3, prove, kept, room)
 
 
 def of_its_gram(x: TallMatrix, v: Floats) -> Callable[[], Certificate]:

@@ -13,12 +13,12 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import limited, product
 from gpunet.checks import as_array, check_flag, check_integers, fixed, is_number, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.linalg.certificate import KEPT, Certificate, Certified, Proof, changed, made, of_nearby
+from gpunet.linalg.certificate import KEPT, Certificate, Certified, Proof, changed, made
 from gpunet.linalg.device import computing_on, device_of, is_gpu, some_rows
 from gpunet.linalg.executors import gather
 from gpunet.linalg.gram import Accumulator, State, StreamingGram, check_alike, check_values
-from gpunet.linalg.matrix import EPS, Array, Floats, TallMatrix, check_matrix, result_dtype
-from gpunet.linalg.pca import PCA, check_count, class_parts, reached, variances_of
+from gpunet.linalg.matrix import Array, Floats, TallMatrix, check_matrix, result_dtype
+from gpunet.linalg.pca import PCA, check_count, class_parts, of_samples, reached, variances_of
 from gpunet.linalg.solvers import eigen
 from gpunet.linalg.sources import Source, opened, paths_opened
 from gpunet.linalg.svd import leading_triples
@@ -183,10 +183,6 @@ def _of_rows(
     assert vectors is not None
     energy = part.energy()
     squares = found.s**2
-    proof, shape = found.proof, (len(rows), x.shape[1])
-    if center:  # the mean itself is rounded
-        away = EPS * float(np.linalg.norm(mean * part.scale)) / part.scale * len(rows) ** 0.5
-        proof = changed(proof, lambda shown: of_nearby(shown, shape, away))
     return PCA(
         components=fix_signs(vectors)[0].T,
         explained_variance=variances_of(squares, len(rows), part.scale, name),
@@ -195,7 +191,7 @@ def _of_rows(
         count=len(rows),
         residual=found.residual,
         route=found.route,
-        _proof=proof,
+        _proof=changed(found.proof, of_samples(mean, len(rows), center)),
     )
 
 

@@ -23,7 +23,7 @@ from gpunet.backend.base import Backend
 from gpunet.backend.blas import product
 from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
-from gpunet.linalg.certificate import KEPT, changed, times
+from gpunet.linalg.certificate import KEPT, scaled
 from gpunet.linalg.classes import ClassPCA, collect, pca_of_rows
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EXACT_ROWS, Floats, result_dtype
@@ -328,8 +328,8 @@ class PatchDensities:
                 found = pca_of_rows(x.astype(np.float64), rows, label, None, variance, center, room)
         if not self.uint8:
             return found
-        proof = changed(found._proof, lambda shown: times(shown, 1 / 255))
-        return replace(found, explained_variance=found.explained_variance / 255**2, mean=found.mean / 255, _proof=proof)
+        variances, proof = found.explained_variance / 255**2, scaled(found._proof, 1 / 255)
+        return replace(found, explained_variance=variances, mean=found.mean / 255, _proof=proof)
 
 
 def _check_squares(label: int, total: float) -> None:

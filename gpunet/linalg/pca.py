@@ -25,13 +25,12 @@ from gpunet.linalg.certificate import (
     Certified,
     Proof,
     certify,
-    changed,
     gamma,
     later,
     of_gram,
     of_nearby,
     reshaped,
-    times,
+    scaled,
 )
 from gpunet.linalg.device import computing_on, is_gpu
 from gpunet.linalg.matrix import EPS, EXACT_ROWS, Floats, largest, result_dtype
@@ -129,8 +128,8 @@ def decompose(
     residuals = relative(wrong, values)
     if not max(residuals.max(), hidden(values, len(scatter))) <= limit:
         return by_root(moments, scale, k, variance, center, dtype, what, room)
-    shown = certified(np, moments, scatter, vectors, center, known)
-    proof = later(lambda: limited(len(scatter) ** 3, shown), scatter.nbytes + vectors.nbytes, room)
+    prove = certified(np, moments, scatter, vectors, center, known)
+    proof = later(len(scatter) ** 3, prove, scatter.nbytes + vectors.nbytes, room)
     return as_pca(moments, values, vectors, total, float(residuals.max()), scale, "gram", proof)
 
 
@@ -183,14 +182,13 @@ def by_root(
             f"{limit:.2g}; sums of squares show the first {shown}: ask for no more, or "
             + ("give float64 samples" if narrow else "decompose all samples in one piece, with gn.class_pca or gn.svd")
         )
-    whole, others = of_samples(moments, center), (moments.count, features)
-
+    whole, shape = of_samples(moments.mean, moments.count, center), (moments.count, features)
     own = root[None], found.u[None, :, :rank].copy(), s[None], found.vt[None, :rank].copy()
 
     def prove() -> Certificate:
-        return whole(of_nearby(reshaped(certify(np, *own)), others, away, squared + unseen))
+        return whole(of_nearby(reshaped(certify(np, *own)), shape, away, squared + unseen))
 
-    proof = later(lambda: limited(root.size * features, prove), sum(each.nbytes for each in own), room)
+    proof = later(root.size * features, prove, sum(each.nbytes for each in own), room)
     return as_pca(moments, s * s, v, total, float(residuals.max()), scale, "root", proof)
 
 
@@ -236,16 +234,16 @@ def certified(
     xp: Any, moments: Centred, summed: Any, vectors: Any, center: bool, known: Floats | None = None
 ) -> Callable[[], Certificate]:
     """How eigenvectors (features, k) of Σ x xᵀ = summed, by `moments`, about the mean or not, are."""
-    error, whole = np.array([lost(xp, moments, summed)]), of_samples(moments, center)
+    error, whole = np.array([lost(xp, moments, summed)]), of_samples(moments.mean, moments.count, center)
     return lambda: whole(reshaped(of_gram(xp, summed[None, ...], error, vectors[None, ...], known)))
 
 
-def of_samples(moments: Centred, center: bool) -> Callable[[Certificate], Certificate]:
+def of_samples(mean: Any, count: int, center: bool) -> Callable[[Certificate], Certificate]:
     """What makes one of Σ x xᵀ's that of the samples themselves, or less their mean, which is rounded."""
-    mean, away = on_host(moments.mean), 0.0
+    mean, away = on_host(mean), 0.0
     if center and (size := float(np.abs(mean).max())):  # so that squares stay in range
-        away += EPS * size * float(np.linalg.norm(mean / size)) * moments.count**0.5
-    shape = (moments.count, len(mean))
+        away += EPS * size * float(np.linalg.norm(mean / size)) * count**0.5
+    shape = (count, len(mean))
     return lambda proof: of_nearby(proof, shape, away) if away else proof
 
 
@@ -326,7 +324,7 @@ def as_pca(
         count=moments.count,
         residual=residual,
         route=route,
-        _proof=changed(proof, lambda found: times(found, 1 / scale)),
+        _proof=scaled(proof, 1 / scale),
     )
 
 
@@ -522,5 +520,5 @@ class _Samples:
         self, values: NDArray[np.float64], vectors: Any, residual: float, route: str, proof: Certificate
     ) -> PCA:
         residual += float(np.finfo(self.dtype).eps)  # what is returned has the samples' precision
-        proof = of_samples(self.moments, self.center)(reshaped(proof))
+        proof = of_samples(self.moments.mean, self.moments.count, self.center)(reshaped(proof))
         return as_pca(self.moments, values, on_host(vectors), self.total, residual, self.scale, route, proof)

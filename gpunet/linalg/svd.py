@@ -20,13 +20,12 @@ from gpunet.linalg.certificate import (
     Certified,
     Proof,
     certify,
-    changed,
     joined,
     later,
     of_its_gram,
     of_tall,
     reshaped,
-    times,
+    scaled,
 )
 from gpunet.linalg.device import computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, TallMatrix, check_matrix, gram, result_dtype
@@ -256,9 +255,8 @@ def leading_triples(
 
 def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured, room: int) -> Proof:
     """Of X's triples, without its scale; of a small one when it is asked for, by what is nobody else's."""
-    scale = x.scale
     if not x.small:
-        return changed(of_tall(x, u, s, v, errors, room), lambda found: times(found, 1 / scale))
+        return scaled(of_tall(x, u, s, v, errors, room), 1 / x.scale)
     v, kept = v.copy(), v.nbytes + 8 * x.short**2
     if u is None:
         made = of_its_gram(x, v)
@@ -270,8 +268,7 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured,
         held = x.grams["float64"][None] if "float64" in x.grams else None
         known = x.eigenvalues("float64")
         made = partial(certify, np, whole[None], u[None], s[None], v.T[None], x.dtype, held, known)
-    size = x.long * x.short**2
-    return later(lambda: times(reshaped(limited(size, made)), 1 / scale), kept, room)
+    return scaled(later(x.long * x.short**2, lambda: reshaped(made()), kept, room), 1 / x.scale)
 
 
 def _matrix(
@@ -364,16 +361,11 @@ def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: 
         u[i], s[i], vt[i], reached[i] = one.u, one.s, one.vt, (one.residual, one.orthogonality)
         routes.append(one.route)
         rejected += [f"[{i}] {each}" for each in one.rejected]
-        proofs.append(one._proof)
+        if m * n > WHOLE_ELEMENTS:  # of small ones they would keep copies
+            proofs.append(one._proof)
     residual, orthogonality = reached.max(axis=0, initial=0).tolist()
     lead = a.shape[:-2]
-    proof: Proof
-    if m * n <= WHOLE_ELEMENTS:
-        proof = _of_stack(flat, u, s, vt, lead)
-    elif all(isinstance(each, Certificate) for each in proofs):
-        proof = reshaped(joined(proofs), lead)
-    else:
-        proof = lambda: reshaped(joined(proofs), lead)  # noqa: E731
+    proof = _of_stack(flat, u, s, vt, lead) if m * n <= WHOLE_ELEMENTS else lambda: reshaped(joined(proofs), lead)
     return SVD(
         u.reshape(*lead, m, k), s.reshape(*lead, k), vt.reshape(*lead, k, n),
         "+".join(dict.fromkeys(routes)), residual, orthogonality, limit, tuple(rejected), _proof=proof,
