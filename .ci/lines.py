@@ -12,11 +12,15 @@ SIXTH = "gpunet/experiments/patches/"
 
 # A room, the lines that it aims at, and how its files' paths begin ("rng" is gpunet/rng.py); the longest one counts.
 ROOMS = {
-    "leaves": (370, "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts"),
+    "leaves": (
+        370,
+        "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts tensorfile",
+    ),
     "backend": (2640, "gpunet/backend/"),
     "linalg": (2150, "gpunet/linalg/ decompose"),
     "nn": (2800, "gpunet/nn/"),
     "spectral": (700, "gpunet/spectral/"),
+    "compression": (1200, "gpunet/compression/"),
     "datasets": (1300, "datasets/"),
     "sweep": (800, "gpunet/sweep/"),
     "experiments": (4400, "gpunet/experiments/"),

@@ -39,12 +39,10 @@ def writable_folder(path: str | os.PathLike[str], *names: str, hint: str = " wit
         with undivided(), temporary(folder / "probe") as (_, file):
             file.write(bytes(4096))  # a disk that is full takes the name, but no content
     except (OSError, ValueError) as error:
-        reason = _reason(error)
+        told = reason(error)
         if isinstance(error, FileExistsError) and (found := _kind(folder)):
-            reason = f"it is {found}, no folder"
-        raise OutputError(
-            f"cannot write to '{harmless(str(folder))}': {reason}; choose another folder{hint}"
-        ) from error
+            told = f"it is {found}, no folder"
+        raise OutputError(f"cannot write to '{harmless(str(folder))}': {told}; choose another folder{hint}") from error
     for name in names:
         check_replaceable(folder / name)
     return folder
@@ -55,7 +53,7 @@ def check_replaceable(path: Path) -> None:
     try:
         found = _kind(path)
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write '{path}': {_reason(error)}") from error
+        raise OutputError(f"cannot write '{path}': {reason(error)}") from error
     if found not in ("", "a file"):
         raise OutputError(
             f"cannot write '{path}': {found} stands there, which is neither followed nor replaced; "
@@ -94,7 +92,7 @@ def _write(path: Path, content: str | bytes | bytearray, place: Callable[[str, P
             file.write(content.encode() if isinstance(content, str) else content)
             put_in_place(name, file, path, place)
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write '{path}': {_reason(error, path.parent)}") from error
+        raise OutputError(f"cannot write '{path}': {reason(error, path.parent)}") from error
 
 
 @contextlib.contextmanager
@@ -153,7 +151,7 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove '{path}': {_reason(error)}") from error
+        raise OutputError(f"cannot remove '{path}': {reason(error)}") from error
 
 
 def _keep(path: Path, content: str | bytes | bytearray) -> Path | None:
@@ -279,7 +277,8 @@ def _kind(path: Path) -> str:
     return next((name for test, name in kinds if test(mode)), "a device")
 
 
-def _reason(error: Exception, folder: Path | None = None) -> str:
+def reason(error: Exception, folder: Path | None = None) -> str:
+    """Why a file cannot be read or written, in words; that its folder is missing where that is so."""
     if isinstance(error, FileNotFoundError) and folder is not None and not folder.is_dir():
         return f"there is no folder '{folder}'"
     return str(getattr(error, "strerror", None) or error)

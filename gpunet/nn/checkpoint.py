@@ -37,8 +37,9 @@ from gpunet.nn.callbacks import Callback, Training, settings
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
 from gpunet.nn.samples import Samples
-from gpunet.nn.serialize import KEY as MODEL
-from gpunet.nn.serialize import arrays_of, describe, put_back, read, seal
+from gpunet.nn.serialize import arrays_of, describe, put_back
+from gpunet.tensorfile import KEY as MODEL
+from gpunet.tensorfile import read, seal
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 TALLY = ("totals", "cursor")  # arrays of a pass that runs

@@ -7,11 +7,8 @@ A model saved here loads into the equal `torch.nn.Sequential` with
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Mapping
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,12 @@ from gpunet.backend import Backend, get_backend
 from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
-from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
+from gpunet.limits import DAMAGE, parse_json
 from gpunet.nn.model import Sequential, check_model
+from gpunet.tensorfile import KEY, read, seal
 
-KEY, FORMAT = "gpunet", 2
+FORMAT = 2
 MOST_LAYERS = 10_000  # of a file
-SEAL, BLANK = "sha256", "0" * 64
 
 
 def save(model: Sequential, path: str | Path) -> None:
@@ -135,53 +132,6 @@ def load_weights(model: Sequential, path: str | Path) -> None:
     arrays, metadata = read(check_path("path", path))
     own = {name: array for name, array in arrays.items() if "/" not in name} if KEY in metadata else arrays
     _assign(model, own, str(path))
-
-
-def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
-    """A safetensors file that holds the SHA-256 of itself, the digest's own place taken as zeros."""
-    from safetensors.numpy import save as to_bytes
-
-    content = bytearray(to_bytes(dict(arrays), metadata={**metadata, SEAL: BLANK}))
-    place = content.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"')
-    content[place : place + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
-    return content
-
-
-def _sealed(head: bytes, rest: BufferedReader) -> bool:
-    """Whether every byte of a safetensors file, its header and what follows, is as `seal` wrote it."""
-    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), head)
-    if not found:
-        return False
-    begun = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
-    return hashlib.file_digest(rest, lambda: begun).hexdigest().encode() == found[1]
-
-
-def read(path: Path, mend: str = "save it again, or get another copy") -> tuple[dict[str, Any], dict[str, str]]:
-    """Arrays and metadata of a safetensors file; DataError, which ends in `mend`, where it is none.
-
-    What we have written ourselves must match its digest; other files have none.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if not path.is_file():
-            raise DataError(f"there is no file '{path}': expected a model saved as safetensors")
-        check_room(path)
-        with path.open("rb") as raw:
-            head = raw.read(8)
-            size = int.from_bytes(head, "little")
-            if size > longest_text():
-                raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
-            with safe_open(str(path), framework="numpy") as file:
-                metadata = dict(file.metadata() or {})
-                ours = KEY in metadata or SEAL in metadata
-                if ours and not _sealed(head + raw.read(size), raw):
-                    raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
-                return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except DataError:
-        raise
-    except (SafetensorError, OSError, *DAMAGE) as error:
-        raise DataError(f"'{path}' is not a readable safetensors file: {error}; {mend}") from error
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any], path: str) -> None:

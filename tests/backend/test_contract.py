@@ -83,9 +83,11 @@ def test_only_the_backend_imports_cupy_and_numkong():
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors", "interrupts"},
-    {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing", "fingerprint"},
+    {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing", "fingerprint",
+     "tensorfile"},
     {"linalg", "nn", "testing"},
     {"spectral"},
+    {"compression"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce", "decompose"},
     {"cli"},

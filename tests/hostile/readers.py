@@ -28,7 +28,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.errors import DivergedError
 from gpunet.nn.callbacks import Callback
-from gpunet.nn.serialize import BLANK, SEAL
+from gpunet.tensorfile import BLANK, SEAL
 
 from . import mutations
 from .mutations import BYTES, GZIP, JSON, TENSORS, ZIP, Mutation
@@ -305,7 +305,8 @@ def built(seed: int) -> gn.Sequential:
 
 
 def model_files(seed: int) -> Files:
-    from gpunet.nn.serialize import KEY, arrays_of, describe, seal
+    from gpunet.nn.serialize import arrays_of, describe
+    from gpunet.tensorfile import KEY, seal
 
     model = built(seed)
     return {"model.safetensors": bytes(seal(arrays_of(model), {KEY: describe(model)}))}

@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 import gpunet as gn
 from gpunet.errors import DataError, GpunetError, InputError, ShapeError
-from gpunet.nn.serialize import KEY, put_back, seal
-from gpunet.nn.serialize import read as read_file
+from gpunet.nn.serialize import put_back
+from gpunet.tensorfile import KEY, seal
+from gpunet.tensorfile import read as read_file
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
 Y = np.arange(60) % 3

@@ -19,8 +19,8 @@ from gpunet.errors import DataError, DivergedError, InputError, OutputError
 from gpunet.nn import checkpoint
 from gpunet.nn.callbacks import Callback, Schedule
 from gpunet.nn.checkpoint import FILE, KEY
-from gpunet.nn.serialize import read, seal
 from gpunet.progress import Progress
+from gpunet.tensorfile import read, seal
 
 N, BATCH, EPOCHS = 50, 16, 3  # 4 steps an epoch, the last on 2 samples
 

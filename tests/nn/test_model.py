@@ -14,8 +14,9 @@ from gpunet.backend import get_backend
 from gpunet.errors import DataError, InputError, OutputError, ShapeError
 from gpunet.nn import init, serialize
 from gpunet.nn.memory import ALIGN, Arena, Layout
-from gpunet.nn.serialize import load_weights, seal
+from gpunet.nn.serialize import load_weights
 from gpunet.rng import stream
+from gpunet.tensorfile import seal
 
 from ..hostile.disk import filled
 

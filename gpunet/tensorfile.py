@@ -1,0 +1,263 @@
+"""Safetensors files: what stands in one, checked before it is trusted, read and written a tensor at a time.
+
+Eight bytes say how long the header is, which is JSON and says of each tensor its dtype, its shape and where its bytes
+lie; the tensors follow. A file that we seal holds its own SHA-256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+
+from gpunet.errors import DataError, GpunetError, OutputError, RunError
+from gpunet.files import check_replaceable, put_in_place, reason, temporary
+from gpunet.interrupts import undivided
+from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
+
+KEY = "gpunet"  # under which a file's metadata describes a model of ours
+SEAL, BLANK = "sha256", "0" * 64
+MEND = "save it again, or get another copy"
+TAGS = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "C64": np.complex64,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.bool_,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+}  # fmt: skip
+"""What safetensors calls each dtype that an array may have; it has smaller ones, packed, which none may."""
+NAMES = {np.dtype(kind).name: tag for tag, kind in TAGS.items()}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as a file has it: the name of its dtype (NumPy's, else safetensors'), and the place of its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file holds, in the order in which it lies there, and how one sees that it is the file still."""
+
+    path: Path
+    tensors: dict[str, Stored]
+    metadata: dict[str, str]
+    state: tuple[int, ...]
+
+    def read(self, name: str, file: BufferedReader | None = None) -> Any:
+        """The tensor as an array of its own, read anew; DataError where the file is another by now, or unreadable.
+
+        file: the open file, where it is at hand.
+        """
+        stored = self.tensors[name]
+        if stored.dtype not in NAMES:
+            raise DataError(f"'{self.path}': {name} is stored as {stored.dtype}, which no array can hold")
+        return self.raw(name, file).view(stored.dtype).reshape(stored.shape)
+
+    def raw(self, name: str, file: BufferedReader | None = None) -> Any:
+        """Its bytes, an array (nbytes,) of uint8, whatever the dtype."""
+        stored = self.tensors[name]
+        try:
+            with contextlib.nullcontext(file) if file else self.path.open("rb") as opened:
+                opened.seek(stored.start)
+                found = np.empty(stored.nbytes, np.uint8)
+                if opened.readinto(found.data) < stored.nbytes or _state(opened) != self.state:
+                    raise DataError(f"'{self.path}' was changed while it was being read: start again")
+                return found
+        except OSError as error:
+            raise DataError(f"'{self.path}' cannot be read any more: {reason(error)}") from error
+
+
+def _state(file: BufferedReader) -> tuple[int, ...]:
+    now = os.fstat(file.fileno())
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+
+
+def header(path: Path, mend: str = MEND, expected: str = "a model saved as safetensors") -> Header:
+    """What a safetensors file holds, none of its tensors read; DataError, which ends in `mend`, where it is none.
+
+    What we have sealed ourselves must match its digest; other files have none.
+    """
+    with _opened(path, mend, expected, whole=False) as (found, _):
+        return found
+
+
+def read(path: Path, mend: str = MEND) -> tuple[dict[str, Any], dict[str, str]]:
+    """All arrays and the metadata of a safetensors file; DataError, which ends in `mend`, where it is none."""
+    with _opened(path, mend) as (found, file):
+        return {name: found.read(name, file) for name in found.tensors}, found.metadata
+
+
+@contextlib.contextmanager
+def _opened(
+    path: Path, mend: str, expected: str = "a model saved as safetensors", *, whole: bool = True
+) -> Iterator[tuple[Header, BufferedReader]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if not path.is_file():
+            raise DataError(f"there is no file '{path}': expected {expected}")
+        if whole:
+            check_room(path)
+        with path.open("rb") as raw:
+            state, head = _state(raw), raw.read(8)
+            size = int.from_bytes(head, "little")
+            if size > longest_text():
+                raise ValueError(f"its header of {size:,} bytes is longer than {longest_text():,}")
+            with safe_open(str(path), framework="numpy"):  # which checks sizes, offsets and their order
+                head += raw.read(size)
+            said = parse_json(head[8:])
+            metadata = said.pop("__metadata__", None) or {}
+            if (KEY in metadata or SEAL in metadata) and not _sealed(head, raw):
+                raise DataError(f"'{path}' does not match its digest: it was cut short or changed; {mend}")
+            tensors = {name: _stored(each, len(head)) for name, each in said.items()}
+            in_order = sorted(tensors.items(), key=lambda found: found[1].start)
+            yield Header(path, dict(in_order), dict(metadata), state), raw
+    except GpunetError:
+        raise
+    except (SafetensorError, OSError, *DAMAGE) as error:
+        raise DataError(f"'{path}' is not a readable safetensors file: {error}; {mend}") from error
+
+
+def _stored(said: dict[str, Any], begin: int) -> Stored:
+    kind = TAGS.get(said["dtype"])
+    name = said["dtype"] if kind is None else np.dtype(kind).name
+    return Stored(name, tuple(said["shape"]), *(begin + place for place in said["data_offsets"]))
+
+
+# -- the digest -------------------------------------------------------------------------------------------------------
+
+
+def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
+    """A safetensors file that holds the SHA-256 of itself, the digest's own place taken as zeros."""
+    from safetensors.numpy import save as to_bytes
+
+    content = bytearray(to_bytes(dict(arrays), metadata={**metadata, SEAL: BLANK}))
+    place = content.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"')
+    content[place : place + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
+    return content
+
+
+def _sealed(head: bytes, rest: BufferedReader) -> bool:
+    """Whether every byte of a safetensors file, its header and what follows, is as `seal` wrote it."""
+    found = re.search(rb'"%s":"([0-9a-f]{64})"' % SEAL.encode(), head)
+    if not found:
+        return False
+    begun = hashlib.sha256(head[: found.start(1)] + BLANK.encode() + head[found.end(1) :])
+    return hashlib.file_digest(rest, lambda: begun).hexdigest().encode() == found[1]
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor that is to be written: `make` gives it when its turn comes, as an array of `dtype` and `shape`.
+
+    dtype: as `Stored` has it; where no array can hold it, `make` gives its bytes, uint8, and `nbytes` says how many.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    make: Callable[[], Any]
+    packed: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it will take."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize if self.packed is None else self.packed
+
+
+def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, a tensor in memory at a time; the file is there whole or not at all.
+
+    Wider dtypes lie first, so that all are aligned; else the order is that of `entries`, which is the order in which
+    they are made. An interruption comes at once, and leaves nothing. Raises OutputError, at once where it is known
+    that the disk has no room, and whatever `make` raises.
+    """
+    write_together([(path, entries, metadata or {})])
+
+
+def write_together(files: Sequence[tuple[Path, Sequence[Entry], Mapping[str, str]]], last: Any = None) -> None:
+    """The same of several files in one folder; what becomes of them is decided for all, at the end.
+
+    last: (path, text) of what is to appear after them, such as their index.
+    """
+    for path, _, _ in files:
+        check_replaceable(path)
+    folder = files[0][0].parent
+    with _told(files[0][0]):
+        room = shutil.disk_usage(folder).free
+        if (size := sum(each.nbytes for _, entries, _ in files for each in entries)) > room:
+            raise OutputError(
+                f"cannot write '{files[0][0]}': {size:,} bytes are needed, and '{folder}' has room for {room:,}"
+            )
+    with undivided() as signals, contextlib.ExitStack() as stack:
+        done: list[tuple[str, BinaryIO, Path]] = []
+        for path, entries, metadata in files:
+            with _told(path):
+                name, file = stack.enter_context(temporary(path))
+            done.append((name, file, path))
+            with signals.heard():
+                _fill(file, path, entries, metadata)
+        if last:
+            with _told(last[0]):
+                name, file = stack.enter_context(temporary(last[0]))
+                file.write(last[1].encode())
+            done.append((name, file, last[0]))
+        for name, file, path in done:
+            with _told(path):
+                put_in_place(name, file, path)
+
+
+def _fill(file: BinaryIO, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
+    in_order = sorted(entries, key=lambda each: 0 if each.packed is not None else -np.dtype(each.dtype).itemsize)
+    said: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
+    for each in in_order:
+        tag = NAMES.get(each.dtype, each.dtype)
+        said[each.name] = {
+            "dtype": tag, "shape": list(each.shape), "data_offsets": [place, place := place + each.nbytes],
+        }  # fmt: skip
+    text = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with _told(path):
+        file.write(len(text).to_bytes(8, "little") + text)
+    for each in in_order:
+        array = np.asarray(each.make(), order="C")
+        if each.packed is None and (array.dtype != each.dtype or array.shape != each.shape):
+            raise RunError(f"{each.name} was to be {each.dtype} {each.shape}: it is {array.dtype} {array.shape}")
+        with _told(path):
+            file.write(array.reshape(-1).view(np.uint8).data)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except GpunetError:
+        raise
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write '{path}': {reason(error, path.parent)}") from error
