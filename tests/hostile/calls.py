@@ -40,7 +40,7 @@ WORKING = {
 }  # ours to write
 BASES = (gn.Layer, gn.Optimizer, gn.Callback, Loss)
 HELD = object()  # the right value of an attribute: what it holds
-NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components"}  # though they have a default
+NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components", "compress.rank"}  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
     "datasets.load_cifar10_batches": "not in",
 }
@@ -422,6 +422,11 @@ VALUES: dict[str, Maker] = {
     "dataset": lambda: gn.datasets.load("digits"),
     "classes": lambda: 3,
     "scale": lambda: 1.0,
+    "budget": lambda: 0.5,
+    "max_drop": lambda: 0.5,
+    "speed": lambda: 1.01,
+    "evaluate": lambda: lambda model: 1.0,
+    "tune": lambda: lambda model: None,
     "copy": lambda: True,
     "missing": lambda: ["a"],
     "override": lambda: "data",
@@ -443,6 +448,10 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "Sequential.bind.batch": lambda: 20,
     "Sequential.set_batch_size.n": lambda: 20,
     "Sequential.forward.x": lambda: X.astype("float32"),
+    "compress.data": lambda: X.astype("float32"),
+    "compress.layers": lambda: ["0"],
+    "compress.count": lambda: "parameters",
+    "compress.rank": lambda: 1,
     "factorise.layer": lambda: built(gn.Dense(4)),
     "merge.layer": lambda: built(gn.LowRankDense(4, 2)),
     "deduplicate.components": pca,

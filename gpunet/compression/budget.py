@@ -1,0 +1,63 @@
+"""One budget over all layers: the ranks whose errors add up to least at the cost that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gpunet.errors import InputError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may become of a layer: a rank, None to leave it dense; what it costs, and the error that it makes."""
+
+    rank: int | None
+    cost: float
+    error: float
+
+
+def hull(choices: Sequence[Choice]) -> list[Choice]:
+    """Those on the lower convex hull of error over cost, cheapest first: each step buys less for its cost than before.
+
+    What costs more than another and errs no less is not among them.
+    """
+    kept: list[Choice] = []
+    for each in sorted(choices, key=lambda choice: (choice.cost, choice.error)):
+        if kept and each.error >= kept[-1].error:
+            continue
+        while len(kept) > 1 and _gain(kept[-2], kept[-1]) <= _gain(kept[-2], each):
+            kept.pop()
+        kept.append(each)
+    return kept
+
+
+def _gain(low: Choice, high: Choice) -> float:
+    """How much less error a unit of cost buys."""
+    return (low.error - high.error) / (high.cost - low.cost)
+
+
+def allocate(layers: Sequence[Sequence[Choice]], budget: float) -> list[Choice]:
+    """A choice for each layer whose costs add up to at most `budget`, by marginal error.
+
+    Where the errors fall ever more slowly with the cost, as tails of a spectrum do, what is bought first is what lowers
+    the sum of errors most for its cost, and no other choice of that cost has a smaller sum (Fox 1966, marginal
+    analysis); what is left over, less than the step that no longer fits, goes to steps that do. InputError where the
+    cheapest choices cost more than the budget.
+    """
+    hulls = [hull(choices) for choices in layers]
+    at = [0] * len(hulls)
+    left = budget - sum(each[0].cost for each in hulls)
+    if left < 0:
+        raise InputError(f"the least that these layers cost is {budget - left:.6g}, and the budget is {budget:.6g}")
+    steps = [
+        (-_gain(low, high), layer, place)
+        for layer, choices in enumerate(hulls)
+        for place, (low, high) in enumerate(pairwise(choices))
+    ]
+    for _, layer, place in sorted(steps):
+        cost = hulls[layer][place + 1].cost - hulls[layer][place].cost
+        if at[layer] == place and cost <= left:
+            at[layer], left = place + 1, left - cost
+    return [choices[place] for choices, place in zip(hulls, at, strict=True)]

@@ -1,0 +1,396 @@
+"""`gn.compress`: which ranks, under which promise, and what is shown of them."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from gpunet.checks import as_list, check_one_of, check_range, check_whole
+from gpunet.compression.budget import Choice, allocate
+from gpunet.compression.networks import Network
+from gpunet.compression.ours import Ours
+from gpunet.compression.pytorch import Torch, is_module
+from gpunet.compression.weights import Factors
+from gpunet.errors import InputError, shown
+from gpunet.linalg.rank import FixedRank, RankRule
+from gpunet.nn.model import Sequential
+from gpunet.timing import Times, interleave
+
+COUNTS = ("parameters", "multiplications", "milliseconds")
+LOOKS = 8  # nets that a promise is tried on
+STEPS = 8  # ranks of a layer that are timed
+ROUNDS = 15
+SURE = 1.645  # standard errors: nineteen in twenty
+FULL = "budget, max_drop, speed or rank"
+
+Evaluate = Callable[[Any], Any] | tuple[Any, Any]
+Tune = Callable[[Any], object] | int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of a layer: its weight's shape, its rank (None: it was kept as it is) and why.
+
+    parameters, multiplications (a sample's): before and after. weight_error, output_error, least: see `Weight.proof`,
+    None of what was kept. route: how its weight was decomposed.
+    """
+
+    name: str
+    shape: list[int]
+    rank: int | None
+    why: str
+    parameters: list[int]
+    multiplications: list[float]
+    weight_error: float | None = None
+    output_error: float | None = None
+    least: float | None = None
+    route: str = ""
+
+
+def compress(
+    model: Any,
+    data: Any = None,
+    *,
+    budget: float | None = None,
+    max_drop: float | None = None,
+    speed: float | None = None,
+    rank: RankRule | int | None = None,
+    evaluate: Evaluate | None = None,
+    layers: str | Sequence[str] | None = None,
+    count: str = "parameters",
+    tune: Tune | None = None,
+) -> Any:
+    """A network like `model`, a `torch.nn.Module` or a built `gn.Sequential`, with weights cut to low rank.
+
+    model stays as it is. What comes back is of its kind, on its device, in its dtype: in a module each chosen nn.Linear
+    is an `nn.Sequential(nn.Linear(in, l, bias=False), nn.Linear(l, out))`, so that the weight of `fc` is that of
+    `fc.0` and `fc.1`; an nn.Conv2d is one with l filters and a 1×1. It is plain PyTorch. A Dense becomes a
+    LowRankDense, a Conv2D two. Its attribute `compression` is what was done, as a dict of plain values: {"layers": …}
+    with an entry a layer (`Layer`), and sizes, metric and times before and after.
+
+    data: some hundred samples or more as the network will see them: an array (n, …), (x, y), or for a module batches as
+    a DataLoader has them: tensors, tuples whose first is given to the module, or dicts that are its arguments. With it
+    a weight is cut where its outputs on the data change least (`gpunet.compression.weights`); without it by its SVD.
+
+    One of these says how far:
+
+    * budget: the share of the numbers of the chosen layers' weights that remains, in (0, 1]; or with `count` of their
+      "multiplications", or of their "milliseconds", by the clock, at the size of the data's first batch. One budget for
+      all layers: ranks go where an error, relative to that layer's outputs, falls most for what it costs.
+    * max_drop: the smallest such budget found by bisection at which the metric falls by no more. evaluate(model) gives
+      it, larger is better: a number, or a score a sample (0 or 1, say): then the drop is one that nineteen samples of
+      such size in twenty would not show, its upper bound of 95 %. evaluate=(x, y): the accuracy on these. Take
+      samples that were not trained on.
+    * speed: how many times as fast a batch is, by the clock, on this machine: the best net found that is. InputError
+      where none is, naming the fastest found.
+    * rank: a rule such as `gn.Energy(0.9)`, or a number, for each layer.
+
+    layers: names or patterns such as "blocks.*.fc1"; by default all that can be cut and that gain by it. tune: trains
+    the new net on before it is evaluated: a function of it, or for a net of ours a number of epochs on data=(x, y), by
+    Adam at its usual rate.
+
+    Raises InputError for settings, names, data and metrics that cannot be used, naming what can, DataError for weights
+    that are not finite.
+
+    >>> import gpunet as gn
+    >>> digits = gn.datasets.load("digits")
+    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
+    >>> _ = gn.Trainer(model, device="cpu").fit(digits.x_train, digits.y_train, epochs=5)
+    >>> small = gn.compress(model, digits.x_train, budget=0.3)
+    >>> small.compression["parameters"]
+    [4810, 1487]
+    """
+    given = {"budget": budget, "max_drop": max_drop, "speed": speed, "rank": rank}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise InputError(f"got {', '.join(named) or 'none'} of {FULL}: give one of them")
+    check_one_of("count", count, COUNTS)
+    network = _network(model)
+    return Compression(network, data, evaluate, layers, count, tune).find(named[0], given[named[0]])
+
+
+def _network(model: Any) -> Network:
+    if isinstance(model, Sequential):
+        return Ours(model)
+    if is_module(model):
+        return Torch(model)
+    raise InputError(f"model is {shown(model)}: expected a torch.nn.Module or a gn.Sequential")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network that was tried."""
+
+    model: Any
+    factors: dict[str, Factors]
+
+
+class Compression:
+    """A network, what is known of its layers, and the search for their ranks."""
+
+    def __init__(
+        self, network: Network, data: Any, evaluate: Evaluate | None, layers: Any, count: str,
+        tune: Tune | None,
+    ) -> None:  # fmt: skip
+        self.network, self.count = network, count
+        self.tune = self._training(tune, data)
+        self.evaluate = self._metric(evaluate)
+        self._choose(layers)
+        self.batch: Any = None
+        self.samples = 0
+        if data is not None:
+            self.samples, self.batch = network.calibrate(data)
+        if not network.open:
+            raise InputError(f"no layer can be cut: {_told(network.kept) or 'the model has none with a weight'}")
+
+    def _choose(self, layers: Any) -> None:
+        """Keep the layers that were not named; InputError for names that are not there, or cannot be cut."""
+        network = self.network
+        if layers is None:
+            return
+        chosen: set[str] = set()
+        for pattern in [layers] if isinstance(layers, str) else as_list("layers", layers, "names or patterns", str):
+            known = list(dict.fromkeys([*network.weights, *network.kept]))
+            found = fnmatch.filter(known, pattern)
+            if not found:
+                near = difflib.get_close_matches(pattern, known) or known[:3]
+                raise InputError(f"no layer is called {shown(pattern)}: there are {', '.join(map(repr, near))}, …")
+            if pattern in network.kept:
+                raise InputError(f"the layer {pattern!r} cannot be cut: {network.kept[pattern]}")
+            chosen.update(found)
+        network.kept |= dict.fromkeys(network.open.keys() - chosen, "it was not chosen")
+
+    def _metric(self, evaluate: Evaluate | None) -> Callable[[Any], np.ndarray[Any, Any]] | None:
+        """What gives a model's score, or its samples', as floats."""
+        if evaluate is None:
+            return None
+        if isinstance(evaluate, tuple):
+            if len(evaluate) != 2 or len(evaluate[0]) != len(evaluate[1]):
+                raise InputError("evaluate is a tuple: expected (x, y) of one length, or a function of a model")
+            x, y = evaluate
+            return lambda model: self.network.accuracy(model, x, y)
+        if not callable(evaluate) or isinstance(evaluate, type):
+            raise InputError(f"evaluate is {shown(evaluate)}: expected a function of a model, or (x, y)")
+
+        def measure(model: Any) -> np.ndarray[Any, Any]:
+            found = evaluate(model)
+            try:
+                scores = np.asarray(found, np.float64).reshape(-1)
+            except (TypeError, ValueError):
+                scores = np.empty(0)
+            if not len(scores) or not np.isfinite(scores).all():
+                raise InputError(f"evaluate(model) gave {shown(found)}: expected a finite number, or one a sample")
+            return scores
+
+        return measure
+
+    def _training(self, tune: Tune | None, data: Any) -> Callable[[Any], object] | None:
+        """What trains a model on."""
+        if tune is None or (callable(tune) and not isinstance(tune, type)):
+            return tune
+        epochs = check_whole("tune", tune, of=" of epochs")
+        if not isinstance(self.network, Ours):
+            raise InputError(f"tune={epochs} epochs trains a gn.Sequential: give a function that trains the module")
+        if not (isinstance(data, tuple) and len(data) == 2):
+            raise InputError(f"tune={epochs} epochs needs labels: give data=(x, y)")
+        return lambda model: self.network.trained(model, *data, epochs)  # type: ignore[attr-defined]
+
+    # -- how far ------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str, value: Any) -> Any:
+        """The network that keeps this promise."""
+        if name == "budget":
+            share = check_range(name, value, above=0, most=1)
+            return self.finish(self.build(self.ranks(share)), {name: share, "count": self.count})
+        if name == "rank":
+            return self.finish(self.build(self.by_rule(value)), {name: repr(value)})
+        if name == "max_drop":
+            return self.keeping(float(check_range(name, value, least=0)))
+        return self.faster(float(check_range(name, value, above=1)))
+
+    def by_rule(self, rank: RankRule | int) -> dict[str, int]:
+        """The rule's ranks of the layers that gain by them."""
+        rule = rank if isinstance(rank, RankRule) else FixedRank(check_whole("rank", rank))
+        ranks = {name: weight.rank(rule) for name, weight in self.network.open.items()}
+        return {name: r for name, r in ranks.items() if r <= self.network.weights[name].most}
+
+    def ranks(self, share: float) -> dict[str, int]:
+        """The ranks that this share of what all chosen layers cost buys."""
+        choices = self.choices()
+        if (least := self.least()) > share:
+            raise InputError(
+                f"a budget of {share:.3g} cannot be met: with the smallest ranks these layers take {least:.3g} of "
+                f"their {self.count}; give a budget of at least {math.ceil(1000 * least) / 1000:g}"
+            )
+        whole = sum(each[-1].cost for each in choices.values())
+        found = allocate(list(choices.values()), share * whole * (1 + 1e-12))
+        return {name: each.rank for name, each in zip(choices, found, strict=True) if each.rank is not None}
+
+    def choices(self) -> dict[str, list[Choice]]:
+        """What may become of each layer, dense last."""
+        if self.count == "milliseconds":
+            return self.timed
+        found = {}
+        for name, weight in self.network.open.items():
+            uses = weight.uses if self.count == "multiplications" else 1
+            errors = weight.errors
+            cut = [Choice(r, weight.numbers(r) * uses, errors[r]) for r in range(1, weight.most + 1)]
+            found[name] = [*cut, Choice(None, weight.numbers(None) * uses, 0.0)]
+        return found
+
+    @cached_property
+    def timed(self) -> dict[str, list[Choice]]:
+        """What may become of each layer by the clock: some ranks, and dense, last; costs in milliseconds a batch."""
+        self._check_batch("milliseconds are measured on a batch")
+        found = {}
+        for name, weight in self.network.open.items():
+            ranks = sorted({max(1, weight.most * step // STEPS) for step in range(1, STEPS + 1)}) if weight.most else []
+            made: dict[str, Factors | None] = {str(r): weight.cut(r) for r in ranks}
+            runs = {key: self.network.layer(name, cut, self.batch) for key, cut in (made | {"": None}).items()}
+            times = interleave(runs, ROUNDS, pause=0)
+            errors = weight.errors
+            cut = [Choice(r, 1000 * times.median(str(r)), errors[r]) for r in ranks]
+            found[name] = [*cut, Choice(None, 1000 * times.median(""), 0.0)]
+        return found
+
+    def _check_batch(self, why: str) -> None:
+        if self.batch is None:
+            raise InputError(f"{why}, and there is none: give data")
+
+    def least(self) -> float:
+        """The smallest share that can be met."""
+        choices = self.choices().values()
+        return sum(min(c.cost for c in each) for each in choices) / sum(each[-1].cost for each in choices)
+
+    def keeping(self, max_drop: float) -> Any:
+        """The smallest network found whose metric falls by no more."""
+        if self.evaluate is None:
+            raise InputError("max_drop needs a metric: give evaluate=(x, y), or a function of a model")
+        before = self.evaluate(self.network.model)
+        low, high = self.least(), 1.0
+        kept: Any = None
+        least = math.inf
+        for _ in range(LOOKS):
+            share = (low + high) / 2
+            ranks = self.ranks(share)
+            made = self.build(ranks)
+            drop = fall(before, self.evaluate(made.model))
+            least = min(least, drop)
+            if ranks and drop <= max_drop:
+                kept, high = made, share
+            else:
+                low = share
+        if kept is None:
+            raise InputError(
+                f"max_drop={max_drop:g} cannot be kept: the smallest drop found is {least:.3g}, at {high:.3g} of the "
+                f"{self.count}; allow more, give more samples to evaluate on, or choose other layers"
+            )
+        return self.finish(kept, {"max_drop": max_drop, "budget": high, "count": self.count})
+
+    def faster(self, speed: float) -> Any:
+        """The network of least error found that takes a batch so many times as fast."""
+        self._check_batch("speed is measured on a batch")
+        self.count = "milliseconds"
+        low, high = self.least(), 1.0
+        kept: Any = None
+        fastest = math.inf
+        share = low
+        for _ in range(LOOKS):
+            made = self.build(self.ranks(share))
+            times = self.race(made.model)
+            fastest = min(fastest, times.ratio("after", "before"))
+            if times.spread("after", "before")[1] <= 1 / speed:
+                kept, low = made, share
+            elif share == low:
+                break  # the fastest there is
+            else:
+                high = share
+            share = (low + high) / 2
+        if kept is None:
+            raise InputError(
+                f"speed={speed:g} cannot be met at a batch of {_length(self.batch)}: the fastest found takes "
+                f"{fastest:.2f}× the time, with the smallest ranks; ask for less than {1 / fastest:.2f}, or give other "
+                "batches"
+            )
+        return self.finish(kept, {"speed": speed})
+
+    def race(self, model: Any) -> Times:
+        """The time of a batch through the network "before" and "after"."""
+        runs = {"before": self.network.model, "after": model}
+        return interleave({k: partial(self.network.run, each, self.batch) for k, each in runs.items()}, ROUNDS, pause=0)
+
+    # -- what comes of it ---------------------------------------------------------------------------------------------
+
+    def build(self, ranks: Mapping[str, int]) -> Made:
+        """The network with these ranks, trained on where that was asked for."""
+        factors = {name: self.network.weights[name].cut(r) for name, r in ranks.items()}
+        model = self.network.rebuilt(factors)
+        if self.tune is not None:
+            self.tune(model)
+        return Made(model, factors)
+
+    def finish(self, made: Made, promise: dict[str, Any]) -> Any:
+        """The network, with what is shown of it."""
+        network, model = self.network, made.model
+        said: dict[str, Any] = {
+            "promise": promise, "samples": self.samples, "tuned": self.tune is not None,
+            "parameters": [network.size(network.model), network.size(model)],
+            "layers": [asdict(each) for each in self.layers(made.factors)],
+        }  # fmt: skip
+        if self.batch is not None:
+            times = self.race(model)
+            said["seconds"] = [times.median("before"), times.median("after")]
+            said["time_ratio"] = [times.ratio("after", "before"), *times.spread("after", "before")]
+            said["batch"] = _length(self.batch)
+        if self.evaluate is not None:
+            said["metric"] = [float(np.mean(self.evaluate(each))) for each in (network.model, model)]
+        model.compression = said
+        return model
+
+    def layers(self, factors: Mapping[str, Factors]) -> list[Layer]:
+        """What became of each, in the network's order."""
+        found = []
+        for name, weight in self.network.weights.items():
+            cut = factors.get(name)
+            rank = None if cut is None else cut.rank
+            numbers = [weight.numbers(None), weight.numbers(rank)]
+            uses, shape = [n * weight.uses for n in numbers], list(weight.shape)
+            if cut is None:
+                why = "the budget keeps it whole" if weight.most else "no two factors of it are smaller"
+                why = self.network.kept.get(name, why)
+                found.append(Layer(name, shape, None, why, numbers, uses))
+            else:
+                proof, route = weight.proof(cut), weight.found(cut.rank).route
+                found.append(Layer(name, shape, rank, "cut", numbers, uses, **proof, route=route))
+        return found
+
+
+def fall(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> float:
+    """By how much a metric fell: of scores a sample the upper bound of 95 % of their mean difference, paired.
+
+    One more sample that is lost stands among them: that none of n was lost does not show that none ever is.
+    """
+    if len(before) != len(after):
+        raise InputError(f"evaluate(model) gave {len(before)} scores, then {len(after)}: expected as many each time")
+    lost = before - after
+    if len(lost) > 1:
+        lost = np.append(lost, np.ptp(np.concatenate([before, after, [0.0]])))
+        return float(lost.mean() + SURE * lost.std(ddof=1) / math.sqrt(len(lost)))
+    return float(lost[0])
+
+
+def _length(batch: Any) -> int:
+    """Samples of a batch."""
+    given = batch[0] if isinstance(batch, list | tuple) else batch
+    return len(next(iter(given.values())) if isinstance(given, Mapping) else given)
+
+
+def _told(kept: Mapping[str, str]) -> str:
+    return "; ".join(f"{name!r}: {why}" for name, why in list(kept.items())[:3])

@@ -1,0 +1,131 @@
+"""A network that can be run and rebuilt, whoever's it is: what compressing needs to know of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gpunet.compression.weights import Factors, Weight
+from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
+from gpunet.linalg import StreamingGram
+from gpunet.linalg.matrix import WHOLE_ELEMENTS
+from gpunet.rng import DATA, stream
+
+MOST_ROWS = 1 << 14  # positions of a batch that a convolution's inputs are summed over
+
+
+class Network(ABC):
+    """A network whose weights may be cut. Its own is never changed.
+
+    model: as it came; it is only run. weights: by the layers' names, in their order. kept: which of these layers cannot
+    be cut, and why.
+    """
+
+    model: Any
+    weights: dict[str, Weight]
+    kept: dict[str, str]
+
+    @abstractmethod
+    def batches(self, data: Any) -> Iterator[Any]:
+        """The calibration data, a batch at a time; `run` takes each."""
+
+    @abstractmethod
+    def run(self, model: Any, batch: Any) -> Any:
+        """What the model gives for a batch, in evaluation mode, and when it is there."""
+
+    @abstractmethod
+    def watching(self, names: Iterable[str], see: Callable[[str, Any], None], batch: Any) -> int:
+        """Run a batch, say what each of these layers is given (images or rows, on the host); samples in it."""
+
+    @abstractmethod
+    def rows(self, name: str, given: Any) -> Iterator[Any]:
+        """What a layer's weight is multiplied with, (rows, in) at a time, of what the layer was given."""
+
+    @abstractmethod
+    def rebuilt(self, factors: Mapping[str, Factors]) -> Any:
+        """A network of the same kind with those layers cut, on its device, in its dtype."""
+
+    @abstractmethod
+    def size(self, model: Any) -> int:
+        """Numbers in the model's parameters, shared ones once."""
+
+    @abstractmethod
+    def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
+        """One layer alone, as it is or cut, on inputs as `batch` gave them: to be timed."""
+
+    @abstractmethod
+    def accuracy(self, model: Any, x: Any, y: Any) -> np.ndarray[Any, Any]:
+        """1 where the largest output is the label, 0 where not, a number a sample."""
+
+    @property
+    def open(self) -> dict[str, Weight]:
+        """The weights that may be cut."""
+        return {name: weight for name, weight in self.weights.items() if name not in self.kept}
+
+    def calibrate(self, data: Any) -> tuple[int, Any]:
+        """Sum up the inputs of all layers; the samples seen, and the first batch of them.
+
+        Layers that were never run are kept as they are.
+        """
+        sums = {name: StreamingGram() for name in self.open}
+        seen = dict.fromkeys(sums, 0)
+        samples = 0
+        first: Any = None
+
+        def see(name: str, given: Any) -> None:
+            try:
+                for rows in self.rows(name, given):
+                    sums[name].update(_some(rows))
+                    seen[name] += len(rows)
+            except InputError as error:
+                raise DataError(f"what the calibration data gives the layer {name!r} cannot be used: {error}") from None
+
+        for batch in self.batches(data):
+            first = batch if first is None else first
+            try:
+                samples += self.watching(sums, see, batch)
+            except GpunetError:
+                raise
+            except Exception as error:  # of the model's own code
+                raise InputError(f"the model cannot be run on the data: {first_line(error)}") from error
+        if samples < 2:
+            raise InputError(f"data has {samples} samples: expected some hundred, as the network is to see them")
+        for name, gram in sums.items():
+            if seen[name]:
+                self.weights[name].look(gram, seen[name] / samples)
+            else:
+                self.kept[name] = "no calibration data came to it"
+        return samples, first
+
+
+def check_data(data: Any) -> Any:
+    """The samples of x, or of (x, y); InputError where they are none."""
+    x = data[0] if isinstance(data, tuple) and data else data
+    if len(getattr(x, "shape", ())) < 2 or not len(x):
+        raise InputError(f"data is {shown(data)}: expected samples (n, …), or (x, y) of them")
+    return x
+
+
+def _some(rows: Any) -> Any:
+    """MOST_ROWS of the rows, drawn evenly, in their order: the same ones each time."""
+    if len(rows) <= MOST_ROWS:
+        return rows
+    chosen = stream(0, DATA, 20).choice(len(rows), MOST_ROWS, replace=False)
+    return rows[np.sort(chosen)]
+
+
+def patch_rows(
+    images: Any, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> Iterator[Any]:
+    """Patches that a convolution multiplies its kernels with, of images (n, c, h, w): (positions, c · kh · kw)."""
+    (kh, kw), (dh, dw) = kernel, dilation
+    one = images.shape[1] * kh * kw * images.shape[2] * images.shape[3] // (stride[0] * stride[1])
+    step = max(1, WHOLE_ELEMENTS // max(1, one))
+    for start in range(0, len(images), step):
+        part = np.pad(images[start : start + step], ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+        windows = np.lib.stride_tricks.sliding_window_view(part, ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(2, 3))
+        windows = windows[:, :, :: stride[0], :: stride[1], ::dh, ::dw].transpose(0, 2, 3, 1, 4, 5)
+        yield windows.reshape(-1, images.shape[1] * kh * kw)

@@ -1,0 +1,176 @@
+"""A weight, what its inputs look like, and the two factors that change its outputs least.
+
+For y = W x + b and inputs of mean μ and covariance C = R Rᵀ, factors L (out, l) and F (l, in) with b' = b + (W − L F) μ
+are off by E‖Δy‖² = ‖(W − L F) R‖_F². With the singular triples W R = U Σ Vᵀ no factors of rank l do better than
+U_l U_lᵀ W, which leaves √Σ_{j>l} σ_j² (Eckart & Young 1936; the whitened weight of SVD-LLM, Wang et al. 2024, whose
+inverse of R is not needed). A layer without bias cannot be mended by the mean: C is then the second moment. Without
+inputs C is the identity: the plain SVD.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gpunet.checks import as_floats
+from gpunet.errors import ShapeError
+from gpunet.linalg import SVD, StreamingGram, svd
+from gpunet.linalg.certificate import gamma
+from gpunet.linalg.matrix import Floats
+from gpunet.linalg.rank import RankRule
+from gpunet.linalg.verify import norm
+
+
+@dataclass(frozen=True)
+class Factors:
+    """L F ≈ W: left (out, l), right (l, in), and what is to be added to the bias, None where there is none."""
+
+    left: Any
+    right: Any
+    shift: Floats | None
+
+    @property
+    def rank(self) -> int:
+        """l."""
+        return int(self.left.shape[1])
+
+
+@dataclass
+class Weight:
+    """A weight (out, in) that may be cut; of a convolution (filters, channels · kernel²), row by row.
+
+    inputs: sums of what it was multiplied with, None where nobody looked. uses: how often a sample goes through it, as
+    at each position of a convolution's maps. bias: whether something is added, which can mend the mean.
+    """
+
+    name: str
+    matrix: Any
+    bias: bool = True
+    inputs: StreamingGram | None = None
+    uses: float = 1.0
+    _found: SVD | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        as_floats(self._exact, f"the weight of {self.name!r}")
+
+    def look(self, inputs: StreamingGram, uses: float) -> None:
+        """Take what it was multiplied with into account."""
+        if inputs.features != self.matrix.shape[1]:
+            raise ShapeError(
+                f"the layer {self.name!r} has {self.matrix.shape[1]} inputs, and the data {inputs.features} features"
+            )
+        self.inputs, self.uses, self._found = inputs, uses, None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        out, inner = self.matrix.shape
+        return int(out), int(inner)
+
+    @property
+    def most(self) -> int:
+        """The largest rank whose two factors have fewer numbers than the weight; 0 where none has."""
+        m, n = self.shape
+        return (m * n - 1) // (m + n)
+
+    def numbers(self, rank: int | None) -> int:
+        """Of the weight, or of two factors of that rank."""
+        m, n = self.shape
+        return m * n if rank is None else rank * (m + n)
+
+    @cached_property
+    def root(self) -> Floats | None:
+        """R (in, r) of the inputs, float64; None for the identity."""
+        if self.inputs is None:
+            return None
+        self.inputs.center = self.bias
+        found = self.inputs.components()
+        return np.asarray(found.components.T * np.sqrt(found.explained_variance))
+
+    def found(self, rank: int | None = None) -> SVD:
+        """At least so many singular triples of W R, all by default, of which the left vectors alone."""
+        if self._found is None or len(self._found.s) < min(rank or self.most_triples, self.most_triples):
+            self._found = svd(self._whitened, None if rank is None else min(rank, self.most_triples), compute="left")
+        return self._found
+
+    @property
+    def most_triples(self) -> int:
+        """Singular values that W R has."""
+        return min(self.shape if self.root is None else (self.shape[0], self.root.shape[1]))
+
+    @property
+    def _exact(self) -> Any:
+        """W as the engine takes it: float32 holds every bfloat16 and float16."""
+        return self.matrix.astype(np.float32) if self.matrix.dtype.itemsize < 4 else self.matrix
+
+    @property
+    def _whitened(self) -> Any:
+        """W R, in the weight's precision."""
+        w = self._exact
+        return w if self.root is None else (w.astype(np.float64) @ self.root).astype(w.dtype)
+
+    @cached_property
+    def errors(self) -> Floats:
+        """(most + 1,): the share of E‖y − E y‖² that ranks 0, 1, … lose, and 1 at rank 0; zeros where y is constant."""
+        squares = self.found().s.astype(np.float64) ** 2
+        tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)[: self.most + 1]
+        tails = np.append(tails, np.zeros(self.most + 1 - len(tails)))
+        return np.asarray(tails / tails[0] if tails[0] else tails, np.float64)
+
+    def rank(self, rule: RankRule) -> int:
+        """What a rule makes of the spectrum of W R."""
+        m, n = self.shape
+        if not rule.needs_spectrum:
+            return rule((m, n))
+        s = self.found().s
+        return rule((m, n), np.append(s, np.zeros(min(m, n) - len(s), s.dtype)))
+
+    def cut(self, rank: int) -> Factors:
+        """The best factors of that rank, columns and rows of the same norms, in W's dtype."""
+        u = self.found(rank).u[:, :rank].astype(np.float64)
+        exact = self.matrix.astype(np.float64)
+        right = u.T @ exact
+        size = np.sqrt(np.linalg.norm(right, axis=1))
+        size[size == 0] = 1
+        left, right = (each.astype(self.matrix.dtype) for each in (u * size, right / size[:, None]))
+        shift = None
+        if self.bias and self.inputs is not None:
+            shift = (exact - left.astype(np.float64) @ right.astype(np.float64)) @ self.inputs.mean
+        return Factors(left, right, shift)
+
+    def proof(self, factors: Factors) -> dict[str, float]:
+        """What is shown of factors as they are stored.
+
+        weight_error: ‖W − L F‖_F / ‖W‖_F is at most this. output_error, where inputs are known: √(E‖Δy‖² / E‖y − E y‖²)
+        on them is at most this. least: no factors of this rank have less than this, of outputs, or of weights where no
+        inputs are known. Rounding is part of these.
+        """
+        exact = self.matrix.astype(np.float64)
+        left, right = factors.left.astype(np.float64), factors.right.astype(np.float64)
+        off = exact - left @ right
+        loose = gamma(factors.rank) * norm(left) * norm(right)
+        many = gamma(exact.size)
+        said = {"weight_error": _ratio((norm(off) + loose) * (1 + many), norm(exact) * (1 - many))}
+        whitened, unit = exact, 0.0
+        if self.root is not None:
+            whitened, unit = exact @ self.root, gamma(len(self.root))
+            rounding = (unit * norm(off) + loose) * norm(self.root)
+            total = norm(whitened) * (1 - many) - unit * norm(exact) * norm(self.root)
+            said["output_error"] = _ratio(norm(off @ self.root) * (1 + many) + rounding, total)
+        found = self.found(factors.rank)
+        # The engine was given W R rounded, which moves no error of a rank by more than the rounding.
+        rounded = (unit + np.finfo(found.s.dtype).eps) * norm(exact) * (1 if self.root is None else norm(self.root))
+        high = found.certificate.sigma[: factors.rank, 1]
+        total = norm(whitened)
+        least = math.sqrt(max(0.0, (total * (1 - many)) ** 2 - float(high @ high))) - rounded
+        said["least"] = _ratio(max(0.0, least), total * (1 + many))
+        return said
+
+
+def _ratio(part: float, whole: float) -> float:
+    """part / whole; 0 of nothing, and 1 at most where the whole is all lost in rounding."""
+    return float(part / whole) if whole > 0 else float(part > 0)
