@@ -122,6 +122,16 @@ def _html(folder: Path) -> str:
     title = "What documents claim, and what was measured"
     if held is None and len(runs) == 1:
         title = f"{runs[0].experiment} on {runs[0].dataset}"
+    return rendered(
+        "page.html", "".join(FILTER.format(kind=claims.kind(told)) for told in SIGNS),
+        title=title, quick=held is not None and held.quick, opening=claims.opening(every), claims=every,
+        facts=_facts(runs, held.updated if held else None), sections=sections,
+        troubles=[run for run in ordered if run.trouble], times=_whole(runs),
+    )  # fmt: skip
+
+
+def rendered(template: str, css: str = "", **values: Any) -> str:
+    """A page of one of our templates, with the style sheet and more of it, and the script."""
     made = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=_shown,
@@ -130,14 +140,11 @@ def _html(folder: Path) -> str:
         "parts": _parts, "key": _key, "kind": claims.kind, "told_counts": claims.told_counts,
         "counts": claims.counts, "reasons": claims.reasons, "signs": SIGNS,
     }  # fmt: skip
-    css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    own = {"css": css + "".join(FILTER.format(kind=claims.kind(told)) for told in SIGNS), "script": script}
-    text = made.get_template("page.html").render(
-        title=title, quick=held is not None and held.quick, opening=claims.opening(every), claims=every,
-        facts=_facts(runs, held.updated if held else None), sections=sections,
-        troubles=[run for run in ordered if run.trouble], times=_whole(runs),
+    sheet, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    own = {"css": sheet + css, "script": script}
+    text = made.get_template(template).render(
         hashes={name: base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for name, each in own.items()},
-        **{name: Markup(each) for name, each in own.items()},
+        **{name: Markup(each) for name, each in own.items()}, **values,
     )  # fmt: skip
     return re.sub(r"[\0-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)  # a result's text may hold any; HTML must not
 

@@ -1,0 +1,96 @@
+"""What `gn.compress` did to a network, told: a sentence, a table, and a page of both with a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpunet.files import write_atomically
+from gpunet.report.drawing import collected
+from gpunet.report.page import rendered
+from gpunet.report.page.contents import Figure, picture
+from gpunet.report.style import COLOURS, figure
+from gpunet.report.table import NOTHING, Column, Table
+
+Said = Mapping[str, Any]  # a network's `compression`
+BARS = 40  # layers that a figure has room for
+NOTE = (
+    "Off by: the root of the mean square of what changed over that of what was there, rounding included, so no more "
+    "than this; of outputs on the calibration data, about their mean where the layer has a bias. At least: no two "
+    "factors of this rank change less."
+)
+
+
+def sentence(said: Said) -> str:
+    """What became of the whole: parameters, metric, time."""
+    before, after = said["parameters"]
+    told = [f"Parameters {before:,} → {after:,} ({after / max(1, before):.1%})"]
+    if "metric" in said:
+        was, now = said["metric"]
+        share = all(0 <= value <= 1 for value in said["metric"])
+        told.append(f"metric {100 * was:.2f} → {100 * now:.2f} %" if share else f"metric {was:.5g} → {now:.5g}")
+    if "time_ratio" in said:
+        ratio, low, high = said["time_ratio"]
+        batch = said["batch"]
+        told.append(f"batch-{batch} time 1.0 → {ratio:.2f}× (quartiles {low:.2f} to {high:.2f})")
+    return ", ".join(told)
+
+
+def layers_table(said: Said) -> Table:
+    """A row a layer."""
+    columns = (
+        Column("weight"), Column("rank"), Column("parameters"), Column("after"), Column("weights off by", "%"),
+        Column("outputs off by", "%"), Column("at least", "%"), Column("why", text=True),
+    )  # fmt: skip
+    rows = []
+    for each in said["layers"]:
+        before, after = each["parameters"]
+        errors = (_percent(each[name]) for name in ("weight_error", "output_error", "least"))
+        rank = NOTHING if each["rank"] is None else str(each["rank"])
+        shape = "×".join(map(str, each["shape"])) or NOTHING
+        rows.append((each["name"] or "(all)", shape, rank, f"{before:,}", f"{after:,}", *errors, each["why"]))
+    return Table("Layers", columns, tuple(rows), NOTE, corner="layer")
+
+
+def _percent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.3g}"
+
+
+def draw(said: Said, path: Path) -> None:
+    """A bar a layer, as long as the share of its numbers that remains; beside it by how much it is off."""
+    cut = [each for each in said["layers"] if each["rank"] is not None][:BARS]
+    if not cut:
+        return
+    names = [each["name"] or "(all)" for each in cut]
+    places = list(range(len(cut)))[::-1]
+    error = "weight_error" if any(each["output_error"] is None for each in cut) else "output_error"
+    with figure(path, 2, height=1.2 + 0.28 * len(cut)) as (kept, off):
+        kept.barh(places, [100 * each["parameters"][1] / each["parameters"][0] for each in cut], color=COLOURS[0])
+        kept.set(title="what remains of its numbers, %", xlim=(0, 100))
+        kept.set_yticks(places, names)
+        off.barh(places, [100 * each[error] for each in cut], color=COLOURS[1])
+        off.set(title=f"its {error.partition('_')[0]}s are off by at most, %")
+        off.set_yticks(places, [""] * len(places))
+        for axes in (kept, off):
+            axes.set_ylim(-0.6, len(cut) - 0.4)
+
+
+def write(said: Said, path: Path, title: str) -> Path:
+    """Write the page; returns its path."""
+    drawn = []
+    for narrow in (False, True):
+        with collected(narrow=narrow) as svg:
+            draw(said, Path("layers.png"))
+        drawn.append(svg.get("layers"))
+    figures: Sequence[Figure] = ()
+    if drawn[0] and drawn[1]:
+        caption = "What remains of each layer, and by how much it is off; layers that were kept are left out."
+        figures = [Figure(picture(drawn[0]), picture(drawn[1]), caption, caption)]
+    promise = ", ".join(f"{name} {value}" for name, value in said["promise"].items()).replace("_", " ")
+    pairs = {"asked for": promise, "calibration samples": f"{said['samples']:,}", "trained on": str(said["tuned"])}
+    text = rendered(
+        "compression.html", title=title, sentence=sentence(said), sheet=layers_table(said), figures=figures, pairs=pairs
+    )
+    write_atomically(path, text.encode())
+    return path
