@@ -67,6 +67,8 @@ def test_examples_run(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     if "dask.distributed" in page.read_text():
         pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'gpunet[dask]'")
+    if "import torch" in page.read_text():
+        pytest.importorskip("torch", reason="torch is not installed: pip install torch")
     names: dict[str, object] = {"__name__": page.stem}
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
