@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ HELD = object()  # the right value of an attribute: what it holds
 NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components", "compress.rank"}  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
     "datasets.load_cifar10_batches": "not in",
+    **({} if find_spec("torch") else dict.fromkeys(("from_torch", "to_torch"), "pip install torch")),
 }
 Maker = Callable[[], Any]
 
@@ -302,6 +304,12 @@ def needed(target: Target, name: str) -> bool:
     return not target.parameters[name] or f"{target.name}.{name}" in NEEDED
 
 
+def module() -> Any:
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+
+
 def saved() -> Any:
     gn.save(model(), "model.safetensors")
     return "model.safetensors"
@@ -313,6 +321,7 @@ def entry() -> Any:
 
 VALUES: dict[str, Maker] = {
     "model": model,
+    "module": module,
     "loss": lambda: "softmax_cross_entropy",
     "optimizer": lambda: gn.Adam(),
     "device": lambda: "cpu",
