@@ -62,9 +62,9 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
     """
     torch = _torch()
     backend = get_backend(device)
-    own, dtype = _copied(torch, module)
-    shape = _first_shape(torch, own) if input_shape is None else check_shape("input_shape", input_shape)
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # with gradients, to see of weights that are computed whether they are trained
+        own, dtype = _copied(torch, module)
+        shape = _first_shape(torch, own) if input_shape is None else check_shape("input_shape", input_shape)
         parts, precision = _recorded(torch, own, shape, guessed=input_shape is None)
     parts = _factored(parts)
     model = Sequential([part.made() for part in parts])
@@ -97,7 +97,7 @@ def to_torch(model: Sequential) -> Any:
             for own, theirs in FACTORED.items():
                 arrays[f"{layer.name}.{theirs}"] = arrays.pop(f"{layer.name}.{own}")
         parts[int(layer.name)].requires_grad_(layer.trainable)
-    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return network.train(model.training)
 
 
@@ -285,8 +285,7 @@ def _recorded(torch: Any, module: Any, shape: Shape, guessed: bool) -> tuple[lis
                 return recorder.called(function, args, kwargs or {})
 
         try:
-            # With gradients, to see of weights that are computed whether they are trained.
-            with torch.enable_grad(), _telling(module.to(getattr(torch, precision)), recorder), Mode():
+            with _telling(module.to(getattr(torch, precision)), recorder), Mode():
                 y = module(x)
         except GpunetError:
             raise
@@ -399,8 +398,7 @@ def _copied(torch: Any, module: Any) -> tuple[Any, str]:
         if isinstance(each, torch.Tensor) and not each.is_leaf
     }
     try:
-        with torch.inference_mode(False):
-            own = copy.deepcopy(module, memo).cpu().eval()
+        own = copy.deepcopy(module, memo).cpu().eval()
     except Exception as error:
         raise InputError(f"the module {type(module).__name__} cannot be copied: {first_line(error)}") from error
     return own, "float64" if torch.float64 in dtypes else "float32"
@@ -419,7 +417,7 @@ def _check_tensor(torch: Any, name: str, tensor: Any, parameter: bool) -> None:
         raise InputError(
             f"{name} is {shown(tensor.dtype)}: expected floats of 16 bits or more; pass the module that was quantised"
         )
-    if parameter and not bool(torch.isfinite(tensor).all()):
+    if parameter and not bool(torch.isfinite(tensor.detach()).all()):
         raise DataError(f"{name} holds NaN or infinity: expected finite numbers")
 
 

@@ -190,6 +190,13 @@ def test_shapes_both_ways():
     np.testing.assert_allclose(outputs(back, x), outputs(model, x), atol=1e-6)
 
 
+def test_pools_and_activations_after_a_convolution():
+    conv, pool = nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)
+    agree(nn.Sequential(conv, pool, pool), (1, 14, 14), (1, 14, 14), layers="Conv2D MaxPool2D")
+    agree(nn.Sequential(conv, pool, nn.Sigmoid(), pool), (1, 14, 14), (1, 14, 14), layers="Conv2D Activation MaxPool2D")
+    agree(nn.Sequential(conv, nn.Sigmoid(), nn.ReLU()), (1, 14, 14), (1, 14, 14), layers="Conv2D Activation")
+
+
 def test_weights_that_are_computed_come_as_they_are_in_effect():
     from torch.nn.utils import parametrizations, prune
 
@@ -207,8 +214,16 @@ def test_weights_that_are_computed_come_as_they_are_in_effect():
         old = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), nn.utils.spectral_norm(nn.Linear(3, 3)))
     old(torch.ones(2, 4)).sum().backward()
     agree(old, (4,))
-    with torch.inference_mode():
-        assert all(layer.trainable for layer in gn.from_torch(module, device="numpy").layers)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_gradient_mode_does_not_matter(mode):
+    module = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8, bias=False))
+    with mode():
+        assert gn.from_torch(module, device="numpy").layers[0].trainable
+        assert not gn.from_torch(module.requires_grad_(False), device="numpy").layers[0].trainable
+        inside = nn.Linear(6, 8)
+        agree(nn.Sequential(inside), (6,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -305,6 +305,8 @@ def needed(target: Target, name: str) -> bool:
 
 
 def module() -> Any:
+    if find_spec("torch") is None:
+        return None
     import torch
 
     return torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
