@@ -21,6 +21,7 @@ from gpunet.compression.weights import Factors
 from gpunet.errors import InputError, shown
 from gpunet.linalg.rank import FixedRank, RankRule
 from gpunet.nn.model import Sequential
+from gpunet.nn.trainer import EVAL_BATCH
 from gpunet.timing import Times, interleave
 
 COUNTS = ("parameters", "multiplications", "milliseconds")
@@ -65,6 +66,7 @@ def compress(
     evaluate: Evaluate | None = None,
     layers: str | Sequence[str] | None = None,
     count: str = "parameters",
+    batch_size: int = EVAL_BATCH,
     tune: Tune | None = None,
 ) -> Any:
     """A network like `model`, a `torch.nn.Module` or a built `gn.Sequential`, with weights cut to low rank.
@@ -82,8 +84,8 @@ def compress(
     One of these says how far:
 
     * budget: the share of the numbers of the chosen layers' weights that remains, in (0, 1]; or with `count` of their
-      "multiplications", or of their "milliseconds", by the clock, at the size of the data's first batch. One budget for
-      all layers: ranks go where an error, relative to that layer's outputs, falls most for what it costs.
+      "multiplications", or of their "milliseconds", by the clock. One budget for all layers: ranks go where an error,
+      relative to that layer's outputs, falls most for what it costs.
     * max_drop: the smallest such budget found by bisection at which the metric falls by no more. evaluate(model) gives
       it, larger is better: a number, or a score a sample (0 or 1, say): then the drop is one that nineteen samples of
       such size in twenty would not show, its upper bound of 95 %. evaluate=(x, y): the accuracy on these. Take
@@ -92,6 +94,7 @@ def compress(
       where none is, naming the fastest found.
     * rank: a rule such as `gn.Energy(0.9)`, or a number, for each layer.
 
+    batch_size: of the batch that is timed; where the data comes in batches, it is the first of them.
     layers: names or patterns such as "blocks.*.fc1"; by default all that can be cut and that gain by it. tune: trains
     the new net on before it is evaluated: a function of it, or for a net of ours a number of epochs on data=(x, y), by
     Adam at its usual rate.
@@ -113,7 +116,7 @@ def compress(
         raise InputError(f"got {', '.join(named) or 'none'} of {FULL}: give one of them")
     check_one_of("count", count, COUNTS)
     network = _network(model)
-    return Compression(network, data, evaluate, layers, count, tune).find(named[0], given[named[0]])
+    return Compression(network, data, evaluate, layers, count, batch_size, tune).find(named[0], given[named[0]])
 
 
 def _network(model: Any) -> Network:
@@ -137,7 +140,7 @@ class Compression:
 
     def __init__(
         self, network: Network, data: Any, evaluate: Evaluate | None, layers: Any, count: str,
-        tune: Tune | None,
+        batch_size: int, tune: Tune | None,
     ) -> None:  # fmt: skip
         self.network, self.count = network, count
         self.tune = self._training(tune, data)
@@ -146,7 +149,7 @@ class Compression:
         self.batch: Any = None
         self.samples = 0
         if data is not None:
-            self.samples, self.batch = network.calibrate(data)
+            self.samples, self.batch = network.calibrate(data, check_whole("batch_size", batch_size))
         if not network.open:
             raise InputError(f"no layer can be cut: {_told(network.kept) or 'the model has none with a weight'}")
 

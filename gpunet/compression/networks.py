@@ -12,6 +12,7 @@ from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.linalg import StreamingGram
 from gpunet.linalg.matrix import WHOLE_ELEMENTS
+from gpunet.nn.trainer import EVAL_BATCH
 from gpunet.rng import DATA, stream
 
 MOST_ROWS = 1 << 14  # positions of a batch that a convolution's inputs are summed over
@@ -29,8 +30,8 @@ class Network(ABC):
     kept: dict[str, str]
 
     @abstractmethod
-    def batches(self, data: Any) -> Iterator[Any]:
-        """The calibration data, a batch at a time; `run` takes each."""
+    def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
+        """Data, a batch at a time, of `size` where the data does not say it; `run` takes each."""
 
     @abstractmethod
     def run(self, model: Any, batch: Any) -> Any:
@@ -65,7 +66,7 @@ class Network(ABC):
         """The weights that may be cut."""
         return {name: weight for name, weight in self.weights.items() if name not in self.kept}
 
-    def calibrate(self, data: Any) -> tuple[int, Any]:
+    def calibrate(self, data: Any, size: int = EVAL_BATCH) -> tuple[int, Any]:
         """Sum up the inputs of all layers; the samples seen, and the first batch of them.
 
         Layers that were never run are kept as they are.
@@ -83,7 +84,7 @@ class Network(ABC):
             except InputError as error:
                 raise DataError(f"what the calibration data gives the layer {name!r} cannot be used: {error}") from None
 
-        for batch in self.batches(data):
+        for batch in self.batches(data, size):
             first = batch if first is None else first
             try:
                 samples += self.watching(sums, see, batch)

@@ -38,15 +38,16 @@ class Ours(Network):
                     self.kept[layer.name] = f"it has its own {own}, which factors would not run"
         self._trainers: dict[int, tuple[Sequential, Trainer]] = {}  # by the model's id; a workspace is made once
 
-    def batches(self, data: Any) -> Iterator[Any]:
+    def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
         x = check_data(data)
-        for start in range(0, len(x), EVAL_BATCH):
-            yield x[start : start + EVAL_BATCH]
+        for start in range(0, len(x), size):
+            yield x[start : start + size]
 
     def run(self, model: Any, batch: Any) -> Any:
         _, trainer = self._trainers.setdefault(
             id(model), (model, Trainer(model, device=model.backend, dtype=model.dtype))
         )
+        trainer.eval_batch = len(batch)
         return trainer.outputs(batch)
 
     def watching(self, names: Iterable[str], see: Callable[[str, Any], None], batch: Any) -> int:

@@ -70,11 +70,11 @@ class Torch(Network):
             return f"{NO_NUMBERS}: it is quantised ({str(layer.weight.dtype).removeprefix('torch.')})"
         return ""
 
-    def batches(self, data: Any) -> Iterator[Any]:
+    def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
         if isinstance(data, tuple) or hasattr(data, "shape"):
             x = check_data(data)
-            for start in range(0, len(x), EVAL_BATCH):
-                yield x[start : start + EVAL_BATCH]
+            for start in range(0, len(x), size):
+                yield x[start : start + size]
         else:
             if not isinstance(data, Iterable):
                 raise InputError(

@@ -47,7 +47,7 @@ from gpunet.nn.samples import Samples, check_samples
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
 
-EVAL_BATCH = 1000  # samples at a time where nothing is trained
+EVAL_BATCH = 1000  # samples at a time where nothing is trained, unless another number is asked for
 
 
 class Evaluator:
@@ -57,6 +57,7 @@ class Evaluator:
     backend: Backend = fixed("make another one for another device")
     dtype: str = fixed("make another one for another dtype")
     seed: int = setting(check_whole, least=0)
+    eval_batch: int = setting(check_whole)  # samples at a time where nothing is trained
 
     def __init__(
         self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
@@ -66,6 +67,7 @@ class Evaluator:
         self.backend, self.seed = get_backend(device), seed
         self._life: object = None  # the model's, since it was built, that belongs to what is attached
         self._room = 0  # samples that the workspace holds
+        self.eval_batch = EVAL_BATCH
         self.loss = losses.resolve(loss)
 
     @property
@@ -206,7 +208,7 @@ class Evaluator:
 
     def _passes(self, data: Samples) -> Iterator[tuple[Array, Array]]:
         """Scores of the data, and labels where it has any, a batch at a time, in order."""
-        batch = min(EVAL_BATCH, len(data))
+        batch = min(self.eval_batch, len(data))
         self._workspace(batch)
         order = self.backend.asarray(np.arange(len(data)))
         cursor = self._looking.cursor
@@ -412,7 +414,7 @@ class Trainer(Evaluator):
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
             vars(self).update(batch_size=self.plan.batch_size, history=History())
-            self._workspace(max(self.batch_size, min(EVAL_BATCH, len(held_out)) if held_out is not None else 0))
+            self._workspace(max(self.batch_size, min(self.eval_batch, len(held_out)) if held_out is not None else 0))
             self.stopped, self.seconds = "", 0.0
             try:
                 per_epoch = self.plan.per_epoch

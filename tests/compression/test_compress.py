@@ -159,7 +159,8 @@ def test_a_speed_that_nothing_reaches_is_refused(nets, digits, monkeypatch):
 
 
 def test_milliseconds_are_the_clock_s(nets, digits):
-    small = gn.compress(nets[0], digits.x_train[:64], budget=0.95, count="milliseconds")
+    small = gn.compress(nets[0], digits.x_train, budget=0.95, count="milliseconds", batch_size=64)
+    assert small.compression["batch"] == 64
     assert small.compression["promise"] == {"budget": 0.95, "count": "milliseconds"}
 
 
@@ -196,6 +197,7 @@ def test_tuning_comes_before_the_metric(nets, digits):
         ({"max_drop": 0.01, "evaluate": "accuracy"}, "evaluate is 'accuracy'"),
         ({"max_drop": -1, "evaluate": lambda m: 1.0}, "max_drop cannot be -1"),
         ({"rank": 0}, "rank is 0"),
+        ({"rank": 2, "data": np.ones((9, 64), np.float32), "batch_size": 0}, "batch_size is 0"),
         ({"rank": 2, "tune": "all"}, "tune is 'all'"),
         ({"rank": 2, "tune": 3}, r"tune=3 epochs needs labels: give data=\(x, y\)"),
         ({"rank": 300}, "rank 300 exceeds"),

@@ -463,6 +463,7 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "compress.layers": lambda: ["0"],
     "compress.count": lambda: "parameters",
     "compress.rank": lambda: 1,
+    "compress.batch_size": lambda: 30,
     "factorise.layer": lambda: built(gn.Dense(4)),
     "merge.layer": lambda: built(gn.LowRankDense(4, 2)),
     "deduplicate.components": pca,
