@@ -101,15 +101,15 @@ def test_convolutions_are_two(digits):
     assert said["2"]["multiplications"][0] == 16 * 16 * 9 * 36
     off = np.linalg.norm(after - before) / np.linalg.norm(before)
     assert off < 0.5
-    kept = gn.compress(model, x[:300], max_drop=0.02, evaluate=(test, digits.y_test))
-    assert kept.compression["metric"][1] >= kept.compression["metric"][0] - 0.02
+    kept = gn.compress(model, x[:300], max_drop=0.05, evaluate=(test, digits.y_test))
+    assert kept.compression["metric"][1] >= kept.compression["metric"][0] - 0.05
 
 
 def test_a_promise_is_kept(nets, digits):
     x, y = digits.x_test, digits.y_test
-    small = gn.compress(nets[0], digits.x_train, max_drop=0.02, evaluate=(x, y))
+    small = gn.compress(nets[0], digits.x_train, max_drop=0.05, evaluate=(x, y))
     before, after = small.compression["metric"]
-    assert after >= before - 0.02
+    assert after >= before - 0.05
     assert small.compression["parameters"][1] < 0.5 * small.compression["parameters"][0]
 
 
@@ -117,12 +117,11 @@ def test_the_drop_is_an_upper_bound():
     """Of samples that nobody lost, too, and larger the fewer there are."""
     rng = np.random.default_rng(0)
     ones = np.ones(100)
-    assert 0 < fall(np.ones(10_000), np.ones(10_000)) < fall(ones, ones) < 0.05
-    beyond = 0
-    for _ in range(400):
-        lost = rng.random(300) < 0.03
-        beyond += fall(np.ones(300), 1.0 - lost) < 0.03
-    assert beyond <= 400 * 0.08
+    assert 0 < fall(np.ones(10_000), np.ones(10_000)) < fall(ones, ones) < 0.07
+    # Of eight that are tried, the one that looks best is below what it is in one time of twenty.
+    tried = rng.random((400, 8, 300)) < 0.03
+    beyond = sum(min(fall(np.ones(300), 1.0 - lost) for lost in each) < 0.03 for each in tried)
+    assert beyond <= 400 * 0.05 + 2 * np.sqrt(400 * 0.05)
     assert fall(np.array([0.9]), np.array([0.85])) == pytest.approx(0.05)
 
 
