@@ -36,7 +36,7 @@ _NAMES = {
     "compression.compress": "compress", "compression.convert": "from_torch to_torch",
     "backend": "get_backend", "nn.serialize": "save load load_weights",
     "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
-              "GavishDonoho",
+              "GavishDonoho ScaledStableRank",
 }  # fmt: skip
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 _MODULES = {

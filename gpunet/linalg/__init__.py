@@ -5,7 +5,16 @@ from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import ClassPCA, StreamingClassGram, class_pca, deduplicate
 from gpunet.linalg.gram import StreamingGram
 from gpunet.linalg.pca import PCA
-from gpunet.linalg.rank import BreakEven, DimensionFraction, Energy, FixedRank, GavishDonoho, RankRule, StableRank
+from gpunet.linalg.rank import (
+    BreakEven,
+    DimensionFraction,
+    Energy,
+    FixedRank,
+    GavishDonoho,
+    RankRule,
+    ScaledStableRank,
+    StableRank,
+)
 from gpunet.linalg.svd import SVD, svd
 
 __all__ = [
@@ -19,6 +28,7 @@ __all__ = [
     "FixedRank",
     "GavishDonoho",
     "RankRule",
+    "ScaledStableRank",
     "StableRank",
     "StreamingClassGram",
     "StreamingGram",

@@ -141,6 +141,34 @@ class StableRank(RankRule):
 
 
 @dataclass(frozen=True)
+class ScaledStableRank(RankRule):
+    """l = ⌈ξ‖W‖_F²/σ₁²⌉, the stable rank, scaled so that the initial weight W⁰ has its full rank.
+
+    ξ = min(m, n)/(‖W⁰‖_F²/σ₁(W⁰)²): Wang et al. 2023, *Cuttlefish: Low-Rank Model Training without All the Tuning*
+    (arXiv 2305.02538). scale: ξ; left out, `gn.Factorise("auto")` finds each layer's own, and others raise InputError.
+
+    epsilon: when `gn.Factorise("auto")` cuts. A number, 0.1 in the paper: all layers at once, as soon as no stable rank
+    ‖W‖_F²/σ₁² has moved by more in an epoch. None: each layer when to wait for a smaller rank costs more than it saves.
+    """
+
+    scale: float | None = None
+    epsilon: float | None = 0.1
+    needs_spectrum: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            check_range("scale", self.scale, above=0)
+        if self.epsilon is not None:
+            check_range("epsilon", self.epsilon, least=0)
+
+    def _rank(self, m: int, n: int, s: Any) -> int:
+        if self.scale is None:
+            raise InputError("scale is None, which Factorise('auto') alone can find: expected ξ > 0, see the docstring")
+        squares = _squares(s[s.astype(np.float64) > _noise(m, n, s)])  # see StableRank
+        return math.ceil(Fraction(self.scale) * sum(squares) / squares[0])
+
+
+@dataclass(frozen=True)
 class GavishDonoho(RankRule):
     """Singular values above ω(β)·median(σ), β = min/max of m, n: Gavish & Donoho 2014, the noise level unknown.
 

@@ -7,15 +7,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from gpunet.backend.base import Array, Backend
-from gpunet.checks import as_floats, as_list, check_flag, check_one_of, check_range, setting
+from gpunet.checks import as_floats, as_list, check_flag, check_one_of, check_range, is_one_of, setting
 from gpunet.errors import CaptureError, InputError, shown
 from gpunet.interrupts import undivided
-from gpunet.linalg import SVD, BreakEven, FixedRank
+from gpunet.linalg import SVD, BreakEven, FixedRank, ScaledStableRank, svd
 from gpunet.linalg.rank import RankRule, truncated_svd
 from gpunet.nn.callbacks import Callback, Training, settings
 from gpunet.nn.layers import Dense, Layer, LowRankDense
@@ -23,6 +23,7 @@ from gpunet.nn.memory import Parameters
 from gpunet.nn.migration import STATES, State
 from gpunet.nn.optim import Optimizer
 from gpunet.rng import DATA, stream
+from gpunet.spectral import auto
 from gpunet.timing import interleave
 
 Split = Literal["left", "balanced"]
@@ -31,6 +32,7 @@ Policy = Literal["count", "measured", "always"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 Rank = RankRule | int
 DEFAULT_RANK = BreakEven(0.5)  # the usual α of document 001, in the meaning of its authors' code
+AUTO_RANK = ScaledStableRank(epsilon=None)
 
 
 def _rule(rank: Rank) -> RankRule:
@@ -41,6 +43,14 @@ def _rules(name: str, rank: Rank | Mapping[str, Rank]) -> RankRule | dict[str, R
     if not isinstance(rank, Mapping):
         return _rule(rank)
     return {layer: _rule(rank[layer]) for layer in _names(name, rank) or ()}
+
+
+def _when(name: str, pretrain: Any) -> float | Literal["auto"]:
+    if is_one_of(pretrain, ("auto",)):
+        return "auto"
+    if isinstance(pretrain, str):
+        raise InputError(f"{name} cannot be {shown(pretrain)}: expected 'auto', or a share of the steps from 0 to 1")
+    return check_range(name, pretrain, least=0, most=1)
 
 
 def _names(name: str, layers: Any) -> list[str] | None:
@@ -104,6 +114,13 @@ def _cut(layer: Dense, rule: RankRule) -> SVD:
     return truncated_svd(layer.weight, rule, layer.ops)
 
 
+def _stable_rank(layer: Dense) -> float:
+    """‖W‖_F²/σ₁² of a layer's weight, at least 1, which is that of a weight of zeros."""
+    weight = _on_host(layer, "weight").astype(np.float64)
+    largest = float(layer.ops.to_host(svd(layer.weight, 1, device=layer.ops).s)[0])
+    return max(1.0, float(np.square(weight / largest).sum())) if largest else 1.0
+
+
 def _factors(dense: Dense, found: SVD, split: Split) -> LowRankDense:
     """As `factorise`, from a truncated decomposition of the layer's weight."""
     u, s, vt = (dense.ops.to_host(part) for part in (found.u, found.s, found.vt))
@@ -140,7 +157,7 @@ def _on_host(layer: Layer, name: str) -> Any:
 class Conversion:
     """What became of one layer: its weight's shape (out, in), the rank asked for, whether it was cut, and why.
 
-    svd: how the weight was decomposed, see `SVD.summary`; empty where it was not.
+    svd: how the weight was decomposed, see `SVD.summary`; empty where it was not. step: before which step of the fit.
     """
 
     layer: str
@@ -149,6 +166,7 @@ class Conversion:
     converted: bool
     reason: str
     svd: dict[str, Any] = field(default_factory=dict)
+    step: int | None = None
 
 
 class Factorise(Callback):
@@ -164,6 +182,15 @@ class Factorise(Callback):
     done, and why, stands in `conversions`; layers left dense are named in one UserWarning. `seconds` is what deciding
     and cutting took: it is not part of the history's training time.
 
+    pretrain="auto" finds by itself when to cut, which layers and to which rank. Up to 16 times in the first three
+    quarters of a fit it looks at each weight's stable rank, by which a `gn.ScaledStableRank` says how much of the
+    spectrum training uses; the weight that the fit begins with counts as one that uses all. By default a layer is cut
+    as soon as to wait for a smaller rank costs more multiplications than that is expected to save; with
+    rank=gn.ScaledStableRank() by the rule of Wang et al. 2023 (arXiv 2305.02538). policy is "measured" then: no layer
+    is cut to a rank that is not faster by the clock, and no look is begun unless `seconds` is within a tenth of the
+    fit's time and the clock's answer takes less than a tenth of what is left of it. With "count" or "always" the same
+    seed cuts the same. What was not cut, and why, stands in `conversions`, too; there is no warning.
+
     Raises InputError for settings out of range, and when training begins for layers or ranks that the model does not
     have.
 
@@ -176,7 +203,7 @@ class Factorise(Callback):
     ('0', 16, True)
     """
 
-    pretrain: float = setting(check_range, least=0, most=1)
+    pretrain: float | Literal["auto"] = setting(_when)
     rank: RankRule | dict[str, RankRule] = setting(_rules)
     layers: list[str] | None = setting(_names)
     split: Split = setting(check_one_of, known=SPLITS)
@@ -186,26 +213,36 @@ class Factorise(Callback):
 
     def __init__(
         self,
-        pretrain: float = 0.1,
-        rank: Rank | Mapping[str, Rank] = DEFAULT_RANK,
+        pretrain: float | Literal["auto"] = 0.1,
+        rank: Rank | Mapping[str, Rank] | None = None,
         *,
         layers: Sequence[str] | None = None,
         split: Split = "left",
         state: State = "restart",
-        policy: Policy = "count",
+        policy: Policy | None = None,
         merge: bool = True,
     ) -> None:
-        self.pretrain, self.rank, self.layers, self.split = pretrain, rank, layers, split  # type: ignore[assignment]
-        self.optimizer_state, self.policy, self.merge = state, policy, merge
+        self.pretrain = pretrain
+        alone = self.pretrain == "auto"
+        self.rank = (AUTO_RANK if alone else DEFAULT_RANK) if rank is None else rank  # type: ignore[assignment]
+        self.layers, self.split, self.optimizer_state = layers, split, state  # type: ignore[assignment]
+        self.policy = ("measured" if alone else "count") if policy is None else policy
+        self.merge = merge
+        self._forget()
+
+    def _forget(self) -> None:
         self.conversions: list[Conversion] = []
         self.seconds = 0.0
+        self._watch = auto.Watch()
 
     def steps(self, total: int) -> Iterable[int]:
+        if self.pretrain == "auto":
+            return auto.steps(total)
         at = round(self.pretrain * total)
         return (at,) if at < total else ()
 
     def on_fit_begin(self, trainer: Training) -> None:
-        self.conversions, self.seconds = [], 0.0
+        self._forget()
         for layer in self._chosen(trainer):
             rule = self._rule_of(layer.name)
             if not rule.needs_spectrum:
@@ -213,17 +250,25 @@ class Factorise(Callback):
 
     def on_step(self, trainer: Training, step: int) -> None:
         began = time.perf_counter()
-        for layer in self._chosen(trainer):
+        if self.pretrain == "auto":
+            chosen = self._due(trainer, step)
+        else:
+            chosen = [(layer, self._rule_of(layer.name)) for layer in self._chosen(trainer)]
+        for layer, rule in chosen:
             with undivided():  # a layer that is cut will be merged
-                self.conversions.append(self._convert(trainer, layer))
+                self.conversions.append(self._convert(trainer, layer, rule, step))
+                self._watch.waiting.pop(layer.name, None)
         trainer.backend.synchronize()
         self.seconds += time.perf_counter() - began
         kept = [c for c in self.conversions if not c.converted]
-        if kept:
+        if kept and self.pretrain != "auto":
             said = "; ".join(f"layer {c.layer!r} {c.shape[0]}×{c.shape[1]}: {c.reason}" for c in kept)
             warnings.warn(f"left dense: {said}", stacklevel=2)
 
     def on_fit_end(self, trainer: Training) -> None:
+        for name, (shape, rank, why, step) in self._watch.waiting.items():
+            self.conversions.append(Conversion(name, shape, rank, False, why, step=step))
+        self._watch.waiting = {}
         if self.merge:
             for done in self.conversions:
                 layer = trainer.model.layer(done.layer)
@@ -234,11 +279,14 @@ class Factorise(Callback):
         return settings(self) | {"state": self.optimizer_state}
 
     def state(self) -> dict[str, Any]:
-        return {"conversions": [asdict(each) for each in self.conversions], "seconds": self.seconds}
+        kept = [asdict(each) for each in self.conversions]
+        return {"conversions": kept, "seconds": self.seconds, "watch": self._watch.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.conversions = [Conversion(**each | {"shape": tuple(each["shape"])}) for each in state["conversions"]]
         self.seconds = float(state["seconds"])
+        if "watch" in state:  # which was not kept at first
+            self._watch.restore(state["watch"])
 
     # -- one layer --------------------------------------------------------------------------------------------------
 
@@ -257,22 +305,43 @@ class Factorise(Callback):
         return chosen  # type: ignore[return-value]
 
     def _rule_of(self, name: str) -> RankRule:
-        if not isinstance(self.rank, dict):
-            return self.rank
-        if name not in self.rank:
+        if isinstance(self.rank, dict) and name not in self.rank:
             raise InputError(f"no rank for the layer {shown(name)}: ranks are given for {', '.join(self.rank)}")
-        return _rule(self.rank[name])
+        rule = _rule(self.rank[name]) if isinstance(self.rank, dict) else self.rank
+        scaled = isinstance(rule, ScaledStableRank)
+        if self.pretrain == "auto" and not scaled:
+            raise InputError(f"Factorise('auto') cannot have rank={rule}: expected gn.ScaledStableRank(), or none")
+        if self.pretrain != "auto" and scaled and cast(ScaledStableRank, rule).scale is None:
+            raise InputError(f"Factorise({self.pretrain:g}) cannot have rank={rule}: give it a scale, or use 'auto'")
+        return rule
 
-    def _convert(self, trainer: Training, layer: Dense) -> Conversion:
+    def _due(self, trainer: Training, step: int) -> list[tuple[Dense, RankRule]]:
+        """The layers that "auto" would cut before that step, where it pays, and to which ranks."""
+        watch, model = self._watch, trainer.model
+        if step and self.policy == "measured" and not watch.affords(trainer, step, self.seconds, ROUNDS + 2, 2 * LEAST):
+            return []
+        layers = [model.layer(name) for name in watch.seen] if step else self._chosen(trainer)
+        dense = {layer.name: layer for layer in layers if isinstance(layer, Dense)}
+        looked = {
+            name: (layer.weight.shape, _stable_rank(layer), cast(ScaledStableRank, self._rule_of(name)))
+            for name, layer in dense.items()
+        }
+        due = watch.due(trainer.plan, step, looked)
+        for done in self.conversions:  # whose layer is dense yet: it did not pay
+            watch.waiting.pop(done.layer, None)
+            if due.get(done.layer, 0) > auto.AGAIN * done.rank:
+                del due[done.layer]
+        return [(dense[name], FixedRank(rank)) for name, rank in due.items()]
+
+    def _convert(self, trainer: Training, layer: Dense, rule: RankRule, step: int) -> Conversion:
         out, inner = layer.weight.shape
-        rule = self._rule_of(layer.name)
         found = _cut(layer, rule) if rule.needs_spectrum else None
         rank = len(found.s) if found else rule((out, inner))
         worth, reason = self._worth(trainer, layer, rank)
         if worth:
             found = found or _cut(layer, rule)
             trainer.model.replace(layer.name, _factors(layer, found, self.split), state=self.optimizer_state)
-        return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {})
+        return Conversion(layer.name, (out, inner), rank, worth, reason, found.summary if found else {}, step)
 
     def _worth(self, trainer: Training, layer: Dense, rank: int) -> tuple[bool, str]:
         """Whether to cut the layer to `rank`, and why."""

@@ -78,6 +78,9 @@ RUNS = {
     "momentum factorise carry-both": (
         lambda: gn.SGD(0.1, 0.9), lambda: [gn.Factorise(0.6, {"2": 2}, state="carry-both")], {},
     ),
+    "factorise auto": (
+        lambda: gn.Adam(0.1), lambda: [gn.Factorise("auto", policy="count", merge=False)], {"epochs": 5},
+    ),
     "two factorisations": (
         lambda: gn.Adam(0.02),
         lambda: [gn.Factorise(0.2, {"0": 2}, state="carry", merge=False), gn.Factorise(0.7, {"2": 2}, merge=False)], {},

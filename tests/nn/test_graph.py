@@ -247,6 +247,19 @@ def test_factorising_in_mid_training_and_merging(device, optimizer, state):
 
 
 @on_devices
+def test_factorising_when_the_stable_ranks_say_so(device):
+    x, y = samples()
+
+    def scenario(trainer):
+        cut = gn.Factorise("auto", {"0": gn.ScaledStableRank(epsilon=1e9)}, policy="always")
+        trainer.fit(x, y, epochs=4, batch_size=16, callbacks=[cut])
+        assert [(done.layer, done.step, done.converted) for done in cut.conversions] == [("0", 5, True)]
+
+    trainer = both(scenario, device)
+    assert trainer.backend.recorded >= 3, "two kinds before the cut, and again after it"
+
+
+@on_devices
 def test_a_replayed_step_leaves_what_a_step_leaves(device):
     """Activations and gradients of the last batch, a short one, for whoever looks at the model after an epoch."""
 
