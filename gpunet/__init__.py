@@ -42,6 +42,7 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 _MODULES = {
     **{name: name for name in ("backend", "datasets", "errors", "experiments", "linalg", "report")},
     **{name: f"nn.{name}" for name in ("init", "layers", "losses", "optim")},
+    "lora": "compression.lora",
 }
 
 __all__ = [*_HOMES, *_MODULES]

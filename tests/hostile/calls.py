@@ -41,7 +41,16 @@ WORKING = {
 }  # ours to write
 BASES = (gn.Layer, gn.Optimizer, gn.Callback, Loss)
 HELD = object()  # the right value of an attribute: what it holds
-NEEDED = {"Trainer.fit.y", "Trainer.evaluate.y", "class_pca.components", "compress.rank"}  # though they have a default
+NEEDED = {
+    "lora.extract.rank",
+    "lora.resize.rank",
+    "lora.init.method",
+    "lora.init.data",
+    "Trainer.fit.y",
+    "Trainer.evaluate.y",
+    "class_pca.components",
+    "compress.rank",
+}  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
     "datasets.load_cifar10_batches": "not in",
     **({} if find_spec("torch") else dict.fromkeys(("from_torch", "to_torch"), "pip install torch")),
@@ -290,6 +299,8 @@ def made(kind: type, method: str) -> Any:
         Samples: samples,
         gn.StreamingGram: sums,
         StreamingClassGram: class_sums,
+        gn.lora.Adapter: adapter,
+        gn.lora.Pair: lambda: adapter().pairs["a"],
     }
     return known[kind]() if kind in known else right(targets_by_class()[kind])
 
@@ -315,6 +326,19 @@ def module() -> Any:
 def saved() -> Any:
     gn.save(model(), "model.safetensors")
     return "model.safetensors"
+
+
+def weights(size: float = 0.0) -> Any:
+    return {"a.weight": np.eye(4, 5, dtype="float32") + size * X[:4, :5].astype("float32")}
+
+
+def adapter() -> Any:
+    return gn.lora.extract(weights(), weights(0.1), 2)
+
+
+def adapter_folder() -> Any:
+    adapter().save("adapter")
+    return "adapter"
 
 
 def entry() -> Any:
@@ -449,8 +473,28 @@ VALUES: dict[str, Maker] = {
     "executor": lambda: concurrent.futures.ThreadPoolExecutor(1),
     "in_flight": lambda: 2,
     "reproducible": lambda: True,
+    "base": weights,
+    "tuned": lambda: weights(0.1),
+    "adapter": adapter,
+    "energy": lambda: 0.9,
+    "modules": lambda: ["a"],
+    "fan_in_fan_out": lambda: False,
+    "data": lambda: {"a": X[:, :5].copy()},
+    "rho": lambda: 2.0,
+    "whiten": lambda: False,
+    "pairs": lambda: adapter().pairs,
+    "A": lambda: adapter().pairs["a"].A,
+    "B": lambda: adapter().pairs["a"].B,
+    "scaling": lambda: 1.0,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
+    "Adapter.config": lambda: adapter().config,
+    "lora.Adapter.config": lambda: adapter().config,
+    "lora.init.method": lambda: "eva",
+    "lora.Adapter.delta.module": lambda: "a",
+    "lora.load.folder": adapter_folder,
+    "lora.merge.path": lambda: "merged.safetensors",
+    "lora.residual.path": lambda: "rest.safetensors",
     "errors.first_line.error": lambda: RuntimeError("what failed\nand where"),
     "Trainer.graphs=.value": lambda: "off",
     "Trainer.graphs= in use.value": lambda: "off",
@@ -499,6 +543,8 @@ FREE = {
     "linalg.SVD",
     "linalg.ClassPCA",
     "linalg.Certificate",
+    "lora.Adapter",
+    "lora.Pair",
     "optim.Range",
     "layers.Parameter",
     "layers.Spec",
