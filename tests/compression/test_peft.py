@@ -87,6 +87,59 @@ def test_of_full_rank_peft_gives_the_tuned_models_outputs(make, tmp_path):
     assert abs(found - want).max() < 1e-5 * abs(want).max()
 
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96}
+OTHERS = {  # embeddings that are shared, that number places by themselves, that are read and not called; biases; pools
+    "Bert": ("ForSequenceClassification", SMALL | {"intermediate_size": 48}),
+    "GPTNeoX": ("ForCausalLM", SMALL | {"intermediate_size": 48}),
+    "OPT": ("ForCausalLM", SMALL | {"ffn_dim": 48, "word_embed_proj_dim": 16, "max_position_embeddings": 64}),
+    "T5": (
+        "ForConditionalGeneration",
+        {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 96},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_of_other_architectures_nothing_is_lost(name, tmp_path):
+    import transformers
+
+    kind, options = OTHERS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**options)
+    base = getattr(transformers, name + kind)(config).eval()
+    other = moved(base)
+    adapter = gn.lora.extract(base, other, rank=96)
+    assert adapter.left == ()
+    adapter.save(tmp_path)
+    given = {"input_ids": torch.as_tensor(IDS)} | ({"decoder_input_ids": torch.as_tensor(IDS)} if name == "T5" else {})
+    with torch.no_grad():
+        want, before = other(**given).logits, base(**given).logits
+        found = loaded(base, tmp_path)(**given).logits
+    assert abs(want - before).max() > 1e-2
+    assert abs(found - want).max() < 1e-5 * abs(want).max()
+
+
+def test_what_torchs_attention_reads_itself_is_named_or_saved_whole(tmp_path):
+    torch.manual_seed(0)
+    base = torch.nn.TransformerEncoderLayer(16, 2, 24, batch_first=True).eval()
+    with pytest.warns(UserWarning, match=r"self_attn\.in_proj_weight"):
+        adapter = gn.lora.extract(base, moved(base), rank=2)
+    assert sorted(adapter.pairs) == ["linear1", "linear2"]
+    assert "self_attn.out_proj" in adapter.config["modules_to_save"]
+
+
+def test_bfloat16_files_are_read_exactly(tmp_path):
+    base, other = llama(), moved(llama())
+    for model, name in ((base, "base"), (other, "tuned")):
+        model.to(torch.bfloat16).save_pretrained(tmp_path / name)
+        model.float()  # of the rounded numbers
+    adapter = gn.lora.extract(tmp_path / "base", tmp_path / "tuned", rank=96)
+    assert {str(pair.A.dtype) for pair in adapter.pairs.values()} == {"float32"}
+    adapter.save(tmp_path / "adapter")
+    want = outputs(other)
+    assert abs(outputs(loaded(base, tmp_path / "adapter")) - want).max() < 1e-5 * abs(want).max()
+
+
 def test_convolutions_batch_norms_and_biases_come_with_it(tmp_path):
     base = conv()
     tuned = moved(base)

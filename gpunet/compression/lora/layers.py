@@ -19,6 +19,7 @@ from gpunet.linalg.matrix import Floats
 
 WEIGHT = ".weight"
 EMBEDDING = re.compile(r"(^|_)(embed(ding)?s?(_(in|tokens|positions))?|w[tp]e|shared)$")  # the ends of their names
+ATTENTIONS = "NonDynamicallyQuantizableLinear"  # of torch's own attention, which reads its weight and does not call it
 HEADS = ("lm_head", "embed_out")  # the last layers, which make words of what comes out
 
 
@@ -62,7 +63,7 @@ class Layer:
 def layers_of(source: Any, tensors: Tensors, fan_in_fan_out: bool) -> dict[str, Layer]:
     """The modules whose weight is a matrix by their names, in order.
 
-    Those of a torch.nn.Module by their classes: Linear, transformers' Conv1D, Embedding, convolutions of one group. Of
+    Of a torch.nn.Module by their classes: Linear, transformers' Conv1D, Embedding itself, convolutions of one group. Of
     tensors alone by shapes and names: 2-D ones are of linear layers, (out, in), or fan_in_fan_out (in, out), or of
     embeddings where they are called so; those of 3 to 5 dimensions of convolutions.
     """
@@ -77,10 +78,12 @@ def layers_of(source: Any, tensors: Tensors, fan_in_fan_out: bool) -> dict[str, 
             embedding = len(shape) == 2 and bool(EMBEDDING.search(module.rpartition(".")[2].lower()))
             found[module] = Layer(module, shape, embedding or (other and len(shape) == 2), embedding)
         elif module in modules:
-            kinds = {each.__name__ for each in type(modules[module]).__mro__}
+            kinds = [each.__name__ for each in type(modules[module]).__mro__]
+            linear = ("Linear" in kinds or "Conv1D" in kinds) and kinds[0] != ATTENTIONS
+            embedding = kinds[0] == "Embedding"  # others scale what they look up, or number places by themselves
             conv = "_ConvNd" in kinds and "_ConvTransposeNd" not in kinds and modules[module].groups == 1
-            if conv or kinds & {"Linear", "Conv1D", "Embedding"}:
-                found[module] = Layer(module, shape, bool(kinds & {"Conv1D", "Embedding"}), "Embedding" in kinds)
+            if linear or embedding or conv:
+                found[module] = Layer(module, shape, embedding or "Conv1D" in kinds, embedding)
     return found
 
 
