@@ -15,6 +15,7 @@ import json
 import math
 import random
 import struct
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 import gpunet as gn
@@ -335,9 +337,29 @@ def torch_load(folder: Path) -> Any:
     return {name: np.array(array) for name, array in model.parameters.items()}
 
 
-def tensors(folder: Path) -> Any:
+def adapter_files(seed: int) -> Files:
+    base = {f"layers.{i}.proj.weight": np.zeros((3, 4), np.float32) for i in range(2)} | {"norm.weight": np.zeros(3)}
+    rng = np.random.default_rng(seed)
+    tuned = {name: rng.standard_normal(each.shape).astype(each.dtype) for name, each in base.items()}
+    found = gn.lora.extract(base, tuned, 2 + seed % 2)
+    found.config["rank_pattern"] = {"nothing": 3}
+    with tempfile.TemporaryDirectory() as place:
+        found.save(place)
+        return {each.name: each.read_bytes() for each in Path(place).iterdir()}
+
+
+def adapter_load(folder: Path) -> Any:
+    """What stands in the file, after all that can be made of it."""
+    found = gn.lora.load(folder)
+    for pair in gn.lora.resize(found, energy=0.9).pairs.values():
+        pair.delta()
+    found.save(folder / "again")
+    return tensors(folder / "again", "adapter_model.safetensors")
+
+
+def tensors(folder: Path, name: str = "model.safetensors") -> Any:
     """Those of a safetensors file, read by hand."""
-    content = (folder / "model.safetensors").read_bytes()
+    content = (folder / name).read_bytes()
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     metadata = header.pop("__metadata__", {})
@@ -345,7 +367,7 @@ def tensors(folder: Path) -> Any:
     found = {}
     for name, about in header.items():
         start, stop = (8 + size + place for place in about["data_offsets"])
-        kind = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[about["dtype"]]
+        kind = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": ml_dtypes.bfloat16}[about["dtype"]]
         if "/" not in name:
             found[name] = np.frombuffer(content[start:stop], kind).reshape(about["shape"]).astype(dtype)
     return found
@@ -624,6 +646,7 @@ def readers() -> list[Reader]:
     known("cats", cats)
     known("tiny", tiny_files(0))
     archive_known(archive_files(0))
+    weights = ("adapter_model.safetensors",)
     model, run = ("model.safetensors",), ("run/checkpoint.safetensors",)
     page, log = ("claims.json", "one/figure.png"), lambda seed: sweep_files(seed, "s.log")
     pages = (*JSON[4:], mutations.extreme, in_json_or_png)
@@ -649,6 +672,10 @@ def readers() -> list[Reader]:
         Reader("checkpoint", checkpoint_files, train, run, TENSORS, True, weight=5),
         Reader("checkpoint, sealed again", checkpoint_files, sealed_again, run, (in_sealed,)),
         Reader("checkpoint as model", checkpoint_files, as_model, run, (*TENSORS, in_sealed), weight=5),
+        Reader(
+            "adapter", adapter_files, adapter_load, weights, TENSORS, expected=lambda folder: tensors(folder, *weights)
+        ),
+        Reader("adapter's settings", adapter_files, adapter_load, ("adapter_config.json",), JSON, weight=5),
         Reader("result.json", page_files, page_load, ("one/result.json",), JSON),
         Reader("claims.json of a page", page_files, page_load, page, pages, weight=5),
         Reader("result.json drawn", drawn_files, page_load, ("result.json",), JSON, weight=1),

@@ -385,7 +385,20 @@ def test_a_png_with_a_flipped_pixel(tmp_path):
 
 # -- many of them -----------------------------------------------------------------------------------------------------
 
-QUICK = ("IDX", "npz", "png", "jpeg", "model", "weights", "checkpoint", "benchmarks", "sections", "cifar10", "fetched")
+QUICK = (
+    "IDX",
+    "npz",
+    "png",
+    "jpeg",
+    "model",
+    "weights",
+    "checkpoint",
+    "benchmarks",
+    "sections",
+    "cifar10",
+    "fetched",
+    "adapter",
+)
 
 
 @pytest.fixture
