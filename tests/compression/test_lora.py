@@ -415,6 +415,19 @@ def test_pissa_is_the_weights_leading_triples_and_the_rest_is_the_others(alpha):
     assert found.config["init_lora_weights"] is True  # else PEFT would take the triples out of the rest once more
 
 
+def test_certify_shows_of_a_large_weight_that_no_triple_was_missed():
+    spectrum = np.arange(1, 1025) ** -0.5
+    u, v = (np.linalg.qr(normal(1024, 1024, dtype="float64"))[0] for _ in range(2))
+    weight = (u * spectrum @ v.T).astype("float32")
+    plain, sure = (gn.lora.init({"a.weight": weight}, 16, certify=each).pairs["a"] for each in (False, True))
+    assert not plain.certificate.complete
+    assert sure.certificate.complete
+    assert sure.certificate.sine < 1e-2
+    q, _ = np.linalg.qr(sure.A.T.astype(np.float64))
+    exact = np.linalg.svd(weight.astype(np.float64))[2][:16].T
+    assert np.linalg.norm(exact - q @ (q.T @ exact), 2) < min(1e-5, sure.certificate.sine)
+
+
 def test_pissa_of_other_kinds_of_modules():
     found = gn.lora.init(BASE, 2, modules=["embed_tokens", "patch"])
     want = best(BASE["model.patch.weight"].reshape(6, -1), 2).reshape(6, 3, 4, 4)

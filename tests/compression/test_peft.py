@@ -250,6 +250,16 @@ def test_of_conv1d_the_settings_say_that_weights_are_transposed(tmp_path):
     assert abs(outputs(merged) - outputs(model)).max() < 1e-5
 
 
+def test_of_conv1d_beside_linear_the_classes_say_which_are_transposed(tmp_path):
+    model = trained(tmp_path / "a", gpt2, r=3, target_modules=["c_proj", "lm_head"])
+    assert gn.lora.load(tmp_path / "a").config["fan_in_fan_out"] is False  # PEFT's last word
+    merged = gpt2()
+    merged.lm_head.weight = torch.nn.Parameter(merged.lm_head.weight.clone())  # PEFT leaves the embedding as it is
+    changed = gn.lora.merge(merged, gn.lora.load(tmp_path / "a"))
+    merged.load_state_dict({name: torch.as_tensor(each) for name, each in changed.items()}, strict=False)
+    assert abs(outputs(merged) - outputs(model)).max() < 1e-5
+
+
 def test_gpt2s_files_are_read_as_its_modules_are(tmp_path):
     base, other = gpt2(), moved(gpt2(), only=lambda name: "attn" in name)
     base.save_pretrained(tmp_path / "base")

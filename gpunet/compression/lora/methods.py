@@ -470,7 +470,12 @@ def residual(base: Any, adapter: Adapter, path: str | Path | None = None) -> Any
 def _moved(base: Any, adapter: Adapter, sign: float, path: Any) -> Any:
     tensors = Tensors.open(base)
     check_exact(tensors)
-    changes = {name + WEIGHT: pair for name, pair in adapter.pairs.items()}
+    # One setting says of all of an adapter's weights that they are stored (in, out); the classes say it of each.
+    known = layers_of(base, tensors, False) if hasattr(base, "named_modules") else {}
+    changes = {
+        name + WEIGHT: replace(pair, transposed=known[name].transposed if name in known else pair.transposed)
+        for name, pair in adapter.pairs.items()
+    }
     saved = {name.replace(".base_layer.", "."): each for name, each in adapter.saved.items()} if sign > 0 else {}
     for name, each in {**changes, **saved}.items():
         if tensors.shape(name) != each.shape:  # which also says where it has none
