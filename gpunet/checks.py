@@ -103,9 +103,19 @@ def on_host(a: Any, what: str = "the array") -> np.ndarray[Any, Any]:
     return np.asarray(a.get() if on_device(a) else as_array(a, what))
 
 
+def is_bfloat16(dtype: Any) -> bool:
+    """Whether a dtype is that of ml_dtypes, which NumPy takes for none of a number."""
+    return str(dtype) == "bfloat16"
+
+
 def real_array(a: Any, what: str) -> Any:
-    """`as_array` of real numbers: bool, integers and floats of up to 64 bits; InputError for every other dtype."""
+    """`as_array` of real numbers: bool, integers and floats of up to 64 bits; InputError for every other dtype.
+
+    bfloat16 becomes float32, which holds it exactly and all else here can compute with.
+    """
     array = as_array(a, what)
+    if is_bfloat16(array.dtype):
+        return array.astype(np.float32)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         advice = ", whose digits would be lost" if array.dtype.kind == "f" else ""
         raise InputError(

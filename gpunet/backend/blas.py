@@ -43,6 +43,8 @@ PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread sa
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
 
 LONG = 1_000_000_000  # m n min(m, n) of a matrix whose decomposition takes half a second on two cores
+IN_PLACE = 1024  # rows from which a factorisation of 8 MB and more is made where its matrix lies
+MIRRORED = 256  # rows of a matrix that are made symmetric at once
 SLICE = 0.1  # seconds that are waited at a time, for systems on which a signal does not end a wait
 
 P = ParamSpec("P")
@@ -242,6 +244,35 @@ def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any],
     if info.value or found.value != k:
         raise np.linalg.LinAlgError(f"syevr found {found.value} of {k} eigenvalues, info {info.value}")
     return w[:k], z
+
+
+def definite_below(c: np.ndarray[Any, Any], shift: float) -> bool:
+    """Whether shift − c, of a symmetric float64 c, has a Cholesky factorisation; c is as it was afterwards.
+
+    From IN_PLACE rows on it is made in the lower triangle of c, and the upper one is what that is made again from:
+    NumPy would take three more matrices of the size of c.
+    """
+    n = len(c)
+    potrf = _lapack("dpotrf", 5) if n >= IN_PLACE and c.flags.c_contiguous else None
+    if potrf is None:
+        rest = -c
+        rest.flat[:: n + 1] += shift
+        try:
+            np.linalg.cholesky(rest)
+        except np.linalg.LinAlgError:
+            return False
+        return True
+    diagonal, info, size = c.diagonal().copy(), ctypes.c_int(), ctypes.byref(ctypes.c_int(n))
+    np.negative(c, out=c)
+    c.flat[:: n + 1] += shift
+    potrf(b"U", size, c.ctypes, size, ctypes.byref(info))  # the upper one as LAPACK reads it, by columns
+    for start in range(0, n, MIRRORED):
+        part = slice(start, start + MIRRORED)
+        c[part, :start] = c[:start, part].T
+        c[part, part] = np.triu(c[part, part]) + np.triu(c[part, part], 1).T
+    np.negative(c, out=c)
+    c.flat[:: n + 1] = diagonal
+    return info.value == 0
 
 
 def sturdy_svd(a: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:

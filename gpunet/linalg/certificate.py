@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend.blas import interruptible, limited
+from gpunet.backend.blas import definite_below, interruptible, limited
 from gpunet.backend.blas import product as multiply
 from gpunet.checks import on_host
 from gpunet.linalg.matrix import EPS, Floats, TallMatrix
@@ -413,7 +413,9 @@ def of_gram(xp: Any, g: Any, error: Floats, v: Any, known: Floats | None = None)
     rounding = 2 * (lose(d) + lose(k)) * trace + error
     c = np.zeros(len(trace))
     if k < d:
-        c = norms(xp, g - _times(xp, scaled, xp.permute_dims(v, (0, 2, 1))), values[:, -1], _next(known, k)) + rounding
+        rest = _times(xp, scaled, xp.permute_dims(v, (0, 2, 1)))
+        rest = np.subtract(g, rest, out=rest) if xp is np else g - rest  # of 10,000 features each takes 0.8 GB
+        c = norms(xp, rest, values[:, -1], _next(known, k)) + rounding
     spread = (rounding + 2 * loss * trace + SOLVED * np.abs(values[:, 0]))[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = values - spread - c[:, None]
@@ -535,12 +537,8 @@ def by_cholesky(c: Floats, last: float, near: float | None = None) -> float:
 def _shown(c: Floats, shift: float) -> float | None:
     """A number slightly above shift that no eigenvalue exceeds, or None where one exceeds shift."""
     d = len(c)
-    rest = -c
-    rest.flat[:: d + 1] += shift
-    trace = float(np.trace(rest))
-    try:
-        interruptible(c.size * d // 16, np.linalg.cholesky, rest)
-    except np.linalg.LinAlgError:
+    trace = d * shift - float(np.trace(c))
+    if not interruptible(c.size * d // 16, definite_below, c, shift):
         return None
     return shift + (d + 2) * EPS * trace
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import integers
 from gpunet.backend.blas import product
-from gpunet.checks import check_exact, on_host, real_array
+from gpunet.checks import check_exact, is_bfloat16, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.sources import READ_BYTES, Source, ahead, in_one_go, spans
 
@@ -46,13 +46,16 @@ def result_dtype(dtype: Any) -> np.dtype[Any]:
     return np.dtype(np.float32 if small else np.float64)
 
 
-def check_matrix(a: Any, what: str = "a") -> Any:
+def check_matrix(a: Any, what: str = "a", narrow: bool = False) -> Any:
     """`a` as an array (NumPy's, or CuPy's or a `Source` as it is) of a real dtype, of two or more dimensions, none 0.
+
+    narrow: a matrix of bfloat16 stays one, for `TallMatrix` to convert a chunk at a time, as it does float16.
 
     Raises InputError for other dtypes and for integers that float64 cannot hold, ShapeError for other shapes.
     NaN and infinities are found later, by whoever reads the values first.
     """
-    array: Any = a if isinstance(a, Source) else real_array(a, what)
+    as_it_is = isinstance(a, Source) or (narrow and type(a) is np.ndarray and a.ndim == 2 and is_bfloat16(a.dtype))
+    array: Any = a if as_it_is else real_array(a, what)
     if array.ndim < 2:
         raise ShapeError(
             f"{what} has shape {array.shape}: expected a matrix (m, n) or a stack (…, m, n); "
@@ -203,6 +206,11 @@ class TallMatrix:
         return self.a.dtype == np.uint8
 
     @property
+    def floats(self) -> bool:
+        """Whether X may hold NaN and infinities, or what is out of range."""
+        return self.a.dtype.kind == "f" or is_bfloat16(self.a.dtype)
+
+    @property
     def float64_products(self) -> bool:
         """Whether its products are as good as those in float64 anyway."""
         return self.exact or self.small or self.dtype == np.float64
@@ -220,7 +228,7 @@ class TallMatrix:
 
         Elsewhere it stays 1, and passes over X copy nothing. Raises InputError for NaN and infinities.
         """
-        if self.a.dtype.kind != "f":
+        if not self.floats:
             return
         top = self.source.largest() if self.source else largest(np, self.a, self.what, self.rows)
         limit, safe = (126, 1e4) if self.dtype == np.float32 else (1000, 1e50)
@@ -378,7 +386,7 @@ def gram(x: TallMatrix, precision: str) -> Floats:
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             total = _gram_of_floats(x, precision)
             top = float(np.diagonal(total).max())  # NaN wins
-        if x.a.dtype.kind == "f" and x.scale == 1 and not 1e-20 < top < 1e30:
+        if x.floats and x.scale == 1 and not 1e-20 < top < 1e30:
             x.rescale()
             if x.scale != 1:
                 total = _gram_of_floats(x, precision)

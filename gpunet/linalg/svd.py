@@ -11,7 +11,7 @@ import numpy as np
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
-from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole, on_device
+from gpunet.checks import as_float, check_flag, is_number, is_one_of, is_whole, on_device, real_array
 from gpunet.errors import ConvergenceError, InputError, shown
 from gpunet.linalg import stacked
 from gpunet.linalg.certificate import (
@@ -120,8 +120,8 @@ def svd(
     certify: of a large matrix on the CPU, multiply its Gram matrix in float64 where the route had no need of it, so
     that `SVD.certificate` shows as much as can be shown; else it says what follows from what was computed anyway.
 
-    bool, float16 and integers of up to 16 bits are computed as float32, which holds them exactly, wider integers as
-    float64; the order of bytes and of memory does not matter.
+    bool, float16, bfloat16 (of ml_dtypes) and integers of up to 16 bits are computed as float32, which holds them
+    exactly, wider integers as float64; the order of bytes and of memory does not matter.
 
     Memory beyond the input and the results: on the CPU O(min(m, n)²) and less than 64 MB, except for "full" and for
     matrices nearly square, which are copied whole, and for the shorter side alone where the route is "gram-levels" or
@@ -141,7 +141,7 @@ def svd(
     >>> found.residual < found.tol
     True
     """
-    a = check_matrix(a if type(a) is np.ndarray else opened(a))
+    a = check_matrix(a if type(a) is np.ndarray else opened(a), narrow=True)
     m, n = a.shape[-2:]
     k = _check_k(k, m, n)
     if not is_one_of(compute, ("both", "left", "right")):
@@ -162,7 +162,7 @@ def svd(
                 "gn.gram(source, device='cuda').components(k)"
             )
         with computing_on(backend):
-            found = _on_gpu(backend, a, k, method, limit)
+            found = _on_gpu(backend, real_array(a, "a"), k, method, limit)
     else:
         found = limited(a.size * min(m, n), _on_cpu, a, k, method, compute, limit, check_flag("certify", certify))
     return _one_sided(found, compute)
@@ -228,7 +228,7 @@ def leading_triples(
     """
     limit = tolerance(x.dtype, x.short, k) if tol is None else tol
     rejected: list[str] = []
-    for route in cpu_routes(method, x, k, long_side):
+    for route in cpu_routes(method, x, k, long_side, sure):
         try:
             gamble = {"patience": patience(x, k, long_side)} if (method, route) == ("auto", "randomized") else {}
             u, s, v = ROUTES[route](x, k, long_side, limit, **gamble)
@@ -236,7 +236,7 @@ def leading_triples(
             rejected.append(f"{route}: {error}")
             continue
         v = v.astype(x.dtype, copy=False)
-        errors = measured(x, u, s.astype(x.dtype), v, limit)
+        errors = measured(x, u, s.astype(x.dtype), v, limit, precise=sure)
         if errors.residual <= limit and errors.orthogonality <= limit:
             break
         rejected.append(f"{route}: residual {errors.residual:.2g}, orthogonality {errors.orthogonality:.2g}")
@@ -451,30 +451,33 @@ def few_calls(m: int, n: int) -> bool:
     return min(m, n) <= 16 and m * n <= 1 << 15
 
 
-def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool) -> tuple[str, ...]:
+def cpu_routes(method: str, x: TallMatrix, k: int, long_side: bool, sure: bool = False) -> tuple[str, ...]:
     """The routes to try in turn for the k leading triples of x, those that are expected to be the fastest first.
+
+    sure: the Gram matrix in float64 is wanted anyway, of a large x. Then it is there to iterate on.
 
     Whether an iteration converges fast depends on the singular values, which are not known: it is tried where going
     well saves much, and stopped as soon as it is seen to go badly.
     """
     long, short, single = x.long, x.short, not x.float64_products
-    gram: tuple[str, ...] = ("gram", "gram64") if single else ("gram",)
+    sure = sure and not x.small
+    gram: tuple[str, ...] = ("gram",) if not single else ("gram64",) if sure else ("gram", "gram64")
     if method == "gram":
         return (*gram, "gram-levels")
     if method != "auto":
         return (method,)
     if x.source:  # which is not copied as a whole
         return *gram, "gram-levels", "qr"
-    sure, whole = gram_seconds(long, short, k, single, long_side), full_seconds(long, short)
+    by_gram, whole = gram_seconds(long, short, k, single and not sure, long_side), full_seconds(long, short)
     levels = levels_seconds(long, short, k, x.dtype == np.float32)
     if long_side and k == short:
-        sure = levels
+        by_gram = levels
         if short > 64 or not x.small:
             gram = ()  # gram-levels does the same, for any singular values
-    if whole < sure:
+    if whole < by_gram:
         return "full", *gram, "gram-levels", "qr"
     last = ("gram-levels", "full", "qr") if levels < whole else ("full", "gram-levels", "qr")
-    if patience(x, k, long_side):
+    if not sure and patience(x, k, long_side):
         return "randomized", *gram, *last
     return *gram, *last
 

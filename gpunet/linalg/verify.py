@@ -79,12 +79,12 @@ def measure(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float)
     return found.residual, found.orthogonality
 
 
-def measured(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float) -> Measured:
-    """`measure`, and bounds of the norms for certificates."""
+def measured(x: TallMatrix, u: Floats | None, s: Floats, v: Floats, limit: float, *, precise: bool = False) -> Measured:
+    """`measure`, and bounds of the norms for certificates; precise: in float64 at once, which makes them narrower."""
     s, v = s.astype(np.float64, copy=False), v.astype(np.float64, copy=False)
     exact = x.small and len(s) <= FEW
     w, factor = (identity(len(s)), 1.0) if exact else probes(len(s))
-    if not x.small and x.dtype == np.float32:
+    if not (x.small or precise) and x.dtype == np.float32:
         found = _measured(x, u, s, v, limit, w, factor, x.dtype)
         if found.residual <= limit / 8 and found.orthogonality <= limit / 8:
             return replace(found, residual=found.residual + EPS32, orthogonality=found.orthogonality + EPS32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.backend.blas import definite_below
 from gpunet.linalg import StreamingClassGram, StreamingGram, certificate
 from gpunet.linalg.certificate import Certificate, by_cholesky, norms
 from gpunet.linalg.matrix import TallMatrix
@@ -217,13 +218,25 @@ def test_certify_shows_what_the_route_did_not_need(rng):
     s = 1 / np.arange(1, 901)
     a = spectrum(rng, 1000, 900, s)[0].astype(np.float32)
     plain, sure = gn.svd(a, 8), gn.svd(a, 8, certify=True)
-    assert plain.route == sure.route == "randomized"
+    assert (plain.route, sure.route) == ("randomized", "gram64")  # the Gram matrix is there: it is iterated on
     assert plain.certificate.complete is False
     assert sure.certificate.complete is True
+    assert sure.certificate.sine < 1e-5
     holds(plain.certificate, s, 8, 1e-6)
     holds(sure.certificate, s, 8, 1e-6)
     with pytest.raises(gn.errors.InputError, match="certify is 1"):
         gn.svd(a, 8, certify=1)
+
+
+@pytest.mark.parametrize("n", [1023, 1024, 1300])
+def test_a_factorisation_in_place_leaves_its_matrix_as_it_was(rng, n):
+    c = rng.standard_normal((n, n))
+    c = (c + c.T) / 2
+    before, top = c.copy(), float(np.linalg.eigvalsh(c)[-1])
+    assert definite_below(c, top * (1 + 1e-9))
+    assert np.array_equal(c, before)
+    assert not definite_below(c, top * (1 - 1e-9))
+    assert np.array_equal(c, before)
 
 
 def test_no_triples_and_nothing():

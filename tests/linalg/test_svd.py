@@ -7,6 +7,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -211,3 +212,29 @@ def test_every_route_finds_what_is_not_finite(method, bad):
 def test_settings_that_do_not_exist(options, words):
     with pytest.raises(InputError, match=words):
         svd_function(np.ones((8, 9)), **options)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (60, 40), (600, 700), (700, 600), (3, 20, 30)])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_bfloat16_is_float32_that_takes_half_the_room(shape, scale, rng):
+    a = (scale * rng.standard_normal(shape)).astype(ml_dtypes.bfloat16)
+    for asked in ({"k": 2}, {"k": 2, "method": "gram"}, {"k": 2, "certify": True}, {}):
+        found, wanted = svd(a, **asked), svd(a.astype(np.float32), **asked)
+        assert found.u.dtype == found.s.dtype == np.float32
+        np.testing.assert_allclose(found.s, wanted.s, rtol=1e-5)
+        if len(shape) == 2:
+            check_triples(a.astype(np.float64), found, found.s.size)
+    bad = a.copy()
+    bad[..., 1, 2] = np.nan
+    with pytest.raises(InputError, match=r"nan at \[(0, )?1, 2\]|not finite|finite"):
+        svd(bad, 2)
+
+
+def test_bfloat16_is_not_converted_as_a_whole(rng):
+    a = rng.standard_normal((40_000, 200), np.float32).astype(ml_dtypes.bfloat16)
+    svd(a, 3)
+    tracemalloc.start()
+    svd(a, 3, compute="right")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 28 << 20  # of 32 MB in float32; a chunk takes 22
