@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from gpunet.cli import info, pca, reproduce
+from gpunet.cli import compress, info, pca, reproduce
 from gpunet.experiments import experiments
 
 
@@ -64,4 +64,5 @@ for _name, _help in GROUPS.items():
     app.add_typer(typer.Typer(), name=_name, cls=Group, no_args_is_help=True, help=_help)
 app.command("reproduce")(reproduce.reproduce)
 app.command("pca")(pca.pca)
+app.command("compress")(compress.compress)
 app.command("info")(info.info)

@@ -200,12 +200,16 @@ def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] | No
     write_together([(path, entries, metadata or {})])
 
 
-def write_together(files: Sequence[tuple[Path, Sequence[Entry], Mapping[str, str]]], last: Any = None) -> None:
+def write_together(
+    files: Sequence[tuple[Path, Sequence[Entry], Mapping[str, str]]],
+    texts: Mapping[Path, Callable[[], str]] | None = None,
+) -> None:
     """The same of several files in one folder; what becomes of them is decided for all, at the end.
 
-    last: (path, text) of what is to appear after them, such as their index.
+    texts: what is to appear after them, such as their index, each made when all of them are.
     """
-    for path, _, _ in files:
+    texts = texts or {}
+    for path in (*(path for path, _, _ in files), *texts):
         check_replaceable(path)
     folder = files[0][0].parent
     with _told(files[0][0]):
@@ -222,11 +226,11 @@ def write_together(files: Sequence[tuple[Path, Sequence[Entry], Mapping[str, str
             done.append((name, file, path))
             with signals.heard():
                 _fill(file, path, entries, metadata)
-        if last:
-            with _told(last[0]):
-                name, file = stack.enter_context(temporary(last[0]))
-                file.write(last[1].encode())
-            done.append((name, file, last[0]))
+        for path, text in texts.items():
+            with _told(path):
+                name, file = stack.enter_context(temporary(path))
+                file.write(text().encode())
+            done.append((name, file, path))
         for name, file, path in done:
             with _told(path):
                 put_in_place(name, file, path)

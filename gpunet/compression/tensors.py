@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gpunet.limits import DAMAGE, read_json
 from gpunet.tensorfile import NAMES, Entry, Header, header, write_together
 
 INDEX = ".safetensors.index.json"
+SHARD_BYTES = 5_000_000_000  # of a shard, as Hugging Face has it
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 EXPECTED = "a .safetensors file or a folder of them"
 # How the names of tensors end that stand where a quantised module had its weight, or beside it.
@@ -30,11 +31,14 @@ QUANTISED = {
 class Tensors(ABC):
     """Names, shapes and dtypes of a network's tensors; each is read when it is asked for.
 
-    names: in the order in which they lie. metadata: of the file; empty for what is in memory.
+    names: in the order in which they lie. metadata: of the file; files: those that it is of; sharded: whether they have
+    an index. Nothing of these where the tensors are in memory.
     """
 
     names: Collection[str]
     metadata: dict[str, str]
+    files: Sequence[Path] = ()
+    sharded: bool = False
 
     @staticmethod
     def open(source: Any) -> Tensors:
@@ -167,7 +171,8 @@ class _Stored(Tensors):
     """Tensors of files."""
 
     def __init__(self, path: Path, headers: Sequence[Header]) -> None:
-        self.path, self.headers = path, headers
+        self.path, self.sharded = path, path.name.endswith(INDEX)
+        self.files = [each.path for each in headers]
         self._at: dict[str, Header] = {}
         self.metadata = {}
         for each in headers:
@@ -181,10 +186,6 @@ class _Stored(Tensors):
 
     def __str__(self) -> str:
         return f"'{self.path}'"
-
-    @property
-    def sharded(self) -> bool:
-        return self.path.name.endswith(INDEX)
 
     def _look(self, name: str) -> tuple[str, tuple[int, ...]]:
         stored = self._at[name].tensors[name]
@@ -256,12 +257,9 @@ def _refuse_pickle(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb") as file:
-        first = file.read(4)
-    if (
-        path.suffix in PICKLED
-        or first.startswith(b"PK\x03\x04")
-        or (first[:1] == b"\x80" and first[1:2] in b"\2\3\4\5")
-    ):
+        first = file.read(9)
+    begins = first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    if path.suffix in PICKLED or (begins and first[8:] != b"{"):  # which a header of such a length is followed by
         raise DataError(
             f"'{path}' is a pickle, which can run any code when it is read: convert it once, in Python: "
             "import torch, safetensors.torch; "
@@ -275,17 +273,18 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def write(
-    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] | None = None, shard_bytes: int = 0
-) -> list[Path]:
+    path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] | None = None, shard_bytes: int = 0,
+    texts: Mapping[Path, Callable[[], str]] | None = None,
+) -> list[Path]:  # fmt: skip
     """Write tensors, one in memory at a time, to a file; or, with shard_bytes > 0, to shards in a folder `path`.
 
     Shards are named and indexed as Hugging Face's are, none larger than that unless one tensor is; what a folder holds
-    already must be no checkpoint. All appear at the end, or none; see `gpunet.tensorfile.write`. Returns the paths,
-    that which is to be opened first.
+    already must be no checkpoint. texts: files that belong to them. All appear at the end, or none; see
+    `gpunet.tensorfile.write`. Returns the paths, that which is to be opened first.
     """
-    metadata = metadata or {}
+    metadata, texts = metadata or {}, texts or {}
     if not shard_bytes:
-        write_together([(path, entries, metadata)])
+        write_together([(path, entries, metadata)], texts)
         return [path]
     writable_folder(path)
     if old := [each.name for each in sorted(path.iterdir()) if each.name.endswith((".safetensors", INDEX))]:
@@ -301,5 +300,5 @@ def write(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     last = path / f"model{INDEX}"
     files = [(path / name, group, metadata) for name, group in zip(names, groups, strict=True)]
-    write_together(files, (last, json.dumps(index, indent=2, ensure_ascii=False) + "\n"))
+    write_together(files, {**texts, last: lambda: json.dumps(index, indent=2, ensure_ascii=False) + "\n"})
     return [last, *(path / name for name in names)]

@@ -30,7 +30,8 @@ HEAVY = (
 HELPS = [["--help"], ["run", "--help"], ["run", "svd-init", "--help"], ["run", "svd-dnn", "--help"],
          ["run", "dmn", "--help"], ["run", "toy", "--help"], ["run", "cifar-mlp", "--help"],
          ["data", "--help"], ["data", "fetch", "--help"],
-         ["bench", "scaling", "--help"], ["pca", "--help"], ["info", "--help"], [], ["run"], ["data"],
+         ["bench", "scaling", "--help"], ["pca", "--help"], ["compress", "--help"], ["info", "--help"],
+         [], ["run"], ["data"],
          ["run", "svd-init", "--nonsense"], ["nonsense"]]  # fmt: skip
 
 

@@ -203,6 +203,13 @@ def test_a_pickle_is_refused_with_the_lines_that_convert_it(monkeypatch):
         refused(source, "is a pickle", "weights_only=True", "safetensors.torch.save_file")
 
 
+@pytest.mark.parametrize("size", [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(size):
+    text = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    Path("w.safetensors").write_bytes(size.to_bytes(8, "little") + text.ljust(size) + bytes(4))
+    assert Tensors.open("w.safetensors").read("w").tolist() == [0.0]
+
+
 def test_the_lines_that_convert_it_do():
     torch = pytest.importorskip("torch")
     w = torch.arange(6.0).reshape(2, 3)
