@@ -10,6 +10,7 @@ inputs C is the identity: the plain SVD.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,8 +21,9 @@ from gpunet.checks import as_floats
 from gpunet.errors import ShapeError
 from gpunet.linalg import SVD, StreamingGram, svd
 from gpunet.linalg.certificate import gamma
-from gpunet.linalg.matrix import Floats
+from gpunet.linalg.matrix import CHUNK_BYTES, Floats, result_dtype
 from gpunet.linalg.rank import RankRule
+from gpunet.linalg.sources import spans
 from gpunet.linalg.verify import norm
 
 
@@ -55,7 +57,7 @@ class Weight:
     _found: SVD | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        as_floats(self._exact, f"the weight of {self.name!r}")
+        as_floats(self.matrix, f"the weight of {self.name!r}")
 
     def look(self, inputs: StreamingGram, uses: float) -> None:
         """Take what it was multiplied with into account."""
@@ -94,7 +96,8 @@ class Weight:
     def found(self, rank: int | None = None) -> SVD:
         """At least so many singular triples of W R, all by default, of which the left vectors alone."""
         if self._found is None or len(self._found.s) < min(rank or self.most_triples, self.most_triples):
-            self._found = svd(self._whitened, None if rank is None else min(rank, self.most_triples), compute="left")
+            k = None if rank is None else min(rank, self.most_triples)
+            self._found = svd(self._whitened, k, compute="left", certify=True)
         return self._found
 
     @property
@@ -103,15 +106,17 @@ class Weight:
         return min(self.shape if self.root is None else (self.shape[0], self.root.shape[1]))
 
     @property
-    def _exact(self) -> Any:
-        """W as the engine takes it: float32 holds every bfloat16 and float16."""
-        return self.matrix.astype(np.float32) if self.matrix.dtype.itemsize < 4 else self.matrix
-
-    @property
     def _whitened(self) -> Any:
-        """W R, in the weight's precision."""
-        w = self._exact
-        return w if self.root is None else (w.astype(np.float64) @ self.root).astype(w.dtype)
+        """W R, in the precision that the engine gives W."""
+        if self.root is None:
+            return self.matrix
+        return (self.matrix.astype(np.float64) @ self.root).astype(result_dtype(self.matrix.dtype))
+
+    def _parts(self) -> Iterator[tuple[slice, Floats]]:
+        """W in float64, some rows at a time: as a whole it would be larger than all else that is in memory."""
+        m, n = self.shape
+        for start, stop in spans(0, m, max(1, CHUNK_BYTES // (8 * n))):
+            yield slice(start, stop), self.matrix[start:stop].astype(np.float64)
 
     @cached_property
     def errors(self) -> Floats:
@@ -132,14 +137,14 @@ class Weight:
     def cut(self, rank: int) -> Factors:
         """The best factors of that rank, columns and rows of the same norms, in W's dtype."""
         u = self.found(rank).u[:, :rank].astype(np.float64)
-        exact = self.matrix.astype(np.float64)
-        right = u.T @ exact
+        right = sum(u[rows].T @ part for rows, part in self._parts())
         size = np.sqrt(np.linalg.norm(right, axis=1))
         size[size == 0] = 1
         left, right = (each.astype(self.matrix.dtype) for each in (u * size, right / size[:, None]))
         shift = None
         if self.bias and self.inputs is not None:
-            shift = (exact - left.astype(np.float64) @ right.astype(np.float64)) @ self.inputs.mean
+            pair = left.astype(np.float64), right.astype(np.float64)
+            shift = np.concatenate([(w - pair[0][rows] @ pair[1]) @ self.inputs.mean for rows, w in self._parts()])
         return Factors(left, right, shift)
 
     def proof(self, factors: Factors) -> dict[str, float]:
@@ -149,23 +154,25 @@ class Weight:
         on them is at most this. least: no factors of this rank have less than this, of outputs, or of weights where no
         inputs are known. Rounding is part of these.
         """
-        exact = self.matrix.astype(np.float64)
         left, right = factors.left.astype(np.float64), factors.right.astype(np.float64)
-        off = exact - left @ right
+        sizes = np.zeros(4)  # squared: of W, what it is off by, W R, and what that is off by
+        for rows, part in self._parts():
+            off = part - left[rows] @ right
+            of_outputs = (part, off) if self.root is None else (part @ self.root, off @ self.root)
+            sizes += [np.vdot(each, each) for each in (part, off, *of_outputs)]
+        exact, off_by, total, outputs_off = np.sqrt(sizes).tolist()
         loose = gamma(factors.rank) * norm(left) * norm(right)
-        many = gamma(exact.size)
-        said = {"weight_error": _ratio((norm(off) + loose) * (1 + many), norm(exact) * (1 - many))}
-        whitened, unit = exact, 0.0
+        many, unit, root = gamma(self.numbers(None)), 0.0, 1.0
+        said = {"weight_error": _ratio((off_by + loose) * (1 + many), exact * (1 - many))}
         if self.root is not None:
-            whitened, unit = exact @ self.root, gamma(len(self.root))
-            rounding = (unit * norm(off) + loose) * norm(self.root)
-            total = norm(whitened) * (1 - many) - unit * norm(exact) * norm(self.root)
-            said["output_error"] = _ratio(norm(off @ self.root) * (1 + many) + rounding, total)
+            unit, root = gamma(len(self.root)), norm(self.root)
+            rounding = (unit * off_by + loose) * root
+            whole = total * (1 - many) - unit * exact * root
+            said["output_error"] = _ratio(outputs_off * (1 + many) + rounding, whole)
         found = self.found(factors.rank)
         # The engine was given W R rounded, which moves no error of a rank by more than the rounding.
-        rounded = (unit + np.finfo(found.s.dtype).eps) * norm(exact) * (1 if self.root is None else norm(self.root))
+        rounded = (unit + np.finfo(found.s.dtype).eps) * exact * root
         high = found.certificate.sigma[: factors.rank, 1]
-        total = norm(whitened)
         least = math.sqrt(max(0.0, (total * (1 - many)) ** 2 - float(high @ high))) - rounded
         said["least"] = _ratio(max(0.0, least), total * (1 + many))
         return said
