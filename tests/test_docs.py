@@ -62,6 +62,8 @@ def test_named_files_exist(page):
     assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
+@pytest.mark.filterwarnings("ignore:The feature will be removed")  # of torch's exporter
+@pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
 @pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.name)
 def test_examples_run(page, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -69,6 +71,8 @@ def test_examples_run(page, monkeypatch, tmp_path):
         pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'gpunet[dask]'")
     if "import torch" in page.read_text():
         pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    if "import onnx" in page.read_text():
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'gpunet[onnx]'")
     names: dict[str, object] = {"__name__": page.stem}
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from gpunet.checks import as_list, check_one_of, check_range, check_whole
 from gpunet.compression.budget import Choice, allocate
 from gpunet.compression.networks import Network
+from gpunet.compression.onnxfile import Onnx, is_graph
 from gpunet.compression.ours import Ours
 from gpunet.compression.pytorch import Torch, is_module
 from gpunet.compression.weights import Factors
@@ -69,7 +71,7 @@ def compress(
     batch_size: int = EVAL_BATCH,
     tune: Tune | None = None,
 ) -> Any:
-    """A network like `model`, a `torch.nn.Module` or a built `gn.Sequential`, with weights cut to low rank.
+    """A network like `model`, with weights cut to low rank: a `torch.nn.Module`, a built `gn.Sequential`, or ONNX.
 
     model stays as it is. What comes back is of its kind, on its device, in its dtype: in a module each chosen nn.Linear
     is an `nn.Sequential(nn.Linear(in, l, bias=False), nn.Linear(l, out))`, so that the weight of `fc` is that of
@@ -77,9 +79,14 @@ def compress(
     LowRankDense, a Conv2D two. Its attribute `compression` is what was done, as a dict of plain values: {"layers": …}
     with an entry a layer (`Layer`), and sizes, metric and times before and after.
 
+    ONNX is a path or an `onnx.ModelProto`. A ModelProto comes back, whose metadata has the same as JSON, as "gpunet".
+    The MatMul, Gemm or Conv NAME has two weights, NAME.0 and NAME.1; what comes in and out is called as before.
+    onnxruntime runs it on the CPU; the largest "difference" of its outputs on the data's first batch is told.
+
     data: some hundred samples or more as the network will see them: an array (n, …), (x, y), or for a module batches as
-    a DataLoader has them: tensors, tuples whose first is given to the module, or dicts that are its arguments. With it
-    a weight is cut where its outputs on the data change least (`gpunet.compression.weights`); without it by its SVD.
+    a DataLoader has them: tensors, tuples whose first is given to the module, or dicts that are its arguments; for ONNX
+    these, or arrays by its inputs' names: a dict, or an .npz as `np.load` opens it. With data a weight is cut where its
+    outputs on it change least (`gpunet.compression.weights`); without, by its SVD.
 
     One of these says how far:
 
@@ -124,7 +131,11 @@ def _network(model: Any) -> Network:
         return Ours(model)
     if is_module(model):
         return Torch(model)
-    raise InputError(f"model is {shown(model)}: expected a torch.nn.Module or a gn.Sequential")
+    if isinstance(model, str | Path) or is_graph(model):
+        return Onnx(model)
+    raise InputError(
+        f"model is {shown(model)}: expected a torch.nn.Module, a gn.Sequential, an onnx.ModelProto or the path of one"
+    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,7 @@ class Compression:
         if evaluate is None:
             return None
         if isinstance(evaluate, tuple):
-            if len(evaluate) != 2 or len(evaluate[0]) != len(evaluate[1]):
+            if len(evaluate) != 2 or _length(evaluate[:1]) != len(evaluate[1]):
                 raise InputError("evaluate is a tuple: expected (x, y) of one length, or a function of a model")
             x, y = evaluate
             return lambda model: self.network.accuracy(model, x, y)
@@ -354,8 +365,7 @@ class Compression:
             said["batch"] = _length(self.batch)
         if self.evaluate is not None:
             said["metric"] = [float(np.mean(self.evaluate(each))) for each in (network.model, model)]
-        model.compression = said
-        return model
+        return network.keep(model, said, self.batch)
 
     def layers(self, factors: Mapping[str, Factors]) -> list[Layer]:
         """What became of each, in the network's order."""

@@ -61,6 +61,11 @@ class Network(ABC):
     def accuracy(self, model: Any, x: Any, y: Any) -> np.ndarray[Any, Any]:
         """1 where the largest output is the label, 0 where not, a number a sample."""
 
+    def keep(self, model: Any, said: dict[str, Any], batch: Any) -> Any:
+        """The model with what was done, `said`, in its attribute `compression`."""
+        model.compression = said
+        return model
+
     @property
     def open(self) -> dict[str, Weight]:
         """The weights that may be cut."""
