@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,37 +33,42 @@ def load_npz(path: str | Path) -> Dataset:
     Pickled objects are never loaded. Raises DataError for missing keys, object arrays and damaged files.
     """
     path = Path(path)
+    return from_arrays(path.stem, **load_arrays(path, KEYS), source=str(path))
+
+
+def load_arrays(path: Path, keys: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """These arrays of an .npz file, or all; real numbers as they are. Raises DataError as `load_npz` does."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = _members(archive, path)
+            members = _members(archive, path, keys)
             whole = sum(member.file_size for member in members.values())
             check_fits(whole, f"{path}: the content", path.stat().st_size)
-            arrays = {key: _read(archive, member, path, key) for key, member in members.items()}
+            return {key: _read(archive, member, path, key) for key, member in members.items()}
     except DataError:
         raise
     except OSError as error:
         raise unreadable(path, error) from None
     except BAD_FILE as error:
         raise DataError(f"{path}: not a sound .npz file ({reason(error)}); write it again with numpy.savez") from None
-    return from_arrays(path.stem, **arrays, source=str(path))
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _members(archive: zipfile.ZipFile, path: Path, keys: Collection[str]) -> dict[str, zipfile.ZipInfo]:
     there: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
-        if there.setdefault(key := info.filename.removesuffix(".npy"), info) is not info and key in KEYS:
+        if there.setdefault(key := info.filename.removesuffix(".npy"), info) is not info and (key in keys or not keys):
             raise DataError(f"{path}: {key} is in it twice; write it again with numpy.savez")
-    missing = [key for key in KEYS if key not in there]
+    keys = keys or list(there)
+    missing = [key for key in keys if key not in there]
     if missing:
         here = ", ".join(list(there)[:8]) + (", …" if len(there) > 8 else "")
         raise DataError(
             f"{path}: missing {', '.join(missing)}; found {here or 'nothing'}. Write it with "
-            "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
+            f"numpy.savez(path, {', '.join(f'{key}=…' for key in keys)})"
         )
-    for key in KEYS:
+    for key in keys:
         if there[key].compress_type not in METHODS or there[key].flag_bits & 1:
             raise DataError(f"{path}: {key} is packed as numpy.savez never does; write it again with that")
-    return {key: there[key] for key in KEYS}
+    return {key: there[key] for key in keys}
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, key: str) -> NDArray[Any]:

@@ -315,7 +315,7 @@ def compress_file(
     for all of them together; and rule, for each. layers: see `chosen`.
 
     The plan's "layers" say of each weight what `Layer` does; "weight_error" and "least" are bounds that rounding to the
-    checkpoint's dtype is part of. "seconds" is how long the work took. Raises InputError, DataError and OutputError for
+    checkpoint's dtype is part of. "took" are the seconds of all that. Raises InputError, DataError and OutputError for
     what cannot be used, read and written.
     """
     began = time.perf_counter()
@@ -337,7 +337,7 @@ def compress_file(
     }  # fmt: skip
 
     def text() -> str:
-        said["seconds"] = time.perf_counter() - began
+        said["took"] = time.perf_counter() - began
         said["layers"] = list(work.told(ranks, made))
         return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
 

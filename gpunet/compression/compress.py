@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.checks import as_list, check_one_of, check_range, check_whole
+from gpunet.checks import as_list, check_flag, check_one_of, check_range, check_whole
 from gpunet.compression.budget import Choice, allocate
 from gpunet.compression.networks import Network
 from gpunet.compression.onnxfile import Onnx, is_graph
@@ -24,6 +24,7 @@ from gpunet.errors import InputError, shown
 from gpunet.linalg.rank import FixedRank, RankRule
 from gpunet.nn.model import Sequential
 from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.progress import Progress, progress
 from gpunet.timing import Times, interleave
 
 COUNTS = ("parameters", "multiplications", "milliseconds")
@@ -70,6 +71,7 @@ def compress(
     count: str = "parameters",
     batch_size: int = EVAL_BATCH,
     tune: Tune | None = None,
+    progress: bool | Progress = False,
 ) -> Any:
     """A network like `model`, with weights cut to low rank: a `torch.nn.Module`, a built `gn.Sequential`, or ONNX.
 
@@ -104,7 +106,7 @@ def compress(
     batch_size: of the batch that is timed; where the data comes in batches, it is the first of them.
     layers: names or patterns such as "blocks.*.fc1"; by default all that can be cut and that gain by it. tune: trains
     the new net on before it is evaluated: a function of it, or for a net of ours a number of epochs on data=(x, y), by
-    Adam at its usual rate.
+    Adam at its usual rate. progress: whether to show it.
 
     Raises InputError for settings, names, data and metrics that cannot be used, naming what can, DataError for weights
     that are not finite.
@@ -123,7 +125,14 @@ def compress(
         raise InputError(f"got {', '.join(named) or 'none'} of {FULL}: give one of them")
     check_one_of("count", count, COUNTS)
     network = _network(model)
-    return Compression(network, data, evaluate, layers, count, batch_size, tune).find(named[0], given[named[0]])
+    if not isinstance(progress, Progress):
+        check_flag("progress", progress)
+    with _shown(progress) as bar:
+        work = Compression(network, data, evaluate, layers, count, batch_size, tune, bar)
+        return work.find(named[0], given[named[0]])
+
+
+_shown = progress
 
 
 def _network(model: Any) -> Network:
@@ -151,16 +160,16 @@ class Compression:
 
     def __init__(
         self, network: Network, data: Any, evaluate: Evaluate | None, layers: Any, count: str,
-        batch_size: int, tune: Tune | None,
+        batch_size: int, tune: Tune | None, bar: Progress,
     ) -> None:  # fmt: skip
-        self.network, self.count = network, count
+        self.network, self.count, self.bar = network, count, bar
         self.tune = self._training(tune, data)
         self.evaluate = self._metric(evaluate)
         self._choose(layers)
         self.batch: Any = None
         self.samples = 0
         if data is not None:
-            self.samples, self.batch = network.calibrate(data, check_whole("batch_size", batch_size))
+            self.samples, self.batch = network.calibrate(data, check_whole("batch_size", batch_size), bar)
         if not network.open:
             raise InputError(f"no layer can be cut: {_told(network.kept) or 'the model has none with a weight'}")
 
@@ -252,9 +261,13 @@ class Compression:
         if self.count == "milliseconds":
             return self.timed
         found = {}
+        spectra = {name: weight for name, weight in self.network.open.items() if "errors" not in vars(weight)}
+        if spectra:
+            self.bar.start("singular values", len(spectra))
         for name, weight in self.network.open.items():
             uses = weight.uses if self.count == "multiplications" else 1
             errors = weight.errors
+            self.bar.advance(name in spectra)
             cut = [Choice(r, weight.numbers(r) * uses, errors[r]) for r in range(1, weight.most + 1)]
             found[name] = [*cut, Choice(None, weight.numbers(None) * uses, 0.0)]
         return found
@@ -264,11 +277,13 @@ class Compression:
         """What may become of each layer by the clock: some ranks, and dense, last; costs in milliseconds a batch."""
         self._check_batch("milliseconds are measured on a batch")
         found = {}
+        self.bar.start("layers timed", len(self.network.open))
         for name, weight in self.network.open.items():
             ranks = sorted({max(1, weight.most * step // STEPS) for step in range(1, STEPS + 1)}) if weight.most else []
             made: dict[str, Factors | None] = {str(r): weight.cut(r) for r in ranks}
             runs = {key: self.network.layer(name, cut, self.batch) for key, cut in (made | {"": None}).items()}
             times = interleave(runs, ROUNDS, pause=0)
+            self.bar.advance()
             errors = weight.errors
             cut = [Choice(r, 1000 * times.median(str(r)), errors[r]) for r in ranks]
             found[name] = [*cut, Choice(None, 1000 * times.median(""), 0.0)]
@@ -291,12 +306,14 @@ class Compression:
         low, high = self.least(), 1.0
         kept: Any = None
         least = math.inf
+        self.bar.start("networks tried", LOOKS)
         for _ in range(LOOKS):
             share = (low + high) / 2
             ranks = self.ranks(share)
             made = self.build(ranks)
             drop = fall(before, self.evaluate(made.model))
             least = min(least, drop)
+            self.bar.advance(1, f"{share:.1%} of the {self.count}: {drop:.3g} lost at most")
             if ranks and drop <= max_drop:
                 kept, high = made, share
             else:
@@ -316,10 +333,12 @@ class Compression:
         kept: Any = None
         fastest = math.inf
         share = low
+        self.bar.start("networks tried", LOOKS)
         for _ in range(LOOKS):
             made = self.build(self.ranks(share))
             times = self.race(made.model)
             fastest = min(fastest, times.ratio("after", "before"))
+            self.bar.advance(1, f"{times.ratio('after', 'before'):.2f}× the time")
             if times.spread("after", "before")[1] <= 1 / speed:
                 kept, low = made, share
             elif share == low:

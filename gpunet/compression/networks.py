@@ -13,6 +13,7 @@ from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.linalg import StreamingGram
 from gpunet.linalg.matrix import WHOLE_ELEMENTS
 from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 
 MOST_ROWS = 1 << 14  # positions of a batch that a convolution's inputs are summed over
@@ -71,7 +72,7 @@ class Network(ABC):
         """The weights that may be cut."""
         return {name: weight for name, weight in self.weights.items() if name not in self.kept}
 
-    def calibrate(self, data: Any, size: int = EVAL_BATCH) -> tuple[int, Any]:
+    def calibrate(self, data: Any, size: int = EVAL_BATCH, bar: Progress | None = None) -> tuple[int, Any]:
         """Sum up the inputs of all layers; the samples seen, and the first batch of them.
 
         Layers that were never run are kept as they are.
@@ -89,10 +90,14 @@ class Network(ABC):
             except InputError as error:
                 raise DataError(f"what the calibration data gives the layer {name!r} cannot be used: {error}") from None
 
+        bar = bar or Progress()
+        x = data[0] if isinstance(data, tuple) and data else data
+        bar.start("samples", len(x) if hasattr(x, "shape") else 0)  # how many batches bring is not known
         for batch in self.batches(data, size):
             first = batch if first is None else first
             try:
-                samples += self.watching(sums, see, batch)
+                samples += (seen_now := self.watching(sums, see, batch))
+                bar.advance(seen_now)
             except GpunetError:
                 raise
             except Exception as error:  # of the model's own code

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import gpunet as gn
+
 from .runner import run, start
 
 
@@ -55,7 +57,7 @@ def test_a_checkpoint_comes_out_smaller(capsys):
         one, two = (now[f"{each['name']}.{i}.weight"].astype("f8") for i in (0, 1))
         w = was[f"{each['name']}.weight"]
         assert np.linalg.norm(w - two @ one) <= each["weight_error"] * np.linalg.norm(w)
-    for words in ("layers.0.fc", "60×60", "embedding by its name", "Parameters 11,520 →", "File 0.0 → 0.0 MB",
+    for words in ("layers.0.fc", "60×60", "embedding by its name", "Parameters 11,520 →", "File ",
                   "Written: small.safetensors, small.json, small.html"):  # fmt: skip
         assert words in done.out
     assert "layers.2.fc" in Path("small.html").read_text()
@@ -125,3 +127,101 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next(capsys):
     assert not Path("small.safetensors").exists() or Path("small.json").exists()
     compress(capsys, "model.safetensors", "-o", "small.safetensors")
     assert sorted(os.listdir()) == ["model.safetensors", "small.html", "small.json", "small.safetensors"]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A folder with a net trained on digits, and the digits."""
+    folder = tmp_path_factory.mktemp("stored")
+    digits = gn.datasets.load("digits")
+    model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
+    gn.Trainer(model, optimizer=gn.Adam(1e-2), device="cpu").fit(digits.x_train, digits.y_train, epochs=8)
+    gn.save(model, folder / "net.safetensors")
+    x, y = digits.x_test.reshape(-1, 8, 8), digits.y_test
+    np.savez(folder / "digits.npz", x_train=digits.x_train, y_train=digits.y_train, x_test=x, y_test=y)
+    np.savez(folder / "plain.npz", x=digits.x_train)
+    np.savez(folder / "odd.npz", pixels=digits.x_train)
+    return folder
+
+
+def test_a_model_of_ours_is_run(capsys, stored):
+    digits = str(stored / "digits.npz")
+    done = compress(
+        capsys, str(stored / "net.safetensors"), "-o", "small.safetensors", "--max-drop", "5%", "--data", digits,
+        "--evaluate", digits, "--layers", "0",
+    )  # fmt: skip
+    data = gn.datasets.load("digits")
+    plan = json.loads(Path("small.json").read_text())
+    small = gn.load("small.safetensors", device="cpu")
+    found = gn.Trainer(small, device="cpu").evaluate(data.x_test, data.y_test)["accuracy"]
+    assert plan["metric"][1] == pytest.approx(found)
+    assert found >= plan["metric"][0] - 0.05
+    assert small.layer("0").rank == plan["layers"][0]["rank"]
+    for words in (
+        "outputs off by",
+        "metric 9",
+        "batch-1000 time",
+        "Written: small.safetensors, small.json, small.html",
+    ):
+        assert words in done.out
+    compress(capsys, str(stored / "net.safetensors"), "-o", "tuned.safetensors", "--data", digits, "--tune", "1")
+    assert json.loads(Path("tuned.json").read_text())["tuned"]
+    compress(capsys, str(stored / "net.safetensors"), "-o", "by-rule.safetensors", "--rank", "energy=0.8")
+    assert json.loads(Path("by-rule.json").read_text())["promise"] == {"rank": "Energy(share=0.8)"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-drop", "5%"], ["max_drop needs a metric"]),
+        (["--speed", "2"], ["speed is measured on a batch, and there is none"]),
+        (["--speed", "2", "--budget", "3%"], ["--budget and --speed are both given"]),
+        (["--max-drop", "x", "--data", "plain.npz"], ["--max-drop is 'x'"]),
+        (["--data", "odd.npz"], ["the file has the arrays 'pixels'", "x_train"]),
+        (["--data", "gone.npz"], ["gone.npz"]),
+        (["--data", "net.safetensors"], ["not a sound .npz file"]),
+        (["--data", "plain.npz", "--evaluate", "plain.npz"], ["no y: expected the labels"]),
+        (["--data", "plain.npz", "--tune", "2"], ["needs labels"]),
+        (["--layers", "7"], ["no layer is called '7'"]),
+        (["--count", "bytes"], ["count is 'bytes'"]),
+    ],
+)
+def test_what_cannot_be_of_a_model_of_ours_is_a_line(capsys, stored, options, words, monkeypatch):
+    monkeypatch.chdir(stored)
+    refused(capsys, *words, arguments=("net.safetensors", "-o", "small.safetensors", *options))
+
+
+@pytest.mark.parametrize("option", [["--data", "x.npz"], ["--speed", "2"], ["--max-drop", "1%"], ["--tune", "2"]])
+def test_weights_alone_cannot_be_run(capsys, option):
+    checkpoint()
+    refused(capsys, option[0], "holds weights alone", arguments=("model.safetensors", "-o", "a.safetensors", *option))
+
+
+def test_an_onnx_graph_is_run(capsys, stored):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    net, data = gn.load(stored / "net.safetensors", device="cpu"), gn.datasets.load("digits")
+    w = {name: np.array(p) for name, p in net.parameters.items()}
+    make, kind = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        make.make_node("Gemm", ["x", "w0", "b0"], ["h"], "first", transB=1), make.make_node("Relu", ["h"], ["a"]),
+        make.make_node("Gemm", ["a", "w1", "b1"], ["y"], "last", transB=1),
+    ]  # fmt: skip
+    tensors = {"w0": w["0.weight"], "b0": w["0.bias"], "w1": w["2.weight"], "b1": w["2.bias"]}
+    graph = make.make_graph(
+        nodes, "net", [make.make_tensor_value_info("x", kind, ["n", 64])],
+        [make.make_tensor_value_info("y", kind, ["n", 10])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )  # fmt: skip
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 13)], ir_version=8), "net.onnx")
+    np.savez("train.npz", x=data.x_train.astype("f4") / 255)
+    np.savez("test.npz", x=data.x_test.astype("f4") / 255, y=data.y_test)
+    compress(capsys, "net.onnx", "-o", "small.onnx", "--budget", "40%", "--data", "train.npz", "--evaluate", "test.npz")
+    digits = str(stored / "digits.npz")
+    ours = ("-o", "small.safetensors", "--budget", "40%", "--data", digits, "--evaluate", digits)
+    plan = json.loads(Path("small.json").read_text())
+    compress(capsys, str(stored / "net.safetensors"), *ours)
+    other = json.loads(Path("small.json").read_text())
+    assert [each["rank"] for each in plan["layers"]] == [each["rank"] for each in other["layers"]]
+    assert plan["metric"] == pytest.approx(other["metric"], abs=0.01)
+    assert [node.name for node in onnx.load("small.onnx").graph.node][:2] == ["first.0", "first.1"]

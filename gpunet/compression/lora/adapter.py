@@ -139,7 +139,7 @@ class Adapter:
             raise InputError(f"config cannot be written as JSON ({error}): expected texts, numbers, lists") from error
         place = writable_folder(place, TENSORS, CONFIG, hint="")
         entries = [Entry(name, a.dtype.name, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
-        write_together([(place / TENSORS, entries, {"format": "pt"})], (place / CONFIG, text))
+        write_together([(place / TENSORS, entries, {"format": "pt"})], {place / CONFIG: lambda: text})
 
 
 def check_plain(adapter: Any) -> Adapter:

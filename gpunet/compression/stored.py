@@ -1,0 +1,82 @@
+"""A network in a file that can be run, one of ours or an ONNX graph, cut: `gpunet compress` with data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from gpunet.compression import onnxfile
+from gpunet.compression.checkpoint import FORMAT, Written
+from gpunet.compression.compress import compress
+from gpunet.errors import InputError, shown
+from gpunet.files import check_path, check_replaceable, write_or_keep
+from gpunet.nn.model import Sequential
+from gpunet.nn.serialize import load, save
+from gpunet.progress import Progress
+from gpunet.tensorfile import KEY, header
+
+GRAPH, OURS = ".onnx", ".safetensors"
+Arrays = Mapping[str, Any]
+
+
+def runs(path: str) -> bool:
+    """Whether the file holds a network that can be run, not weights alone. DataError where it is damaged."""
+    place = check_path("FILE", path)
+    if place.suffix == GRAPH:
+        return True
+    return place.suffix == OURS and place.is_file() and KEY in header(place).metadata
+
+
+def compress_stored(
+    path: str, out: str | Path, *, data: Arrays | None = None, evaluate: Arrays | None = None, device: str = "auto",
+    bar: Progress | None = None, **asked: Any,
+) -> Written:  # fmt: skip
+    """Cut the network in a file and write it to `out`, a file of the same kind, with a plan in JSON beside it.
+
+    data, evaluate: arrays by their names in an .npz: x and y, or x_train and y_train (x_test and y_test for evaluate);
+    for an ONNX graph data may have those of its inputs. asked: budget and what else `gn.compress` takes. Raises what
+    that raises, and OutputError for what cannot be written.
+    """
+    target, source = check_path("out", out), check_path("FILE", path)
+    if target.suffix != source.suffix:
+        raise InputError(f"out is {shown(str(target))}: expected a path that ends in {source.suffix}, as what is read")
+    plan = target.with_suffix(".json")
+    for each in (target, plan):
+        check_replaceable(each)
+        if each.exists() and each.samefile(source):
+            raise InputError(f"out is '{each}', which is what is read: choose another name")
+    graph = source.suffix == GRAPH
+    model = onnxfile.read(source) if graph else load(source, device)
+    given = _pair(data, "train", model, named=graph) if data is not None else None
+    if evaluate is not None:
+        asked["evaluate"] = _pair(evaluate, "test", model)
+    small = compress(model, given, progress=bar or Progress(), **asked)
+    said = {"format": FORMAT, "source": str(source), **(onnxfile.told(small) if graph else small.compression)}
+    if graph:
+        onnxfile.write(target, small)
+    else:
+        save(small, target)
+    said["bytes"] = [source.stat().st_size, target.stat().st_size]
+    return Written(target, write_or_keep(plan, json.dumps(said, indent=1, ensure_ascii=False) + "\n"), said)
+
+
+def _pair(arrays: Arrays, part: str, model: Any, *, named: bool = False) -> Any:
+    """(x, y), or x alone where there are no labels, or the arrays as they are, by the names of inputs."""
+    for x, y in (("x", "y"), (f"x_{part}", f"y_{part}")):
+        if x in arrays:
+            samples = arrays[x]
+            if isinstance(model, Sequential) and samples.ndim and prod(samples.shape[1:]) == prod(model.input_shape):
+                samples = samples.reshape(len(samples), *model.input_shape)
+            if y in arrays:
+                return samples, arrays[y]
+            if part == "test":
+                raise InputError(f"the file to evaluate on has {x} and no {y}: expected the labels, too")
+            return samples
+    if named:
+        return dict(arrays)
+    raise InputError(
+        f"the file has the arrays {', '.join(map(repr, arrays))}: expected x and y, or x_{part} and y_{part}"
+    )
