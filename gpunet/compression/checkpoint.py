@@ -96,9 +96,22 @@ def places(tensors: Tensors) -> tuple[dict[str, Place], dict[str, str]]:
             found[module] = Place(place.name, module, place.shape, "transposed")
         if any("emb" in part or part in TABLES for part in module.lower().split(".")):
             kept[module] = "it is an embedding by its name, whose rows are looked up"
+        elif _read_past_forward(tensors, module):
+            kept[module] = "nn.MultiheadAttention and nn.TransformerEncoderLayer read it past its forward"
         elif (out * inner * prod(kernel) - 1) // max(1, out + inner * prod(kernel)) < 1:
             kept[module] = "no two factors of it are smaller"
     return found, kept
+
+
+def _read_past_forward(tensors: Tensors, module: str) -> bool:
+    """Whether PyTorch's own attention has the weight as its own, and could not do with two modules for it."""
+    parent, _, last = module.rpartition(".")
+    beside = {
+        "out_proj": "in_proj_weight",
+        "linear1": "self_attn.in_proj_weight",
+        "linear2": "self_attn.in_proj_weight",
+    }
+    return last in beside and f"{parent}{parent and '.'}{beside[last]}" in tensors.names
 
 
 def _bias(tensors: Tensors, place: Place) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpunet.checks import has, on_host
 from gpunet.errors import DataError, InputError, OutputError, shown
-from gpunet.files import check_path, reason, writable_folder
+from gpunet.files import alone, check_path, reason, writable_folder
 from gpunet.limits import DAMAGE, read_json
 from gpunet.tensorfile import NAMES, Entry, Header, header, write_together
 
@@ -286,9 +286,6 @@ def write(
     if not shard_bytes:
         write_together([(path, entries, metadata)], texts)
         return [path]
-    writable_folder(path)
-    if old := [each.name for each in sorted(path.iterdir()) if each.name.endswith((".safetensors", INDEX))]:
-        raise OutputError(f"'{path}' has {old[0]} in it already: choose another folder with --out")
     groups: list[list[Entry]] = [[]]
     for each in entries:
         if groups[-1] and sum(other.nbytes for other in groups[-1]) + each.nbytes > shard_bytes:
@@ -300,5 +297,9 @@ def write(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
     last = path / f"model{INDEX}"
     files = [(path / name, group, metadata) for name, group in zip(names, groups, strict=True)]
-    write_together(files, {**texts, last: lambda: json.dumps(index, indent=2, ensure_ascii=False) + "\n"})
+    writable_folder(path)
+    with alone(path):  # which removes it again where it was made for nothing
+        if old := [each.name for each in sorted(path.iterdir()) if each.name.endswith((".safetensors", INDEX))]:
+            raise OutputError(f"'{path}' has {old[0]} in it already: choose another folder with --out")
+        write_together(files, {**texts, last: lambda: json.dumps(index, indent=2, ensure_ascii=False) + "\n"})
     return [last, *(path / name for name in names)]

@@ -192,6 +192,22 @@ def test_names_patterns_and_what_they_leave_out():
     assert cut("*") == ["conv", "blocks.0.up", "blocks.0.down", "lm_head"]
 
 
+def test_what_pytorchs_attention_reads_itself_is_kept():
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    net = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2)
+    net = torch.nn.ModuleDict({"encoder": net, "attention": torch.nn.MultiheadAttention(32, 4)})
+    net["last"] = torch.nn.Linear(32, 32)
+    save_torch({name: each.clone() for name, each in net.state_dict().items()}, "m.safetensors")
+    layers = ["*", "!encoder.layers.1.*"]  # whose weights begin as those of layers.0
+    made = compress_file("m.safetensors", "s.safetensors", rule=FixedRank(4), layers=layers)
+    assert [each["name"] for each in made.said["layers"] if each["rank"]] == ["last"]
+    whys = {each["name"]: each["why"] for each in made.said["layers"]}
+    assert "MultiheadAttention" in whys["attention.out_proj"]
+    assert "MultiheadAttention" in whys["encoder.layers.0.linear2"]
+
+
 def test_rules_choose_each_rank_and_what_would_not_shrink_stays():
     was = stored()
     made = compress_file("m.safetensors", "s.safetensors", rule=Energy(0.9))

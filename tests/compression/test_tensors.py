@@ -307,7 +307,7 @@ def test_an_error_on_the_way_leaves_nothing_and_what_stood_there(monkeypatch):
     for path, shards in ((Path("w.safetensors"), 0), (Path("folder"), 12)):
         with pytest.raises(RuntimeError, match="no more"):
             write(path, entries(tensors, b=fail), {}, shards)
-    assert os.listdir("folder") == []
+    assert not Path("folder").exists()
     assert list(load_file("w.safetensors")) == ["old"]
     full = filled(monkeypatch)
     full.append(Path.cwd())
@@ -316,7 +316,7 @@ def test_an_error_on_the_way_leaves_nothing_and_what_stood_there(monkeypatch):
             write(path, entries(tensors), {}, shards)
     full.clear()
     assert list(load_file("w.safetensors")) == ["old"]
-    assert sorted(p.name for p in Path().rglob("*")) == ["folder", "w.safetensors"]
+    assert sorted(p.name for p in Path().rglob("*")) == ["w.safetensors"]
 
 
 def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch):

@@ -357,6 +357,32 @@ def adapter_load(folder: Path) -> Any:
     return tensors(folder / "again", "adapter_model.safetensors")
 
 
+def checkpoint_load(folder: Path) -> Any:
+    from gpunet.compression.tensors import Tensors
+
+    found = Tensors.open(folder / "model.safetensors")
+    found.quantised()
+    return {name: found.read(name).astype("f4") for name in found.names if "/" not in name}
+
+
+def sharded_files(seed: int) -> Files:
+    from safetensors.numpy import save
+
+    arrays = {name: np.asarray(a) for name, a in built(seed).parameters.items()}
+    names = {name: f"model-{i % 2}.safetensors" for i, name in enumerate(arrays)}
+    index = {"metadata": {"total_size": 1}, "weight_map": names}
+    shards = {file: save({n: a for n, a in arrays.items() if names[n] == file}) for file in set(names.values())}
+    return {"s/model.safetensors.index.json": json.dumps(index).encode()} | {f"s/{n}": c for n, c in shards.items()}
+
+
+def sharded_load(folder: Path) -> None:
+    from gpunet.compression.tensors import Tensors
+
+    found = Tensors.open(folder / "s")
+    for name in found.names:
+        found.read(name)
+
+
 def tensors(folder: Path, name: str = "model.safetensors") -> Any:
     """Those of a safetensors file, read by hand."""
     content = (folder / name).read_bytes()
@@ -669,6 +695,9 @@ def readers() -> list[Reader]:
         Reader("model", model_files, model_load, model, TENSORS, True),
         Reader("model, sealed again", model_files, model_load, model, (in_sealed,), expected=tensors),
         Reader("weights", torch_files, torch_load, model, TENSORS, expected=tensors, weight=5),
+        Reader("somebody's checkpoint", torch_files, checkpoint_load, model, TENSORS, expected=tensors, weight=5),
+        Reader("index of shards", sharded_files, sharded_load, ("s/model.safetensors.index.json",), JSON, weight=5),
+        Reader("shards", sharded_files, sharded_load, ("s/model-0.safetensors",), TENSORS, weight=2),
         Reader("checkpoint", checkpoint_files, train, run, TENSORS, True, weight=5),
         Reader("checkpoint, sealed again", checkpoint_files, sealed_again, run, (in_sealed,)),
         Reader("checkpoint as model", checkpoint_files, as_model, run, (*TENSORS, in_sealed), weight=5),
