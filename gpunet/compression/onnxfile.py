@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, prod
+from math import ceil, isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ QUANTISED = {
     "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QAttention",
 }  # fmt: skip
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-COUNTED = ("FLOAT", "DOUBLE", "BFLOAT", "INT4", "UINT4", "INT8", "UINT8", "INT2", "UINT2")  # other numbers are indices
+COUNTED = ("float", "bfloat", "int2", "uint2", "int4", "uint4", "int8", "uint8")  # other numbers are indices
 
 
 def is_graph(model: Any) -> bool:
@@ -139,7 +139,10 @@ class Onnx(Network):
         names = Counter(node.name for node in self.nodes)
         for i, node in enumerate(self.nodes):
             own = node.name if names[node.name] == 1 else ""
-            self._look(i, own or next(filter(None, node.output), f"node {i}"), node)
+            name = own or next(filter(None, node.output), f"node {i}")
+            if not isinstance(name, str):
+                raise ValueError(f"the name {shown(name)} is no UTF-8")
+            self._look(i, name if name not in self.weights.keys() | self.kept else f"{name}, node {i}", node)
         for where, body in _bodies(self.model):
             for node in body.node if where else ():
                 if node.op_type in CUT or node.op_type in QUANTISED:
@@ -166,8 +169,7 @@ class Onnx(Network):
             return
         array = self._array(tensor, name)
         if array is None or not array.size or (array.ndim < 3 if node.op_type == "Conv" else array.ndim != 2):
-            kind = self.onnx.TensorProto.DataType.Name(tensor.data_type)
-            self.kept[name] = f"its weight is {kind} of shape {tuple(tensor.dims)}"
+            self.kept[name] = f"its weight is {_dtype(tensor.data_type)} of shape {tuple(tensor.dims)}"
             return
         for each in chain[-2::-1]:
             maker = self._maker(each)
@@ -434,8 +436,7 @@ class Onnx(Network):
         return self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
 
     def size(self, model: Any) -> int:
-        kinds = self.onnx.TensorProto.DataType
-        return sum(prod(t.dims) for t in _tensors(model) if kinds.Name(t.data_type).startswith(COUNTED))
+        return sum(prod(t.dims) for t in _tensors(model) if _dtype(t.data_type).startswith(COUNTED))
 
     def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
         place, found = self.places[name], list[Any]()
@@ -478,18 +479,20 @@ class Onnx(Network):
     def keep(self, model: Any, said: dict[str, Any], batch: Any) -> Any:
         """The model with what was done as JSON in its metadata, once it has passed ONNX's checker.
 
-        said gets how it was run, and the "difference" that its outputs have on the batch, as a share of the largest.
+        said gets how it was run, and the "difference" that its outputs have on the batch, as a share of the largest,
+        None where they are not finite.
         """
         try:
             self._valid(self.model, full=True)
-        except (self.onnx.checker.ValidationError, self.onnx.shape_inference.InferenceError):
+        except (*DAMAGE, self.onnx.checker.ValidationError, self.onnx.shape_inference.InferenceError):
             self._valid(model)
         else:
             self._valid(model, full=True)
         if batch is not None:
             said["runtime"] = f"onnxruntime {self.ort.__version__}, CPU, {self.threads} threads"
             pairs = zip(self.run(self.model, batch), self.run(model, batch), strict=True)
-            said["difference"] = max((_difference(a, b) for a, b in pairs), default=0.0)
+            largest = float(np.max([_difference(a, b) for a, b in pairs], initial=0.0))
+            said["difference"] = largest if isfinite(largest) else None
         for i in reversed(range(len(model.metadata_props))):
             if model.metadata_props[i].key == KEY:
                 del model.metadata_props[i]
@@ -502,7 +505,7 @@ class _Fresh:
 
     def __init__(self, model: Any) -> None:
         self.taken = {name for _, body in _bodies(model) for node in body.node for name in (*node.input, *node.output)}
-        self.taken |= {each.name for each in (*model.graph.initializer, *model.graph.input)}
+        self.taken |= {each.name for each in (*model.graph.input, *_tensors(model))}
 
     def __call__(self, name: str) -> str:
         while name in self.taken:
@@ -705,7 +708,8 @@ def _difference(a: Any, b: Any) -> float:
     if getattr(a, "dtype", np.dtype(object)).kind != "f" or a.shape != b.shape:
         return 0.0
     a, b = a.astype(np.float64), b.astype(np.float64)
-    return float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), np.finfo(np.float64).tiny))
+    with np.errstate(invalid="ignore"):
+        return float(np.abs(a - b).max(initial=0.0) / max(np.abs(a).max(initial=0.0), np.finfo(np.float64).tiny))
 
 
 def _joined(error: Exception) -> str:

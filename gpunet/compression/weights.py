@@ -171,7 +171,7 @@ class Weight:
             said["output_error"] = _ratio(outputs_off * (1 + many) + rounding, whole)
         found = self.found(factors.rank)
         # The engine was given W R rounded, which moves no error of a rank by more than the rounding.
-        rounded = (unit + np.finfo(found.s.dtype).eps) * exact * root
+        rounded = (unit + float(np.finfo(found.s.dtype).eps)) * exact * root
         high = found.certificate.sigma[: factors.rank, 1]
         least = math.sqrt(max(0.0, (total * (1 - many)) ** 2 - float(high @ high))) - rounded
         said["least"] = _ratio(max(0.0, least), total * (1 + many))

@@ -183,6 +183,12 @@ def test_in_their_dtype(dtype, op):
             gn.compress(proto, x, rank=3)
 
 
+def test_outputs_that_are_not_finite():
+    nodes = [("MatMul", ["x", "w"], ["z"], "fc", {}), ("Log", ["z"], ["y"], "", {})]
+    proto = model(nodes, {"w": full(20, 16)}, {"x": ["n", 20]})
+    assert said(gn.compress(proto, given(["n", 20]), rank=3))["difference"] is None
+
+
 def behind(*nodes):
     return [*nodes, ("MatMul", ["x", nodes[-1][2][0]], ["y"], "", {})]
 
@@ -562,6 +568,13 @@ def test_what_is_no_model_is_a_line(tmp_path):
     nan.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((20, 64), np.nan, np.float32), "w"))
     with pytest.raises(DataError, match="the weight of '0' holds nan"):
         gn.compress(nan, rank=5)
+    unknown = classifier()
+    unknown.graph.output[0].type.tensor_type.elem_type = 55
+    assert ranks(gn.compress(unknown, rank=2)) == {"0": 2, "1": 2}
+    content = classifier().SerializeToString()
+    path.write_bytes(content.replace(b"\x1a\x010", b"\x1a\x01\xf6"))  # the first node's name
+    with pytest.raises(DataError, match="is no UTF-8"):
+        gn.compress(path, rank=2)
     short = classifier()
     short.graph.initializer[0].raw_data = b"123"
     with pytest.raises(DataError):
