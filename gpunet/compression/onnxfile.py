@@ -85,6 +85,7 @@ class Onnx(Network):
         self.weights, self.kept = {}, {}
         self.places: dict[str, Place] = {}
         self._sessions: dict[int, tuple[Any, Any]] = {}  # by the model's id
+        self._seen: tuple[str, int, Any] = ("", 0, None)  # a layer, a batch's id, and what the layer was given
         try:
             self._check()
             self._read()
@@ -159,13 +160,12 @@ class Onnx(Network):
             return  # a constant, or it has no weight
         at = fixed.index(True)
         chain = [node.input[at]]
-        while (maker := self._maker(chain[-1])) and maker.op_type in PLAIN:
+        while (maker := self._maker(chain[-1])) and maker.op_type in PLAIN and maker.domain in DOMAINS:
             chain.append(maker.input[0])
         tensor = self._held(chain[-1])
         if tensor is None:
-            by = maker.op_type if maker else "a sparse tensor"
-            quantised = ", which quantised it is" if by == "DequantizeLinear" else ""
-            self.kept[name] = f"its weight is made by {by}{quantised}"
+            quantised = "quantised, " if maker and maker.op_type == "DequantizeLinear" else ""
+            self.kept[name] = f"its weight is {quantised}made by a {maker.op_type}" if maker else "its weight is sparse"
             return
         array = self._array(tensor, name)
         if array is None or not array.size or (array.ndim < 3 if node.op_type == "Conv" else array.ndim != 2):
@@ -439,15 +439,16 @@ class Onnx(Network):
         return sum(prod(t.dims) for t in _tensors(model) if _dtype(t.data_type).startswith(COUNTED))
 
     def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
-        place, found = self.places[name], list[Any]()
-        self.watching([name], lambda _, given: found.append(given), batch)
+        place = self.places[name]
+        if self._seen[:2] != (name, id(batch)):  # it is asked for each rank of a layer
+            self.watching([name], lambda _, given: setattr(self, "_seen", (name, id(batch), given)), batch)
+        given = self._seen[2]
         nodes, tensors = [place.node], list[Any]()
         if factors is not None:
             new, tensors = self._two(name, factors, _Fresh(self.model))
             nodes = new[place.number]
-        session = self._session(self._alone(nodes, tensors, place.given, found[0].dtype))
-        feed = {place.given: found[0]}
-        return lambda: session.run(None, feed)
+        session = self._session(self._alone(nodes, tensors, place.given, given.dtype))
+        return lambda: session.run(None, {place.given: given})
 
     def _alone(self, nodes: list[Any], tensors: list[Any], given: str, dtype: Any) -> Any:
         """A model of these nodes, with the constants that they need; other terms of a Gemm are left out."""
@@ -457,23 +458,26 @@ class Onnx(Network):
         made.graph.name = "layer"
         made.graph.input.append(helper.make_tensor_value_info(given, helper.np_dtype_to_tensor_dtype(dtype), None))
         made.graph.output.add().name = nodes[-1].output[0]
-        known = {given, *(each.name for each in tensors), *(name for node in nodes for name in node.output)}
+        known = {"", given, *(each.name for each in tensors), *(name for node in nodes for name in node.output)}
         needed: dict[int, Any] = {}
-        want = [name for node in nodes for name in node.input if name not in known]
+        want = [name for node in nodes for name in node.input]
         while want:
-            name = want.pop()
-            if name in self.tensors and name not in known:
+            if (name := want.pop()) in known:
+                continue
+            if name in self.tensors:
                 made.graph.initializer.append(self.tensors[name])
             elif name in self.fixed and name in self.makers:
                 needed[self.makers[name]] = self._maker(name)
                 want += self._maker(name).input
+            else:
+                continue
             known.add(name)
         made.graph.initializer.extend(tensors)
         made.graph.node.extend(needed[i] for i in sorted(needed))
         for node in nodes:
             each = made.graph.node.add()
             each.CopyFrom(node)
-            each.input[:] = [name for name in node.input if name in self.fixed | known or not name]
+            each.input[:] = [name for name in node.input if name in known]
         return made
 
     def keep(self, model: Any, said: dict[str, Any], batch: Any) -> Any:

@@ -286,8 +286,8 @@ def test_what_cannot_be_cut_is_said():
     proto.graph.input.append(helper.make_tensor_value_info("free", 1, k.shape))
     found = kept(proto)
     for name, why in {
-        "first": "shared", "second": "shared", "dequantised": "DequantizeLinear, which quantised",
-        "cast": "made by Cast", "left": "first factor of a Gemm", "captured": "shared", "out": "or given out",
+        "first": "shared", "second": "shared", "dequantised": "quantised, made by a DequantizeLinear",
+        "cast": "made by a Cast", "left": "first factor of a Gemm", "captured": "shared", "out": "or given out",
         "three": "of shape (1, 20, 20)", "grouped": "group=2", "free": "input of the graph too",
         "within": "in the If 'choice'", "other": "the If 'choice'",
     }.items():  # fmt: skip
@@ -444,6 +444,32 @@ def test_promises():
     assert said(gn.compress(proto, x, budget=0.5, batch_size=50))["batch"] == 50
     with pytest.raises(InputError, match="speed=1000 cannot be met at a batch of 300"):
         gn.compress(proto, x, speed=1000)
+
+
+def test_a_layer_alone_is_what_it_is_in_the_graph():
+    """What is timed of a layer: with its constants, also behind other nodes; less what is added from elsewhere."""
+    constant = ("Constant", [], ["v"], "", {"value": numpy_helper.from_array(full(16, 16))})
+    nodes = [
+        constant,
+        ("Transpose", ["v"], ["t"], "", {"perm": [1, 0]}),
+        ("Relu", ["x"], ["r"], "", {}),
+        ("Gemm", ["x", "w", "r"], ["h"], "first", {"alpha": 0.5}),
+        ("Gemm", ["h", "t", "b"], ["y"], "second", {}),
+    ]
+    proto, x = model(nodes, {"w": full(16, 16), "b": full(16)}, {"x": ["n", 16]}), given(["n", 16])
+    network = onnxfile.Onnx(proto)
+    assert [weight.bias for weight in network.weights.values()] == [False, True]
+    network.calibrate(x)
+    y = outputs(proto, {"x": x})[0]
+    np.testing.assert_allclose(network.layer("second", None, x)()[0], y, atol=1e-6)
+    w = network.weights["first"].matrix
+    np.testing.assert_allclose(network.layer("first", None, x)()[0], x @ w.T, atol=1e-5)
+    for name in ("first", "second"):
+        cut = network.weights[name].cut(4)
+        shape = network.layer(name, cut, x)()[0].shape
+        assert shape == (64, 16)
+    whole = said(gn.compress(proto, x, budget=1, count="milliseconds"))
+    assert whole["promise"]["count"] == "milliseconds"
 
 
 @pytest.mark.parametrize(
