@@ -127,10 +127,9 @@ class Onnx(Network):
         for i, node in enumerate(self.nodes):
             for name in node.input:
                 self.users[name].append(i)
-        given = {each.name: each.type.tensor_type for each in graph.input}
-        self.inputs = {name: kind for name, kind in given.items() if name not in self.tensors}
+        self.inputs = inputs(self.model)
         # An initialiser that is an input too is a default, which whoever runs the model may replace.
-        self.defaults = given.keys() & self.tensors.keys() if self.model.ir_version >= LISTED else set()
+        self.defaults = {each.name for each in graph.input if self.model.ir_version >= LISTED} & self.tensors.keys()
         self.fixed = {*self.tensors, *(each.values.name for each in graph.sparse_initializer)}
         for node in self.nodes:  # what depends on no input; a node that holds nodes may, past its own
             inner = any(each.HasField("g") or each.graphs for each in node.attribute)
@@ -611,6 +610,12 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(f"an ONNX model needs {name}, which is not installed: pip install 'gpunet[onnx]'") from error
+
+
+def inputs(model: Any) -> dict[str, Any]:
+    """The types of what a model has to be given, by name."""
+    held = {each.name for each in model.graph.initializer}
+    return {each.name: each.type.tensor_type for each in model.graph.input if each.name not in held}
 
 
 def _bodies(model: Any) -> Iterator[tuple[str, Any]]:

@@ -64,7 +64,9 @@ def compress_stored(
 
 
 def _pair(arrays: Arrays, part: str, model: Any, *, named: bool = False) -> Any:
-    """(x, y), or x alone where there are no labels, or the arrays as they are, by the names of inputs."""
+    """(x, y), or x alone where there are no labels, or, where they are called as a graph's inputs, the arrays."""
+    if named and arrays.keys() >= onnxfile.inputs(model).keys():
+        return dict(arrays)
     for x, y in (("x", "y"), (f"x_{part}", f"y_{part}")):
         if x in arrays:
             samples = arrays[x]

@@ -11,6 +11,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.compression import onnxfile
+from gpunet.compression.stored import compress_stored
 from gpunet.errors import DataError, InputError
 
 onnx = pytest.importorskip("onnx")
@@ -395,6 +396,15 @@ def test_data_by_name(kind, tmp_path):
     for a, b in zip(small.graph.initializer, wanted.graph.initializer, strict=True):
         a, b = numpy_helper.to_array(a), numpy_helper.to_array(b)
         np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_file_of_several_inputs(tmp_path):
+    """From one file to another, of which an array has a name that one of samples alone has, too."""
+    onnx.save(pair(), tmp_path / "net.onnx")
+    arrays = {"ids": rng.integers(0, 50, 64), "x": given(["n", 12]), "y": np.zeros(64)}
+    made = compress_stored(str(tmp_path / "net.onnx"), tmp_path / "small.onnx", data=arrays, rank=5)
+    assert ranks(onnx.load(made.path)) == {"fc": 5}
+    assert made.said["samples"] == 64
 
 
 def pair_like(proto):
