@@ -165,7 +165,7 @@ def compress(
         options.say(compression.sentence(made.said), f"File {before / 1e3:,.0f} → {after / 1e3:,.0f} kB")
         options.written(made.path, [made.plan, *([page] if page.exists() else [])])
 
-    options.end(made.plan.read_text(), json, show)
+    options.end(made.plan.read_text(encoding="utf-8"), json, show)
 
 
 def _share(name: str, text: str) -> float:

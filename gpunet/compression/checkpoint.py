@@ -5,7 +5,7 @@ The network is not known, so a weight is told by its name and its shape, and its
 * `M.weight` (out, in) becomes `M.0.weight` (l, in) and `M.1.weight` (out, l), as those of
   `nn.Sequential(nn.Linear(in, l, bias=False), nn.Linear(l, out))` are called in M's place, and `M.bias` `M.1.bias`;
 * of a convolution, (out, in, height, width), `M.0.weight` (l, in, height, width) and `M.1.weight` (out, l, 1, 1);
-* of a weight that is stored (in, out), as GPT-2's `Conv1D` does, `M.0.weight` (in, l) and `M.1.weight` (l, out).
+* of a weight that is stored (in, out), as GPT-2's `Conv1D` does, they are those of two `nn.Linear`, too.
 
 All other tensors are passed on with their bits. One weight is in memory at a time, beside those whose vectors are kept.
 """
@@ -62,12 +62,12 @@ class Place:
         if self.kind == "conv2d":
             return {first: (rank, *self.shape[1:]), second: (self.shape[0], rank, 1, 1)}
         if self.kind == "transposed":
-            return {first: (self.shape[0], rank), second: (rank, self.shape[1])}
+            return {first: (rank, self.shape[0]), second: (self.shape[1], rank)}
         return {first: (rank, self.shape[1]), second: (self.shape[0], rank)}
 
     def arrays(self, cut: Factors) -> list[Any]:
         """The two factors as they are stored."""
-        pair = (cut.left, cut.right) if self.kind == "transposed" else (cut.right, cut.left)
+        pair = (cut.left.T, cut.right.T) if self.kind == "transposed" else (cut.right, cut.left)
         return [each.reshape(shape) for each, shape in zip(pair, self.factors(cut.rank).values(), strict=True)]
 
 

@@ -156,7 +156,7 @@ def test_shards_come_out_as_shards(monkeypatch):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_a_weight_that_is_stored_across_stays_so():
+def test_a_weight_that_is_stored_across_becomes_two_linears():
     rng = np.random.default_rng(1)
     was = {"h.attn.weight": falling(rng, 16, 48), "h.attn.bias": np.ones(48),
            "h.proj.weight": falling(rng, 16, 16), "h.proj.bias": np.ones(16)}  # fmt: skip
@@ -166,9 +166,9 @@ def test_a_weight_that_is_stored_across_stays_so():
     assert [each["kind"] for each in made.said["layers"]] == ["transposed"] * 2
     for module, width in (("h.attn", 48), ("h.proj", 16)):
         first, second = now[f"{module}.0.weight"], now[f"{module}.1.weight"]
-        assert (first.shape, second.shape) == ((16, 4), (4, width))
+        assert (first.shape, second.shape) == ((4, 16), (width, 4))
         u, s, vt = np.linalg.svd(was[f"{module}.weight"])
-        np.testing.assert_allclose(first @ second, (u[:, :4] * s[:4]) @ vt[:4], atol=1e-12)
+        np.testing.assert_allclose((second @ first).T, (u[:, :4] * s[:4]) @ vt[:4], atol=1e-12)
 
 
 def test_a_network_of_one_weight():
