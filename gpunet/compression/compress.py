@@ -241,8 +241,16 @@ class Compression:
     def by_rule(self, rank: RankRule | int) -> dict[str, int]:
         """The rule's ranks of the layers that gain by them."""
         rule = rank if isinstance(rank, RankRule) else FixedRank(check_whole("rank", rank))
-        ranks = {name: weight.rank(rule) for name, weight in self.network.open.items()}
-        return {name: r for name, r in ranks.items() if r <= self.network.weights[name].most}
+        layers = self.network.open
+        ranks = {n: rule.rank if isinstance(rule, FixedRank) else w.rank(rule) for n, w in layers.items()}
+        gain = {name: r for name, r in ranks.items() if r <= layers[name].most}
+        if not gain:
+            most = max(layers, key=lambda name: layers[name].most)
+            raise InputError(
+                f"no layer has fewer numbers at the rank of {rule!r}: the largest that makes {most!r} smaller is "
+                f"{layers[most].most}"
+            )
+        return gain
 
     def ranks(self, share: float) -> dict[str, int]:
         """The ranks that this share of what all chosen layers cost buys."""
