@@ -32,7 +32,7 @@ from gpunet.compression.lora.layers import (
     targets,
     usual,
 )
-from gpunet.compression.tensors import Tensors, write
+from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
 from gpunet.errors import DataError, InputError, ShapeError, shown
 from gpunet.files import check_path
 from gpunet.linalg import SVD, Certificate, StreamingGram, svd
@@ -41,7 +41,6 @@ from gpunet.linalg.matrix import Floats
 from gpunet.linalg.verify import norm
 from gpunet.tensorfile import Entry
 
-SHARD = 5_000_000_000  # bytes of a file of Hugging Face's
 ROWS = 512  # of a weight that are compared at a time
 FIRST = 32  # triples that are looked at for a share of the energy, then four times as many
 
@@ -500,5 +499,5 @@ def _moved(base: Any, adapter: Adapter, sign: float, path: Any) -> Any:
         else tensors.entry(name)
         for name in tensors.names
     ]
-    write(target, entries, {"format": "pt", **tensors.metadata}, 0 if target.suffix == ".safetensors" else SHARD)
+    write(target, entries, {"format": "pt", **tensors.metadata}, 0 if target.suffix == ".safetensors" else SHARD_BYTES)
     return None
