@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,3 +62,24 @@ def allocate(layers: Sequence[Sequence[Choice]], budget: float) -> list[Choice]:
         if at[layer] == place and cost <= left:
             at[layer], left = place + 1, left - cost
     return [choices[place] for choices, place in zip(hulls, at, strict=True)]
+
+
+def least(layers: Mapping[str, Sequence[Choice]]) -> float:
+    """The smallest share of what all layers cost as they are, each one's last choice, that they can cost."""
+    cheapest = sum(min(each.cost for each in choices) for choices in layers.values())
+    return cheapest / sum(choices[-1].cost for choices in layers.values())
+
+
+def spend(layers: Mapping[str, Sequence[Choice]], share: float, count: str) -> dict[str, int]:
+    """The ranks that a share of what all layers cost as they are buys; layers that stay dense are left out.
+
+    count: what costs are, for the InputError where the share is too small.
+    """
+    if (smallest := least(layers)) > share:
+        raise InputError(
+            f"a budget of {share:.3g} cannot be met: with the smallest ranks these layers take {smallest:.3g} of their "
+            f"{count}; give a budget of at least {math.ceil(1000 * smallest) / 1000:g}"
+        )
+    whole = sum(choices[-1].cost for choices in layers.values())
+    found = allocate(list(layers.values()), share * whole * (1 + 1e-12))
+    return {name: each.rank for name, each in zip(layers, found, strict=True) if each.rank is not None}

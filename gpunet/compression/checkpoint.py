@@ -15,7 +15,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from gpunet.compression.budget import Choice, allocate
+from gpunet.compression.budget import Choice, spend
 from gpunet.compression.compress import Layer
 from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
 from gpunet.compression.weights import Factors, Weight
@@ -217,22 +216,11 @@ class Checkpoint:
             elif rule is not None:
                 ranks |= {module: rank} if (rank := weight.rank(rule)) <= weight.most else {}
             else:
-                errors = weight.errors
-                cut = [Choice(r, weight.numbers(r), errors[r]) for r in range(1, weight.most + 1)]
-                layers[module] = [*cut, Choice(None, weight.numbers(None), 0.0)]
+                layers[module] = weight.choices()
             if rule is None or rule.needs_spectrum:
                 self._keep(module, weight)
             self.bar.advance()
-        if budget is None:
-            return ranks
-        whole = sum(each[-1].cost for each in layers.values())
-        if (least := sum(each[0].cost for each in layers.values()) / whole) > budget:
-            raise InputError(
-                f"a budget of {budget:.3g} cannot be met: with rank 1 these weights take {least:.3g} of their numbers; "
-                f"give a budget of at least {math.ceil(1000 * least) / 1000:g}"
-            )
-        found = allocate(list(layers.values()), budget * whole * (1 + 1e-12))
-        return {module: each.rank for module, each in zip(layers, found, strict=True) if each.rank is not None}
+        return ranks if budget is None else spend(layers, budget, "parameters")
 
     def _check_tied(self) -> None:
         """InputError where a weight that is to be cut is another tensor, too, number by number."""

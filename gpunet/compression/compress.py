@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import as_list, check_flag, check_one_of, check_range, check_whole
-from gpunet.compression.budget import Choice, allocate
+from gpunet.compression.budget import Choice, least, spend
 from gpunet.compression.networks import Network
 from gpunet.compression.onnxfile import Onnx, is_graph
 from gpunet.compression.ours import Ours
@@ -254,15 +254,7 @@ class Compression:
 
     def ranks(self, share: float) -> dict[str, int]:
         """The ranks that this share of what all chosen layers cost buys."""
-        choices = self.choices()
-        if (least := self.least()) > share:
-            raise InputError(
-                f"a budget of {share:.3g} cannot be met: with the smallest ranks these layers take {least:.3g} of "
-                f"their {self.count}; give a budget of at least {math.ceil(1000 * least) / 1000:g}"
-            )
-        whole = sum(each[-1].cost for each in choices.values())
-        found = allocate(list(choices.values()), share * whole * (1 + 1e-12))
-        return {name: each.rank for name, each in zip(choices, found, strict=True) if each.rank is not None}
+        return spend(self.choices(), share, self.count)
 
     def choices(self) -> dict[str, list[Choice]]:
         """What may become of each layer, dense last."""
@@ -274,10 +266,8 @@ class Compression:
             self.bar.start("singular values", len(spectra))
         for name, weight in self.network.open.items():
             uses = weight.uses if self.count == "multiplications" else 1
-            errors = weight.errors
+            found[name] = weight.choices(uses)
             self.bar.advance(name in spectra)
-            cut = [Choice(r, weight.numbers(r) * uses, errors[r]) for r in range(1, weight.most + 1)]
-            found[name] = [*cut, Choice(None, weight.numbers(None) * uses, 0.0)]
         return found
 
     @cached_property
@@ -301,26 +291,21 @@ class Compression:
         if self.batch is None:
             raise InputError(f"{why}, and there is none: give data")
 
-    def least(self) -> float:
-        """The smallest share that can be met."""
-        choices = self.choices().values()
-        return sum(min(c.cost for c in each) for each in choices) / sum(each[-1].cost for each in choices)
-
     def keeping(self, max_drop: float) -> Any:
         """The smallest network found whose metric falls by no more."""
         if self.evaluate is None:
             raise InputError("max_drop needs a metric: give evaluate=(x, y), or a function of a model")
         before = self.evaluate(self.network.model)
-        low, high = self.least(), 1.0
+        low, high = least(self.choices()), 1.0
         kept: Any = None
-        least = math.inf
+        smallest = math.inf
         self.bar.start("networks tried", LOOKS)
         for _ in range(LOOKS):
             share = (low + high) / 2
             ranks = self.ranks(share)
             made = self.build(ranks)
             drop = fall(before, self.evaluate(made.model))
-            least = min(least, drop)
+            smallest = min(smallest, drop)
             self.bar.advance(1, f"{share:.1%} of the {self.count}: {drop:.3g} lost at most")
             if ranks and drop <= max_drop:
                 kept, high = made, share
@@ -328,8 +313,8 @@ class Compression:
                 low = share
         if kept is None:
             raise InputError(
-                f"max_drop={max_drop:g} cannot be kept: the smallest drop found is {least:.3g}, at {high:.3g} of the "
-                f"{self.count}; allow more, give more samples to evaluate on, or choose other layers"
+                f"max_drop={max_drop:g} cannot be kept: the smallest drop found is {smallest:.3g}, at {high:.3g} of "
+                f"the {self.count}; allow more, give more samples to evaluate on, or choose other layers"
             )
         return self.finish(kept, {"max_drop": max_drop, "budget": high, "count": self.count})
 
@@ -337,7 +322,7 @@ class Compression:
         """The network of least error found that takes a batch so many times as fast."""
         self._check_batch("speed is measured on a batch")
         self.count = "milliseconds"
-        low, high = self.least(), 1.0
+        low, high = least(self.choices()), 1.0
         kept: Any = None
         fastest = math.inf
         share = low

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import as_floats
+from gpunet.compression.budget import Choice
 from gpunet.errors import ShapeError
 from gpunet.linalg import SVD, StreamingGram, svd
 from gpunet.linalg.certificate import gamma
@@ -125,6 +126,11 @@ class Weight:
         tails = np.append(np.cumsum(squares[::-1])[::-1], 0.0)[: self.most + 1]
         tails = np.append(tails, np.zeros(self.most + 1 - len(tails)))
         return np.asarray(tails / tails[0] if tails[0] else tails, np.float64)
+
+    def choices(self, uses: float = 1) -> list[Choice]:
+        """What may become of it, dense last; a rank costs its numbers, each so many times."""
+        cut = [Choice(r, uses * self.numbers(r), self.errors[r]) for r in range(1, self.most + 1)]
+        return [*cut, Choice(None, uses * self.numbers(None), 0.0)]
 
     def rank(self, rule: RankRule) -> int:
         """What a rule makes of the spectrum of W R."""
