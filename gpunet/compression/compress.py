@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.checks import as_list, check_flag, check_one_of, check_range, check_whole
+from gpunet.checks import as_list, check_flag, check_one_of, check_range, check_whole, has
 from gpunet.compression.budget import Choice, least, spend
 from gpunet.compression.networks import Network
 from gpunet.compression.onnxfile import Onnx, is_graph
@@ -30,7 +30,7 @@ from gpunet.timing import Times, interleave
 COUNTS = ("parameters", "multiplications", "milliseconds")
 LOOKS = 8  # nets that a promise is tried on
 STEPS = 8  # ranks of a layer that are timed
-ROUNDS = 15
+ROUNDS, LEAST, SECONDS = 15, 3, 2.0  # of a race: as many as that many seconds have room for
 SURE = 2.5  # standard errors: nineteen times in twenty, no drop of LOOKS nets exceeds its bound (Bonferroni)
 FULL = "budget, max_drop, speed or rank"
 
@@ -43,7 +43,8 @@ class Layer:
     """What became of a layer: its weight's shape, its rank (None: it was kept as it is) and why.
 
     parameters, multiplications (a sample's): before and after. weight_error, output_error, least: see `Weight.proof`,
-    None of what was kept. route: how its weight was decomposed.
+    None of what was kept. route: how its weight was decomposed. seen: the share of its inputs on the data, positions
+    or tokens, that were summed, drawn evenly where a batch has more than 16,384; outputs' errors are those of these.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Layer:
     output_error: float | None = None
     least: float | None = None
     route: str = ""
+    seen: float = 1.0
 
 
 def compress(
@@ -104,9 +106,9 @@ def compress(
     * rank: a rule such as `gn.Energy(0.9)`, or a number, for each layer.
 
     batch_size: of the batch that is timed; where the data comes in batches, it is the first of them.
-    layers: names or patterns such as "blocks.*.fc1"; by default all that can be cut and that gain by it. tune: trains
-    the new net on before it is evaluated: a function of it, or for a net of ours a number of epochs on data=(x, y), by
-    Adam at its usual rate. progress: whether to show it.
+    layers: names or patterns such as "blocks.*.fc1", and "!head" for all but that; by default all that can be cut and
+    that gain by it. tune: trains the new net on before it is evaluated: a function of it, or for a net of ours a number
+    of epochs on data=(x, y), by Adam at its usual rate. progress: whether to show it.
 
     Raises InputError for settings, names, data and metrics that cannot be used, naming what can, DataError for weights
     that are not finite.
@@ -127,7 +129,7 @@ def compress(
     network = _network(model)
     if not isinstance(progress, Progress):
         check_flag("progress", progress)
-    with _shown(progress) as bar:
+    with _shown(progress) as bar, network.untouched():
         work = Compression(network, data, evaluate, layers, count, batch_size, tune, bar)
         return work.find(named[0], given[named[0]])
 
@@ -178,16 +180,21 @@ class Compression:
         network = self.network
         if layers is None:
             return
-        chosen: set[str] = set()
-        for pattern in [layers] if isinstance(layers, str) else as_list("layers", layers, "names or patterns", str):
-            known = list(dict.fromkeys([*network.weights, *network.kept]))
-            found = fnmatch.filter(known, pattern)
+        known = list(dict.fromkeys([*network.weights, *network.kept]))
+        patterns = [layers] if isinstance(layers, str) else as_list("layers", layers, "names or patterns", str)
+        chosen = set(known) if patterns and patterns[0].startswith("!") else set[str]()
+        for pattern in patterns:
+            plain = pattern.removeprefix("!")
+            found = fnmatch.filter(known, plain)
             if not found:
-                near = difflib.get_close_matches(pattern, known) or known[:3]
-                raise InputError(f"no layer is called {shown(pattern)}: there are {', '.join(map(repr, near))}, …")
+                near = difflib.get_close_matches(plain, known) or known[:3]
+                raise InputError(f"no layer is called {shown(plain)}: there are {', '.join(map(repr, near))}, …")
             if pattern in network.kept:
                 raise InputError(f"the layer {pattern!r} cannot be cut: {network.kept[pattern]}")
-            chosen.update(found)
+            if plain == pattern:
+                chosen.update(found)
+            else:
+                chosen.difference_update(found)
         network.kept |= dict.fromkeys(network.open.keys() - chosen, "it was not chosen")
 
     def _metric(self, evaluate: Evaluate | None) -> Callable[[Any], np.ndarray[Any, Any]] | None:
@@ -195,17 +202,24 @@ class Compression:
         if evaluate is None:
             return None
         if isinstance(evaluate, tuple):
-            if len(evaluate) != 2 or _length(evaluate[:1]) != len(evaluate[1]):
+            x, y = evaluate if len(evaluate) == 2 else (None, None)
+            y = y.detach().cpu().numpy() if has(y, "detach") else y
+            try:
+                alike = _length(x) == len(y)
+            except TypeError:
+                alike = False
+            if not alike:
                 raise InputError("evaluate is a tuple: expected (x, y) of one length, or a function of a model")
-            x, y = evaluate
             return lambda model: self.network.accuracy(model, x, y)
         if not callable(evaluate) or isinstance(evaluate, type):
             raise InputError(f"evaluate is {shown(evaluate)}: expected a function of a model, or (x, y)")
 
         def measure(model: Any) -> np.ndarray[Any, Any]:
-            found = evaluate(model)
+            with self.network.evaluating(model):
+                found = evaluate(model)
             try:
-                scores = np.asarray(found, np.float64).reshape(-1)
+                given = found.detach().cpu().double() if has(found, "detach") else found
+                scores = np.asarray(given, np.float64).reshape(-1)
             except (TypeError, ValueError):
                 scores = np.empty(0)
             if not len(scores) or not np.isfinite(scores).all():
@@ -330,27 +344,31 @@ class Compression:
         for _ in range(LOOKS):
             made = self.build(self.ranks(share))
             times = self.race(made.model)
-            fastest = min(fastest, times.ratio("after", "before"))
-            self.bar.advance(1, f"{times.ratio('after', 'before'):.2f}× the time")
+            ratio = times.ratio("after", "before")
+            fastest = min(fastest, ratio)
+            self.bar.advance(1, f"{ratio:.2f}× the time")
             if times.spread("after", "before")[1] <= 1 / speed:
-                kept, low = made, share
+                kept, low = (made, times), share
             elif share == low:
                 break  # the fastest there is
             else:
                 high = share
             share = (low + high) / 2
         if kept is None:
+            what = f"ask for less than {1 / fastest:.2f}" if fastest < 1 else "no cut makes it faster here"
             raise InputError(
                 f"speed={speed:g} cannot be met at a batch of {_length(self.batch)}: the fastest found takes "
-                f"{fastest:.2f}× the time, with the smallest ranks; ask for less than {1 / fastest:.2f}, or give other "
-                "batches"
+                f"{fastest:.2f}× the time in the median, with the smallest ranks, and was to be so fast in three "
+                f"rounds of four; {what}, or give other batches"
             )
-        return self.finish(kept, {"speed": speed})
+        return self.finish(kept[0], {"speed": speed}, kept[1])
 
     def race(self, model: Any) -> Times:
         """The time of a batch through the network "before" and "after"."""
         runs = {"before": self.network.model, "after": model}
-        return interleave({k: partial(self.network.run, each, self.batch) for k, each in runs.items()}, ROUNDS, pause=0)
+        contestants = {name: partial(self.network.run, each, self.batch) for name, each in runs.items()}
+        once = sum(interleave(contestants, 1, pause=0).seconds["before"])
+        return interleave(contestants, max(LEAST, min(ROUNDS, round(SECONDS / max(1e-6, once)))), warmup=0, pause=0)
 
     # -- what comes of it ---------------------------------------------------------------------------------------------
 
@@ -362,16 +380,18 @@ class Compression:
             self.tune(model)
         return Made(model, factors)
 
-    def finish(self, made: Made, promise: dict[str, Any]) -> Any:
-        """The network, with what is shown of it."""
+    def finish(self, made: Made, promise: dict[str, Any], times: Times | None = None) -> Any:
+        """The network, with what is shown of it; times: of its race, where it was run."""
         network, model = self.network, made.model
+        if self.batch is not None:
+            network.check(model, made.factors, self.batch)
         said: dict[str, Any] = {
             "promise": promise, "samples": self.samples, "tuned": self.tune is not None,
             "parameters": [network.size(network.model), network.size(model)],
             "layers": [asdict(each) for each in self.layers(made.factors)],
         }  # fmt: skip
         if self.batch is not None:
-            times = self.race(model)
+            times = times or self.race(model)
             said["seconds"] = [times.median("before"), times.median("after")]
             said["time_ratio"] = [times.ratio("after", "before"), *times.spread("after", "before")]
             said["batch"] = _length(self.batch)
@@ -393,7 +413,7 @@ class Compression:
                 found.append(Layer(name, shape, None, why, numbers, uses))
             else:
                 proof, route = weight.proof(cut), weight.found(cut.rank).route
-                found.append(Layer(name, shape, rank, "cut", numbers, uses, **proof, route=route))
+                found.append(Layer(name, shape, rank, "cut", numbers, uses, **proof, route=route, seen=weight.seen))
         return found
 
 

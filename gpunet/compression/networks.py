@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from gpunet.checks import check_labels
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.linalg import StreamingGram
@@ -16,7 +18,7 @@ from gpunet.nn.trainer import EVAL_BATCH
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 
-MOST_ROWS = 1 << 14  # positions of a batch that a convolution's inputs are summed over
+MOST_ROWS = 1 << 14  # positions of a batch's maps, or tokens, that a layer's inputs are summed over
 
 
 class Network(ABC):
@@ -58,9 +60,28 @@ class Network(ABC):
     def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
         """One layer alone, as it is or cut, on inputs as `batch` gave them: to be timed."""
 
-    @abstractmethod
+    def scores(self, found: Any) -> Any:
+        """What `run` gave as an array (n, classes) on the host."""
+        return found
+
     def accuracy(self, model: Any, x: Any, y: Any) -> np.ndarray[Any, Any]:
         """1 where the largest output is the label, 0 where not, a number a sample."""
+        return hits(np.concatenate([self.scores(self.run(model, batch)) for batch in self.batches((x, y))]), y)
+
+    def evaluating(self, model: Any) -> AbstractContextManager[Any]:
+        """The model in evaluation mode, and afterwards in its own."""
+        return nullcontext()
+
+    def untouched(self) -> AbstractContextManager[Any]:
+        """What compressing must leave as it was, whatever it runs: random numbers of a library's own."""
+        return nullcontext()
+
+    def watching_weights(self, batch: Any) -> None:  # noqa: B027  # most cannot be looked into
+        """Run a batch, and keep layers that cannot be cut since something else looks into them."""
+
+    def check(self, model: Any, names: Iterable[str], batch: Any) -> None:
+        """InputError where the new network cannot be run, or does not run the layers that were cut."""
+        self.run(model, batch)
 
     def keep(self, model: Any, said: dict[str, Any], batch: Any) -> Any:
         """The model with what was done, `said`, in its attribute `compression`."""
@@ -78,24 +99,28 @@ class Network(ABC):
         Layers that were never run are kept as they are.
         """
         sums = {name: StreamingGram() for name in self.open}
-        seen = dict.fromkeys(sums, 0)
+        seen, summed = dict.fromkeys(sums, 0), dict.fromkeys(sums, 0)
         samples = 0
         first: Any = None
 
         def see(name: str, given: Any) -> None:
             try:
                 for rows in self.rows(name, given):
-                    sums[name].update(_some(rows))
+                    some = _some(rows)
+                    sums[name].update(some)
                     seen[name] += len(rows)
+                    summed[name] += len(some)
             except InputError as error:
                 raise DataError(f"what the calibration data gives the layer {name!r} cannot be used: {error}") from None
 
         bar = bar or Progress()
         x = data[0] if isinstance(data, tuple) and data else data
-        bar.start("samples", len(x) if hasattr(x, "shape") else 0)  # how many batches bring is not known
+        bar.start("samples", len(x) if getattr(x, "shape", ()) else 0)  # how many batches bring is not known
         for batch in self.batches(data, size):
-            first = batch if first is None else first
             try:
+                if first is None:
+                    first = batch
+                    self.watching_weights(batch)
                 samples += (seen_now := self.watching(sums, see, batch))
                 bar.advance(seen_now)
             except GpunetError:
@@ -105,11 +130,24 @@ class Network(ABC):
         if samples < 2:
             raise InputError(f"data has {samples} samples: expected some hundred, as the network is to see them")
         for name, gram in sums.items():
+            if name in self.kept:
+                continue
             if seen[name]:
-                self.weights[name].look(gram, seen[name] / samples)
+                self.weights[name].look(gram, seen[name] / samples, summed[name] / seen[name])
             else:
                 self.kept[name] = "no calibration data came to it"
         return samples, first
+
+
+def hits(scores: Any, y: Any) -> np.ndarray[Any, Any]:
+    """1 where the largest of a sample's scores (n, classes) is that of its label, 0 where not."""
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise InputError(
+            f"the network's outputs have shape {scores.shape}: evaluate=(x, y) takes the largest of several outputs of "
+            "a sample for its class; give evaluate a function of the model"
+        )
+    return np.asarray(scores.argmax(axis=1) == check_labels(y, scores.shape[1], "evaluate"), np.float64)
 
 
 def check_data(data: Any) -> Any:

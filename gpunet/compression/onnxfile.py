@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import on_host
-from gpunet.compression.networks import Network, check_data, patch_rows
+from gpunet.compression.networks import Network, check_data, hits, patch_rows
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, OutputError, first_line, shown
 from gpunet.files import check_path, check_replaceable, put_in_place, reason, temporary, write_atomically
@@ -350,8 +350,8 @@ class Onnx(Network):
             scores = next((each for each in self.run(model, feed) if getattr(each, "ndim", 0) > 1), None)
             if scores is None:
                 raise InputError(f"{self.what} gives no scores (n, classes): give evaluate a function of a model")
-            labels.append(scores[:samples].argmax(-1))
-        return np.asarray(np.concatenate(labels).reshape(-1) == np.asarray(y).reshape(-1), np.float64)
+            labels.append(scores[:samples])
+        return hits(np.concatenate(labels), y)
 
     # -- what becomes of it -------------------------------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class Onnx(Network):
         first, second = (self.onnx.NodeProto() for _ in range(2))
         for which, each in enumerate((first, second)):
             each.CopyFrom(place.node)
-            each.name = f"{name}.{which}"
+            each.name = fresh(f"{name}.{which}", node=True)
         kind, given, bias = place.node.op_type, place.given, place.bias
         w, v, between = (fresh(f"{name}{each}") for each in (".0", ".1", ".0.output"))
         first.output[:] = [between]
@@ -509,11 +509,13 @@ class _Fresh:
     def __init__(self, model: Any) -> None:
         self.taken = {name for _, body in _bodies(model) for node in body.node for name in (*node.input, *node.output)}
         self.taken |= {each.name for each in (*model.graph.input, *_tensors(model))}
+        self.nodes = {node.name for _, body in _bodies(model) for node in body.node}
 
-    def __call__(self, name: str) -> str:
-        while name in self.taken:
+    def __call__(self, name: str, *, node: bool = False) -> str:
+        taken = self.nodes if node else self.taken
+        while name in taken:
             name += "_"
-        self.taken.add(name)
+        taken.add(name)
         return name
 
 

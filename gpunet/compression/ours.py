@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class Ours(Network):
             kind = Dense if isinstance(layer, Dense) else Conv2D if isinstance(layer, Conv2D) else None
             if kind:
                 w = self.arrays[f"{layer.name}.weight"]
-                self.weights[layer.name] = Weight(layer.name, w.reshape(len(w), -1))
+                self.weights[layer.name] = Weight(
+                    layer.name, w.reshape(len(w), -1), offset=self.arrays[f"{layer.name}.bias"]
+                )
                 if own := own_methods(layer, kind):
                     self.kept[layer.name] = f"it has its own {own}, which factors would not run"
         self._trainers: dict[int, tuple[Sequential, Trainer]] = {}  # by the model's id; a workspace is made once
@@ -100,9 +103,8 @@ class Ours(Network):
 
         return run
 
-    def accuracy(self, model: Any, x: Any, y: Any) -> np.ndarray[Any, Any]:
-        labels = np.concatenate([self.run(model, batch).argmax(axis=1) for batch in self.batches(x)])
-        return np.asarray(labels == np.asarray(y).reshape(-1), np.float64)
+    def evaluating(self, model: Any) -> AbstractContextManager[Any]:
+        return model.evaluating()  # type: ignore[no-any-return]
 
 
 def _two(config: dict[str, Any], arrays: dict[str, Any], cut: Factors) -> list[Described]:

@@ -6,13 +6,14 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from gpunet.compression.networks import Network, check_data, patch_rows
 from gpunet.compression.weights import Factors, Weight
-from gpunet.errors import InputError, shown
+from gpunet.errors import InputError, first_line, shown
 from gpunet.nn.trainer import EVAL_BATCH
 
 
@@ -24,6 +25,7 @@ def is_module(model: Any) -> bool:
 
 
 NO_NUMBERS = "its weight has no numbers"
+READ = {"weight", "bias", "in_features", "out_features", "in_channels", "out_channels", "kernel_size", "stride"}
 
 
 class Torch(Network):
@@ -32,22 +34,37 @@ class Torch(Network):
     def __init__(self, module: Any) -> None:
         import torch
 
+        module = getattr(module, "_orig_mod", module)  # of torch.compile
         self.torch, self.model = torch, module
         self.weights, self.kept = {}, {}
         owners = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
         places = Counter(id(m) for _, m in module.named_modules(remove_duplicate=False))
-        for name, layer in module.named_modules(remove_duplicate=False):
-            if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) or type(layer).__name__.startswith("Parametrized"):
+        with self.evaluating(module):  # else a spectral norm, read, changes
+            for name, layer in module.named_modules(remove_duplicate=False):
+                if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+                    continue
                 parent = module.get_submodule(name.rpartition(".")[0]) if name else None
                 if why := self._why_kept(layer, parent, owners, places):
                     self.kept[name] = why
                     if why.startswith(NO_NUMBERS):
                         continue
-                self.weights[name] = Weight(name, _matrix(layer.weight), bias=layer.bias is not None)
+                bias = None if layer.bias is None else _matrix(layer.bias)[:, 0]
+                self.weights[name] = Weight(name, _matrix(layer.weight), bias=bias is not None, offset=bias)
 
     def _why_kept(self, layer: Any, parent: Any, owners: Counter[int], places: Counter[int]) -> str:
         """Why a layer cannot be cut; "" where it can."""
         nn = self.torch.nn
+        weight = layer.weight
+        if nn.parameter.is_lazy(weight):
+            return f"{NO_NUMBERS} yet: run a batch through it first"
+        if weight.is_meta:
+            return f"{NO_NUMBERS}: it is on the meta device"
+        if not weight.numel():
+            return f"{NO_NUMBERS}: its shape is {tuple(weight.shape)}"
+        if not weight.is_floating_point():
+            return f"{NO_NUMBERS} that are real: it is {str(weight.dtype).removeprefix('torch.')}"
+        if weight.element_size() < 2 or weight.layout != self.torch.strided:
+            return f"{NO_NUMBERS} as it is: it is quantised or sparse"
         if type(layer) not in (nn.Linear, nn.Conv2d):
             return f"it is a {type(layer).__name__}, which may compute something else"
         if isinstance(layer, nn.Conv2d) and (layer.groups != 1 or layer.padding_mode != "zeros"):
@@ -64,10 +81,8 @@ class Torch(Network):
             return "it has hooks, which would be lost"
         if isinstance(parent, nn.TransformerEncoderLayer):
             return "nn.TransformerEncoderLayer reads its weight past its forward"
-        if layer.weight.is_meta:
-            return f"{NO_NUMBERS}: it is on the meta device"
-        if not layer.weight.is_floating_point() or layer.weight.element_size() < 2:
-            return f"{NO_NUMBERS}: it is quantised ({str(layer.weight.dtype).removeprefix('torch.')})"
+        if "forward" in vars(layer):
+            return "its forward was replaced, which would be lost"
         return ""
 
     def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
@@ -100,15 +115,14 @@ class Torch(Network):
     def run(self, model: Any, batch: Any) -> Any:
         given = batch[0] if isinstance(batch, list | tuple) else batch
         given = self._on_device(given)
-        with self._evaluating(model):
+        with self.evaluating(model):
             found = model(**given) if isinstance(given, Mapping) else model(given)
         if self.torch.cuda.is_available():
             self.torch.cuda.synchronize()
         return found
 
     @contextlib.contextmanager
-    def _evaluating(self, model: Any) -> Iterator[None]:
-        """Evaluation mode, without gradients; then each module has its mode of before."""
+    def evaluating(self, model: Any) -> Iterator[None]:
         before = [(m, m.training) for m in model.modules()]
         model.eval()
         try:
@@ -122,10 +136,10 @@ class Torch(Network):
         hooks = []
         for name in names:
 
-            def hook(_module: Any, given: Any, _name: str = name) -> None:
-                see(_name, given[0].detach().cpu())
+            def hook(_module: Any, given: Any, named: Any, _name: str = name) -> None:
+                see(_name, (given[0] if given else named["input"]).detach().cpu())
 
-            hooks.append(self.model.get_submodule(name).register_forward_pre_hook(hook))
+            hooks.append(self.model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
         try:
             self.run(self.model, batch)
         finally:
@@ -142,7 +156,10 @@ class Torch(Network):
         return patch_rows(numbers, layer.kernel_size, layer.stride, _padding(layer), layer.dilation)
 
     def rebuilt(self, factors: Mapping[str, Factors]) -> Any:
-        made = copy.deepcopy(self.model)
+        try:
+            made = copy.deepcopy(self.model)
+        except Exception as error:  # of the module's own code
+            raise InputError(f"the module cannot be copied: {first_line(error)}") from error
         for name, cut in factors.items():
             two = self._two(made.get_submodule(name), cut)
             if not name:
@@ -155,15 +172,16 @@ class Torch(Network):
         """The layer, cut."""
         nn, w = self.torch.nn, layer.weight
         kind = {"device": w.device, "dtype": w.dtype}
+        made = nn.utils.skip_init  # draws no numbers
         if isinstance(layer, nn.Linear):
-            first = nn.Linear(layer.in_features, cut.rank, bias=False, **kind)
-            second = nn.Linear(cut.rank, layer.out_features, bias=layer.bias is not None, **kind)
+            first = made(nn.Linear, layer.in_features, cut.rank, bias=False, **kind)
+            second = made(nn.Linear, cut.rank, layer.out_features, bias=layer.bias is not None, **kind)
         else:
-            first = nn.Conv2d(
-                layer.in_channels, cut.rank, layer.kernel_size, layer.stride, layer.padding, layer.dilation, bias=False,
-                **kind,
+            first = made(
+                nn.Conv2d, layer.in_channels, cut.rank, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
+                bias=False, **kind,
             )  # fmt: skip
-            second = nn.Conv2d(cut.rank, layer.out_channels, 1, bias=layer.bias is not None, **kind)
+            second = made(nn.Conv2d, cut.rank, layer.out_channels, 1, bias=layer.bias is not None, **kind)
         two = nn.Sequential(first, second)
         with self.torch.no_grad():
             for new, values in ((first.weight, cut.right), (second.weight, cut.left)):
@@ -172,20 +190,26 @@ class Torch(Network):
             if layer.bias is not None:
                 shift = 0 if cut.shift is None else self.torch.from_numpy(cut.shift).to(w.device)
                 second.bias.copy_(layer.bias.double() + shift)
-        for p in two.parameters():
-            p.requires_grad_(w.requires_grad)
+        two.requires_grad_(w.requires_grad)
+        if layer.bias is not None:
+            second.bias.requires_grad_(layer.bias.requires_grad)
         return two.train(layer.training)
 
     def size(self, model: Any) -> int:
-        return sum(p.numel() for p in model.parameters())
+        return sum(p.numel() for p in model.parameters() if not self.torch.nn.parameter.is_lazy(p))
 
     def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
-        layer, given = self.model.get_submodule(name), []
-        hook = layer.register_forward_pre_hook(lambda _module, args: given.append(args[0].detach().clone()))
+        layer, given = self.model.get_submodule(name), list[Any]()
+        hook = layer.register_forward_pre_hook(
+            lambda _, args, named: given.append((args[0] if args else named["input"]).detach().clone()),
+            with_kwargs=True,
+        )
         try:
             self.run(self.model, batch)
         finally:
             hook.remove()
+        if not given:
+            raise InputError(f"the first batch does not come to the layer {name!r}: leave it out with layers=")
         made = layer if factors is None else self._two(layer, factors)
 
         def run() -> None:
@@ -196,9 +220,69 @@ class Torch(Network):
 
         return run
 
-    def accuracy(self, model: Any, x: Any, y: Any) -> np.ndarray[Any, Any]:
-        labels = [self.run(model, batch).argmax(-1).cpu().numpy() for batch in self.batches((x, y))]
-        return np.asarray(np.concatenate(labels) == np.asarray(y).reshape(-1), np.float64)
+    def scores(self, found: Any) -> Any:
+        found = getattr(found, "logits", found)  # of transformers
+        if not isinstance(found, self.torch.Tensor):
+            raise InputError(
+                f"the network gives {shown(found)}: evaluate=(x, y) takes the largest of several outputs of a sample "
+                "for its class; give evaluate a function of the model"
+            )
+        return (found if found.element_size() >= 4 else found.float()).cpu().numpy()
+
+    def untouched(self) -> AbstractContextManager[Any]:
+        return self.torch.random.fork_rng(devices=[])  # type: ignore[no-any-return]
+
+    def watching_weights(self, batch: Any) -> None:
+        """Keep the layers whose weight or settings something else reads while a batch runs, past their own forward.
+
+        A Sequential in their place has none. For that run each is of a class that tells.
+        """
+        inside: list[Any] = []
+        read: set[int] = set()
+        hooks, layers = list[Any](), {name: self.model.get_submodule(name) for name in self.open}
+
+        def told(layer: Any, name: str) -> Any:
+            if name in READ and not any(each is layer for each in inside):
+                read.add(id(layer))
+            return object.__getattribute__(layer, name)
+
+        kinds = {id(layer): type(layer) for layer in layers.values()}
+        try:
+            for layer in layers.values():
+                hooks.append(layer.register_forward_pre_hook(lambda layer, _: inside.append(layer)))
+                hooks.append(layer.register_forward_hook(lambda *_: inside.pop() and None))
+                kind = type(layer)
+                layer.__class__ = type(kind.__name__, (kind,), {"__getattribute__": told})
+            self.run(self.model, batch)
+        finally:
+            for layer in layers.values():
+                object.__setattr__(layer, "__class__", kinds[id(layer)])
+            for each in hooks:
+                each.remove()
+        for name, layer in layers.items():
+            if id(layer) in read:
+                self.kept[name] = "the network reads its weight or sizes past its forward"
+
+    def check(self, model: Any, names: Iterable[str], batch: Any) -> None:
+        left = set(names)
+        hooks = [
+            model.get_submodule(name).register_forward_hook(lambda *_, name=name: left.discard(name)) for name in names
+        ]
+        try:
+            self.run(model, batch)
+        except Exception as error:  # of the model's own code
+            raise InputError(
+                f"the network cannot be run with {', '.join(map(repr, names))} cut: {first_line(error)}; leave some "
+                "out with layers="
+            ) from error
+        finally:
+            for each in hooks:
+                each.remove()
+        if left:
+            raise InputError(
+                f"the network runs the layer {min(left)!r} by another way than its name, so that it cannot be cut: "
+                "leave it out with layers="
+            )
 
 
 def _matrix(weight: Any) -> Any:

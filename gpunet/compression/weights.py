@@ -15,17 +15,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gpunet.checks import as_floats
 from gpunet.compression.budget import Choice
-from gpunet.errors import ShapeError
+from gpunet.errors import DataError, ShapeError
 from gpunet.linalg import SVD, StreamingGram, svd
 from gpunet.linalg.certificate import gamma
 from gpunet.linalg.matrix import CHUNK_BYTES, Floats, result_dtype
 from gpunet.linalg.rank import RankRule
 from gpunet.linalg.sources import spans
 from gpunet.linalg.verify import norm
+
+SMALLEST, LARGEST = 1e-30, 1e30  # of a weight's largest number: the squares of float32 and their sums stay exact
 
 
 @dataclass(frozen=True)
@@ -46,27 +49,36 @@ class Factors:
 class Weight:
     """A weight (out, in) that may be cut; of a convolution (filters, channels · kernel²), row by row.
 
-    inputs: sums of what it was multiplied with, None where nobody looked. uses: how often a sample goes through it, as
-    at each position of a convolution's maps. bias: whether something is added, which can mend the mean.
+    bias: whether something is added, which can mend the mean; offset: what that is, (out,). inputs: sums of what it was
+    multiplied with, None where nobody looked. uses: how often a sample goes through it, as at each position of a
+    convolution's maps. seen: the share of these whose inputs were summed.
     """
 
     name: str
     matrix: Any
     bias: bool = True
+    offset: Any = None
     inputs: StreamingGram | None = None
     uses: float = 1.0
+    seen: float = 1.0
     _found: SVD | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        as_floats(self.matrix, f"the weight of {self.name!r}")
+    def check(self) -> None:
+        """DataError where the numbers are none, or of a size at which squares are lost."""
+        top = float(np.abs(as_floats(self.matrix, f"the weight of {self.name!r}")).max(initial=0))
+        if top and not SMALLEST <= top <= LARGEST:
+            raise DataError(
+                f"the weight of {self.name!r} has numbers of up to {top:.3g}: expected them between {SMALLEST:g} and "
+                f"{LARGEST:g}; scale the layer"
+            )
 
-    def look(self, inputs: StreamingGram, uses: float) -> None:
+    def look(self, inputs: StreamingGram, uses: float, seen: float = 1.0) -> None:
         """Take what it was multiplied with into account."""
         if inputs.features != self.matrix.shape[1]:
             raise ShapeError(
                 f"the layer {self.name!r} has {self.matrix.shape[1]} inputs, and the data {inputs.features} features"
             )
-        self.inputs, self.uses, self._found = inputs, uses, None
+        self.inputs, self.uses, self.seen, self._found = inputs, uses, seen, None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -97,6 +109,7 @@ class Weight:
     def found(self, rank: int | None = None) -> SVD:
         """At least so many singular triples of W R, all by default, of which the left vectors alone."""
         if self._found is None or len(self._found.s) < min(rank or self.most_triples, self.most_triples):
+            self.check()
             k = None if rank is None else min(rank, self.most_triples)
             self._found = svd(self._whitened, k, compute="left", certify=True)
         return self._found
@@ -174,7 +187,8 @@ class Weight:
             unit, root = gamma(len(self.root)), norm(self.root)
             rounding = (unit * off_by + loose) * root
             whole = total * (1 - many) - unit * exact * root
-            said["output_error"] = _ratio(outputs_off * (1 + many) + rounding, whole)
+            apart = math.hypot(outputs_off * (1 + many) + rounding, self._shift_rounding(factors))
+            said["output_error"] = _ratio(apart, whole)
         found = self.found(factors.rank)
         # The engine was given W R rounded, which moves no error of a rank by more than the rounding.
         rounded = (unit + float(np.finfo(found.s.dtype).eps)) * exact * root
@@ -182,6 +196,14 @@ class Weight:
         least = math.sqrt(max(0.0, (total * (1 - many)) ** 2 - float(high @ high))) - rounded
         said["least"] = _ratio(max(0.0, least), total * (1 + many))
         return said
+
+    def _shift_rounding(self, factors: Factors) -> float:
+        """How far at most the bias is from what it was to be, once it is stored in W's dtype."""
+        if factors.shift is None:
+            return 0.0
+        kind: Any = ml_dtypes.finfo(self.matrix.dtype)  # type: ignore[no-untyped-call]  # which knows NumPy's, too
+        size = norm(factors.shift) + (0.0 if self.offset is None else norm(np.asarray(self.offset, np.float64)))
+        return float(kind.eps) / 2 * size + float(kind.smallest_subnormal) * math.sqrt(len(factors.shift))
 
 
 def _ratio(part: float, whole: float) -> float:

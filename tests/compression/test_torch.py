@@ -220,3 +220,130 @@ def test_weights_that_are_none_are_a_line():
         gn.compress(empty, budget=0.5)
     with pytest.raises(InputError, match="the model has none with a weight"):
         gn.compress(nn.ReLU(), budget=0.5)
+
+
+def flags(net):
+    return [m.training for m in net.modules()]
+
+
+def test_nothing_else_changes(images):
+    """Random numbers, training flags, buffers, hooks: also of norms that change as they are read, and in evaluate."""
+    net = nn.Sequential(
+        nn.Flatten(), nn.utils.spectral_norm(nn.Linear(192, 64)), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 64),
+        nn.ReLU(), nn.Linear(64, 5),
+    ).train()  # fmt: skip
+    net[2].eval()
+    before, modes = copy.deepcopy(net.state_dict()), flags(net)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    seen = []
+
+    def evaluate(model):
+        seen.append(any(flags(model)))
+        return -float(model(images).square().mean())
+
+    small = gn.compress(net, images, max_drop=1e6, evaluate=evaluate)
+    assert torch.equal(torch.rand(3), expected)
+    assert not any(seen)
+    assert flags(net) == modes
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in (net[4], net[6], *small[2:].modules()))
+    assert type(net[4]) is nn.Linear
+
+
+class Reads(nn.Module):
+    """As transformers' T5 and ViT do: a dtype from a layer's weight, and a layer by a keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(20, 40), nn.Linear(40, 40), nn.Linear(40, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x.to(self.a.weight.dtype)))
+        return self.c(input=torch.relu(self.b(x)))
+
+
+def test_a_weight_that_is_read_elsewhere_is_kept():
+    net, x = Reads(), torch.randn(50, 20)
+    small = gn.compress(net, x, rank=3)
+    assert {name for name, rank in names(small).items() if rank} == {"b", "c"}
+    assert small(x).shape == (50, 4)
+    said = {layer["name"]: layer["why"] for layer in small.compression["layers"]}
+    assert "reads its weight" in said["a"]
+
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(20, 20)
+        self.also = [self.a]
+
+    def forward(self, x):
+        return self.also[0](x)
+
+
+def test_what_the_cut_would_not_reach_is_refused():
+    with pytest.raises(InputError, match="runs the layer 'a' by another way than its name"):
+        gn.compress(Hidden(), torch.randn(30, 20), rank=3)
+    net = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20))
+    net[0].forward = lambda x: x
+    small = gn.compress(net, torch.randn(30, 20), rank=3)
+    assert names(small) == {"0": None, "1": 3}
+
+
+def test_a_frozen_weight_s_bias_is_trained_on():
+    net = nn.Sequential(nn.Linear(20, 20))
+    net[0].weight.requires_grad_(False)
+    small = gn.compress(net, rank=3)
+    assert [p.requires_grad for p in small.parameters()] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("net", "y", "said"),
+    [
+        (nn.Linear(20, 1), np.zeros(50, int), r"outputs have shape \(50, 1\): .* give evaluate a function"),
+        (nn.Linear(20, 4), np.array(["1"] * 50), "expected integer class numbers"),
+        (nn.Linear(20, 4), np.eye(4)[np.zeros(50, int)], "of one-hot rows take"),
+        (nn.Linear(20, 4), -np.ones(50, int), "label"),
+        (nn.Linear(20, 4), None, r"expected \(x, y\) of one length"),
+    ],
+)
+def test_scores_and_labels_that_say_nothing_are_refused(net, y, said):
+    x = torch.randn(50, 20)
+    with pytest.raises(InputError, match=said):
+        gn.compress(nn.Sequential(nn.Linear(20, 20), net), x, max_drop=0.5, evaluate=(x, y), layers="1")
+
+
+def test_layers_without_numbers_are_kept():
+    net = nn.Sequential(nn.Linear(20, 20), nn.LazyLinear(5))
+    small = gn.compress(net, rank=3)
+    assert "run a batch through it first" in small.compression["layers"][-1]["why"] or len(names(small)) == 1
+    net = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20, dtype=torch.complex64))
+    assert names(gn.compress(net, rank=3))["0"] == 3
+    kept = gn.compress(nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20)), rank=3, layers="!1")
+    assert names(kept) == {"0": 3, "1": None}
+    with torch.no_grad():
+        kept[1].weight[0, 0] = float("nan")  # what stays whole may hold anything
+    again = nn.Sequential(nn.Linear(20, 20), kept[1])
+    assert names(gn.compress(again, rank=3, layers="0")) == {"0": 3, "1": None}
+
+
+def test_large_means_are_bounded_with_the_bias_as_it_is_stored():
+    """The bias takes over the mean, and is rounded to bfloat16: the bound includes that."""
+    torch.manual_seed(0)
+    net = nn.Linear(32, 48).to(torch.bfloat16)
+    x = torch.randn(200, 32) + 1000
+    x = x.to(torch.bfloat16)
+    small = gn.compress(net, x, rank=4)
+    said = small.compression["layers"][0]
+    w = [p.detach().double() for p in (net.weight, net.bias, small[0].weight, small[1].weight, small[1].bias)]
+    y = x.double() @ w[0].T + w[1]
+    off = y - (x.double() @ w[2].T @ w[3].T + w[4])
+    true = float(off.norm() / (y - y.mean(0)).norm())
+    assert true <= said["output_error"]
+
+
+def test_of_many_tokens_those_that_were_summed_are_told():
+    small = gn.compress(nn.Linear(8, 16), torch.randn(300, 100, 8), rank=2)
+    assert small.compression["layers"][0]["seen"] == pytest.approx(16384 / 30000)
