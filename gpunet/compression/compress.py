@@ -31,6 +31,7 @@ COUNTS = ("parameters", "multiplications", "milliseconds")
 LOOKS = 8  # nets that a promise is tried on
 STEPS = 8  # ranks of a layer that are timed
 ROUNDS, LEAST, SECONDS = 15, 3, 2.0  # of a race: as many as that many seconds have room for
+DISTURBED = 1.2  # times as long as asked for, which other work on the machine may be to blame for: once more
 SURE = 2.5  # standard errors: nineteen times in twenty, no drop of LOOKS nets exceeds its bound (Bonferroni)
 FULL = "budget, max_drop, speed or rank"
 
@@ -296,8 +297,9 @@ class Compression:
             runs = {key: self.network.layer(name, cut, self.batch) for key, cut in (made | {"": None}).items()}
             times = interleave(runs, ROUNDS, pause=0)
             self.bar.advance()
-            errors = weight.errors
-            cut = [Choice(r, 1000 * times.median(str(r)), errors[r]) for r in ranks]
+            # A smaller rank takes no longer than a larger one, whatever disturbed its rounds.
+            costs = np.minimum.accumulate([1000 * times.median(str(r)) for r in ranks[::-1]])[::-1]
+            cut = [Choice(r, float(cost), weight.errors[r]) for r, cost in zip(ranks, costs, strict=True)]
             found[name] = [*cut, Choice(None, 1000 * times.median(""), 0.0)]
         return found
 
@@ -349,11 +351,11 @@ class Compression:
             self.bar.advance(1, f"{ratio:.2f}× the time")
             if times.spread("after", "before")[1] <= 1 / speed:
                 kept, low = (made, times), share
-            elif share == low:
+            elif share == low and fastest > DISTURBED / speed:
                 break  # the fastest there is
-            else:
+            elif share > low:
                 high = share
-            share = (low + high) / 2
+            share = (low + high) / 2 if kept else low
         if kept is None:
             what = f"ask for less than {1 / fastest:.2f}" if fastest < 1 else "no cut makes it faster here"
             raise InputError(
