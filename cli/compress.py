@@ -16,16 +16,20 @@ USUAL = "50%"
 
 
 def _file(text: str | Path) -> Path:
-    if not str(text):
+    return Path(_given(str(text)))
+
+
+def _given(text: str) -> str:
+    if not text:
         raise typer.BadParameter("it is empty: expected the path of a file")
-    return Path(text)
+    return text
 
 
 def compress(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", show_default=False,
+            metavar="FILE", show_default=False, parser=_given,
             help="FILE.safetensors, or a folder of shards with model.safetensors.index.json; FILE.onnx; what gn.save "
             "wrote.",
         ),
@@ -140,8 +144,8 @@ def compress(
         if runs(file):
             made = compress_stored(
                 file, out, data=_arrays(data), evaluate=_arrays(evaluate), device=device, bar=bar, budget=share,
-                max_drop=None if max_drop is None else _share("--max-drop", max_drop), speed=speed, rank=rule,
-                layers=layers, count=count, batch_size=batch_size, tune=tune,
+                max_drop=None if max_drop is None else _share("--max-drop", max_drop, zero=True), speed=speed,
+                rank=rule, layers=layers, count=count, batch_size=batch_size, tune=tune,
             )  # fmt: skip
         else:
             needs = {"--max-drop": max_drop, "--speed": speed, "--data": data, "--evaluate": evaluate, "--tune": tune}
@@ -168,16 +172,18 @@ def compress(
     options.end(made.plan.read_text(encoding="utf-8"), json, show)
 
 
-def _share(name: str, text: str) -> float:
-    """A share such as 30% or 0.3, in (0, 1]."""
+def _share(name: str, text: str, zero: bool = False) -> float:
+    """A share such as 30% or 0.3, in (0, 1], with zero in [0, 1]."""
     from gpunet.errors import InputError, shown
 
     try:
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise InputError(f"{name} is {shown(text)}: expected a share in (0, 1], such as 30% or 0.3")
+        share = -1.0
+    if not 0 <= share <= 1 or (share == 0 and not zero):
+        raise InputError(
+            f"{name} is {shown(text)}: expected a share in {'[' if zero else '('}0, 1], such as 30% or 0.3"
+        )
     return share
 
 

@@ -40,6 +40,9 @@ def writable_folder(path: str | os.PathLike[str], *names: str, hint: str = " wit
             file.write(bytes(4096))  # a disk that is full takes the name, but no content
     except (OSError, ValueError) as error:
         told = reason(error)
+        if folder in _made:  # for nothing
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         if isinstance(error, FileExistsError) and (found := _kind(folder)):
             told = f"it is {found}, no folder"
         raise OutputError(f"cannot write to '{harmless(str(folder))}': {told}; choose another folder{hint}") from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +38,8 @@ KEPT = 1 << 30  # bytes of weights and their singular vectors that are kept from
 PLAN = "compression.json"  # in a folder of shards
 TABLES = {"wte", "wpe", "shared"}  # modules whose rows are looked up, beside those with "emb" in their names
 HEADS = {"lm_head"}  # modules that are left out unless they are named
+WHOLE = "the budget keeps it whole"
+ALL_WHOLE = "all weights stay whole: give a smaller budget, or another rule"
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,10 @@ def chosen(tensors: Tensors, layers: Sequence[str] = ()) -> tuple[dict[str, Plac
     DataError for quantised weights among them.
     """
     found, kept = places(tensors)
-    wanted = dict.fromkeys(found, not layers or layers[0].startswith("!"))
+    wanted, heads = dict.fromkeys(found, not layers or layers[0].startswith("!")), list[str]()
     if not layers or layers[0].startswith("!"):
-        wanted |= {module: False for module in found if module.rpartition(".")[2] in HEADS}
+        heads = [module for module in found if module.rpartition(".")[2] in HEADS]
+        wanted |= dict.fromkeys(heads, False)
     quantised = tensors.quantised()
     for pattern in layers:
         plain = pattern.removeprefix("!")
@@ -148,7 +152,8 @@ def chosen(tensors: Tensors, layers: Sequence[str] = ()) -> tuple[dict[str, Plac
             raise InputError(f"{found[named].name} cannot be cut: {kept[named]}")
         wanted |= dict.fromkeys(fits, plain == pattern)
     _check_quantised(tensors, {m: how for m, how in quantised.items() if wanted.get(m, not layers)})
-    kept = dict.fromkeys((m for m in found if not wanted[m]), "it was not chosen") | kept
+    out = dict.fromkeys((m for m in found if not wanted[m]), "it was not chosen")
+    kept = out | {m: "it is the output layer, left out unless it is named" for m in heads if m in out} | kept
     open_ = {module: place for module, place in found.items() if module not in kept}
     if not open_:
         some = "; ".join(f"{found[module].name}: {why}" for module, why in list(kept.items())[:3])
@@ -175,6 +180,20 @@ class Written:
     path: Path
     plan: Path
     said: dict[str, Any]
+
+
+def plan_text(said: Mapping[str, Any]) -> str:
+    """A plan as JSON, which has no numbers that are not finite."""
+    return json.dumps(finite(said), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(said: Any) -> Any:
+    """The same with None for each number that is not finite."""
+    if isinstance(said, Mapping):
+        return {name: finite(each) for name, each in said.items()}
+    if isinstance(said, list):
+        return [finite(each) for each in said]
+    return None if isinstance(said, float) and not math.isfinite(said) else said
 
 
 # -- the work ---------------------------------------------------------------------------------------------------------
@@ -236,10 +255,10 @@ class Checkpoint:
             ).digest()
             other = seen.setdefault(digest, name)
             if other != name and names & {name, other} and array.astype(bool).any():
-                left = " ".join(f"'!{each}'" for each in (other, name) if each in names)
+                left = " ".join(f"--layers '!{each}'" for each in (other, name) if each in names)
                 raise InputError(
                     f"{other} and {name} hold the same numbers: tied, they are one weight, and would be two; leave "
-                    f"them out with --layers {left}"
+                    f"them out with {left}"
                 )
             self.bar.advance()
 
@@ -299,10 +318,12 @@ class Checkpoint:
             numbers = [out * inner, out * inner if rank is None else rank * (out + inner)]
             said = dict(made.get(module, {}))
             sigma = said.pop("sigma", None)
-            why = "cut" if rank is not None else self.why.get(module, "it is smaller whole, or for what it costs")
+            why = "cut" if rank is not None else self.why.get(module, WHOLE)
             layer = asdict(Layer(module, [*place.shape], rank, why, numbers, [*map(float, numbers)], **said))
             layer |= {"tensor": place.name, "kind": place.kind, "dtype": self.tensors.dtype(place.name)}
-            yield layer | ({"factors": place.factors(rank), "sigma_at_rank": sigma} if rank is not None else {})
+            yield finite(layer) | (
+                {"factors": place.factors(rank), "sigma_at_rank": finite(sigma)} if rank is not None else {}
+            )
 
 
 def compress_file(
@@ -323,10 +344,10 @@ def compress_file(
     bar, tensors, target = bar or Progress(), Tensors.open(source), check_path("out", out)
     sharded = tensors.sharded
     plan = target / PLAN if sharded else target.with_suffix(".json")
-    _check_target(tensors, target, plan)
+    _check_target(source, tensors, target, plan)
     work = Checkpoint(tensors, layers, bar)
     if not (ranks := work.ranks(budget, rule)):
-        raise InputError("all weights stay whole: give a smaller budget, or another rule")
+        raise InputError(ALL_WHOLE)
     made: dict[str, dict[str, Any]] = {}
     entries = list(work.entries(ranks, made))
     sizes = [sum(prod(tensors.shape(name)) for name in tensors.names), sum(prod(each.shape) for each in entries)]
@@ -340,7 +361,9 @@ def compress_file(
     def text() -> str:
         said["took"] = time.perf_counter() - began
         said["layers"] = list(work.told(ranks, made))
-        return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+        chosen = [each["parameters"] for each in said["layers"] if each["name"] in work.places]
+        said["chosen"] = [sum(each) for each in zip(*chosen, strict=True)]
+        return plan_text(said)
 
     metadata = {name: value for name, value in tensors.metadata.items() if name not in (KEY, SEAL)}
     bar.start("writing", len(entries))
@@ -348,11 +371,13 @@ def compress_file(
     return Written(path, plan, said)
 
 
-def _check_target(tensors: Tensors, target: Path, plan: Path) -> None:
+def _check_target(source: Any, tensors: Tensors, target: Path, plan: Path) -> None:
     if tensors.sharded:
         return
     if target.suffix != ".safetensors":
-        raise InputError(f"out is {shown(str(target))}: expected a path that ends in .safetensors")
+        own = next((each.name for each in tensors.files if each != Path(source)), None)
+        why = f"; '{source}' holds one file, {own}, and not shards, which a folder would be made of" if own else ""
+        raise InputError(f"out is {shown(str(target))}: expected a path that ends in .safetensors{why}")
     for path in (target, plan):
         check_replaceable(path)
         if any(path.exists() and path.samefile(own) for own in tensors.files):

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from gpunet.compression import onnxfile
-from gpunet.compression.checkpoint import FORMAT, Written
+from gpunet.compression.checkpoint import ALL_WHOLE, FORMAT, WHOLE, Written, finite, plan_text
 from gpunet.compression.compress import compress
+from gpunet.compression.tensors import Tensors
 from gpunet.errors import InputError, shown
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.nn.model import Sequential
 from gpunet.nn.serialize import load, save
 from gpunet.progress import Progress
-from gpunet.tensorfile import KEY, header
+from gpunet.tensorfile import KEY
 
 GRAPH, OURS = ".onnx", ".safetensors"
+NO_SMALLER = "no two factors of it are smaller"  # of a weight that a budget counts all the same
 Arrays = Mapping[str, Any]
 
 
 def runs(path: str) -> bool:
-    """Whether the file holds a network that can be run, not weights alone. DataError where it is damaged."""
+    """Whether the file holds a network that can be run, not weights alone. DataError for pickles and damaged files."""
     place = check_path("FILE", path)
     if place.suffix == GRAPH:
         return True
-    return place.suffix == OURS and place.is_file() and KEY in header(place).metadata
+    return place.suffix == OURS and place.is_file() and KEY in Tensors.open(place).metadata
 
 
 def compress_stored(
@@ -54,13 +55,18 @@ def compress_stored(
     if evaluate is not None:
         asked["evaluate"] = _pair(evaluate, "test", model)
     small = compress(model, given, progress=bar or Progress(), **asked)
-    said = {"format": FORMAT, "source": str(source), **(onnxfile.told(small) if graph else small.compression)}
+    told = finite(onnxfile.told(small) if graph else small.compression)
+    chosen = [each for each in told["layers"] if each["rank"] is not None or each["why"] in (WHOLE, NO_SMALLER)]
+    if all(each["rank"] is None for each in chosen):
+        raise InputError(ALL_WHOLE)
+    said = {"format": FORMAT, "source": str(source), **told}
+    said["chosen"] = [sum(each["parameters"][i] for each in chosen) for i in (0, 1)]
     if graph:
         onnxfile.write(target, small)
     else:
         save(small, target)
     said["bytes"] = [source.stat().st_size, target.stat().st_size]
-    return Written(target, write_or_keep(plan, json.dumps(said, indent=1, ensure_ascii=False) + "\n"), said)
+    return Written(target, write_or_keep(plan, plan_text(said)), said)
 
 
 def _pair(arrays: Arrays, part: str, model: Any, *, named: bool = False) -> Any:
@@ -70,6 +76,9 @@ def _pair(arrays: Arrays, part: str, model: Any, *, named: bool = False) -> Any:
     for x, y in (("x", "y"), (f"x_{part}", f"y_{part}")):
         if x in arrays:
             samples = arrays[x]
+            for name in (x, y):
+                if name in arrays and not arrays[name].ndim:
+                    raise InputError(f"{name} is one number: expected an array whose first axis is that of the samples")
             if isinstance(model, Sequential) and samples.ndim and prod(samples.shape[1:]) == prod(model.input_shape):
                 samples = samples.reshape(len(samples), *model.input_shape)
             if y in arrays:

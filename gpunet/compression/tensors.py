@@ -18,6 +18,7 @@ from gpunet.tensorfile import NAMES, Entry, Header, header, write_together
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # of a shard, as Hugging Face has it
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+POINTER = b"version https://git-lfs."  # how the lines begin that stand for a file which was not fetched
 EXPECTED = "a .safetensors file or a folder of them"
 # How the names of tensors end that stand where a quantised module had its weight, or beside it.
 QUANTISED = {
@@ -210,7 +211,7 @@ def _opened(path: Path) -> Tensors:
             path = _in_folder(path)
         if path.name.endswith(INDEX):
             return _Stored(path, _shards(path))
-        _refuse_pickle(path)
+        _refuse(path)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {reason(error)}") from error
     return _Stored(path, [header(path, expected=EXPECTED)])
@@ -228,7 +229,7 @@ def _in_folder(folder: Path) -> Path:
         if found:
             return found[0]
     for each in there:
-        _refuse_pickle(each)
+        _refuse(each)
     raise DataError(f"'{folder}' has no .safetensors file in it: expected {EXPECTED}")
 
 
@@ -245,6 +246,8 @@ def _shards(index: Path) -> list[Header]:
         raise DataError(f"there is no file '{index}': expected {EXPECTED}") from error
     except (OSError, *DAMAGE) as error:
         raise DataError(f"'{index}' is no index of shards: {error}; get another copy") from error
+    for file in sorted(shards):
+        _refuse(index.with_name(file))
     found = [header(index.with_name(file), expected="a shard that the index names") for file in sorted(shards)]
     for each in found:
         if missing := [name for name in shards[each.path.name] if name not in each.tensors]:
@@ -252,14 +255,18 @@ def _shards(index: Path) -> list[Header]:
     return found
 
 
-def _refuse_pickle(path: Path) -> None:
-    """DataError for a checkpoint that is none of safetensors, with the lines that make it one."""
+def _refuse(path: Path) -> None:
+    """DataError for a pickle, with the lines that make it a file of safetensors, and for what git-lfs left in place."""
     if not path.is_file():
         return
     with path.open("rb") as file:
-        first = file.read(9)
+        first = file.read(len(POINTER))
+    if first == POINTER:
+        raise DataError(
+            f"'{path}' is a pointer of git-lfs, three lines in place of the file: fetch it with git lfs pull"
+        )
     begins = first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
-    if path.suffix in PICKLED or (begins and first[8:] != b"{"):  # which a header of such a length is followed by
+    if path.suffix in PICKLED or (begins and first[8:9] != b"{"):  # which a header of such a length is followed by
         raise DataError(
             f"'{path}' is a pickle, which can run any code when it is read: convert it once, in Python: "
             "import torch, safetensors.torch; "

@@ -95,9 +95,13 @@ def test_mistakes_are_one_line(capsys):
     refused(capsys, "what is read", arguments=("model.safetensors", "-o", "./model.safetensors"))
     refused(capsys, "there is no file 'absent'", arguments=("absent", "-o", "small.safetensors"))
     refused(capsys, "it is empty", arguments=("model.safetensors", "-o", ""))
+    refused(capsys, "it is empty", arguments=("", "-o", "small.safetensors"))
+    refused(capsys, "all weights stay whole", arguments=(*usual, "--budget", "100%"))
     refused(capsys, "address", arguments=("https://you:secret@host/m.safetensors", "-o", "small.safetensors"))
     Path("model.bin").write_bytes(pickle.dumps(1))
     refused(capsys, "pickle", "save_file", arguments=("model.bin", "-o", "small.safetensors"))
+    Path("model.bin").rename("p.safetensors")
+    refused(capsys, "pickle", "save_file", arguments=("p.safetensors", "-o", "small.safetensors"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -140,6 +144,7 @@ def stored(tmp_path_factory):
     x, y = digits.x_test.reshape(-1, 8, 8), digits.y_test
     np.savez(folder / "digits.npz", x_train=digits.x_train, y_train=digits.y_train, x_test=x, y_test=y)
     np.savez(folder / "plain.npz", x=digits.x_train)
+    np.savez(folder / "none.npz", x=np.float32(3))
     np.savez(folder / "odd.npz", pixels=digits.x_train)
     return folder
 
@@ -166,6 +171,8 @@ def test_a_model_of_ours_is_run(capsys, stored):
         assert words in done.out
     compress(capsys, str(stored / "net.safetensors"), "-o", "tuned.safetensors", "--data", digits, "--tune", "1")
     assert json.loads(Path("tuned.json").read_text())["tuned"]
+    own = (str(stored / "net.safetensors"), "--max-drop", "0", "--evaluate", digits, "-o", "whole.safetensors")
+    refused(capsys, "max_drop=0 cannot be kept", arguments=own)  # of few samples nobody can say that none is lost
     compress(capsys, str(stored / "net.safetensors"), "-o", "by-rule.safetensors", "--rank", "energy=0.8")
     assert json.loads(Path("by-rule.json").read_text())["promise"] == {"rank": "Energy(share=0.8)"}
 
@@ -177,6 +184,10 @@ def test_a_model_of_ours_is_run(capsys, stored):
         (["--speed", "2"], ["speed is measured on a batch, and there is none"]),
         (["--speed", "2", "--budget", "3%"], ["--budget and --speed are both given"]),
         (["--max-drop", "x", "--data", "plain.npz"], ["--max-drop is 'x'"]),
+        (["--data", "none.npz"], ["x is one number"]),
+        (["--budget", "100%"], ["all weights stay whole"]),
+        (["--max-drop", "-1%"], ["a share in [0, 1]"]),
+        (["--budget", "0"], ["a share in (0, 1]"]),
         (["--data", "odd.npz"], ["the file has the arrays 'pixels'", "x_train"]),
         (["--data", "gone.npz"], ["gone.npz"]),
         (["--data", "net.safetensors"], ["not a sound .npz file"]),

@@ -17,6 +17,7 @@ from gpunet.compression.checkpoint import compress_file
 from gpunet.compression.tensors import Tensors, write
 from gpunet.errors import DataError, InputError, OutputError
 from gpunet.linalg import Energy, FixedRank
+from gpunet.report.compression import write as write_page
 from gpunet.tensorfile import Entry
 
 from ..hostile.disk import filled
@@ -123,6 +124,8 @@ def test_one_budget_holds_for_all_and_goes_where_it_helps_most():
     assert [layers[m]["rank"] for m in ("embed", "deep.conv", "lm_head", "tiny")] == [None] * 4
     assert "embedding by its name" in layers["embed"]["why"]
     assert "groups" in layers["deep.conv"]["why"]
+    assert layers["lm_head"]["why"] == "it is the output layer, left out unless it is named"
+    assert made.said["chosen"] == [sum(layers[m]["parameters"][i] for m in chosen) for i in (0, 1)]
     assert json.loads(made.plan.read_text()) == json.loads(json.dumps(made.said))
     now = read("s.safetensors")
     assert made.said["parameters"] == [sum(a.size for a in each.values()) for each in (was, now)]
@@ -286,6 +289,11 @@ def test_settings_that_cannot_be():
     refused("a budget of 0.001 cannot be met", "give a budget of at least 0.0", budget=0.001)
     refused("stay whole", budget=None, rule=FixedRank(500))
     refused("ends in .safetensors", out="s.bin")
+    Path("folder").mkdir()
+    Path("m.safetensors").rename("folder/model.safetensors")
+    refused("ends in .safetensors; 'folder' holds one file, model.safetensors, and not", source="folder", out="small")
+    Path("folder/model.safetensors").rename("m.safetensors")
+    Path("folder").rmdir()
     refused("is what is read", out="m.safetensors")
     refused("no folder", out="absent/s.safetensors", kind=OutputError)
     Path("s.json").symlink_to("elsewhere")
@@ -295,7 +303,9 @@ def test_settings_that_cannot_be():
 def test_tied_weights_are_told():
     was = network()
     stored(tensors=was | {"blocks.1.up.weight": was["blocks.0.up.weight"]})
-    refused("blocks.0.up.weight and blocks.1.up.weight", "tied", "--layers '!blocks.0.up.weight' '!blocks.1")
+    refused(
+        "blocks.0.up.weight and blocks.1.up.weight", "tied", "with --layers '!blocks.0.up.weight' --layers '!blocks.1"
+    )
     stored(tensors=was | {"lm_head.weight": was["embed.weight"]})
     compress_file("m.safetensors", "fine.safetensors", budget=0.5)  # neither is cut
     refused("embed.weight and lm_head.weight", "tied", "--layers '!lm_head.weight'", layers=["*"])
@@ -303,6 +313,20 @@ def test_tied_weights_are_told():
         tensors={"a.weight": np.zeros((9, 9), "f4"), "b.weight": np.zeros((9, 9), "f4"), "c.weight": was["conv.weight"]}
     )
     compress_file("m.safetensors", "zeros.safetensors", budget=0.5)  # two weights that are zero are two
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of squares that no float64 holds
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_weights_of_extreme_size_make_json(size):
+    was = {f"l.{i}.weight": size * falling(np.random.default_rng(i), 30, 20) for i in range(2)}
+    stored(tensors=was)
+    made = compress_file("m.safetensors", "s.safetensors", rule=FixedRank(3))
+
+    def refuse(text):
+        raise AssertionError(text)
+
+    assert json.loads(made.plan.read_text(), parse_constant=refuse) == json.loads(json.dumps(made.said))
+    write_page(made.said, Path("s.html"), "extreme")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -337,9 +361,12 @@ def test_names_that_are_taken_are_told():
 
 def test_a_full_disk_leaves_nothing(monkeypatch):
     stored()
+    write(Path("in"), [Entry(n, str(a.dtype), a.shape, lambda a=a: a) for n, a in network().items()], None, 1)
     full = filled(monkeypatch)
     full.append(Path.cwd())
     refused("No space left", kind=OutputError)
+    full.append(Path("out").absolute())
+    refused("No space left", kind=OutputError, source="in", out="out")
 
 
 def test_an_interruption_leaves_nothing(monkeypatch):

@@ -131,6 +131,15 @@ def test_mappings_and_modules():
     assert np.array_equal(Tensors.open(view).read("t"), view["t"].numpy())
 
 
+def test_what_git_lfs_left_in_place_is_told():
+    lines = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 5\n"
+    Path("m.safetensors").write_text(lines)
+    refused("m.safetensors", "pointer of git-lfs", "git lfs pull")
+    sharded()
+    Path("shards/model-00002-of-00003.safetensors").write_text(lines)
+    refused("shards", "model-00002-of-00003.safetensors", "git lfs pull")
+
+
 # -- shards -----------------------------------------------------------------------------------------------------------
 
 
