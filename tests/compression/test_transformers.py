@@ -43,6 +43,17 @@ MODELS = {
 }
 
 
+OTHERS = {  # whose files' names are not those of their modules
+    "moe": lambda: transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(
+            vocab_size=256, num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=64,
+            shared_expert_intermediate_size=64, **SIZES,
+        )
+    ),
+    "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)),
+}  # fmt: skip
+
+
 def page():
     """What the page's lines define, with nothing of ours."""
     text = (Path(gn.__file__).parents[1] / "docs" / "compress.md").read_text(encoding="utf-8")
@@ -51,10 +62,15 @@ def page():
     return names
 
 
+def batch(model):
+    if model.main_input_name == "pixel_values":
+        return {"pixel_values": torch.arange(2 * 3 * 32 * 32.0).reshape(2, 3, 32, 32).sin()}
+    return {"input_ids": IDS} | ({"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {})
+
+
 def outputs(model):
-    more = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return model.eval()(input_ids=IDS, **more).logits
+        return model.eval()(**batch(model)).logits
 
 
 def wanted(model, layers, state):
@@ -89,12 +105,23 @@ def test_the_lines_of_the_page_load_it(name, sharded, tmp_path, monkeypatch):
                                              "ln_" not in n}, layers)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["tied", "bert"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_the_lines_cannot_load_they_say(name, tmp_path):
+    torch.manual_seed(0)
+    OTHERS[name]().save_pretrained(tmp_path / "dense")
+    made = compress_file(tmp_path / "dense", tmp_path / "small.safetensors", rule=FixedRank(12))
+    lines = page()
+    with pytest.raises((AttributeError, AssertionError)):
+        lines["load_small"](OTHERS[name](), lines["load_file"](made.path), made.said["layers"])
+
+
+@pytest.mark.parametrize("name", ["tied", "bert", "t5", *OTHERS])
 def test_a_module_that_was_cut_is_loaded_by_the_same_lines(name, tmp_path):
     torch.manual_seed(0)
-    dense = MODELS[name]().eval()
-    small = gn.compress(dense, [{"input_ids": IDS}], rank=12)
+    fresh = (MODELS | OTHERS)[name]
+    dense = fresh().eval()
+    small = gn.compress(dense, [batch(dense)], rank=12)
     torch.save({"state": small.state_dict(), "layers": small.compression["layers"]}, tmp_path / "small.pt")
     saved = torch.load(tmp_path / "small.pt")
-    again = page()["load_small"](MODELS[name](), saved["state"], saved["layers"])
+    again = page()["load_small"](fresh(), saved["state"], saved["layers"])
     torch.testing.assert_close(outputs(again), outputs(small))
