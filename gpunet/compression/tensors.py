@@ -267,12 +267,15 @@ def _refuse(path: Path) -> None:
         )
     begins = first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
     if path.suffix in PICKLED or (begins and first[8:9] != b"{"):  # which a header of such a length is followed by
+        target = path.with_suffix(".safetensors")
+        if target == path:
+            target = path.with_name(f"{path.stem}-converted.safetensors")
         raise DataError(
             f"'{path}' is a pickle, which can run any code when it is read: convert it once, in Python: "
             "import torch, safetensors.torch; "
             f"state = torch.load({shown(path.name)}, map_location='cpu', weights_only=True); "
             "safetensors.torch.save_file({name: each.clone() for name, each in state.items()}, "
-            f"{shown(path.with_suffix('.safetensors').name)})"
+            f"{shown(target.name)})"
         )
 
 

@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(capsys):
     Path("model.bin").write_bytes(pickle.dumps(1))
     refused(capsys, "pickle", "save_file", arguments=("model.bin", "-o", "small.safetensors"))
     Path("model.bin").rename("p.safetensors")
-    refused(capsys, "pickle", "save_file", arguments=("p.safetensors", "-o", "small.safetensors"))
+    refused(capsys, "pickle", "'p-converted.safetensors')", arguments=("p.safetensors", "-o", "small.safetensors"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
