@@ -39,6 +39,7 @@ PLAN = "compression.json"  # in a folder of shards
 TABLES = {"wte", "wpe", "shared"}  # modules whose rows are looked up, beside those with "emb" in their names
 HEADS = {"lm_head"}  # modules that are left out unless they are named
 WHOLE = "the budget keeps it whole"
+NO_GAIN = "it is no smaller at the rule's rank"
 ALL_WHOLE = "all weights stay whole: give a smaller budget, or another rule"
 
 
@@ -309,8 +310,11 @@ class Checkpoint:
         yield Entry(first, dtype, one, cut)
         yield Entry(second, dtype, other, rest)
 
-    def told(self, ranks: Mapping[str, int], made: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """What became of each weight, as `Layer` has it; of those that were cut the factors' names and shapes too."""
+    def told(self, ranks: Mapping[str, int], made: Mapping[str, Any], whole: str) -> Iterator[dict[str, Any]]:
+        """What became of each weight, as `Layer` has it; of those that were cut the factors' names and shapes too.
+
+        whole: why one that was chosen was not cut.
+        """
         found, _ = places(self.tensors)
         for module, place in found.items():
             out, inner = place.shape[0], prod(place.shape[1:])
@@ -318,7 +322,7 @@ class Checkpoint:
             numbers = [out * inner, out * inner if rank is None else rank * (out + inner)]
             said = dict(made.get(module, {}))
             sigma = said.pop("sigma", None)
-            why = "cut" if rank is not None else self.why.get(module, WHOLE)
+            why = "cut" if rank is not None else self.why.get(module, whole)
             layer = asdict(Layer(module, [*place.shape], rank, why, numbers, [*map(float, numbers)], **said))
             layer |= {"tensor": place.name, "kind": place.kind, "dtype": self.tensors.dtype(place.name)}
             yield finite(layer) | (
@@ -360,7 +364,7 @@ def compress_file(
 
     def text() -> str:
         said["took"] = time.perf_counter() - began
-        said["layers"] = list(work.told(ranks, made))
+        said["layers"] = list(work.told(ranks, made, WHOLE if rule is None else NO_GAIN))
         chosen = [each["parameters"] for each in said["layers"] if each["name"] in work.places]
         said["chosen"] = [sum(each) for each in zip(*chosen, strict=True)]
         return plan_text(said)

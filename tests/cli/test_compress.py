@@ -158,6 +158,8 @@ def test_a_model_of_ours_is_run(capsys, stored):
     data = gn.datasets.load("digits")
     plan = json.loads(Path("small.json").read_text())
     small = gn.load("small.safetensors", device="cpu")
+    assert plan["chosen"] == plan["layers"][0]["parameters"]
+    assert "of the chosen weights 4,096 → " in done.out
     found = gn.Trainer(small, device="cpu").evaluate(data.x_test, data.y_test)["accuracy"]
     assert plan["metric"][1] == pytest.approx(found)
     assert found >= plan["metric"][0] - 0.05

@@ -220,6 +220,10 @@ def test_rules_choose_each_rank_and_what_would_not_shrink_stays():
             shares = np.cumsum(s**2) / np.sum(s**2)
             assert each["rank"] == int(np.argmax(shares >= 0.9)) + 1
             assert each["weight_error"] ** 2 <= 0.1 + 1e-6
+    made = compress_file("m.safetensors", "s.safetensors", rule=FixedRank(17))
+    whys = {each["name"]: (each["rank"], each["why"]) for each in made.said["layers"]}
+    assert whys["blocks.0.up"] == (17, "cut")
+    assert whys["conv"] == (None, "it is no smaller at the rule's rank")
 
 
 def test_a_model_of_ours_is_no_longer_one():
