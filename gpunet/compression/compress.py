@@ -299,7 +299,7 @@ class Compression:
             self.bar.advance()
             # A smaller rank takes no longer than a larger one, whatever disturbed its rounds.
             costs = np.minimum.accumulate([1000 * times.median(str(r)) for r in ranks[::-1]])[::-1]
-            cut = [Choice(r, float(cost), weight.errors[r]) for r, cost in zip(ranks, costs, strict=True)]
+            cut = [Choice(r, float(cost), weight.loss(r)) for r, cost in zip(ranks, costs, strict=True)]
             found[name] = [*cut, Choice(None, 1000 * times.median(""), 0.0)]
         return found
 

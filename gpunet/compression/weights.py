@@ -142,8 +142,16 @@ class Weight:
 
     def choices(self, uses: float = 1) -> list[Choice]:
         """What may become of it, dense last; a rank costs its numbers, each so many times."""
-        cut = [Choice(r, uses * self.numbers(r), self.errors[r]) for r in range(1, self.most + 1)]
+        cut = [Choice(r, uses * self.numbers(r), self.loss(r)) for r in range(1, self.most + 1)]
         return [*cut, Choice(None, uses * self.numbers(None), 0.0)]
+
+    def loss(self, rank: int) -> float:
+        """−ln of the share of the outputs' variance that a rank keeps.
+
+        Of layers one after the other the shares multiply, so that these add up; and to keep next to nothing of one, as
+        errors themselves would allow where the others are good, costs more than it saves.
+        """
+        return -math.log1p(-min(float(self.errors[rank]), 1 - 1e-15))
 
     def rank(self, rule: RankRule) -> int:
         """What a rule makes of the spectrum of W R."""

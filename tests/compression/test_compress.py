@@ -131,7 +131,7 @@ def clock(monkeypatch, overhead: float = 0.0) -> None:
     def timed(self):
         found = {}
         for name, weight in self.network.open.items():
-            cut = [Choice(r, weight.numbers(r), weight.errors[r]) for r in range(1, weight.most + 1)]
+            cut = [Choice(r, weight.numbers(r), weight.loss(r)) for r in range(1, weight.most + 1)]
             found[name] = [*cut, Choice(None, weight.numbers(None), 0.0)]
         return found
 
