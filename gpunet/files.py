@@ -106,18 +106,26 @@ def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """
     remove_abandoned(path)
     handle, name = _created(path)
+    file = os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield name, file
+        yield name, file
+        file.close()  # a disk that is full may say so only now
     finally:
+        with contextlib.suppress(OSError):  # as it has said already: what is not written by now is removed
+            file.close()
         with contextlib.suppress(OSError):  # renamed, or gone with its folder
             os.unlink(name)
 
 
-def put_in_place(name: str, file: BinaryIO, path: Path, place: Callable[[str, Path], None] = os.replace) -> None:
-    """Give a temporary its name, once the disk has it. Raises OSError."""
+def settle(file: BinaryIO) -> None:
+    """Wait until the disk has all that was written. Raises OSError."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def put_in_place(name: str, file: BinaryIO, path: Path, place: Callable[[str, Path], None] = os.replace) -> None:
+    """Give a temporary its name, once the disk has it. Raises OSError."""
+    settle(file)
     if WINDOWS:  # elsewhere the lock is held till it has its name
         file.close()
     place(name, path)

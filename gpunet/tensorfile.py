@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from gpunet.errors import DataError, GpunetError, OutputError, RunError
-from gpunet.files import check_replaceable, put_in_place, reason, temporary
+from gpunet.files import check_replaceable, put_in_place, reason, settle, temporary
 from gpunet.interrupts import undivided
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 
@@ -231,6 +231,9 @@ def write_together(
                 name, file = stack.enter_context(temporary(path))
                 file.write(text().encode())
             done.append((name, file, path))
+        for _, file, path in done:
+            with _told(path):
+                settle(file)  # all of them, before the first has its name: the disk may be full at the last
         for name, file, path in done:
             with _told(path):
                 put_in_place(name, file, path)

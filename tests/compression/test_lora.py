@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -171,6 +172,32 @@ def test_a_norm_whose_name_is_the_end_of_a_pairs_is_left():
     assert found.config["modules_to_save"] == ["other"]
 
 
+@pytest.mark.parametrize(
+    ("names", "wanted", "left"),
+    [
+        # PEFT takes every module whose name ends so, and wants its tensors
+        (["fc", "q_norm-", "norm"], ["norm", "q_norm"], ()),
+        # none is a pair where a saved name is a part of its own
+        (["blk.head.proj", "head", "up"], None, ("head.weight",)),
+        (["q_norm", "q.norm", "up"], None, ("q.norm.weight",)),  # whose dot is any character
+        (["up", "layer"], None, ("layer.weight",)),  # which PEFT's own base_layer ends with
+        (["up", "(a+)+c"], None, ("(a+)+c.weight",)),
+        (["up", "norm", "x_norm.within-"], None, ("norm.weight",)),  # ends so, and holds another
+    ],
+)
+def test_modules_to_save_are_those_that_peft_finds_by_them(names, wanted, left):
+    norms = {"norm", "q_norm-", "q.norm", "head", "layer", "(a+)+c", "x_norm.within-"}
+    base = {f"{name.strip('-')}.weight": normal(*(6,) if name in norms else (6, 6)) for name in names}
+    other = {f"{name.strip('-')}.weight" for name in names if not name.endswith("-")}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = gn.lora.extract(base, tuned(*other, base=base), rank=1)
+    assert found.config["modules_to_save"] == wanted
+    assert found.left == left
+    assert len(told) == bool(left)
+    assert set(found.saved) == {f"{name}.weight" for name in wanted or ()}
+
+
 def test_modules_that_are_named_are_taken_alone():
     with pytest.warns(UserWarning, match="tensors differ"):
         found = gn.lora.extract(BASE, tuned(), rank=1, modules=["q_proj", "*.1.up*"])
@@ -292,6 +319,44 @@ def test_what_is_saved_is_loaded_and_what_only_peft_knows_is_kept(tmp_path):
     again.save(tmp_path / "b")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_patterns_keep_their_order_of_which_the_first_that_fits_is_meant(tmp_path):
+    pairs = {name: gn.lora.Pair(normal(2, 4), normal(4, 2), 4.0 / (1 + (name != "fc"))) for name in ("fc", "blk.fc")}
+    config = {
+        "peft_type": "LORA", "r": 2, "lora_alpha": 2, "rank_pattern": {}, "alpha_pattern": {"blk.fc": 4, "fc": 8},
+    }  # fmt: skip
+    gn.lora.Adapter(pairs, config).save(tmp_path / "a")
+    other = {**config, "alpha_pattern": {"fc": 8, "blk.fc": 4}}  # of which the first means both
+    pairs["blk.fc"] = pairs["fc"]
+    gn.lora.Adapter(pairs, other).save(tmp_path / "b")
+    for folder, want in (("a", 2.0), ("b", 4.0)):
+        found = gn.lora.load(tmp_path / folder)
+        assert {name: pair.scaling for name, pair in found.pairs.items()} == {"fc": 4.0, "blk.fc": want}
+    assert list(found.config["alpha_pattern"]) == ["fc", "blk.fc"]
+
+
+@pytest.mark.parametrize(("rank", "text"), [(6, 10), (2, 6_000)])  # tensors, or the settings, beyond 5,000 bytes
+def test_a_disk_that_is_full_at_either_file_leaves_neither(rank, text, tmp_path):
+    resource = pytest.importorskip("resource")
+    small = {f"a.{i}.weight": normal(40, 40) for i in range(4)}
+    gn.lora.init(small, 1).save(tmp_path / "old")
+    before = {each.name: each.read_bytes() for each in (tmp_path / "old").iterdir()}
+    found = gn.lora.init(small, rank)
+    found.config["long"] = "x" * text
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    told = []
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        for folder in ("old", "new"):
+            with pytest.raises(OutputError, match="cannot write") as caught:
+                found.save(tmp_path / folder)
+            told.append(str(caught.value))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert all("\n" not in each for each in told)
+    assert {each.name: each.read_bytes() for each in (tmp_path / "old").iterdir()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_names_are_pefts(tmp_path):

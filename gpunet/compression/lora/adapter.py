@@ -16,7 +16,7 @@ import numpy as np
 from gpunet.checks import MOST, is_number, is_whole
 from gpunet.compression.tensors import Tensors
 from gpunet.errors import DataError, InputError, ShapeError, shown
-from gpunet.files import check_path, writable_folder
+from gpunet.files import alone, check_path, writable_folder
 from gpunet.limits import DAMAGE, read_json
 from gpunet.linalg import Certificate
 from gpunet.linalg.matrix import Floats
@@ -134,12 +134,14 @@ class Adapter:
             arrays |= {f"{PREFIX}{name}{ends[0]}": pair.A, f"{PREFIX}{name}{ends[1]}": pair.B}
         arrays |= {f"{PREFIX}{name}": array for name, array in self.saved.items()}
         try:
-            text = json.dumps(with_ranks(self.config, self.pairs), indent=2, sort_keys=True, allow_nan=False)
+            # Sorted as PEFT's, but not what is within them: of patterns the first that fits is meant.
+            text = json.dumps(dict(sorted(with_ranks(self.config, self.pairs).items())), indent=2, allow_nan=False)
         except DAMAGE as error:
             raise InputError(f"config cannot be written as JSON ({error}): expected texts, numbers, lists") from error
         place = writable_folder(place, TENSORS, CONFIG, hint="")
         entries = [Entry(name, a.dtype.name, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
-        write_together([(place / TENSORS, entries, {"format": "pt"})], {place / CONFIG: lambda: text})
+        with alone(place, hint=""):  # which removes it again where it was made for nothing
+            write_together([(place / TENSORS, entries, {"format": "pt"})], {place / CONFIG: lambda: text})
 
 
 def check_plain(adapter: Any) -> Adapter:

@@ -8,6 +8,7 @@ arXiv:2410.07170) at the leading principal components of the layer's inputs.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -42,6 +43,11 @@ from gpunet.linalg.verify import norm
 from gpunet.tensorfile import Entry
 
 ROWS = 512  # of a weight that are compared at a time
+# How the names of a pair's modules go on in PEFT's network.
+WRAPPED = (
+    "", ".base_layer", ".lora_A", ".lora_B", ".lora_dropout", ".lora_embedding_A", ".lora_embedding_B",
+    ".lora_magnitude_vector", ".lora_A.default", ".lora_B.default", ".lora_dropout.default",
+)  # fmt: skip
 FIRST = 32  # triples that are looked at for a share of the energy, then four times as many
 
 
@@ -228,12 +234,10 @@ def _with_rest(adapter: Adapter, rest: list[str], after: Tensors, everything: se
         module, _, last = name.rpartition(".")
         if module in adapter.pairs and last == "bias":
             config["bias"] = "lora_only"
-        elif (
-            not module or any(each.startswith(module + ".") for each in everything) or _overlaps(module, adapter.pairs)
-        ):
+        elif (also := _saved_with(module, adapter.pairs, everything, after)) is None:
             left.append(name)
         else:
-            whole.add(module)
+            whole |= also
     if config["bias"] != "none":
         saved |= {f"{m}.base_layer.bias": after.read(f"{m}.bias") for m in adapter.pairs if f"{m}.bias" in after.names}
     for name in after.names:
@@ -243,9 +247,22 @@ def _with_rest(adapter: Adapter, rest: list[str], after: Tensors, everything: se
     return replace(adapter, config=config, saved=saved), left
 
 
-def _overlaps(module: str, pairs: Mapping[str, Pair]) -> bool:
-    """Whether PEFT, which looks for modules_to_save at the ends of names, would take one of the pairs' for it, too."""
-    return any(name.endswith(module) for name in pairs)
+def _saved_with(module: str, pairs: Mapping[str, Pair], everything: set[str], after: Tensors) -> set[str] | None:
+    """The modules that PEFT takes for modules_to_save where it is told of one; None where that would be wrong.
+
+    PEFT takes all whose names end so, which then need tensors of their own and no modules within; and none as a pair
+    whose name has it as a part, a pattern whose dots are any characters.
+    """
+    found = {name for name in everything if name.endswith(module)}
+    if (
+        not re.fullmatch(r"[\w.-]+", module)
+        or any(re.match(rf"(^|.*\.){module}($|\..*)", name) for name in pairs)
+        or any(f"{name}{part}".endswith(module) for name in pairs for part in WRAPPED)
+        or any(name.startswith(f"{each}.") for each in found for name in everything)
+        or not found <= {name.rpartition(".")[0] for name in after.names}
+    ):
+        return None
+    return found
 
 
 # -- from a weight or its inputs --------------------------------------------------------------------------------------
