@@ -106,13 +106,19 @@ def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """
     remove_abandoned(path)
     handle, name = _created(path)
-    file = os.fdopen(handle, "wb")
+    failed: BaseException | None = None
     try:
-        yield name, file
-        file.close()  # a disk that is full may say so only now
+        with os.fdopen(handle, "wb") as file:
+            try:
+                yield name, file
+            except BaseException as error:
+                failed = error
+                raise
+    except OSError:
+        if failed is None:
+            raise
+        raise failed from failed.__cause__  # where a disk is full closing fails as well, which says nothing new
     finally:
-        with contextlib.suppress(OSError):  # as it has said already: what is not written by now is removed
-            file.close()
         with contextlib.suppress(OSError):  # renamed, or gone with its folder
             os.unlink(name)
 

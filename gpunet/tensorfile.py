@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from gpunet.errors import DataError, GpunetError, OutputError, RunError
+from gpunet.errors import DataError, GpunetError, InputError, OutputError, RunError
 from gpunet.files import check_replaceable, put_in_place, reason, settle, temporary
 from gpunet.interrupts import undivided
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
@@ -154,9 +154,14 @@ def seal(arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> bytearray:
     from safetensors.numpy import save as to_bytes
 
     content = bytearray(to_bytes(dict(arrays), metadata={**metadata, SEAL: BLANK}))
-    place = content.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"')
+    place = _place(content)
     content[place : place + len(BLANK)] = hashlib.sha256(content).hexdigest().encode()
     return content
+
+
+def _place(content: bytes | bytearray) -> int:
+    """Where the digest's place is, in a file that holds zeros there."""
+    return content.index(f'"{SEAL}":"{BLANK}"'.encode()) + len(f'"{SEAL}":"')
 
 
 def _sealed(head: bytes, rest: BufferedReader) -> bool:
@@ -209,6 +214,8 @@ def write_together(
     texts: what is to appear after them, such as their index, each made when all of them are.
     """
     texts = texts or {}
+    if any(each.name == "__metadata__" for _, entries, _ in files for each in entries):
+        raise InputError("a tensor is called '__metadata__', as safetensors calls something else: give it another name")
     for path in (*(path for path, _, _ in files), *texts):
         check_replaceable(path)
     folder = files[0][0].parent
@@ -240,7 +247,10 @@ def write_together(
 
 
 def _fill(file: BinaryIO, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
+    """Write a file's header and its tensors; where its metadata has a digest, that of what is written."""
     in_order = sorted(entries, key=lambda each: 0 if each.packed is not None else -np.dtype(each.dtype).itemsize)
+    sealed = SEAL in metadata
+    metadata = {**metadata, SEAL: BLANK} if sealed else metadata
     said: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     place = 0
     for each in in_order:
@@ -250,14 +260,24 @@ def _fill(file: BinaryIO, path: Path, entries: Sequence[Entry], metadata: Mappin
         }  # fmt: skip
     text = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with _told(path):
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(head)
+    if sealed:
+        digest.update(head)
     for each in in_order:
         array = np.asarray(each.make(), order="C")
         if each.packed is None and (array.dtype != each.dtype or array.shape != each.shape):
             raise RunError(f"{each.name} was to be {each.dtype} {each.shape}: it is {array.dtype} {array.shape}")
+        content = array.reshape(-1).view(np.uint8).data
         with _told(path):
-            file.write(array.reshape(-1).view(np.uint8).data)
+            file.write(content)
+        if sealed:
+            digest.update(content)
+    if sealed:
+        with _told(path):
+            file.seek(_place(head))
+            file.write(digest.hexdigest().encode())
 
 
 @contextlib.contextmanager

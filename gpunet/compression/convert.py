@@ -62,14 +62,19 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
     """
     torch = _torch()
     backend = get_backend(device)
-    with torch.inference_mode(False):  # with gradients, to see of weights that are computed whether they are trained
+    # Nor are the caller's random numbers moved, where the forward draws some.
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.inference_mode(False),
+    ):  # with gradients, to see of weights that are computed whether they are trained
         own, dtype = _copied(torch, module)
         shape = _first_shape(torch, own) if input_shape is None else check_shape("input_shape", input_shape)
         parts, precision = _recorded(torch, own, shape, guessed=input_shape is None)
     parts = _factored(parts)
     model = Sequential([part.made() for part in parts])
     _build(model, parts, shape, get_backend("numpy"), "float64")
-    _compare(torch, own, model, precision)
+    with torch.random.fork_rng(devices=[]):
+        _compare(torch, own, model, precision)
     _build(model, parts, shape, backend, dtype)
     return model
 
@@ -363,7 +368,7 @@ def _compare(torch: Any, module: Any, model: Sequential, precision: str) -> None
     model.bind(CHECKED)
     ours = model.activate_scores(model.forward(np.asarray(x.numpy(), np.float64)))
     off = np.abs(ours - theirs).max() if ours.shape == theirs.shape else math.inf
-    if not off <= CLOSE[precision] * max(np.abs(theirs).max(), np.finfo(np.float32).tiny):
+    if not off <= CLOSE[precision] * max(np.abs(theirs).max(), float(np.finfo(np.float32).tiny)):
         raise InputError(
             f"the model gives other outputs than the module, off by {off:.2g} of {np.abs(theirs).max():.2g}: its "
             "forward does what PyTorch does not tell (a hook, values looked at): write it as a plain chain of layers"

@@ -55,7 +55,7 @@ class Tensors(ABC):
             return source
         if isinstance(source, Mapping):
             return _Held(dict(source), "the mapping")
-        if has(source, "state_dict") and has(source, "named_modules"):
+        if not isinstance(source, type) and has(source, "state_dict") and has(source, "named_modules"):
             return _Held(dict(source.state_dict()), f"the {type(source).__name__}")
         try:
             return _opened(check_path("source", source))
@@ -142,6 +142,10 @@ class _Held(Tensors):
         for name, tensor in tensors.items():
             if not isinstance(name, str) or not (has(tensor, "shape") and has(tensor, "dtype")):
                 raise InputError(f"{what} holds {shown(tensor)} as {shown(name)}: expected arrays by their names")
+            if getattr(tensor, "is_meta", False):
+                raise InputError(f"{name} of {what} lies on the meta device and has no numbers: load them first")
+            if "strided" not in str(getattr(tensor, "layout", "strided")):
+                raise InputError(f"{name} of {what} is sparse: expected dense numbers; convert it with .to_dense()")
         self.names = tensors.keys()
 
     def __str__(self) -> str:
@@ -149,13 +153,15 @@ class _Held(Tensors):
 
     def _look(self, name: str) -> tuple[str, tuple[int, ...]]:
         tensor = self._tensors[name]
-        return str(tensor.dtype).removeprefix("torch."), tuple(map(int, tensor.shape))
+        dtype = getattr(tensor.dtype, "name", tensor.dtype)  # NumPy's without the order of bytes
+        return str(dtype).removeprefix("torch."), tuple(map(int, tensor.shape))
 
     def _read(self, name: str) -> Any:
         tensor, what = self._tensors[name], f"{name} of {self._what}"
         if has(tensor, "detach"):  # PyTorch's, which has dtypes that its way to NumPy has not
-            return _from_torch(tensor.detach().cpu().contiguous())
-        return on_host(tensor, what)
+            return _from_torch(tensor.detach().cpu().contiguous().resolve_conj().resolve_neg())
+        array = on_host(tensor, what)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _from_torch(tensor: Any) -> Any:

@@ -23,10 +23,11 @@ def steps(total: int) -> list[int]:
     return sorted({total * part // PARTS for part in range(LAST + 1)})
 
 
-def scaled_rank(shape: tuple[int, int], looks: Sequence[Look]) -> int:
-    """⌈ξ‖W‖_F²/σ₁²⌉ at the last look, see `gn.ScaledStableRank`."""
-    full = min(shape)
-    return min(full, math.ceil(full * (looks[-1][1] / looks[0][1])))
+def scaled_rank(shape: tuple[int, int], looks: Sequence[Look], scale: float | None = None) -> int:
+    """⌈ξ‖W‖_F²/σ₁²⌉ at the last look; without a scale ξ gives the first look full rank, see `gn.ScaledStableRank`."""
+    full, now = min(shape), looks[-1][1]
+    wanted = full * (now / looks[0][1]) if scale is None else scale * now
+    return math.ceil(min(full, wanted))
 
 
 def change(looks: Sequence[Look], per_epoch: int) -> float:
@@ -36,7 +37,7 @@ def change(looks: Sequence[Look], per_epoch: int) -> float:
     return next(moved, math.inf)
 
 
-def worth_waiting(shape: tuple[int, int], looks: Sequence[Look], total: int) -> bool:
+def worth_waiting(shape: tuple[int, int], looks: Sequence[Look], total: int, scale: float | None) -> bool:
     """Whether a cut at the next look is expected to save more multiplications than one now.
 
     A cut to rank l before step t saves (1 − l(m + n)/mn)(T − t) of the layer's T steps. The rank is expected to fall as
@@ -45,7 +46,8 @@ def worth_waiting(shape: tuple[int, int], looks: Sequence[Look], total: int) -> 
     if len(looks) < 2:
         return True
     (m, n), (before, at) = shape, (step for step, _ in looks[-2:])
-    rank, fell = scaled_rank(shape, looks), scaled_rank(shape, looks[:-1]) - scaled_rank(shape, looks)
+    rank = scaled_rank(shape, looks, scale)
+    fell = scaled_rank(shape, looks[:-1], scale) - rank
     later = next((step for step in steps(total) if step > at), total)
     expected = max(1, rank - fell * (later - at) / (at - before))
     return (m * n - rank * (m + n)) * (total - at) < (m * n - expected * (m + n)) * (total - later)
@@ -68,13 +70,13 @@ class Watch:
         limits = {name: rule.epsilon for name, (_, _, rule) in found.items() if rule.epsilon is not None}
         settled = all(moved[name] <= limit for name, limit in limits.items())
         ranks = {}
-        for name, (shape, _, _) in found.items():
-            rank = scaled_rank(shape, self.seen[name])
+        for name, (shape, _, rule) in found.items():
+            rank = scaled_rank(shape, self.seen[name], rule.scale)
             if name in limits:
                 ready, why = settled, f"its stable rank moves by {moved[name]:.3g} an epoch, or another layer's does"
             else:
                 ready, why = (
-                    not worth_waiting(shape, self.seen[name], plan.total),
+                    not worth_waiting(shape, self.seen[name], plan.total, rule.scale),
                     "a smaller one was worth waiting for",
                 )
             if ready:

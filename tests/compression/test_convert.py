@@ -418,6 +418,34 @@ def test_what_is_no_chain_of_ours_is_named(module, shape, said):
     assert "\n" not in str(error.value)
 
 
+def test_outputs_that_are_tiny_are_compared_too():
+    chain = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        for each in chain:
+            each.weight.mul_(1e-30)
+            each.bias.zero_()
+    agree(chain, (6,))
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    class Drawing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(6, 3)
+
+        def forward(self, x):
+            torch.rand(3)
+            return self.a(x)
+
+    before = torch.get_rng_state()
+    gn.from_torch(Drawing(), (6,))
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    Drawing()
+    assert not torch.equal(after, before)
+    assert torch.equal(after, torch.get_rng_state())
+
+
 def test_a_hook_that_changes_outputs_is_found():
     module = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 import warnings
 
 import ml_dtypes
@@ -14,6 +16,7 @@ import safetensors.numpy
 import gpunet as gn
 from gpunet.compression.lora.adapter import PREFIX, settings_of, with_ranks
 from gpunet.compression.lora.layers import targets
+from gpunet.compression.lora.patterns import compiled
 from gpunet.errors import DataError, InputError, OutputError, ShapeError
 
 RNG = np.random.default_rng(7)
@@ -118,6 +121,17 @@ def test_all_energy_of_a_change_of_low_rank_takes_no_more_than_that():
     np.testing.assert_allclose(found.delta("a"), change, atol=1e-13)
 
 
+def test_all_energy_is_all_above_rounding():
+    for last in (1e-5, 1e-6, 1e-8):
+        u, v = (np.linalg.qr(normal(n, 36, dtype="float64"))[0] for n in (36, 73))
+        change = ((u * np.geomspace(1, last, 36)) @ v.T).astype("float32")
+        pair = gn.lora.extract({"a.weight": 0 * change}, {"a.weight": change}, energy=1.0).pairs["a"]
+        s = np.linalg.svd(change.astype("float64"), compute_uv=False)
+        noise = 8 * np.finfo("float32").eps * np.linalg.norm(s)
+        assert pair.rank == (s > noise).sum()
+        assert pair.error < 2 * noise / np.linalg.norm(s)
+
+
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16])
 def test_halves_are_read_as_they_are(dtype):
     base = {"a.weight": normal(9, 7).astype(dtype)}
@@ -196,6 +210,30 @@ def test_modules_to_save_are_those_that_peft_finds_by_them(names, wanted, left):
     assert found.left == left
     assert len(told) == bool(left)
     assert set(found.saved) == {f"{name}.weight" for name in wanted or ()}
+
+
+def test_where_no_matrix_differs_what_does_is_named():
+    with pytest.raises(InputError, match=r"differ in model\.norm\.weight alone"):
+        gn.lora.extract(BASE, tuned("model.norm.weight"), rank=1)
+
+
+def test_arrays_of_the_other_order_of_bytes_are_read():
+    other = tuned("lm_head.weight")
+    swapped = {name: each.astype(">f4") for name, each in other.items()}
+    want, found = (gn.lora.extract(BASE, each, rank=2).delta("lm_head") for each in (other, swapped))
+    np.testing.assert_array_equal(found, want)
+
+
+def test_tensors_without_numbers_are_refused():
+    torch = pytest.importorskip("torch")
+    for base, said in (
+        ({"a.weight": torch.empty(3, 4, device="meta")}, "a.weight of the mapping lies on the meta device"),
+        ({"a.weight": torch.zeros(3, 4).to_sparse()}, "a.weight of the mapping is sparse"),
+        (torch.nn.Linear, "source is the class Linear"),
+        ({"a.weight": np.zeros((0, 5), "float32")}, "no linear layers"),
+    ):
+        with pytest.raises(InputError, match=said):
+            gn.lora.init(base, 2)
 
 
 def test_modules_that_are_named_are_taken_alone():
@@ -411,7 +449,12 @@ def test_what_stands_in_the_way_is_left_alone(tmp_path):
         (lambda c: c | {"lora_alpha": "8"}, "an alpha is no number"),
         (lambda c: c | {"rank_pattern": {"(": 3}}, "not an adapter"),
         (lambda c: c | {"rank_pattern": [1]}, "not an adapter"),
-        (lambda c: {k: v for k, v in c.items() if k != "r"}, "not an adapter"),
+        (lambda c: c | {"rank_pattern": {"(?i)q": 3}}, r"pattern '\(\?i\)q' is more than names"),
+        (lambda c: c | {"alpha_pattern": {"q(?=x)": 3}}, "is more than names"),
+        (lambda c: c | {"alpha_pattern": {"a++": 3}}, "is more than names"),
+        (lambda c: c | {"alpha_pattern": {"((((a)*)*)*)*": 3}}, "is more than names"),
+        (lambda c: {k: v for k, v in c.items() if k != "lora_alpha"}, "has no lora_alpha"),
+        (lambda c: {k: v for k, v in c.items() if k != "r"}, "it has no r"),
     ],
 )
 def test_configurations_that_are_none_are_refused(change, said, tmp_path):
@@ -432,6 +475,7 @@ def test_configurations_that_are_none_are_refused(change, said, tmp_path):
         (lambda t: t.update({f"{PREFIX}lm_head.lora_A.weight": normal(24)}), "expected A"),
         (lambda t: t.update({f"{PREFIX}lm_head.lora_A.weight": np.full((2, 12), np.nan, "float32")}), "NaN"),
         (lambda t: t.update({f"{PREFIX}lm_head.lora_A.weight": np.zeros((2, 12), "int8")}), "stored as int8"),
+        (lambda t: t.update({f"{PREFIX}model.norm.weight": np.full(12, np.nan, "float32")}), "norm.weight holds NaN"),
         (lambda t: t.update({"lm_head.lora_C": normal(2)}), "begin with"),
         (lambda t: t.update({f"{PREFIX}lm_head.lora_magnitude_vector": normal(30)}), "variant of LoRA"),
         (lambda t: (t.clear(), t.update({f"{PREFIX}norm.weight": normal(3)})), "no lora_A"),
@@ -445,6 +489,45 @@ def test_tensors_that_do_not_fit_are_refused(change, said, tmp_path):
     safetensors.numpy.save_file(tensors, path)
     with pytest.raises(DataError, match=said):
         gn.lora.load(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+c", "(a|a)*c", "((a*)*)*c", ".*.*.*.*.*.*c", "(a{0,999}){999}c"])
+def test_no_pattern_takes_long(pattern):
+    began = time.perf_counter()
+    assert not compiled(pattern)("a" * 150 + "b")
+    assert time.perf_counter() - began < 5
+
+
+def test_patterns_fit_what_pythons_own_do():
+    parts = ["a", "b", r"\.", ".", "[ab]", "[^a]", "(a|b)", "(?:ab|b*)", "^", "$", r"\d", "(a(b|a)?)", "|"]
+    names = ["", "a", "ab", "a.b", "b.a.b", "ab.ba", "aab", "b.bb", "a.a.a.b", "a0", "0.ab", "bbb"]
+    signs = ["", "", "", "*", "+", "?", "{2}", "{1,}", "{,2}", "{0,2}", "*?", "+?"]
+    fits = 0
+    for _ in range(2_000):
+        chosen = [parts[i] for i in RNG.integers(0, len(parts), 1 + RNG.integers(5))]
+        pattern = "".join(p if p in "^$|" else p + signs[RNG.integers(len(signs))] for p in chosen)
+        for name in names:
+            want = re.match(rf"(.*\.)?({pattern})$", name) is not None
+            assert compiled(pattern)(name) is want, (pattern, name)
+            fits += want
+    assert 1_000 < fits < 20_000
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "adapter_config.json")
+    with pytest.raises(DataError, match="it is no file"):
+        gn.lora.load(tmp_path)
+
+
+def test_what_is_no_array_is_not_saved(tmp_path):
+    found = adapter()
+    found.saved["model.norm.weight"] = [1.0]
+    for call in (lambda: found.save(tmp_path / "a"), lambda: gn.lora.merge(BASE, found)):
+        with pytest.raises(InputError, match=r"model\.norm\.weight: expected a NumPy array"):
+            call()
+    assert not (tmp_path / "a").exists()
 
 
 def test_folders_without_an_adapter_are_refused(tmp_path):
@@ -545,7 +628,7 @@ def test_eva_of_sums_is_that_of_arrays_and_leaves_the_sums_alone():
 
 
 def test_a_module_whose_components_explain_less_than_others_is_left_out():
-    plane = normal(60, 2) @ normal(2, 12)
+    plane = normal(60, 2) @ np.eye(2, 12, dtype="float32")  # of two components, each with about half of it
     found = gn.lora.init(BASE, 1, "eva", data={"model.layers.0.q_proj": plane, "model.layers.1.q_proj": normal(60, 12)})
     assert found.ranks == {"model.layers.0.q_proj": 2}
     assert found.config["target_modules"] == ["0.q_proj"]
@@ -575,6 +658,45 @@ def test_a_module_whose_components_explain_less_than_others_is_left_out():
 def test_settings_of_init_that_are_none_are_refused(options, error, said):
     with pytest.raises(error, match=said):
         gn.lora.init(BASE, 2, **options)
+
+
+def network():
+    torch = pytest.importorskip("torch")
+    return torch, torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+    )
+
+
+def test_eva_leaves_each_module_in_its_mode():
+    torch, net = network()
+    net.train()
+    net[1].eval()
+    before = [each.training for each in net.modules()]
+    gn.lora.init(net, 2, "eva", data=[torch.randn(16, 6)])
+    assert [each.training for each in net.modules()] == before == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (lambda torch: 3, "data is 3, which gives no batches"),
+        (lambda torch: "abc", "data is 'abc', which gives no batches"),
+        (lambda torch: [None], "cannot be called with batch 0"),
+        (lambda torch: [()], "cannot be called with batch 0"),
+        (lambda torch: [torch.randn(4, 6), [None]], "cannot be called with batch 1"),
+        (lambda torch: [torch.randn(4, 7)], "cannot be called with batch 0"),
+        (lambda torch: [{"x": torch.randn(4, 6)}], "cannot be called with batch 0"),
+        (lambda torch: [torch.full((4, 6), torch.nan)], "the inputs of 0: batch holds nan"),
+        (lambda torch: (1 / 0 for _ in range(3)), "which gives no batches"),
+    ],
+)
+def test_batches_that_a_network_does_not_take_are_refused(data, said):
+    torch, net = network()
+    with pytest.raises(InputError, match=said) as caught:
+        gn.lora.init(net, 2, "eva", data=data(torch))
+    assert "\n" not in str(caught.value)
+    assert net.training
+    assert not net[0]._forward_pre_hooks
 
 
 # -- resize, merge, residual ------------------------------------------------------------------------------------------
@@ -622,8 +744,9 @@ def test_resized_by_energy_each_has_the_rank_that_it_needs(tmp_path):
 def test_a_higher_rank_and_an_adapter_that_changes_its_base_are_refused():
     with pytest.raises(InputError, match="rank is 7: expected at most 6"):
         gn.lora.resize(wide(), 7)
-    with pytest.raises(InputError, match="adapter is 3"):
-        gn.lora.resize(3, 7)
+    for none in (3, gn.lora.Adapter({}, {})):
+        with pytest.raises(InputError, match=r"adapter is .*expected an Adapter with pairs"):
+            gn.lora.resize(none, 7)
     pissa = wide()
     pissa.config["init_lora_weights"] = "pissa_niter_4"
     for call in (lambda: gn.lora.resize(pissa, 2), lambda: gn.lora.merge(BASE, pissa)):
@@ -662,6 +785,74 @@ def test_a_sum_beyond_the_bases_dtype_is_refused():
     with pytest.raises(DataError, match="beyond float16"):
         gn.lora.merge(base, found)
     assert gn.lora.residual(base, found)["a.weight"].dtype == np.float16
+
+
+def test_what_is_beyond_a_dtype_is_never_infinity():
+    huge = {"a": gn.lora.Pair(np.full((2, 3), 3e38, "float32"), np.full((4, 2), 3e38, "float32"), 1e6)}
+    with pytest.raises(DataError, match="a has factors beyond float32"):
+        gn.lora.resize(gn.lora.Adapter(huge, {}), 1)
+    for bad, said in ((np.nan, "holds NaN"), (1e200, "beyond float64")):
+        pair = gn.lora.Pair(np.full((2, 3), bad), np.full((4, 2), bad), 1.0)
+        with pytest.raises(DataError, match=said):
+            gn.lora.resize(gn.lora.Adapter({"a": pair}, {}), 1)
+    base = {"a.weight": np.zeros((4, 3), "float16"), "n.weight": np.ones(4, "float16")}
+    for bad, said in ((1e10, "n.weight .* beyond float16"), (np.nan, "saved n.weight holds NaN")):
+        pair = gn.lora.Pair(normal(2, 3), normal(4, 2), 1.0)
+        found = gn.lora.Adapter({"a": pair}, {}, {"n.weight": np.full(4, bad, "float32")})
+        with pytest.raises(DataError, match=said):
+            gn.lora.merge(base, found)
+
+
+def test_bfloat16_is_rounded_once():
+    exact = np.concatenate([
+        RNG.standard_normal(500) * 2.0 ** RNG.integers(-140, 127, 500),
+        (1 + 2.0**-8 * RNG.integers(0, 256, 500)) * (1 + RNG.choice([-1, 0, 1], 500) * 2.0**-40),  # near ties
+        [0.0, 2.0**-150, 2.0**-134, 2.0**-134 + 2.0**-170, -(2.0**-133) * 1.5, 3.38953e38, 3.396e38, -1e300],
+    ])  # fmt: skip
+    every = (
+        np.arange(0x7F80, dtype="uint16").view(ml_dtypes.bfloat16).astype(np.float64)
+    )  # all that are finite, in order
+    for value in exact:
+        pair = gn.lora.Pair(np.array([[value]]), np.ones((1, 1)), 1.0)
+        found = gn.lora.Adapter({"a": pair}, {})
+        base = {"a.weight": np.zeros((1, 1), ml_dtypes.bfloat16)}
+        if abs(value) >= every[-1] + (every[-1] - every[-2]) / 2:
+            with pytest.raises(DataError, match="beyond bfloat16"):
+                gn.lora.merge(base, found)
+            continue
+        got = gn.lora.merge(base, found)["a.weight"]
+        at = np.abs(every - abs(value))
+        near = np.flatnonzero(at == at.min())
+        want = near[0] if len(near) == 1 or near[0] % 2 == 0 else near[1]  # of two the even one
+        assert float(got[0, 0]) == np.copysign(every[want], value)
+
+
+def test_a_model_of_ours_stays_one(tmp_path):
+    model = gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3)])
+    model.build((5,), gn.get_backend("cpu"))
+    gn.save(model, tmp_path / "a.safetensors")
+    found = gn.lora.init(tmp_path / "a.safetensors", 1)
+    rest = gn.lora.residual(tmp_path / "a.safetensors", found)
+    gn.lora.residual(tmp_path / "a.safetensors", found, tmp_path / "b.safetensors")
+    again = gn.load(tmp_path / "b.safetensors", device="cpu")
+    for name, weight in again.parameters.items():
+        np.testing.assert_array_equal(weight, rest.get(name, model.parameters[name]))
+    content = bytearray((tmp_path / "b.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "b.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match="digest"):
+        gn.load(tmp_path / "b.safetensors")
+    gn.lora.residual(tmp_path / "a.safetensors", found, tmp_path / "shards")
+    from gpunet.compression.tensors import Tensors
+
+    assert Tensors.open(tmp_path / "shards").metadata == {"format": "pt"}
+
+
+def test_no_tensor_is_written_under_a_name_that_the_header_has_itself(tmp_path):
+    base = {**BASE, "__metadata__": normal(3)}
+    with pytest.raises(InputError, match="called '__metadata__'"):
+        gn.lora.merge(base, adapter(), tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_base_of_other_shapes_is_refused_and_nothing_is_written(tmp_path):

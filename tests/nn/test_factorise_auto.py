@@ -91,6 +91,18 @@ def test_ranks_are_those_of_the_papers_formula(data):
         assert [kinds[place] for kinds in weights.kinds] == ["D"] * (done.step + 1) + ["F"] * (79 - done.step)
 
 
+@pytest.mark.parametrize("epsilon", [None, 1e9])
+def test_a_scale_that_is_given_is_the_one_that_is_used(data, epsilon):
+    for scale in (0.5, 3.0, 1e9):
+        rule, weights = gn.ScaledStableRank(scale, epsilon), Weights()
+        cut = gn.Factorise("auto", rule, policy="count", merge=False)
+        fit(data, cut, weights)
+        assert cut.conversions
+        for done in cut.conversions:
+            now = weights.seen[min(done.step, len(weights.seen) - 1)][("0", "2").index(done.layer)]
+            assert done.rank == min(*now.shape, math.ceil(scale * stable(now)))
+
+
 def savings(shape, ranks, before, at, following, total):
     """What is saved by a cut now, and by one at the next look, in dense steps of the layer; exact."""
     m, n = shape

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import MOST, is_number, is_whole
+from gpunet.compression.lora.patterns import compiled
 from gpunet.compression.tensors import Tensors
 from gpunet.errors import DataError, InputError, ShapeError, shown
 from gpunet.files import alone, check_path, writable_folder
@@ -133,21 +134,33 @@ class Adapter:
             )
             arrays |= {f"{PREFIX}{name}{ends[0]}": pair.A, f"{PREFIX}{name}{ends[1]}": pair.B}
         arrays |= {f"{PREFIX}{name}": array for name, array in self.saved.items()}
+        _check_arrays(arrays)
         try:
             # Sorted as PEFT's, but not what is within them: of patterns the first that fits is meant.
             text = json.dumps(dict(sorted(with_ranks(self.config, self.pairs).items())), indent=2, allow_nan=False)
-        except DAMAGE as error:
-            raise InputError(f"config cannot be written as JSON ({error}): expected texts, numbers, lists") from error
+        except (re.error, *DAMAGE) as error:
+            raise InputError(
+                f"config cannot be written ({error}): expected PEFT's settings, of texts, numbers, lists"
+            ) from error
         place = writable_folder(place, TENSORS, CONFIG, hint="")
         entries = [Entry(name, a.dtype.name, a.shape, partial(np.asarray, a)) for name, a in arrays.items()]
         with alone(place, hint=""):  # which removes it again where it was made for nothing
             write_together([(place / TENSORS, entries, {"format": "pt"})], {place / CONFIG: lambda: text})
 
 
+def _check_arrays(arrays: Mapping[str, Any]) -> None:
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"the adapter has {shown(array)} as {name}: expected a NumPy array")
+
+
 def check_plain(adapter: Any) -> Adapter:
     """An adapter whose pairs are all that it does to the weights; InputError otherwise."""
-    if not isinstance(adapter, Adapter):
-        raise InputError(f"adapter is {shown(adapter)}: expected an Adapter, from gpunet.lora.load(folder), say")
+    if not isinstance(adapter, Adapter) or not adapter.pairs:
+        raise InputError(
+            f"adapter is {shown(adapter)}: expected an Adapter with pairs, from gpunet.lora.load(folder), say"
+        )
+    _check_arrays(adapter.saved)
     way = str(adapter.config.get("init_lora_weights")).lower()
     if way.startswith(ANEW):
         raise InputError(
@@ -163,7 +176,7 @@ def check_plain(adapter: Any) -> Adapter:
 def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """As PEFT looks a module up in rank_pattern and alpha_pattern: the first that fits its name, or its name's end."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if compiled(pattern)(module):
             return value
     return default
 
@@ -182,7 +195,9 @@ def with_ranks(config: Mapping[str, Any], pairs: Mapping[str, Pair]) -> dict[str
     with ^ since PEFT looks for them at the ends of names, too.
     """
     wanted = {name: (pair.rank, float(pair.scaling)) for name, pair in pairs.items()}
-    if not wanted or ("r" in config and all(settings_of(config, name) == each for name, each in wanted.items())):
+    if not wanted or (
+        {"r", "lora_alpha"} <= config.keys() and all(settings_of(config, name) == each for name, each in wanted.items())
+    ):
         return dict(config)
 
     def alpha(rank: int, scaling: float) -> float:
@@ -214,7 +229,7 @@ def load(folder: str | Path) -> Adapter:
     for name in tensors.names:
         module, part = _split(name, str(there))
         if part is None:
-            saved[module] = tensors.read(name)
+            saved[module] = _finite(tensors.read(name), name, str(there))
         else:
             halves.setdefault(module, {})[part] = name
             embeddings |= {module} if "embedding" in name.removeprefix(PREFIX + module) else set()
@@ -255,7 +270,10 @@ def _split(name: str, where: str) -> tuple[str, str | None]:
 def _floats(tensors: Tensors, name: str, where: str) -> Any:
     if tensors.dtype(name) not in FLOATS:
         raise DataError(f"'{where}': {name} is stored as {tensors.dtype(name)}: expected floats of 16 bits or more")
-    found = tensors.read(name)
+    return _finite(tensors.read(name), name, where)
+
+
+def _finite(found: Any, name: str, where: str) -> Any:
     if not np.isfinite(found).all():
         raise DataError(f"'{where}': {name} holds NaN or infinity: expected finite numbers; get another copy")
     return found
@@ -264,6 +282,8 @@ def _floats(tensors: Tensors, name: str, where: str) -> Any:
 def _config(path: Path) -> dict[str, Any]:
     """PEFT's settings, those that matter here checked."""
     try:
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            raise ValueError("it is no file")
         found = read_json(path)
         kind = found.get("peft_type")
         if kind != "LORA":
@@ -275,7 +295,9 @@ def _config(path: Path) -> dict[str, Any]:
             )
         ranks, alphas = found.get("rank_pattern") or {}, found.get("alpha_pattern") or {}
         for pattern in (*ranks, *alphas):
-            re.compile(pattern)
+            compiled(pattern)
+        if lacking := [name for name in ("r", "lora_alpha") if found.get(name) is None]:
+            raise ValueError(f"it has no {lacking[0]}")
         if not all(is_whole(each, 1, MOST) for each in (found["r"], *ranks.values())):
             raise ValueError("a rank is no whole number ≥ 1")
         if not all(is_number(each) and math.isfinite(each) for each in (found["lora_alpha"], *alphas.values())):

@@ -72,7 +72,9 @@ def layers_of(source: Any, tensors: Tensors, fan_in_fan_out: bool) -> dict[str, 
     found = {}
     for name in tensors.names:
         module, shape = name.removesuffix(WEIGHT), tuple(tensors.shape(name))
-        if not (name.endswith(WEIGHT) and module and 2 <= len(shape) <= 5 and tensors.dtype(name) in FLOATS):
+        if not (
+            name.endswith(WEIGHT) and module and 2 <= len(shape) <= 5 and all(shape) and tensors.dtype(name) in FLOATS
+        ):
             continue
         if modules is None:
             embedding = len(shape) == 2 and bool(EMBEDDING.search(module.rpartition(".")[2].lower()))

@@ -11,7 +11,7 @@ import copy
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +34,13 @@ from gpunet.compression.lora.layers import (
     usual,
 )
 from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
-from gpunet.errors import DataError, InputError, ShapeError, shown
+from gpunet.errors import DataError, GpunetError, InputError, ShapeError, first_line, shown
 from gpunet.files import check_path
 from gpunet.linalg import SVD, Certificate, StreamingGram, svd
 from gpunet.linalg.certificate import times
 from gpunet.linalg.matrix import Floats
 from gpunet.linalg.verify import norm
-from gpunet.tensorfile import Entry
+from gpunet.tensorfile import KEY, SEAL, Entry
 
 ROWS = 512  # of a weight that are compared at a time
 # How the names of a pair's modules go on in PEFT's network.
@@ -48,6 +48,7 @@ WRAPPED = (
     "", ".base_layer", ".lora_A", ".lora_B", ".lora_dropout", ".lora_embedding_A", ".lora_embedding_B",
     ".lora_magnitude_vector", ".lora_A.default", ".lora_B.default", ".lora_dropout.default",
 )  # fmt: skip
+ROUNDING = 8
 FIRST = 32  # triples that are looked at for a share of the energy, then four times as many
 
 
@@ -93,7 +94,9 @@ def _leading(exact: Floats, dtype: Any, rank: int | None, energy: float | None, 
     while True:
         s = svd(matrix, k, compute="right").s.astype(np.float64)
         enough = np.cumsum((s / total) ** 2) >= energy
-        noise = s <= max(matrix.shape) * np.finfo(dtype).eps * s[0]  # which is rounding, and no energy
+        noise = s <= ROUNDING * np.finfo(dtype).eps * total  # which is no energy: rounding alone makes ε/2 of it
+        if energy == 1:  # all but that: a share is known to a few ε, and what is left may be less
+            enough[:] = False
         stop = enough | np.append(noise[1:], False)
         if stop.any() or k == most:
             return _scaled(svd(matrix, int(stop.argmax()) + 1 if stop.any() else k, certify=certify), top)
@@ -138,7 +141,7 @@ def extract(
     base, tuned: paths of safetensors files, of folders of shards or of their index; mappings name → array, NumPy's or
     torch's; torch modules. They are read a tensor at a time.
     rank: of every pair, smaller where the weight is. energy: as many triples as hold this share of ‖tuned − base‖_F²,
-    at most `rank`.
+    at most `rank`; 1 takes all triples above rounding, 8 ε ‖tuned − base‖_F.
     modules: names, ends of names such as "q_proj", or patterns with * and ?: their weights are taken, and nothing else.
     None takes all that differs: weights of linear layers, embeddings and convolutions of one group as pairs; biases
     beside them, and modules without a matrix such as norms, whole, as PEFT's `bias` and `modules_to_save`. What differs
@@ -188,7 +191,10 @@ def extract(
         del old, new
         pairs[layer.name] = _pair(layer, change, _leading(change, dtype, rank, energy, certify), 1.0, dtype)
     if not pairs:
-        raise InputError(f"{before} and {after} have the same weights: expected some matrix to differ")
+        same = f"differ in {', '.join(rest[:3])}{', …' * (len(rest) > 3)} alone" if rest else "have the same weights"
+        raise InputError(
+            f"{before} and {after} {same}: expected some {'chosen ' * (modules is not None)}matrix to differ"
+        )
     everything = names_of(base, before)
     adapter = Adapter(pairs, _config(base, pairs, targets(list(pairs), everything)))
     if modules is None:
@@ -396,37 +402,65 @@ def _listened(base: Any, loader: Any, names: list[str]) -> dict[str, StreamingGr
         def hear(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             x = given[0] if given else next(iter(named.values()))
             kept = x[mask] if mask is not None and x.shape[:-1] == mask.shape else x
-            sums[name].update(_array(kept.reshape(-1, x.shape[-1])))
+            try:
+                sums[name].update(_array(kept.reshape(-1, x.shape[-1])))
+            except InputError as error:
+                raise InputError(f"the inputs of {name}: {error}") from error
 
         return hear
 
-    modules, training = dict(base.named_modules()), base.training
+    def call(batch: Any) -> None:
+        if isinstance(batch, Mapping):
+            base(**{name: each.to(device) if hasattr(each, "to") else each for name, each in batch.items()})
+        else:
+            first = batch[0] if isinstance(batch, (tuple, list)) else batch
+            base(torch.as_tensor(first).to(device))
+
+    modules, training = dict(base.named_modules()), {each: each.training for each in base.modules()}
     device = next((each.device for each in base.parameters()), torch.device("cpu"))
     handles = [modules[name].register_forward_pre_hook(listener(name), with_kwargs=True) for name in names]
     base.eval()
     try:
         with torch.no_grad():
-            for batch in loader:
-                mask = None
-                if isinstance(batch, Mapping):
-                    batch = {name: each.to(device) if hasattr(each, "to") else each for name, each in batch.items()}
-                    mask = _seen(batch)
-                    base(**batch)
-                else:
-                    first = batch[0] if isinstance(batch, (tuple, list)) else batch
-                    base(torch.as_tensor(first).to(device))
+            for i, batch in enumerate(_batches(loader)):
+                try:
+                    mask = _seen(batch) if isinstance(batch, Mapping) else None
+                    call(batch)
+                except GpunetError:
+                    raise
+                except Exception as error:
+                    raise InputError(
+                        f"the network cannot be called with batch {i} of data ({first_line(error)}): expected what it "
+                        "takes, a tensor, a list that begins with one, or a dictionary of its forward's arguments"
+                    ) from error
     finally:
         for each in handles:
             each.remove()
-        base.train(training)
+        for each, was in training.items():
+            each.training = was
     return sums
+
+
+def _batches(loader: Any) -> Iterator[Any]:
+    """Those of a loader; InputError for what is none, or fails."""
+    try:
+        if isinstance(loader, (str, bytes)):
+            raise TypeError("it is a text")
+        yield from loader
+    except GpunetError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"data is {shown(loader)}, which gives no batches ({first_line(error)}): expected a loader"
+        ) from error
 
 
 def _seen(batch: Mapping[str, Any]) -> Any:
     """Which places of a batch of texts count; None for all."""
-    mask = batch["attention_mask"].bool() if "attention_mask" in batch else None
-    if "labels" in batch and "input_ids" in batch and batch["labels"].shape == batch["input_ids"].shape:
-        said = batch["labels"] != -100
+    mask, labels, ids = (batch.get(name) for name in ("attention_mask", "labels", "input_ids"))
+    mask = None if mask is None else mask.bool()
+    if labels is not None and ids is not None and labels.shape == ids.shape:
+        said = labels != -100
         mask = said if mask is None else mask & said
     return mask
 
@@ -450,12 +484,20 @@ def resize(adapter: Adapter, rank: int | None = None, energy: float | None = Non
     pairs = {}
     for name, pair in adapter.pairs.items():
         left, right = pair.factors
+        if not (np.isfinite(left).all() and np.isfinite(right).all()):
+            raise DataError(f"the pair of {name} holds NaN or infinity: expected finite numbers")
         (q, r), (p, t) = np.linalg.qr(left), np.linalg.qr(right.T)
-        core = r @ t.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            core = r @ t.T
+        if not np.isfinite(core).all():
+            raise DataError(f"the change of {name} is beyond float64: expected one of an ordinary size")
         found = _leading(core, np.float64, rank, energy, certify=True)
         root = np.sqrt(found.s)
         dtype = np.float64 if pair.A.dtype == np.float64 else np.float32
-        new = (q @ (found.u * root)).astype(dtype), (root[:, None] * (found.vt @ p.T)).astype(dtype)
+        with np.errstate(over="ignore"):
+            new = (q @ (found.u * root)).astype(dtype), (root[:, None] * (found.vt @ p.T)).astype(dtype)
+        if not all(np.isfinite(each).all() for each in new):
+            raise DataError(f"{name} has factors beyond {np.dtype(dtype)}: expected a change of an ordinary size")
         kept = len(root)
         B, A = new[0].reshape(-1, kept, *pair.B.shape[2:]), new[1].reshape(kept, *pair.A.shape[1:])
         # ‖B A − B'A'‖_F = ‖[B, −B'] [A; A']‖_F, again without a product of all rows and columns
@@ -498,23 +540,43 @@ def _moved(base: Any, adapter: Adapter, sign: float, path: Any) -> Any:
             raise ShapeError(f"{name} has shape {tensors.shape(name)} in {tensors}: the adapter's is {each.shape}")
 
     def made(name: str) -> Any:
+        if name in saved and not np.isfinite(saved[name]).all():
+            raise DataError(f"the adapter's saved {name} holds NaN or infinity: expected finite numbers")
         weight = saved[name] if name in saved else check_finite(tensors.read(name), tensors, name)
-        if name not in changes:
-            return weight.astype(tensors.dtype(name))
-        with np.errstate(over="ignore"):
-            found = (weight.astype(np.float64) + sign * changes[name].delta()).astype(tensors.dtype(name))
+        with np.errstate(over="ignore", invalid="ignore"):
+            if name in changes:
+                weight = weight.astype(np.float64) + sign * changes[name].delta()
+            found = _rounded(weight, tensors.dtype(name))
         if not np.isfinite(found).all():
-            raise DataError(f"{name} with its change is beyond {found.dtype}: expected a base of a wider dtype")
+            raise DataError(f"{name} as the adapter has it is beyond {found.dtype}: expected a base of a wider dtype")
         return found
 
     if path is None:
         return {name: made(name) for name in tensors.names if name in changes or name in saved}
     target = check_path("path", path)
+    whole = target.suffix == ".safetensors"
+    # A model of ours stays one, its digest that of the new file; of shards each would say that it were the model.
+    metadata = {key: text for key, text in tensors.metadata.items() if whole or key not in (KEY, SEAL)}
     entries = [
         Entry(name, tensors.dtype(name), tensors.shape(name), partial(made, name))
         if name in changes or name in saved
         else tensors.entry(name)
         for name in tensors.names
     ]
-    write(target, entries, {"format": "pt", **tensors.metadata}, 0 if target.suffix == ".safetensors" else SHARD_BYTES)
+    write(target, entries, {"format": "pt", **metadata}, 0 if whole else SHARD_BYTES)
     return None
+
+
+def _rounded(exact: Any, dtype: str) -> Any:
+    """In another dtype, rounded once: bfloat16 too, to which ml_dtypes comes from float64 over float32.
+
+    There what is not exact is first rounded to the odd neighbour (Boldo & Melquiond 2008), which is no tie.
+    """
+    if dtype != "bfloat16" or exact.dtype != np.float64:
+        return exact.astype(dtype)
+    near = exact.astype(np.float32)
+    bits = near.view(np.uint32)
+    off = (near != exact) & ~np.isnan(exact)
+    bits -= off & (abs(near) > abs(exact))
+    bits |= off
+    return near.astype(dtype)
