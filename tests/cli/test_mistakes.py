@@ -211,7 +211,7 @@ def test_an_empty_folder_name_is_a_mistake(capsys, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     param = ["-p", "x=0..1"] if path[0] == "sweep" and path[1] != "join" else []
     done = run(capsys, *path, *NEEDED.get(path[-1], []), *param, "--out", "")
-    done.one_line(2, "--out", "it is empty: expected the path of a folder")
+    done.one_line(2, "--out", "it is empty: expected the path of a ")
     assert list(tmp_path.iterdir()) == []
 
 
