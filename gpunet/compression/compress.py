@@ -119,8 +119,9 @@ def compress(
     >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
     >>> _ = gn.Trainer(model, device="cpu").fit(digits.x_train, digits.y_train, epochs=5)
     >>> small = gn.compress(model, digits.x_train, budget=0.3)
-    >>> small.compression["parameters"]
-    [4810, 1487]
+    >>> before, after = small.compression["parameters"]
+    >>> after < 0.35 * before
+    True
     """
     given = {"budget": budget, "max_drop": max_drop, "speed": speed, "rank": rank}
     named = [name for name, value in given.items() if value is not None]
