@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.compression.budget import Choice, spend
-from gpunet.compression.compress import Layer
+from gpunet.compression.compress import NO_GAIN, WHOLE, Layer, rule_told
 from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, InputError, shown
@@ -38,8 +38,6 @@ KEPT = 1 << 30  # bytes of weights and their singular vectors that are kept from
 PLAN = "compression.json"  # in a folder of shards
 TABLES = {"wte", "wpe", "shared"}  # modules whose rows are looked up, beside those with "emb" in their names
 HEADS = {"lm_head"}  # modules that are left out unless they are named
-WHOLE = "the budget keeps it whole"
-NO_GAIN = "it is no smaller at the rule's rank"
 ALL_WHOLE = "all weights stay whole: give a smaller budget, or another rule"
 
 
@@ -357,7 +355,7 @@ def compress_file(
     sizes = [sum(prod(tensors.shape(name)) for name in tensors.names), sum(prod(each.shape) for each in entries)]
     said: dict[str, Any] = {
         "format": FORMAT, "source": str(source) if isinstance(source, (str, Path)) else str(tensors),
-        "promise": {"rank": repr(rule)} if budget is None else {"budget": budget, "count": "parameters"},
+        "promise": {"rank": rule_told(rule)} if rule is not None else {"budget": budget, "count": "parameters"},
         "patterns": list(layers), "samples": 0, "tuned": False, "parameters": sizes,
         "bytes": [sum(map(tensors.nbytes, tensors.names)), sum(each.nbytes for each in entries)],
     }  # fmt: skip

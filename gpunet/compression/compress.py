@@ -34,6 +34,7 @@ ROUNDS, LEAST, SECONDS = 15, 3, 2.0  # of a race: as many as that many seconds h
 DISTURBED = 1.2  # times as long as asked for, which other work on the machine may be to blame for: once more
 SURE = 2.5  # standard errors: nineteen times in twenty, no drop of LOOKS nets exceeds its bound (Bonferroni)
 FULL = "budget, max_drop, speed or rank"
+WHOLE, NO_GAIN = "the budget keeps it whole", "it is no smaller at the rule's rank"
 
 Evaluate = Callable[[Any], Any] | tuple[Any, Any]
 Tune = Callable[[Any], object] | int
@@ -249,7 +250,7 @@ class Compression:
             share = check_range(name, value, above=0, most=1)
             return self.finish(self.build(self.ranks(share)), {name: share, "count": self.count})
         if name == "rank":
-            return self.finish(self.build(self.by_rule(value)), {name: repr(value)})
+            return self.finish(self.build(self.by_rule(value)), {name: rule_told(value)})
         if name == "max_drop":
             return self.keeping(float(check_range(name, value, least=0)))
         return self.faster(float(check_range(name, value, above=1)))
@@ -313,6 +314,12 @@ class Compression:
         if self.evaluate is None:
             raise InputError("max_drop needs a metric: give evaluate=(x, y), or a function of a model")
         before = self.evaluate(self.network.model)
+        if (unseen := fall(before, before)) > max_drop:
+            more = f", or evaluate on {math.ceil(len(before) * unseen / max_drop):,}" if max_drop else ""
+            raise InputError(
+                f"max_drop={max_drop:g} cannot be shown on {len(before):,} samples: where none of them is lost, "
+                f"{unseen:.3g} may be of all others; allow that much{more}"
+            )
         low, high = least(self.choices()), 1.0
         kept: Any = None
         smallest = math.inf
@@ -391,8 +398,10 @@ class Compression:
         said: dict[str, Any] = {
             "promise": promise, "samples": self.samples, "tuned": self.tune is not None,
             "parameters": [network.size(network.model), network.size(model)],
-            "layers": [asdict(each) for each in self.layers(made.factors)],
+            "layers": [asdict(each) for each in self.layers(made.factors, NO_GAIN if "rank" in promise else WHOLE)],
         }  # fmt: skip
+        chosen = [each["parameters"] for each in said["layers"] if each["name"] in network.open]
+        said["chosen"] = [sum(numbers) for numbers in zip(*chosen, strict=True)]
         if self.batch is not None:
             times = times or self.race(model)
             said["seconds"] = [times.median("before"), times.median("after")]
@@ -402,8 +411,8 @@ class Compression:
             said["metric"] = [float(np.mean(self.evaluate(each))) for each in (network.model, model)]
         return network.keep(model, said, self.batch)
 
-    def layers(self, factors: Mapping[str, Factors]) -> list[Layer]:
-        """What became of each, in the network's order."""
+    def layers(self, factors: Mapping[str, Factors], whole: str) -> list[Layer]:
+        """What became of each, in the network's order; whole: why one that was chosen was not cut."""
         found = []
         for name, weight in self.network.weights.items():
             cut = factors.get(name)
@@ -411,13 +420,18 @@ class Compression:
             numbers = [weight.numbers(None), weight.numbers(rank)]
             uses, shape = [n * weight.uses for n in numbers], list(weight.shape)
             if cut is None:
-                why = "the budget keeps it whole" if weight.most else "no two factors of it are smaller"
-                why = self.network.kept.get(name, why)
+                why = self.network.kept.get(name, whole if weight.most else "no two factors of it are smaller")
                 found.append(Layer(name, shape, None, why, numbers, uses))
             else:
                 proof, route = weight.proof(cut), weight.found(cut.rank).route
                 found.append(Layer(name, shape, rank, "cut", numbers, uses, **proof, route=route, seen=weight.seen))
         return found
+
+
+def rule_told(rule: RankRule | int) -> int | str:
+    """A rule as a plan has it: a rank, or what the rule is called."""
+    rank = rule.rank if isinstance(rule, FixedRank) else rule
+    return repr(rank) if isinstance(rank, RankRule) else int(rank)
 
 
 def fall(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> float:

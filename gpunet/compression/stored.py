@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.compression import onnxfile
-from gpunet.compression.checkpoint import ALL_WHOLE, FORMAT, WHOLE, Written, finite, plan_text
+from gpunet.compression.checkpoint import ALL_WHOLE, FORMAT, Written, finite, plan_text
 from gpunet.compression.compress import compress
 from gpunet.compression.tensors import Tensors
 from gpunet.errors import InputError, shown
@@ -56,11 +56,9 @@ def compress_stored(
         asked["evaluate"] = _pair(evaluate, "test", model)
     small = compress(model, given, progress=bar or Progress(), **asked)
     told = finite(onnxfile.told(small) if graph else small.compression)
-    chosen = [each for each in told["layers"] if each["rank"] is not None or each["why"] in (WHOLE, NO_SMALLER)]
-    if all(each["rank"] is None for each in chosen):
+    if all(each["rank"] is None for each in told["layers"]):
         raise InputError(ALL_WHOLE)
     said = {"format": FORMAT, "source": str(source), **told}
-    said["chosen"] = [sum(each["parameters"][i] for each in chosen) for i in (0, 1)]
     if graph:
         onnxfile.write(target, small)
     else:

@@ -143,6 +143,13 @@ def clock(monkeypatch, overhead: float = 0.0) -> None:
     monkeypatch.setattr(Compression, "race", race)
 
 
+def test_a_drop_that_so_few_samples_cannot_show_is_refused_at_once(nets, digits):
+    with pytest.raises(InputError, match=r"max_drop=0.005 cannot be shown on 355 samples: .* or evaluate on 1,250"):
+        gn.compress(nets[0], max_drop=0.005, evaluate=(digits.x_test, digits.y_test))
+    with pytest.raises(InputError, match=r"may be of all others; allow that much$"):
+        gn.compress(nets[0], max_drop=0, evaluate=(digits.x_test, digits.y_test))
+
+
 def test_a_speed_is_met_with_the_least_error(nets, digits, monkeypatch):
     clock(monkeypatch)
     small = gn.compress(nets[0], digits.x_train, speed=2)
