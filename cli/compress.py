@@ -10,6 +10,8 @@ import typer
 from gpunet.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gpunet.linalg.rank import RankRule
 
 USUAL = "50%"
@@ -198,8 +200,12 @@ def _rule(text: str) -> RankRule:
     from gpunet.errors import InputError, shown
     from gpunet.linalg import BreakEven, DimensionFraction, Energy, FixedRank, GavishDonoho, StableRank
 
-    plain = {"stable": StableRank, "gavish-donoho": GavishDonoho}
-    shares = {"energy": Energy, "break-even": BreakEven, "dimension": DimensionFraction}
+    plain: dict[str, Callable[[], RankRule]] = {"stable": StableRank, "gavish-donoho": GavishDonoho}
+    shares: dict[str, Callable[[float], RankRule]] = {
+        "energy": Energy,
+        "break-even": BreakEven,
+        "dimension": DimensionFraction,
+    }
     name, _, number = text.partition("=")
     try:
         if text.isascii() and text.isdigit():

@@ -174,7 +174,9 @@ def test_a_model_of_ours_is_run(capsys, stored):
     compress(capsys, str(stored / "net.safetensors"), "-o", "tuned.safetensors", "--data", digits, "--tune", "1")
     assert json.loads(Path("tuned.json").read_text())["tuned"]
     own = (str(stored / "net.safetensors"), "--max-drop", "0", "--evaluate", digits, "-o", "whole.safetensors")
-    refused(capsys, "max_drop=0 cannot be shown on 355 samples", arguments=own)  # of few samples nobody can say that none is lost
+    refused(
+        capsys, "max_drop=0 cannot be shown on 355 samples", arguments=own
+    )  # of few samples nobody can say that none is lost
     compress(capsys, str(stored / "net.safetensors"), "-o", "by-rule.safetensors", "--rank", "energy=0.8")
     assert json.loads(Path("by-rule.json").read_text())["promise"] == {"rank": "Energy(share=0.8)"}
 
