@@ -35,8 +35,8 @@ from gpunet.backend import get_backend
 from gpunet.checks import check_whole
 from gpunet.errors import InputError, first_line
 from gpunet.experiments.provenance import Stopwatch
-from gpunet.experiments.result import plain
 from gpunet.files import write_or_keep
+from gpunet.limits import plain
 from gpunet.linalg import ClassPCA, gram
 from gpunet.linalg.classes import check_labels
 from gpunet.linalg.device import is_gpu

@@ -79,6 +79,19 @@ def read_json(path: Path, *, nan: bool = False) -> Any:
     return parse_json(content, nan=nan)
 
 
+def plain(value: Any) -> Any:
+    """Python's own types only, as JSON has them: floats finite or None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def parse_json(content: str | bytes, *, nan: bool = False) -> Any:
     """`read_json` of what has been read already."""
     try:

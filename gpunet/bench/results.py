@@ -23,9 +23,8 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
-from gpunet.experiments.result import plain
 from gpunet.files import write_or_keep
-from gpunet.limits import read_json
+from gpunet.limits import plain, read_json
 
 Positive = Annotated[float, Meta(gt=1e-15, lt=1e15)]
 Spread = Annotated[list[Positive], Meta(min_length=1, max_length=3)]  # median, or with the lower and upper quartile

@@ -15,7 +15,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, InputError, shown
 from gpunet.files import check_path, check_replaceable
+from gpunet.limits import plain
 from gpunet.linalg.rank import FixedRank, RankRule
 from gpunet.progress import Progress
 from gpunet.tensorfile import KEY, SEAL, Entry
@@ -183,16 +183,7 @@ class Written:
 
 def plan_text(said: Mapping[str, Any]) -> str:
     """A plan as JSON, which has no numbers that are not finite."""
-    return json.dumps(finite(said), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def finite(said: Any) -> Any:
-    """The same with None for each number that is not finite."""
-    if isinstance(said, Mapping):
-        return {name: finite(each) for name, each in said.items()}
-    if isinstance(said, list):
-        return [finite(each) for each in said]
-    return None if isinstance(said, float) and not math.isfinite(said) else said
+    return json.dumps(plain(said), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 # -- the work ---------------------------------------------------------------------------------------------------------
@@ -323,8 +314,8 @@ class Checkpoint:
             why = "cut" if rank is not None else self.why.get(module, whole)
             layer = asdict(Layer(module, [*place.shape], rank, why, numbers, [*map(float, numbers)], **said))
             layer |= {"tensor": place.name, "kind": place.kind, "dtype": self.tensors.dtype(place.name)}
-            yield finite(layer) | (
-                {"factors": place.factors(rank), "sigma_at_rank": finite(sigma)} if rank is not None else {}
+            yield plain(layer) | (
+                {"factors": place.factors(rank), "sigma_at_rank": plain(sigma)} if rank is not None else {}
             )
 
 

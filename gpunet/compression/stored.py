@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gpunet.compression import onnxfile
-from gpunet.compression.checkpoint import ALL_WHOLE, FORMAT, Written, finite, plan_text
+from gpunet.compression.checkpoint import ALL_WHOLE, FORMAT, Written, plan_text
 from gpunet.compression.compress import compress
 from gpunet.compression.tensors import Tensors
 from gpunet.errors import InputError, shown
 from gpunet.files import check_path, check_replaceable, write_or_keep
+from gpunet.limits import plain
 from gpunet.nn.model import Sequential
 from gpunet.nn.serialize import load, save
 from gpunet.progress import Progress
@@ -55,7 +56,7 @@ def compress_stored(
     if evaluate is not None:
         asked["evaluate"] = _pair(evaluate, "test", model)
     small = compress(model, given, progress=bar or Progress(), **asked)
-    told = finite(onnxfile.told(small) if graph else small.compression)
+    told = plain(onnxfile.told(small) if graph else small.compression)
     if all(each["rank"] is None for each in told["layers"]):
         raise InputError(ALL_WHOLE)
     said = {"format": FORMAT, "source": str(source), **told}

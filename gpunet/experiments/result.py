@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from gpunet.errors import DataError, shown
-from gpunet.limits import DAMAGE, SEEDS, read_json
+from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 
 FORMAT, RESULT = 2, "result.json"
 LARGEST = 1e150  # of what is measured: a deviation squares it
@@ -161,19 +161,6 @@ class Result:
                     "again, or move its folder elsewhere"
                 )
             return _checked(found)
-
-
-def plain(value: Any) -> Any:
-    """Python's own types only, as JSON has them: floats finite or None."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):  # NumPy's arrays and numbers
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ import gpunet
 from gpunet.errors import DataError, GpunetError, OutputError
 from gpunet.experiments.claims import ClaimResult, counted, judge, summed
 from gpunet.experiments.framework import RunRequest
-from gpunet.experiments.result import RESULT, Result, Seed, check_time, plain
+from gpunet.experiments.result import RESULT, Result, Seed, check_time
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.fingerprint import digest
-from gpunet.limits import DAMAGE, read_json
+from gpunet.limits import DAMAGE, plain, read_json
 
 NAME, SCHEMA = "claims.json", 2
 LONGEST = 10**9  # seconds of a run, and its pieces

@@ -17,8 +17,8 @@ from gpunet.backend import Backend
 from gpunet.errors import InputError
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import RunRequest
-from gpunet.experiments.result import plain
 from gpunet.fingerprint import difference, digest
+from gpunet.limits import plain
 
 
 def plan(quick: bool, seeds: int | None = None) -> list[RunRequest]:
