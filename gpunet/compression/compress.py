@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from gpunet.checks import as_list, check_flag, check_one_of, check_range, check_whole, has
 from gpunet.compression.budget import Choice, least, spend
-from gpunet.compression.networks import Network
+from gpunet.compression.networks import Network, length
 from gpunet.compression.onnxfile import Onnx, is_graph
 from gpunet.compression.ours import Ours
 from gpunet.compression.pytorch import Torch, is_module
@@ -158,6 +158,7 @@ class Made:
 
     model: Any
     factors: dict[str, Factors]
+    scores: np.ndarray[Any, Any] | None = None
 
 
 class Compression:
@@ -208,7 +209,7 @@ class Compression:
             x, y = evaluate if len(evaluate) == 2 else (None, None)
             y = y.detach().cpu().numpy() if has(y, "detach") else y
             try:
-                alike = _length(x) == len(y)
+                alike = length(x) == len(y)
             except TypeError:
                 alike = False
             if not alike:
@@ -305,15 +306,24 @@ class Compression:
             found[name] = [*cut, Choice(None, 1000 * times.median(""), 0.0)]
         return found
 
+    @cached_property
+    def before(self) -> np.ndarray[Any, Any]:
+        """The scores of the network as it came."""
+        return self.score(self.network.model)
+
+    def score(self, model: Any) -> np.ndarray[Any, Any]:
+        """A network's scores; InputError where nobody said how."""
+        if self.evaluate is None:
+            raise InputError("max_drop needs a metric: give evaluate=(x, y), or a function of a model")
+        return self.evaluate(model)
+
     def _check_batch(self, why: str) -> None:
         if self.batch is None:
             raise InputError(f"{why}, and there is none: give data")
 
     def keeping(self, max_drop: float) -> Any:
         """The smallest network found whose metric falls by no more."""
-        if self.evaluate is None:
-            raise InputError("max_drop needs a metric: give evaluate=(x, y), or a function of a model")
-        before = self.evaluate(self.network.model)
+        before = self.before
         if (unseen := fall(before, before)) > max_drop:
             more = f", or evaluate on {math.ceil(len(before) * unseen / max_drop):,}" if max_drop else ""
             raise InputError(
@@ -328,7 +338,8 @@ class Compression:
             share = (low + high) / 2
             ranks = self.ranks(share)
             made = self.build(ranks)
-            drop = fall(before, self.evaluate(made.model))
+            scores = self.score(made.model)
+            made, drop = replace(made, scores=scores), fall(before, scores)
             smallest = min(smallest, drop)
             self.bar.advance(1, f"{share:.1%} of the {self.count}: {drop:.3g} lost at most")
             if ranks and drop <= max_drop:
@@ -367,7 +378,7 @@ class Compression:
         if kept is None:
             what = f"ask for less than {1 / fastest:.2f}" if fastest < 1 else "no cut makes it faster here"
             raise InputError(
-                f"speed={speed:g} cannot be met at a batch of {_length(self.batch)}: the fastest found takes "
+                f"speed={speed:g} cannot be met at a batch of {length(self.batch)}: the fastest found takes "
                 f"{fastest:.2f}× the time in the median, with the smallest ranks, and was to be so fast in three "
                 f"rounds of four; {what}, or give other batches"
             )
@@ -406,9 +417,10 @@ class Compression:
             times = times or self.race(model)
             said["seconds"] = [times.median("before"), times.median("after")]
             said["time_ratio"] = [times.ratio("after", "before"), *times.spread("after", "before")]
-            said["batch"] = _length(self.batch)
+            said["batch"] = length(self.batch)
         if self.evaluate is not None:
-            said["metric"] = [float(np.mean(self.evaluate(each))) for each in (network.model, model)]
+            after = self.score(model) if made.scores is None else made.scores
+            said["metric"] = [float(np.mean(self.before)), float(np.mean(after))]
         return network.keep(model, said, self.batch)
 
     def layers(self, factors: Mapping[str, Factors], whole: str) -> list[Layer]:
@@ -447,12 +459,6 @@ def fall(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> float:
         return float(lost[0])
     few = SURE**2 * float(np.ptp(np.concatenate([before, after, [0.0]]))) / (2 * n)
     return float(lost.mean() + few + SURE * math.sqrt(lost.var() / n + (few / SURE) ** 2))
-
-
-def _length(batch: Any) -> int:
-    """Samples of a batch."""
-    given = batch[0] if isinstance(batch, list | tuple) else batch
-    return len(next(iter(given.values())) if isinstance(given, Mapping) else given)
 
 
 def _told(kept: Mapping[str, str]) -> str:

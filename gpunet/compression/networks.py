@@ -32,9 +32,11 @@ class Network(ABC):
     weights: dict[str, Weight]
     kept: dict[str, str]
 
-    @abstractmethod
     def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
         """Data, a batch at a time, of `size` where the data does not say it; `run` takes each."""
+        x = check_data(data)
+        for start in range(0, len(x), size):
+            yield x[start : start + size]
 
     @abstractmethod
     def run(self, model: Any, batch: Any) -> Any:
@@ -156,6 +158,17 @@ def check_data(data: Any) -> Any:
     if len(getattr(x, "shape", ())) < 2 or not len(x):
         raise InputError(f"data is {shown(data)}: expected samples (n, …), or (x, y) of them")
     return x
+
+
+def given_of(batch: Any) -> Any:
+    """What a network is given of a batch, which may have labels beside it."""
+    return batch[0] if isinstance(batch, list | tuple) else batch
+
+
+def length(batch: Any) -> int:
+    """Samples of a batch."""
+    given = given_of(batch)
+    return len(next(iter(given.values())) if isinstance(given, Mapping) else given)
 
 
 def _some(rows: Any) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.compression.networks import Network, check_data, patch_rows
+from gpunet.compression.networks import Network, patch_rows
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import InputError
 from gpunet.nn.layers import Conv2D, Dense
 from gpunet.nn.model import Sequential
 from gpunet.nn.serialize import arrays_of
-from gpunet.nn.trainer import EVAL_BATCH, Trainer
+from gpunet.nn.trainer import Trainer
 from gpunet.spectral.factorise import own_methods
 
 Described = tuple[dict[str, Any], dict[str, Any]]  # a layer's configuration, and its parameters
@@ -40,11 +40,6 @@ class Ours(Network):
                 if own := own_methods(layer, kind):
                     self.kept[layer.name] = f"it has its own {own}, which factors would not run"
         self._trainers: dict[int, tuple[Sequential, Trainer]] = {}  # by the model's id; a workspace is made once
-
-    def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
-        x = check_data(data)
-        for start in range(0, len(x), size):
-            yield x[start : start + size]
 
     def run(self, model: Any, batch: Any) -> Any:
         _, trainer = self._trainers.setdefault(

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.compression.networks import Network, check_data, patch_rows
+from gpunet.compression.networks import Network, given_of, length, patch_rows
+from gpunet.compression.tensors import from_torch
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import InputError, first_line, shown
 from gpunet.nn.trainer import EVAL_BATCH
@@ -87,9 +88,7 @@ class Torch(Network):
 
     def batches(self, data: Any, size: int = EVAL_BATCH) -> Iterator[Any]:
         if isinstance(data, tuple) or hasattr(data, "shape"):
-            x = check_data(data)
-            for start in range(0, len(x), size):
-                yield x[start : start + size]
+            yield from super().batches(data, size)
         else:
             if not isinstance(data, Iterable):
                 raise InputError(
@@ -113,8 +112,7 @@ class Torch(Network):
         return given.to(first.device, first.dtype if given.is_floating_point() else None)
 
     def run(self, model: Any, batch: Any) -> Any:
-        given = batch[0] if isinstance(batch, list | tuple) else batch
-        given = self._on_device(given)
+        given = self._on_device(given_of(batch))
         with self.evaluating(model):
             found = model(**given) if isinstance(given, Mapping) else model(given)
         if self.torch.cuda.is_available():
@@ -145,8 +143,7 @@ class Torch(Network):
         finally:
             for each in hooks:
                 each.remove()
-        given = batch[0] if isinstance(batch, list | tuple) else batch
-        return len(next(iter(given.values())) if isinstance(given, Mapping) else given)
+        return length(batch)
 
     def rows(self, name: str, given: Any) -> Iterator[Any]:
         layer = self.model.get_submodule(name)
@@ -287,12 +284,8 @@ class Torch(Network):
 
 def _matrix(weight: Any) -> Any:
     """A parameter as rows of numbers, in its dtype."""
-    import ml_dtypes
-    import torch
-
-    host = weight.detach().cpu().contiguous()
-    numbers = host.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if host.dtype == torch.bfloat16 else host.numpy()
-    return numbers.reshape(len(host), -1)
+    numbers = from_torch(weight)
+    return numbers.reshape(len(numbers), -1)
 
 
 def _padding(layer: Any) -> tuple[int, int]:

@@ -159,12 +159,14 @@ class _Held(Tensors):
     def _read(self, name: str) -> Any:
         tensor, what = self._tensors[name], f"{name} of {self._what}"
         if has(tensor, "detach"):  # PyTorch's, which has dtypes that its way to NumPy has not
-            return _from_torch(tensor.detach().cpu().contiguous().resolve_conj().resolve_neg())
+            return from_torch(tensor)
         array = on_host(tensor, what)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _from_torch(tensor: Any) -> Any:
+def from_torch(tensor: Any) -> Any:
+    """A tensor's numbers on the host; bfloat16 and float8 are those of ml_dtypes."""
+    tensor = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
     name = str(tensor.dtype).removeprefix("torch.")
     if name != "bfloat16" and not name.startswith("float8"):
         return tensor.numpy()
