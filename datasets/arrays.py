@@ -41,6 +41,11 @@ class Dataset:
         return math.prod(self.shape)
 
     @property
+    def scale(self) -> float:
+        """What x is to be multiplied by: 1/255 of uint8, else 1. See `gn.Sequential`."""
+        return 1 / 255 if self.x_train.dtype == np.uint8 else 1.0
+
+    @property
     def _where(self) -> str:
         """What a message about it begins with."""
         return self.name if self.source == "embedded" else self.source

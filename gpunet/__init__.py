@@ -1,9 +1,9 @@
 """gpunet: SVD-shaped neural networks on NumPy and CuPy.
 
 >>> import gpunet as gn
->>> model = gn.Sequential([gn.Dense(16, "relu"), gn.Dense(10)])
->>> trainer = gn.Trainer(model, optimizer=gn.Adam(1e-2), device="cpu", seed=0)
 >>> data = gn.datasets.load("digits")
+>>> model = gn.Sequential([gn.Dense(16, "relu"), gn.Dense(10)], scale=data.scale)
+>>> trainer = gn.Trainer(model, optimizer=gn.Adam(1e-2), device="cpu", seed=0)
 >>> history = trainer.fit(data.x_train, data.y_train, epochs=20, batch_size=32)
 >>> trainer.evaluate(data.x_test, data.y_test)["accuracy"] > 0.9
 True

@@ -269,7 +269,14 @@ class Backend(ABC):
 
     @abstractmethod
     def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        """L = Σ over samples and outputs of ½(f(z) − t)²; dz = scale · ∂L/∂z; t as above."""
+        """L = Σ over samples and outputs of ½(f(z) − t)²; dz = scale · ∂L/∂z; t as above.
+
+        labels may be targets t (n, k) of z's dtype in their place, which have no correct answers.
+        """
+
+    def weigh(self, slopes: Out, weights: In) -> None:
+        """Row i of slopes (n, k) times weights[i]; weights (n,) of the same dtype."""
+        self.xp.multiply(slopes, weights[:, None], out=slopes)
 
     # -- optimisers: flat arrays (p,); the first `decayed` parameters carry the L2 term λ‖w‖², gradient 2λw ----------
 

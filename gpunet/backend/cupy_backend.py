@@ -281,6 +281,9 @@ class CupyBackend(CupyDevice):
     def take_batch(
         self, data: In, labels: In, order: In, cursor: Out, scale: float, out: Out, labels_out: Out, clocks: Out
     ) -> None:
+        if labels_out is not None and labels_out.ndim == 2:  # targets: a launch of their own
+            self.gather(labels, order, cursor, 1, labels_out)
+            labels = labels_out = None
         self._gather(data, labels, order, cursor, scale, out, labels_out, clocks, len(out))
 
     def _gather(
@@ -326,14 +329,15 @@ class CupyBackend(CupyDevice):
         self._loss("binary_cross_entropy", (), (z,), labels, scale, dz, totals)
 
     def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        self._loss("squared_error", (activation,), (z,), labels, scale, dz, totals)
+        name = "squared_error_of_values" if labels.ndim == 2 else "squared_error"
+        self._loss(name, (activation,), (z,), labels, scale, dz, totals)
 
     def affine_loss(
         self, x: In, weight: In, bias: In, z: Out, loss: str, options: tuple[str, ...], labels: In, scale: float,
         dz: Out, totals: Out, bias_grad: Out,
     ) -> None:  # fmt: skip
         outputs = len(weight)
-        if outputs > WARP or not z.size:
+        if outputs > WARP or not z.size or labels.ndim == 2:
             super().affine_loss(x, weight, bias, z, loss, options, labels, scale, dz, totals, bias_grad)
         elif outputs > NARROW:
             self.affine(x, weight, bias, "identity", z)
@@ -359,7 +363,8 @@ class CupyBackend(CupyDevice):
             given = (self._dense(given[0], "scores"),)
         self.launcher.launch(
             f"{'affine_' if product else ''}{name}", dz.dtype, (blocks,), (BLOCK,),
-            *(CODES[option] for option in options), *given, self._dense(labels, "labels", "int64"),
+            *(CODES[option] for option in options), *given,
+            self._dense(labels, "labels", "int64" if labels.ndim == 1 else dz.dtype),
             dz.dtype.type(scale), dz, totals, bias_grad, parts, self._tickets(1),
             np.int32(n), np.int32(k), *(() if product else (np.int32(lanes),)),
         )  # fmt: skip

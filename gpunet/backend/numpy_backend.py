@@ -319,18 +319,26 @@ class NumpyBackend(Backend):
         self._count(totals, loss, z, labels, threshold=0.0)
 
     def squared_error(self, activation: str, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
-        self._check_classes(labels, max(2, z.shape[1]))
+        valued = labels.ndim == 2
+        if not valued:
+            self._check_classes(labels, max(2, z.shape[1]))
         y = self.scratch("outputs", z.shape, z.dtype)
         self.activate(activation, z, y)
         difference = self.scratch("difference", z.shape, z.dtype)
-        np.copyto(difference, y)
-        self._subtract_targets(difference, labels)
+        if valued:
+            np.subtract(y, labels, out=difference)
+        else:
+            np.copyto(difference, y)
+            self._subtract_targets(difference, labels)
         flat = difference.reshape(-1)
         loss = 0.5 * float(np.dot(flat, flat))
         self.activation_backward(activation, y, difference, dz, None)
         if scale != 1:
             np.multiply(dz, scale, out=dz)
-        self._count(totals, loss, y, labels, threshold=0.5)
+        if valued:
+            self._add(totals, len(z), loss, 0)
+        else:
+            self._count(totals, loss, y, labels, threshold=0.5)
 
     @staticmethod
     def _check_classes(labels: Array, classes: int) -> None:

@@ -105,6 +105,6 @@ def apart(results: Sequence[Result]) -> tuple[float | None, str]:
 
 def _warm_up(backend: Backend) -> None:
     digits = load_data("digits")
-    model = gn.Sequential([gn.Dense(16, "relu"), gn.Dense(digits.classes)])
+    model = gn.Sequential([gn.Dense(16, "relu"), gn.Dense(digits.classes)], scale=digits.scale)
     gn.Trainer(model, device=backend).fit(digits.x_train[:200], digits.y_train[:200], batch_size=64)
     gn.svd(digits.x_train[:200], 8, device=backend)

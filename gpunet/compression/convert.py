@@ -84,8 +84,8 @@ def to_torch(model: Sequential) -> Any:
 
     Its state has the names of `model.parameters`; a LowRankDense "2", y = f((x Rᵀ) Lᵀ + b), is an `nn.Sequential` of
     two Linears there: "2.0.weight" R (l, in), "2.1.weight" L (out, l) and "2.1.bias". It gives the model's outputs:
-    scores where the loss is a softmax's, as `torch.nn.CrossEntropyLoss` takes them. dtype and training mode are the
-    model's; what is not trainable does not require gradients.
+    scores where the loss is a softmax's, as `torch.nn.CrossEntropyLoss` takes them. It is given samples times the
+    model's `scale`. dtype and training mode are the model's; what is not trainable does not require gradients.
     Raises InputError for a model without weights, or with layers of other classes than gpunet's own.
     """
     torch = _torch()

@@ -69,6 +69,7 @@ class Ours(Network):
             described += [(config, arrays)] if cut is None else _two(config, arrays, cut)
         model = Sequential.from_config([config for config, _ in described])
         model.build(self.model.input_shape, self.model.backend, dtype=self.model.dtype)
+        model._sees_as(self.model)
         for layer, (_, arrays) in zip(model.layers, described, strict=True):
             model._write({f"{layer.name}.{name}": array for name, array in arrays.items()})
         return model

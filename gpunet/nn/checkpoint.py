@@ -43,7 +43,7 @@ from gpunet.tensorfile import read, seal
 
 FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 TALLY = ("totals", "cursor")  # arrays of a pass that runs
-LOGGED = ("train_loss", "train_accuracy", "seconds")  # of every epoch
+LOGGED = ("train_loss", "seconds")  # of every epoch
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
 Count = Annotated[int, Meta(ge=0)]
 
@@ -314,6 +314,7 @@ def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]
     plan = trainer.plan
     return {
         "layers": trainer.model.config(),
+        "scale": trainer.model.scale,
         **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
         "epochs": plan.epochs,
@@ -361,7 +362,7 @@ def _described(thing: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _looked_at(trainer: Training, data: Samples) -> dict[str, Any]:
-    """Shape, dtype, and a digest of all labels and of the samples: all of them, or every k-th of a large set."""
+    """Shape, dtype, and a digest of labels, weights and of the samples: all of them, or every k-th of a large set."""
     every = -(-int(data.x.nbytes) // LOOKED_AT) or 1
-    x, labels = (trainer.backend.to_host(array) for array in (data.x[::every], data.labels))
-    return {"shape": list(data.x.shape), "dtype": str(data.x.dtype), "digest": digest(x, labels)}
+    arrays = [trainer.backend.to_host(a) for a in (data.x[::every], data.labels, data.weights) if a is not None]
+    return {"shape": list(data.x.shape), "dtype": str(data.x.dtype), "digest": digest(*arrays)}

@@ -81,8 +81,8 @@ def gradient_check(
 
     model: with or without weights (then they are drawn from `seed`); a copy in float64 is checked, the model itself is
     left alone. It is checked in training mode, where layers that draw draw the same each time. x (samples, …) of floats
-    or uint8 and labels (samples,): a few are enough, since every element of every trained parameter costs two forward
-    passes over all of them.
+    or uint8 and labels (samples,), or targets (samples, outputs): a few are enough, since every element of every
+    trained parameter costs two forward passes over all of them.
 
     Where an element differs by more than 1e-7 of its parameter's largest gradient, the difference is taken again with
     steps of h/10 and h/100, and the nearest counts: a corner of ReLU or of pooling within the first step then no longer
@@ -129,6 +129,7 @@ def _in_float64(model: Sequential, backend: Backend) -> Sequential:
         raise InputError(f"a layer of the model cannot be copied: {error}") from error
     if model.built:
         made.build(model.input_shape, backend, dtype="float64")
+        made._sees_as(model)
         made._write({name: value.astype(np.float64) for name, value in arrays_of(model).items()})
     return made
 
@@ -145,7 +146,7 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[fl
     model.bind(n)
     model.set_batch_size(n)
     inputs, zero = backend.empty((n, *data.shape), "float64"), backend.zeros(1, "int64")
-    backend.gather(data.x, backend.asarray(np.arange(n)), zero, data.scale, inputs)
+    backend.gather(data.x, backend.asarray(np.arange(n)), zero, model._scale_of(data.x), inputs)
     totals = looker._looking.totals
 
     model.train()

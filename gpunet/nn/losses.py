@@ -1,6 +1,7 @@
 """Losses: each joins the last activation, since logarithm and sigmoid together neither overflow nor lose digits.
 
-All take integer labels: the class, or 0 and 1 where the model has a single output.
+All take integer labels: the class, or 0 and 1 where the model has a single output. The squared error also takes
+targets of floats.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Loss:
 
     activation: str | None = None  # what the model's last layer must have; None: anything
     reduction: Reduction = setting(check_one_of, known=("mean", "sum"))
+    takes_targets = False  # of floats (n, k), in place of labels
     _given = _held = False  # to a trainer, which works on a copy; by a trainer, as its own
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -74,7 +76,10 @@ class Loss:
         return 1.0 if self.reduction == "sum" else 1.0 / n
 
     def __call__(self, z: Array, labels: Array, dz: Array, totals: Array) -> None:
-        """Add the batch's loss and correct answers to `totals`, write ∂L/∂z to dz; z, dz (n, k), labels (n,)."""
+        """Add the batch's loss and correct answers to `totals`, write ∂L/∂z to dz; z, dz (n, k), labels (n,).
+
+        One that `takes_targets` may get those, (n, k) of z's dtype, in place of labels; then no answer is correct.
+        """
         raise NotImplementedError
 
     def of_layer(self, layer: Layer, x: Array, labels: Array, dz: Array, totals: Array) -> None:
@@ -124,9 +129,12 @@ class BinaryCrossEntropy(_Named):
 
 
 class SquaredError(_Named):
-    """½ Σ over outputs of (y − t)² (document 003: "the derivative is simply a subtraction"); any last activation."""
+    """½ Σ over outputs of (y − t)² (document 003: "the derivative is simply a subtraction"); any last activation.
 
-    operation = "squared_error"
+    t is the one-hot label, or what is to be learned where y holds floats: (samples, outputs), or (samples,) for one.
+    """
+
+    operation, takes_targets = "squared_error", True
 
     def attach(self, backend: Backend, activation: str) -> None:
         super().attach(backend, activation)

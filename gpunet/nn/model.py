@@ -6,10 +6,12 @@ import copy
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from msgspec import Meta
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
@@ -18,6 +20,7 @@ from gpunet.checks import (
     as_list,
     check_flag,
     check_one_of,
+    check_range,
     check_shape,
     check_whole,
     fixed,
@@ -33,6 +36,23 @@ from gpunet.nn.migration import STATES, Migration, State, migration
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a model was trained on."""
+
+    x: Literal["uint8", "numbers", ""] = ""  # "numbers" of all other dtypes; "" where it has been said what they are
+    y: Literal["classes", "values", ""] = ""
+    scale: Annotated[float, Meta(gt=0)] | None = None  # what x was multiplied by
+
+    @classmethod
+    def of(cls, x: Any, labels: Any) -> Learned:
+        """That of these arrays, labels perhaps None."""
+        return cls(
+            "uint8" if x.dtype == np.uint8 else "numbers",
+            "" if labels is None else "values" if labels.dtype.kind == "f" else "classes",
+        )
 
 
 class Layers(tuple[Layer, ...]):
@@ -52,6 +72,11 @@ class Sequential:
     the `nn.Sequential` that equals the model: an activation takes a place of its own there, so the layers of
     784-512-ReLU-10 are "0" and "2".
 
+    scale: what samples are multiplied by as batches of them are gathered, so that the model sees numbers of about 1; it
+    is saved with the model, and may be set at any time. None: 1/255 where the samples of its first training are uint8,
+    as pixels are, else 1. A model that was trained on uint8 refuses samples of other dtypes then, and the other way
+    round, since nobody could tell whether their numbers are the same; to set `scale` says what they are.
+
     A layer stands in one model: InputError for one of another model, of which a copy can be taken (`copy.deepcopy`).
     A copy of a model has its weights and is independent of it; so has one that was pickled.
     """
@@ -61,9 +86,11 @@ class Sequential:
     backend: Backend = fixed("build it on another device")
     dtype: str = fixed("build it with another dtype")
     training: bool = fixed("call model.train() or model.eval()")
+    learned: Learned | None = fixed("it is what the model was trained on")  # None before that
     _fit: weakref.ref[Any] | None  # what lives while it is trained
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
+    def __init__(self, layers: Sequence[Layer], *, scale: float | None = None) -> None:
+        self._scale = _checked_scale(scale)
         self.layers = Layers(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
             raise InputError("a model needs at least one layer")
@@ -75,7 +102,7 @@ class Sequential:
         for layer in self.layers:
             layer.name, layer.head, layer.training = str(place), layer is self.layers[-1], False
             place += layer.slots
-        vars(self).update(input_shape=None, backend=None, dtype=None, training=False)
+        vars(self).update(input_shape=None, backend=None, dtype=None, training=False, learned=None)
         self.built = False
         self.capacity = 0
         self.migrations: list[Migration] = []  # since it was built, one for each `replace`; a trainer follows them
@@ -173,6 +200,54 @@ class Sequential:
     def __copy__(self) -> Self:
         return copy.deepcopy(self)
 
+    # -- what samples mean ------------------------------------------------------------------------------------------
+
+    @property
+    def scale(self) -> float | None:
+        """What samples are multiplied by; None until the model is trained, where it was not set."""
+        return self._scale if self._scale is not None or self.learned is None else self.learned.scale
+
+    @scale.setter
+    def scale(self, scale: float | None) -> None:
+        found = _checked_scale(scale)
+        with self.alone():
+            if self.fitting:
+                raise InputError("the model is being trained: set its scale before or afterwards")
+            self._scale = found
+            if self.learned is not None:
+                vars(self)["learned"] = replace(self.learned, x="", scale=found)
+
+    def _scale_of(self, x: Any) -> float:
+        """What samples x of this dtype are multiplied by."""
+        known = self.scale
+        return known if known is not None else 1 / 255 if x.dtype == np.uint8 else 1.0
+
+    def _check_alike(self, x: Any, labels: Any, what: str) -> None:
+        """InputError where x, or the labels, are not of the kind that the model was trained on; None says nothing."""
+        learned, now = self.learned, Learned.of(x, labels)
+        if learned is None:
+            return
+        if learned.x and now.x != learned.x:
+            give = f"x.astype('{self.dtype}')" if learned.x != "uint8" else "them as uint8"
+            raise InputError(
+                f"{what}: x is {x.dtype}, and the model was trained on {learned.x}, times {self.scale:.4g}: give "
+                f"{give}, or set model.scale to what x is to be multiplied by"
+            )
+        if now.y and learned.y and now.y != learned.y:
+            raise InputError(
+                f"{what}: y holds {now.y}, and the model was trained on {learned.y}: give y of the same dtype, or "
+                "train another model"
+            )
+
+    def _learn_from(self, x: Any, labels: Any) -> None:
+        """From now on the model is one that was trained on such samples."""
+        vars(self)["learned"] = replace(Learned.of(x, labels), scale=self._scale_of(x))
+
+    def _sees_as(self, other: Sequential) -> None:
+        """Samples mean what they mean to the other model, which this one was made from."""
+        self._scale = other._scale
+        vars(self)["learned"] = other.learned
+
     # -- parameters -------------------------------------------------------------------------------------------------
 
     def build(self, input_shape: Shape, backend: Backend, *, dtype: str = "float32", seed: int = 0) -> None:
@@ -191,6 +266,7 @@ class Sequential:
                 raise InputError("the model is being trained: build it again afterwards")
             self._allocate(input_shape, backend, dtype, seed)
             self._seed, self.migrations, self.built = seed, [], True
+            vars(self)["learned"] = None
 
     def _allocate(self, input_shape: Shape, backend: Backend, dtype: str, seed: int) -> None:
         """Make the arenas and draw the parameters; where either fails, the model is as it was."""
@@ -437,14 +513,20 @@ class Sequential:
         if forks:
             self.backend.join()
 
-    def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array) -> None:
+    def _learn(self, x: Array, labels: Array, loss: Loss, totals: Array, weights: Array = None) -> None:
         """Forward, the loss and backward, of what a trainer knows to fit, in a step that has no time to look."""
         if self._drawing:
             self._redraw()
         *below, head = self.layers
         for layer in below:
             x = layer.forward(x)
-        loss.of_layer(head, x, labels, self.d_scores, totals)
+        if weights is None:
+            loss.of_layer(head, x, labels, self.d_scores, totals)
+        else:  # between the loss and the slopes, which a fused operation joins
+            loss(head.forward(x), labels, self.d_scores, totals)
+            self.backend.weigh(self.d_scores, weights)
+            if head.joined:
+                head.slopes(self.d_scores)
         self._backward(self.d_scores)
 
     def activate_scores(self, z: Array) -> Array:
@@ -511,6 +593,10 @@ def _drawn(
         )
         for name, p in declared.items()
     }
+
+
+def _checked_scale(scale: float | None) -> float | None:
+    return None if scale is None else check_range("scale", scale, above=0)
 
 
 def _check_free(layer: Any) -> None:

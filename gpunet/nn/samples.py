@@ -1,4 +1,7 @@
-"""A data set on the device, checked once and used by as many trainers as like."""
+"""A data set on the device, checked once and used by as many trainers as like.
+
+What its numbers mean is the model's to say: see `scale` of `Sequential`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
     DTYPES,
+    as_array,
+    as_floats,
     check_finite,
     check_flag,
     check_labels,
@@ -19,7 +24,7 @@ from gpunet.checks import (
     check_whole,
     real_array,
 )
-from gpunet.errors import InputError, ShapeError, shown
+from gpunet.errors import DataError, InputError, ShapeError, shown
 
 
 def check_samples(x: Any, what: str) -> Any:
@@ -37,20 +42,26 @@ def check_samples(x: Any, what: str) -> Any:
 
 @dataclass(frozen=True)
 class Samples:
-    """x (N, …) in its own dtype, labels (N,) int64, and the factor that the gather applies to x.
+    """x (N, …) in its own dtype, labels (N,) int64 or targets (N, outputs) of floats, and weights (N,) of the samples.
 
-    classes: one more than the largest label; device: where they lie; dtype: "float32" where x was seen to fit it.
+    classes: one more than the largest label, 0 of targets; device: where they lie; dtype: of the targets and weights,
+    and "float32" where x was seen to fit it.
     """
 
     x: Array
     labels: Array  # None where there are none
-    scale: float
     classes: int
     device: str
     dtype: str | None = None
+    weights: Array = None  # None where all count alike
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def valued(self) -> bool:
+        """Whether they have targets of floats in place of classes."""
+        return self.labels is not None and self.labels.dtype.kind == "f"
 
     def batches(self, size: int) -> int:
         """How many batches of `size` one pass takes, a last short one counted."""
@@ -59,8 +70,8 @@ class Samples:
     def spaced(self, most: int) -> Samples:
         """So many of the samples at most, evenly spaced, or all: copies."""
         every = -(-len(self) // check_whole("most", most))
-        x, labels = (None if array is None else array[::every].copy() for array in (self.x, self.labels))
-        return replace(self, x=x, labels=labels)
+        parts = {name: getattr(self, name) for name in ("x", "labels", "weights")}
+        return replace(self, **{name: a[::every].copy() for name, a in parts.items() if a is not None})
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,13 +89,15 @@ class Samples:
         *,
         dtype: str | None = None,
         copy: bool = True,
+        outputs: int | None = None,
+        weights: Any = None,
     ) -> Samples:
         """Check x (N, …) and labels (N,) from 0 to classes − 1, or None, and put them on the device.
 
-        uint8 stays uint8 and is divided by 255 as batches are gathered; bool (0 and 1), other integers and floats are
-        taken as they are, see `check_samples`. dtype: "float32" where the samples are for a model of that dtype, to
+        x keeps its dtype, see `check_samples`. dtype: "float32" where the samples are for a model of that dtype, to
         refuse what it cannot hold. copy=False: an x that lies on the device already is not copied; then
-        whoever changes it changes the samples, unchecked.
+        whoever changes it changes the samples, unchecked. outputs: how many the model has, where labels may as well
+        be targets of floats, (N, outputs), or (N,) for one output. weights: (N,) ≥ 0, what each sample counts.
         Raises ShapeError, DataError or InputError, naming `what` and the first offending row.
         """
         if not isinstance(backend, Backend):
@@ -94,14 +107,47 @@ class Samples:
         if dtype is not None:
             check_one_of("dtype", dtype, DTYPES)
         x = check_samples(x, what)
-        labels = None if labels is None else check_labels(labels, classes, what)
-        check_lengths(x, np.arange(len(x)) if labels is None else labels, what)
+        targets = None if labels is None or outputs is None else _targets(labels, outputs, what, dtype or "float64")
+        if targets is not None:
+            labels = targets
+        elif labels is not None:
+            labels = check_labels(labels, classes, what)
+        check_lengths(x, np.arange(len(x) if labels is None else len(labels)), what)
+        if weights is not None:
+            weights = backend.asarray(_weights(weights, len(x), what, dtype or "float64"))
         check_finite(x, what, dtype)
         held = backend.asarray(x)
         if check_flag("copy", copy) and held is x:
             held = backend.empty(x.shape, x.dtype)
             backend.copy(x, held)
-        scale = 1 / 255 if x.dtype == np.uint8 else 1.0
-        if labels is None:
-            return cls(held, None, scale, 0, backend.name, dtype)
-        return cls(held, backend.asarray(labels), scale, int(labels.max()) + 1, backend.name, dtype)
+        classes = 0 if labels is None or targets is not None else int(labels.max()) + 1
+        return cls(held, None if labels is None else backend.asarray(labels), classes, backend.name, dtype, weights)
+
+
+def _targets(y: Any, outputs: int, what: str, dtype: str) -> Any:
+    """y as floats (N, outputs); None where it is of integers, or of whole numbers that can only be classes."""
+    given = as_array(y, f"{what}: y")
+    if given.dtype.kind != "f":
+        return None
+    if given.ndim == 1:
+        if outputs > 1 and bool((given == given.round()).all()):
+            return None
+        given = given[:, None]
+    if given.ndim != 2 or given.shape[1] != outputs:
+        raise ShapeError(
+            f"{what}: y has shape {given.shape}, and the model {outputs} outputs: expected a value for each"
+        )
+    return as_floats(given, f"{what}: y", dtype=dtype)
+
+
+def _weights(weights: Any, n: int, what: str, dtype: str) -> Any:
+    """The samples' weights as floats (n,); DataError for a negative one, and where all are 0."""
+    name = f"{what}: weights"
+    given = real_array(weights, name)
+    found = as_floats(given if given.dtype.kind == "f" else given.astype(np.float64), name, (n,), dtype)
+    if bool((found < 0).any()):
+        row = int((found < 0).argmax())
+        raise DataError(f"{name}: that of row {row} is {found[row]}: expected numbers ≥ 0")
+    if not bool((found > 0).any()):
+        raise DataError(f"{name} are all 0: expected at least one sample that counts")
+    return found

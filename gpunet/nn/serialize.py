@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
@@ -19,10 +21,10 @@ from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
-from gpunet.nn.model import Sequential, check_model
+from gpunet.nn.model import Learned, Sequential, check_model
 from gpunet.tensorfile import KEY, read, seal
 
-FORMAT = 2
+FORMAT, READ = 3, (2, 3)  # 2 had no scale: what its models were trained on is not known
 MOST_LAYERS = 10_000  # of a file
 
 
@@ -49,7 +51,11 @@ def save(model: Sequential, path: str | Path) -> None:
 def describe(model: Sequential) -> str:
     """The layers, the shape of a sample and the dtype as JSON: what `load` makes the model from."""
     shape = list(model.input_shape)
-    return json.dumps({"format": FORMAT, "layers": model.config(), "input_shape": shape, "dtype": model.dtype})
+    learned = None if model.learned is None else asdict(model.learned)
+    return json.dumps(
+        {"format": FORMAT, "layers": model.config(), "input_shape": shape, "dtype": model.dtype, "scale": model._scale}
+        | {"learned": learned}
+    )
 
 
 def arrays_of(model: Sequential) -> dict[str, Any]:
@@ -91,7 +97,9 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
     model, shape, dtype = _described(metadata[KEY], str(path))
     own = {name: array for name, array in arrays.items() if "/" not in name}
     _check_shapes(model.parameter_shapes(shape), own, str(path))  # before memory is taken for what is only said
+    learned = model.learned
     model.build(shape, get_backend(device), dtype=dtype)
+    vars(model)["learned"] = learned
     _assign(model, own, str(path))
     return model
 
@@ -100,11 +108,14 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
     """The model that a file describes, the shape of its samples and its dtype; DataError where it describes none."""
     try:
         description = parse_json(text)
-        if description["format"] != FORMAT:
+        if description["format"] not in READ:
             raise DataError(f"'{path}' has format {description['format']}, this gpunet reads {FORMAT}")
         if len(description["layers"]) > MOST_LAYERS:
             raise ValueError(f"{len(description['layers']):,} layers, more than {MOST_LAYERS:,}")
         model = Sequential.from_config(description["layers"])
+        model.scale = description.get("scale")
+        if description.get("learned") is not None:
+            vars(model)["learned"] = msgspec.convert(description["learned"], Learned)
         shape, dtype = tuple(description["input_shape"]), description["dtype"]
         if not 1 <= len(shape) <= MOST_DIMENSIONS or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
             raise ValueError(f"samples of shape {shape}")

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -111,18 +112,22 @@ class Evaluator:
         self.loss.attach(self.backend, self.model.layers[-1].activation)
         self._looking = EpochTotals(self.backend)
 
-    def samples(self, x: Any, labels: Any = None, what: str = "data") -> Samples:
+    def samples(self, x: Any, labels: Any = None, what: str = "data", *, sample_weight: Any = None) -> Samples:
         """Check a data set against the model and put it on the device; without labels it is for `predict` alone.
+
+        sample_weight: (samples,) ≥ 0, what each counts in training, see `fit`.
 
         They are copies, on the CPU too: to change x afterwards changes no samples. `fit`, `evaluate` and `predict` read
         an x on their device where it lies, and do not keep it.
         """
-        return self._samples(x, labels, what, keep=True)
+        return self._samples(x, labels, what, keep=True, weights=sample_weight)
 
-    def _samples(self, x: Any, labels: Any, what: str, keep: bool = False, labelled: bool = False) -> Samples:
+    def _samples(
+        self, x: Any, labels: Any, what: str, *, keep: bool = False, labelled: bool = False, weights: Any = None
+    ) -> Samples:
         check_text("what", what)
         held = isinstance(x, Samples)
-        if held and labels is not None:
+        if held and not (labels is None and weights is None):
             raise InputError(f"{what}: Samples hold their own labels, and others were given: leave those out")
         if labelled and (x.labels if held else labels) is None:
             raise InputError(f"{what} has no labels: give x and y, or Samples made of both")
@@ -131,12 +136,20 @@ class Evaluator:
         outputs = self._outputs(shape)
         classes = self.loss.classes(outputs) if labelled or labels is not None else None
         if held:
-            self._check_samples(x, classes, what)
-        found: Samples = x if held else Samples.of(self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep)
+            self._check_samples(x, classes, outputs, what)
+        found: Samples = (
+            x
+            if held
+            else Samples.of(
+                self.backend, x, labels, classes, what, dtype=self.dtype, copy=keep, weights=weights,
+                outputs=outputs if self._loss.takes_targets else None,
+            )
+        )  # fmt: skip
+        self.model._check_alike(found.x, found.labels, what)
         self.prepare(shape)
         return found
 
-    def _check_samples(self, data: Samples, classes: int | None, what: str) -> None:
+    def _check_samples(self, data: Samples, classes: int | None, outputs: int, what: str) -> None:
         """That this model can take the samples, whoever made them; InputError or DataError otherwise."""
         if data.device != self.backend.name:
             raise InputError(
@@ -144,6 +157,13 @@ class Evaluator:
             )
         if self.dtype == "float32" != data.dtype:
             check_finite(data.x, what, self.dtype)
+        if data.valued and not (self._loss.takes_targets and data.labels.shape[1:] == (outputs,)):
+            raise InputError(
+                f"{what}: these Samples hold targets of shape {data.labels.shape}, and the model has {outputs} outputs "
+                f"and the loss {type(self._loss).__name__}: give x and y"
+            )
+        if any(a is not None and a.dtype.kind == "f" and a.dtype != self.dtype for a in (data.labels, data.weights)):
+            raise InputError(f"{what}: targets or weights of these Samples are not {self.dtype}: give x and y")
         if classes is not None and data.classes > classes:
             raise DataError(f"{what}: label {data.classes - 1} is out of range: expected 0 to {classes - 1}")
 
@@ -161,8 +181,8 @@ class Evaluator:
             )
         return output[0]
 
-    def _labelled(self, x: Any, y: Any, what: str) -> Samples:
-        return self._samples(x, y, what, labelled=True)
+    def _labelled(self, x: Any, y: Any, what: str, weights: Any = None) -> Samples:
+        return self._samples(x, y, what, labelled=True, weights=weights)
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
@@ -171,22 +191,40 @@ class Evaluator:
             return
         self._x = self.backend.empty((batch, *self.model.input_shape), self.dtype)
         self._labels = self.backend.empty(batch, "int64")
+        self._targets = self.backend.empty((batch, *self.model.output_shape), self.dtype)
+        self._weights = self.backend.empty(batch, self.dtype)
         self._room = batch  # now that it is there: memory may be full, or Ctrl-C come
+
+    def _take_batch(self, data: Samples, order: Array, cursor: Array, n: int, clocks: Array = None) -> tuple[Any, Any]:
+        """The next n samples of the order in the workspace: x times the model's scale, and their labels, if any."""
+        x = self._x[:n]
+        labels = None if data.labels is None else (self._targets if data.classes == 0 else self._labels)[:n]
+        scale = self.model._scale_of(data.x)
+        self.backend.take_batch(data.x, data.labels, order, cursor, scale, x, labels, clocks)
+        return x, labels
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
-        """{"loss", "accuracy"} over a data set: means over its samples."""
+        """{"loss", "accuracy"} over a data set: means over its samples; of targets that are no classes the loss alone.
+
+        Weights of the samples change neither.
+        """
         with self.model.evaluating():
             data = self._labelled(x, y, "evaluation data")
             for z, labels in self._passes(data):
                 self.loss(z, labels, self.model.d_scores, self._looking.totals)
-            loss, accuracy = self._looking.means()
-        return {"loss": loss, "accuracy": accuracy}
+            return self._told(self._looking, data)
+
+    @staticmethod
+    def _told(totals: EpochTotals, data: Samples) -> dict[str, float]:
+        loss, accuracy = totals.means()
+        return {"loss": loss} if data.valued else {"loss": loss, "accuracy": accuracy}
 
     def predict(self, x: Any) -> np.ndarray[Any, Any]:
         """The class of each sample, int64 (samples,): the largest output, or a lone output rounded.
 
+        Of a model that was trained on values the outputs, (samples, outputs).
         Raises DivergedError where an output is NaN: it is of no class.
         """
         outputs = self.outputs(x)
@@ -195,6 +233,8 @@ class Evaluator:
                 f"sample {int(missing.argmax())} has outputs that are NaN: the weights have diverged; train again at a "
                 "lower learning rate"
             )
+        if self.model.learned is not None and self.model.learned.y == "values":
+            return outputs
         if outputs.shape[1] > 1:
             return np.asarray(outputs.argmax(axis=1))
         return (outputs[:, 0] > 0.5).astype(np.int64)
@@ -217,14 +257,18 @@ class Evaluator:
             for start in range(0, len(data), batch):
                 n = min(batch, len(data) - start)
                 self.model.set_batch_size(n)
-                labels = None if data.labels is None else self._labels[:n]
-                self.backend.take_batch(data.x, data.labels, order, cursor, data.scale, self._x[:n], labels, None)
-                yield self.model.forward(self._x[:n]), labels
+                x, labels = self._take_batch(data, order, cursor, n)
+                yield self.model.forward(x), labels
 
 
 Events = dict[int, list[Callback]]
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
+PIXELS = (
+    "x is uint8, so the model sees x / 255, now and whenever it is used: gn.Sequential(…, scale=1/255) says the same, "
+    "and scale=1 that it is to see x itself"
+)
+_told: set[str] = set()  # to this process
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
@@ -241,14 +285,15 @@ class Trainer(Evaluator):
     optimizer starts afresh. A copy (`copy.deepcopy`, pickle) has a model and an optimizer of its own, and goes on as
     this one would. One thread trains a model at a time.
 
-    x is (samples, …) of floats, or uint8, which stays uint8 in memory and is divided by 255 as batches are gathered;
-    bool and other integers are taken as the numbers they are, float16 is widened, big-endian converted; labels are
-    integer classes (samples,). Raises InputError and its kin for data that does not fit the model, for masked arrays
-    (see `.filled()`), sparse matrices (`.toarray()`) and longdouble, which would lose digits.
+    x is (samples, …) of floats, or uint8, which stays uint8 in memory and is multiplied by the model's `scale`, 1/255
+    unless it says otherwise, as batches are gathered; bool and other integers are taken as the numbers they are,
+    float16 is widened, big-endian converted. labels are integer classes (samples,), or, with the loss "squared_error",
+    floats (samples, outputs) to be learned. Raises InputError and its kin for data that does not fit the model, for
+    masked arrays (see `.filled()`), sparse matrices (`.toarray()`) and longdouble, which would lose digits.
 
     >>> import gpunet as gn
     >>> data = gn.datasets.load("digits")
-    >>> trainer = Trainer(gn.Sequential([gn.Dense(10)]), optimizer=gn.Adam(1e-2), device="cpu")
+    >>> trainer = Trainer(gn.Sequential([gn.Dense(10)], scale=1 / 255), optimizer=gn.Adam(1e-2), device="cpu")
     >>> history = trainer.fit(data.x_train, data.y_train, epochs=5)
     >>> history["train_loss"][-1] < history["train_loss"][0]
     True
@@ -333,8 +378,8 @@ class Trainer(Evaluator):
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: settings, model, the optimiser with its state; not the memory of batches."""
         gone = (
-            "_me", "_life", "_room", "_x", "_labels", "_order", "_looking", "_stepped", "_store", "_followed",
-            "_graphs", "tally", "plan",
+            "_me", "_life", "_room", "_x", "_labels", "_targets", "_weights", "_order", "_looking", "_stepped",
+            "_store", "_followed", "_graphs", "tally", "plan",
         )  # fmt: skip
         state = {name: value for name, value in vars(self).items() if name not in gone}
         state["graphs"] = self.graphs.asked
@@ -361,6 +406,7 @@ class Trainer(Evaluator):
         epochs: int = 1,
         batch_size: int = 64,
         validation_data: tuple[Any, Any] | Samples | None = None,
+        sample_weight: Any = None,
         callbacks: Callback | Sequence[Callback] = (),
         shuffle: bool = True,
         progress: bool | Progress = False,
@@ -370,6 +416,8 @@ class Trainer(Evaluator):
     ) -> History:
         """Train for `epochs` passes over the data; a last short batch is used as it is.
 
+        sample_weight: (samples,) ≥ 0; the gradient is the mean over the batch's samples of weight times gradient, so
+        weights of mean 1 keep the learning rate's meaning. What is reported stays the mean over samples as they are.
         shuffle: draw a new order of the samples for each epoch, from seed and epoch; else they come as they lie.
         checkpoint: a folder, one for each run, to save the whole state to every `checkpoint_every` epochs (0.1: ten
         times an epoch) and at the end; see `gpunet.nn.checkpoint`. resume: go on from the checkpoint there, on the CPU
@@ -380,7 +428,8 @@ class Trainer(Evaluator):
         warning that says where.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
-        `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given.
+        `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given; no accuracies where y
+        holds values to be learned.
         Raises DivergedError when the loss becomes NaN or infinite, InputError for a checkpoint of another run, and
         DataError for a damaged one.
         """
@@ -408,8 +457,11 @@ class Trainer(Evaluator):
         own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
-            train = self._labelled(x, y, "training data")
+            train = self._labelled(x, y, "training data", sample_weight)
             held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
+            if not isinstance(x, Samples) and self.model.scale is None and train.x.dtype == np.uint8:
+                tell_pixels()
+            self._learn_from(train, held_out)
             if self.behind:
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
@@ -431,6 +483,17 @@ class Trainer(Evaluator):
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
                 del fit, self.plan  # and with it the data
             return History([dict(logs) for logs in self.history.epochs])
+
+    def _learn_from(self, train: Samples, held_out: Samples | None = None) -> None:
+        """The model is one that was trained on such samples from now on; InputError where those held out are others."""
+        model, before = self.model, self.model.learned
+        model._learn_from(train.x, train.labels)
+        try:
+            if held_out is not None:
+                model._check_alike(held_out.x, held_out.labels, "validation data")
+        except InputError:
+            vars(model)["learned"] = before
+            raise
 
     def _run(self, saver: Checkpoints, callbacks: Sequence[Callback], bar: Progress, start: bool) -> None:
         """What the plan says; whatever happens, the callbacks that have begun come to their end."""
@@ -490,11 +553,10 @@ class Trainer(Evaluator):
         """The loss over the last batch of the last epoch, with the weights as they are."""
         train, ops = self.plan.train, self.backend
         n = len(train) - (self.plan.per_epoch - 1) * self.batch_size
-        x, labels, order = self._x[:n], self._labels[:n], self._order[len(train) - n :]
         self._looking.reset()
         self.model.set_batch_size(n)
         with ops.session(), self.model.evaluating():
-            ops.take_batch(train.x, train.labels, order, self._looking.cursor, train.scale, x, labels, None)
+            x, labels = self._take_batch(train, self._order[len(train) - n :], self._looking.cursor, n)
             self._loss(self.model.forward(x), labels, self.model.d_scores, self._looking.totals)
         return self._looking.means()[0]
 
@@ -544,8 +606,7 @@ class Trainer(Evaluator):
         bar.advance(steps % look, self._note(batch))
         self.epoch += 1
         self.last_rate = self._optimizer.learning_rate
-        loss, accuracy = self.tally.means()
-        return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
+        return {f"train_{name}": value for name, value in self._told(self.tally, train).items()} | {"seconds": seconds}
 
     def _enter_training(self, step: int) -> None:
         """Before that step of the epoch, after whatever callbacks did: training mode, and masks that follow from it."""
@@ -560,16 +621,18 @@ class Trainer(Evaluator):
         """
         if id(train) != self._stepped or order is not self._order or self.behind:
             self.look_at(train, order)
-        model, tally, ops = self.model, self.tally, self.backend
+        model, tally = self.model, self.tally
         if not model.training:
             model.train()
         model.set_batch_size(n)
-        x, labels = self._x[:n], self._labels[:n]
         optimizer = self._optimizer
         own = type(optimizer).step is not Optimizer.step  # which counts, or does not
-        clocks = None if own else optimizer.clocks
-        ops.take_batch(train.x, train.labels, order, tally.cursor, train.scale, x, labels, clocks)
-        model._learn(x, labels, self._loss, tally.totals)
+        weights = None
+        if train.weights is not None:
+            weights = self._weights[:n]
+            self.backend.gather(train.weights, order, tally.cursor, 1, weights)
+        x, labels = self._take_batch(train, order, tally.cursor, n, None if own else optimizer.clocks)
+        model._learn(x, labels, self._loss, tally.totals, weights)
         optimizer.step() if own else optimizer._descend()
         return 1
 
@@ -586,6 +649,8 @@ class Trainer(Evaluator):
         if not isinstance(train, Samples):
             raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
         self._samples(train, None, "training data", labelled=True)
+        if not self.model.fitting:
+            self._learn_from(train)
         if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
             raise InputError(
                 f"order is {shown(order)}: expected what trainer.upload_order(numbers of samples) returned"
@@ -598,7 +663,7 @@ class Trainer(Evaluator):
         """What holds the arrays of a step, beside its data; each is made anew where one of its arrays is."""
         return (  # and the thread, which has a stream and scratch memory of its own
             threading.current_thread(), order, self._x, self.tally, self._loss, self.optimizer.ranges,
-            self.model._store, self.model._d_scores,
+            self.model._store, self.model._d_scores, self.model.scale,
         )  # fmt: skip
 
     def stepper(self) -> Callable[..., int]:
@@ -680,6 +745,13 @@ class Trainer(Evaluator):
                 f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
+
+
+def tell_pixels() -> None:
+    """Warn once of how pixels are read where nobody has said it."""
+    if PIXELS not in _told:
+        _told.add(PIXELS)
+        warnings.warn(PIXELS, stacklevel=3)
 
 
 def _events(callbacks: Sequence[Callback], total: int) -> Events:

@@ -196,7 +196,7 @@ class Factorise(Callback):
 
     >>> import gpunet as gn
     >>> data = gn.datasets.load("digits")
-    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)])
+    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)], scale=data.scale)
     >>> cut = gn.Factorise(pretrain=0.1, rank=gn.BreakEven(0.5))
     >>> _ = gn.Trainer(model, device="cpu").fit(data.x_train, data.y_train, epochs=2, callbacks=[cut])
     >>> cut.conversions[0].layer, cut.conversions[0].rank, cut.conversions[0].converted

@@ -26,6 +26,7 @@ SOURCES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int
 LOSSES = {
     "softmax": loss("softmax_cross_entropy"), "binary": loss("binary_cross_entropy"),
     **{f"squared {name}": loss("squared_error", name) for name in ("identity", "relu", "sigmoid")},
+    **{f"values {name}": loss("values", name) for name in ("identity", "relu", "sigmoid")},
 }  # fmt: skip
 HEADS = {
     "softmax": affine_loss("softmax_cross_entropy"), "binary": affine_loss("binary_cross_entropy", bias=False),

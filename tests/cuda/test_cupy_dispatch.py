@@ -184,7 +184,7 @@ class Large(types.SimpleNamespace):
 
     def __init__(self, shape, dtype="float32"):
         size, dtype = int(np.prod([int(n) for n in shape])), np.dtype(dtype)
-        super().__init__(shape=shape, dtype=dtype, size=size, itemsize=dtype.itemsize,
+        super().__init__(shape=shape, ndim=len(shape), dtype=dtype, size=size, itemsize=dtype.itemsize,
                          flags=types.SimpleNamespace(c_contiguous=True))  # fmt: skip
 
     def __len__(self):

@@ -360,6 +360,7 @@ VALUES: dict[str, Maker] = {
     "epochs": lambda: 1,
     "batch_size": lambda: 16,
     "validation_data": lambda: (X, Y),
+    "sample_weight": lambda: np.arange(len(X)) + 0.5,
     "shuffle": lambda: True,
     "callbacks": lambda: [gn.DivergenceGuard()],
     "progress": lambda: False,
@@ -488,6 +489,8 @@ VALUES: dict[str, Maker] = {
     "scaling": lambda: 1.0,
 }
 OWN: dict[str, Maker] = {  # where a name means something else
+    "Samples.of.weights": lambda: np.arange(len(X)) + 0.5,
+    "Samples.of.outputs": lambda: 3,
     "Adapter.config": lambda: adapter().config,
     "lora.Adapter.config": lambda: adapter().config,
     "lora.init.method": lambda: "eva",

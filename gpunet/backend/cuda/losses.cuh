@@ -185,6 +185,35 @@ __device__ void rows_of_loss(
     add_to_totals(totals, bias_grad, parts, ticket, sum, correct, column, n, k, lanes);
 }
 
+// The squared error of scores (n, k) and targets (n, k), which have no answers to count.
+template <typename T>
+__device__ void rows_of_values(
+    Squared<T> loss, const T* z, const T* targets, T scale, T* dz, double* totals, T* bias_grad, double* parts,
+    unsigned* ticket, int n, int k, int lanes) {
+    const int lane = threadIdx.x % lanes, rows = BLOCK / lanes;
+    double sum = 0, column = 0;
+    for (i64 row = i64(blockIdx.x) * rows + threadIdx.x / lanes; row < n; row += i64(gridDim.x) * rows) {
+        ROLLED for (int j = lane; j < k; j += lanes) {
+            T slope;
+            sum += loss.element(z[row * k + j], targets[row * k + j], slope);
+            dz[row * k + j] = slope *= scale;
+            column += slope;
+        }
+    }
+    add_to_totals(totals, bias_grad, parts, ticket, sum, 0, column, n, k, lanes);
+}
+
+#define VALUES(T, suffix)                                                                                             \
+    KERNEL_OF_MANY_REGISTERS squared_error_of_values_##suffix(                                                        \
+        int activation, const T* z, const T* targets, T scale, T* dz, double* totals, T* bias_grad, double* parts,    \
+        unsigned* ticket, int n, int k, int lanes) {                                                                  \
+        rows_of_values(                                                                                               \
+            Squared<T>{activation}, z, targets, scale, dz, totals, bias_grad, parts, ticket, n, k, lanes);            \
+    }
+
+VALUES(float, f32)
+VALUES(double, f64)
+
 #define LOSS(T, name, suffix, loss, ...)                                                                              \
     KERNEL_OF_MANY_REGISTERS name##_##suffix(                                                                         \
         __VA_ARGS__ const T* z, const i64* labels, T scale, T* dz, double* totals, T* bias_grad, double* parts,       \

@@ -55,7 +55,9 @@ def convergence(run: Run) -> None:
 
     def rates_of(seed: int) -> Measured:
         layers = [*(gn.Dense(units, "relu") for _ in range(LAYERS)), gn.Dense(images.classes)]
-        trainer = Trainer(gn.Sequential(layers), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed)
+        trainer = Trainer(
+            gn.Sequential(layers, scale=images.scale), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed
+        )
         watch, data = Rates(), (images.x_train, images.y_train)
         trainer.fit(*data, epochs=epochs, batch_size=BATCH, callbacks=watch, progress=run.bar)
         rates = np.array(watch.rates)
@@ -84,8 +86,7 @@ def fluctuations(run: Run) -> None:
     """
     images = run.data
     label = int(np.bincount(images.y_train).argmax())
-    own = images.x_train[images.y_train == label].reshape(-1, math.prod(images.shape)).astype(np.float64)
-    own = own / 255 if images.x_train.dtype == np.uint8 else own
+    own = images.x_train[images.y_train == label].reshape(-1, math.prod(images.shape)).astype(np.float64) * images.scale
     batch = max(1, min(BATCH, len(own) // 50))
     if len(own) < own.shape[1]:  # by the smaller side: of a photo ρ is larger than all of them
         leading = svd(own, min(LEADING, len(own)), compute="right").vt.T

@@ -43,13 +43,12 @@ def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None
         with tempfile.TemporaryFile(prefix="gpunet-features-") as file:
             out = np.memmap(file, np.float32, "w+", shape=shape)
     inputs, cursor = backend.empty((batch, *x.shape[1:])), backend.zeros(1, "int64")
-    scale = 1 / 255 if x.dtype == np.uint8 else 1.0
     with backend.session():
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             n, picked = len(part), backend.asarray(some_rows(x, part, backend))
             model.set_batch_size(n)
-            backend.gather(picked, backend.asarray(np.arange(n)), cursor, scale, inputs[:n])
+            backend.gather(picked, backend.asarray(np.arange(n)), cursor, model._scale_of(x), inputs[:n])
             found, place = model.forward(inputs[:n]), out[start : start + n]
             if inside:
                 backend.copy(found, place)

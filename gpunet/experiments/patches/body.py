@@ -43,7 +43,7 @@ def dictionary(images: Any, settings: Settings, whitening: float | None, seed: i
     channel, within = np.arange(images.shape[0])[:, None, None], np.arange(size)
     planes = images.x_train.reshape(-1, *images.shape)
     sample = planes[image, channel, row + within[:, None], column + within].reshape(SAMPLED, -1)
-    scale = 1 / 255 if sample.dtype == np.uint8 else 1.0  # bytes are summed exactly, as they are
+    scale = images.scale  # bytes are summed exactly, as they are
     pca = gn.StreamingGram(center=True).update(sample if scale < 1 else sample.astype(np.float32)).components()
     mean, root = scale * pca.mean, np.eye(len(pca.mean))
     if whitening is not None:
