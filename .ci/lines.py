@@ -14,7 +14,8 @@ SIXTH = "gpunet/experiments/patches/"
 ROOMS = {
     "leaves": (
         370,
-        "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts tensorfile",
+        "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts tensorfile"
+        " reprs",
     ),
     "backend": (2640, "gpunet/backend/"),
     "linalg": (2150, "gpunet/linalg/ decompose"),

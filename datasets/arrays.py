@@ -10,6 +10,7 @@ import numpy as np
 
 from gpunet.checks import as_array, check_finite, check_flag
 from gpunet.errors import DataError, InputError, shown
+from gpunet.reprs import sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,13 @@ class Dataset:
     shape: tuple[int, ...]
     classes: int
     source: str
+
+    def __repr__(self) -> str:
+        counts = f"{sizes(self.x_train)} and {sizes(self.x_test)}, {self.x_train.dtype}"
+        return (
+            f"<Dataset {self.name!r}: training and test samples {counts}, each of shape {self.shape}, "
+            f"{self.classes} classes, source {self.source!r}>"
+        )
 
     @property
     def features(self) -> int:

@@ -140,7 +140,7 @@ class _Short(reprlib.Repr):
                 return f"the class {x.__name__}"
             if getattr(x, "shape", ()):
                 return f"{kind} of shape {tuple(x.shape)}, {x.dtype}"
-            return _cut(repr(x), LONGEST_VALUE)
+            return _cut(" ".join(repr(x).split()), LONGEST_VALUE)  # a model's takes a line a layer
         except Exception:
             return f"<{kind}>"
 

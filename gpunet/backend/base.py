@@ -85,6 +85,9 @@ class Backend(ABC):
     def __init__(self) -> None:
         self.pool = ScratchPool()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self.name}, kernels {self.kernels}>"
+
     def __copy__(self) -> Self:
         """Itself: a backend stands for a device, and a copied model stays there."""
         return self

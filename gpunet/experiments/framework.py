@@ -230,6 +230,9 @@ class Experiment:
         self._tables: list[Callable[[Result], Table | None]] = []
         self._figures: list[Figure] = []
 
+    def __repr__(self) -> str:
+        return f"<Experiment {self.name!r}: {self.summary}>"
+
     # -- what the other files of the folder declare
 
     def run(self, body: Callable[[Run], None]) -> Callable[[Run], None]:

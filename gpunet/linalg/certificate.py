@@ -41,6 +41,7 @@ from gpunet.checks import on_host
 from gpunet.linalg.matrix import EPS, Floats, TallMatrix
 from gpunet.linalg.stacked import Stack, eigh_stack, product, squares, totals
 from gpunet.linalg.verify import EPS32, Measured, norm
+from gpunet.reprs import table_html
 from gpunet.rng import LINALG, stream
 
 SUMMED = 1024  # products that BLAS may sum one after the other, in its kernels for small matrices
@@ -50,6 +51,7 @@ SOLVED = 12 * EPS  # of λ_1: what LAPACK's eigenvalues are off by, 9 ε at most
 CROOKED = 0.1  # of vectors that are not orthonormal enough for any of this
 SQUARINGS = 14  # of C, for its norm: to ln(d)/2¹⁵
 FACTORED = 64  # rows from which a lone matrix's norm is shown by Cholesky's factorisation
+SMALLEST = float(np.finfo(np.float64).tiny)
 KEPT = 1 << 26  # bytes that a result may keep for the certificate, which takes up to a third of the time of the rest
 SPENT = (4, 8)  # columns and steps of the Krylov space that guesses at what it will show
 
@@ -79,6 +81,18 @@ class Certificate:
         if isinstance(self.sigma, np.ndarray):
             self.sigma.setflags(write=False)
 
+    def __repr__(self) -> str:
+        return f"<Certificate: {self._in_words()}>"
+
+    def _in_words(self) -> str:
+        """What is shown, in a line; of a stack the worst."""
+        sigma = np.asarray(self.sigma)
+        low, high = sigma[..., 0], sigma[..., 1]
+        # relative to σ₁, which an interval of an error is of
+        width = float(np.max((high - low) / np.maximum(high.max(axis=-1, keepdims=True), SMALLEST), initial=0.0))
+        missed = "none was missed" if np.all(self.complete) else "not shown that none was missed"
+        return f"σ within {width:.2g} σ₁, sine of the angle ≤ {float(np.max(self.sine, initial=0.0)):.2g}, {missed}"
+
 
 Proof = Certificate | Callable[[], Certificate]  # or how it is made, of what nobody else has
 
@@ -87,6 +101,19 @@ class Certified:
     """What has a certificate; it is made when it is read first."""
 
     _proof: Proof
+
+    def __repr__(self) -> str:
+        said = [f"{name} {value}" for name, value in self._told().items()]
+        return f"<{type(self).__name__}: {', '.join(said)}>"
+
+    def _repr_html_(self) -> str:
+        certificate = self._proof._in_words() if isinstance(self._proof, Certificate) else "computed when it is read"
+        rows = {**self._told(), "certificate": certificate}.items()
+        return table_html((type(self).__name__, ""), rows)
+
+    def _told(self) -> dict[str, str]:
+        """What a repr shows: sizes and how it was found, and no numbers that a line has no room for."""
+        raise NotImplementedError
 
     @property
     def certificate(self) -> Certificate:

@@ -23,10 +23,11 @@ from gpunet.linalg.solvers import eigen
 from gpunet.linalg.sources import Source, opened, paths_opened
 from gpunet.linalg.svd import leading_triples
 from gpunet.linalg.verify import fix_signs
+from gpunet.reprs import sizes
 from gpunet.rng import LINALG, check_seed, stream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClassPCA(Certified):
     """The leading eigenvectors of each class's density matrix ρ_c = (1/n_c) Σ x xᵀ.
 
@@ -48,6 +49,15 @@ class ClassPCA(Certified):
     residual: float
     route: str
     _proof: Proof = field(kw_only=True, repr=False, compare=False)
+
+    def _told(self) -> dict[str, str]:
+        ranks, explained = np.asarray(self.ranks), np.sum(self.explained_variance_ratio, axis=1)
+        return {
+            "classes": str(len(self.classes)), "components": sizes(self.components),
+            "ranks": f"{ranks.min()} to {ranks.max()}",
+            "explain": f"{100 * explained.min():.4g} to {100 * explained.max():.4g} %",
+            "samples": f"{int(np.sum(self.counts)):,}", "route": self.route, "residual": f"{self.residual:.2g}",
+        }  # fmt: skip
 
     def __iter__(self) -> Iterator[Floats]:
         """The components of one class after the other, (rank, features) each, without padding."""
@@ -244,6 +254,9 @@ class StreamingClassGram(Accumulator):
     ) -> None:
         super().__init__(center, reproducible, device)
         self.classes = {}
+
+    def _holds(self) -> str:
+        return f"{sum(each.count for each in self.classes.values()):,} samples of {len(self.classes)} classes"
 
     def reset(self) -> StreamingClassGram:
         """Forget every sample."""

@@ -65,6 +65,14 @@ class Accumulator:
         self.center, self.device, self._lock = center, device, Turns()
         self.reproducible = check_flag("reproducible", reproducible)
 
+    def __repr__(self) -> str:
+        options = ", centred" * self.center + ", reproducible" * self.reproducible
+        return f"<{type(self).__name__}: {self._holds()}{options}>"
+
+    def _holds(self) -> str:
+        """How much has been added, for a repr."""
+        return "sums"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
@@ -113,6 +121,9 @@ class StreamingGram(Accumulator):
         with self._lock:
             self._state = State()
         return self
+
+    def _holds(self) -> str:
+        return f"{self.count:,} samples of {self.features} features" if self.count else "no samples yet"
 
     @property
     def features(self) -> int | None:

@@ -40,12 +40,13 @@ from gpunet.linalg.solvers import leading, leading_by_eigh
 from gpunet.linalg.stacked import leading_stack
 from gpunet.linalg.svd import svd
 from gpunet.linalg.verify import fix_signs, tolerance
+from gpunet.reprs import sizes
 
 VANISHING = 2.0**-960  # a trace below which squares may have lost digits to underflow
 GROUP_BYTES = 1 << 30  # of Gram matrices that are decomposed as one stack
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PCA(Certified):
     """The leading eigenvectors of a density matrix (1/n) Σ x xᵀ, or of the covariance when centred.
 
@@ -71,6 +72,13 @@ class PCA(Certified):
     residual: float
     route: str
     _proof: Proof = field(kw_only=True, repr=False, compare=False)
+
+    def _told(self) -> dict[str, str]:
+        explained = float(np.sum(self.explained_variance_ratio))
+        return {
+            "components": sizes(self.components), "explain": f"{100 * explained:.4g} %",
+            "samples": f"{self.count:,}", "route": self.route, "residual": f"{self.residual:.2g}",
+        }  # fmt: skip
 
 
 def check_count(k: int | None, variance: float | None, most: int) -> None:

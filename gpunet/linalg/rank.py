@@ -24,6 +24,7 @@ from gpunet.backend import Backend
 from gpunet.checks import check_range, is_whole, on_host, real_array
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.linalg.svd import SVD, svd
+from gpunet.reprs import as_call, settings
 
 
 class RankRule(ABC):
@@ -50,6 +51,9 @@ class RankRule(ABC):
                 "finite, ≥ 0, descending; pass svd(weight).s"
             )
         return max(1, min(self._rank(m, n, s), m, n)) if s[0] else 1
+
+    def __repr__(self) -> str:
+        return as_call(self, settings(self))
 
     @abstractmethod
     def _rank(self, m: int, n: int, s: Any) -> int: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -46,6 +47,7 @@ from gpunet.linalg.solvers import (
 from gpunet.linalg.sources import Source, opened
 from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
 from gpunet.linalg.verify import EPS32, Measured, fix_signs, identity, measured, norm, tolerance
+from gpunet.reprs import sizes
 
 Compute = Literal["both", "left", "right"]
 METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
@@ -55,13 +57,13 @@ LATER = 1 << 30  # bytes on a GPU of which a copy is kept for the certificate
 ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the calls of any other way would
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SVD(Certified):
     """The k leading singular triples of a matrix (m, n), or of each of a stack (…, m, n): a ≈ u diag(s) vt.
 
     u: (…, m, k), orthonormal columns; s: (…, k), descending; vt: (…, k, n), orthonormal rows. After
     compute="left" vt is None, after compute="right" u is None. float32 for float32, uint8 and integers of up to 16
-    bits, else float64.
+    bits, else float64. `u, s, vt = gn.svd(a)` takes the three apart, as NumPy's svd with full_matrices=False.
 
     Of each pair of vectors the sign is that which makes the largest element of the shorter one positive (u's column
     where m < n, else vt's row). Where singular values are equal, any orthonormal basis of their common subspace is
@@ -84,6 +86,17 @@ class SVD(Certified):
     tol: float
     rejected: tuple[str, ...] = ()
     _proof: Proof = field(kw_only=True, repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """u, s, vt, as `u, s, vt = gn.svd(a)` takes them."""
+        return iter((self.u, self.s, self.vt))
+
+    def _told(self) -> dict[str, str]:
+        told = {name: sizes(getattr(self, name)) for name in ("u", "s", "vt")}
+        if getattr(self.s, "ndim", 0) == 1 and len(self.s):
+            told["σ from"] = f"{float(self.s[0]):.4g} to {float(self.s[-1]):.4g}"
+        how = {"residual": f"{self.residual:.2g}", "orthogonality": f"{self.orthogonality:.2g}"}
+        return {**told, "dtype": str(self.s.dtype), "route": self.route, **how}
 
     @property
     def summary(self) -> dict[str, Any]:

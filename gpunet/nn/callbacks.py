@@ -21,6 +21,7 @@ from gpunet.nn.model import Sequential
 from gpunet.nn.optim import Optimizer
 from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import arrays_of, put_back
+from gpunet.reprs import as_call, settings
 from gpunet.rng import BATCHES, stream
 
 EMPTY = np.where(np.arange(N_TOTALS) == FIRST_BAD, -1.0, 0.0)
@@ -122,12 +123,6 @@ class Training(Protocol):
 # -- what may happen between the steps --------------------------------------------------------------------------------
 
 
-def settings(thing: Any) -> dict[str, Any]:
-    """The arguments that an object was made with, as far as it has attributes of the same names."""
-    given = inspect.signature(type(thing).__init__).parameters
-    return {name: vars(thing)[name] for name in given if name in vars(thing)}
-
-
 class Callback:
     """Base of all callbacks: override what you need. Time spent here is not counted as training time.
 
@@ -139,6 +134,9 @@ class Callback:
         if inspect.isfunction(getattr(type(self), name, None)) and not callable(value):
             raise InputError(f"{name} of a {type(self).__name__} is a method: expected a function, got {shown(value)}")
         super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return as_call(self, settings(self))
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share with the one it goes on from: `settings(self)` where all of them matter."""

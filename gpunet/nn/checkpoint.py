@@ -33,11 +33,12 @@ from gpunet.errors import DataError, InputError, OutputError, shown
 from gpunet.files import alone, writable_folder, write_atomically, write_or_keep
 from gpunet.fingerprint import comparable, difference, digest, named
 from gpunet.limits import DAMAGE
-from gpunet.nn.callbacks import Callback, Training, settings
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import PLACES
 from gpunet.nn.samples import Samples
 from gpunet.nn.serialize import arrays_of, describe, put_back
+from gpunet.reprs import settings
 from gpunet.tensorfile import KEY as MODEL
 from gpunet.tensorfile import read, seal
 

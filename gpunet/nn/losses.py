@@ -13,6 +13,7 @@ from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_one_of, is_one_of, setting
 from gpunet.errors import InputError, shown
 from gpunet.nn.layers.base import Layer
+from gpunet.reprs import as_call, settings
 
 Reduction = Literal["mean", "sum"]
 
@@ -39,6 +40,9 @@ class Loss:
                 "trainer.loss, or set trainer.loss to another loss"
             )
         object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return as_call(self, settings(self))
 
     def given(self) -> Self:
         """A copy for one trainer; setting an attribute of this one, which would do nothing, raises InputError now."""

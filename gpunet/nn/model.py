@@ -33,6 +33,7 @@ from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
+from gpunet.reprs import indented
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
 FIXED_LAYERS = "make another model, or put a layer in one's place with model.replace"
@@ -116,6 +117,10 @@ class Sequential:
         self._lock, self._fit = Turns(), None
         for layer in self.layers:
             layer.enter(self)
+
+    def __repr__(self) -> str:
+        layers = "".join(f"  ({layer.name}): {indented(repr(layer))}\n" for layer in self.layers)
+        return f"{type(self).__name__}(\n{layers})"
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, or evaluation mode with False, for all layers: some, as Dropout, compute otherwise in one.

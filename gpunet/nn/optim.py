@@ -18,6 +18,7 @@ from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.memory import Layout
 from gpunet.nn.migration import Migration
+from gpunet.reprs import as_call, settings
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
@@ -72,6 +73,9 @@ class Optimizer:
         self._settings: dict[str, float] = {}  # no attributes: a recording is dropped where one of these is another
         self._clocks: list[Array] = []
         self.learning_rate, self.l2 = learning_rate, l2
+
+    def __repr__(self) -> str:
+        return as_call(self, {**settings(self), **self._settings}, always=["learning_rate"])
 
     @property
     def settings(self) -> Mapping[str, float]:

@@ -125,6 +125,9 @@ class Graphs:
         self._restless = 0  # steps in a row that changed what they would bake in
         self._broken = 0  # captures in a row that another thread's work has ended
 
+    def __repr__(self) -> str:
+        return f"<Graphs {self.asked!r}: {self.reason or f'{len(self.recordings)} recordings'}>"
+
     @property
     def recordings(self) -> list[tuple[int, int, Callable[[], None]]]:
         """(batch size, steps, recording) of each: a call of it is one launch that makes so many steps."""

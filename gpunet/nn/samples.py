@@ -25,6 +25,7 @@ from gpunet.checks import (
     real_array,
 )
 from gpunet.errors import DataError, InputError, ShapeError, shown
+from gpunet.reprs import sizes
 
 
 def check_samples(x: Any, what: str) -> Any:
@@ -54,6 +55,12 @@ class Samples:
     device: str
     dtype: str | None = None
     weights: Array = None  # None where all count alike
+
+    def __repr__(self) -> str:
+        labels = f"targets {sizes(self.labels)}" if self.valued else f"labels up to {self.classes - 1}"
+        labels = "no labels" if self.labels is None else labels
+        weighted = "" if self.weights is None else ", weighted"
+        return f"<Samples: {sizes(self.x)}, {self.x.dtype}, {labels}{weighted}, on {self.device}>"
 
     def __len__(self) -> int:
         return len(self.x)

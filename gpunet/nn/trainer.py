@@ -47,6 +47,7 @@ from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
+from gpunet.reprs import indented
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained, unless another number is asked for
 
@@ -70,6 +71,17 @@ class Evaluator:
         self._room = 0  # samples that the workspace holds
         self.eval_batch = EVAL_BATCH
         self.loss = losses.resolve(loss)
+
+    def __repr__(self) -> str:
+        lines = "".join(f"  {name}={indented(repr(value))},\n" for name, value in self._told().items())
+        return f"{type(self).__name__}(\n{lines})"
+
+    def _told(self) -> dict[str, Any]:
+        """What a repr shows."""
+        return {
+            "model": self.model, "loss": self._loss, "device": self.backend.name, "dtype": self.dtype,
+            "seed": self.seed,
+        }  # fmt: skip
 
     @property
     def loss(self) -> losses.Loss:
@@ -338,6 +350,11 @@ class Trainer(Evaluator):
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self._epoch_now = check_whole("epoch", epoch, least=0)
+
+    def _told(self) -> dict[str, Any]:
+        told = super()._told()
+        return {"model": told.pop("model"), "loss": told.pop("loss"), "optimizer": self._optimizer, **told,
+                "epoch": self.epoch}  # fmt: skip
 
     @property
     def optimizer(self) -> Optimizer:

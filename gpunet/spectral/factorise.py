@@ -17,11 +17,12 @@ from gpunet.errors import CaptureError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.linalg import SVD, BreakEven, FixedRank, ScaledStableRank, svd
 from gpunet.linalg.rank import RankRule, truncated_svd
-from gpunet.nn.callbacks import Callback, Training, settings
+from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.layers import Dense, Layer, LowRankDense
 from gpunet.nn.memory import Parameters
 from gpunet.nn.migration import STATES, State
 from gpunet.nn.optim import Optimizer
+from gpunet.reprs import as_call, settings
 from gpunet.rng import DATA, stream
 from gpunet.spectral import auto
 from gpunet.timing import interleave
@@ -274,6 +275,9 @@ class Factorise(Callback):
                 layer = trainer.model.layer(done.layer)
                 if isinstance(layer, LowRankDense):  # early stopping may have brought the dense layer back
                     trainer.model.replace(done.layer, merge(layer))
+
+    def __repr__(self) -> str:
+        return as_call(self, self.config())
 
     def config(self) -> dict[str, Any]:
         return settings(self) | {"state": self.optimizer_state}

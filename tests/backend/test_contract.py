@@ -83,6 +83,7 @@ def test_only_the_backend_imports_cupy_and_numkong():
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors", "interrupts"},
+    {"reprs"},
     {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing", "fingerprint",
      "tensorfile"},
     {"linalg", "nn", "testing"},
@@ -92,7 +93,18 @@ RANKS = [
     {"reproduce", "decompose"},
     {"cli"},
 ]  # fmt: skip
-DATASETS_MAY = {"errors", "interrupts", "addresses", "limits", "files", "progress", "checks", "datasets", "rng"}
+DATASETS_MAY = {
+    "errors",
+    "reprs",
+    "interrupts",
+    "addresses",
+    "limits",
+    "files",
+    "progress",
+    "checks",
+    "datasets",
+    "rng",
+}
 
 
 def package_of(module):

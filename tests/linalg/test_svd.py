@@ -28,6 +28,19 @@ def test_all_by_default_and_reconstruction(rng):
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (4, 30, 20)])
+def test_it_unpacks_as_numpys_does(shape, rng):
+    a = rng.standard_normal(shape)
+    u, s, vt = svd(a)
+    reference = np.linalg.svd(a, full_matrices=False)
+    assert [each.shape for each in (u, s, vt)] == [each.shape for each in reference]
+    np.testing.assert_allclose(s, reference.S, rtol=1e-12)
+    np.testing.assert_allclose(u * s[..., None, :] @ vt, a, atol=1e-12)
+    u, s, vt = svd(a, 2, compute="right")
+    assert u is None
+    assert vt.shape == (*shape[:-2], 2, shape[-1])
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (4, 30, 20)])
 def test_no_triples(shape, rng):
     found = svd(rng.standard_normal(shape).astype("float32"), 0)
     assert found.u.shape == (*shape[:-1], 0)

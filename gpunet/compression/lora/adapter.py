@@ -21,6 +21,7 @@ from gpunet.files import alone, check_path, writable_folder
 from gpunet.limits import DAMAGE, read_json
 from gpunet.linalg import Certificate
 from gpunet.linalg.matrix import Floats
+from gpunet.reprs import sizes
 from gpunet.tensorfile import Entry, write_together
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -56,6 +57,10 @@ class Pair:
     embedding: bool = False
     error: float | None = None
     certificate: Certificate | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        off = "" if self.error is None else f", off by {self.error:.3g}"
+        return f"<Pair: {self.scaling:g} · B {sizes(self.B)} A {sizes(self.A)}{off}>"
 
     @property
     def rank(self) -> int:

@@ -15,6 +15,7 @@ from gpunet.backend.base import ACTIVATIONS, Array, Backend
 from gpunet.checks import Setting, as_floats, check_flag, check_one_of
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
+from gpunet.reprs import as_call, settings
 
 Shape = tuple[int, ...]
 ABSENT = object()
@@ -193,6 +194,14 @@ class Layer:
         """Stand in no model any more: another layer has taken the place. The values of now are kept."""
         self._model, self._views, self._fixed = None, {}, type(self)._fixed
         self.joined, self.below = False, Layer.below
+
+    def __repr__(self) -> str:
+        values = settings(self) if type(self).config is Layer.config else self.config()
+        values = {name: vars(self).get(name, value) for name, value in values.items()}  # not as JSON has them
+        plain = {name: value for name, value in values.items() if not hasattr(value, "dtype")}  # no parameters
+        if plain.get("activation") == "identity":
+            plain["activation"] = None  # as it is usually given
+        return as_call(self, plain, bare=True)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: not the model's memory, but the values there."""
