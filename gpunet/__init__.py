@@ -28,8 +28,8 @@ if os.path.isfile(os.path.join(_BESIDE, "datasets", "catalog.py")):
 # Names are imported when first used, so that `gpunet --help` need not load NumPy.
 _NAMES = {
     "nn.model": "Sequential", "nn.trainer": "Trainer", "nn.gradcheck": "gradient_check",
-    "nn.callbacks": "History Callback ExponentialDecay StepDecay CyclicalRate CosineDecay EarlyStopping "
-                    "DivergenceGuard",
+    "nn.callbacks": "Callback ExponentialDecay StepDecay CyclicalRate CosineDecay EarlyStopping DivergenceGuard",
+    "nn.history": "History",
     "spectral.factorise": "Factorise factorise merge", "spectral.fitted": "fit_class_pca",
     "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation Dropout Layer",
     "nn.optim": "SGD Adam Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",

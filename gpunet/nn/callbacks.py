@@ -6,16 +6,17 @@ import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Array, Backend
-from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, is_one_of, setting
+from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
+from gpunet.nn.history import History
 from gpunet.nn.losses import Loss
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import Optimizer
@@ -25,19 +26,6 @@ from gpunet.reprs import as_call, settings
 from gpunet.rng import BATCHES, stream
 
 EMPTY = np.where(np.arange(N_TOTALS) == FIRST_BAD, -1.0, 0.0)
-
-
-@dataclass
-class History:
-    """One entry an epoch: `history["train_loss"]` is a list; `seconds` is training time, validation not counted."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-
-    def __getitem__(self, metric: str) -> list[float]:
-        for epoch in self.epochs:
-            if not is_one_of(metric, epoch):
-                raise InputError(f"the history has no {shown(metric)}: it has {', '.join(epoch)}")
-        return [epoch[metric] for epoch in self.epochs]
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ from gpunet.errors import DataError, DivergedError, InputError, ShapeError, show
 from gpunet.files import check_path
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn import losses
-from gpunet.nn.callbacks import Callback, EpochTotals, History, Plan, Schedule
+from gpunet.nn.callbacks import Callback, EpochTotals, Plan, Schedule
 from gpunet.nn.checkpoint import Checkpoints
+from gpunet.nn.history import History
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
 from gpunet.nn.replay import AT_ONCE, Graphs
@@ -499,7 +500,7 @@ class Trainer(Evaluator):
                 bar.close() if own else None
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
                 del fit, self.plan  # and with it the data
-            return History([dict(logs) for logs in self.history.epochs])
+            return self.history.copy()
 
     def _learn_from(self, train: Samples, held_out: Samples | None = None) -> None:
         """The model is one that was trained on such samples from now on; InputError where those held out are others."""

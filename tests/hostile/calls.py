@@ -53,6 +53,7 @@ NEEDED = {
 }  # though they have a default
 REFUSED = {  # a right call, which can come to nothing here
     "datasets.load_cifar10_batches": "not in",
+    **{f"History.{name}": "read, not set" for name in ("update", "pop", "popitem", "clear", "setdefault")},
     **({} if find_spec("torch") else dict.fromkeys(("from_torch", "to_torch"), "pip install torch")),
 }
 Maker = Callable[[], Any]
@@ -467,6 +468,7 @@ VALUES: dict[str, Maker] = {
     "missing": lambda: ["a"],
     "override": lambda: "data",
     "decay": lambda: True,
+    "default": lambda: None,
     "output": lambda: (3,),
     "parameters": dict,
     "thresholds": lambda: None,

@@ -15,7 +15,7 @@ from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.linalg import StreamingClassGram
 from gpunet.linalg.patches import PatchDensities
-from gpunet.nn.callbacks import History
+from gpunet.nn.history import History
 from gpunet.nn.samples import Samples
 from gpunet.spectral.fitted import Thresholds
 from gpunet.spectral.ridge import Moments
