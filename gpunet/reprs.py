@@ -57,26 +57,22 @@ def sizes(array: Any) -> str:
     return shown(array) if shape is None else str(tuple(shape))
 
 
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in plain text: the first column left, the others right, two spaces between."""
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A table in plain text, two spaces between columns: so many of them on the left, the others on the right."""
     lines = [list(map(printable, row)) for row in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    for line in lines:
+        line[:] = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", left: int = 1) -> str:
     """The same as HTML, escaped, for `_repr_html_`."""
     from html import escape
 
     def line(cells: Sequence[str], kind: str) -> str:
-        side = ("left", *["right"] * (len(cells) - 1))
-        parts = (f'<{kind} style="text-align: {s}">{escape(c)}</{kind}>' for s, c in zip(side, cells, strict=True))
+        sides = ("left" if i < left else "right" for i in range(len(cells)))
+        parts = (f'<{kind} style="text-align: {s}">{escape(c)}</{kind}>' for s, c in zip(sides, cells, strict=True))
         return f"<tr>{''.join(parts)}</tr>"
 
     above = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""

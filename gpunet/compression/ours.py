@@ -75,7 +75,7 @@ class Ours(Network):
         return model
 
     def size(self, model: Any) -> int:
-        return sum(int(np.prod(p.shape)) for p in model.parameters.values())
+        return int(model.parameter_count())
 
     def trained(self, model: Sequential, x: Any, y: Any, epochs: int) -> None:
         """Train the model on, by Adam at its usual rate."""

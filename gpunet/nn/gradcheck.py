@@ -18,6 +18,7 @@ from gpunet.nn.losses import Loss, resolve
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.serialize import arrays_of
 from gpunet.nn.trainer import Evaluator
+from gpunet.reprs import columns
 
 SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
 FINER = (0.1, 0.01)  # of the step, for that second look
@@ -63,8 +64,7 @@ class GradientTable:
              f"{c.elementwise_error:.1e}", str(c.corners))
             for name, c in self.parameters.items()
         ]  # fmt: skip
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in [head, *rows])
+        return columns(head, rows, left=len(head))
 
 
 def gradient_check(

@@ -9,6 +9,7 @@ from typing import Any, Self
 from gpunet.backend.base import Array, Backend
 from gpunet.errors import InputError, shown
 from gpunet.nn.layers.base import Layer, Parameter, write
+from gpunet.reprs import sizes
 
 ALIGN = 16  # elements: every view of a float32 buffer starts on a 64-byte boundary
 
@@ -71,7 +72,8 @@ class Views(Mapping[str, Array]):
         return isinstance(name, str) and name in self._views
 
     def __repr__(self) -> str:
-        return repr(self._views)
+        said = [f"{name} {sizes(view)}" for name, view in self._views.items()]
+        return f"<Views: {', '.join(said)}>"
 
     def __setitem__(self, name: str, value: Any) -> None:
         view = self[name]

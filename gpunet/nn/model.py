@@ -33,6 +33,7 @@ from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
+from gpunet.nn.summary import Summary, counted, summarised
 from gpunet.reprs import indented
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
 
@@ -558,6 +559,35 @@ class Sequential:
         """The parameters' shapes by name for samples of `input_shape`; nothing is built."""
         _, declared = self._declarations(check_shape("input_shape", input_shape))
         return {name: parameter.shape for name, (_, parameter) in declared.items()}
+
+    def parameter_count(self, *, trained: bool = False) -> int:
+        """How many numbers the parameters hold; trained: only of those that training changes.
+
+        Raises InputError before the model is built: `summary` counts without, for a shape of samples.
+        """
+        check_flag("trained", trained)
+        _ = self._arenas  # built, or it says so
+        changed, frozen = counted(self._declared)
+        return changed if trained else changed + frozen
+
+    def summary(self, input_shape: Shape | None = None) -> Summary:
+        """A table with a line a layer: what it gives for a sample, its parameters, of a low-rank layer its share.
+
+        input_shape: of one sample; nothing is built, so a model of any size can be looked at. A model that is built
+        knows its own. Raises InputError where neither does, ShapeError where a layer does not fit its input.
+
+        >>> import gpunet as gn
+        >>> gn.Sequential([gn.Dense(512, "relu"), gn.LowRankDense(10, 2)]).summary((784,))
+        name  layer                output  parameters  of dense
+        0     Dense(512, 'relu')   (512,)     401,920
+        2     LowRankDense(10, 2)   (10,)       1,054     20.5%
+        402,974 parameters, 1.54 MiB in float32, for samples of shape (784,)
+        """
+        if input_shape is None and not self.built:
+            raise InputError("the model is not built yet: give the shape of a sample, say model.summary((784,))")
+        input_shape = self.input_shape if input_shape is None else check_shape("input_shape", input_shape)
+        shapes, declared = self._declarations(input_shape)
+        return summarised(self.layers, shapes, declared, input_shape, self.dtype or DTYPES[0])
 
     @property
     def output_shape(self) -> Shape:

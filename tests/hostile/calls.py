@@ -405,6 +405,7 @@ VALUES: dict[str, Maker] = {
     "weight": lambda: "zeros",
     "bias": lambda: "zeros",
     "trainable": lambda: True,
+    "trained": lambda: True,
     "filters": lambda: 2,
     "kernel": lambda: 3,
     "pool": lambda: 2,
