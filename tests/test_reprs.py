@@ -1,11 +1,16 @@
 """Every public object shows itself in words: no address, no array written out."""
 
+import copy
 import inspect
+import json
+import math
+import pickle
 
 import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.experiments.result import Metric, Result, Row
 from gpunet.linalg import StreamingClassGram
 from gpunet.nn.losses import Loss
 from gpunet.nn.samples import Samples
@@ -178,6 +183,35 @@ def test_a_result_in_a_notebook_says_its_certificate_once_that_is_there():
     assert "computed when it is read" in found._repr_html_()
     assert "none was missed" in repr(found.certificate)
     assert "none was missed" in found._repr_html_()
+
+
+def test_what_compressing_did_is_a_dict_that_shows_itself():
+    x = np.random.default_rng(0).standard_normal((60, 8))
+    model = gn.Sequential([gn.Dense(30, "relu"), gn.Dense(3)])
+    gn.Trainer(model, device="cpu").prepare((8,))
+    told = gn.compress(model, x, rank=2).compression
+    lines = repr(told).splitlines()
+    assert lines[0].split()[:3] == ["layer", "weight", "rank"]
+    assert lines[1].split()[:5] == ["0", "30×8", "2", "240", "76"]
+    assert lines[-1].startswith(f"Parameters {30 * 9 + 31 * 3} → ")
+    assert told._repr_html_().count("<tr>") == 3
+    assert json.loads(json.dumps(told)) == told
+    for plain in (pickle.loads(pickle.dumps(told)), copy.deepcopy(told)):  # noqa: S301
+        assert type(plain) is dict
+        assert plain == told
+
+
+def test_an_experiments_result_is_a_table_of_its_metrics():
+    rows = [Row("a", {"accuracy": Metric([0.5, 0.6])}), Row("<b>", {"steps": Metric([5.0, math.nan])})]
+    result = Result("toy", "xor", "cpu", {}, [0, 1], rows)
+    assert repr(result).splitlines() == [
+        "toy      accuracy      steps",
+        "a    0.55 ± 0.071",
+        "<b>                nan ± nan",
+        "toy on xor, 2 seeds, mean ± deviation, on cpu",
+    ]
+    assert "&lt;b&gt;" in result._repr_html_()
+    assert repr(Result("toy", "xor", "cpu", {}, [3])) == "toy\ntoy on xor, seed 3, on cpu"
 
 
 def test_tables():

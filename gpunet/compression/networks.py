@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.checks import check_labels
+from gpunet.compression.told import Told
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.linalg import StreamingGram
@@ -87,7 +88,7 @@ class Network(ABC):
 
     def keep(self, model: Any, said: dict[str, Any], batch: Any) -> Any:
         """The model with what was done, `said`, in its attribute `compression`."""
-        model.compression = said
+        model.compression = Told(said)
         return model
 
     @property

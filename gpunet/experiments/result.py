@@ -27,6 +27,7 @@ from msgspec import Meta
 
 from gpunet.errors import DataError, shown
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
+from gpunet.reprs import columns, table_html
 
 FORMAT, RESULT = 2, "result.json"
 LARGEST = 1e150  # of what is measured: a deviation squares it
@@ -61,6 +62,9 @@ class Metric:
     def to_json(self) -> dict[str, Any]:
         return {"mean": self.mean, "std": self.std, "values": self.values}
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4g}" + ("" if self.std is None else f" ± {self.std:.2g}")
+
 
 @dataclass
 class Row:
@@ -89,6 +93,22 @@ class Result:
     curves: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, dict[str, Annotated[list[Number], Meta(min_length=1)]]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"{columns(*self._table())}\n{self._caption()}"
+
+    def _repr_html_(self) -> str:
+        return table_html(*self._table(), self._caption())
+
+    def _caption(self) -> str:
+        count = len(self.seeds)
+        over = f"{count} seeds, mean ± deviation" if count > 1 else f"seed {self.seeds[0]}"
+        return f"{self.experiment} on {self.dataset}, {over}, on {self.device}"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        names = list(dict.fromkeys(name for row in self.rows for name in row.metrics))
+        rows = [[row.name, *(str(row.metrics.get(name, "")) for name in names)] for row in self.rows]
+        return [self.experiment, *(name.replace("_", " ") for name in names)], rows
 
     @property
     def names(self) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from gpunet.compression.told import Said, sentence
 from gpunet.files import write_atomically
 from gpunet.report.drawing import collected
 from gpunet.report.page import rendered
@@ -13,7 +13,6 @@ from gpunet.report.page.contents import Figure, picture
 from gpunet.report.style import COLOURS, figure, stacked
 from gpunet.report.table import NOTHING, Column, Table
 
-Said = Mapping[str, Any]  # a network's `compression`
 BARS = 40  # layers that a figure has room for
 NAME = 24  # characters of a layer's name that a narrow figure has room for
 NOTE = (
@@ -21,24 +20,6 @@ NOTE = (
     "than this{}. At least: no two factors of this rank change less."
 )
 OF_OUTPUTS = "; of outputs on the calibration data, about their mean where the layer has a bias"
-
-
-def sentence(said: Said) -> str:
-    """What became of the whole: parameters, metric, time."""
-    before, after = said["parameters"]
-    told = [f"Parameters {before:,} → {after:,} ({after / max(1, before):.1%})"]
-    if "chosen" in said:
-        whole, left = said["chosen"]
-        told.append(f"of the chosen weights {whole:,} → {left:,} ({left / max(1, whole):.1%})")
-    if "metric" in said:
-        was, now = said["metric"]
-        share = all(0 <= value <= 1 for value in said["metric"])
-        told.append(f"metric {100 * was:.2f} → {100 * now:.2f} %" if share else f"metric {was:.5g} → {now:.5g}")
-    if "time_ratio" in said:
-        ratio, low, high = said["time_ratio"]
-        batch = said["batch"]
-        told.append(f"batch-{batch} time 1.0 → {ratio:.2f}× (quartiles {low:.2f} to {high:.2f})")
-    return ", ".join(told)
 
 
 def layers_table(said: Said) -> Table:
