@@ -10,7 +10,7 @@ from gpunet.checks import is_whole
 from gpunet.errors import InputError, shown
 
 # The purposes a seed is split for. Numbers, not hash(): a stream must not change between runs.
-WEIGHTS, BATCHES, DATA, LINALG, MASKS = range(5)
+WEIGHTS, BATCHES, DATA, LINALG, MASKS, HELD_OUT = range(6)
 
 
 def stream(seed: int, purpose: int, index: int = 0) -> np.random.Generator:

@@ -311,7 +311,9 @@ class EarlyStopping(Callback):
 
     def on_fit_begin(self, trainer: Training) -> None:
         if self.metric in ("validation_loss", "validation_accuracy") and trainer.plan.validation is None:
-            raise InputError(f"early stopping looks at {self.metric}: give fit its validation_data, too")
+            raise InputError(
+                f"early stopping looks at {self.metric}: give fit validation_data or validation_split, too"
+            )
         self.best: float | None = None
         self.epoch, self.waited, self._judged = -1, 0, self.metric
         self._config: list[dict[str, Any]] = []

@@ -76,9 +76,12 @@ class Samples:
 
     def spaced(self, most: int) -> Samples:
         """So many of the samples at most, evenly spaced, or all: copies."""
-        every = -(-len(self) // check_whole("most", most))
-        parts = {name: getattr(self, name) for name in ("x", "labels", "weights")}
-        return replace(self, **{name: a[::every].copy() for name, a in parts.items() if a is not None})
+        return self._take(slice(None, None, -(-len(self) // check_whole("most", most))))
+
+    def _take(self, rows: Array | slice) -> Samples:
+        """Some of them: copies. rows: their numbers, an array on the samples' device, which copies, or a slice."""
+        some = {name: a[rows] for name in ("x", "labels", "weights") if (a := getattr(self, name)) is not None}
+        return replace(self, **({name: a.copy() for name, a in some.items()} if isinstance(rows, slice) else some))
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ from gpunet.nn.samples import Samples, check_samples
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
 from gpunet.reprs import indented
+from gpunet.rng import HELD_OUT, stream
 
 EVAL_BATCH = 1000  # samples at a time where nothing is trained, unless another number is asked for
 
@@ -74,10 +75,10 @@ class Evaluator:
         self.loss = losses.resolve(loss)
 
     def __repr__(self) -> str:
-        lines = "".join(f"  {name}={indented(repr(value))},\n" for name, value in self._told().items())
+        lines = "".join(f"  {name}={indented(repr(value))},\n" for name, value in self._said().items())
         return f"{type(self).__name__}(\n{lines})"
 
-    def _told(self) -> dict[str, Any]:
+    def _said(self) -> dict[str, Any]:
         """What a repr shows."""
         return {
             "model": self.model, "loss": self._loss, "device": self.backend.name, "dtype": self.dtype,
@@ -352,9 +353,9 @@ class Trainer(Evaluator):
     def epoch(self, epoch: int) -> None:
         self._epoch_now = check_whole("epoch", epoch, least=0)
 
-    def _told(self) -> dict[str, Any]:
-        told = super()._told()
-        return {"model": told.pop("model"), "loss": told.pop("loss"), "optimizer": self._optimizer, **told,
+    def _said(self) -> dict[str, Any]:
+        said = super()._said()
+        return {"model": said.pop("model"), "loss": said.pop("loss"), "optimizer": self._optimizer, **said,
                 "epoch": self.epoch}  # fmt: skip
 
     @property
@@ -424,6 +425,7 @@ class Trainer(Evaluator):
         epochs: int = 1,
         batch_size: int = 64,
         validation_data: tuple[Any, Any] | Samples | None = None,
+        validation_split: float | None = None,
         sample_weight: Any = None,
         callbacks: Callback | Sequence[Callback] = (),
         shuffle: bool = True,
@@ -434,6 +436,9 @@ class Trainer(Evaluator):
     ) -> History:
         """Train for `epochs` passes over the data; a last short batch is used as it is.
 
+        validation_split: the share of the samples, in (0, 1), that is held out in place of validation_data. They are
+        drawn from the trainer's seed and the number of samples alone, so each fit, and a run that is resumed, holds out
+        the same; both parts are copies.
         sample_weight: (samples,) ≥ 0; the gradient is the mean over the batch's samples of weight times gradient, so
         weights of mean 1 keep the learning rate's meaning. What is reported stays the mean over samples as they are.
         shuffle: draw a new order of the samples for each epoch, from seed and epoch; else they come as they lie.
@@ -446,8 +451,8 @@ class Trainer(Evaluator):
         warning that says where.
 
         Returns a copy of the history with `train_loss` and `train_accuracy` (over the epoch, while it was learning),
-        `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given; no accuracies where y
-        holds values to be learned.
+        `seconds`, and `validation_loss`, `validation_accuracy` where validation data is given, or held out; no
+        accuracies where y holds values to be learned.
         Raises DivergedError when the loss becomes NaN or infinite, InputError for a checkpoint of another run, and
         DataError for a damaged one.
         """
@@ -472,11 +477,17 @@ class Trainer(Evaluator):
         pair = (validation_data, None) if isinstance(validation_data, Samples) else validation_data
         if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
             raise InputError(f"validation_data is a {type(pair).__name__}: expected a pair (x, y), or Samples")
+        if validation_split is not None:
+            validation_split = check_range("validation_split", validation_split, above=0, below=1)
+            if pair is not None:
+                raise InputError("both validation_data and validation_split are given: give one of them")
         own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
             train = self._labelled(x, y, "training data", sample_weight)
             held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
+            if validation_split is not None:
+                train, held_out = self._split(train, validation_split)
             if not isinstance(x, Samples) and self.model.scale is None and train.x.dtype == np.uint8:
                 tell_pixels()
             self._learn_from(train, held_out)
@@ -512,6 +523,20 @@ class Trainer(Evaluator):
         except InputError:
             vars(model)["learned"] = before
             raise
+
+    def _split(self, data: Samples, share: float) -> tuple[Samples, Samples]:
+        """What is trained on, and that share of the data, which is not; each in the data's order."""
+        n, held = len(data), round(share * len(data))
+        if not 0 < held < n:
+            raise InputError(
+                f"validation_split={share:g} of {n} samples holds out {held}: expected a share that leaves at least "
+                "one sample on either side"
+            )
+        drawn = stream(self.seed, HELD_OUT).permutation(n)
+        parts = (self.backend.asarray(np.sort(rows)) for rows in (drawn[held:], drawn[:held]))
+        with self.backend.session():
+            train, held_out = (data._take(rows) for rows in parts)
+        return train, held_out
 
     def _run(self, saver: Checkpoints, callbacks: Sequence[Callback], bar: Progress, start: bool) -> None:
         """What the plan says; whatever happens, the callbacks that have begun come to their end."""

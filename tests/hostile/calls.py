@@ -362,6 +362,7 @@ VALUES: dict[str, Maker] = {
     "batch_size": lambda: 16,
     "validation_data": lambda: (X, Y),
     "sample_weight": lambda: np.arange(len(X)) + 0.5,
+    "validation_split": lambda: 0.25,
     "shuffle": lambda: True,
     "callbacks": lambda: [gn.DivergenceGuard()],
     "progress": lambda: False,

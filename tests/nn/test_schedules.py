@@ -339,7 +339,7 @@ def test_factors_are_merged_after_the_best_epoch_came_back(pretrain, data):
 
 def test_a_metric_that_is_not_there(data):
     trainer = made()
-    with pytest.raises(InputError, match="looks at validation_loss: give fit its validation_data, too"):
+    with pytest.raises(InputError, match="looks at validation_loss: give fit validation_data or validation_split, too"):
         trainer.fit(*data, callbacks=[gn.EarlyStopping()])
     assert trainer.epoch == 0
     with pytest.raises(InputError, match="looks at 'loss', the history has train_loss, train_accuracy, seconds"):
