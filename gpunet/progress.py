@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere, nothing when not wanted."""
+"""Progress of long work: a bar on a terminal or in a notebook, plain lines elsewhere, nothing when not wanted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 EVERY = 10.0  # seconds between plain lines
+AGAIN = 0.2  # seconds between updates of a notebook, which travel to a browser
 
 
 def say(line: str) -> None:
@@ -54,6 +55,12 @@ def on_terminal() -> bool:
     """Whether standard error is a terminal that can move its cursor."""
     able = os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown") or os.name == "nt"
     return able and sys.stderr is not None and sys.stderr.isatty()
+
+
+def in_notebook() -> bool:
+    """Whether what is displayed goes to a notebook: IPython runs as a kernel's shell."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def rich_progress(*columns: Any) -> RichProgress:
@@ -148,10 +155,56 @@ class Lines(Progress):
             say(f"{self._what}: {self._done}/{self._total} {note}".rstrip())
 
 
+class NotebookBar(Progress):
+    """A bar in a cell's output, updated in place; at the end it stays there, as it was last."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None  # what the output is changed by
+        self._what, self._note, self._total, self._done = "", "", 0, 0
+        self._began = self._shown = 0.0
+
+    def start(self, what: str, total: int) -> None:
+        self._what, self._note, self._total, self._done = what, "", total, 0
+        self._began = time.monotonic()
+        self._show()
+
+    def advance(self, parts: int = 1, note: str = "") -> None:
+        self._done, self._note = self._done + parts, note or self._note
+        if time.monotonic() - self._shown > AGAIN:
+            self._show()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._show()
+
+    def _show(self) -> None:
+        from IPython.display import display
+
+        self._shown = time.monotonic()
+        if self._handle is None:
+            self._handle = display(self, display_id=True)
+        else:
+            self._handle.update(self)
+
+    def __repr__(self) -> str:
+        seconds = self._shown - self._began
+        if 0 < self._done < self._total:
+            seconds *= self._total / self._done - 1  # those that are left
+        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        when = f"{clock} left" if self._done < self._total else clock
+        return f"{self._what}: {self._done}/{self._total}  {when}  {self._note}".rstrip()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        bar = f'<progress value="{self._done}" max="{max(1, self._total)}" style="width: 20em"></progress>'
+        return f"<div>{bar} {escape(repr(self))}</div>"
+
+
 def progress(wanted: bool | Progress) -> Progress:
     """The right kind for where standard error goes; a `Progress` is returned as is."""
     if isinstance(wanted, Progress):
         return wanted
     if not wanted:
         return Progress()
-    return Bar() if on_terminal() else Lines()
+    return NotebookBar() if in_notebook() else Bar() if on_terminal() else Lines()

@@ -10,6 +10,8 @@ from gpunet.checks import as_list, is_number, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.reprs import table_html
 
+MOST_ROWS = 20  # of a table in a notebook; between the first and the last some are left out
+
 
 class History(dict[str, list[float]]):
     """A dictionary of lists by name, one number an epoch in each: `history["train_loss"]`.
@@ -96,6 +98,8 @@ class History(dict[str, list[float]]):
             (str(number), *(_rounded(epoch.get(name, math.nan)) for name in self))
             for number, epoch in enumerate(self.epochs, 1)
         ]
+        if len(rows) > MOST_ROWS:
+            rows[MOST_ROWS // 4 : len(rows) - 3 * MOST_ROWS // 4] = [("…", *[""] * len(self))]
         return table_html(("epoch", *map(str, self)), rows)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:

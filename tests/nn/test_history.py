@@ -112,6 +112,10 @@ def test_how_it_is_shown(history):
     html = history._repr_html_()
     assert html.count("<tr>") == 3
     assert ">0.5<" in html
+    many = gn.History([{"loss": 1000.0 + epoch} for epoch in range(500)])._repr_html_()
+    assert many.count("<tr>") == 1 + 20 + 1
+    assert all(f">{epoch}<" in many for epoch in (1, 5, "…", 486, 500))
+    assert ">485<" not in many
     assert "<b>" not in gn.History([{"<b>": 1.0}])._repr_html_()
 
 
