@@ -37,15 +37,14 @@ class History(dict[str, list[float]]):
         super().update({name: [epoch.get(name, math.nan) for epoch in self.epochs] for name in names})
 
     def __getitem__(self, metric: str) -> list[float]:
-        if metric in self:
-            return super().__getitem__(metric)
+        if metric in self:  # this list alone: callbacks look at one after every epoch
+            return [epoch.get(metric, math.nan) for epoch in self.epochs]
         if not self.epochs:  # none was trained: there is nothing of anything
             return []
         raise InputError(f"the history has no {shown(metric)}: it has {', '.join(map(str, self))}")
 
     def __contains__(self, metric: object) -> bool:
-        self._look()
-        return is_one_of(metric, super().keys())
+        return any(is_one_of(metric, epoch) for epoch in self.epochs)
 
     def __iter__(self) -> Iterator[str]:
         self._look()
@@ -79,7 +78,9 @@ class History(dict[str, list[float]]):
 
     def get(self, metric: str, default: Any = None) -> Any:
         """The list of that name, or the default where no epoch has one."""
-        return super().get(metric, default) if metric in self else default
+        if metric in self:
+            return self[metric]
+        return default
 
     def copy(self) -> History:
         """A history of its own: what becomes of this one's epochs does not change it."""
