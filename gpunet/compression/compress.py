@@ -23,7 +23,7 @@ from gpunet.compression.weights import Factors
 from gpunet.errors import InputError, shown
 from gpunet.linalg.rank import FixedRank, RankRule
 from gpunet.nn.model import Sequential
-from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.nn.predict import EVAL_BATCH
 from gpunet.progress import Progress, progress
 from gpunet.timing import Times, interleave
 

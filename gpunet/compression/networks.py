@@ -15,7 +15,7 @@ from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.linalg import StreamingGram
 from gpunet.linalg.matrix import WHOLE_ELEMENTS
-from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.nn.predict import EVAL_BATCH
 from gpunet.progress import Progress
 from gpunet.rng import DATA, stream
 

@@ -25,7 +25,7 @@ from gpunet.errors import DataError, GpunetError, InputError, OutputError, first
 from gpunet.files import check_path, check_replaceable, put_in_place, reason, temporary, write_atomically
 from gpunet.interrupts import undivided
 from gpunet.limits import DAMAGE, check_room, parse_json, physical_memory
-from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.nn.predict import EVAL_BATCH
 
 KEY = "gpunet"  # of the metadata that says what was done
 WHOLE = 2_000_000_000  # bytes of tensors in a model of one piece: protobuf has no more than 2^31

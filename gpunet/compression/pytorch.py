@@ -15,7 +15,7 @@ from gpunet.compression.networks import Network, given_of, length, patch_rows
 from gpunet.compression.tensors import from_torch
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import InputError, first_line, shown
-from gpunet.nn.trainer import EVAL_BATCH
+from gpunet.nn.predict import EVAL_BATCH
 
 
 def is_module(model: Any) -> bool:

@@ -33,6 +33,8 @@ from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
+from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
+from gpunet.nn.samples import Samples, check_samples
 from gpunet.nn.summary import Summary, counted, summarised
 from gpunet.reprs import indented
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
@@ -222,6 +224,15 @@ class Sequential:
             self._scale = found
             if self.learned is not None:
                 vars(self)["learned"] = replace(self.learned, x="", scale=found)
+
+    @property
+    def _gives_values(self) -> bool:
+        """Whether its outputs are what it predicts, since it was trained on values, not on classes."""
+        return self.learned is not None and self.learned.y == "values"
+
+    def _check_input(self, shape: Shape) -> None:
+        if shape != self.input_shape:
+            raise ShapeError(f"samples have shape {shape}, the model was built for {self.input_shape}")
 
     def _scale_of(self, x: Any) -> float:
         """What samples x of this dtype are multiplied by."""
@@ -418,6 +429,45 @@ class Sequential:
     def trained_layout(self) -> Layout:
         """Where the trained parameters lie in the flat arrays."""
         return self._arenas.trained_layout
+
+    # -- use --------------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Any, *, batch_size: int = EVAL_BATCH) -> np.ndarray[Any, Any]:
+        """The class of each sample, int64 (samples,): the largest output, or a lone output rounded.
+
+        Of a model that was trained on values the outputs, (samples, outputs). x: (samples, …) of the model's
+        `input_shape` and of the kind that it was trained on, or Samples on its device, `batch_size` of them at a time,
+        on the model's device and in its dtype: what `Trainer.predict` gives. Raises InputError where the model has no
+        weights yet, ShapeError and DataError for what does not fit it, DivergedError where an output is NaN.
+
+        >>> import gpunet as gn
+        >>> data = gn.datasets.load("digits")
+        >>> model = gn.Sequential([gn.Dense(10)], scale=1 / 255)
+        >>> trainer = gn.Trainer(model, device="cpu")
+        >>> _ = trainer.fit(data.x_train, data.y_train)
+        >>> bool((model.predict(data.x_test) == trainer.predict(data.x_test)).all())
+        True
+        """
+        return predicted(self.outputs(x, batch_size=batch_size), self._gives_values)
+
+    def outputs(self, x: Any, *, batch_size: int = EVAL_BATCH) -> np.ndarray[Any, Any]:
+        """The outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation.
+
+        x, batch_size and what it raises: see `predict`.
+        """
+        batch_size = check_whole("batch_size", batch_size, of=" of samples")
+        _ = self._arenas  # built, or it says so
+        with self.evaluating():
+            check_row(self.output_shape)
+            if isinstance(x, Samples):
+                self._check_input(x.shape)
+                check_place(x, self.backend.name, self.dtype, "data")
+            else:
+                x = check_samples(x, "data")
+                self._check_input(tuple(x.shape[1:]))
+                x = Samples.of(self.backend, x, None, None, dtype=self.dtype, copy=False)
+            self._check_alike(x.x, None, "data")
+            return outputs_of(self, x, batch_size)
 
     # -- workspace --------------------------------------------------------------------------------------------------
 

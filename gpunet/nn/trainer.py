@@ -22,7 +22,6 @@ from gpunet.backend.base import Array
 from gpunet.checks import (  # fmt: skip
     DTYPES,
     as_list,
-    check_finite,
     check_flag,
     check_number,
     check_one_of,
@@ -35,7 +34,7 @@ from gpunet.checks import (  # fmt: skip
     is_whole,
     setting,
 )
-from gpunet.errors import DataError, DivergedError, InputError, ShapeError, shown
+from gpunet.errors import DataError, DivergedError, InputError, shown
 from gpunet.files import check_path
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn import losses
@@ -44,14 +43,13 @@ from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.history import History
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
+from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
 from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
 from gpunet.reprs import indented
 from gpunet.rng import HELD_OUT, stream
-
-EVAL_BATCH = 1000  # samples at a time where nothing is trained, unless another number is asked for
 
 
 class Evaluator:
@@ -105,8 +103,7 @@ class Evaluator:
         if self._life is not model.migrations or not model.built:  # built, or built again, since the last look
             with model.alone():
                 self._join(input_shape)
-        if input_shape != model.input_shape:
-            raise ShapeError(f"samples have shape {input_shape}, the model was built for {model.input_shape}")
+        model._check_input(input_shape)
 
     def _join(self, input_shape: tuple[int, ...]) -> None:
         """Build the model where that is to be done, and attach to it."""
@@ -165,12 +162,7 @@ class Evaluator:
 
     def _check_samples(self, data: Samples, classes: int | None, outputs: int, what: str) -> None:
         """That this model can take the samples, whoever made them; InputError or DataError otherwise."""
-        if data.device != self.backend.name:
-            raise InputError(
-                f"{what}: these Samples lie on {data.device}, the model on {self.backend.name}: give x and y"
-            )
-        if self.dtype == "float32" != data.dtype:
-            check_finite(data.x, what, self.dtype)
+        check_place(data, self.backend.name, self.dtype, what)
         if data.valued and not (self._loss.takes_targets and data.labels.shape[1:] == (outputs,)):
             raise InputError(
                 f"{what}: these Samples hold targets of shape {data.labels.shape}, and the model has {outputs} outputs "
@@ -185,15 +177,8 @@ class Evaluator:
         """How many outputs the model has for samples of that shape; what does not fit is refused before it is built."""
         if self.model.built:
             self.prepare(shape)
-            output = self.model.output_shape
-        else:  # asked, not built: data that is refused leaves the model open to others
-            output = self.model.shapes(shape)[-1]
-        if len(output) != 1:
-            raise ShapeError(
-                f"the model gives samples of shape {output}, expected a row of outputs: end it in Flatten() and "
-                "Dense(classes)"
-            )
-        return output[0]
+            return check_row(self.model.output_shape)
+        return check_row(self.model.shapes(shape)[-1])  # not built: data that is refused leaves it open to others
 
     def _labelled(self, x: Any, y: Any, what: str, weights: Any = None) -> Samples:
         return self._samples(x, y, what, labelled=True, weights=weights)
@@ -241,27 +226,15 @@ class Evaluator:
         Of a model that was trained on values the outputs, (samples, outputs).
         Raises DivergedError where an output is NaN: it is of no class.
         """
-        outputs = self.outputs(x)
-        if (missing := np.isnan(outputs).any(axis=1)).any():
-            raise DivergedError(
-                f"sample {int(missing.argmax())} has outputs that are NaN: the weights have diverged; train again at a "
-                "lower learning rate"
-            )
-        if self.model.learned is not None and self.model.learned.y == "values":
-            return outputs
-        if outputs.shape[1] > 1:
-            return np.asarray(outputs.argmax(axis=1))
-        return (outputs[:, 0] > 0.5).astype(np.int64)
+        return predicted(self.outputs(x), self.model._gives_values)
 
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:
         """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
         with self.model.evaluating():
-            data = self._samples(x, None, "data")
-            parts = [np.array(self.backend.to_host(self.model.activate_scores(z))) for z, _ in self._passes(data)]
-        return np.concatenate(parts)
+            return outputs_of(self.model, self._samples(x, None, "data"), self.eval_batch)
 
     def _passes(self, data: Samples) -> Iterator[tuple[Array, Array]]:
-        """Scores of the data, and labels where it has any, a batch at a time, in order."""
+        """Scores of the data, and its labels, a batch at a time, in order."""
         batch = min(self.eval_batch, len(data))
         self._workspace(batch)
         order = self.backend.asarray(np.arange(len(data)))
