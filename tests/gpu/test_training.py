@@ -327,3 +327,33 @@ def test_a_recording_that_another_thread_has_ended_is_tried_again(gpu, digits, m
         trainer, _ = trained(gpu.backend(), digits)
     assert bool(trainer.graphs.reason) is not recorded
     np.testing.assert_array_equal(weights(trainer), weights(right))
+
+
+def test_a_share_is_held_out_and_the_model_predicts_on_the_device(gpu, digits):
+    """The same samples as on the CPU, of arrays and of Samples that lie on the GPU; nothing shown reads the device."""
+    samples = 330 if gpu.real else 90
+    x, y = digits.x_train[:samples], digits.y_train[:samples]
+    found = {}
+    for device in ("cpu", gpu.backend()):
+        trainer = gn.Trainer(gn.Sequential([gn.Dense(10)], scale=1 / 255), device=device, seed=3)
+        for name, data in (("arrays", (x, y)), ("samples", (trainer.samples(x, y), None))):
+            history = trainer.fit(*data, epochs=1, validation_split=0.2)
+            found[trainer.backend.name, name] = history["validation_loss"] + history["train_loss"]
+        assert np.array_equal(trainer.model.predict(x), trainer.predict(x))
+        assert np.array_equal(trainer.model.predict(trainer.samples(x), batch_size=7), trainer.predict(x))
+        found[trainer.backend.name, "outputs"] = trainer.model.outputs(x, batch_size=50)
+        assert repr(trainer.samples(x, y)).endswith(f"on {trainer.backend.name}>")
+        assert repr(trainer).count("Dense(10)") == 1
+        repr(trainer.model.parameters)
+    for name in ("arrays", "samples", "outputs"):
+        np.testing.assert_allclose(found["cuda:0", name], found["cpu", name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_decomposition_of_the_device_shows_itself_and_comes_apart(gpu, digits):
+    xp = gpu.backend().xp
+    found = gn.svd(xp.asarray(digits.x_train[:40].astype("float32")), 3)
+    u, s, vt = found
+    assert (u.shape, s.shape, vt.shape) == ((40, 3), (3,), (3, 64))
+    assert repr(found).startswith("<SVD: u (40, 3), s (3,), vt (3, 64), σ from ")
+    assert "route" in found._repr_html_()
+    assert "none was missed" in repr(found.certificate)
