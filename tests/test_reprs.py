@@ -15,6 +15,7 @@ from gpunet.linalg import StreamingClassGram
 from gpunet.nn.losses import Loss
 from gpunet.nn.samples import Samples
 from gpunet.reprs import as_call, columns, table_html
+from gpunet.spectral.ridge import Ridge
 from tests.hostile.calls import objects, right, targets_by_class
 
 LAYERS = [
@@ -164,6 +165,10 @@ def test_data_and_results_show_sizes_not_numbers():
         gn.get_backend("cpu"),
         gn.experiments.experiment("toy"),
         gn.Trainer(gn.Sequential([gn.Dense(3)]), device="cpu").graphs,
+        gn.fit_class_pca(gn.Dense(3), x, y, variance=0.9),
+        Ridge(np.eye(3, 5), np.zeros(3), 0.1),
+        gn.optim.Range(x[0], x[0], {"first": x[0]}, x[0], 3),
+        gn.layers.Parameter((3,), gn.init.zeros),
         gn.lora.extract({"a.weight": np.eye(4)}, {"a.weight": np.eye(4) + x[:4, :4]}, 2).pairs["a"],
     ]
     for thing in small:
@@ -176,6 +181,14 @@ def test_data_and_results_show_sizes_not_numbers():
     assert repr(small[1]) == "<StreamingGram: 12 samples of 5 features, centred>"
     assert "u (12, 5), s (5,), vt (5, 5)" in repr(small[3])
     assert "vt None" in repr(small[4])
+
+
+def test_a_gradient_check_is_a_table():
+    model = gn.Sequential([gn.Dense(3)])
+    table = gn.gradient_check(model, "squared_error", np.eye(4, 5), [0, 1, 2, 0])
+    assert repr(table) == str(table)
+    assert [line.split()[0] for line in repr(table).splitlines()] == ["parameter", "0.weight", "0.bias"]
+    assert table._repr_html_().count("<tr>") == 3
 
 
 def test_a_result_in_a_notebook_says_its_certificate_once_that_is_there():

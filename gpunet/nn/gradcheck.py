@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from gpunet.nn.losses import Loss, resolve
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.serialize import arrays_of
 from gpunet.nn.trainer import Evaluator
-from gpunet.reprs import columns
+from gpunet.reprs import columns, table_html
 
 SUSPICIOUS = 1e-7  # of the parameter's largest gradient: what differs by more is looked at again
 FINER = (0.1, 0.01)  # of the step, for that second look
@@ -45,9 +45,9 @@ class Check:
     corners: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientTable:
-    """What `gradient_check` found: a `Check` for each trained parameter, by name; `str` shows it as a table."""
+    """What `gradient_check` found: a `Check` for each trained parameter, by name; it shows itself as a table."""
 
     step: float
     parameters: dict[str, Check]
@@ -57,14 +57,20 @@ class GradientTable:
         """The largest of all parameters; NaN where a gradient or cost is not finite."""
         return float(np.max([check.relative_error for check in self.parameters.values()]))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return columns(*self._table(), left=7)
+
+    def _repr_html_(self) -> str:
+        return table_html(*self._table(), left=7)
+
+    def _table(self) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
         head = ("parameter", "shape", "largest", "rounding", "relative error", "by element", "corners")
         rows = [
             (name, "×".join(map(str, c.shape)), f"{c.largest:.1e}", f"{c.rounding:.1e}", f"{c.relative_error:.1e}",
              f"{c.elementwise_error:.1e}", str(c.corners))
             for name, c in self.parameters.items()
         ]  # fmt: skip
-        return columns(head, rows, left=len(head))
+        return head, rows
 
 
 def gradient_check(

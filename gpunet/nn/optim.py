@@ -18,7 +18,7 @@ from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.memory import Layout
 from gpunet.nn.migration import Migration
-from gpunet.reprs import as_call, settings
+from gpunet.reprs import as_call, settings, sizes
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
@@ -49,6 +49,9 @@ class Range:
     state: dict[str, Array]
     scalars: Array  # the settings and the counts of steps, a row of `clocks`; ranges of one age share it
     decayed: int
+
+    def __repr__(self) -> str:
+        return f"<Range: {sizes(self.params)}, {self.decayed} under the L2 term>"
 
 
 class Optimizer:

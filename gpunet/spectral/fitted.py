@@ -47,6 +47,9 @@ class Fit:
     samples: dict[int, int]
     seconds: float
 
+    def __repr__(self) -> str:
+        return f"<Fit: {len(self.kept)} vectors of {self.pca!r} kept, in {self.seconds:.3g} s>"
+
     @property
     def certificate(self) -> Certificate:
         """What is shown of every class's vectors: that of `pca`."""

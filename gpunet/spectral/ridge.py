@@ -18,6 +18,7 @@ from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import Centred, block, chunks, diagonal, merge
+from gpunet.reprs import sizes
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
@@ -33,6 +34,9 @@ class Ridge:
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     penalty: float
+
+    def __repr__(self) -> str:
+        return f"<Ridge: weight {sizes(self.weight)}, penalty {self.penalty:.4g}>"
 
     def correct(self, x: Any, labels: Any, device: Backend | None = None) -> int:
         """How many of the samples x, which lie on `device`, get the largest score where their label is.

@@ -37,7 +37,7 @@ class Parameter:
     """Declaration of one parameter: its shape, how to draw it, and whether the L2 term applies to it."""
 
     shape: Shape
-    draw: Callable[[Shape, np.random.Generator], Any]
+    draw: Callable[[Shape, np.random.Generator], Any] = field(repr=False)
     decay: bool = True
 
 
