@@ -26,8 +26,10 @@ from gpunet.errors import CaptureError
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: neither library types the other's arrays
 In: TypeAlias = Annotated[Any, "in"]
 Out: TypeAlias = Annotated[Any, "out"]
-Activation: TypeAlias = Literal["identity", "relu", "sigmoid"]
+# All monotone, and f' follows from y = f(z): so the maximum of a pool may be taken before f, and z need not be kept.
+Activation: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh", "leaky_relu"]
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+LEAK = 0.01  # slope of leaky_relu below zero, PyTorch's default
 
 # The optimisers' scalars, one float64 device array of this length, by place.
 # SECOND_STEP counts apart, since a layer that is factored in mid-training may keep one moment and restart the other.
@@ -222,11 +224,16 @@ class Backend(ABC):
 
     @abstractmethod
     def activate(self, activation: str, z: In, out: Out) -> None:
-        """out = f(z), any shape; out may be z."""
+        """out = f(z), any shape; out may be z. A NaN stays NaN.
+
+        relu max(z, 0), sigmoid 1/(1 + e^−z), tanh, leaky_relu max(z, LEAK · z); identity z.
+        """
 
     @abstractmethod
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
         """dz = dy ∘ f'(z), written with y = f(z); bias_grad = Σ over rows of dz, or None. dz may be dy.
+
+        relu' = [y > 0], sigmoid' = y(1 − y), tanh' = 1 − y², leaky_relu' = 1 where y > 0, else LEAK.
 
         All (n, u); without bias_grad also of any other shape (n, …).
         """

@@ -31,7 +31,7 @@ import sys
 import numba
 import numpy as np
 
-from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
+from gpunet.backend.base import GOLDEN, LEAK, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
 from gpunet.backend.numba_cache import cached
 from gpunet.backend.numpy_backend import NumpyBackend, adam_factors
@@ -65,6 +65,17 @@ def bias_relu(out, bias):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def bias_leaky(out, bias):  # type: ignore[no-untyped-def]
+    """out = z where z > 0, else LEAK · z, of z = out + bias; NaN stays NaN."""
+    leak = bias.dtype.type(LEAK)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            z = out[i, j] + bias[j]
+            small = leak * z
+            out[i, j] = z if z > 0 else small
+
+
+@kernel
 def relu_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
     """dz = dz [y > 0], bias_grad = Σ over rows of dz."""
     zero = y.dtype.type(0)
@@ -87,6 +98,39 @@ def sigmoid_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
             d = dz[i, j] * y[i, j] * (one - y[i, j])
             dz[i, j] = d
             bias_grad[j] += d
+
+
+@kernel
+def tanh_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
+    """dz = dz (1 − y²), bias_grad = Σ over rows of dz."""
+    one = y.dtype.type(1)
+    bias_grad[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            d = dz[i, j] * (one - y[i, j] * y[i, j])
+            dz[i, j] = d
+            bias_grad[j] += d
+
+
+@kernel
+def leaky_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
+    """dz = dz where y > 0, else LEAK · dz; bias_grad = Σ over rows of dz."""
+    leak = y.dtype.type(LEAK)
+    bias_grad[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            d = dz[i, j]
+            small = leak * d
+            d = d if y[i, j] > 0 else small
+            dz[i, j] = d
+            bias_grad[j] += d
+
+
+# tanh and exp are vectorised in NumPy and not in numba: those passes stay NumPy's.
+FORWARD = {"identity": bias_identity, "relu": bias_relu, "leaky_relu": bias_leaky}
+BACKWARD = {
+    "relu": relu_backward, "sigmoid": sigmoid_backward, "tanh": tanh_backward, "leaky_relu": leaky_backward,
+}  # fmt: skip
 
 
 @kernel
@@ -330,11 +374,11 @@ class NumbaBackend(NumpyBackend):
     optimiser_block = sys.maxsize  # one loop, which touches an element once
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        if bias is None or activation == "sigmoid":  # exp and tanh: NumPy's are vectorised, numba's are not
+        if bias is None or activation not in FORWARD:
             super().affine(x, weight, bias, activation, out)
             return
         multiply(weight.size * len(x), x, weight.T, out)
-        (bias_relu if activation == "relu" else bias_identity)(out, bias)
+        FORWARD[activation](out, bias)
 
     def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
         planes = x.reshape(*x.shape[:2], -1)
@@ -350,7 +394,7 @@ class NumbaBackend(NumpyBackend):
             return
         lowest = 0 if activation == "relu" else -np.inf
         self._pool_planes(z, windows.pitch, windows.pool, lowest, True, out, place)
-        if activation == "sigmoid":
+        if activation not in ("identity", "relu"):
             self.activate(activation, out, out)
 
     def _spread(self, dz: Array, place: Array | None, windows: Windows, planes: Array) -> None:
@@ -392,7 +436,7 @@ class NumbaBackend(NumpyBackend):
         rows, d_rows = y.reshape(len(y), -1), dz.reshape(len(dz), -1)
         if bias_grad is None:  # computed all the same: that costs less than NumPy's passes
             bias_grad = self.scratch("unwanted", rows.shape[1], y.dtype)
-        (relu_backward if activation == "relu" else sigmoid_backward)(rows, d_rows, bias_grad)
+        BACKWARD[activation](rows, d_rows, bias_grad)
 
     def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
         start, threshold = dropout_start(draw), dropout_threshold(rate)

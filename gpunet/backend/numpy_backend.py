@@ -182,6 +182,12 @@ class NumpyBackend(Backend):
             np.tanh(out, out=out)
             np.multiply(out, 0.5, out=out)
             np.add(out, 0.5, out=out)
+        elif activation == "tanh":
+            np.tanh(z, out=out)
+        elif activation == "leaky_relu":
+            small = self.scratch_up_to("leaked", z.shape, z.dtype)
+            np.multiply(z, base.LEAK, out=small)
+            np.maximum(z, small, out=out)
         elif out is not z:
             np.copyto(out, z)
 
@@ -196,16 +202,23 @@ class NumpyBackend(Backend):
             np.dot(ones, dz, out=bias_grad)  # twice as fast as add.reduce
 
     def _chain(self, activation: str, y: Array, dy: Array, dz: Array) -> None:
-        """One block of dz = dy ∘ f'(z): relu' = [y > 0], σ' = y(1 − y)."""
+        """One block of dz = dy ∘ f'(z)."""
         if activation == "relu":
             mask = self.scratch("mask", y.shape, np.bool_)
             np.greater(y, 0, out=mask)
             np.multiply(dy, mask, out=dz)
-        else:
-            slope = self.scratch("slope", y.shape, y.dtype)
+            return
+        slope = self.scratch("slope", y.shape, y.dtype)
+        if activation == "sigmoid":
             np.subtract(1, y, out=slope)
             np.multiply(slope, y, out=slope)
-            np.multiply(dy, slope, out=dz)
+        elif activation == "tanh":
+            np.multiply(y, y, out=slope)
+            np.subtract(1, slope, out=slope)
+        else:  # [y > 0], and LEAK where that is less
+            np.greater(y, 0, out=slope, casting="unsafe")
+            np.maximum(slope, base.LEAK, out=slope)
+        np.multiply(dy, slope, out=dz)
 
     def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
         start, threshold = dropout_start(draw), dropout_threshold(rate)

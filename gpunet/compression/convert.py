@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
+from gpunet.backend.base import LEAK
 from gpunet.checks import check_shape
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.nn.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, LowRankDense, MaxPool2D, Reshape
@@ -31,9 +32,10 @@ SAME = {"contiguous", "clone", "detach", "float", "double", "to", "type", "type_
 SHAPING = {"flatten", "view", "reshape", "unflatten", "squeeze", "unsqueeze", "ravel"}
 NORMS = "of norms only a BatchNorm with running statistics can be folded, into the Linear or Conv2d right before it"
 POOLS = "gpunet's pool is MaxPool2d(k) with stride k and no padding"
+ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyReLU"}  # modules of torch.nn
 ADVICE = {  # by the functions' names
     "leave it off: gpunet's loss 'softmax_cross_entropy' applies it": "softmax log_softmax",
-    "gpunet's activations are relu and sigmoid": "tanh gelu silu elu selu celu leaky_relu prelu relu6 hardtanh "
+    "gpunet's activations are relu, sigmoid, tanh and leaky_relu": "gelu silu elu selu celu prelu relu6 hardtanh "
     "softplus mish clamp clamp_min hardsigmoid hardswish",
     NORMS: "layer_norm group_norm instance_norm batch_norm rms_norm local_response_norm",
     POOLS: "avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d lp_pool2d",
@@ -46,11 +48,11 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
     """The `gn.Sequential` that equals a `torch.nn.Module` in evaluation mode, on `device`, with copies of its weights.
 
     The module's forward must be a chain of Linear, Conv2d (stride 1, odd kernel, padding none or (kernel − 1)/2), ReLU,
-    Sigmoid, MaxPool2d, Flatten, Unflatten, view, reshape, Dropout: as modules of any names, however nested, or as
-    functions. What it runs is recorded from a few random samples, so that weights computed from others (weight_norm,
-    spectral_norm, pruned) come as they are in effect. A BatchNorm right after a Linear or Conv2d is folded into it:
-    W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β. Two Linears with nothing between, the first without bias, are
-    a LowRankDense where their inner size is no larger than the outer ones.
+    Sigmoid, Tanh, LeakyReLU (slope 0.01), MaxPool2d, Flatten, Unflatten, view, reshape, Dropout: as modules of any
+    names, however nested, or as functions. What it runs is recorded from a few random samples, so that weights computed
+    from others (weight_norm, spectral_norm, pruned) come as they are in effect. A BatchNorm right after a Linear or
+    Conv2d is folded into it: W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β. Two Linears with nothing between,
+    the first without bias, are a LowRankDense where their inner size is no larger than the outer ones.
 
     input_shape: of one sample, such as (1, 28, 28); it may be left out where the first layer is a Linear. float32 and
     float64 are kept, float16 and bfloat16 become float32. A Linear without bias gets one of zeros. A weight that is
@@ -127,7 +129,8 @@ class _Recorder:
         self.inside = ["the module"]  # the modules whose forward runs, outermost first
         self.known: dict[str, Callable[..., None]] = {
             "linear": self.linear, "conv2d": self.conv2d, "relu": self.relu, "sigmoid": self.sigmoid,
-            "max_pool2d": self.max_pool2d, "dropout": self.dropout, "torch.nn.functional.batch_norm": self.batch_norm,
+            "tanh": self.tanh, "leaky_relu": self.leaky_relu, "max_pool2d": self.max_pool2d, "dropout": self.dropout,
+            "torch.nn.functional.batch_norm": self.batch_norm,
         }  # fmt: skip
 
     def called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -170,7 +173,7 @@ class _Recorder:
 
     @staticmethod
     def _advice(name: str) -> str:
-        known = "known are Linear, Conv2d, ReLU, Sigmoid, MaxPool2d, Dropout and changes of shape"
+        known = "known are Linear, Conv2d, ReLU, Sigmoid, Tanh, LeakyReLU, MaxPool2d, Dropout and changes of shape"
         return next((advice for advice, names in ADVICE.items() if name in names.split()), known)
 
     def refused(self, what: str, advice: str) -> InputError:
@@ -222,6 +225,14 @@ class _Recorder:
 
     def sigmoid(self, x: Any) -> None:
         self.activation("sigmoid")
+
+    def tanh(self, x: Any) -> None:
+        self.activation("tanh")
+
+    def leaky_relu(self, x: Any, negative_slope: float = LEAK, inplace: bool = False) -> None:
+        if negative_slope != LEAK:
+            raise self.refused(f"its leaky_relu has slope {negative_slope:g}", f"gpunet's has slope {LEAK:g}")
+        self.activation("leaky_relu")
 
     def activation(self, name: str) -> None:
         if self.affine:
@@ -466,7 +477,7 @@ def _parts(torch: Any, layer: Any, shape: Shape, dtype: str) -> list[Any]:
     else:
         raise InputError(f"{layer.called} is none of gpunet's own layers: PyTorch has no module that equals it")
     if layer.activation != "identity":
-        parts.append({"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[layer.activation]())
+        parts.append(getattr(nn, ACTIVATIONS[layer.activation])())
     if kind is Conv2D and layer.pool > 1:
         parts.append(nn.MaxPool2d(layer.pool))
     return parts

@@ -21,6 +21,8 @@ CASES = [
     (3, 1, 7, 9, 5, 3, 1, 1, "identity"),
     (2, 2, 9, 7, 3, 5, 2, 2, "relu"),
     (2, 3, 6, 7, 4, 1, 0, 3, "sigmoid"),
+    (2, 3, 6, 7, 4, 1, 0, 3, "tanh"),
+    (2, 3, 6, 7, 4, 3, 1, 2, "leaky_relu"),
     (1, 1, 1, 1, 1, 1, 0, 1, "relu"),
     (3, 2, 3, 3, 2, 3, 0, 1, "relu"),
     (2, 2, 8, 11, 3, 3, 1, 3, "relu"),  # edges that no pool takes in, rows and columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpunet.backend.base import CORRECT, FIRST_BAD, GOLDEN, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES, mixed
+from gpunet.backend.base import ACTIVATIONS, CORRECT, FIRST_BAD, GOLDEN, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES, mixed
 from gpunet.backend.cupy_backend import CupyBackend
 
 from ..conftest import RTOL
@@ -18,8 +18,22 @@ def sigmoid(z):
     return np.where(z >= 0, 1 / (1 + np.exp(-np.abs(z))), np.exp(-np.abs(z)) / (1 + np.exp(-np.abs(z))))
 
 
-APPLY = {"identity": lambda z: z, "relu": lambda z: np.maximum(z, 0), "sigmoid": sigmoid}
-SLOPE = {"identity": lambda y: np.ones_like(y), "relu": lambda y: (y > 0) * 1.0, "sigmoid": lambda y: y * (1 - y)}
+def leaky(z):
+    return np.where(z > 0, z, 0.01 * z)
+
+
+APPLY = {
+    "identity": lambda z: z, "relu": lambda z: np.maximum(z, 0), "sigmoid": sigmoid, "tanh": np.tanh,
+    "leaky_relu": leaky,
+}  # fmt: skip
+SLOPE = {
+    "identity": lambda y: np.ones_like(y), "relu": lambda y: (y > 0) * 1.0, "sigmoid": lambda y: y * (1 - y),
+    "tanh": lambda y: 1 - y**2, "leaky_relu": lambda y: np.where(y > 0, 1, 0.01),
+}  # fmt: skip
+
+
+def test_every_activation_is_tested():
+    assert tuple(APPLY) == tuple(SLOPE) == ACTIVATIONS
 
 
 def close(got, want, dtype, terms=1):
@@ -88,12 +102,15 @@ def test_activations_at_the_extremes(backend, dtype):
         with backend.session():
             backend.activate(name, dz, out)
         with np.errstate(over="ignore"):
-            close(backend.to_host(out)[0, 1:-1], apply(z[0, 1:-1].astype(float)), dtype)
-    assert backend.to_host(out).min() >= 0
-    assert backend.to_host(out).max() <= 1
+            want = apply(z[0, 1:-1].astype(float))
+        np.testing.assert_allclose(backend.to_host(out)[0, 1:-1], want, rtol=RTOL[dtype] * 4, atol=1e-30)
+        ends = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, np.inf)}.get(name, (-np.inf, np.inf))
+        np.testing.assert_allclose(backend.to_host(out)[0, [0, -1]], ends, rtol=RTOL[dtype])
+        if name not in ("relu", "sigmoid"):  # of −0 they keep the sign
+            assert np.signbit(backend.to_host(out)[0, 4])
 
 
-@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_keep_nan(backend, name):
     (z,) = device(backend, np.array([[np.nan, 1.0]], "float32"))
     zero = backend.zeros(2, "float32")

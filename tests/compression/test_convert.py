@@ -14,6 +14,7 @@ from gpunet.errors import DataError, InputError, ShapeError
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
+ACTIVATIONS = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.Identity, nn.Dropout]
 
 
 def outputs(model, x):
@@ -67,7 +68,7 @@ def random_chain(seed):
         units = int(rng.integers(1, 20))
         parts.append(nn.Linear(width, units, bias=bool(rng.integers(2))))
         parts += [nn.BatchNorm1d(units)] * int(rng.integers(2))
-        parts += [[nn.ReLU(), nn.Sigmoid(), nn.Identity(), nn.Dropout(0.5)][rng.integers(4)]] * int(rng.integers(2))
+        parts += [ACTIVATIONS[rng.integers(len(ACTIVATIONS))]()] * int(rng.integers(2))
         width = units
     cut = int(rng.integers(len(parts) + 1))
     module = nn.Sequential(nn.Sequential(*parts[:cut]), nn.Sequential(nn.Sequential(*parts[cut:])))
@@ -381,7 +382,8 @@ def writes(self, x):
         (nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4)), (6,), "right before it"),
         (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)), (6,), "no running statistics"),
         (nn.Sequential(nn.Linear(6, 4), nn.Softmax(1)), (6,), "leave it off"),
-        (nn.Sequential(nn.Linear(6, 4), nn.Tanh()), (6,), "relu and sigmoid"),
+        (nn.Sequential(nn.Linear(6, 4), nn.SiLU()), (6,), "relu, sigmoid, tanh and leaky_relu"),
+        (nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.2)), (6,), "slope 0.2; gpunet's has slope 0.01"),
         (nn.Sequential(nn.Linear(6, 4), nn.Dropout(1.0)), (6,), "rate cannot be 1.0"),
         (nn.Sequential(nn.LSTM(6, 4)), (6,), "'0' (LSTM)"),
         (nn.Sequential(nn.Embedding(6, 4)), (6,), "failed"),

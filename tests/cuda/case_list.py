@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gpunet.backend.base import ACTIVATIONS
+
 from .cases import (  # fmt: skip
     Case,
     activate,
@@ -25,8 +27,8 @@ MATRICES = [(1, 1), (1, 31), (33, 10), (64, 128), (1030, 3), (300, 257)]
 SOURCES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64", "bool"]
 LOSSES = {
     "softmax": loss("softmax_cross_entropy"), "binary": loss("binary_cross_entropy"),
-    **{f"squared {name}": loss("squared_error", name) for name in ("identity", "relu", "sigmoid")},
-    **{f"values {name}": loss("values", name) for name in ("identity", "relu", "sigmoid")},
+    **{f"squared {name}": loss("squared_error", name) for name in ACTIVATIONS},
+    **{f"values {name}": loss("values", name) for name in ACTIVATIONS},
 }  # fmt: skip
 HEADS = {
     "softmax": affine_loss("softmax_cross_entropy"), "binary": affine_loss("binary_cross_entropy", bias=False),
@@ -38,21 +40,25 @@ CONVS = [
     (2, 3, 9, 8, 8, 3, 0, 2, "relu"),
     (2, 30, 6, 7, 5, 3, 1, 2, "sigmoid"),  # more taps than are staged at a time
     (2, 9, 8, 11, 3, 5, 2, 3, "relu"),
+    (2, 3, 6, 7, 5, 3, 1, 2, "tanh"),
+    (2, 3, 6, 7, 5, 3, 1, 1, "leaky_relu"),
     (65, 1, 6, 6, 2, 3, 0, 4, "identity"),  # more images than shares
     (1, 1, 25, 23, 2, 3, 1, 1, "relu"),  # more positions than a block sees at a time
 ]
 CASES = [
-    *(Case(f"activate {f} {s}", normal(s), activate(f)) for f in ("identity", "relu", "sigmoid") for s in MATRICES),
+    *(Case(f"activate {f} {s}", normal(s), activate(f)) for f in ACTIVATIONS for s in MATRICES),
     *(
         Case(f"backward {f} {s} bias={b} in_place={i}", normal(s, s), backward(f, b, i), s[0])
         for f, b, i in [("relu", True, True), ("sigmoid", True, False), ("identity", True, True),
-                        ("identity", True, False), ("relu", False, False), ("sigmoid", False, True)]
+                        ("identity", True, False), ("relu", False, False), ("sigmoid", False, True),
+                        ("tanh", True, True), ("tanh", False, False), ("leaky_relu", True, True),
+                        ("leaky_relu", False, False)]
         for s in MATRICES
     ),
     Case("backward wide", normal((600, 512), (600, 512)), backward("relu", True, True), 600),
     *(
         Case(f"affine {f} {s}", normal(s, (7, s[1]), 7), affine(f), s[1])
-        for f in ("identity", "relu", "sigmoid") for s in MATRICES
+        for f in ACTIVATIONS for s in MATRICES
     ),
     *(
         Case(f"dropout {rate} {s} in_place={i}", normal(s), dropout(rate, i))
@@ -72,7 +78,7 @@ CASES = [
     ),
     *(
         Case(f"affine backward {f} {wanted} {sizes}", head(*sizes), affine_backward(f, wanted), max(sizes))
-        for f in ("identity", "relu", "sigmoid")
+        for f in ACTIVATIONS
         for wanted in ("weight_grad dx bias_grad", "weight_grad", "dx", "dx bias_grad")
         for sizes in [(1, 3, 1), (9, 31, 10), (600, 70, 16), (41, 130, 20)]
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES
+from gpunet.backend.base import ACTIVATIONS, CORRECT, FIRST_BAD, LOSS_SUM, SAMPLES
 from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.numpy_backend import NumpyBackend
 
@@ -46,18 +46,18 @@ def same(got, want, rtol=1e-6, atol=1e-7):
             np.testing.assert_allclose(found, right.astype(found.dtype), rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("activation", ["identity", "relu", "sigmoid"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(gpu, activation):
     same(*both(gpu, activate(activation), ODD))
 
 
-@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_affine_keeps_what_is_not_finite(gpu, activation):
     same(*both(gpu, affine(activation), ODD[:, None], np.ones((5, 1)), np.zeros(5)))
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("activation", ["identity", "relu", "sigmoid"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activation_backward_where_the_unit_is_lit(gpu, activation, with_bias):
     y = np.full((len(ODD), 2), 0.25)
     same(*both(gpu, backward(activation, with_bias, False), y, np.stack([ODD, np.flip(ODD)], axis=1)))

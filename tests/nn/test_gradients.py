@@ -8,6 +8,7 @@ import pytest
 import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.backend.numpy_backend import NumpyBackend
+from gpunet.compression.convert import ACTIVATIONS
 
 from .gradients import check_gradients
 
@@ -16,6 +17,8 @@ BODIES = {
     "relu": lambda: [gn.Dense(7, "relu")],
     "sigmoid": lambda: [gn.Dense(7, "sigmoid"), gn.Dense(6, "sigmoid")],
     "identity": lambda: [gn.Dense(7)],
+    "tanh": lambda: [gn.Dense(7, "tanh"), gn.Activation("tanh"), gn.LowRankDense(6, 3, "tanh")],
+    "leaky_relu": lambda: [gn.Dense(7, "leaky_relu"), gn.Activation("leaky_relu"), gn.LowRankDense(6, 3, "leaky_relu")],
     "activation layers": lambda: [gn.Dense(7), gn.Activation("relu"), gn.Dense(5), gn.Activation("sigmoid")],
     "activation first": lambda: [gn.Activation("sigmoid"), gn.Dense(5, "relu")],
     "frozen below": lambda: [gn.Dense(7, "relu", trainable=False), gn.Dense(6, "sigmoid")],
@@ -32,6 +35,8 @@ HEADS = {
     "squared_error": lambda k: gn.Dense(k, "sigmoid"),
     "squared_error relu": lambda k: gn.Dense(k, "relu"),
     "squared_error identity": lambda k: gn.Dense(k),
+    "squared_error tanh": lambda k: gn.Dense(k, "tanh"),
+    "squared_error leaky_relu": lambda k: gn.Dense(k, "leaky_relu"),
 }
 
 
@@ -100,7 +105,7 @@ def test_a_training_step_agrees_with_pytorch(rng, head, optimizer):
     ours = gn.SGD(0.1, momentum=0.9) if optimizer == "sgd" else gn.Adam(1e-2)
     trainer = gn.Trainer(model, head.split()[0], ours, device="numpy", seed=4)
     trainer.prepare((9,))
-    activations = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}
+    activations = {name: getattr(torch.nn, module) for name, module in ACTIVATIONS.items()}
     modules = []
     for layer in model.layers:
         modules.append(torch.nn.Linear(layer.weight.shape[1], layer.weight.shape[0]))

@@ -339,7 +339,7 @@ def test_data_of_another_shape_than_before(rng):
     [
         (lambda: gn.Dense(0), "whole number of units"),
         (lambda: gn.Dense(2.5), "whole number of units"),
-        (lambda: gn.Dense(3, "tanh"), "Dense's activation is 'tanh': expected one of identity, relu, sigmoid"),
+        (lambda: gn.Dense(3, "elu"), "Dense's activation is 'elu': expected one of identity, relu, sigmoid"),
         (lambda: gn.Dense(3, weight="magic"), "unknown initial weights 'magic'"),
         (lambda: gn.Activation("swish"), "activation is 'swish'"),
         (lambda: gn.Sequential([]), "at least one layer"),

@@ -6,6 +6,7 @@ typedef unsigned char u8;
 constexpr int BLOCK = 256;  // threads of every block but those that count
 constexpr int WARP = 32;
 constexpr int NARROW = 16;  // outputs of a product that takes no kernel of its own
+constexpr double LEAK = 0.01;  // slope of LEAKY_RELU below zero
 constexpr unsigned EVERY_LANE = 0xffffffffu;
 
 #define UNROLLED _Pragma("unroll")  // so that an array that a loop goes through stays in registers
@@ -14,7 +15,7 @@ constexpr unsigned EVERY_LANE = 0xffffffffu;
 #define KERNEL_OF_MANY_REGISTERS extern "C" __global__ void __launch_bounds__(BLOCK, 2)  // up to 128 a thread
 
 // Codes and places as in cupy_backend.py and base.py.
-enum Activation { IDENTITY, RELU, SIGMOID };
+enum Activation { IDENTITY, RELU, SIGMOID, TANH, LEAKY_RELU };
 enum Scalar { LEARNING_RATE, BETA1, BETA2, EPSILON, L2, STEP, SECOND_STEP, ADAM_RATE, ADAM_EPSILON, N_SCALARS };
 enum Total { LOSS_SUM, CORRECT, SAMPLES, FIRST_BAD };
 
@@ -61,6 +62,8 @@ template <typename T>
 __device__ inline T activated(int activation, T z) {
     if (activation == RELU) return z < T(0) ? T(0) : z;
     if (activation == SIGMOID) return T(1) / (T(1) + exp(-z));
+    if (activation == TANH) return tanh(z);
+    if (activation == LEAKY_RELU) return z > T(0) ? z : T(LEAK) * z;
     return z;
 }
 
@@ -69,6 +72,8 @@ template <typename T>
 __device__ inline T chained(int activation, T y, T dy) {
     if (activation == RELU) return y > T(0) ? dy : T(0);
     if (activation == SIGMOID) return dy * (y * (T(1) - y));
+    if (activation == TANH) return dy * (T(1) - y * y);
+    if (activation == LEAKY_RELU) return y > T(0) ? dy : T(LEAK) * dy;
     return dy;
 }
 

@@ -1,0 +1,65 @@
+"""Outputs and gradients of every layer beside PyTorch's, in float64 to 1e-12: `gn.to_torch` makes the twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpunet as gn
+from gpunet.backend import get_backend
+from gpunet.nn import losses
+
+torch = pytest.importorskip("torch")
+
+CLOSE = 1e-12  # of the largest number of an array
+# shape of a sample, layers below the classifier
+BODIES = {
+    "tanh": ((7,), lambda: [gn.Dense(9, "tanh"), gn.Activation("tanh"), gn.LowRankDense(8, 3, "tanh")]),
+    "leaky_relu": ((7,), lambda: [gn.Dense(9, "leaky_relu"), gn.Activation("leaky_relu")]),
+    "images": (
+        (2, 9, 8),
+        lambda: [gn.Conv2D(4, 3, "tanh", pool=2, padding="same"), gn.Conv2D(3, 3, "leaky_relu"), gn.Flatten()],
+    ),
+}
+
+
+def close(found, want):
+    want = np.asarray(want)
+    np.testing.assert_allclose(found, want, rtol=0, atol=CLOSE * max(1.0, np.abs(want).max(initial=0)))
+
+
+def built(shape, layers, n, device="numpy"):
+    """A model with its loss, biases that are not zero, on `device`."""
+    backend = get_backend(device)
+    model = gn.Sequential([*layers, gn.Dense(5)])
+    model.build(shape, backend, dtype="float64", seed=3)
+    model.bind(n)
+    params, _, _ = model.flat
+    params += 0.1 * np.random.default_rng(4).normal(size=len(params))
+    loss = losses.SoftmaxCrossEntropy()
+    loss.attach(backend, "identity")
+    return model, loss
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("device", ["numpy", "cpu"])
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_and_gradients(rng, body, device, training):
+    shape, layers = BODIES[body]
+    model, loss = built(shape, layers(), 12, device)
+    model.train(training)
+    network = gn.to_torch(model)
+    assert network.training == training
+    x, labels = rng.normal(size=(12, *shape)) * 2, rng.integers(0, 5, 12)
+    scores = np.array(model.forward(x))
+    theirs = network(torch.tensor(x))
+    close(scores, theirs.detach().numpy())
+    loss(scores, labels, model.d_scores, np.zeros(4))
+    model.backward(model.d_scores)
+    torch.nn.functional.cross_entropy(theirs, torch.tensor(labels)).backward()
+    wanted = {name: parameter.grad.numpy() for name, parameter in network.named_parameters()}
+    factored = {".right": ".0.weight", ".left": ".1.weight", ".bias": ".1.bias"}
+    for name, gradient in model.gradients.items():
+        inner = next((name.replace(a, b) for a, b in factored.items() if name.replace(a, b) in wanted), name)
+        close(gradient, wanted.pop(name if name in wanted else inner))
+    assert not wanted
