@@ -90,10 +90,10 @@ TRAINING = DATA | {
     "layers": option(int, 1, min=0, help="Hidden layers."),
     "epochs": option(int, 10, min=1, help="Epochs of training."),
     "batch_size": option(int, 64, min=1, help="Samples a step."),
-    "optimizer": option(Literal["adam", "sgd"], "adam", help="The optimiser."),
+    "optimizer": option(Literal["adam", "adamw", "sgd"], "adam", help="The optimiser."),
     "learning_rate": option(float, 1e-3, help="Step size."),
     "momentum": option(float, 0.9, help="Of sgd."),
-    "l2": option(float, 0.0, help="λ of a term λ‖W‖²."),
+    "l2": option(float, 0.0, help="λ of a term λ‖W‖²; of adamw its decay."),
     "metric": option(
         str, "validation_accuracy", metavar="METRIC",
         help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end.",

@@ -32,7 +32,7 @@ _NAMES = {
     "nn.history": "History",
     "spectral.factorise": "Factorise factorise merge", "spectral.fitted": "fit_class_pca",
     "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation Dropout Layer",
-    "nn.optim": "SGD Adam Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
+    "nn.optim": "SGD Adam AdamW Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
     "compression.compress": "compress", "compression.convert": "from_torch to_torch",
     "backend": "get_backend", "nn.serialize": "save load load_weights",
     "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "

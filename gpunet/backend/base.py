@@ -299,11 +299,14 @@ class Backend(ABC):
         """v = β₁ v + g; params −= η v."""
 
     @abstractmethod
-    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
+    def adam(
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
+    ) -> None:
         """Adam (Kingma & Ba 2015, algorithm 1) with its state kept as M = m/(1−β₁), V = v/(1−β₂).
 
         M = β₁M + g, V = β₂V + g², params −= η·m̂/(√v̂ + ε): the two factors move into scalars and save two passes.
-        m̂ counts its steps by STEP, v̂ by SECOND_STEP.
+        m̂ counts its steps by STEP, v̂ by SECOND_STEP. decoupled is AdamW (Loshchilov & Hutter 2019, algorithm 2, with η
+        in the decay as in PyTorch): the decayed parameters become (1 − ηλ) params first, λ at L2, and g has no term.
         """
 
     # -- compositions: each means what its body does, and may be fewer launches --------------------------------------

@@ -377,8 +377,10 @@ class CupyBackend(CupyDevice):
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
         self._update("momentum", (params, grads, velocity), scalars, decayed)
 
-    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        self._update("adam", (params, grads, first, second), scalars, decayed)
+    def adam(
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
+    ) -> None:
+        self._update("adamw" if decoupled else "adam", (params, grads, first, second), scalars, decayed)
 
     def _update(self, name: str, arrays: tuple[Array, ...], scalars: Array, decayed: int) -> None:
         size = len(arrays[0])

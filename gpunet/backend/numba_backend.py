@@ -162,8 +162,8 @@ def momentum_pass(params, grads, velocity, rate, beta, twice_l2, tiny):  # type:
 
 
 @kernel
-def adam_pass(params, grads, first, second, beta1, beta2, scale, epsilon, twice_l2, tiny):  # type: ignore[no-untyped-def]
-    """One Adam step; a moment below `tiny` becomes 0, see `NumpyBackend._flush_denormals`."""
+def adam_pass(params, grads, first, second, beta1, beta2, scale, epsilon, twice_l2, shrink, tiny):  # type: ignore[no-untyped-def]
+    """One Adam step on shrink · params; a moment below `tiny` becomes 0, see `NumpyBackend._flush_denormals`."""
     zero = params.dtype.type(0)
     for i in range(params.size):
         g = grads[i] + twice_l2 * params[i]
@@ -173,7 +173,7 @@ def adam_pass(params, grads, first, second, beta1, beta2, scale, epsilon, twice_
         v = zero if v < tiny else v
         first[i] = m
         second[i] = v
-        params[i] -= scale * m / (math.sqrt(v) + epsilon)
+        params[i] = shrink * params[i] - scale * m / (math.sqrt(v) + epsilon)
 
 
 @numba.njit
@@ -479,10 +479,13 @@ class NumbaBackend(NumpyBackend):
         for part, twice_l2 in self._parts(len(params), decayed, l2):
             momentum_pass(params[part], grads[part], velocity[part], real(rate), real(beta), real(twice_l2), tiny)
 
-    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        _, beta1, beta2, _, l2, *_ = scalars.tolist()
+    def adam(
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
+    ) -> None:
+        rate, beta1, beta2, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         scale, epsilon = adam_factors(scalars)
         factors = real(beta1), real(beta2), real(scale), real(epsilon)
         for part, twice_l2 in self._parts(len(params), decayed, l2):
-            adam_pass(params[part], grads[part], first[part], second[part], *factors, real(twice_l2), tiny)
+            pull, shrink = (0.0, 1 - rate * (twice_l2 / 2)) if decoupled else (twice_l2, 1.0)
+            adam_pass(params[part], grads[part], first[part], second[part], *factors, real(pull), real(shrink), tiny)

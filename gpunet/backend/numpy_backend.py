@@ -428,12 +428,16 @@ class NumpyBackend(Backend):
             np.subtract(p, work, out=p)
         self._flush_denormals(velocity, beta, flush_period(beta), step)
 
-    def adam(self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int) -> None:
-        _, beta1, beta2, _, l2, step, second_step, *_ = scalars.tolist()
+    def adam(
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
+    ) -> None:
+        rate, beta1, beta2, _, l2, step, second_step, *_ = scalars.tolist()
         scale, epsilon = adam_factors(scalars)
         for part, twice_l2 in self._parts(len(params), decayed, l2):
             p, m, v, work = params[part], first[part], second[part], self._step(params, part)
-            g = self._with_l2(p, grads[part], twice_l2)
+            g = grads[part] if decoupled else self._with_l2(p, grads[part], twice_l2)
+            if decoupled and twice_l2:
+                np.multiply(p, 1 - rate * (twice_l2 / 2), out=p)
             np.multiply(m, beta1, out=m)
             np.add(m, g, out=m)
             np.multiply(v, beta2, out=v)

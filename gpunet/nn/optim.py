@@ -22,7 +22,7 @@ from gpunet.reprs import as_call, settings, sizes
 
 PLACES = {
     "learning_rate": base.LEARNING_RATE, "momentum": base.BETA1, "beta1": base.BETA1, "beta2": base.BETA2,
-    "epsilon": base.EPSILON, "l2": base.L2,
+    "epsilon": base.EPSILON, "l2": base.L2, "weight_decay": base.L2,
 }  # fmt: skip
 
 
@@ -283,6 +283,7 @@ class Adam(Optimizer):
     states = ("first", "second")
     linear = ("first",)
     counts_steps = True
+    decoupled = False  # whether the decay is apart from the gradient
 
     beta1 = _Setting(least=0, below=1)
     beta2 = _Setting(least=0, below=1)
@@ -307,15 +308,44 @@ class Adam(Optimizer):
 
     def update(self, part: Range) -> None:
         first, second = part.state["first"], part.state["second"]
-        self.ops.adam(part.params, part.grads, first, second, part.scalars, part.decayed)
+        self.ops.adam(part.params, part.grads, first, second, part.scalars, part.decayed, self.decoupled)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW: w −= η λ w before each step.
+
+    weight_decay λ ≥ 0 holds for weights, as `l2` of other optimisers does, not for biases nor a BatchNorm's parameters;
+    PyTorch's decays whatever it is given. Raises InputError for a setting out of bounds.
+    """
+
+    decoupled = True
+
+    weight_decay = _Setting(least=0)
+    l2 = checks.fixed("AdamW's decay is weight_decay")
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon)
+        self.weight_decay = weight_decay
+
+
+NAMED: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}  # those that have a default rate
 
 
 def resolve(optimizer: str | Optimizer | None) -> Optimizer:
-    """An optimizer, from itself or from the name "adam", which is also what None gives, with its default rate."""
+    """An optimizer, from itself or from the name "adam" or "adamw", with its default rate; of None "adam"."""
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer is None or (isinstance(optimizer, str) and optimizer.lower() == "adam"):
-        return Adam()
-    sgd = isinstance(optimizer, str) and optimizer.lower() == "sgd"
-    mend = "SGD has no default rate, give gn.SGD(0.1)" if sgd else "expected 'adam', or an object such as gn.Adam(1e-3)"
+    name = "adam" if optimizer is None else optimizer.lower() if isinstance(optimizer, str) else ""
+    if name in NAMED:
+        return NAMED[name]()
+    mend = "expected 'adam' or 'adamw', or an object such as gn.Adam(1e-3)"
+    if name == "sgd":
+        mend = "SGD has no default rate, give gn.SGD(0.1)"
     raise InputError(f"optimizer is {shown(optimizer)}: {mend}")

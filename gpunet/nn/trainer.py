@@ -262,10 +262,10 @@ CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked o
 class Trainer(Evaluator):
     """Trains a model on one device.
 
-    loss, optimizer: objects or names ("adam" is gn.Adam(), as is None); device: see `get_backend`; dtype "float32" or
-    "float64"; seed ≥ 0 decides initial weights and batches, the same on every device; graphs: "auto" records steps and
-    replays them where the device can (`trainer.graphs.reason` says why not), "off" runs them operation by operation:
-    the same bits either way, see `gpunet.nn.replay`.
+    loss, optimizer: objects or names ("adam" is gn.Adam(), as is None, and "adamw" gn.AdamW()); device: see
+    `get_backend`; dtype "float32" or "float64"; seed ≥ 0 decides initial weights and batches, the same on every device;
+    graphs: "auto" records steps and replays them where the device can (`trainer.graphs.reason` says why not), "off"
+    runs them operation by operation: the same bits either way, see `gpunet.nn.replay`.
 
     An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
     then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new

@@ -26,7 +26,7 @@ from gpunet.fingerprint import digest
 from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
-from gpunet.nn.optim import SGD, Adam, Optimizer
+from gpunet.nn.optim import SGD, Adam, AdamW, Optimizer
 from gpunet.nn.trainer import Trainer
 from gpunet.rng import DATA, stream
 from gpunet.sweep.plan import SEED, Parameters, Report
@@ -217,7 +217,7 @@ def _as_setting(value: Value) -> Any:
 # -- a dense network on any data set ----------------------------------------------------------------------------------
 
 METRICS = ("validation_accuracy", "validation_loss", "train_accuracy", "train_loss")
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "adamw", "sgd")
 TRAINED: dict[str, tuple[type, dict[str, float]]] = {  # kind and bounds
     "learning_rate": (float, {"above": 0}), "l2": (float, {"least": 0}), "momentum": (float, {"least": 0, "below": 1}),
     "hidden": (int, {"least": 1}), "layers": (int, {"least": 0}), "epochs": (int, {"least": 1}),
@@ -241,7 +241,7 @@ def training_settings(
         if name != "optimizer":
             check_range(name, given, **TRAINED[name][1])
         elif given not in OPTIMIZERS:
-            raise InputError(f"unknown optimizer '{given}': expected {' or '.join(OPTIMIZERS)}")
+            raise InputError(f"unknown optimizer '{given}': expected {', '.join(OPTIMIZERS)}")
     optimizers = next((p.values for p in space if p.name == "optimizer"), (own["optimizer"],))
     if "sgd" not in optimizers and any(p.name == "momentum" for p in space):
         raise InputError("momentum is SGD's: add --optimizer sgd")
@@ -266,6 +266,8 @@ def training_trial(parameters: Parameters, settings: dict[str, Any], report: Rep
 def _optimizer(given: dict[str, Any]) -> Optimizer:
     if given["optimizer"] == "adam":
         return Adam(given["learning_rate"], l2=given["l2"])
+    if given["optimizer"] == "adamw":
+        return AdamW(given["learning_rate"], weight_decay=given["l2"])
     return SGD(given["learning_rate"], given["momentum"], l2=given["l2"])
 
 

@@ -294,7 +294,11 @@ def test_a_sample_with_a_nan_score_is_of_no_class(backend, name, outputs):
 
 def reference_step(name, p, g, state, rate, l2, decayed, step, before, beta1=0.9, beta2=0.999, epsilon=1e-8):
     g = g.copy()
-    g[:decayed] += 2 * l2 * p[:decayed]
+    p = p.copy()
+    if name == "adamw":
+        p[:decayed] -= rate * l2 * p[:decayed]
+    else:
+        g[:decayed] += 2 * l2 * p[:decayed]
     if name == "sgd":
         return p - rate * g
     if name == "momentum":
@@ -307,7 +311,7 @@ def reference_step(name, p, g, state, rate, l2, decayed, step, before, beta1=0.9
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 @pytest.mark.parametrize(("size", "decayed"), [(5, 5), (1000, 640), (150_000, 70_000), (64, 0)])
 @pytest.mark.parametrize("before", [0, 7])  # steps that the first moment has behind it, the second not
@@ -327,7 +331,7 @@ def test_optimisers(backend, rng, dtype, name, l2, size, decayed, before):
         elif name == "momentum":
             backend.momentum(d_p, d_g, first, d_scalars, decayed)
         else:
-            backend.adam(d_p, d_g, first, second, d_scalars, decayed)
+            backend.adam(d_p, d_g, first, second, d_scalars, decayed, name == "adamw")
         want = reference_step(name, want, g.astype(float), state, 0.01, l2, decayed, step, before)
         np.testing.assert_array_equal(backend.to_host(d_g), g)
     close(backend.to_host(d_p), want, dtype, terms=25)

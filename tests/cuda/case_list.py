@@ -87,6 +87,10 @@ CASES = [
         for name, states in (("sgd", 0), ("momentum", 1), ("adam", 2))
         for size, decayed in [(1, 1), (31, 0), (33, 17), (1030, 641), (9000, 9000)]
     ),
+    *(
+        Case(f"adamw {size} {decayed}", normal(*[size] * 4), optimiser("adam", 2, decayed, True), 10)
+        for size, decayed in [(1, 1), (31, 0), (33, 17), (1030, 641), (9000, 9000)]
+    ),
     *map(conv, CONVS),
     *map(maxpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15]),
 ]  # fmt: skip

@@ -201,7 +201,7 @@ def loss(name: str, activation: str = "") -> Callable[..., tuple[Any, ...]]:
 # -- optimisers ------------------------------------------------------------------------------------------------------
 
 
-def optimiser(name: str, states: int, decayed: int) -> Callable[..., tuple[Any, ...]]:
+def optimiser(name: str, states: int, decayed: int, *options: bool) -> Callable[..., tuple[Any, ...]]:
     def run(bench: Bench, params: np.ndarray, *gradients: np.ndarray) -> tuple[Any, ...]:
         scalars = bench.room(N_SCALARS, "float64")
         bench.backend.copy(np.array([0.01, 0.9, 0.999, 1e-8, 0.003, 4, 0, 0, 0]), scalars)
@@ -209,7 +209,7 @@ def optimiser(name: str, states: int, decayed: int) -> Callable[..., tuple[Any, 
         kept = [bench.give(np.zeros(len(params))) for _ in range(states)]
         for gradient in gradients:
             bench.backend.tick(scalars)
-            getattr(bench.backend, name)(given, bench.give(gradient), *kept, scalars, decayed)
+            getattr(bench.backend, name)(given, bench.give(gradient), *kept, scalars, decayed, *options)
         return given, *kept, scalars[:N_SETTLED]
 
     return run

@@ -418,6 +418,7 @@ VALUES: dict[str, Maker] = {
     "learning_rate": lambda: 0.1,
     "momentum": lambda: 0.9,
     "l2": lambda: 0.1,
+    "weight_decay": lambda: 0.1,
     "beta1": lambda: 0.9,
     "beta2": lambda: 0.9,
     "epsilon": lambda: 1e-8,

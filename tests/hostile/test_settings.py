@@ -192,8 +192,8 @@ def test_the_usual_name_of_an_optimizer(name):
     [
         ("sgd", r"SGD has no default rate, give gn.SGD\(0.1\)"),
         ("SGD", r"SGD has no default rate, give gn.SGD\(0.1\)"),
-        ("rmsprop", "expected 'adam', or an object such as"),
-        (gn.Adam, "optimizer is the class Adam: expected 'adam', or an object such as"),
+        ("rmsprop", "expected 'adam' or 'adamw', or an object such as"),
+        (gn.Adam, "optimizer is the class Adam: expected 'adam' or 'adamw', or an object such as"),
         (0.1, "optimizer is 0.1"), (0, "optimizer is 0"), ("", "optimizer is ''"), ([], r"optimizer is \[\]"),
         (gn.SquaredError(), "optimizer is SquaredError\\(\\)"),
     ],

@@ -18,6 +18,7 @@ OPTIMISERS = {
     "sgd": lambda: gn.SGD(0.05),
     "momentum": lambda: gn.SGD(0.05, momentum=0.9, l2=1e-3),
     "adam": lambda: gn.Adam(1e-2, l2=1e-3),
+    "adamw": lambda: gn.AdamW(1e-2, weight_decay=0.1),
 }
 
 

@@ -74,6 +74,7 @@ RUNS = {
         {"validated": True, "layers": lambda: [gn.Dropout(0.1), net()[0], gn.Dropout(0.4), *net()[1:]]},
     ),
     "adam factorise restart": (lambda: gn.Adam(0.02, l2=1e-3), lambda: [gn.Factorise(0.4, 3)], {}),
+    "adamw factorise": (lambda: gn.AdamW(0.02, weight_decay=0.1), lambda: [gn.Factorise(0.4, 3)], {}),
     "adam factorise carry": (lambda: gn.Adam(0.02), lambda: [gn.Factorise(0.3, 3, state="carry", merge=False)], {}),
     "momentum factorise carry-both": (
         lambda: gn.SGD(0.1, 0.9), lambda: [gn.Factorise(0.6, {"2": 2}, state="carry-both")], {},

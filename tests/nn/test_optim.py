@@ -14,6 +14,7 @@ MAKERS = {
     "sgd": lambda: gn.SGD(0.1),
     "momentum": lambda: gn.SGD(0.02, momentum=0.9),
     "adam": lambda: gn.Adam(0.05),
+    "adamw": lambda: gn.AdamW(0.05, weight_decay=0),
 }
 
 
@@ -53,6 +54,7 @@ def test_l2_pulls_only_the_decayed_parameters(backend, name):
         "sgd": gn.SGD(0.1, l2=0.5),
         "momentum": gn.SGD(0.05, momentum=0.5, l2=0.5),
         "adam": gn.Adam(0.05, l2=0.5),
+        "adamw": gn.AdamW(0.05, weight_decay=0.5),
     }[name]
     params, _ = attached(optimizer, backend, np.ones(8), decayed=5)
     for _ in range(400):
@@ -100,6 +102,8 @@ def test_a_second_step_allocates_nothing_that_stays(name, device, rng):
         lambda: gn.Adam(beta2=-0.1),
         lambda: gn.Adam(epsilon=0),
         lambda: gn.Adam(float("inf")),
+        lambda: gn.AdamW(weight_decay=-1),
+        lambda: gn.AdamW(weight_decay=float("nan")),
     ],
 )
 def test_bad_settings(make):

@@ -19,6 +19,7 @@ OPTIMISERS = {
     "sgd": lambda: gn.SGD(0.05, l2=1e-3),
     "momentum": lambda: gn.SGD(0.05, 0.9),
     "adam": lambda: gn.Adam(1e-2, l2=1e-3),
+    "adamw": lambda: gn.AdamW(1e-2, weight_decay=0.1),
 }
 COPIES = {
     "deepcopy": copy.deepcopy,

@@ -12,6 +12,7 @@ OPTIMISERS = {
     "sgd": lambda: gn.SGD(0.05),
     "momentum": lambda: gn.SGD(0.05, momentum=0.9, l2=1e-3),
     "adam": lambda: gn.Adam(1e-2, l2=1e-3),
+    "adamw": lambda: gn.AdamW(1e-2, weight_decay=0.1),
 }
 
 
@@ -52,8 +53,11 @@ class Reference:
         for name, g in gradients.items():
             entry = self.names[name]
             w, m, v, steps, second_steps = entry
-            g = g + 2 * s["l2"] * w * (not name.endswith("bias"))
-            if self.kind == "adam":
+            if self.kind == "adamw":
+                w = w - s["learning_rate"] * s["weight_decay"] * w * (not name.endswith("bias"))
+            else:
+                g = g + 2 * s["l2"] * w * (not name.endswith("bias"))
+            if self.kind.startswith("adam"):
                 m = s["beta1"] * m + (1 - s["beta1"]) * g
                 v = s["beta2"] * v + (1 - s["beta2"]) * g * g
                 steps, second_steps = steps + 1, second_steps + 1

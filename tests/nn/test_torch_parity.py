@@ -63,3 +63,29 @@ def test_outputs_and_gradients(rng, body, device, training):
         inner = next((name.replace(a, b) for a, b in factored.items() if name.replace(a, b) in wanted), name)
         close(gradient, wanted.pop(name if name in wanted else inner))
     assert not wanted
+
+
+def test_twenty_steps_of_adamw(rng):
+    """PyTorch decays what it is given: weights in a group of their own."""
+    x, labels = rng.normal(size=(40, 7)), rng.integers(0, 5, 40)
+    ours = gn.AdamW(0.01, weight_decay=0.3, beta1=0.8, beta2=0.99, epsilon=1e-6)
+    trainer = gn.Trainer(
+        gn.Sequential([gn.Dense(9, "tanh"), gn.Dense(5)]), optimizer=ours, device="cpu", dtype="float64"
+    )
+    trainer.prepare((7,))
+    network = gn.to_torch(trainer.model)
+    named = dict(network.named_parameters())
+    groups = [
+        {"params": [p for name, p in named.items() if "weight" in name], "weight_decay": 0.3},
+        {"params": [p for name, p in named.items() if "bias" in name], "weight_decay": 0.0},
+    ]
+    theirs = torch.optim.AdamW(groups, 0.01, (0.8, 0.99), 1e-6)
+    for step in range(20):
+        if step == 10:
+            ours.learning_rate = theirs.param_groups[0]["lr"] = theirs.param_groups[1]["lr"] = 0.02
+        trainer.fit(x, labels, batch_size=40, shuffle=False)
+        theirs.zero_grad()
+        torch.nn.functional.cross_entropy(network(torch.tensor(x)), torch.tensor(labels)).backward()
+        theirs.step()
+    for name, parameter in trainer.model.parameters.items():
+        close(parameter, named[name].detach().numpy())

@@ -204,14 +204,19 @@ def test_a_training_run(own):
     assert table.best["value"] > 0.8, "on the test set, whose labels are wrong, it would be below 0.2"
 
 
-def test_a_training_run_is_repeatable_by_hand(own):
+@pytest.mark.parametrize(
+    ("optimizer", "own_way"),
+    [("sgd", lambda gn: gn.SGD(0.05, 0.5, l2=0.01)), ("adamw", lambda gn: gn.AdamW(0.05, weight_decay=0.01))],
+)
+def test_a_training_run_is_repeatable_by_hand(own, optimizer, own_way):
     import gpunet as gn
 
-    row = trained(own, "learning_rate=0.05", "optimizer=sgd", "momentum=0.5", metric="validation_loss")[2]
+    texts = "learning_rate=0.05", f"optimizer={optimizer}", *(["momentum=0.5"] if optimizer == "sgd" else [])
+    table = trained(own, *texts, metric="validation_loss", l2=0.01)
+    row, spec = table[2], table.spec
     data = split(own, 0.25, 0)[0]
     model = gn.Sequential([gn.Dense(8, "relu"), gn.Dense(3)])
-    spec = trained(own, "learning_rate=0.05", "optimizer=sgd", "momentum=0.5", metric="validation_loss").spec
-    trainer = gn.Trainer(model, optimizer=gn.SGD(0.05, 0.5), device="numpy", seed=spec.trial_seed(2))
+    trainer = gn.Trainer(model, optimizer=own_way(gn), device="numpy", seed=spec.trial_seed(2))
     trainer.fit(data.x_train, data.y_train, epochs=3, batch_size=10)
     assert row["value"] == trainer.evaluate(data.x_test, data.y_test)["loss"]
 
@@ -236,7 +241,7 @@ def test_training_that_diverges_is_pruned_and_stops(own):
         ("learning_rate=0..1", {}, "learning_rate cannot be 0.0: expected a finite number > 0"),
         ("momentum=0..0.9", {}, "momentum is SGD's: add --optimizer sgd"),
         ("momentum=0..1", {"optimizer": "sgd"}, "momentum cannot be 1.0"),
-        ("optimizer=adam,lion", {}, "unknown optimizer 'lion': expected adam or sgd"),
+        ("optimizer=adam,lion", {}, "unknown optimizer 'lion': expected adam, adamw, sgd"),
         ("l2=0..1", {"metric": "accuracy"}, "unknown metric 'accuracy': expected one of validation_accuracy"),
         ("l2=0..1", {"learning_rate": -1.0}, "learning_rate cannot be -1.0"),
     ],

@@ -47,11 +47,13 @@ constexpr T SMALLEST = 2.2250738585072014e-308;  // normal number
 template <>
 constexpr float SMALLEST<float> = 1.17549435e-38f;  // not a cast of the other: newer compilers refuse what is too small
 
-template <typename T>
+// DECOUPLED: AdamW, whose decay is no part of the gradient.
+template <bool DECOUPLED, typename T>
 __device__ void adam(
     T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {
     constexpr int N = WIDTH<T>;
-    const T rate = T(scalars[ADAM_RATE]), penalty = T(2 * scalars[L2]);
+    const T rate = T(scalars[ADAM_RATE]), penalty = DECOUPLED ? T(0) : T(2 * scalars[L2]);
+    const T kept = T(1 - scalars[LEARNING_RATE] * scalars[L2]);
     const T epsilon = max(T(scalars[ADAM_EPSILON]), SMALLEST<T>);  // a denormal ε would be 0 here: 0/0 without a gradient
     const T beta1 = T(scalars[BETA1]), beta2 = T(scalars[BETA2]);
     const bool aligned = aligned_to_packs<T, N>(params) && aligned_to_packs<T, N>(grads) &&
@@ -60,8 +62,10 @@ __device__ void adam(
         const int count = at_most(size - i, N);
         Pack<T, N> p = load<T, N>(params + i, count, aligned);
         Pack<T, N> m = load<T, N>(first + i, count, aligned), v = load<T, N>(second + i, count, aligned);
-        const Pack<T, N> g = with_l2(load<T, N>(grads + i, count, aligned), p, penalty, i, decayed);
+        const i64 under_l2 = DECOUPLED ? 0 : decayed;
+        const Pack<T, N> g = with_l2(load<T, N>(grads + i, count, aligned), p, penalty, i, under_l2);
         for (int j = 0; j < N; ++j) {
+            if (DECOUPLED && i + j < decayed) p.at[j] *= kept;
             m.at[j] = beta1 * m.at[j] + g.at[j];
             v.at[j] = beta2 * v.at[j] + g.at[j] * g.at[j];
             p.at[j] -= rate * (m.at[j] / (sqrt(v.at[j]) + epsilon));
@@ -82,7 +86,11 @@ __device__ void adam(
     }                                                                                                           \
     KERNEL adam_##suffix(                                                                                       \
         T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {         \
-        adam(params, grads, first, second, scalars, size, decayed);                                             \
+        adam<false>(params, grads, first, second, scalars, size, decayed);                                      \
+    }                                                                                                           \
+    KERNEL adamw_##suffix(                                                                                      \
+        T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {         \
+        adam<true>(params, grads, first, second, scalars, size, decayed);                                       \
     }
 
 OPTIMISERS(float, f32)
