@@ -262,6 +262,34 @@ class Backend(ABC):
     def tick(self, scalars: Out) -> None:
         """Count one step, before the optimiser's: scalars[…, STEP] += 1, scalars[…, SECOND_STEP] += 1."""
 
+    # -- batch normalisation: x (n, c, …); weight, bias, running_mean and running_var (c,) -----------------------------
+    # statistics (2, c), float64, are each channel's mean μ and 1/√(variance + ε); x̂ = (x − μ)/√(variance + ε).
+
+    @abstractmethod
+    def batch_statistics(
+        self, x: In, of_batch: bool, momentum: float, epsilon: float, running_mean: Out, running_var: Out,
+        statistics: Out,
+    ) -> None:  # fmt: skip
+        """The statistics of the batch, with its biased variance, or those that run; sums are of float64.
+
+        of_batch: running_mean += momentum · (μ − running_mean), running_var likewise with the unbiased variance, of
+        m / (m − 1) times, m the numbers of a channel, at least 2. Else both are only read.
+        """
+
+    @abstractmethod
+    def normalise(self, x: In, statistics: In, weight: In, bias: In, out: Out) -> None:
+        """out = weight · x̂ + bias, in x's shape."""
+
+    @abstractmethod
+    def normalise_backward(
+        self, x: In, statistics: In, weight: In, dy: In, of_batch: bool, weight_grad: Out, bias_grad: Out, dx: Out
+    ) -> None:
+        """weight_grad = Σ dy x̂ and bias_grad = Σ dy over each channel, both None where nobody needs them.
+
+        dx, or None: weight/√(variance + ε) · (dy − bias_grad/m − x̂ weight_grad/m) where the statistics are the batch's
+        and follow x, without the two means where they are not.
+        """
+
     # -- losses: integer labels (n,), outputs z (n, k) before the last activation ----------------------------------
     # Callers check labels. One that is no class all the same is never used as a place: the CPU raises DataError, on
     # CUDA L becomes NaN.

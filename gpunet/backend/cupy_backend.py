@@ -320,6 +320,39 @@ class CupyBackend(CupyDevice):
     def tick(self, scalars: Out) -> None:
         self.launcher.launch("tick", None, (1,), (32,), scalars, np.int32(scalars.size // N_SCALARS))
 
+    # -- batch normalisation: a launch each ---------------------------------------------------------------------------
+
+    def batch_statistics(
+        self, x: In, of_batch: bool, momentum: float, epsilon: float, running_mean: Out, running_var: Out,
+        statistics: Out,
+    ) -> None:  # fmt: skip
+        self._by_channel(
+            "batch_statistics", self._dense(x, "inputs"), 1, np.int32(of_batch), np.float64(momentum),
+            np.float64(epsilon), running_mean, running_var, statistics,
+        )  # fmt: skip
+
+    def normalise(self, x: In, statistics: In, weight: In, bias: In, out: Out) -> None:
+        self._by_channel("normalise", self._dense(x, "inputs"), MOST_SHARES, statistics, weight, bias, out)
+
+    def normalise_backward(
+        self, x: In, statistics: In, weight: In, dy: In, of_batch: bool, weight_grad: Out, bias_grad: Out, dx: Out
+    ) -> None:
+        self._by_channel(
+            "normalise_backward", self._dense(x, "inputs"), 1, statistics, weight, self._dense(dy, "slopes"),
+            np.int32(of_batch), weight_grad, bias_grad, dx,
+        )  # fmt: skip
+
+    def _by_channel(self, name: str, x: Array, most: int, *args: Any) -> None:
+        """Launch a kernel of batchnorm.cuh, up to `most` blocks a channel."""
+        (images, channels), area = x.shape[:2], math.prod(x.shape[2:])
+        if not x.size:
+            return
+        lanes = lanes_for(channels, WARP) if area == 1 else 1
+        height = BLOCK // lanes
+        shares = max(1, min(ceil_div(images * area, height * ROWS_OF_THREAD), most))
+        grid, block = (ceil_div(channels, lanes), shares), (lanes, height)
+        self.launcher.launch(name, x.dtype, grid, block, x, *args, *map(np.int32, (images, channels, area)))
+
     # -- losses: one launch each, with the product of a last layer of few outputs in front of them -----------------
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:

@@ -31,19 +31,13 @@ import sys
 import numba
 import numpy as np
 
+from gpunet.backend import numba_norm
 from gpunet.backend.base import GOLDEN, LEAK, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
-from gpunet.backend.numba_cache import cached
+from gpunet.backend.numba_cache import kernel
 from gpunet.backend.numpy_backend import NumpyBackend, adam_factors
 from gpunet.backend.numpy_conv import Windows
 from gpunet.errors import ShapeError
-
-FASTMATH = {"reassoc", "nsz", "arcp", "contract", "afn"}
-
-
-def kernel(function):  # type: ignore[no-untyped-def]
-    """Compiled at its first call, or taken from the cache."""
-    return cached(numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
 
 
 @kernel
@@ -453,6 +447,14 @@ class NumbaBackend(NumpyBackend):
         if rows.shape[1] != target.shape[1]:
             raise ShapeError(f"gather of rows of {rows.shape[1]} numbers into rows of {target.shape[1]}")
         gather_pass(rows, order, int(cursor[0]), out.dtype.type(scale), target)
+
+    def _channel_sums(self, x: Array, origin: Array, by: Array | None, sums: Array, products: Array) -> None:
+        numba_norm.channel_sums(x, origin, by, sums, products)
+
+    def _channel_lines(
+        self, x: Array, origin: Array, slope: Array, shift: Array, dy: Array | None, factor: Array, out: Array
+    ) -> None:
+        numba_norm.channel_lines(x, origin, slope, shift, dy, factor, out)
 
     def softmax_cross_entropy(self, z: In, labels: In, scale: float, dz: Out, totals: Out) -> None:
         loss, correct = softmax_pass(z, labels, z.dtype.type(scale), dz)

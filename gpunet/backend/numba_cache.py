@@ -23,9 +23,15 @@ from gpunet.errors import OutputError
 from gpunet.files import remove, write_atomically
 
 DIGEST = 32  # bytes
+FASTMATH = {"reassoc", "nsz", "arcp", "contract", "afn"}  # without `nnan` and `ninf`: NaN must survive
 _NUMBA: Any = caching  # whose types are in part there and in part not
 _DUMPS: Any = dumps
 _warned: list[str] = []
+
+
+def kernel(function: Any) -> Any:
+    """The function, compiled at its first call or taken from the cache."""
+    return cached(numba.njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
 
 
 def cached(kernel: Any) -> Any:

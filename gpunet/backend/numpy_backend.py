@@ -270,6 +270,89 @@ class NumpyBackend(Backend):
     def tick(self, scalars: Out) -> None:
         np.add(scalars, ONE_STEP, out=scalars)
 
+    # -- batch normalisation: two passes, both in float64 --------------------------------------------------------------
+
+    def batch_statistics(
+        self, x: In, of_batch: bool, momentum: float, epsilon: float, running_mean: Out, running_var: Out,
+        statistics: Out,
+    ) -> None:  # fmt: skip
+        mean, variance = statistics
+        if of_batch:
+            count = x.size // len(mean)
+            near, off, part = (self._of_channels(purpose, len(mean)) for purpose in ("near", "off", "part"))
+            np.copyto(near, _planes(x)[0, :, 0])  # a shift to one of the numbers: what follows keeps its digits
+            self._channel_sums(_planes(x), near, None, off, variance)
+            np.divide(off, count, out=off)
+            np.add(near, off, out=mean)
+            np.divide(variance, count, out=variance)
+            np.subtract(variance, np.multiply(off, off, out=off), out=variance)
+            np.maximum(variance, 0, out=variance)
+            for running, now, factor in ((running_mean, mean, 1.0), (running_var, variance, count / max(count - 1, 1))):
+                np.subtract(np.multiply(now, factor, out=part), running, out=part)
+                np.multiply(part, momentum, out=part)
+                np.add(running, part, out=running, casting="same_kind")
+        else:
+            mean[...], variance[...] = running_mean, running_var
+        np.add(variance, epsilon, out=variance)
+        np.sqrt(variance, out=variance)
+        np.reciprocal(variance, out=variance)
+
+    def normalise(self, x: In, statistics: In, weight: In, bias: In, out: Out) -> None:
+        mean, scale = statistics
+        slope, shift = (self._of_channels(purpose, len(mean)) for purpose in ("near", "off"))
+        np.multiply(scale, weight, out=slope)
+        np.copyto(shift, bias)
+        self._channel_lines(_planes(x), mean, slope, shift, None, slope, _planes(out))
+
+    def normalise_backward(
+        self, x: In, statistics: In, weight: In, dy: In, of_batch: bool, weight_grad: Out, bias_grad: Out, dx: Out
+    ) -> None:
+        mean, scale = statistics
+        level, tilt, part = (self._of_channels(purpose, len(mean)) for purpose in ("near", "off", "part"))
+        self._channel_sums(_planes(x), mean, _planes(dy), level, tilt)
+        np.multiply(tilt, scale, out=tilt)
+        if weight_grad is not None:
+            weight_grad[...], bias_grad[...] = tilt, level
+        if dx is None:
+            return
+        np.multiply(scale, weight, out=part)
+        np.multiply(tilt, scale, out=tilt)
+        for sums in (level, tilt):  # dx = part (dy + level + tilt (x − μ))
+            np.multiply(sums, -len(mean) / x.size if of_batch else 0, out=sums)
+            np.multiply(sums, part, out=sums)
+        self._channel_lines(_planes(x), mean, tilt, level, _planes(dy), part, _planes(dx))
+
+    def _of_channels(self, purpose: str, channels: int) -> Array:
+        return self.scratch(f"{purpose} of channels", channels, np.float64)
+
+    def _channel_sums(self, x: Array, origin: Array, by: Array | None, sums: Array, products: Array) -> None:
+        """Over each channel of (n, c, s): sums = Σ by, products = Σ by (x − origin); by None: x − origin itself."""
+        sums[...], products[...] = 0, 0
+        part = self._of_channels("sums", len(sums))
+        for block, rows in self._apart(x, origin):
+            factor = block if by is None else by[rows]
+            np.add(sums, np.add.reduce(factor, axis=(0, 2), dtype=np.float64, out=part), out=sums)
+            np.multiply(block, factor, out=block)
+            np.add(products, np.add.reduce(block, axis=(0, 2), out=part), out=products)
+
+    def _channel_lines(
+        self, x: Array, origin: Array, slope: Array, shift: Array, dy: Array | None, factor: Array, out: Array
+    ) -> None:
+        """out = slope (x − origin) + shift + factor dy, numbers of each channel; without dy without that."""
+        for block, rows in self._apart(x, origin):
+            np.multiply(block, slope[:, None], out=block)
+            np.add(block, shift[:, None], out=block)
+            if dy is not None:
+                more = self.scratch_up_to("more", block.shape, np.float64)
+                np.add(block, np.multiply(dy[rows], factor[:, None], out=more), out=block)
+            np.copyto(out[rows], block, casting="same_kind")
+
+    def _apart(self, x: Array, origin: Array) -> Iterator[tuple[Array, slice]]:
+        """x − origin by blocks of rows of (n, c, s), each with its rows; the memory of one is that of the next."""
+        for rows in row_blocks(len(x), x[:1].size, BLOCK // 4):
+            block = self.scratch_up_to("apart", x[rows].shape, np.float64)
+            yield np.subtract(x[rows], origin[:, None], out=block), rows
+
     # -- losses: value, gradient and count of correct answers in one operation each --------------------------------
     # A loss starts from z, the outputs before the last activation: softmax and sigmoid can then be joined with their
     # logarithms, which neither overflow nor lose the small probabilities.
@@ -486,6 +569,11 @@ class NumpyBackend(Backend):
             small = self.scratch("small", self.optimiser_block, np.bool_)[: len(size)]
             np.less(size, tiny, out=small)
             np.copyto(state[part], 0, where=small)
+
+
+def _planes(x: Array) -> Array:
+    """(n, c, …) as (n, c, s)."""
+    return x.reshape(*x.shape[:2], -1)
 
 
 def flush_period(beta: float) -> int:

@@ -15,7 +15,18 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LEAK
 from gpunet.checks import check_shape
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
-from gpunet.nn.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, LowRankDense, MaxPool2D, Reshape
+from gpunet.nn.layers import (
+    Activation,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LowRankDense,
+    MaxPool2D,
+    Reshape,
+)
 from gpunet.nn.layers.base import Shape
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.serialize import arrays_of
@@ -30,7 +41,7 @@ LOOKS = {
 }  # fmt: skip
 SAME = {"contiguous", "clone", "detach", "float", "double", "to", "type", "type_as", "cpu"}
 SHAPING = {"flatten", "view", "reshape", "unflatten", "squeeze", "unsqueeze", "ravel"}
-NORMS = "of norms only a BatchNorm with running statistics can be folded, into the Linear or Conv2d right before it"
+NORMS = "of norms only a BatchNorm with running statistics is known"
 POOLS = "gpunet's pool is MaxPool2d(k) with stride k and no padding"
 ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyReLU"}  # modules of torch.nn
 ADVICE = {  # by the functions' names
@@ -48,11 +59,12 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
     """The `gn.Sequential` that equals a `torch.nn.Module` in evaluation mode, on `device`, with copies of its weights.
 
     The module's forward must be a chain of Linear, Conv2d (stride 1, odd kernel, padding none or (kernel − 1)/2), ReLU,
-    Sigmoid, Tanh, LeakyReLU (slope 0.01), MaxPool2d, Flatten, Unflatten, view, reshape, Dropout: as modules of any
-    names, however nested, or as functions. What it runs is recorded from a few random samples, so that weights computed
-    from others (weight_norm, spectral_norm, pruned) come as they are in effect. A BatchNorm right after a Linear or
-    Conv2d is folded into it: W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β. Two Linears with nothing between,
-    the first without bias, are a LowRankDense where their inner size is no larger than the outer ones.
+    Sigmoid, Tanh, LeakyReLU (slope 0.01), MaxPool2d, Flatten, Unflatten, view, reshape, Dropout, BatchNorm with running
+    statistics: as modules of any names, however nested, or as functions. What it runs is recorded from a few random
+    samples, so that weights computed from others (weight_norm, spectral_norm, pruned) come as they are in effect. A
+    BatchNorm right after a Linear or Conv2d is folded into it: W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β.
+    Two Linears with nothing between, the first without bias, are a LowRankDense where their inner size is no larger
+    than the outer ones.
 
     input_shape: of one sample, such as (1, 28, 28); it may be left out where the first layer is a Linear. float32 and
     float64 are kept, float16 and bfloat16 become float32. A Linear without bias gets one of zeros. A weight that is
@@ -87,7 +99,8 @@ def to_torch(model: Sequential) -> Any:
     Its state has the names of `model.parameters`; a LowRankDense "2", y = f((x Rᵀ) Lᵀ + b), is an `nn.Sequential` of
     two Linears there: "2.0.weight" R (l, in), "2.1.weight" L (out, l) and "2.1.bias". It gives the model's outputs:
     scores where the loss is a softmax's, as `torch.nn.CrossEntropyLoss` takes them. It is given samples times the
-    model's `scale`. dtype and training mode are the model's; what is not trainable does not require gradients.
+    model's `scale`. dtype and training mode are the model's; what is not trainable does not require gradients, and a
+    BatchNorm of that kind is in evaluation mode.
     Raises InputError for a model without weights, or with layers of other classes than gpunet's own.
     """
     torch = _torch()
@@ -105,7 +118,11 @@ def to_torch(model: Sequential) -> Any:
                 arrays[f"{layer.name}.{theirs}"] = arrays.pop(f"{layer.name}.{own}")
         parts[int(layer.name)].requires_grad_(layer.trainable)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-    return network.train(model.training)
+    network.train(model.training)
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm) and not layer.trainable:
+            parts[int(layer.name)].eval()
+    return network
 
 
 @dataclass
@@ -193,7 +210,11 @@ class _Recorder:
     def affine(self) -> _Part | None:
         """The last part, where it has weights, and neither an activation nor a pool yet."""
         last = self.parts[-1] if self.parts else None
-        return last if last and last.arrays and not last.settings.keys() & {"activation", "pool"} else None
+        return (
+            last
+            if last and last.kind in (Dense, Conv2D) and not last.settings.keys() & {"activation", "pool"}
+            else None
+        )
 
     # -- functions, as PyTorch calls them; x is the shape of what they get ------------------------------------------
 
@@ -267,10 +288,14 @@ class _Recorder:
     ) -> None:  # fmt: skip
         if training:
             raise self.refused("its BatchNorm has no running statistics", NORMS)
-        if self.affine is None:
-            raise self.refused("its BatchNorm does not come right after a layer with weights", NORMS)
         shift = _host(mean) * 0 if bias is None else _host(bias)
-        scale = (1 if weight is None else _host(weight)) / np.sqrt(_host(var) + eps)
+        factor = _host(var) * 0 + 1 if weight is None else _host(weight)
+        if self.affine is None:
+            arrays = {"weight": factor, "bias": shift, "running_mean": _host(mean), "running_var": _host(var)}
+            trainable = weight is not None and _trainable(weight, bias)
+            self.add(BatchNorm, arrays, momentum=momentum, epsilon=eps, trainable=trainable)
+            return
+        scale = factor / np.sqrt(_host(var) + eps)
         arrays = self.affine.arrays
         w, b = arrays["weight"], 0 if arrays["bias"] is None else arrays["bias"]
         arrays.update(weight=w * scale.reshape(-1, *[1] * (w.ndim - 1)), bias=scale * (b - _host(mean)) + shift)
@@ -467,6 +492,9 @@ def _parts(torch: Any, layer: Any, shape: Shape, dtype: str) -> list[Any]:
         parts = [nn.MaxPool2d(layer.size)]
     elif kind is Dropout:
         parts = [nn.Dropout(layer.rate)]
+    elif kind is BatchNorm and len(shape) < 5:
+        of = nn.BatchNorm1d if len(shape) < 3 else nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm3d
+        parts = [affine(of, shape[0], eps=layer.epsilon, momentum=layer.momentum)]
     elif kind is Flatten or (kind is Reshape and len(layer.shape) == 1):
         parts = [nn.Flatten()]
     elif kind is Reshape:

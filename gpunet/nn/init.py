@@ -21,6 +21,11 @@ def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return np.zeros(check_shape("shape", shape))
 
 
+def ones(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """All ones."""
+    return np.ones(check_shape("shape", shape))
+
+
 # Functions of the module: others cannot be pickled, and so no model with them.
 def _normal(std: float, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return _checked(rng).normal(0.0, std, check_shape("shape", shape))

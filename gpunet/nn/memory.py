@@ -118,14 +118,14 @@ class Views(Mapping[str, Array]):
 class Parameters:
     """Parameters by full name ("0.weight"), views of one arena; gradients likewise.
 
-    The arena lies in three parts: under the L2 term, not under it, frozen. So the optimiser, and the L2 term, each see
-    one contiguous range. Raises MemoryFullError where there is no room for it.
+    The arena lies in three parts: under the L2 term, not under it, not trained. So the optimiser, and the L2 term, each
+    see one contiguous range. Raises MemoryFullError where there is no room for it.
     """
 
     def __init__(self, layers: Sequence[Layer], declared: Declared, backend: Backend, dtype: str) -> None:
         def part(name: str) -> int:
             layer, parameter = declared[name]
-            return 2 if not layer.trainable else int(not parameter.decay)
+            return int(not parameter.decay) if layer.trainable and parameter.trained else 2
 
         names = sorted(declared, key=part)  # stable: the layers' order inside each part
         shapes = {name: declared[name][1].shape for name in names}
@@ -138,6 +138,7 @@ class Parameters:
         self.n_decayed = next((places[name].start for name in self.trained if part(name)), size)
         # The trained parameters and their gradients as flat arrays, and how many stand under the L2 term.
         self.flat = self._params.flat[:size], self._grads.flat, self.n_decayed
+        self.whole = self._params.flat  # what is not trained, too
         self._layers, self._declared = layers, declared  # in the layers' order, which is PyTorch's
 
     def attach(self) -> None:

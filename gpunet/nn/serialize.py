@@ -26,6 +26,7 @@ from gpunet.tensorfile import KEY, read, seal
 
 FORMAT, READ = 3, (2, 3)  # 2 had no scale: what its models were trained on is not known
 MOST_LAYERS = 10_000  # of a file
+COUNT = "num_batches_tracked"  # of PyTorch's BatchNorm, whose outputs do not depend on it
 
 
 def save(model: Sequential, path: str | Path) -> None:
@@ -160,7 +161,8 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, An
 
 def _assign(model: Sequential, arrays: dict[str, Any], path: str) -> None:
     shapes = {name: parameter.shape for name, parameter in model.parameters.items()}
-    _check_shapes(shapes, arrays, path)
+    counts = {name.replace("running_mean", COUNT) for name in shapes if name.endswith(".running_mean")}
+    _check_shapes(shapes, {name: array for name, array in arrays.items() if name not in counts}, path)
     model._write(
         {name: as_floats(arrays[name], f"'{path}': {name}", shape, model.dtype) for name, shape in shapes.items()}
     )

@@ -94,7 +94,7 @@ def counted(declared: Mapping[str, tuple[Layer, Parameter]], of: Layer | None = 
     found = [0, 0]
     for layer, parameter in declared.values():
         if of is None or layer is of:
-            found[not layer.trainable] += math.prod(parameter.shape)
+            found[not (layer.trainable and parameter.trained)] += math.prod(parameter.shape)
     return found[0], found[1]
 
 

@@ -471,6 +471,7 @@ class Trainer(Evaluator):
             self._workspace(max(self.batch_size, min(self.eval_batch, len(held_out)) if held_out is not None else 0))
             self.stopped, self.seconds = "", 0.0
             try:
+                self._check_batches()
                 per_epoch = self.plan.per_epoch
                 fit.take(callbacks)
                 with (
@@ -510,6 +511,21 @@ class Trainer(Evaluator):
         with self.backend.session():
             train, held_out = (data._take(rows) for rows in parts)
         return train, held_out
+
+    def _check_batches(self) -> None:
+        """InputError where a batch of the plan is too small for a layer, naming the nearest size that leaves none."""
+        n, batch = len(self.plan.train), self.batch_size
+        last = (n - 1) % batch + 1
+        for layer in self.model.layers:
+            if last < layer.least:
+                sizes = (size for apart in range(n) for size in (batch - apart, batch + apart))
+                better = next(
+                    (size for size in sizes if layer.least <= size <= n and (n - 1) % size + 1 >= layer.least), 0
+                )
+                raise InputError(
+                    f"{n} samples in batches of {batch} leave a last one of {last}, and {layer.called} takes no fewer "
+                    f"than {layer.least}: {f'choose batch_size={better}' if better else 'give it more samples'}"
+                )
 
     def _run(self, saver: Checkpoints, callbacks: Sequence[Callback], bar: Progress, start: bool) -> None:
         """What the plan says; whatever happens, the callbacks that have begun come to their end."""
@@ -562,8 +578,8 @@ class Trainer(Evaluator):
             )
 
     def finite(self) -> bool:
-        """Whether no trained weight is NaN or infinite."""
-        return bool(self.backend.xp.isfinite(self.model.flat[0]).all())
+        """Whether no parameter is NaN or infinite."""
+        return bool(self.backend.xp.isfinite(self.model._arenas.whole).all())
 
     def _last_loss(self) -> float:
         """The loss over the last batch of the last epoch, with the weights as they are."""

@@ -292,6 +292,104 @@ def test_a_sample_with_a_nan_score_is_of_no_class(backend, name, outputs):
     assert backend.to_host(totals)[[CORRECT, SAMPLES]].tolist() == [0 if outputs == 1 else 2, n]
 
 
+# -- batch normalisation ---------------------------------------------------------------------------------------------
+
+NORMED = [(2, 1), (3, 5), (64, 33), (1500, 70), (2, 3, 4, 5), (9, 16, 31, 29)]  # the last of each take several blocks
+
+
+def norm_reference(x, dy, weight, bias, mean, variance, epsilon):
+    """Outputs and gradients as the formulas say, of an (n, c, s) in float64; mean and variance None: the batch's."""
+    of_batch = mean is None
+    if of_batch:
+        mean, variance = x.mean(axis=(0, 2)), x.var(axis=(0, 2))
+    scale = 1 / np.sqrt(variance + epsilon)
+    unit = (x - mean[:, None]) * scale[:, None]
+    sums = (dy * unit).sum(axis=(0, 2)), dy.sum(axis=(0, 2))
+    slope = dy
+    if of_batch:
+        m = x.size / x.shape[1]
+        slope = dy - sums[1][:, None] / m - unit * sums[0][:, None] / m
+    return mean, scale, weight[:, None] * unit + bias[:, None], *sums, (weight * scale)[:, None] * slope
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", NORMED)
+@pytest.mark.parametrize("of_batch", [True, False])
+def test_batch_normalisation(backend, rng, dtype, shape, of_batch):
+    c = shape[1]
+    x, dy = rng.normal(3, 2, size=shape).astype(dtype), rng.normal(size=shape).astype(dtype)
+    weight, bias, mean = (rng.normal(size=c).astype(dtype) for _ in range(3))
+    variance = rng.uniform(0.5, 2, c).astype(dtype)
+    given = device(backend, x, dy, weight, bias, mean, variance)
+    statistics, out, dx = backend.empty((2, c), "float64"), backend.empty(shape, dtype), backend.empty(shape, dtype)
+    d_weight, d_bias = backend.empty(c, dtype), backend.empty(c, dtype)
+    backend.batch_statistics(given[0], of_batch, 0.3, 1e-3, *given[4:], statistics)
+    backend.normalise(given[0], statistics, *given[2:4], out)
+    backend.normalise_backward(given[0], statistics, given[2], given[1], of_batch, d_weight, d_bias, dx)
+    planes = [a.astype(float).reshape(*shape[:2], -1) for a in (x, dy)]
+    running = [None, None] if of_batch else [mean.astype(float), variance.astype(float)]
+    want = norm_reference(*planes, weight.astype(float), bias.astype(float), *running, 1e-3)
+    np.testing.assert_allclose(backend.to_host(statistics), want[:2], rtol=1e-11)
+    m = planes[0].size // c
+    close(backend.to_host(out), want[2].reshape(shape), dtype)
+    for found, right in zip((d_weight, d_bias), want[3:5], strict=True):
+        close(backend.to_host(found), right, dtype, terms=m)
+    close(backend.to_host(dx), want[5].reshape(shape), dtype)
+    after = [mean, variance]
+    if of_batch:
+        after = [0.7 * mean + 0.3 * want[0], 0.7 * variance + 0.3 * planes[0].var(axis=(0, 2)) * m / (m - 1)]
+    for found, right in zip(given[4:], after, strict=True):
+        close(backend.to_host(found), right, dtype)
+    for found, right in zip(given[:4], (x, dy, weight, bias), strict=True):
+        np.testing.assert_array_equal(backend.to_host(found), right)
+    again = backend.empty(shape, dtype)
+    backend.normalise_backward(given[0], statistics, given[2], given[1], of_batch, None, None, again)
+    np.testing.assert_array_equal(backend.to_host(again), backend.to_host(dx))
+
+
+@pytest.mark.parametrize("shape", [(400, 3), (20, 3, 6, 5)])
+@pytest.mark.parametrize("offset", [1e4, -3e6, 1e20])
+def test_a_mean_far_from_zero_costs_no_digits(backend, rng, shape, offset):
+    spread = {1e4: 1, -3e6: 40, 1e20: 1e17}[offset]
+    x = (offset + spread * rng.normal(size=shape)).astype("float32")
+    x[0] = x[1] + 9 * spread  # the first, from which differences are taken, lies apart
+    (given,) = device(backend, x)
+    statistics, out = backend.empty((2, 3), "float64"), backend.empty(shape, "float32")
+    with backend.session():
+        running = device(backend, np.zeros(3, "float32"), np.ones(3, "float32"))
+        backend.batch_statistics(given, True, 0.1, 1e-5, *running, statistics)
+        backend.normalise(given, statistics, *device(backend, np.ones(3, "float32"), np.zeros(3, "float32")), out)
+    planes = x.astype(float).reshape(*shape[:2], -1)
+    mean, deviation = planes.mean(axis=(0, 2)), planes.std(axis=(0, 2))
+    np.testing.assert_allclose(backend.to_host(statistics), [mean, 1 / np.sqrt(deviation**2 + 1e-5)], rtol=1e-9)
+    want = (planes - mean[:, None]) / np.sqrt(deviation**2 + 1e-5)[:, None]
+    np.testing.assert_allclose(backend.to_host(out), want.reshape(shape), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_spoils_its_channel_only(backend, rng, bad):
+    x = rng.normal(size=(7, 3, 2, 2)).astype("float32")
+    x[4, 1, 0, 1] = bad
+    given, running_mean, running_var, ones = device(backend, x, *np.zeros((3, 3), "float32"))
+    statistics, out = backend.empty((2, 3), "float64"), backend.empty(x.shape, "float32")
+    with backend.session():
+        backend.batch_statistics(given, True, 0.1, 1e-5, running_mean, running_var, statistics)
+        backend.normalise(given, statistics, ones, ones, out)
+    assert np.isnan(backend.to_host(out)[:, 1]).all()
+    assert np.isfinite(backend.to_host(out)[:, [0, 2]]).all()
+    assert np.isnan(backend.to_host(running_var)[1])
+
+
+def test_constant_channels_become_their_bias(backend):
+    given, bias = device(backend, np.full((5, 2), 7.25, "float32"), np.array([1.5, -2], "float32"))
+    running = device(backend, np.zeros(2, "float32"), np.ones(2, "float32"))
+    statistics, out = backend.empty((2, 2), "float64"), backend.empty((5, 2), "float32")
+    backend.batch_statistics(given, True, 1.0, 1e-5, *running, statistics)
+    backend.normalise(given, statistics, running[0], bias, out)
+    np.testing.assert_array_equal(backend.to_host(out), np.tile([1.5, -2], (5, 1)))
+    np.testing.assert_array_equal(backend.to_host(running[1]), [0, 0])
+
+
 def reference_step(name, p, g, state, rate, l2, decayed, step, before, beta1=0.9, beta2=0.999, epsilon=1e-8):
     g = g.copy()
     p = p.copy()

@@ -378,8 +378,7 @@ def writes(self, x):
         (forward_of(lambda self, x, mask: x), (6,), "failed"),
         (forward_of(lambda self, x: x), (6,), "does nothing"),
         (nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4)), (6,), "'1' (LayerNorm) cannot be converted"),
-        (nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.BatchNorm1d(4)), (6,), "right before it"),
-        (nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 4)), (6,), "right before it"),
+        (nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 4)), (6,), "momentum cannot be 0.0"),
         (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)), (6,), "no running statistics"),
         (nn.Sequential(nn.Linear(6, 4), nn.Softmax(1)), (6,), "leave it off"),
         (nn.Sequential(nn.Linear(6, 4), nn.SiLU()), (6,), "relu, sigmoid, tanh and leaky_relu"),
@@ -418,6 +417,28 @@ def test_what_is_no_chain_of_ours_is_named(module, shape, said):
         gn.from_torch(module, shape, device="numpy")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_batch_norm_that_no_affine_layer_precedes_stays_one():
+    torch.manual_seed(5)
+    module = nn.Sequential(
+        nn.BatchNorm2d(2, eps=1e-3), nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.BatchNorm2d(3, momentum=0.3),
+        nn.Flatten(), nn.Linear(48, 5), nn.Tanh(), nn.BatchNorm1d(5, affine=False), nn.Linear(5, 2),
+    ).double()  # fmt: skip
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.running_mean.normal_()
+            part.running_var.uniform_(0.5, 2)
+            if part.affine:
+                part.weight.data.normal_()
+                part.bias.data.normal_()
+    model = agree(module, (2, 6, 6), (2, 6, 6), "float64", "BatchNorm Conv2D BatchNorm Flatten Dense BatchNorm Dense")
+    found = [layer for layer in model.layers if isinstance(layer, gn.BatchNorm)]
+    assert [(layer.epsilon, layer.momentum, layer.trainable) for layer in found] == [
+        (1e-3, 0.1, True), (1e-5, 0.3, True), (1e-5, 0.1, False),
+    ]  # fmt: skip
+    back = gn.to_torch(model.train())
+    assert [part.training for part in back if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)] == [True, True, False]
 
 
 def test_outputs_that_are_tiny_are_compared_too():

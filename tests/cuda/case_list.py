@@ -11,6 +11,7 @@ from .cases import (  # fmt: skip
     affine_backward,
     affine_loss,
     backward,
+    batch_norm,
     conv,
     dropout,
     gather,
@@ -90,6 +91,11 @@ CASES = [
     *(
         Case(f"adamw {size} {decayed}", normal(*[size] * 4), optimiser("adam", 2, decayed, True), 10)
         for size, decayed in [(1, 1), (31, 0), (33, 17), (1030, 641), (9000, 9000)]
+    ),
+    *(
+        Case(f"batch norm {s} of_batch={b} {w}", normal(s, s, *[s[1]] * 4), batch_norm(b, *w.split()), s[0] * s[-1])
+        for b, w in [(True, "parameters dx"), (True, "parameters"), (True, "dx"), (False, "parameters dx"), (False, "")]
+        for s in [(2, 1), (33, 10), (70, 130), (3, 2, 4, 5), (2, 5, 30, 17), (600, 3, 2, 1)]
     ),
     *map(conv, CONVS),
     *map(maxpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15]),

@@ -173,6 +173,25 @@ def affine_backward(activation: str, wanted: str = "weight_grad dx bias_grad") -
     return run
 
 
+# -- batch normalisation -----------------------------------------------------------------------------------------------
+
+
+def batch_norm(of_batch: bool, *wanted: str) -> Callable[..., tuple[Any, ...]]:
+    """Statistics, what runs, outputs, and of the gradients those that are wanted: "parameters", "dx"."""
+
+    def run(bench: Bench, x: np.ndarray, dy: np.ndarray, *rows: np.ndarray) -> tuple[Any, ...]:
+        weight, bias, mean, variance = map(bench.give, (*rows[:3], rows[3] ** 2))
+        given, statistics, out = bench.give(x), bench.room((2, x.shape[1]), "float64"), bench.room(x.shape)
+        bench.backend.batch_statistics(given, of_batch, 0.1, 1e-5, mean, variance, statistics)
+        bench.backend.normalise(given, statistics, weight, bias, out)
+        sums = [bench.room(bias.shape) if "parameters" in wanted else None for _ in range(2)]
+        dx = bench.room(x.shape) if "dx" in wanted else None
+        bench.backend.normalise_backward(given, statistics, weight, bench.give(dy), of_batch, *sums, dx)
+        return tuple(each for each in (statistics, mean, variance, out, *sums, dx) if each is not None)
+
+    return run
+
+
 # -- losses ----------------------------------------------------------------------------------------------------------
 
 

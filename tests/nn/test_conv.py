@@ -25,6 +25,10 @@ BODIES = {
     "grey, same, 5×5": ((1, 7, 6), lambda: [Conv2D(3, 5, "sigmoid", padding="same"), Conv2D(2, 5, padding="same")]),
     "1×1": ((3, 5, 4), lambda: [Conv2D(4, 1, "relu"), Conv2D(3, 1, "sigmoid", pool=2)]),
     "tanh and leaky": ((2, 7, 6), lambda: [Conv2D(3, 3, "tanh", pool=2, padding="same"), Conv2D(4, 3, "leaky_relu")]),
+    "batch norms": (
+        (2, 8, 7),
+        lambda: [gn.BatchNorm(), Conv2D(3, 3, "tanh"), gn.BatchNorm(), Activation("sigmoid"), MaxPool2D(2)],
+    ),
     "ragged pools": ((2, 10, 8), lambda: [Conv2D(3, 3, pool=3), MaxPool2D(2)]),
     "pool first": ((2, 6, 6), lambda: [MaxPool2D(2), Conv2D(3, 3, "relu")]),
     "activations of their own": ((1, 6, 6), lambda: [Conv2D(3, 3), Activation("relu"), MaxPool2D(2)]),

@@ -20,7 +20,15 @@ BODIES = {
         (2, 9, 8),
         lambda: [gn.Conv2D(4, 3, "tanh", pool=2, padding="same"), gn.Conv2D(3, 3, "leaky_relu"), gn.Flatten()],
     ),
-}
+    "norms": ((7,), lambda: [gn.BatchNorm(), gn.Dense(9, "relu"), gn.BatchNorm(0.3, 1e-2), gn.Activation("tanh")]),
+    "norms of images": (
+        (2, 9, 8),
+        lambda: [
+            gn.BatchNorm(), gn.Conv2D(4, 3), gn.BatchNorm(0.2), gn.Activation("relu"), gn.MaxPool2D(2),
+            gn.BatchNorm(trainable=False), gn.Flatten(), gn.BatchNorm(epsilon=0.1),
+        ],
+    ),
+}  # fmt: skip
 
 
 def close(found, want):
@@ -35,7 +43,11 @@ def built(shape, layers, n, device="numpy"):
     model.build(shape, backend, dtype="float64", seed=3)
     model.bind(n)
     params, _, _ = model.flat
-    params += 0.1 * np.random.default_rng(4).normal(size=len(params))
+    generator = np.random.default_rng(4)
+    params += 0.1 * generator.normal(size=len(params))
+    for name, value in model.parameters.items():
+        if "running" in name:
+            value += 0.3 * generator.random(value.shape)
     loss = losses.SoftmaxCrossEntropy()
     loss.attach(backend, "identity")
     return model, loss
@@ -57,12 +69,17 @@ def test_outputs_and_gradients(rng, body, device, training):
     loss(scores, labels, model.d_scores, np.zeros(4))
     model.backward(model.d_scores)
     torch.nn.functional.cross_entropy(theirs, torch.tensor(labels)).backward()
-    wanted = {name: parameter.grad.numpy() for name, parameter in network.named_parameters()}
+    learnt = ((name, parameter.grad) for name, parameter in network.named_parameters() if parameter.requires_grad)
+    wanted = {name: gradient.numpy() for name, gradient in learnt}
     factored = {".right": ".0.weight", ".left": ".1.weight", ".bias": ".1.bias"}
     for name, gradient in model.gradients.items():
         inner = next((name.replace(a, b) for a, b in factored.items() if name.replace(a, b) in wanted), name)
         close(gradient, wanted.pop(name if name in wanted else inner))
     assert not wanted
+    state = network.state_dict()
+    for name, value in model.parameters.items():
+        if "running" in name:
+            close(value, state[name].numpy())
 
 
 def test_twenty_steps_of_adamw(rng):

@@ -19,3 +19,4 @@
 #include "pool.cuh"
 #include "conv.cuh"
 #include "conv_backward.cuh"
+#include "batchnorm.cuh"

@@ -2,6 +2,7 @@
 
 from gpunet.nn.layers.activation import Activation
 from gpunet.nn.layers.base import Layer, Parameter, Spec
+from gpunet.nn.layers.batchnorm import BatchNorm
 from gpunet.nn.layers.conv import Conv2D
 from gpunet.nn.layers.dense import Dense
 from gpunet.nn.layers.dropout import Dropout
@@ -11,6 +12,7 @@ from gpunet.nn.layers.pool import MaxPool2D
 
 __all__ = [
     "Activation",
+    "BatchNorm",
     "Conv2D",
     "Dense",
     "Dropout",

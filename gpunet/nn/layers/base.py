@@ -34,11 +34,15 @@ class Owner(Protocol):
 
 @dataclass(frozen=True)
 class Parameter:
-    """Declaration of one parameter: its shape, how to draw it, and whether the L2 term applies to it."""
+    """Declaration of one parameter: its shape, how to draw it, and whether the L2 term applies to it.
+
+    One that is not `trained` has no gradient and no optimiser: what a layer keeps beside its weights, with the model.
+    """
 
     shape: Shape
     draw: Callable[[Shape, np.random.Generator], Any] = field(repr=False)
     decay: bool = True
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Layer:
     head: bool = False
     draws: ClassVar[bool] = False
     draw: Array
+    least: int = 1  # samples of a batch in training mode, at least
     # Whether this layer's `backward` begins with `slopes`, and ends with those of the layer below where that is alike:
     # its f' and its bias's gradient are then computed together with dx. A subclass that is so says it again.
     joins: ClassVar[bool] = False
