@@ -34,6 +34,7 @@ _NAMES = {
     "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation BatchNorm Dropout Layer",
     "nn.optim": "SGD Adam AdamW Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
     "compression.compress": "compress", "compression.convert": "from_torch to_torch",
+    "estimators.pca": "PCA", "estimators.class_pca": "ClassPCA",
     "backend": "get_backend", "nn.serialize": "save load load_weights",
     "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
               "GavishDonoho ScaledStableRank",

@@ -161,32 +161,34 @@ def check_labels(labels: Any, x: Any) -> NDArray[Any]:
 
 
 def pca_of_rows(
-    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool, room: int
+    x: Array, rows: NDArray[np.intp] | None, label: Any, k: int | None, variance: float | None, center: bool, room: int
 ) -> PCA:
     """PCA of x[rows] on the CPU, by the verified singular triples of those rows, less their mean when centred.
 
-    room: bytes that the result may keep for its certificate.
+    rows: of the class `label`; None for all of x. room: bytes that the result may keep for its certificate.
     """
-    size = len(rows) * x.shape[1] * min(len(rows), x.shape[1])
-    return limited(size, _of_rows, x, rows, label, k, variance, center, room)
+    count = len(x) if rows is None else len(rows)
+    size = count * x.shape[1] * min(count, x.shape[1])
+    return limited(size, _of_rows, x, rows, count, label, k, variance, center, room)
 
 
 def _of_rows(
-    x: Array, rows: NDArray[np.intp], label: Any, k: int | None, variance: float | None, center: bool, room: int
-) -> PCA:
+    x: Array, rows: NDArray[np.intp] | None, count: int, label: Any, k: int | None, variance: float | None,
+    center: bool, room: int,
+) -> PCA:  # fmt: skip
     part = TallMatrix(x, rows=rows, what="x")
     mean = part.row_mean()
     if center:
         if part.dtype == np.float64:  # a second time about the first, so that equal samples have no variance at all
             mean = mean + TallMatrix(x, rows=rows, what="x", mean=mean).row_mean()
         part = TallMatrix(x, rows=rows, what="x", mean=mean)
-    name = f"class {label}, {len(rows)}×{x.shape[1]}"
+    name = f"{'x' if rows is None else f'class {label}'}, {count}×{x.shape[1]}"
     if variance is not None:
         try:
             values = eigen(part, "float64", part.short)[0]
         except np.linalg.LinAlgError:
             values = leading_triples(part, part.short, long_side=False, method="full", name=name).s ** 2
-        k = min(len(rows), reached(values, variance, float(values.sum())))
+        k = min(count, reached(values, variance, float(values.sum())))
     assert k is not None
     found = leading_triples(part, k, long_side=part.flipped, name=name, room=room)
     vectors = found.u if part.flipped else found.v
@@ -195,13 +197,13 @@ def _of_rows(
     squares = found.s**2
     return PCA(
         components=fix_signs(vectors)[0].T,
-        explained_variance=variances_of(squares, len(rows), part.scale, name),
+        explained_variance=variances_of(squares, count, part.scale, name),
         explained_variance_ratio=squares / energy if energy else np.zeros(k),
         mean=mean,
-        count=len(rows),
+        count=count,
         residual=found.residual,
         route=found.route,
-        _proof=changed(found.proof, of_samples(mean, len(rows), center)),
+        _proof=changed(found.proof, of_samples(mean, count, center)),
     )
 
 

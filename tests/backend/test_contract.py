@@ -88,7 +88,7 @@ RANKS = [
      "tensorfile"},
     {"linalg", "nn", "testing"},
     {"spectral"},
-    {"compression"},
+    {"compression", "estimators"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce", "decompose"},
     {"cli"},

@@ -1,0 +1,181 @@
+"""Principal components on the SVD engine, whole or batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from gpunet import linalg
+from gpunet.backend import Backend
+from gpunet.checks import check_flag
+from gpunet.errors import InputError
+from gpunet.estimators.base import Estimator, chunks, plain, told, wanted
+from gpunet.linalg.certificate import KEPT, Certificate
+from gpunet.linalg.classes import pca_of_rows
+from gpunet.linalg.device import computing_on, device_of, is_gpu
+from gpunet.linalg.gram import StreamingGram
+from gpunet.linalg.matrix import result_dtype
+from gpunet.linalg.pca import class_parts
+
+LEARNED = (
+    "components_", "explained_variance_", "explained_variance_ratio_", "singular_values_", "mean_", "n_components_",
+    "n_samples_", "noise_variance_", "residual_", "decomposition_",
+)  # fmt: skip
+
+
+class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type: ignore[misc]
+    """Principal component analysis: the leading eigenvectors of the covariance, verified.
+
+    n_components: how many, from 1 to min(samples, features); a number between 0 and 1: as many as explain that share
+    of the variance; None: all. whiten: `transform` divides by the components' standard deviations, so that each has
+    variance 1. device: where to compute, see `gn.get_backend`; None is the CPU.
+
+    `fit` reads X where it lies, by the routes of `gn.svd`: uint8 stays uint8. `partial_fit` adds a batch to sums in
+    float64 (`gn.StreamingGram`, features² numbers), from which the components are computed when they are read: the same
+    as of all batches in one piece. So is a sparse X fitted, some rows at a time.
+
+    components_: (n_components_, features), rows orthonormal, each row's largest element positive; float32 where X was
+    float32 or integers of up to 16 bits, else float64. explained_variance_: (n_components_,), over n − 1 as in
+    scikit-learn; explained_variance_ratio_; singular_values_, of X less its mean; mean_: (features,), float64;
+    noise_variance_: the mean of the variances left out (Tipping & Bishop 1999, equation 8); n_samples_; residual_: of
+    the singular triples, as `gn.linalg.PCA` says; decomposition_: that object, whose variances are over n.
+
+    >>> import gpunet as gn
+    >>> data = gn.datasets.load("digits")
+    >>> pca = PCA(n_components=0.9).fit(data.x_train.reshape(-1, 64))
+    >>> pca.n_components_, bool(pca.explained_variance_ratio_.sum() >= 0.9)
+    (21, True)
+    """
+
+    _sums: StreamingGram | None = None  # where batches were added, or the samples were sparse
+
+    def __init__(
+        self, n_components: float | None = None, *, whiten: bool = False, device: str | Backend | None = None
+    ) -> None:
+        self.n_components = n_components
+        self.whiten = whiten
+        self.device = device
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Find the components of X (samples, features), at least two samples; y is ignored.
+
+        Raises ValueError for X that is no such matrix, or holds NaN or infinity, InputError for settings out of range,
+        ConvergenceError where no route reached the tolerance.
+        """
+        X = self._read(X, reset=True, ensure_min_samples=2)
+        count, share = self._wanted(min(X.shape))
+        self.__dict__.pop("_sums", None)
+        if issparse(X):
+            self._sums = self._summed(X)
+            self._learn(self._sums.components(count, variance=share), X.dtype)
+            return self
+        device = device_of(X, self.device, "X")
+        if is_gpu(device):
+            with computing_on(device) as xp:
+                held = device.asarray(X)
+                self._learn(class_parts(xp, held, [np.arange(len(X))], count, share, True)[0], X.dtype)
+        else:
+            self._learn(pca_of_rows(X, None, None, count, share, True, KEPT), X.dtype)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Add a batch (samples, features) of any size; the components of all of them are computed when they are read.
+
+        After a `fit` of a dense X, which keeps no sums to add to, it begins anew, with a warning. Raises as `fit`.
+        """
+        if self._sums is None and hasattr(self, "components_"):
+            warnings.warn(
+                "partial_fit begins anew: fit keeps no sums that a batch could be added to; give all batches to "
+                "partial_fit",
+                stacklevel=2,
+            )
+        X = self._read(X, reset=self._sums is None)
+        self._wanted(X.shape[1])
+        sums = self._summed(X)  # before anything changes
+        self._sums = sums if self._sums is None else self._sums.merge(sums)
+        for name in LEARNED:
+            self.__dict__.pop(name, None)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The scores (X − mean_) components_ᵀ, (samples, n_components_); with `whiten` each over its deviation."""
+        check_is_fitted(self)
+        X = self._read(X)
+        dtype = np.result_type(self.components_.dtype, result_dtype(X.dtype))
+        vectors = self.components_.T.astype(dtype)
+        mean = self.mean_.astype(dtype)
+        rest = ((self.mean_ - mean) @ self.components_.T).astype(dtype)  # what the mean lost by rounding
+        scores = np.empty((X.shape[0], vectors.shape[1]), dtype)
+        for where, rows in chunks(X):
+            np.matmul(rows.astype(dtype, copy=False) - mean, vectors, out=scores[where])
+        scores -= rest
+        return scores / self._deviations(dtype) if self._whitened() else scores
+
+    def inverse_transform(self, X: Any) -> Any:
+        """The samples (samples, features) whose scores X (samples, n_components_) are: X components_ + mean_."""
+        check_is_fitted(self)
+        with told("X", X):
+            X = check_array(plain(X, "X"))
+        if X.shape[1] != self.n_components_:
+            raise InputError(f"X has shape {X.shape}: expected scores (samples, {self.n_components_})")
+        dtype = np.result_type(self.components_.dtype, result_dtype(X.dtype))
+        X = X.astype(dtype, copy=False)
+        if self._whitened():
+            X = X * self._deviations(dtype)
+        return X @ self.components_.astype(dtype, copy=False) + self.mean_.astype(dtype)
+
+    @property
+    def certificate_(self) -> Certificate:
+        """What is shown of the singular triples of X less its mean, see `gn.linalg.Certificate`."""
+        check_is_fitted(self)
+        found: Certificate = self.decomposition_.certificate
+        return found
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __getattr__(self, name: str) -> Any:
+        """What batches have made out of date is computed when it is asked for."""
+        sums = self.__dict__.get("_sums")
+        if name not in LEARNED or sums is None:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if sums.count < 2:
+            raise InputError(f"PCA has seen {sums.count} sample: expected at least 2; call partial_fit again")
+        count, share = self._wanted(min(sums.count, sums.features))
+        self._learn(sums.components(count, variance=share), sums._state.dtype)
+        return self.__dict__[name]
+
+    def _wanted(self, most: int) -> tuple[int | None, float | None]:
+        return wanted(self.n_components, most, "the smaller of samples and features")
+
+    def _whitened(self) -> bool:
+        return check_flag("whiten", self.whiten)
+
+    def _summed(self, X: Any) -> StreamingGram:
+        """The sums of one batch alone."""
+        sums = StreamingGram(center=True, device=self.device)
+        for _, rows in chunks(X):
+            sums.update(rows)
+        return sums
+
+    def _deviations(self, dtype: Any) -> Any:
+        """Standard deviations of the scores; of what does not vary at all the least number that can be divided by."""
+        return np.sqrt(self.explained_variance_).clip(np.finfo(dtype).eps).astype(dtype)
+
+    def _learn(self, found: linalg.PCA, dtype: Any) -> None:
+        n, (count, features) = found.count, found.components.shape
+        self.decomposition_ = found
+        self.components_ = found.components.astype(result_dtype(dtype))
+        self.explained_variance_ = found.explained_variance * (n / (n - 1))
+        self.explained_variance_ratio_ = found.explained_variance_ratio
+        self.singular_values_ = np.sqrt(n * found.explained_variance)
+        self.mean_, self.n_components_, self.n_samples_, self.residual_ = found.mean, count, n, found.residual
+        share, left = float(found.explained_variance_ratio.sum()), min(n, features) - count
+        total = float(self.explained_variance_.sum())
+        self.noise_variance_ = total * max(0.0, 1 / share - 1) / left if left and share else 0.0
