@@ -34,7 +34,8 @@ _NAMES = {
     "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation BatchNorm Dropout Layer",
     "nn.optim": "SGD Adam AdamW Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
     "compression.compress": "compress", "compression.convert": "from_torch to_torch",
-    "estimators.pca": "PCA", "estimators.class_pca": "ClassPCA",
+    "estimators.pca": "PCA", "estimators.class_pca": "ClassPCA", "estimators.classifier": "Classifier",
+    "estimators.regressor": "Regressor",
     "backend": "get_backend", "nn.serialize": "save load load_weights",
     "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
               "GavishDonoho ScaledStableRank",

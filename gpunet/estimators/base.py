@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from gpunet.checks import as_array, has, is_number, is_whole, on_device
-from gpunet.errors import InputError, first_line, shown
+from gpunet.errors import GpunetError, InputError, first_line, shown
 
 CHUNK_BYTES = 16 << 20  # of samples that are worked on at a time
 
@@ -26,18 +26,19 @@ def plain(a: Any, what: str) -> Any:
     if on_device(a):
         return a.get()
     if has(a, "detach") and has(a, "cpu"):
-        with told(what, a):
+        with told(what, a, ()):
             a = a.detach().cpu()
             return a.float().numpy() if "bfloat16" in str(a.dtype) else a.numpy()
     return as_array(a, what) if isinstance(a, np.ma.MaskedArray) else a
 
 
 @contextmanager
-def told(what: str, a: Any) -> Iterator[None]:
-    """Has InputError raised in place of whatever an object's own code raises; scikit-learn's errors stay."""
+def told(what: str, a: Any, stay: tuple[type[Exception], ...] = (ValueError, TypeError)) -> Iterator[None]:
+    """Has InputError raised in place of whatever an object's own code raises; what stays is scikit-learn's to say."""
+    as_they_are: tuple[type[Exception], ...] = (GpunetError, MemoryError, *stay)
     try:
         yield
-    except (ValueError, TypeError, MemoryError):
+    except as_they_are:
         raise
     except Exception as error:
         raise InputError(
@@ -68,16 +69,34 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
     def _read(self, X: Any, *, reset: bool = False, **options: Any) -> Any:
         """X as an array or a CSR matrix, of the dtype that it has; ValueError where it is not what was fitted."""
         with told("X", X):
-            return validate_data(self, plain(X, "X"), reset=reset, accept_sparse="csr", **options)
+            found = validate_data(self, plain(X, "X"), reset=reset, accept_sparse="csr", **options)
+        return real(found)
 
     def _read_labelled(self, X: Any, y: Any, *, reset: bool = True) -> tuple[Any, Any]:
         """(X, labels (samples,) as they are). One-hot rows become the numbers, or names, of their columns."""
-        with told("y", y):
-            y = of_one_hot(plain(y, "y"))
+        y = of_one_hot(y)
         with told("X", X):
             X, y = validate_data(self, plain(X, "X"), y, reset=reset, accept_sparse="csr")
             check_classification_targets(y)
-        return X, y
+        return real(X), y
+
+
+def real(X: Any) -> Any:
+    """X; InputError where it holds no real numbers, but times, say."""
+    if X.dtype.kind not in "biuf":
+        raise InputError(f"X has dtype {X.dtype}: expected real numbers; convert it, say with .astype('float64')")
+    return X
+
+
+def target(y: Any) -> Any:
+    """`plain` y; InputError for complex numbers, of which scikit-learn would drop a half."""
+    y = plain(y, "y")
+    if not issparse(y):
+        with told("y", y, ()):
+            kind = np.asarray(y).dtype.kind
+        if kind == "c":
+            raise InputError("Complex data not supported: y is to be labels, or real numbers; take y.real or abs(y)")
+    return y
 
 
 def of_one_hot(y: Any) -> Any:
@@ -85,6 +104,7 @@ def of_one_hot(y: Any) -> Any:
 
     Other things are returned as they are. Raises InputError for rows with several ones, or none.
     """
+    y = None if y is None else target(y)
     if y is None or issparse(y):
         return y
     rows = np.asarray(y)

@@ -1,0 +1,80 @@
+"""A network whose outputs are values, as an estimator."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import validate_data
+
+from gpunet.errors import InputError
+from gpunet.estimators.base import plain, real, target, told
+from gpunet.estimators.network import Network, moments
+
+
+class Regressor(RegressorMixin, Network):  # type: ignore[misc]
+    """A network with an output a value, trained on the squared error.
+
+    y: (samples,), or (samples, outputs) for several values at once, real numbers. They are learned less their mean,
+    over their standard deviation, so that large and small ones count alike and learning rates mean the same; `predict`
+    gives them in their own units. All parameters are as of `gn.Classifier`.
+
+    model_, the `gn.Sequential`, and trainer_, the `gn.Trainer`: of X and y in those units; history_: of the last fit,
+    losses unweighted, ½ Σ over outputs of squared errors; n_iter_: epochs in all; loss_; mean_, scale_: (features,),
+    or None where X is not standardised; y_mean_, y_scale_: (outputs,).
+    Raises ValueError for X and y that are not what is expected, InputError for settings, DivergedError when the loss
+    becomes NaN or infinite.
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> net = Regressor((32,), learning_rate=1e-2).fit(x, 100 * x[:, 0] + 7)
+    >>> net.score(x, 100 * x[:, 0] + 7) > 0.95
+    True
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on X (samples, features) with values y (samples,) or (samples, outputs)."""
+        goes_on = self._goes_on()
+        X, y, weights = self._samples(X, y, sample_weight, goes_on)
+        return self._train(X, self._scaled(y, weights, goes_on), y.shape[1], "squared_error", weights, goes_on)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """One epoch over a batch of data, going on from what there is; X and y keep the first batch's units."""
+        goes_on = hasattr(self, "trainer_")
+        X, y, weights = self._samples(X, y, sample_weight, goes_on)
+        return self._train_once(X, self._scaled(y, weights, goes_on), y.shape[1], "squared_error", weights, goes_on)
+
+    def predict(self, X: Any) -> Any:
+        """The values, (samples,) or (samples, outputs) as those that were fitted, float64."""
+        found = self._outputs(X) * self.y_scale_ + self.y_mean_
+        return found[:, 0] if self._flat else found
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R², the mean over outputs; y as of `fit`."""
+        with told("y", y):
+            return float(super().score(X, target(y), sample_weight))
+
+    def _samples(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> tuple[Any, Any, Any]:
+        """(X, y (n, outputs) float64, weights)."""
+        y = None if y is None else target(y)
+        with told("X", X):
+            X, y = validate_data(
+                self, plain(X, "X"), y, reset=not goes_on, accept_sparse="csr", multi_output=True, y_numeric=True
+            )
+        X = real(X)
+        outputs = 1 if y.ndim == 1 else y.shape[1]
+        if goes_on and outputs != len(self.y_mean_):
+            raise InputError(f"y has {outputs} outputs, and those before {len(self.y_mean_)}: expected as many")
+        self._flat = y.ndim == 1
+        return self._weighted(X, y.reshape(len(y), outputs).astype(np.float64), sample_weight)
+
+    def _scaled(self, y: Any, weights: Any, goes_on: bool) -> Any:
+        if not goes_on:
+            self.y_mean_, self.y_scale_ = moments(y, weights)
+        return (y - self.y_mean_) / self.y_scale_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
