@@ -22,7 +22,7 @@ ROOMS = {
     "nn": (2800, "gpunet/nn/"),
     "spectral": (700, "gpunet/spectral/"),
     "compression": (1200, "gpunet/compression/"),
-    "estimators": (500, "gpunet/estimators/"),
+    "estimators": (900, "gpunet/estimators/"),
     "datasets": (1300, "datasets/"),
     "sweep": (800, "gpunet/sweep/"),
     "experiments": (4400, "gpunet/experiments/"),

@@ -117,7 +117,7 @@ def compress(
 
     >>> import gpunet as gn
     >>> digits = gn.datasets.load("digits")
-    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)], scale=data.scale)
+    >>> model = gn.Sequential([gn.Dense(64, "relu"), gn.Dense(10)], scale=digits.scale)
     >>> _ = gn.Trainer(model, device="cpu").fit(digits.x_train, digits.y_train, epochs=5)
     >>> small = gn.compress(model, digits.x_train, budget=0.3)
     >>> before, after = small.compression["parameters"]

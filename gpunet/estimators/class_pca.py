@@ -38,7 +38,7 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
     >>> data = gn.datasets.load("digits")
     >>> pca = ClassPCA(n_components=3).fit(data.x_train, data.y_train)
     >>> pca.components_.shape, pca.transform(data.x_test).shape
-    ((10, 3, 64), (360, 30))
+    ((10, 3, 64), (355, 30))
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     >>> net.score(data.x_test, data.y_test) > 0.9
     True
     >>> net.predict_proba(data.x_test).shape
-    (360, 10)
+    (355, 10)
     """
 
     def __init__(
