@@ -6,7 +6,7 @@ import math
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
-from gpunet.checks import as_list, is_number, is_one_of
+from gpunet.checks import is_number, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.reprs import table_html
 
@@ -25,8 +25,9 @@ class History(dict[str, list[float]]):
 
     def __init__(self, epochs: list[dict[str, float]] | None = None) -> None:
         super().__init__()
-        entries = "dictionaries such as {'train_loss': 0.5}"
-        self.epochs: list[dict[str, float]] = [] if epochs is None else as_list("epochs", epochs, entries, dict)
+        if epochs is not None and not (isinstance(epochs, list) and all(isinstance(each, dict) for each in epochs)):
+            raise InputError(f"epochs is {shown(epochs)}: expected a list of entries such as {{'train_loss': 0.5}}")
+        self.epochs: list[dict[str, float]] = [] if epochs is None else epochs
         self._look()
 
     def _look(self) -> None:
