@@ -294,11 +294,11 @@ def test_what_comes_from_pytorch_is_trained_and_goes_back():
     x = trainer.model.parameters  # on the host
     with torch.no_grad():
         network = gn.to_torch(model)
-        scaled = torch.from_numpy(np.asarray(data.x_test[:50], "float32"))
+        scaled = torch.from_numpy(np.asarray(data.x_test[:50], "float32") / 255)  # as the model sees bytes
         assert {name: tuple(p.shape) for name, p in x.items()} == {
             n: tuple(p.shape) for n, p in network.state_dict().items()
         }
-        np.testing.assert_allclose(network(scaled).numpy(), trainer.outputs(scaled.numpy()), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(network(scaled).numpy(), model.outputs(data.x_test[:50]), rtol=1e-4, atol=1e-5)
 
 
 def test_wrapped_modules_are_unwrapped():
