@@ -31,7 +31,7 @@ _NAMES = {
     "nn.callbacks": "Callback ExponentialDecay StepDecay CyclicalRate CosineDecay EarlyStopping DivergenceGuard",
     "nn.history": "History",
     "spectral.factorise": "Factorise factorise merge", "spectral.fitted": "fit_class_pca",
-    "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation BatchNorm Dropout Layer",
+    "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation BatchNorm Dropout GELU Layer",
     "nn.optim": "SGD Adam AdamW Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
     "compression.compress": "compress", "compression.convert": "from_torch to_torch",
     "estimators.pca": "PCA", "estimators.class_pca": "ClassPCA", "estimators.classifier": "Classifier",

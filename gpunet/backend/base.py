@@ -239,6 +239,17 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def gelu(self, x: In, by_tanh: bool, out: Out) -> None:
+        """out = x Φ(x), Φ the normal distribution's; any shape, out may be x.
+
+        by_tanh: ½ (1 + tanh(√(2/π) (x + 0.044715 x³))) in place of Φ (Hendrycks & Gimpel 2016, section 2).
+        """
+
+    @abstractmethod
+    def gelu_backward(self, x: In, dy: In, by_tanh: bool, dx: Out) -> None:
+        """dx = dy ∘ gelu'(x), gelu' = Φ(x) + x φ(x); any shape, dx may be dy. Far from 0 the slope is 0 or 1."""
+
+    @abstractmethod
     def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
         """out = x ∘ [u ≥ rate] / (1 − rate), 0 ≤ rate < 1; any shape, out may be x. What is dropped is 0, were it NaN.
 

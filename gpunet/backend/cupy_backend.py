@@ -248,6 +248,15 @@ class CupyBackend(CupyDevice):
         elif dz.size and not (activation == "identity" and dz is dy):
             self.launcher.flat("activation_backward", dz, CODES[activation], y, dy, dz, np.int64(dz.size))
 
+    def gelu(self, x: In, by_tanh: bool, out: Out) -> None:
+        if out.size:
+            self.launcher.flat("gelu", out, self._dense(x, "x"), out, np.int32(by_tanh), np.int64(out.size))
+
+    def gelu_backward(self, x: In, dy: In, by_tanh: bool, dx: Out) -> None:
+        if dx.size:
+            given = self._dense(x, "x"), self._dense(dy, "slopes")
+            self.launcher.flat("gelu_backward", dx, *given, dx, np.int32(by_tanh), np.int64(dx.size))
+
     def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
         if out.size:
             scale, threshold = out.dtype.type(1 / (1 - rate)), np.uint32(dropout_threshold(rate))

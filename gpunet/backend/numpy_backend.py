@@ -26,6 +26,8 @@ BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-le
 COLUMNS = 196608  # elements of im2col at a time: they stay in the second-level cache (twice as many cost 10 %)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
+CUBIC, STEEP = 0.044715, math.sqrt(2 / math.pi)  # of GELU's approximation
+GELU_END = 40.0  # from there on the normal distribution is 0 or 1, and its density 0, in float64
 DECADES = 12  # how far a moment may decay between two looks for denormals
 
 
@@ -219,6 +221,48 @@ class NumpyBackend(Backend):
             np.greater(y, 0, out=slope, casting="unsafe")
             np.maximum(slope, base.LEAK, out=slope)
         np.multiply(dy, slope, out=dz)
+
+    def gelu(self, x: In, by_tanh: bool, out: Out) -> None:
+        for rows in row_blocks(len(x), x[:1].size):
+            share, _ = self._below(x[rows], by_tanh)
+            np.multiply(x[rows], share, out=out[rows])
+
+    def gelu_backward(self, x: In, dy: In, by_tanh: bool, dx: Out) -> None:
+        for rows in row_blocks(len(x), x[:1].size):
+            share, near = self._below(x[rows], by_tanh)
+            work = self.scratch_up_to("slope", near.shape, near.dtype)
+            np.multiply(near, near, out=work)
+            if by_tanh:  # share' = 2 share (1 − share) √(2/π) (1 + 3·0.044715 x²)
+                np.multiply(work, 3 * CUBIC, out=work)
+                np.add(work, 1, out=work)
+                np.multiply(work, 2 * STEEP, out=work)
+                np.multiply(work, share, out=work)
+                np.multiply(near, work, out=near)
+                np.subtract(1, share, out=work)
+            else:  # φ(x) = e^(−x²/2)/√(2π)
+                np.multiply(work, -0.5, out=work)
+                np.exp(work, out=work)
+                np.multiply(work, STEEP / 2, out=work)
+            np.multiply(near, work, out=work)
+            np.add(share, work, out=work)
+            np.multiply(dy[rows], work, out=dx[rows])
+
+    def _below(self, x: Array, by_tanh: bool) -> tuple[Array, Array]:
+        """Φ(x), or its approximation, of one block; and x within where that changes. NaN stays NaN."""
+        from scipy.special import ndtr
+
+        share, near = (self.scratch_up_to(purpose, x.shape, x.dtype) for purpose in ("share", "near"))
+        np.clip(x, -GELU_END, GELU_END, out=near)
+        if not by_tanh:
+            return ndtr(x, out=share), near
+        np.multiply(near, near, out=share)
+        np.multiply(share, CUBIC, out=share)
+        np.add(share, 1, out=share)
+        np.multiply(share, near, out=share)
+        np.multiply(share, STEEP, out=share)
+        self.activate("tanh", share, share)
+        np.multiply(share, 0.5, out=share)
+        return np.add(share, 0.5, out=share), near
 
     def dropout(self, x: In, rate: float, draw: In, out: Out) -> None:
         start, threshold = dropout_start(draw), dropout_threshold(rate)

@@ -16,6 +16,7 @@ from gpunet.backend.base import LEAK
 from gpunet.checks import check_shape
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.nn.layers import (
+    GELU,
     Activation,
     BatchNorm,
     Conv2D,
@@ -46,7 +47,7 @@ POOLS = "gpunet's pool is MaxPool2d(k) with stride k and no padding"
 ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyReLU"}  # modules of torch.nn
 ADVICE = {  # by the functions' names
     "leave it off: gpunet's loss 'softmax_cross_entropy' applies it": "softmax log_softmax",
-    "gpunet's activations are relu, sigmoid, tanh and leaky_relu": "gelu silu elu selu celu prelu relu6 hardtanh "
+    "gpunet's activations are relu, sigmoid, tanh, leaky_relu and gelu": "silu elu selu celu prelu relu6 hardtanh "
     "softplus mish clamp clamp_min hardsigmoid hardswish",
     NORMS: "layer_norm group_norm instance_norm batch_norm rms_norm local_response_norm",
     POOLS: "avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d lp_pool2d",
@@ -59,9 +60,9 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
     """The `gn.Sequential` that equals a `torch.nn.Module` in evaluation mode, on `device`, with copies of its weights.
 
     The module's forward must be a chain of Linear, Conv2d (stride 1, odd kernel, padding none or (kernel − 1)/2), ReLU,
-    Sigmoid, Tanh, LeakyReLU (slope 0.01), MaxPool2d, Flatten, Unflatten, view, reshape, Dropout, BatchNorm with running
-    statistics: as modules of any names, however nested, or as functions. What it runs is recorded from a few random
-    samples, so that weights computed from others (weight_norm, spectral_norm, pruned) come as they are in effect. A
+    Sigmoid, Tanh, LeakyReLU (slope 0.01), GELU, MaxPool2d, Flatten, Unflatten, view, reshape, Dropout, BatchNorm with
+    running statistics: as modules of any names, however nested, or functions. What it runs is recorded from a few
+    random samples, so that weights computed from others (weight_norm, spectral_norm, pruned) come as they are. A
     BatchNorm right after a Linear or Conv2d is folded into it: W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β.
     Two Linears with nothing between, the first without bias, are a LowRankDense where their inner size is no larger
     than the outer ones.
@@ -146,7 +147,8 @@ class _Recorder:
         self.inside = ["the module"]  # the modules whose forward runs, outermost first
         self.known: dict[str, Callable[..., None]] = {
             "linear": self.linear, "conv2d": self.conv2d, "relu": self.relu, "sigmoid": self.sigmoid,
-            "tanh": self.tanh, "leaky_relu": self.leaky_relu, "max_pool2d": self.max_pool2d, "dropout": self.dropout,
+            "tanh": self.tanh, "leaky_relu": self.leaky_relu, "gelu": self.gelu,
+            "max_pool2d": self.max_pool2d, "dropout": self.dropout,
             "torch.nn.functional.batch_norm": self.batch_norm,
         }  # fmt: skip
 
@@ -190,7 +192,7 @@ class _Recorder:
 
     @staticmethod
     def _advice(name: str) -> str:
-        known = "known are Linear, Conv2d, ReLU, Sigmoid, Tanh, LeakyReLU, MaxPool2d, Dropout and changes of shape"
+        known = "known are Linear, Conv2d, BatchNorm, activations, MaxPool2d, Dropout and changes of shape"
         return next((advice for advice, names in ADVICE.items() if name in names.split()), known)
 
     def refused(self, what: str, advice: str) -> InputError:
@@ -254,6 +256,9 @@ class _Recorder:
         if negative_slope != LEAK:
             raise self.refused(f"its leaky_relu has slope {negative_slope:g}", f"gpunet's has slope {LEAK:g}")
         self.activation("leaky_relu")
+
+    def gelu(self, x: Any, approximate: str = "none") -> None:
+        self.add(GELU, approximate=approximate)
 
     def activation(self, name: str) -> None:
         if self.affine:
@@ -492,6 +497,8 @@ def _parts(torch: Any, layer: Any, shape: Shape, dtype: str) -> list[Any]:
         parts = [nn.MaxPool2d(layer.size)]
     elif kind is Dropout:
         parts = [nn.Dropout(layer.rate)]
+    elif kind is GELU:
+        parts = [nn.GELU(approximate=layer.approximate)]
     elif kind is BatchNorm and len(shape) < 5:
         of = nn.BatchNorm1d if len(shape) < 3 else nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm3d
         parts = [affine(of, shape[0], eps=layer.epsilon, momentum=layer.momentum)]

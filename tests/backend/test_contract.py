@@ -312,5 +312,5 @@ def test_every_hot_operation_is_checked():
     assert set(operations()) >= {
         "gemm", "affine", "activate", "activation_backward", "gather", "take_batch", "affine_loss", "affine_backward",
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error", "tick", "sgd", "momentum", "adam", "copy",
-        "dropout", "redraw", "batch_statistics", "normalise", "normalise_backward",
+        "dropout", "redraw", "batch_statistics", "normalise", "normalise_backward", "gelu", "gelu_backward",
     }  # fmt: skip

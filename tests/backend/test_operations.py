@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,47 @@ def test_activations_keep_nan(backend, name):
     assert np.isnan(backend.to_host(out)[0, 0])
     backend.affine(z, backend.asarray(np.eye(2, dtype="float32")), zero, name, out)
     assert np.isnan(backend.to_host(out)[0, 0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 2, 5, 7)])
+@pytest.mark.parametrize("by_tanh", [False, True])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_gelu(backend, rng, dtype, shape, by_tanh, in_place):
+    """Against Python's erfc, and central differences of that."""
+    x, dy = (3 * rng.normal(size=shape)).astype(dtype), rng.normal(size=shape).astype(dtype)
+
+    def formula(z):
+        if by_tanh:
+            return z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+        return z / 2 * np.vectorize(math.erfc)(-z / math.sqrt(2))
+
+    d_x, d_dy = device(backend, x, dy)
+    out, dx = backend.empty(shape, dtype), d_dy if in_place else backend.empty(shape, dtype)
+    backend.gelu(d_x, by_tanh, out)
+    backend.gelu_backward(d_x, d_dy, by_tanh, dx)
+    wide = x.astype(float)
+    close(backend.to_host(out), formula(wide), dtype)
+    slope = (formula(wide + 1e-5) - formula(wide - 1e-5)) / 2e-5
+    np.testing.assert_allclose(backend.to_host(dx), dy * slope, atol=max(1e-8, RTOL[dtype] * 20))
+    np.testing.assert_array_equal(backend.to_host(d_x), x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("by_tanh", [False, True])
+def test_gelu_at_the_extremes(backend, dtype, by_tanh):
+    x = np.array([-1e30, -800, -41, -6, -0.0, 0.0, 1e-38, 41, 800, 1e30, np.inf, np.nan], dtype)
+    given, ones = device(backend, x, np.ones(len(x), dtype))
+    out, dx = backend.empty(x.shape, dtype), backend.empty(x.shape, dtype)
+    with backend.session():
+        backend.gelu(given, by_tanh, out)
+        backend.gelu_backward(given, ones, by_tanh, dx)
+    out, dx = backend.to_host(out), backend.to_host(dx)
+    np.testing.assert_array_equal(out[[0, 1, 2, 4, 5, 7, 8, 9, 10, 11]], [0, 0, 0, 0, 0, *x[7:]])
+    slopes = dx[[0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]]
+    np.testing.assert_allclose(slopes, [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1, np.nan], atol=1e-300)
+    if not by_tanh:  # where 1 + erf would have lost all digits of float32
+        np.testing.assert_allclose(out[3], -6 * 9.865876450376946e-10, rtol=1e-5)
 
 
 def kept(shape, rate, key, turn):

@@ -14,7 +14,7 @@ from gpunet.errors import DataError, InputError, ShapeError
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
-ACTIVATIONS = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.Identity, nn.Dropout]
+ACTIVATIONS = [nn.ReLU, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.GELU, nn.Identity, nn.Dropout]
 
 
 def outputs(model, x):
@@ -381,7 +381,7 @@ def writes(self, x):
         (nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 4)), (6,), "momentum cannot be 0.0"),
         (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)), (6,), "no running statistics"),
         (nn.Sequential(nn.Linear(6, 4), nn.Softmax(1)), (6,), "leave it off"),
-        (nn.Sequential(nn.Linear(6, 4), nn.SiLU()), (6,), "relu, sigmoid, tanh and leaky_relu"),
+        (nn.Sequential(nn.Linear(6, 4), nn.SiLU()), (6,), "relu, sigmoid, tanh, leaky_relu and gelu"),
         (nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.2)), (6,), "slope 0.2; gpunet's has slope 0.01"),
         (nn.Sequential(nn.Linear(6, 4), nn.Dropout(1.0)), (6,), "rate cannot be 1.0"),
         (nn.Sequential(nn.LSTM(6, 4)), (6,), "'0' (LSTM)"),

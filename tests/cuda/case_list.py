@@ -15,6 +15,7 @@ from .cases import (  # fmt: skip
     conv,
     dropout,
     gather,
+    gelu,
     head,
     loss,
     maxpool,
@@ -56,6 +57,7 @@ CASES = [
                         ("leaky_relu", False, False)]
         for s in MATRICES
     ),
+    *(Case(f"gelu {t} {s}", normal(s, s), gelu(t, s[0] % 2 == 0)) for t in (False, True) for s in MATRICES),
     Case("backward wide", normal((600, 512), (600, 512)), backward("relu", True, True), 600),
     *(
         Case(f"affine {f} {s}", normal(s, (7, s[1]), 7), affine(f), s[1])

@@ -86,6 +86,17 @@ def backward(activation: str, with_bias: bool, in_place: bool) -> Callable[..., 
     return run
 
 
+def gelu(by_tanh: bool, in_place: bool) -> Callable[..., tuple[Any, ...]]:
+    def run(bench: Bench, x: np.ndarray, dy: np.ndarray) -> tuple[Any, ...]:
+        given, slopes, out = bench.give(x), bench.give(dy), bench.room(x.shape)
+        dx = slopes if in_place else bench.room(dy.shape)
+        bench.backend.gelu(given, by_tanh, out)
+        bench.backend.gelu_backward(given, slopes, by_tanh, dx)
+        return out, dx
+
+    return run
+
+
 def affine(activation: str) -> Callable[..., tuple[Any, ...]]:
     def run(bench: Bench, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[Any, ...]:
         out = bench.room((len(x), len(weight)))

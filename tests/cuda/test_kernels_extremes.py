@@ -13,7 +13,7 @@ from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.numpy_backend import NumpyBackend
 
 from ..conftest import stand_in
-from .cases import Bench, activate, affine, backward, loss, maxpool, optimiser, results
+from .cases import Bench, activate, affine, backward, gelu, loss, maxpool, optimiser, results
 
 INF, NAN = np.inf, np.nan
 ODD = np.array([-INF, -1e30, -1e4, -89, -1, -1e-38, -1e-45, -0.0, 0.0, 1e-45, 1e-38, 0.5, 89, 1e4, 1e30, INF, NAN])
@@ -49,6 +49,12 @@ def same(got, want, rtol=1e-6, atol=1e-7):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(gpu, activation):
     same(*both(gpu, activate(activation), ODD))
+
+
+@pytest.mark.parametrize("by_tanh", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gelu(gpu, by_tanh, dtype):
+    same(*both(gpu, gelu(by_tanh, False), ODD, np.full(len(ODD), 0.5), dtype=dtype))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -21,7 +21,7 @@ def layers():
 def images():
     return [
         gn.Reshape((1, 8, 8)), gn.BatchNorm(), gn.Conv2D(4, 3), gn.BatchNorm(), gn.Activation("relu"), gn.MaxPool2D(2),
-        gn.Flatten(), gn.Dense(3),
+        gn.Flatten(), gn.Dense(8), gn.GELU(), gn.Dense(3),
     ]  # fmt: skip
 
 

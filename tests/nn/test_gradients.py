@@ -27,6 +27,7 @@ BODIES = {
     "factored, frozen": lambda: [gn.Dense(7), gn.LowRankDense(6, 2, "sigmoid", trainable=False), gn.LowRankDense(5, 1)],
     "dropout": lambda: [gn.Dense(9, "relu"), gn.Dropout(0.4), gn.Dense(8, "sigmoid"), gn.Dropout(0.2)],
     "dropout first, and after factors": lambda: [gn.Dropout(0.3), gn.LowRankDense(9, 3, "relu"), gn.Dropout(0.5)],
+    "gelu": lambda: [gn.GELU(), gn.Dense(7), gn.GELU(), gn.Dense(6), gn.GELU("tanh")],
     "batch norms": lambda: [gn.BatchNorm(), gn.Dense(7, "tanh"), gn.BatchNorm(0.5, 0.1), gn.LowRankDense(5, 2)],
     "batch norms, one frozen": lambda: [
         gn.Dense(7),

@@ -20,6 +20,11 @@ BODIES = {
         (2, 9, 8),
         lambda: [gn.Conv2D(4, 3, "tanh", pool=2, padding="same"), gn.Conv2D(3, 3, "leaky_relu"), gn.Flatten()],
     ),
+    "gelu": ((7,), lambda: [gn.GELU(), gn.Dense(9), gn.GELU(), gn.LowRankDense(8, 3), gn.GELU("tanh")]),
+    "gelu of images": (
+        (2, 9, 8),
+        lambda: [gn.Conv2D(4, 3, pool=2), gn.GELU("tanh"), gn.Conv2D(3, 3), gn.GELU(), gn.Flatten()],
+    ),
     "norms": ((7,), lambda: [gn.BatchNorm(), gn.Dense(9, "relu"), gn.BatchNorm(0.3, 1e-2), gn.Activation("tanh")]),
     "norms of images": (
         (2, 9, 8),

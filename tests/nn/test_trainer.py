@@ -339,6 +339,8 @@ def test_data_of_another_shape_than_before(rng):
     [
         (lambda: gn.Dense(0), "whole number of units"),
         (lambda: gn.Dense(2.5), "whole number of units"),
+        (lambda: gn.Dense(3, "gelu"), r"Dense's activation is 'gelu', .* put gn.GELU\(\) after it"),
+        (lambda: gn.GELU("erf"), "GELU's approximate is 'erf': expected one of none, tanh"),
         (lambda: gn.Dense(3, "elu"), "Dense's activation is 'elu': expected one of identity, relu, sigmoid"),
         (lambda: gn.Dense(3, weight="magic"), "unknown initial weights 'magic'"),
         (lambda: gn.Activation("swish"), "activation is 'swish'"),

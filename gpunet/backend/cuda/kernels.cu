@@ -20,3 +20,4 @@
 #include "conv.cuh"
 #include "conv_backward.cuh"
 #include "batchnorm.cuh"
+#include "gelu.cuh"

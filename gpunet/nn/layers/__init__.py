@@ -7,10 +7,12 @@ from gpunet.nn.layers.conv import Conv2D
 from gpunet.nn.layers.dense import Dense
 from gpunet.nn.layers.dropout import Dropout
 from gpunet.nn.layers.flatten import Flatten, Reshape
+from gpunet.nn.layers.gelu import GELU
 from gpunet.nn.layers.lowrank import LowRankDense
 from gpunet.nn.layers.pool import MaxPool2D
 
 __all__ = [
+    "GELU",
     "Activation",
     "BatchNorm",
     "Conv2D",

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Array, Backend
-from gpunet.checks import Setting, as_floats, check_flag, check_one_of
+from gpunet.checks import Setting, as_floats, check_flag, check_one_of, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.reprs import as_call, settings
@@ -259,6 +259,10 @@ class Layer:
 
 def check_activation(name: str, activation: str | None) -> str:
     """The activation's name, "identity" for None; InputError for an unknown one."""
+    if is_one_of(activation, ("gelu",)):
+        raise InputError(
+            f"{name} is 'gelu', whose slope its output does not tell: leave it out and put gn.GELU() after it"
+        )
     return "identity" if activation is None else check_one_of(name, activation, ACTIVATIONS)
 
 
