@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from gpunet.checks import as_array, has, is_number, is_whole, on_device
 from gpunet.errors import GpunetError, InputError, first_line, shown
+from gpunet.limits import physical_memory
 
 CHUNK_BYTES = 16 << 20  # of samples that are worked on at a time
 
@@ -52,6 +54,21 @@ def chunks(x: Any) -> Iterator[tuple[slice, Any]]:
     for start in range(0, x.shape[0], step):
         where = slice(start, min(start + step, x.shape[0]))
         yield where, x[where].toarray() if issparse(x) else x[where]
+
+
+def dense(x: Any) -> Any:
+    """x as an array; InputError where a sparse matrix would take more than the machine's memory."""
+    if issparse(x):
+        check_room(f"a dense X of shape {x.shape}", math.prod(x.shape) * x.dtype.itemsize, "reduce its features first")
+        return x.toarray()
+    return x
+
+
+def check_room(what: str, needed: int, advice: str) -> None:
+    """InputError where so many bytes are more than the machine's memory."""
+    room = physical_memory()
+    if room is not None and needed > room:
+        raise InputError(f"{what} takes {needed:,} bytes, and this machine has {room:,}: {advice}")
 
 
 class Estimator(BaseEstimator):  # type: ignore[misc]

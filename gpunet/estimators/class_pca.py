@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import shown
-from gpunet.estimators.base import Estimator, chunks, wanted
+from gpunet.estimators.base import Estimator, chunks, dense, wanted
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import StreamingClassGram, class_pca
 from gpunet.linalg.matrix import result_dtype
@@ -61,13 +61,13 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
         of = f"the smaller of the features and the samples of class {shown(classes.tolist()[smallest])}"
         count, share = wanted(self.n_components, most, of)
         center = check_flag("center", self.center)
-        if issparse(X):
+        if issparse(X) and X.shape[0] > 2 * len(classes) * X.shape[1]:  # whose sums are smaller than a dense X
             sums = StreamingClassGram(center=center, device=self.device)
             for where, rows in chunks(X):
                 sums.update(rows, codes[where])
             found = sums.components(count, variance=share)
         else:
-            found = class_pca(X, codes, count, variance=share, center=center, device=self.device)
+            found = class_pca(dense(X), codes, count, variance=share, center=center, device=self.device)
         self.classes_, self.counts_, self.ranks_ = classes, counts, found.ranks
         self.components_ = found.components.astype(result_dtype(X.dtype), copy=False)
         self.explained_variance_, self.explained_variance_ratio_ = (

@@ -29,8 +29,8 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     init: "random", or "class-pca": the first layer's rows are singular vectors of each class's samples, as many of one
     class as of another, scaled so that the layer's outputs have the mean square that random weights would give
     (document 000, equation 8, with dep = 0).
-    optimizer: "adam", "sgd", or an object such as gn.SGD(0.1, momentum=0.9), of which each fit takes a copy;
-    learning_rate and l2 stand above its own; None: 1e-3 for "adam", 0.01 for "sgd", and no L2 term.
+    optimizer: "adam", "adamw", "sgd", or an object such as gn.SGD(0.1, momentum=0.9), of which each fit takes a copy;
+    learning_rate and l2 stand above its own; None: 1e-3 by those names, 0.01 for "sgd", and no L2 term.
     epochs, batch_size: passes over the data at most, and samples a step.
     standardize: features are taken less their mean, over their standard deviation; uint8, which pixels are, over 255
     instead. Else the network sees X as it is.

@@ -15,8 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from gpunet.backend import Backend
 from gpunet.checks import DTYPES, as_list, check_flag, check_one_of, check_range, check_whole, is_one_of, is_whole
 from gpunet.errors import DataError, DivergedError, InputError, shown
-from gpunet.estimators.base import Estimator, chunks, plain, told
-from gpunet.limits import physical_memory
+from gpunet.estimators.base import Estimator, check_room, chunks, plain, told
 from gpunet.nn.callbacks import Callback, EarlyStopping
 from gpunet.nn.history import History
 from gpunet.nn.layers import Dense, Layer
@@ -196,12 +195,8 @@ class Network(Estimator):
         if self.mean_ is None and not issparse(X):
             return X
         dtype = dtype or self.trainer_.dtype
-        room, needed = physical_memory(), math.prod(X.shape) * np.dtype(dtype).itemsize
-        if room is not None and needed > room:
-            raise InputError(
-                f"X of shape {X.shape} takes {needed:,} bytes as dense {dtype}, and this machine has {room:,}: give "
-                "some rows at a time to partial_fit"
-            )
+        needed = math.prod(X.shape) * np.dtype(dtype).itemsize
+        check_room(f"X of shape {X.shape}, dense {dtype},", needed, "give some rows at a time to partial_fit")
         out = np.empty(X.shape, dtype)
         with np.errstate(over="ignore"):  # the trainer says which sample is beyond float32
             for where, rows in chunks(X):

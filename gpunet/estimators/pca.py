@@ -14,7 +14,7 @@ from gpunet import linalg
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import InputError
-from gpunet.estimators.base import Estimator, chunks, plain, told, wanted
+from gpunet.estimators.base import Estimator, check_room, chunks, dense, plain, told, wanted
 from gpunet.linalg.certificate import KEPT, Certificate
 from gpunet.linalg.classes import pca_of_rows
 from gpunet.linalg.device import computing_on, device_of, is_gpu
@@ -37,7 +37,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
 
     `fit` reads X where it lies, by the routes of `gn.svd`: uint8 stays uint8. `partial_fit` adds a batch to sums in
     float64 (`gn.StreamingGram`, features² numbers), from which the components are computed when they are read: the same
-    as of all batches in one piece. So is a sparse X fitted, some rows at a time.
+    as of all batches in one piece. So is a sparse X of many samples fitted, some rows at a time.
 
     components_: (n_components_, features), rows orthonormal, each row's largest element positive; float32 where X was
     float32 or integers of up to 16 bits, else float64. explained_variance_: (n_components_,), over n − 1 as in
@@ -70,10 +70,11 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
         X = self._read(X, reset=True, ensure_min_samples=2)
         count, share = self._wanted(min(X.shape))
         self.__dict__.pop("_sums", None)
-        if issparse(X):
+        if issparse(X) and X.shape[0] > 2 * X.shape[1]:  # whose sums are smaller than a dense X
             self._sums = self._summed(X)
             self._learn(self._sums.components(count, variance=share), X.dtype)
             return self
+        X = dense(X)
         device = device_of(X, self.device, "X")
         if is_gpu(device):
             with computing_on(device) as xp:
@@ -159,6 +160,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
 
     def _summed(self, X: Any) -> StreamingGram:
         """The sums of one batch alone."""
+        check_room(f"a sum over {X.shape[1]:,} features", 16 * X.shape[1] ** 2, "give all samples to fit, as a dense X")
         sums = StreamingGram(center=True, device=self.device)
         for _, rows in chunks(X):
             sums.update(rows)

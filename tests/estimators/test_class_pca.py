@@ -101,6 +101,9 @@ def test_sparse(x, monkeypatch):
         dense = gn.ClassPCA(3, center=center).fit(x, Y)
         pca = gn.ClassPCA(3, center=center).fit(sparse.csr_array(x), Y)
         np.testing.assert_allclose(pca.transform(sparse.csr_array(x)), dense.transform(x), atol=1e-12)
+    few = slice(None, None, 4)
+    wide = gn.ClassPCA(3).fit(sparse.csr_array(x[few]), Y[few])
+    np.testing.assert_array_equal(wide.components_, gn.ClassPCA(3).fit(x[few], Y[few]).components_)
 
 
 def test_mistakes(x):

@@ -221,10 +221,8 @@ def test_tensors_frames_lists_and_sparse(x, monkeypatch):
 
 
 def test_what_takes_more_than_the_memory_is_refused_before(x, monkeypatch):
-    monkeypatch.setattr("gpunet.estimators.network.physical_memory", lambda: 1000)
-    with pytest.raises(
-        InputError, match=r"X of shape \(90, 4\) takes 1,440 bytes .* this machine has 1,000: give some"
-    ):
+    monkeypatch.setattr("gpunet.estimators.base.physical_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"X of shape \(90, 4\), .*, takes 1,440 bytes, .* has 1,000: give some rows"):
         classifier().fit(x, CODES)
 
 

@@ -114,6 +114,18 @@ def test_sparse_is_dense_a_piece_at_a_time(x, kind, monkeypatch):
     np.testing.assert_allclose(gn.PCA(3).partial_fit(kind(x)).components_, dense.components_, atol=1e-12)
 
 
+def test_sparse_and_wide(rng, monkeypatch):
+    x = sparse.csr_array(np.where(rng.random((20, 300)) < 0.1, rng.normal(size=(20, 300)), 0))
+    np.testing.assert_array_equal(gn.PCA(3).fit(x).components_, gn.PCA(3).fit(x.toarray()).components_)
+    monkeypatch.setattr("gpunet.estimators.base.physical_memory", lambda: 10_000)
+    with pytest.raises(
+        InputError, match=r"a dense X of shape \(20, 300\) takes 48,000 bytes, and this machine has 10,000"
+    ):
+        gn.PCA(3).fit(x)
+    with pytest.raises(InputError, match="a sum over 300 features takes 1,440,000 bytes"):
+        gn.PCA(3).partial_fit(x)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint8", "bool"])
 def test_dtypes(x, dtype):
     x = (x > 5 if dtype == "bool" else x.clip(0, 100)).astype(dtype)
