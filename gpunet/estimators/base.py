@@ -105,14 +105,15 @@ def real(X: Any) -> Any:
     return X
 
 
-def target(y: Any) -> Any:
-    """`plain` y; InputError for complex numbers, of which scikit-learn would drop a half."""
-    y = plain(y, "y")
-    if not issparse(y):
-        with told("y", y, ()):
-            kind = np.asarray(y).dtype.kind
-        if kind == "c":
-            raise InputError("Complex data not supported: y is to be labels, or real numbers; take y.real or abs(y)")
+def target(y: Any, what: str = "y") -> Any:
+    """`plain` y; InputError for sparse ones, and complex numbers, of which scikit-learn would drop a half."""
+    y = plain(y, what)
+    if issparse(y):
+        raise InputError(f"{what} is a sparse {type(y).__name__}: expected a dense array; convert it with .toarray()")
+    with told(what, y, ()):
+        kind = np.asarray(y).dtype.kind
+    if kind == "c":
+        raise InputError(f"Complex data not supported: {what} is to hold real numbers, or labels; take {what}.real")
     return y
 
 
@@ -121,9 +122,9 @@ def of_one_hot(y: Any) -> Any:
 
     Other things are returned as they are. Raises InputError for rows with several ones, or none.
     """
-    y = None if y is None else target(y)
-    if y is None or issparse(y):
+    if y is None:
         return y
+    y = target(y)
     rows = np.asarray(y)
     if rows.ndim != 2 or rows.shape[1] < 2 or not np.isin(rows, (0, 1)).all():
         return y

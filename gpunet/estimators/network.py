@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from gpunet.backend import Backend
 from gpunet.checks import DTYPES, as_list, check_flag, check_one_of, check_range, check_whole, is_one_of, is_whole
 from gpunet.errors import DataError, DivergedError, InputError, shown
-from gpunet.estimators.base import Estimator, check_room, chunks, plain, told
+from gpunet.estimators.base import Estimator, check_room, chunks, target, told
 from gpunet.nn.callbacks import Callback, EarlyStopping
 from gpunet.nn.history import History
 from gpunet.nn.layers import Dense, Layer
@@ -180,7 +180,7 @@ class Network(Estimator):
         if sample_weight is None:
             return X, y, None
         with told("sample_weight", sample_weight), np.errstate(over="ignore"):
-            weights = _check_sample_weight(plain(sample_weight, "sample_weight"), X, dtype=np.float64)
+            weights = _check_sample_weight(target(sample_weight, "sample_weight"), X, dtype=np.float64)
         if (bad := ~((weights >= 0) & np.isfinite(weights))).any():
             row = int(bad.argmax())
             raise DataError(f"sample_weight of row {row} is {weights[row]}: expected finite numbers ≥ 0")
@@ -230,23 +230,27 @@ class Network(Estimator):
         return self.history_["train_loss"][-1]
 
 
-def moments(X: Any, weights: Any) -> tuple[Any, Any]:
+def moments(X: Any, weights: Any, what: str = "X") -> tuple[Any, Any]:
     """(mean, standard deviation) of each feature, float64 (features,), by chunks; 1 for features that do not vary.
 
     Each chunk is taken about its own mean (Chan, Golub & LeVeque 1983, equation 2.1).
     """
     total, mean, square = 0.0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    for where, rows in chunks(X):
-        rows = rows.astype(np.float64)
-        w = np.ones(len(rows)) if weights is None else weights[where]
-        size = float(w.sum())
-        own = w @ rows / size
-        rows -= own
-        away = own - mean
-        square += w @ (rows * rows) + away * away * (total * size / (total + size))
-        total += size
-        mean += away * (size / total)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for where, rows in chunks(X):
+            rows = rows.astype(np.float64)
+            w = np.ones(len(rows)) if weights is None else weights[where]
+            size = float(w.sum())
+            own = w @ rows / size
+            rows -= own
+            away = own - mean
+            square += w @ (rows * rows) + away * away * (total * size / (total + size))
+            total += size
+            mean += away * (size / total)
     deviation = np.sqrt(square / total)
+    if not np.isfinite(deviation).all():
+        column = int(np.isfinite(deviation).argmin())
+        raise InputError(f"the squares of column {column} of {what} overflow float64: scale them down")
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     return mean, np.where(constant, 1.0, deviation)
 

@@ -71,7 +71,7 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
 
     def _scaled(self, y: Any, weights: Any, goes_on: bool) -> Any:
         if not goes_on:
-            self.y_mean_, self.y_scale_ = moments(y, weights)
+            self.y_mean_, self.y_scale_ = moments(y, weights, "y")
         return (y - self.y_mean_) / self.y_scale_
 
     def __sklearn_tags__(self) -> Any:

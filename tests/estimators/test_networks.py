@@ -135,6 +135,7 @@ def test_weights_are_the_gradients_factor(x):
     ("weights", "message"),
     [
         (-np.ones(90), "sample_weight of row 0 is -1.0: expected finite numbers"),
+        (np.ones(90) * 1j, "Complex data not supported: sample_weight"),
         (np.zeros(90), "(at least one non-zero|sample_weight is 0 for all)"),  # scikit-learn 1.9's words, or ours
     ],
 )
@@ -196,6 +197,16 @@ def test_values_come_back_in_their_own_units(rng):
 def test_a_data_set_of_the_field():
     x, y = load_diabetes(return_X_y=True)
     assert cross_val_score(gn.Regressor((16,), l2=1e-2, epochs=40, device="cpu"), x, y, cv=3).mean() > 0.4
+
+
+def test_what_float64_cannot_square(x):
+    x[3, 1] = 1e300
+    with pytest.raises(InputError, match="the squares of column 1 of X overflow float64"):
+        classifier().fit(x, CODES)
+    with pytest.raises(InputError, match="the squares of column 0 of y overflow float64"):
+        regressor().fit(x[:, :1], x[:, 1])
+    with pytest.raises(InputError, match="y is a sparse csr_array: expected a dense array"):
+        regressor().fit(x, sparse.csr_array(x[:, :1]))
 
 
 # -- data from elsewhere ----------------------------------------------------------------------------------------------
