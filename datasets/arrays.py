@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.checks import as_array, check_finite, check_flag
+from gpunet.checks import as_array, check_finite, check_flag, is_whole
 from gpunet.errors import DataError, InputError, shown
 from gpunet.reprs import sizes
 
+from .labels import Coded, check_count, distinct, every_fifth, match, shorter, told
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 FEATURE_DTYPES = ("uint8", "float32", "float64")
+BLOCK = 256  # features that are scaled at a time
+NAMED = 1 << 16  # classes that have their numbers as names
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +30,8 @@ class Dataset:
 
     x_train, x_test: (n, features), uint8 (255 means 1.0: the trainer scales when it gathers a batch), float32
     or float64, the same in both; y_train, y_test: (n,) int64, classes 0 … classes − 1; shape: a sample's own
-    shape, whose product is `features`; source: the path it was read from, or "embedded".
+    shape, whose product is `features`; source: the path it was read from, or "embedded"; names: of the classes, by
+    their numbers, which they are unless the data has others; notes: what was decided in reading it, a sentence each.
     """
 
     name: str
@@ -35,6 +42,13 @@ class Dataset:
     shape: tuple[int, ...]
     classes: int
     source: str
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        numbers = tuple(map(str, range(len(self.names))))
+        if self.names == numbers and is_whole(self.classes, 1, NAMED):  # () is no names, too
+            object.__setattr__(self, "names", tuple(map(str, range(self.classes))))
 
     def __repr__(self) -> str:
         counts = f"{sizes(self.x_train)} and {sizes(self.x_test)}, {self.x_train.dtype}"
@@ -66,27 +80,57 @@ class Dataset:
 def from_arrays(
     name: str,
     x_train: NDArray[Any],
-    y_train: NDArray[Any],
+    y_train: NDArray[Any] | Coded,
     x_test: NDArray[Any],
-    y_test: NDArray[Any],
+    y_test: NDArray[Any] | Coded,
     *,
     source: str,
+    notes: Sequence[str] = (),
+    numbered: bool = False,
 ) -> Dataset:
-    """Convert as `as_features` and `as_labels` say, count the classes in y_train, and validate.
+    """Convert as `as_features` says, number the labels as `labels.distinct` does, and validate.
 
-    x: (n, …) of any real dtype; y: (n,) or (n, 1) integers from 0. Raises DataError.
+    x: (n, …) of any real dtype; y: (n,) or (n, 1) labels; numbered: they are 0, 1, 2, … as they have to be, as those of
+    a known data set are. Raises DataError, also for a test label that no training sample has.
     """
-    train_labels = as_labels(y_train, f"{source}: y_train")
-    test_labels = as_labels(y_test, f"{source}: y_test")
     train, shape = as_features(x_train, f"{source}: x_train")
     test, test_shape = as_features(x_test, f"{source}: x_test")
+    if numbered and not isinstance(y_train, Coded) and not isinstance(y_test, Coded):
+        train_labels, test_labels = as_labels(y_train, f"{source}: y_train"), as_labels(y_test, f"{source}: y_test")
+        names = tuple(map(str, range(min(NAMED, int(train_labels.max(initial=0)) + 1))))
+    else:
+        found, train_labels = distinct(y_train, f"{source}: y_train")
+        check_count(found, len(train_labels), f"{source}: y_train")
+        test_labels = match(found, *distinct(y_test, f"{source}: y_test"), f"{source}: y_test")
+        names, notes = tuple(found), [*notes, *filter(None, [told(found)])]
     if shape != test_shape:
         raise DataError(
             f"{source}: x_train has samples of shape {shape} but x_test of shape {test_shape}; "
             "training and test samples must be of one size"
         )
     classes = int(train_labels.max(initial=0)) + 1
-    return validate(Dataset(name, train, train_labels, test, test_labels, shape, classes, source))
+    return validate(Dataset(name, train, train_labels, test, test_labels, shape, classes, source, names, tuple(notes)))
+
+
+def from_one(name: str, x: NDArray[Any], y: NDArray[Any] | Coded, *, source: str, notes: Sequence[str] = ()) -> Dataset:
+    """`from_arrays` of samples that nobody has split: of each class, in their order, every fifth is a test sample."""
+    found, numbers = distinct(y, f"{source}: y")
+    if np.ndim(x) and len(x) != len(numbers):
+        raise DataError(
+            f"{source}: x has {len(x):,} samples but y has {len(numbers):,} labels; give one label for each sample"
+        )
+    check_count(found, len(numbers), f"{source}: y")
+    x, shape = as_features(x, f"{source}: x")
+    chosen = every_fifth(numbers)
+    if not chosen.any():
+        raise DataError(
+            f"{source}: no test samples: every fifth sample of a class is one, and no class has five; add samples, or "
+            "give training and test samples apart"
+        )
+    split = f"{int(chosen.sum()):,} of {len(chosen):,} samples are the test set, every fifth of each class"
+    said = [*notes, *filter(None, [told(found)]), split]
+    parts = (x[~chosen], numbers[~chosen], x[chosen], numbers[chosen])
+    return validate(Dataset(name, *parts, shape, len(found), source, tuple(found), tuple(said)))
 
 
 def as_features(x: NDArray[Any], where: str) -> tuple[NDArray[Any], tuple[int, ...]]:
@@ -132,6 +176,22 @@ def as_labels(y: NDArray[Any], where: str) -> NDArray[np.int64]:
     return np.ascontiguousarray(y, dtype=np.int64)
 
 
+def scaled_by(train: NDArray[Any], *others: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
+    """Samples (n, features) as float32, each feature less its mean in `train`, over its deviation there.
+
+    A feature that is always the same there becomes 0.
+    """
+    out = [np.empty(x.shape, np.float32) for x in (train, *others)]
+    for start in range(0, train.shape[1], BLOCK):
+        columns = slice(start, start + BLOCK)
+        part = train[:, columns].astype(np.float64)
+        mean, deviation = part.mean(axis=0), part.std(axis=0)
+        moves = deviation > 1e-12 * np.abs(part).max(axis=0)
+        for x, scaled in zip((train, *others), out, strict=True):
+            scaled[:, columns] = np.where(moves, (x[:, columns] - mean) / np.where(moves, deviation, 1), 0)
+    return tuple(out)
+
+
 def validate(dataset: Dataset, *, every_class: bool = True) -> Dataset:
     """Return the data set itself; DataError, one line, for the first thing that is wrong with it.
 
@@ -159,6 +219,8 @@ def validate(dataset: Dataset, *, every_class: bool = True) -> Dataset:
     _check_labels(dataset, every_class)
     for split, (x, _) in dataset._splits.items():
         check_finite(x, f"{where}: x_{split}")
+    if dataset.names and len(dataset.names) != dataset.classes:
+        raise DataError(f"{where}: {len(dataset.names):,} names for {dataset.classes:,} classes; give one for each")
     return dataset
 
 
@@ -206,4 +268,5 @@ def _check_labels(dataset: Dataset, every_class: bool) -> None:
             f"{dataset.y_train.argmax()})"
         )
     if classes < 2:
-        raise DataError(f"{where}: all training labels are 0; at least two classes are needed")
+        only = dataset.names[0] if dataset.names else "0"
+        raise DataError(f"{where}: all training labels are {shorter(only)}; at least two classes are needed")

@@ -190,7 +190,7 @@ def entry(name: str) -> Entry:
         said = harmless(name) if isinstance(name, str) else name
         raise DataError(
             f"unknown data set {shown(said)}: {hint}known are {', '.join(names())}; "
-            "or give a path to a folder of IDX files, a folder of images (class/*.png), or an .npz file"
+            "or give a path to a folder of IDX files, a folder of images (class/*.png), a table (.csv), or an .npz"
         )
     return found
 

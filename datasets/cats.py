@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SHAPE = (64, 64, 3)
 CLASSES = 2  # 0: no cat, 1: cat
+NAMES = ("no cat", "cat")
 SECONDS = 60  # for reading one file; a good one takes milliseconds
 _CHILD = """
 import json, sys
@@ -52,7 +53,7 @@ def load_cats(folder: Path) -> Dataset:
         _read_split(path, file, split)
         for path, file, split in zip(entry.located(folder), entry.files, ("train", "test"), strict=True)
     )
-    return validate(Dataset("cats", x_train, y_train, x_test, y_test, SHAPE, CLASSES, str(folder)))
+    return validate(Dataset("cats", x_train, y_train, x_test, y_test, SHAPE, CLASSES, str(folder), NAMES))
 
 
 def _read_split(path: Path, known: RemoteFile, split: str) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -30,6 +30,7 @@ SHAPE = (3, 32, 32)
 PIXELS = 3072
 TRAINING_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 BATCHES = (*TRAINING_BATCHES, "test_batch")
+CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_LABELS = (10,)
 CIFAR100_LABELS = (20, 100)  # coarse, fine
 _RECORDS = 1000  # read in one go
@@ -115,7 +116,17 @@ def read_records(paths: Sequence[Path], labels: Sequence[int]) -> tuple[NDArray[
 def _dataset(name: str, train: Sequence[Path], test: Path, labels: Sequence[int], folder: Path) -> Dataset:
     x_train, y_train = read_records(train, labels)
     x_test, y_test = read_records([test], labels)
-    data = Dataset(name, x_train, y_train, x_test, y_test, SHAPE, labels[-1], str(folder))
+    data = Dataset(
+        name,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        SHAPE,
+        labels[-1],
+        str(folder),
+        CIFAR10_NAMES if name == "cifar10" else (),
+    )
     return validate(data, every_class=False)
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from gpunet import rng
 
 from .arrays import Dataset, validate
+from .labels import every_fifth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TEST_EVERY = 5
 LINEAR_POINTS = 100
 
 
@@ -33,9 +33,7 @@ def digits() -> Dataset:
     images, labels = datasets.load_digits(return_X_y=True)
     x = np.rint(images * (255 / 16)).astype(np.uint8)
     y = labels.astype(np.int64)
-    is_test = np.zeros(len(y), bool)
-    for label in range(10):
-        is_test[np.flatnonzero(y == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+    is_test = every_fifth(y)
     return validate(Dataset("digits", x[~is_test], y[~is_test], x[is_test], y[is_test], (8, 8), 10, "embedded"))
 
 

@@ -40,14 +40,14 @@ def load_mnist(folder: Path) -> Dataset:
     """Load MNIST: x (60000 and 10000, 784) uint8, shape (28, 28); DataError where files are missing."""
     entry = REGISTRY["mnist"]
     found = zip(entry.files, entry.located(folder), strict=True)
-    arrays = {part: read_idx(path, file) for file, path in found if (part := _part_of(path.name))}
-    return from_arrays("mnist", **arrays, source=str(folder))
+    arrays: dict[str, Any] = {part: read_idx(path, file) for file, path in found if (part := _part_of(path.name))}
+    return from_arrays("mnist", **arrays, source=str(folder), numbered=True)
 
 
 def load_idx(folder: Path) -> Dataset:
     """Load a folder with four IDX files, packed with gzip or not; their names say which is which, as PARTS has it.
 
-    Samples may have any shape, and there may be any number of classes, numbered from 0. Raises DataError, which lists
+    Samples may have any shape, and labels are numbered as `labels.distinct` does. Raises DataError, which lists
     what is missing and what was found.
     """
     found = by_part(folder)
@@ -62,9 +62,10 @@ def load_idx(folder: Path) -> Dataset:
             raise DataError(f"{folder}: not a complete set of IDX files: missing {', '.join(missing)}; found {here}")
         raise DataError(
             f"{folder}: not a complete set of IDX files ({', '.join(missing)}), nor class folders of images "
-            f"(CLASS/*.png or *.jpg, or the same in train/ and test/); found {here}"
+            "(CLASS/*.png, *.jpg or *.webp, or the same in train/ and test/), nor train.csv and test.csv, nor .npy "
+            f"files (X.npy and y.npy); found {here}"
         )
-    arrays = {part: read_idx(_only(part, paths, folder)) for part, paths in found.items()}
+    arrays: dict[str, Any] = {part: read_idx(_only(part, paths, folder)) for part, paths in found.items()}
     return from_arrays(folder.resolve().name, **arrays, source=str(folder))
 
 

@@ -65,12 +65,12 @@ def test_damaged_idx(capsys, tmp_path, part, change, words):
     ("changes", "words"),
     [
         ({"y_train": np.arange(19, dtype="u1") % 4}, ("x_train has 20 samples but y_train has 19 labels",)),
-        ({"y_test": np.full(8, 4, "u1")}, ("y_test row 0 is 4", "0 … 3")),
+        ({"y_test": np.full(8, 4, "u1")}, ("y_test row 0 is 4", "the 4 classes of the training labels")),
         (
             {"y_train": np.full(20, 1, "u1"), "y_test": np.full(8, 1, "u1")},
-            ("class 0 without training samples",),
+            ("all training labels are 1", "at least two classes"),
         ),
-        ({"y_train": np.array([0, 1, 3, 3] * 5, "u1")}, ("class 2 without training samples",)),
+        ({"y_train": np.array([0, 1, 3, 3] * 5, "u1")}, ("y_test row 2 is 2", "training labels: 0, 1 and 3")),
         ({"x_train": np.zeros((0, 3, 2), "u1"), "y_train": np.zeros(0, "u1")}, ("x_train is empty",)),
         ({"x_test": np.zeros((8, 3, 3), "u1")}, ("(3, 2)", "(3, 3)")),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpunet.datasets import disk, load
-from gpunet.errors import DataError
+from gpunet.errors import DataError, InputError
 
 from .idx_writer import small_arrays, write_folder
 
@@ -160,13 +161,13 @@ def test_mixed_sizes_name_two_files_and_their_sizes(tmp_path):
 def test_files_that_are_no_images(tmp_path, content):
     fill(tmp_path)
     (tmp_path / "dog" / "4.png").write_bytes(content)
-    fails(tmp_path, str(tmp_path / "dog" / "4.png"), "not a PNG or JPEG image", "remove or replace it")
+    fails(tmp_path, str(tmp_path / "dog" / "4.png"), "not a PNG, JPEG or WebP image", "remove or replace it")
 
 
 def test_other_formats_are_not_opened_by_another_name(tmp_path):
     fill(tmp_path)
     save(tmp_path / "dog" / "4.png", pixels(0), format="BMP")
-    fails(tmp_path, "dog/4.png: not a PNG or JPEG image")
+    fails(tmp_path, "dog/4.png: not a PNG, JPEG or WebP image")
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -259,7 +260,7 @@ def test_halves_that_do_not_fit(tmp_path):
     fill(tmp_path / "train")
     fails(tmp_path, "train/ has class folders but test/ is missing")
     fill(tmp_path / "test", ("cat", "Dog"))
-    fails(tmp_path, "test: Dog not among the classes of train/: cat, dog")
+    fails(tmp_path, "test: Dog not among the classes of train/: cat and dog")
     (tmp_path / "test" / "Dog").rename(tmp_path / "test" / "dog")
     assert load(tmp_path).classes == 2
     for half in ("train", "test"):
@@ -278,3 +279,101 @@ def test_what_pillow_says_of_metadata_is_no_warning_here(tmp_path):
     Image.fromarray(pixels(0)).save(content, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0garbage")
     (tmp_path / "dog" / "4.png").write_bytes(content.getvalue())
     assert load(tmp_path).shape == (3, 5, 4)
+
+
+# -- of any size ------------------------------------------------------------------------------------------------------
+
+
+def test_sizes_mixed_name_the_option_that_mends_it(tmp_path):
+    fill(tmp_path)
+    save(tmp_path / "dog" / "4.png", pixels(0, (9, 7, 3)))
+    fails(tmp_path, "images of different sizes", "give resize (--resize 64)")
+    data = load(tmp_path, resize=3)
+    assert (data.shape, data.x_train.dtype) == ((3, 3, 3), np.uint8)
+    assert data.notes[0] == "images are made 3×3: the shorter side, and the middle of the longer one"
+    assert load(tmp_path, resize=6).notes[0].endswith("; 11 smaller ones are made larger")
+
+
+@pytest.mark.parametrize("shape", [(40, 40, 3), (40, 60, 3), (60, 40, 3), (40, 60)])
+def test_the_shorter_side_and_the_middle_of_the_longer_one(tmp_path, shape):
+    """Of 40 pixels and a factor of 4, means of 4×4 of a picture that varies slowly; ends are cut off."""
+    across = np.linspace(0, 1, shape[1]) ** 2
+    image = np.rint(200 * np.add.outer(np.linspace(0, 0.25, shape[0]), across)).astype(np.uint8)
+    image = np.stack([image, image // 2, 255 - image], axis=2) if len(shape) == 3 else image
+    for i in range(10):
+        save(tmp_path / "ab"[i % 2] / f"{i}.png", image)
+    data = load(tmp_path, resize=10)
+    top, left = (shape[0] - 40) // 2, (shape[1] - 40) // 2
+    middle = image[top : top + 40, left : left + 40].astype(float)
+    means = middle.reshape(10, 4, 10, 4, -1).mean(axis=(1, 3))
+    found = data.x_train[0].reshape(data.shape)
+    found = found.transpose(1, 2, 0) if len(data.shape) == 3 else found[:, :, None]
+    assert np.abs(found - means).max() <= 4
+
+
+def test_photos_are_turned_as_they_were_taken(tmp_path):
+    """EXIF's orientation 6: the first row is the right side."""
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:10] = 240
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(10):
+        save(tmp_path / "ab"[i % 2] / f"{i}.jpg", image, quality=95, exif=exif.tobytes())
+    upright = load(tmp_path, resize=10).x_train[0].reshape(3, 10, 10)[0]
+    assert upright[:, 7:].min() > 200 > 40 > upright[:, :3].max()
+    as_stored = load(tmp_path).x_train[0].reshape(3, 20, 20)[0]
+    assert as_stored[:8].min() > 200 > 40 > as_stored[12:].max()
+
+
+def test_webp(tmp_path):
+    images = fill(tmp_path)
+    for i in range(6):
+        save(tmp_path / "dog" / f"{i}.webp", images[1][i], lossless=True)
+        (tmp_path / "dog" / f"{i}.png").unlink()
+    data = load(tmp_path)
+    np.testing.assert_array_equal(data.x_train[data.y_train == 1], planes(images[1][[0, 1, 2, 3, 5]]))
+
+
+@pytest.mark.parametrize("resize", [0, -3, 5000, 2.5, "8", True])
+def test_sizes_that_are_none(tmp_path, resize):
+    fill(tmp_path)
+    with pytest.raises(InputError, match="resize"):
+        load(tmp_path, resize=resize)
+
+
+def test_images_made_larger_than_the_memory(tmp_path, monkeypatch):
+    fill(tmp_path)
+    monkeypatch.setattr(disk, "physical_memory", lambda: 10**8)
+    with pytest.raises(DataError, match=r"12 images of 2000×2000.*bytes of memory"):
+        load(tmp_path, resize=2000)
+
+
+# -- names of classes -------------------------------------------------------------------------------------------------
+
+
+def test_folders_name_the_classes(tmp_path):
+    fill(tmp_path, ("Café Crème", "$x_1$ <b>", "10", "9"))
+    data = load(tmp_path)
+    assert data.names == ("$x_1$ <b>", "10", "9", "Café Crème")
+    assert data.notes == ("4 of 24 images are the test set, every fifth of each class",)
+
+
+def test_numbers_that_are_names_are_in_their_order(tmp_path):
+    fill(tmp_path, ("10", "9", "1"))
+    assert load(tmp_path).names == ("1", "9", "10")
+
+
+def test_one_name_in_two_forms_of_unicode(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "Éclair") for form in ("NFC", "NFD"))
+    fill(tmp_path / "one" / "train", (apart, "tarte"))
+    fill(tmp_path / "one" / "test", (composed, "tarte"), 2)
+    data = load(tmp_path / "one")
+    assert (data.names, data.y_test.tolist()) == (("tarte", composed), [0, 0, 1, 1])
+    fill(tmp_path / "two", (composed, apart))
+    if len(list((tmp_path / "two").iterdir())) == 2:  # on most systems they are two
+        fails(tmp_path / "two", "two folders are called", "join them")
+
+
+def test_names_with_control_characters(tmp_path):
+    fill(tmp_path, ("a\x1b[31mb", "c\nd"))
+    assert load(tmp_path).names == ("a\\x1b[31mb", "c\\nd")

@@ -77,11 +77,11 @@ def test_unknown_names_and_paths(tmp_path):
     fails("minst", "unknown data set 'minst'", "did you mean 'mnist'", "mnist, digits", "path")
     fails("MNIST", "did you mean 'mnist'")
     fails("whatever", "known are mnist, digits, cifar10, cifar100, cats, xor, linear, xor-easy;")
-    fails("whatever", "a folder of IDX files", "a folder of images", "an .npz file")
+    fails("whatever", "a folder of IDX files", "a folder of images", "an .npz", "a table")
     for missing in ("./mnist", "no/such", "gone.npz", str(tmp_path / "gone"), tmp_path / "gone"):
         fails(missing, "no such file or folder")
-    (tmp_path / "a.csv").write_text("1,2")
-    fails(tmp_path / "a.csv", "expected an .npz file or a folder")
+    (tmp_path / "a.pkl").write_text("1,2")
+    fails(tmp_path / "a.pkl", "not a kind of file that is read here", "a table (*.csv, *.tsv), an .npz")
 
 
 def test_missing_mnist_says_what_to_do(tmp_path):

@@ -79,7 +79,12 @@ def arrays(seed: int, shape: tuple[int, ...] = (3, 2)) -> dict[str, np.ndarray]:
 
 
 def taken(data: Any) -> dict[str, np.ndarray]:
-    return {part: getattr(data, part) for part in PARTS}
+    """Its arrays, and labels as they stood in its file where they were numbers."""
+    numbers = range(data.classes)
+    if all(name.removeprefix("-").isdecimal() for name in data.names):
+        numbers = [int(name) % 2**64 for name in data.names]
+    original = np.array(numbers, np.uint64).view(np.int64)
+    return {part: original[getattr(data, part)] if part[0] == "y" else getattr(data, part) for part in PARTS}
 
 
 def as_taken(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
