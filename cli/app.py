@@ -39,10 +39,13 @@ GROUPS = {
     They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
     `digits` is part of scikit-learn, `xor`, `linear` and `xor-easy` are made: they need no file.
 
-    Your own data needs no registration. Give its path to `--dataset` of `gpunet run`:
-    a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test),
-    a folder of images (`CLASS/*.png` or `*.jpg`, or the same in `train/` and `test/`),
-    or an .npz with x_train, y_train, x_test and y_test.
+    Your own data needs no registration. Give its path to `--dataset` of `gpunet run` or `gpunet sweep`:
+    a folder of images (`CLASS/*.png`, `*.jpg` or `*.webp`, or the same in `train/` and `test/`; `--resize 64` where
+    they differ in size),
+    a table (`*.csv`, `*.tsv`; `--label COLUMN` names the label's, or a folder with `train.csv` and `test.csv`),
+    an .npz with x_train, y_train, x_test and y_test, or with X and y; .npy files of these names in a folder,
+    or a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test).
+    Labels may be any whole numbers or words; where nothing is split, every fifth sample of a class is for the test.
     """,
     "bench": "Time gpunet beside its rivals, results checked.",
     "sweep": """Search settings, coarse to fine, by several workers, on Optuna.

@@ -53,6 +53,51 @@ def sign(command: Callable[..., None], parameters: Options) -> None:
     command.__annotations__ = {name: hint for name, (hint, _) in parameters.items()}
 
 
+# -- of commands that are given data ------------------------------------------------------------------------------
+
+OWN = (
+    "a folder of images (CLASS/*.png, *.jpg, *.webp), a table (*.csv), an `.npz` with X and y or x_train, y_train, "
+    "x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
+)
+
+
+def data(default: str | None = None) -> Options:
+    """The options that say which data, and how it is read."""
+    return {
+        "dataset": option(
+            str if default else str | None, default, "--dataset", "-d", metavar="NAME|PATH",
+            show_default=bool(default), help=f"A data set of `gpunet data list`, or your own: {OWN}",
+        ),
+        "label": option(
+            str | None, None, "--label", metavar="COLUMN|FILE", show_default=False,
+            help="Of a table the label's column, by its name or its number from 1 (by default one called label, class "
+            "or target, or else the last); of an `.npy` the file with the labels.",
+        ),
+        "resize": option(
+            int | None, None, "--resize", metavar="N", min=1, max=4096, show_default="no",
+            help="Make images N×N pixels: upright, the shorter side made N, and the middle of the longer one.",
+        ),
+        "standardize": option(
+            bool, False, "--standardize",
+            help="Subtract each feature's mean and divide by its deviation, both of the training samples.",
+        ),
+    }  # fmt: skip
+
+
+def reading(given: dict[str, Any]) -> dict[str, Any]:
+    """How data is to be read, taken out of what a command was given."""
+    found = {name: given.pop(name) for name in ("label", "resize", "standardize")}
+    return {name: value for name, value in found.items() if value}
+
+
+def tell_notes(name: str, notes: Sequence[str]) -> None:
+    """One line on standard error that says what was decided in reading data."""
+    from gpunet.progress import tell
+
+    if notes:
+        tell(f"{name}: {'; '.join(notes)}")
+
+
 # -- how commands end --------------------------------------------------------------------------------------------------
 
 

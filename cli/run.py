@@ -29,19 +29,18 @@ def _command(x: Experiment) -> Any:
     ) -> None:  # fmt: skip
         from gpunet.progress import progress
 
+        how = options.reading(given)
         changes = {name: _value(given[name], known) for name, known in offered.items()}
-        run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds).load()
+        run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds, reading=how).load()
+        for each in run.sets:
+            options.tell_notes(each.name, each.notes)
         with progress(True) as bar:
             done = run.carry_out(out or Path("runs") / run.folder, device, bar)
         # What is written nowhere is printed at least.
         options.end(done.result.text(), json or done.path is None, lambda: _print(x, done), done.problem)
 
     parameters = {
-        "dataset": option(
-            str | None, None, "--dataset", "-d", metavar="NAME|PATH", show_default=False,
-            help="A data set of `gpunet data list`, or your own: an `.npz` with x_train, y_train, x_test, y_test, a "
-            "folder of images (CLASS/*.png), or a folder of IDX files.",
-        ),
+        **options.data(),
         "device": (options.Device, "auto"),
         "seeds": option(
             int | None, None, "--seeds", "-n", min=1, show_default=_seeds_told(x),

@@ -45,9 +45,7 @@ DATA: options.Options = {
         "`o=adam,sgd`, or one value to hold it there. Given once for each; an unknown NAME is answered with those "
         "there are.",
     ),
-    "dataset": option(
-        str, "digits", "--dataset", "-d", metavar="NAME|PATH", help="A data set of `gpunet data list`, or your own."
-    ),
+    **options.data("digits"),
 }  # fmt: skip
 SHARED: options.Options = {  # by all searches, after their own
     "direction": option(
@@ -160,7 +158,11 @@ def _experiment(name: str) -> Callable[..., Target]:
     def target(space: list[Parameter], *, dataset: str, metric: str | None, **given: Any) -> Target:
         from gpunet.sweep import targets
 
-        settings = targets.experiment_settings(name, space, dataset=_absolute(dataset), metric=metric, **given)
+        how = _reading(given)
+        settings = targets.experiment_settings(
+            name, space, dataset=_absolute(dataset), metric=metric, reading=how, **given
+        )
+        options.tell_notes(settings["name"], settings.get("notes", ()))
         return settings["name"], targets.EXPERIMENT, settings, targets.direction(metric)
 
     return target
@@ -169,7 +171,9 @@ def _experiment(name: str) -> Callable[..., Target]:
 def _training(space: list[Parameter], *, dataset: str, metric: str, **given: Any) -> Target:
     from gpunet.sweep import targets
 
-    settings = targets.training_settings(space, dataset=_absolute(dataset), metric=metric, **given)
+    how = _reading(given)
+    settings = targets.training_settings(space, dataset=_absolute(dataset), metric=metric, reading=how, **given)
+    options.tell_notes(settings["name"], settings.get("notes", ()))
     return settings["name"], targets.TRAINING, settings, targets.direction(metric)
 
 
@@ -239,6 +243,12 @@ def _absolute(dataset: str) -> str:
     from gpunet.datasets import names
 
     return dataset if dataset in names() or not os.path.exists(dataset) else str(Path(dataset).resolve())
+
+
+def _reading(given: dict[str, Any]) -> dict[str, Any]:
+    """How data is to be read; workers may run elsewhere."""
+    how = options.reading(given)
+    return how | ({"label": _absolute(how["label"])} if "label" in how else {})
 
 
 def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable[[str, Progress], Table]) -> None:

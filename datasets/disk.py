@@ -92,17 +92,17 @@ def _differs(found: str, sha256: str | None) -> str | None:
     return f"SHA-256 is {found[:12]}…, expected {sha256[:12]}…"
 
 
-def check_fits(size: int, where: str, stored: int | None = None) -> None:
+def check_fits(
+    size: int, where: str, stored: int | None = None, mend: str = "the file is damaged, or give a smaller one"
+) -> None:
     """Raise DataError where `size` bytes are more than the machine's memory; `where` begins the message.
 
     stored: bytes of the packed file that they are in; they may not be more than `gpunet.limits` allows it either.
+    mend: what may be done.
     """
     memory = physical_memory()
     if memory is not None and size > memory:
-        raise DataError(
-            f"{where} needs {size:,} bytes but this machine has {memory:,} bytes of memory; "
-            "the file is damaged, or give a smaller one"
-        )
+        raise DataError(f"{where} needs {size:,} bytes but this machine has {memory:,} bytes of memory; {mend}")
     if stored is not None and size > allowed(stored):
         raise DataError(
             f"{where} unpacks to {size:,} bytes, but a file of {stored:,} is allowed {allowed(stored):,}; it is "

@@ -155,6 +155,52 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What an experiment needs of data; what does not suit it is told before anything is computed.
+
+    images: samples are images of so many rows and columns at least; 0: any samples. classes: so many, no others;
+    features: so many at most. one_unit: what is done to a sample as a whole, such as dividing by its norm, which wants
+    features of one unit, as pixels are. memory: bytes that it takes beside the data, of the numbers of samples and of
+    features.
+    """
+
+    images: int = 0
+    classes: int | None = None
+    features: int | None = None
+    one_unit: str = ""
+    memory: Callable[[int, int], int] | None = None
+
+    def check(self, who: str, data: Any) -> None:
+        """DataError where a data set is not what `who` needs."""
+        from gpunet.errors import DataError
+        from gpunet.experiments.images import image_shape, uneven
+
+        if self.images:
+            image_shape(data, who, self.images)
+        if self.classes and data.classes != self.classes:
+            raise DataError(
+                f"{data.name} has {data.classes} classes: {who} is for {self.classes}, and no others; leave out the "
+                "samples of the others"
+            )
+        if self.features and data.x_train.shape[1] > self.features:
+            raise DataError(
+                f"{data.name} has {data.x_train.shape[1]:,} features: {who} is for {self.features:,} at most; give "
+                "fewer, images by --resize 16"
+            )
+        if self.one_unit and (told := uneven(data)):
+            raise DataError(
+                f"{data.name}: {who} {self.one_unit}, so that features must be of one unit, and {told}; scale them "
+                "(--standardize, or standardize=True)"
+            )
+        if self.memory:
+            from gpunet.datasets.disk import check_fits
+
+            samples, features = data.x_train.shape
+            what = f"{data.name}: {who} with {samples:,} samples of {features:,} features"
+            check_fits(self.memory(samples, features), what, mend="give fewer features, images by --resize 64")
+
+
+@dataclass(frozen=True)
 class Job:
     """What is run unless asked otherwise.
 
@@ -211,15 +257,17 @@ class Experiment:
     """One paper: its name on the command line, a summary, its text, its settings, and what is run of it.
 
     full: as the document has it; quick: on embedded data, in seconds. package: its folder, whose docstring is the help
-    of `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere.
+    of `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere; needs: of data.
     """
 
     def __init__(
         self, name: str, summary: str, paper: Paper, settings: type[Settings], *, full: Sequence[Job],
         quick: Sequence[Job], package: str, help: Mapping[str, str] | None = None,  # noqa: A002
+        needs: Needs | None = None,
     ) -> None:  # fmt: skip
         self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
+        self.needs = needs or Needs()
         self._body: Callable[[Run], None] | None = None
         self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: (
             [load_data(name) for name in names] if len(names) > 1 else load_data(names[0])
@@ -366,11 +414,12 @@ class Experiment:
 
     def asked(
         self, changes: Mapping[str, Any], *, job: Job | None = None, dataset: str | None = None, quick: bool = False,
-        first: int = 0, seeds: int | None = None,
+        first: int = 0, seeds: int | None = None, reading: Mapping[str, Any] | None = None,
     ) -> RunRequest:  # fmt: skip
         """A run with changes to its usual settings, on its usual data or another, of `seeds` seeds from `first`.
 
-        job: what is usual, where it is not the first for these settings. A change that is None is none. Raises
+        job: what is usual, where it is not the first for these settings; reading: how the data is read, see
+        `load_data`. A change that is None is none. Raises
         InputError for settings that cannot be.
         """
         given = {name: value for name, value in changes.items() if value is not None}
@@ -380,7 +429,7 @@ class Experiment:
         if first + (seeds or job.seeds) > SEEDS:
             raise InputError(f"seeds begin at {first}: expected numbers below {SEEDS}")
         names = job.data if dataset is None else (dataset,)
-        return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))), job)
+        return RunRequest(self, settings, names, list(range(first, first + (seeds or job.seeds))), job, reading or {})
 
 
 def _told(value: Any) -> str:
@@ -392,13 +441,17 @@ def _told(value: Any) -> str:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What is to be run, before its data is loaded; names: of the data sets, or paths; job: what is run usually."""
+    """What is to be run, before its data is loaded; names: of the data sets, or paths; job: what is run usually.
+
+    reading: how the data is read, see `load_data`.
+    """
 
     experiment: Experiment
     settings: Any
     names: tuple[str, ...]
     seeds: list[int]
     job: Job
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -408,7 +461,14 @@ class RunRequest:
     def load(self) -> Run:
         """Raises DataError for data that is missing or unfit."""
         self.experiment._part("body")
-        return Run(self.experiment, self.experiment._load(self.names, self.settings), self.settings, self.seeds)
+        if self.reading:  # of data that a document had, or of somebody's own: a plain data set
+            found = [load_data(name, **self.reading) for name in self.names]
+            data = found if len(found) > 1 else found[0]
+        else:
+            data = self.experiment._load(self.names, self.settings)
+        run = Run(self.experiment, data, self.settings, self.seeds)
+        run.check()
+        return run
 
 
 @dataclass
@@ -458,13 +518,22 @@ class Run:
     @property
     def dataset(self) -> str:
         """The name of the data; of several the names, joined."""
-        every = self.data if isinstance(self.data, (list, tuple)) else [self.data]
-        return "+".join(str(each.name) for each in every)
+        return "+".join(str(each.name) for each in self.sets)
+
+    @property
+    def sets(self) -> list[Any]:
+        """The data sets that it is run on."""
+        return list(self.data) if isinstance(self.data, (list, tuple)) else [self.data]
 
     @property
     def folder(self) -> str:
         """The name of the folder that it is written to unless asked otherwise."""
         return self.experiment.folder(self.settings, self.dataset)
+
+    def check(self) -> None:
+        """DataError where its data is not what the experiment needs."""
+        for each in self.sets:
+            self.experiment.needs.check(self.experiment.name, each)
 
     def compute(self, device: str | Backend = "auto", progress: Progress | None = None) -> Result:
         """The result, written nowhere."""
@@ -474,11 +543,14 @@ class Run:
         from gpunet.experiments.result import Result
         from gpunet.progress import Progress
 
+        self.check()
         watch, run = Stopwatch(), copy.copy(self)
         run.backend, run.bar = get_backend(device), progress or Progress()
         run.result = Result(
             self.experiment.name, self.dataset, run.backend.name, asdict(self.settings), list(self.seeds)
         )
+        for each in self.sets:
+            run.note(**{kind: {str(each.name): told} for kind, told in about(each).items()})
         self.experiment.body(run)
         run.result.device = run.backend.name
         run.note(blas_threads=thread_rule())
@@ -532,11 +604,23 @@ class Run:
             return Done(result, *files)
 
 
-def load_data(chosen: str) -> Any:
-    """A data set by name or path; somebody's own mnist.npz is not what a document speaks of, and is named so."""
+def load_data(chosen: str, label: str | None = None, resize: int | None = None, standardize: bool = False) -> Any:
+    """A data set by name or path; somebody's own mnist.npz is not what a document speaks of, and is named so.
+
+    label, resize, standardize: as `gn.datasets.load` takes them. What is standardized is named so, too.
+    """
     from gpunet.datasets import load, names
 
-    data = load(chosen)
+    data = load(chosen, label=label, resize=resize, standardize=standardize)
     if data.name in names() and chosen != data.name:
-        return replace(data, name=f"own-{data.name}")
-    return data
+        data = replace(data, name=f"own-{data.name}")
+    return replace(data, name=f"{data.name}-standardized") if standardize else data
+
+
+def about(data: Any) -> dict[str, list[str]]:
+    """What a result keeps of a data set: what was decided in reading it, and its classes' names, unless numbers."""
+    names = [str(name) for name in getattr(data, "names", ())]
+    found = {"data": list(getattr(data, "notes", ())), "classes": names}
+    if names == [str(number) for number in range(len(names))]:
+        del found["classes"]
+    return {kind: told for kind, told in found.items() if told}

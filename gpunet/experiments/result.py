@@ -142,6 +142,13 @@ class Result:
         """Mean over seeds; NotMeasuredError where this run did not measure it."""
         return self.metric(row, name).mean
 
+    def class_name(self, label: int, dataset: str = "") -> str:
+        """What a class is called where a figure or a table has room for a few words; its number where that is all."""
+        from gpunet.datasets.labels import shorter
+
+        names = self.notes.get("classes", {}).get(dataset or self.dataset, [])
+        return shorter(str(names[label])) if 0 <= label < len(names) else str(label)
+
     def time(self, row: str, **seconds: float) -> None:
         """Append one seed's seconds."""
         for measure, value in seconds.items():

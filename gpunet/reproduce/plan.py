@@ -70,7 +70,7 @@ def fingerprint(data: Any) -> str:
 def _walk(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if is_dataclass(value):
         for each in fields(value):
-            if each.name != "source":  # the same data may lie elsewhere
+            if each.name not in ("source", "notes"):  # the same data may lie elsewhere, in another kind of file
                 yield from _walk(f"{name}.{each.name}", getattr(value, each.name))
     elif isinstance(value, (list, tuple)):
         for place, item in enumerate(value):

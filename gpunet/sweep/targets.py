@@ -7,7 +7,7 @@ experiments; so a sweep as a `Result`, whose result.json has the schema of every
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, get_origin
@@ -19,7 +19,7 @@ from gpunet.backend import get_backend
 from gpunet.checks import check_range
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiment
-from gpunet.experiments.framework import Run, load_data
+from gpunet.experiments.framework import Needs, Run, load_data
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.experiments.result import Result
 from gpunet.fingerprint import digest
@@ -79,15 +79,15 @@ THE_SAME = "the {all} training samples of {name}, which has no test set of its o
 
 
 @lru_cache(maxsize=1)
-def split(dataset: str, share: float, seed: int) -> tuple[Any, str]:
+def split(dataset: str, share: float, seed: int, how: tuple[tuple[str, Any], ...] = ()) -> tuple[Any, str]:
     """A data set, by name or path, with validation samples in place of its test set; and what is what, in words.
 
     The share (0 to 1) of each class, rounded, is held out from the training samples, drawn from the seed; at least one
-    sample of a class stays. A set whose test samples are its training samples is left as it is. Raises DataError where
-    there is nothing to hold out.
+    sample of a class stays. A set whose test samples are its training samples is left as it is. how: the data is read,
+    names and values as `load_data` takes them. Raises DataError where there is nothing to hold out.
     """
     check_range("validation", share, above=0, below=1)
-    data = load_data(dataset)
+    data = load_data(dataset, **dict(how))
     known: dict[str, Any] = {"all": f"{len(data.x_train):,}", "name": data.name}
     if np.array_equal(data.x_train, data.x_test) and np.array_equal(data.y_train, data.y_test):
         return data, THE_SAME.format(**known)
@@ -118,19 +118,26 @@ def fingerprint(data: Any) -> str:
     return digest(*(part for array in arrays for part in (str((array.shape, array.dtype)), array)))
 
 
-def _described(dataset: str, share: float, seed: int) -> dict[str, Any]:
-    """The settings of a sweep that say what it is judged by."""
+def _described(
+    dataset: str, share: float, seed: int, reading: Mapping[str, Any] | None, needs: tuple[str, Needs] | None = None
+) -> dict[str, Any]:
+    """The settings of a sweep that say what it is judged by; needs: by whom what is needed of the data."""
     split.cache_clear()  # a file may have changed
-    data, words = split(dataset, share, seed)
+    how = dict(sorted((reading or {}).items()))
+    data, words = split(dataset, share, seed, tuple(how.items()))
+    if needs:
+        needs[1].check(needs[0], data)
+    more = {"reading": how, "notes": list(data.notes)}
     return {
         "dataset": dataset, "name": data.name, "data": fingerprint(data), "validation": share, "split_seed": seed,
-        "judged_by": words,
+        "judged_by": words, **{name: each for name, each in more.items() if each},
     }  # fmt: skip
 
 
 def same_data(settings: dict[str, Any]) -> Any:
     """The data set that those settings describe; DataError where this machine has another one by that name."""
-    data, _ = split(settings["dataset"], settings["validation"], settings["split_seed"])
+    how = tuple(settings.get("reading", {}).items())
+    data, _ = split(settings["dataset"], settings["validation"], settings["split_seed"], how)
     if fingerprint(data) != settings["data"]:
         raise DataError(
             f"{settings['dataset']}: the data here is not what this sweep began with (digest {fingerprint(data)} here, "
@@ -147,15 +154,15 @@ FALLING = ("loss", "error", "seconds", "steps", "difference")  # words in the na
 
 def experiment_settings(
     name: str, space: Sequence[Parameter], *, dataset: str, validation: float, seed: int, device: str, seeds: int,
-    metric: str | None,
+    metric: str | None, reading: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The settings of a sweep over an experiment's settings.
+    """The settings of a sweep over an experiment's settings; reading: how its data is read, see `load_data`.
 
     metric: "ROW:METRIC", a row of the experiment's result and one of its metrics, or "METRIC", the mean over all rows
     that have it; None is the accuracy on the held-out samples, the mean over all rows.
     Raises InputError for a parameter that the experiment's settings do not have, or of the wrong kind.
     """
-    judged = _described(dataset, validation, seed)
+    judged = _described(dataset, validation, seed, reading, (name, experiment(name).needs))
     fixed = _fixed(name, judged["name"])
     _check_space(name, space, fixed)
     row, _, measure = (metric or DEFAULT_METRIC).rpartition(":")
@@ -228,9 +235,11 @@ LOOKED_AT = 1000  # training samples whose cost is the curve
 
 def training_settings(
     space: Sequence[Parameter], *, dataset: str, validation: float, seed: int, device: str, metric: str,
-    **own: float | int | str,
+    reading: Mapping[str, Any] | None = None, **own: float | int | str,
 ) -> dict[str, Any]:  # fmt: skip
     """The settings of a sweep over a training run; `own`: those of TRAINED that have one value.
+
+    reading: how its data is read, see `load_data`.
 
     Raises InputError for a parameter that a training run does not have, or for a value out of range.
     """
@@ -245,7 +254,7 @@ def training_settings(
     optimizers = next((p.values for p in space if p.name == "optimizer"), (own["optimizer"],))
     if "sgd" not in optimizers and any(p.name == "momentum" for p in space):
         raise InputError("momentum is SGD's: add --optimizer sgd")
-    return {**_described(dataset, validation, seed), "device": device, "metric": metric, "fixed": own}
+    return {**_described(dataset, validation, seed, reading), "device": device, "metric": metric, "fixed": own}
 
 
 def training_trial(parameters: Parameters, settings: dict[str, Any], report: Report) -> dict[str, Any]:

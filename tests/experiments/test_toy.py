@@ -198,7 +198,7 @@ def test_bytes_are_divided_by_255_and_only_planes_are_drawn():
 
 
 def test_two_classes_are_wanted():
-    with pytest.raises(DataError, match="toy has one output for two classes, own has 3 classes"):
+    with pytest.raises(DataError, match="own has 3 classes: toy is for 2, and no others"):
         result([own(classes=3)], QUICK, [0])
 
 

@@ -32,6 +32,8 @@ class Split:
     test: Pair = field(repr=False)
     classes: int
     full: Split | None = None
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def batches(cls, full: bool = False) -> Split:
@@ -39,7 +41,7 @@ class Split:
 
         Raises DataError naming the batches that are missing.
         """
-        from gpunet.datasets.cifar import BATCHES, TRAINING_BATCHES, load_cifar10_batches
+        from gpunet.datasets.cifar import BATCHES, CIFAR10_NAMES, TRAINING_BATCHES, load_cifar10_batches
 
         names = BATCHES if full else (*TRAINING_BATCHES[:2], BATCHES[-1])
         *training, test = [(batch.x, batch.y) for batch in load_cifar10_batches(names=names)]
@@ -47,7 +49,7 @@ class Split:
         if full:
             x, y = (np.concatenate(parts) for parts in zip(*training, strict=True))
             whole = cls("cifar10", *_drawn(x, y, round(FULL_HELD_OUT * len(x)), HOLD_FULL), test, 10)
-        return cls("cifar10", training[0], training[1], test, 10, whole)
+        return cls("cifar10", training[0], training[1], test, 10, whole, CIFAR10_NAMES)
 
     @classmethod
     def of(cls, data: Any, full: bool = False) -> Split:
@@ -66,7 +68,7 @@ class Split:
             raise DataError(f"{data.name} has {n} training sample: at least two are needed, one to validate with")
         held_out = min(HELD_OUT_MOST, max(1, round(HELD_OUT * n)))
         parts = _drawn(data.x_train, data.y_train, held_out, HOLD)
-        return cls(data.name, *parts, (data.x_test, data.y_test), data.classes)
+        return cls(data.name, *parts, (data.x_test, data.y_test), data.classes, None, data.names, data.notes)
 
     @classmethod
     def load(cls, name: str, full: bool = False) -> Split:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gpunet.errors import InputError
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 PAPER = Paper(
     "002", "N. Dehmamy, N. Rohani, A. Katsaggelos",
@@ -85,4 +85,5 @@ x = Experiment(
     # Half of its usual epochs: it would take longest by far.
     quick=[Job(("digits",), seeds=1, seconds=9, pieces=9, also={"epochs": 30})],
     package=__name__,
+    needs=Needs(images=3),
 )  # fmt: skip

@@ -113,7 +113,7 @@ def fluctuations(result: Result, panels: Any) -> None:
     fall.loglog(samples, scale / samples, linestyle=DASHES[1], color=COLOURS[1], label="1/N")
     fall.set(
         xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
-        title=f"Fluctuations of ρ, {result.dataset}, class {curve['label']}",
+        title=f"Fluctuations of ρ, {result.dataset}, class {result.class_name(curve['label'])}",
     )  # fmt: skip
     fall.legend()
     spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")

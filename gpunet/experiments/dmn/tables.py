@@ -56,7 +56,7 @@ def times(result: Result) -> Table:
     }
     extra["to the DMN's\naccuracy"] = {row: reaching(result, row) for row in nets(result)}
     extra["classes without\na filter"] = {
-        row: " | ".join(", ".join(map(str, each)) or "none" for each in layers)
+        row: " | ".join(", ".join(map(result.class_name, each)) or "none" for each in layers)
         for row, layers in result.notes["classes_without_filter"].items()
     }
     return rows_table(result, "Seconds, mean over seeds", nets(result), {}, extra=extra)

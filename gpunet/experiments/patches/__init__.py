@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 PAPER = Paper(
     "005", "L. Thiry, M. Arbel, E. Belilovsky, E. Oyallon",
@@ -55,4 +55,5 @@ x = Experiment(
     full=[Job(("cifar10",), seeds=3, seconds=1000, pieces=9)],
     quick=[Job(("digits",), seeds=1, seconds=3, pieces=9, settings={"dictionaries": (64, 128)})],
     package=__name__,
+    needs=Needs(images=3),
 )  # fmt: skip

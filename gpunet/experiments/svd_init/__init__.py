@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 PAPER = Paper(
     "000", "H. Gu", "Training a 2 Layer Neural Network Using SVD-Generated Weights", "poster",
@@ -54,9 +54,15 @@ class Settings(framework.Settings):
     dependencies: tuple[float, ...] = option((0.0, 0.02, 0.05, 0.1), least=0, empty=True)  # of the sweep
 
 
+def _memory(samples: int, features: int) -> int:
+    """Float32 samples, and a few float64 matrices of the smaller side."""
+    return 4 * samples * features + 4 * 8 * min(samples, features) ** 2
+
+
 x = Experiment(
     "svd-init", "first-layer weights made from the singular vectors of the data", PAPER, Settings,
     full=[Job(("mnist",), seeds=5, seconds=140, pieces=19)],
     quick=[Job(("digits",), seeds=1, seconds=4, pieces=19)],
     package=__name__,
+    needs=Needs(one_unit="divides each sample by its norm", memory=_memory),
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Problem:
     rows: dict[str, Rows]
     times: Times
 
-    @property
+    @cached_property
     def x_square(self) -> float:
         """Mean of ‖x‖² over the training samples."""
         return trace(self.second_moment)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from gpunet.errors import InputError
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 PAPER = Paper(
     "003", "鄭余玄", "Lab 1", "course work",
@@ -72,6 +72,7 @@ x = Experiment(
     full=[Job(DATASETS, seeds=100, seconds=20, pieces=20, together=True)],
     quick=[Job(DATASETS, seeds=10, seconds=3, pieces=20, settings={"limit": 2000}, together=True)],
     package=__name__,
+    needs=Needs(classes=2, features=1024),
     help={
         "seeds": "How many nets, all trained as one stack: --seeds 1000 takes a minute or two.",
         "quick": "10 seeds and 2,000 steps, unless asked otherwise.",

@@ -129,9 +129,19 @@ def boundaries(result: Result, panels: Any) -> None:
         one.contour(*ticks, fields[0], [0.5], colors="black", linewidths=1.6)
         for kind, marker in ((0, "o"), (1, "s")):
             there = points[labels == kind]
-            one.scatter(*there.T, s=22, marker=marker, color=CLASSES[kind], edgecolors="white", linewidths=0.7)
+            one.scatter(
+                *there.T,
+                s=22,
+                marker=marker,
+                color=CLASSES[kind],
+                edgecolors="white",
+                linewidths=0.7,
+                label=result.class_name(kind, data),
+            )
+        if data in result.notes.get("classes", {}):
+            one.legend(framealpha=0.8, frameon=True)
         share = sum((field > 0.5) / len(nets) for field in fields)
-        _shade(every, ticks, share, f"{data}, share for class 1 of {len(nets)}")
+        _shade(every, ticks, share, f"{data}, share for class {result.class_name(1, data)} of {len(nets)}")
         for field in fields[:BORDERS]:
             every.contour(*ticks, field, [0.5], colors="black", linewidths=0.6, alpha=0.6)
 
