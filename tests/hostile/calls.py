@@ -468,7 +468,6 @@ VALUES: dict[str, Maker] = {
     "data_dir": lambda: "data",
     "label": lambda: None,
     "resize": lambda: None,
-    "standardize": lambda: False,
     "name_or_path": lambda: "digits",
     "mirrors": lambda: ["http://127.0.0.1:9/"],
     "timeout": lambda: 0.1,

@@ -158,9 +158,11 @@ def test_kinds_of_settings(own):
         "task": str, "phi": float, "epochs": int, "batch_size": int, "learning_rate": float, "sweep_alpha": bool,
         "sweep_phi": bool, "speed": bool,
     }  # fmt: skip
-    settings_for("dmn", "center=true,false", dataset=own)
+    settings_for("dmn", "center=true,false", dataset="digits")
     with pytest.raises(InputError, match="center of dmn is true or false, got center=0,1"):
-        settings_for("dmn", "center=0,1", dataset=own)
+        settings_for("dmn", "center=0,1", dataset="digits")
+    with pytest.raises(InputError, match=r"own has samples of shape \(7,\): dmn needs images"):
+        settings_for("dmn", "center=true,false", dataset=own)
     assert settings_for("svd-dnn", "phi=0..1", dataset="xor")["fixed"] == {"speed": False, "task": "xor"}
     assert settings_for("svd-dnn", "phi=0..1", dataset=own)["fixed"] == {"speed": False, "task": "mnist"}
 
