@@ -32,7 +32,8 @@ def pca(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE", show_default=False, help="A label a sample: components class by class."),
+        typer.Option(metavar="FILE", show_default=False,
+            help="A label a sample, whole numbers or (of an .npy) text: components class by class."),
     ] = None,
     center: Annotated[
         bool, typer.Option("--center", help="Subtract the mean first, of each class its own: the usual PCA.")
@@ -135,7 +136,7 @@ def _print(found: Found) -> None:
 def _rows(part: dict[str, Any]) -> list[tuple[str, ...]]:
     values, shares, sigma = part["explained_variance"], part["explained_variance_ratio"], part["certificate"]["sigma"]
     some = [place for place in range(len(values)) if place + 1 in SHOWN or place == len(values) - 1]
-    who = "" if part["class"] is None else f"class {part['class']}: "
+    who = "" if part["class"] is None else f"class {part.get('name', part['class'])}: "
     return [
         (
             f"{who}{place + 1}", f"{values[place]:.6g}", f"{100 * shares[place]:.3f}",

@@ -1,7 +1,8 @@
 """The principal components of a file of any size: what `gpunet pca` computes, and what it leaves behind.
 
     {"format": 1, "file", "labels", "shape": [samples, features], "dtype", "settings": {…},
-     "parts": [{"class": INTEGER or null, "count", "explained_variance": […], "explained_variance_ratio": […],
+     "parts": [{"class": INTEGER or null, "name" of a class that has one, "count",
+                "explained_variance": […], "explained_variance_ratio": […],
                 "certificate": {"sigma": [[low, high], …], "sine", "complete", "beyond"}}, …],
      "residual", "route", "seconds": {"sums", "components"}, "megabytes", "megabytes_per_second", "provenance": {…}}
 
@@ -74,6 +75,7 @@ class Found:
     seconds: dict[str, float]
     megabytes: float
     provenance: dict[str, Any]
+    names: tuple[str, ...] = ()
 
     @property
     def speed(self) -> float:
@@ -94,7 +96,8 @@ class Found:
         for c, (label, rank) in enumerate(zip(found.classes, found.ranks, strict=True)):
             proof = {name: getattr(found.certificate, name)[c] for name in names}
             own = {each: getattr(found, each)[c, :rank] for each in spectra}
-            parts.append({"class": int(label), "count": found.counts[c], "certificate": proof} | own)
+            name = {"name": self.names[label]} if self.names else {}
+            parts.append({"class": int(label), **name, "count": found.counts[c], "certificate": proof} | own)
         return parts
 
     def text(self) -> str:
@@ -136,7 +139,8 @@ def decompose(file: str, labels: str | None, settings: Settings, bar: Progress) 
     """
     watch, source = Stopwatch(), open_path(file, "FILE")
     backend = get_backend(settings.device)
-    classes = None if labels is None else check_labels(labels, source)
+    names, given = _named(labels)
+    classes = None if given is None else check_labels(given, source)
     least = source.shape[0] if classes is None else int(np.unique(classes, return_counts=True)[1].min())
     most = min(least - settings.center, source.shape[1])
     k = min(USUAL, max(1, most)) if settings.k is None else check_whole("--k", settings.k, most=max(1, most))
@@ -152,8 +156,22 @@ def decompose(file: str, labels: str | None, settings: Settings, bar: Progress) 
     told = Settings(**asdict(settings) | {"k": k, "device": backend.name})
     return Found(
         file, labels, source.shape, str(source.dtype), told, found, seconds, source.nbytes / 1e6,
-        watch.provenance(backend),
+        watch.provenance(backend), names,
     )  # fmt: skip
+
+
+def _named(labels: str | None) -> tuple[tuple[str, ...], Any]:
+    """Labels of text in an .npy file as their names and numbers; of other labels no names, and what was given."""
+    from gpunet.datasets.labels import distinct
+    from gpunet.datasets.npz import read_npy
+
+    if labels is None or not (labels.endswith(".npy") and os.path.isfile(labels)):
+        return (), labels
+    array = read_npy(Path(labels), text=True)
+    if array.dtype.kind not in "US":
+        return (), labels
+    names, numbers = distinct(array, labels)
+    return tuple(names), numbers
 
 
 # -- who sums ---------------------------------------------------------------------------------------------------------

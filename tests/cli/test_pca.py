@@ -123,6 +123,18 @@ def test_class_by_class(capsys, tmp_path):
     assert "in 3 of 3 classes" in done.out
 
 
+def test_classes_that_have_names(capsys, tmp_path):
+    names = np.array(["Café", "zoo"])
+    np.save("x.npy", numbers("uint8"))
+    np.save("y.npy", names[np.arange(3000) % 2])
+    done = pca(capsys, "x.npy", "--labels", "y.npy", "-k", 2, "-o", "out")
+    document, arrays = read(tmp_path / "out")
+    assert [(part["class"], part["name"]) for part in document["parts"]] == [(0, "Café"), (1, "zoo")]
+    assert "class Café: 1" in done.out
+    expected = StreamingClassGram().update(numbers("uint8"), np.arange(3000) % 2).components(2)
+    assert np.array_equal(arrays["components"], expected.components)
+
+
 def test_json(capsys, tmp_path):
     np.save("x.npy", numbers())
     done = pca(capsys, "x.npy", "-k", 2, "--json", "-o", "out")
