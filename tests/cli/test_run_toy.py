@@ -123,7 +123,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, options, words):
 
 
 def test_three_classes_and_a_wrong_device_are_one_line(capsys, own):
-    run(capsys, "run", "toy", "-d", own, *SHORT).one_line(2, "two classes", "own has 3 classes")
+    run(capsys, "run", "toy", "-d", own, *SHORT).one_line(2, "toy is for 2", "own has 3 classes")
     run(capsys, "run", "toy", "--device", "tpu").one_line(2, "unknown device 'tpu'")
 
 
