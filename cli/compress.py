@@ -130,6 +130,7 @@ def compress(
     from gpunet.addresses import harmless
     from gpunet.compression.checkpoint import compress_file
     from gpunet.compression.stored import compress_stored, runs
+    from gpunet.compression.told import sentence
     from gpunet.errors import GpunetError, InputError
     from gpunet.progress import progress
     from gpunet.report import compression
@@ -168,7 +169,7 @@ def compress(
     def show() -> None:
         console().print(rich_table(compression.layers_table(made.said)))
         before, after = made.said["bytes"]
-        options.say(compression.sentence(made.said), f"File {before / 1e3:,.0f} → {after / 1e3:,.0f} kB")
+        options.say(sentence(made.said), f"File {before / 1e3:,.0f} → {after / 1e3:,.0f} kB")
         options.written(made.path, [made.plan, *([page] if page.exists() else [])])
 
     options.end(made.plan.read_text(encoding="utf-8"), json, show)

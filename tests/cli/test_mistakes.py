@@ -368,7 +368,7 @@ def test_a_warning_is_one_line(capsys, monkeypatch, tmp_path):
 
     load = datasets.load
     monkeypatch.setattr(
-        datasets, "load", lambda name: (warnings.warn("half of it\nis missing", stacklevel=1), load(name))[1]
+        datasets, "load", lambda name, **reading: (warnings.warn("half of it\nis missing", stacklevel=1), load(name))[1]
     )
     assert execute(["run", "svd-init", "--quick", "--epochs", "1", "--device", "numpy", "-o", str(tmp_path)]) == 0
     assert "gpunet: warning: half of it is missing\n" in capsys.readouterr().err

@@ -143,7 +143,7 @@ def test_two_processes_give_the_same_bits(own, tmp_path):
 
 
 def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpunet.datasets, "load", lambda name: dataset(name))
+    monkeypatch.setattr(gpunet.datasets, "load", lambda name, **reading: dataset(name))
     monkeypatch.setattr(x, "_stated", lambda result: {})  # few epochs, judged as the document's
     done = run(capsys, "run", "svd-init", "--epochs", 2, "--seeds", 2, "-o", tmp_path / "out")
     assert (done.code, done.said()) == (0, [])
@@ -168,7 +168,7 @@ def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monk
 
 
 def test_the_documents_numbers_do_not_apply_to_other_settings(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpunet.datasets, "load", lambda name: dataset(name))
+    monkeypatch.setattr(gpunet.datasets, "load", lambda name, **reading: dataset(name))
     done = run(capsys, "run", "svd-init", "--epochs", 2, "--hidden", 3, "-o", tmp_path / "out")
     apart = "this run has other settings than the document: hidden 3 for 100, epochs 2 for 5"
     assert f"its 15 numbers are not applicable: {apart}" in done.out.splitlines()[-1]
@@ -177,7 +177,7 @@ def test_the_documents_numbers_do_not_apply_to_other_settings(capsys, tmp_path, 
 def test_a_narrow_terminal_loses_no_number(capsys, monkeypatch):
     """At 80 columns cells may wrap, but nothing is cut off."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(gpunet.datasets, "load", lambda name: dataset(name))
+    monkeypatch.setattr(gpunet.datasets, "load", lambda name, **reading: dataset(name))
     done = run(capsys, "run", "svd-init", *TINY)
     assert done.code == 0
     assert "…" not in done.out
