@@ -34,7 +34,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     epochs, batch_size: passes over the data at most, and samples a step.
     standardize: features are taken less their mean, over their standard deviation; uint8, which pixels are, over 255
     instead. Else the network sees X as it is.
-    validation_fraction: the share of the samples that is held out, drawn from random_state. Training ends when their
+    validation_split: the share of the samples that is held out, drawn from random_state. Training ends when their
     loss, or that of training where none are held out, has not fallen by more than `tol` for `patience` epochs; the best
     weights by held-out loss are kept. patience=None: never.
     class_weight: what each class counts, {label: weight}, or "balanced": samples / (classes · samples of the class);
@@ -76,7 +76,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
         epochs: int = 100,
         batch_size: int = 64,
         standardize: bool = True,
-        validation_fraction: float = 0.0,
+        validation_split: float = 0.0,
         patience: int | None = 10,
         tol: float = 1e-4,
         class_weight: Any = None,
@@ -89,7 +89,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     ) -> None:
         super().__init__(
             hidden_layers, activation, optimizer=optimizer, learning_rate=learning_rate, l2=l2, epochs=epochs,
-            batch_size=batch_size, standardize=standardize, validation_fraction=validation_fraction, patience=patience,
+            batch_size=batch_size, standardize=standardize, validation_split=validation_split, patience=patience,
             tol=tol, callbacks=callbacks, warm_start=warm_start, random_state=random_state, device=device, dtype=dtype,
             progress=progress,
         )  # fmt: skip

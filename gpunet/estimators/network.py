@@ -23,12 +23,10 @@ from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, Optimizer, resolve
 from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
-from gpunet.rng import DATA, stream
 
 Units = int | Layer
 Hidden = int | Sequence[Units] | Callable[[], Sequence[Units]]
 SGD_RATE = 0.01  # of optimizer="sgd" where none is said
-SPLIT = 7  # of the seed's streams for data, the one that draws what is held out
 
 
 class Network(Estimator):
@@ -50,7 +48,7 @@ class Network(Estimator):
         epochs: int = 100,
         batch_size: int = 64,
         standardize: bool = True,
-        validation_fraction: float = 0.0,
+        validation_split: float = 0.0,
         patience: int | None = 10,
         tol: float = 1e-4,
         callbacks: Sequence[Callback] = (),
@@ -68,7 +66,7 @@ class Network(Estimator):
         self.epochs = epochs
         self.batch_size = batch_size
         self.standardize = standardize
-        self.validation_fraction = validation_fraction
+        self.validation_split = validation_split
         self.patience = patience
         self.tol = tol
         self.callbacks = callbacks
@@ -83,21 +81,18 @@ class Network(Estimator):
     def _train(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Self:
         """`epochs` over X with classes (n,) or values (n, outputs), in the units that `_begin` has learned."""
         epochs = check_whole("epochs", self.epochs)
-        fraction = check_range("validation_fraction", self.validation_fraction, least=0, below=1)
+        fraction = check_range("validation_split", self.validation_split, least=0, below=1)
         patience = None if self.patience is None else check_whole("patience", self.patience, of=" of epochs")
         tol = check_range("tol", self.tol, least=0)
         callbacks = [copy.deepcopy(each) for each in as_list("callbacks", self.callbacks, "callbacks", Callback)]
         X = self._begun(X, targets, outputs, loss, weights, goes_on)
-        held_out = None
-        if fraction:
-            train, rest = split(len(X), fraction, self.trainer_.seed)
-            held_out = X[rest], targets[rest]
-            X, targets, weights = X[train], targets[train], None if weights is None else weights[train]
         if patience is not None:
-            metric = "validation_loss" if held_out else "train_loss"
-            stopping = EarlyStopping(metric, patience, least=tol, restore_best=held_out is not None)
+            metric = "validation_loss" if fraction else "train_loss"
+            stopping = EarlyStopping(metric, patience, least=tol, restore_best=fraction > 0)
             callbacks.insert(0, stopping)  # so that factors that `Factorise` made are merged last
-        self.history_ = self._epochs(X, targets, weights, epochs, validation_data=held_out, callbacks=callbacks)
+        self.history_ = self._epochs(
+            X, targets, weights, epochs, validation_split=fraction or None, callbacks=callbacks
+        )
         self.n_iter_ = self.trainer_.epoch
         return self
 
@@ -253,14 +248,3 @@ def moments(X: Any, weights: Any, what: str = "X") -> tuple[Any, Any]:
         raise InputError(f"the squares of column {column} of {what} overflow float64: scale them down")
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     return mean, np.where(constant, 1.0, deviation)
-
-
-def split(count: int, fraction: float, seed: int) -> tuple[Any, Any]:
-    """(rows to train with, rows held out), drawn from the seed; InputError where either would be empty."""
-    held = round(fraction * count)
-    if not 0 < held < count:
-        raise InputError(
-            f"validation_fraction is {fraction:g} of {count} samples: expected at least one sample on either side"
-        )
-    order = stream(seed, DATA, SPLIT).permutation(count)
-    return np.sort(order[held:]), np.sort(order[:held])

@@ -123,7 +123,8 @@ class Sequential:
 
     def __repr__(self) -> str:
         layers = "".join(f"  ({layer.name}): {indented(repr(layer))}\n" for layer in self.layers)
-        return f"{type(self).__name__}(\n{layers})"
+        scale = "" if self.scale is None else f", scale={self.scale:.4g}"
+        return f"{type(self).__name__}(\n{layers}{scale})"
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, or evaluation mode with False, for all layers: some, as Dropout, compute otherwise in one.

@@ -278,7 +278,7 @@ def test_first_weights_from_the_classes_begin_better():
 
 
 def test_it_ends_when_nothing_is_gained(x):
-    net = classifier(epochs=400, patience=3, tol=0.1, validation_fraction=0.25).fit(x, CODES)
+    net = classifier(epochs=400, patience=3, tol=0.1, validation_split=0.25).fit(x, CODES)
     assert net.n_iter_ < 400
     assert net.trainer_.stopped.startswith("validation_loss")
     assert len(net.history_["validation_loss"]) == net.n_iter_
@@ -387,8 +387,8 @@ def test_on_a_backend_that_is_strict(x):
         ("epochs", 0, "epochs is 0: expected a whole number"),
         ("batch_size", 0, "batch_size is 0: expected a whole number"),
         ("standardize", "yes", "standardize is 'yes': expected True or False"),
-        ("validation_fraction", 1, "validation_fraction cannot be 1"),
-        ("validation_fraction", 0.001, "of 90 samples: expected at least one sample on either side"),
+        ("validation_split", 1, "validation_split cannot be 1"),
+        ("validation_split", 0.001, "of 90 samples holds out 0"),
         ("patience", 0, "patience is 0"),
         ("tol", -1, "tol cannot be -1"),
         ("callbacks", [3], "callbacks hold 3: expected callbacks"),

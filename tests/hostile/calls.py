@@ -439,7 +439,6 @@ VALUES: dict[str, Maker] = {
     "hidden_layers": lambda: (4,),
     "init": lambda: "class-pca",
     "standardize": lambda: True,
-    "validation_fraction": lambda: 0.2,
     "class_weight": lambda: "balanced",
     "warm_start": lambda: True,
     "random_state": lambda: 3,

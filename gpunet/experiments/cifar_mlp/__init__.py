@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 PAPER = Paper(
     "004", "F. Assarsson", "Assignment 2: 2-layer Mini Batch Gradient Descent", "course work, 2018",
@@ -82,4 +82,5 @@ x = Experiment(
     full=[Job(("cifar10",), seeds=3, seconds=630, pieces=40, also={"full": True})],
     quick=[Job(("digits",), seeds=1, seconds=7, pieces=36, settings={"trials": 20})],
     package=__name__,
+    needs=Needs(one_unit="draws first weights of one size for all features"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Paper, option
+from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
 
 # What α means: `dimension`, l = α·min(m, n), is the text's; `break-even`, l = α·mn/(m + n), its authors' code's.
 Meaning = Literal["dimension", "break-even"]
@@ -83,4 +83,5 @@ x = Experiment(
         Job(("digits",), seeds=1, seconds=10, pieces=17, of={"task": "mnist"}),
     ],
     package=__name__,
+    needs=Needs(one_unit="draws first weights of one size for all features"),
 )  # fmt: skip
