@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.checks import as_array, check_finite, check_flag, is_whole
+from gpunet.checks import as_array, check_finite, check_flag, is_whole, usual_scale
 from gpunet.errors import DataError, InputError, shown
 from gpunet.reprs import sizes
 
@@ -65,7 +65,7 @@ class Dataset:
     @property
     def scale(self) -> float:
         """What x is to be multiplied by: 1/255 of uint8, else 1. See `gn.Sequential`."""
-        return 1 / 255 if self.x_train.dtype == np.uint8 else 1.0
+        return usual_scale(self.x_train)
 
     @property
     def _where(self) -> str:

@@ -19,7 +19,7 @@ TEST_EVERY = 5
 LONGEST = 200  # characters of a class's name
 SHOWN = 40  # of them, where several are listed
 LISTED = 6  # names in a line at most
-MANY = 100  # classes; more, and more than half as many as samples, are none
+MANY = 50  # classes; more, and fewer than five samples each, are none
 ASKED = "expected classes: whole numbers, words or bools"
 
 
@@ -103,7 +103,7 @@ def match(names: Sequence[str], others: Sequence[str], places: NDArray[np.int64]
 
 def check_count(names: Sequence[str], samples: int, where: str) -> None:
     """DataError where there are so many labels that they are measurements, or texts, and no classes."""
-    if len(names) > max(MANY, samples / 2):
+    if len(names) > max(MANY, samples / 5):
         raise DataError(
             f"{where} has {len(names):,} different labels in {samples:,} samples: expected classes of several samples "
             "each; what is measured is no class"

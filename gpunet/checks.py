@@ -332,6 +332,11 @@ def check_lengths(x: Any, labels: Any, what: str) -> None:
         raise DataError(f"{what}: no samples: expected at least one")
 
 
+def usual_scale(x: Any) -> float:
+    """What makes numbers of about 1 of an array as people keep it: 1/255 of uint8, which pixels are, else 1."""
+    return 1 / 255 if x.dtype == np.uint8 else 1.0
+
+
 def check_range(
     name: str,
     value: Any,

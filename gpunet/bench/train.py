@@ -82,7 +82,7 @@ class Case:
 
     def model(self) -> gn.Sequential:
         """The net, not yet built."""
-        return gn.Sequential(self.net())
+        return gn.Sequential(self.net(), scale=1 / 255)
 
     def built(self, features: int) -> gn.Sequential:
         """The net with its initial weights on the host."""

@@ -150,6 +150,11 @@ def hits(scores: Any, y: Any) -> np.ndarray[Any, Any]:
             f"the network's outputs have shape {scores.shape}: evaluate=(x, y) takes the largest of several outputs of "
             "a sample for its class; give evaluate a function of the model"
         )
+    if getattr(y, "ndim", 1) == 2 and str(y.dtype).startswith(("float", "torch.float")):
+        raise InputError(
+            "evaluate=(x, y) counts right classes, and y holds values: give evaluate a function of the model, of which "
+            "more is better"
+        )
     return np.asarray(scores.argmax(axis=1) == check_labels(y, scores.shape[1], "evaluate"), np.float64)
 
 

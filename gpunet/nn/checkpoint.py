@@ -315,7 +315,7 @@ def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]
     plan = trainer.plan
     return {
         "layers": trainer.model.config(),
-        "scale": trainer.model.scale,
+        "scale": trainer.model._scale_of(plan.train.x),
         **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
         "epochs": plan.epochs,

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from msgspec import Meta
 
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
@@ -25,6 +24,7 @@ from gpunet.checks import (
     check_whole,
     fixed,
     is_whole,
+    usual_scale,
 )
 from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
@@ -34,7 +34,7 @@ from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
 from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
-from gpunet.nn.samples import Samples, check_samples
+from gpunet.nn.samples import Samples, check_samples, tell_pixels
 from gpunet.nn.summary import Summary, counted, summarised
 from gpunet.reprs import indented
 from gpunet.rng import MASKS, WEIGHTS, check_seed, stream
@@ -48,15 +48,12 @@ class Learned:
 
     x: Literal["uint8", "numbers", ""] = ""  # "numbers" of all other dtypes; "" where it has been said what they are
     y: Literal["classes", "values", ""] = ""
-    scale: Annotated[float, Meta(gt=0)] | None = None  # what x was multiplied by
 
     @classmethod
-    def of(cls, x: Any, labels: Any) -> Learned:
-        """That of these arrays, labels perhaps None."""
-        return cls(
-            "uint8" if x.dtype == np.uint8 else "numbers",
-            "" if labels is None else "values" if labels.dtype.kind == "f" else "classes",
-        )
+    def of(cls, data: Samples) -> Learned:
+        """What is trained on these, with labels or without."""
+        y: Any = "" if data.labels is None else "values" if data.valued else "classes"
+        return cls("uint8" if data.x.dtype == np.uint8 else "numbers", y)
 
 
 class Layers(tuple[Layer, ...]):
@@ -94,7 +91,7 @@ class Sequential:
     _fit: weakref.ref[Any] | None  # what lives while it is trained
 
     def __init__(self, layers: Sequence[Layer], *, scale: float | None = None) -> None:
-        self._scale = _checked_scale(scale)
+        self._scale = self._said = _checked_scale(scale)  # of now, and of a model that was trained on nothing yet
         self.layers = Layers(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
             raise InputError("a model needs at least one layer")
@@ -214,17 +211,21 @@ class Sequential:
     @property
     def scale(self) -> float | None:
         """What samples are multiplied by; None until the model is trained, where it was not set."""
-        return self._scale if self._scale is not None or self.learned is None else self.learned.scale
+        return self._scale
 
     @scale.setter
     def scale(self, scale: float | None) -> None:
         found = _checked_scale(scale)
+        if found is None and self.learned is not None:
+            raise InputError(
+                f"the model was trained on samples times {self.scale:.4g}: set its scale to a number, or build it again"
+            )
         with self.alone():
             if self.fitting:
                 raise InputError("the model is being trained: set its scale before or afterwards")
-            self._scale = found
+            self._scale = self._said = found
             if self.learned is not None:
-                vars(self)["learned"] = replace(self.learned, x="", scale=found)
+                vars(self)["learned"] = replace(self.learned, x="")
 
     @property
     def _gives_values(self) -> bool:
@@ -237,33 +238,37 @@ class Sequential:
 
     def _scale_of(self, x: Any) -> float:
         """What samples x of this dtype are multiplied by."""
-        known = self.scale
-        return known if known is not None else 1 / 255 if x.dtype == np.uint8 else 1.0
+        return usual_scale(x) if self._scale is None else self._scale
 
-    def _check_alike(self, x: Any, labels: Any, what: str) -> None:
-        """InputError where x, or the labels, are not of the kind that the model was trained on; None says nothing."""
-        learned, now = self.learned, Learned.of(x, labels)
-        if learned is None:
+    def _check_alike(self, data: Samples, what: str, like: Samples | None = None) -> None:
+        """InputError where data is not of the kind that the model was trained on, or that `like` is of.
+
+        To train it, y may be of another kind.
+        """
+        x, now = data.x, Learned.of(data)
+        learned = self.learned if like is None else Learned.of(like)
+        if learned is None or (like is not None and self.learned is not None and not self.learned.x):
             return
         if learned.x and now.x != learned.x:
             give = f"x.astype('{self.dtype}')" if learned.x != "uint8" else "them as uint8"
             raise InputError(
-                f"{what}: x is {x.dtype}, and the model was trained on {learned.x}, times {self.scale:.4g}: give "
-                f"{give}, or set model.scale to what x is to be multiplied by"
+                f"{what}: x is {x.dtype}, and the model was trained on {learned.x}: give {give}, or set "
+                "model.scale to what x is to be multiplied by, whatever its dtype"
             )
-        if now.y and learned.y and now.y != learned.y:
+        if now.y and learned.y and now.y != learned.y and what != "training data":
             raise InputError(
-                f"{what}: y holds {now.y}, and the model was trained on {learned.y}: give y of the same dtype, or "
-                "train another model"
+                f"{what}: y holds {now.y}, and the model was trained on {learned.y}: give y of the same dtype"
             )
 
-    def _learn_from(self, x: Any, labels: Any) -> None:
-        """From now on the model is one that was trained on such samples."""
-        vars(self)["learned"] = replace(Learned.of(x, labels), scale=self._scale_of(x))
+    def _learn_from(self, data: Samples) -> None:
+        """From now on the model is one that was trained on such samples; where it was said what x is, that stays."""
+        now, said = Learned.of(data), self.learned is not None and not self.learned.x
+        vars(self)["learned"] = replace(now, x="") if said else now
+        self._scale = self._scale_of(data.x)
 
     def _sees_as(self, other: Sequential) -> None:
         """Samples mean what they mean to the other model, which this one was made from."""
-        self._scale = other._scale
+        self._scale, self._said = other._scale, other._said
         vars(self)["learned"] = other.learned
 
     # -- parameters -------------------------------------------------------------------------------------------------
@@ -284,7 +289,7 @@ class Sequential:
                 raise InputError("the model is being trained: build it again afterwards")
             self._allocate(input_shape, backend, dtype, seed)
             self._seed, self.migrations, self.built = seed, [], True
-            vars(self)["learned"] = None
+            vars(self)["learned"], self._scale = None, self._said
 
     def _allocate(self, input_shape: Shape, backend: Backend, dtype: str, seed: int) -> None:
         """Make the arenas and draw the parameters; where either fails, the model is as it was."""
@@ -465,9 +470,10 @@ class Sequential:
                 check_place(x, self.backend.name, self.dtype, "data")
             else:
                 x = check_samples(x, "data")
+                tell_pixels(self._scale, x)
                 self._check_input(tuple(x.shape[1:]))
                 x = Samples.of(self.backend, x, None, None, dtype=self.dtype, copy=False)
-            self._check_alike(x.x, None, "data")
+            self._check_alike(x, "data")
             return outputs_of(self, x, batch_size)
 
     # -- workspace --------------------------------------------------------------------------------------------------

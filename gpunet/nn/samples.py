@@ -5,6 +5,8 @@ What its numbers mean is the model's to say: see `scale` of `Sequential`.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +28,22 @@ from gpunet.checks import (
 )
 from gpunet.errors import DataError, InputError, ShapeError, shown
 from gpunet.reprs import sizes
+
+PIXELS = (
+    "x is uint8, so the model sees x / 255, now and whenever it is used: gn.Sequential(…, scale=1/255) says the same, "
+    "and scale=1 that it is to see x itself"
+)
+_told: set[str] = set()  # to this process
+
+
+def tell_pixels(scale: float | None, x: Any) -> None:
+    """Warn once of how pixels are read, where nobody has said it."""
+    if scale is None and x.dtype == np.uint8 and PIXELS not in _told:
+        _told.add(PIXELS)
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("gpunet."):
+            level, frame = level + 1, frame.f_back
+        warnings.warn(PIXELS, stacklevel=level)
 
 
 def check_samples(x: Any, what: str) -> Any:
@@ -121,7 +139,11 @@ class Samples:
         if targets is not None:
             labels = targets
         elif labels is not None:
-            labels = check_labels(labels, classes, what)
+            try:
+                labels = check_labels(labels, classes, what)
+            except DataError as error:
+                values = ", and values to be learned are floats: y.astype(float)" if outputs is not None else ""
+                raise DataError(f"{error}; gn.Classifier takes labels of any kind{values}") from None
         check_lengths(x, np.arange(len(x) if labels is None else len(labels)), what)
         if weights is not None:
             weights = backend.asarray(_weights(weights, len(x), what, dtype or "float64"))

@@ -21,7 +21,7 @@ from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
-from gpunet.nn.model import Learned, Sequential, check_model
+from gpunet.nn.model import Learned, Sequential, _checked_scale, check_model
 from gpunet.tensorfile import KEY, read, seal
 
 FORMAT, READ = 3, (2, 3)  # 2 had no scale: what its models were trained on is not known
@@ -54,8 +54,8 @@ def describe(model: Sequential) -> str:
     shape = list(model.input_shape)
     learned = None if model.learned is None else asdict(model.learned)
     return json.dumps(
-        {"format": FORMAT, "layers": model.config(), "input_shape": shape, "dtype": model.dtype, "scale": model._scale}
-        | {"learned": learned}
+        {"format": FORMAT, "layers": model.config(), "input_shape": shape, "dtype": model.dtype, "scale": model.scale}
+        | {"said": model._said, "learned": learned}
     )
 
 
@@ -98,9 +98,9 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
     model, shape, dtype = _described(metadata[KEY], str(path))
     own = {name: array for name, array in arrays.items() if "/" not in name}
     _check_shapes(model.parameter_shapes(shape), own, str(path))  # before memory is taken for what is only said
-    learned = model.learned
+    learned, scale = model.learned, model.scale
     model.build(shape, get_backend(device), dtype=dtype)
-    vars(model)["learned"] = learned
+    vars(model).update(learned=learned, _scale=scale)
     _assign(model, own, str(path))
     return model
 
@@ -115,6 +115,7 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
             raise ValueError(f"{len(description['layers']):,} layers, more than {MOST_LAYERS:,}")
         model = Sequential.from_config(description["layers"])
         model.scale = description.get("scale")
+        model._said = _checked_scale(description.get("said"))
         if description.get("learned") is not None:
             vars(model)["learned"] = msgspec.convert(description["learned"], Learned)
         shape, dtype = tuple(description["input_shape"]), description["dtype"]

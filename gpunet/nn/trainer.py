@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -45,7 +44,7 @@ from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
 from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
 from gpunet.nn.replay import AT_ONCE, Graphs
-from gpunet.nn.samples import Samples, check_samples
+from gpunet.nn.samples import Samples, check_samples, tell_pixels
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
 from gpunet.reprs import indented
@@ -134,8 +133,9 @@ class Evaluator:
         return self._samples(x, labels, what, keep=True, weights=sample_weight)
 
     def _samples(
-        self, x: Any, labels: Any, what: str, *, keep: bool = False, labelled: bool = False, weights: Any = None
-    ) -> Samples:
+        self, x: Any, labels: Any, what: str, *, keep: bool = False, labelled: bool = False, weights: Any = None,
+        like: Samples | None = None,
+    ) -> Samples:  # fmt: skip
         check_text("what", what)
         held = isinstance(x, Samples)
         if held and not (labels is None and weights is None):
@@ -156,7 +156,9 @@ class Evaluator:
                 outputs=outputs if self._loss.takes_targets else None,
             )
         )  # fmt: skip
-        self.model._check_alike(found.x, found.labels, what)
+        if not held:
+            tell_pixels(self.model.scale, found.x)
+        self.model._check_alike(found, what, like)
         self.prepare(shape)
         return found
 
@@ -180,8 +182,8 @@ class Evaluator:
             return check_row(self.model.output_shape)
         return check_row(self.model.shapes(shape)[-1])  # not built: data that is refused leaves it open to others
 
-    def _labelled(self, x: Any, y: Any, what: str, weights: Any = None) -> Samples:
-        return self._samples(x, y, what, labelled=True, weights=weights)
+    def _labelled(self, x: Any, y: Any, what: str, **options: Any) -> Samples:
+        return self._samples(x, y, what, labelled=True, **options)
 
     def _workspace(self, batch: int) -> None:
         """Room for batches of `batch`; a larger one than before replaces it."""
@@ -251,11 +253,7 @@ class Evaluator:
 Events = dict[int, list[Callback]]
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
-PIXELS = (
-    "x is uint8, so the model sees x / 255, now and whenever it is used: gn.Sequential(…, scale=1/255) says the same, "
-    "and scale=1 that it is to see x itself"
-)
-_told: set[str] = set()  # to this process
+TRAINING = "training data"
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
@@ -457,13 +455,10 @@ class Trainer(Evaluator):
         own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
-            train = self._labelled(x, y, "training data", sample_weight)
-            held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data")
+            train = self._labelled(x, y, TRAINING, weights=sample_weight)
+            held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data", like=train)
             if validation_split is not None:
                 train, held_out = self._split(train, validation_split)
-            if not isinstance(x, Samples) and self.model.scale is None and train.x.dtype == np.uint8:
-                tell_pixels()
-            self._learn_from(train, held_out)
             if self.behind:
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
@@ -486,17 +481,6 @@ class Trainer(Evaluator):
                 self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
                 del fit, self.plan  # and with it the data
             return self.history.copy()
-
-    def _learn_from(self, train: Samples, held_out: Samples | None = None) -> None:
-        """The model is one that was trained on such samples from now on; InputError where those held out are others."""
-        model, before = self.model, self.model.learned
-        model._learn_from(train.x, train.labels)
-        try:
-            if held_out is not None:
-                model._check_alike(held_out.x, held_out.labels, "validation data")
-        except InputError:
-            vars(model)["learned"] = before
-            raise
 
     def _split(self, data: Samples, share: float) -> tuple[Samples, Samples]:
         """What is trained on, and that share of the data, which is not; each in the data's order."""
@@ -540,6 +524,8 @@ class Trainer(Evaluator):
                     begun.append(callback)
             bar.start("training", self.plan.total) if start else None
             done = saver.take_up(self)
+            if done < self.plan.total:
+                self.model._learn_from(self.plan.train)
             self._epochs([saver, *callbacks], asked, done, bar)
             if len(self.history.epochs) * self.plan.per_epoch > done:
                 self._check_end()
@@ -680,9 +666,9 @@ class Trainer(Evaluator):
             raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         if not isinstance(train, Samples):
             raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
-        self._samples(train, None, "training data", labelled=True)
+        self._samples(train, None, TRAINING, labelled=True)
         if not self.model.fitting:
-            self._learn_from(train)
+            self.model._learn_from(train)
         if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
             raise InputError(
                 f"order is {shown(order)}: expected what trainer.upload_order(numbers of samples) returned"
@@ -777,13 +763,6 @@ class Trainer(Evaluator):
                 f"rate {self.optimizer.learning_rate:g}: {LOWER}"
             )
         return f"epoch {self.epoch + 1}  loss {self.tally.means()[0]:.4g}"
-
-
-def tell_pixels() -> None:
-    """Warn once of how pixels are read where nobody has said it."""
-    if PIXELS not in _told:
-        _told.add(PIXELS)
-        warnings.warn(PIXELS, stacklevel=3)
 
 
 def _events(callbacks: Sequence[Callback], total: int) -> Events:

@@ -261,7 +261,8 @@ def training_trial(parameters: Parameters, settings: dict[str, Any], report: Rep
     """Train once; the metrics after the last epoch."""
     data, given = same_data(settings), settings["fixed"] | parameters
     layers = [*(Dense(given["hidden"], "relu") for _ in range(given["layers"])), Dense(data.classes)]
-    trainer = Trainer(Sequential(layers), optimizer=_optimizer(given), device=settings["device"], seed=settings[SEED])
+    model, device = Sequential(layers, scale=data.scale), settings["device"]
+    trainer = Trainer(model, optimizer=_optimizer(given), device=device, seed=settings[SEED])
     train, held_out = (trainer.samples(x, y) for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)))
     trainer.fit(train, epochs=given["epochs"], batch_size=given["batch_size"], callbacks=[_Reported(report)])
     found = {

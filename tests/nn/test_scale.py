@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 
 import gpunet as gn
 from gpunet.errors import DataError, InputError
-from gpunet.nn import trainer as trainer_module
+from gpunet.nn import samples as samples_module
 from gpunet.tensorfile import KEY, read, seal
 
 RNG = np.random.default_rng(3)
@@ -148,7 +149,7 @@ def test_files_of_before_have_no_scale_and_those_that_were_forged_are_refused(tm
     assert gn.load(path, "numpy").scale is None
     for bad in (
         {"scale": "x"}, {"scale": -1}, {"scale": 1e999}, {"learned": 3}, {"learned": {"x": "bytes"}},
-        {"learned": {"x": "uint8", "y": "classes", "scale": -2.0}}, {"learned": {"x": "uint8", "scale": "1"}},
+        {"learned": {"x": "uint8", "y": "both"}}, {"said": -2.0}, {"said": "1"},
     ):  # fmt: skip
         path.write_bytes(seal(arrays, {KEY: json.dumps(told | bad)}))
         with pytest.raises(DataError, match="description of the model is damaged"):
@@ -174,15 +175,52 @@ def test_it_is_not_set_while_the_model_is_trained():
         made().fit(PIXELS, LABELS, callbacks=Setter())
 
 
-def test_pixels_are_told_of_once_and_only_where_nobody_has_said_it(monkeypatch):
-    monkeypatch.setattr(trainer_module, "_told", set())
+USES = {
+    "fit": lambda trainer: trainer.fit(PIXELS, LABELS),
+    "samples": lambda trainer: trainer.samples(PIXELS, LABELS),
+    "evaluate": lambda trainer: trainer.evaluate(PIXELS, LABELS),
+    "outputs": lambda trainer: trainer.outputs(PIXELS),
+    "model.outputs": lambda trainer: trainer.model.outputs(PIXELS),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_pixels_are_told_of_once_and_only_where_nobody_has_said_it(use, monkeypatch):
+    monkeypatch.setattr(samples_module, "_told", set())
     trained(PIXELS / 255)
     trained(scale=1 / 255)
+    trainer = made()
+    trainer.prepare((8,))
     with pytest.warns(UserWarning, match="x is uint8, so the model sees x / 255") as found:
-        trained()
+        USES[use](trainer)
     assert len(found) == 1
     assert found[0].filename == __file__
-    trained()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        USES[use](trainer)
+
+
+def test_what_is_refused_teaches_the_model_nothing(tmp_path):
+    trainer = gn.Trainer(gn.Sequential([gn.BatchNorm(), gn.Dense(3)]), device="numpy")
+    with pytest.raises(InputError, match="batches of 1"):
+        trainer.fit(PIXELS, LABELS, batch_size=1)
+    trainer.fit(PIXELS, LABELS, epochs=0)
+    assert (trainer.model.learned, trainer.model.scale) == (None, None)
+    made().fit(PIXELS, LABELS, epochs=2, checkpoint=tmp_path)
+    again = made()
+    with pytest.raises(InputError, match="of another run"):
+        again.fit(PIXELS / 255, LABELS, epochs=2, checkpoint=tmp_path, resume=True)
+    again.fit(PIXELS, LABELS, epochs=2, checkpoint=tmp_path, resume=True)
+
+
+def test_the_scale_of_a_trained_model_is_a_number_and_what_was_said_of_it_stays():
+    trainer = trained()
+    with pytest.raises(InputError, match=r"trained on samples times 0\.003922"):
+        trainer.model.scale = None
+    trainer.model.scale = 1 / 255
+    for x in (PIXELS.astype(float), PIXELS, PIXELS.astype(float)):
+        trainer.fit(x, LABELS, validation_data=(PIXELS, LABELS))
+    np.testing.assert_allclose(trainer.outputs(PIXELS), trainer.outputs(PIXELS.astype(float)), rtol=1e-12)
 
 
 def test_compressed_models_see_what_the_model_saw():

@@ -87,6 +87,10 @@ def test_integers_are_classes_and_stay_so():
     other.fit(X, Y[:, 0])
     with pytest.raises(InputError, match="y holds classes, and the model was trained on values"):
         other.evaluate(X, LABELS % 2)
+    other.fit(X, LABELS % 2)  # to train it on classes from now on is nobody's mistake
+    assert other.predict(X).shape == (40,)
+    with pytest.raises(DataError, match=r"values to be learned are floats: y.astype\(float\)"):
+        other.fit(X, LABELS - 30)
 
 
 @pytest.mark.parametrize(

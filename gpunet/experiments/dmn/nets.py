@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
+from gpunet.checks import usual_scale
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.experiments.framework import Measured, Run
 from gpunet.linalg.device import some_rows
@@ -84,7 +85,8 @@ def _train(
     """
     settings, epochs = run.settings, run.settings.epochs
     adam = gn.Adam(settings.learning_rate)
-    trainer = Trainer(gn.Sequential(layers), optimizer=adam, device=run.backend, seed=seed)
+    model = gn.Sequential(layers, scale=usual_scale(xs[0]))
+    trainer = Trainer(model, optimizer=adam, device=run.backend, seed=seed)
     train = trainer.samples(xs[0], run.data.y_train, "training data")
     test = trainer.samples(xs[1], run.data.y_test, "test data")
     history = trainer.fit(

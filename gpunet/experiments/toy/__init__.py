@@ -72,7 +72,7 @@ x = Experiment(
     full=[Job(DATASETS, seeds=100, seconds=20, pieces=20, together=True)],
     quick=[Job(DATASETS, seeds=10, seconds=3, pieces=20, settings={"limit": 2000}, together=True)],
     package=__name__,
-    needs=Needs(classes=2, features=1024),
+    needs=Needs(classes=2, features=1024, one_unit="draws first weights of one size for all features"),
     help={
         "seeds": "How many nets, all trained as one stack: --seeds 1000 takes a minute or two.",
         "quick": "10 seeds and 2,000 steps, unless asked otherwise.",
