@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
@@ -17,6 +18,7 @@ from gpunet.checks import as_array, has, is_number, is_whole, on_device
 from gpunet.errors import GpunetError, InputError, first_line, shown
 from gpunet.limits import physical_memory
 
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 CHUNK_BYTES = 16 << 20  # of samples that are worked on at a time
 
 
@@ -71,6 +73,17 @@ def check_room(what: str, needed: int, advice: str) -> None:
         raise InputError(f"{what} takes {needed:,} bytes, and this machine has {room:,}: {advice}")
 
 
+def whole(fit: Fit) -> Fit:
+    """The method, which leaves the estimator as it was where it raises: see `Estimator._whole`."""
+
+    @functools.wraps(fit)
+    def method(self: Estimator, *args: Any, **kwargs: Any) -> Any:
+        with self._whole():
+            return fit(self, *args, **kwargs)
+
+    return method  # type: ignore[return-value]
+
+
 class Estimator(BaseEstimator):  # type: ignore[misc]
     """Base of all estimators.
 
@@ -82,6 +95,17 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Puts the attributes back as they were where what is done within raises."""
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:  # Ctrl-C, too
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _read(self, X: Any, *, reset: bool = False, **options: Any) -> Any:
         """X as an array or a CSR matrix, of the dtype that it has; ValueError where it is not what was fitted."""

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import shown
-from gpunet.estimators.base import Estimator, chunks, dense, wanted
+from gpunet.estimators.base import Estimator, chunks, dense, wanted, whole
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import StreamingClassGram, class_pca
 from gpunet.linalg.matrix import result_dtype
@@ -48,6 +48,7 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
         self.center = center
         self.device = device
 
+    @whole
     def fit(self, X: Any, y: Any) -> Self:
         """Find the vectors of each class of X (samples, features) with labels y (samples,).
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_sample_weight
 
 from gpunet.backend import Backend
-from gpunet.checks import check_one_of
+from gpunet.checks import check_one_of, check_range, is_one_of
 from gpunet.errors import InputError, shown
-from gpunet.estimators.base import chunks, of_one_hot, plain, told
+from gpunet.estimators.base import chunks, of_one_hot, plain, told, whole
 from gpunet.estimators.network import Hidden, Network
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.layers import Dense, Layer
@@ -37,8 +36,8 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     validation_split: the share of the samples that is held out, drawn from random_state. Training ends when their
     loss, or that of training where none are held out, has not fallen by more than `tol` for `patience` epochs; the best
     weights by held-out loss are kept. patience=None: never.
-    class_weight: what each class counts, {label: weight}, or "balanced": samples / (classes · samples of the class);
-    multiplied with sample_weight.
+    class_weight: what each class counts, {label: weight}, 1 where a label is left out; or "balanced": samples /
+    (classes · samples of the class), of `fit` alone. Multiplied with sample_weight.
     callbacks: such as gn.Factorise("auto"), of which each fit takes copies. warm_start: a further fit goes on from the
     weights, the optimiser's state and the features' means and deviations of the one before, with the settings of the
     network that there is; the classes must be the same. random_state: the seed of weights and batches, an integer, a
@@ -46,8 +45,9 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
 
     y: one label a sample: numbers, texts, bools; a column (samples, 1), with scikit-learn's warning; or one-hot rows
     (samples, classes), whose labels are then the columns' numbers, or names of a DataFrame. sample_weight: (samples,)
-    ≥ 0; a sample of weight 0 is left out, and where the whole data is one batch one of weight 2 counts as two. Losses
-    that are reported, and looked at by `patience`, count every sample once.
+    ≥ 0; a sample of weight 0 is left out, and where the whole data is one batch one of weight 2 counts as two. `fit`
+    divides weights by their mean, `partial_fit` takes them as they are: a step's gradient is the mean of weight times
+    gradient. Losses that are reported, and looked at by `patience`, count every sample once.
 
     classes_: (C,), ascending; model_, the `gn.Sequential`; trainer_, the `gn.Trainer`; history_, of the last fit, loss
     and accuracy unweighted; n_iter_: epochs in all; loss_; mean_, scale_: (features,), or None where X is not
@@ -96,6 +96,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
         self.init = init
         self.class_weight = class_weight
 
+    @whole
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (samples, features) with labels y (samples,)."""
         goes_on = self._goes_on()
@@ -108,12 +109,19 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
             )
         return self._learn(X, y, classes, weights, goes_on, self._train)
 
+    @whole
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """One epoch over a batch of data, going on from what there is; features keep the first batch's units.
 
-        classes: all labels that will come, at the first call; by default those of this batch. Raises as `fit`, and
-        InputError for labels that were not named.
+        classes: all labels that will come, at the first call; by default those of this batch. sample_weight and
+        class_weight count as they are, beside those of other batches. Raises as `fit`, and InputError for labels that
+        were not named, and for class_weight="balanced", which one batch cannot tell.
         """
+        if is_one_of(self.class_weight, ("balanced",)):
+            raise InputError(
+                "class_weight is 'balanced', and partial_fit does not know all samples: give {label: weight}, or call "
+                "fit"
+            )
         goes_on = hasattr(self, "trainer_")
         X, y, weights = self._samples(X, y, sample_weight, reset=not goes_on)
         with told("classes", classes, ()):
@@ -149,11 +157,24 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
 
     def _samples(self, X: Any, y: Any, sample_weight: Any, reset: bool) -> tuple[Any, Any, Any]:
         X, y = self._read_labelled(X, y, reset=reset)
-        X, y, weights = self._weighted(X, y, sample_weight)
-        if self.class_weight is not None:
-            of_class = compute_sample_weight(self.class_weight, y)
-            X, y, weights = self._weighted(X, y, of_class if weights is None else weights * of_class)
-        return X, y, weights
+        return self._weighted(X, y, sample_weight)
+
+    def _of_classes(self, classes: Any, codes: Any) -> Any:
+        """What a sample of each class counts, (C,)."""
+        given = self.class_weight
+        if is_one_of(given, ("balanced",)):
+            return len(codes) / (len(classes) * np.bincount(codes, minlength=len(classes)))
+        if not isinstance(given, Mapping):
+            raise InputError(f"class_weight is {shown(given)}: expected {{label: weight}}, 'balanced' or None")
+        places = {label: place for place, label in enumerate(classes.tolist())}
+        found = np.ones(len(classes))
+        for label, weight in given.items():
+            if label not in places:
+                raise InputError(
+                    f"class_weight has the label {shown(label)}: expected some of the classes {shown(list(places))}"
+                )
+            found[places[label]] = check_range(f"class_weight of {shown(label)}", weight, least=0)
+        return found
 
     def _learn(self, X: Any, y: Any, classes: Any, weights: Any, goes_on: bool, train: Any) -> Self:
         check_one_of("init", self.init, ("random", "class-pca"))
@@ -166,6 +187,10 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
                 "all of them at the first call, partial_fit(X, y, classes=…)"
             )
         self.classes_ = classes
+        if self.class_weight is not None:
+            of_samples = self._of_classes(classes, codes)[codes]
+            with np.errstate(over="ignore"):  # which is told of then
+                X, codes, weights = self._weighted(X, codes, of_samples if weights is None else weights * of_samples)
         return train(X, codes, len(classes), "softmax_cross_entropy", weights, goes_on)  # type: ignore[no-any-return]
 
     def _start(self, layers: list[Layer], X: Any, targets: Any) -> None:

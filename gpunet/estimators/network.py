@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -79,13 +80,19 @@ class Network(Estimator):
     # -- training -----------------------------------------------------------------------------------------------------
 
     def _train(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Self:
-        """`epochs` over X with classes (n,) or values (n, outputs), in the units that `_begin` has learned."""
+        """`epochs` over X with classes (n,) or values (n, outputs), in the units that `_begun` has learned.
+
+        The weights' mean becomes 1, so that the learning rate means the same.
+        """
         epochs = check_whole("epochs", self.epochs)
         fraction = check_range("validation_split", self.validation_split, least=0, below=1)
         patience = None if self.patience is None else check_whole("patience", self.patience, of=" of epochs")
         tol = check_range("tol", self.tol, least=0)
         callbacks = [copy.deepcopy(each) for each in as_list("callbacks", self.callbacks, "callbacks", Callback)]
         X = self._begun(X, targets, outputs, loss, weights, goes_on)
+        if weights is not None:
+            weights = weights / weights.max()  # whose sum stays in range
+            weights = None if weights.min() == 1 else weights / weights.mean()
         if patience is not None:
             metric = "validation_loss" if fraction else "train_loss"
             stopping = EarlyStopping(metric, patience, least=tol, restore_best=fraction > 0)
@@ -97,7 +104,7 @@ class Network(Estimator):
         return self
 
     def _train_once(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Self:
-        """One epoch over a batch of data, after those before."""
+        """One epoch over a batch of data, after those before; its weights are as they are, beside other batches'."""
         X = self._begun(X, targets, outputs, loss, weights, goes_on)
         if not goes_on:
             self.history_ = History()
@@ -106,8 +113,6 @@ class Network(Estimator):
         return self
 
     def _epochs(self, X: Any, targets: Any, weights: Any, epochs: int, **options: Any) -> History:
-        if weights is not None:
-            weights = None if (weights == weights[0]).all() else weights / weights.mean()
         model, trainer = self.trainer_.model, self.trainer_
         batch = check_whole("batch_size", self.batch_size)
         given = {"epochs": epochs, "batch_size": batch, "sample_weight": weights, "progress": self.progress}
@@ -119,7 +124,6 @@ class Network(Estimator):
         """X in the network's units; both are new unless it goes on."""
         if goes_on:
             return self._in_units(X)
-        self.__dict__.pop("trainer_", None)
         standardize, dtype = check_flag("standardize", self.standardize), check_one_of("dtype", self.dtype, DTYPES)
         pixels = X.dtype == np.uint8 and standardize
         self.mean_ = self.scale_ = None
@@ -161,6 +165,20 @@ class Network(Estimator):
             found.l2 = self.l2
         return found
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """As of `Estimator`; but a network that was going on, and was stopped in mid-training, is given up."""
+        trainer = vars(self).get("trainer_")
+        history = trainer and trainer.history  # another one from the moment that training begins
+        try:
+            with super()._whole():
+                yield
+        except BaseException as error:
+            if trainer and trainer.history is not history and not isinstance(error, InputError):
+                for name in ("trainer_", "history_", "n_iter_"):
+                    self.__dict__.pop(name, None)
+            raise
+
     def _goes_on(self) -> bool:
         """Whether a fit begins with the network that there is."""
         return check_flag("warm_start", self.warm_start) and hasattr(self, "trainer_")
@@ -181,7 +199,6 @@ class Network(Estimator):
             raise DataError(f"sample_weight of row {row} is {weights[row]}: expected finite numbers ≥ 0")
         if not weights.any():
             raise DataError("sample_weight is 0 for all samples: expected at least one that counts")
-        weights = weights / weights.max()  # whose sum stays in range
         some = weights > 0
         return (X, y, weights) if some.all() else (X[some], y[some], weights[some])
 
@@ -228,23 +245,32 @@ class Network(Estimator):
 def moments(X: Any, weights: Any, what: str = "X") -> tuple[Any, Any]:
     """(mean, standard deviation) of each feature, float64 (features,), by chunks; 1 for features that do not vary.
 
-    Each chunk is taken about its own mean (Chan, Golub & LeVeque 1983, equation 2.1).
+    They are of X less its first row, over the largest difference from it, so that a constant feature is exactly 0 and
+    no square leaves float64. Each chunk is taken about its own mean (Chan, Golub & LeVeque 1983, equation 2.1).
     """
+    first = next(chunks(X[:1]))[1][0].astype(np.float64)
+    largest = np.zeros(X.shape[1])
+    with np.errstate(over="ignore"):
+        for _, rows in chunks(X):
+            np.maximum(largest, np.abs(rows - first).max(axis=0), out=largest)
+    if not np.isfinite(largest).all():
+        column = int(np.isfinite(largest).argmin())
+        raise InputError(f"the differences in column {column} of {what} overflow float64: scale them down")
+    size = np.where(largest == 0, 1.0, largest)
     total, mean, square = 0.0, np.zeros(X.shape[1]), np.zeros(X.shape[1])
-    with np.errstate(over="ignore", invalid="ignore"):
-        for where, rows in chunks(X):
-            rows = rows.astype(np.float64)
-            w = np.ones(len(rows)) if weights is None else weights[where]
-            size = float(w.sum())
-            own = w @ rows / size
-            rows -= own
-            away = own - mean
-            square += w @ (rows * rows) + away * away * (total * size / (total + size))
-            total += size
-            mean += away * (size / total)
-    deviation = np.sqrt(square / total)
-    if not np.isfinite(deviation).all():
-        column = int(np.isfinite(deviation).argmin())
-        raise InputError(f"the squares of column {column} of {what} overflow float64: scale them down")
+    most = None if weights is None else weights.max()  # over which their sum stays in range
+    for where, rows in chunks(X):
+        rows = (rows - first) / size
+        w = np.ones(len(rows)) if weights is None else weights[where] / most
+        added = float(w.sum())
+        if added == 0:  # beside weights 1e308 times as large
+            continue
+        own = w @ rows / added
+        rows -= own
+        away = own - mean
+        square += w @ (rows * rows) + away * away * (total * added / (total + added))
+        total += added
+        mean += away * (added / total)
+    mean, deviation = first + size * mean, size * np.sqrt(square / total)
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     return mean, np.where(constant, 1.0, deviation)

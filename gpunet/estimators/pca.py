@@ -14,7 +14,7 @@ from gpunet import linalg
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import InputError
-from gpunet.estimators.base import Estimator, check_room, chunks, dense, plain, told, wanted
+from gpunet.estimators.base import Estimator, check_room, chunks, dense, plain, told, wanted, whole
 from gpunet.linalg.certificate import KEPT, Certificate
 from gpunet.linalg.classes import pca_of_rows
 from gpunet.linalg.device import computing_on, device_of, is_gpu
@@ -61,6 +61,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
         self.whiten = whiten
         self.device = device
 
+    @whole
     def fit(self, X: Any, y: Any = None) -> Self:
         """Find the components of X (samples, features), at least two samples; y is ignored.
 
@@ -84,6 +85,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
             self._learn(pca_of_rows(X, None, None, count, share, True, KEPT), X.dtype)
         return self
 
+    @whole
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Add a batch (samples, features) of any size; the components of all of them are computed when they are read.
 
@@ -93,7 +95,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
             warnings.warn(
                 "partial_fit begins anew: fit keeps no sums that a batch could be added to; give all batches to "
                 "partial_fit",
-                stacklevel=2,
+                stacklevel=3,
             )
         X = self._read(X, reset=self._sums is None)
         self._wanted(X.shape[1])

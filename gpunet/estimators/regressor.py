@@ -9,7 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import validate_data
 
 from gpunet.errors import InputError
-from gpunet.estimators.base import plain, real, target, told
+from gpunet.estimators.base import plain, real, target, told, whole
 from gpunet.estimators.network import Network, moments
 
 
@@ -18,7 +18,7 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
 
     y: (samples,), or (samples, outputs) for several values at once, real numbers. They are learned less their mean,
     over their standard deviation, so that large and small ones count alike and learning rates mean the same; `predict`
-    gives them in their own units. All parameters are as of `gn.Classifier`.
+    gives them in their own units. All parameters are as of `gn.Classifier`, and so are weights.
 
     model_, the `gn.Sequential`, and trainer_, the `gn.Trainer`: of X and y in those units; history_: of the last fit,
     losses unweighted, ½ Σ over outputs of squared errors; n_iter_: epochs in all; loss_; mean_, scale_: (features,),
@@ -33,12 +33,14 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
     True
     """
 
+    @whole
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on X (samples, features) with values y (samples,) or (samples, outputs)."""
         goes_on = self._goes_on()
         X, y, weights = self._samples(X, y, sample_weight, goes_on)
         return self._train(X, self._scaled(y, weights, goes_on), y.shape[1], "squared_error", weights, goes_on)
 
+    @whole
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """One epoch over a batch of data, going on from what there is; X and y keep the first batch's units."""
         goes_on = hasattr(self, "trainer_")

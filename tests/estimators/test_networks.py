@@ -10,11 +10,14 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import gpunet as gn
 from gpunet.errors import DivergedError, InputError
+from gpunet.estimators.network import moments
 from gpunet.testing import StrictBackend
 
 QUICK = {"epochs": 20, "learning_rate": 0.02, "device": "cpu"}
@@ -112,6 +115,45 @@ def test_class_weights_are_sample_weights(x, rng):
     assert (texts.predict(x) == "a").mean() > 0.8
 
 
+def test_class_weights_of_some_classes(x, rng):
+    y = rng.permutation(TEXTS)
+    some = classifier(class_weight={"b": 5}).fit(x, y)
+    like = classifier().fit(x, y, sample_weight=np.where(y == "b", 5, 1))
+    np.testing.assert_array_equal(some.predict_proba(x), like.predict_proba(x))
+    without = classifier(class_weight={"b": 0}).fit(x, y)
+    assert without.classes_.tolist() == ["a", "b", "ç d"]
+    assert (without.predict(x) != "b").all()
+    for wrong, message in (
+        ({"b": 5, "z": 1}, "class_weight has the label 'z': expected some of the classes"),
+        ({"b": -1}, "class_weight of 'b' cannot be -1"), ("foo", "class_weight is 'foo': expected {label: weight}"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            classifier(class_weight=wrong).fit(x, y)
+        with pytest.raises(InputError, match=message):
+            classifier(class_weight=wrong).partial_fit(x[:2], y[:2], classes=["a", "b", "ç d"])
+
+
+def test_weights_of_batches_keep_their_size(x):
+    """By plain SGD on units that are given, a sample of weight 50 is a step 50 times as long."""
+    options = {"optimizer": "sgd", "learning_rate": 1e-3, "standardize": False, "dtype": "float64", "device": "cpu"}
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    y, classes = (CODES == 1).astype(int), [0, 1]
+    start = gn.Sequential([gn.Dense(2)])
+    start.build((4,), gn.get_backend("cpu"), dtype="float64", seed=0)
+    start = np.array(start.parameters["0.weight"])
+    moved = {}
+    for weight in (None, {1: 50}, {0: 3}):
+        net = gn.Classifier((), class_weight=weight, **options).partial_fit(x[:1], y[:1], classes=classes)
+        moved[str(weight)] = net.model_.parameters["0.weight"] - start
+    assert y[0] == 1
+    np.testing.assert_allclose(moved["{1: 50}"], 50 * moved["None"], atol=1e-12)
+    np.testing.assert_array_equal(moved["{0: 3}"], moved["None"])
+    weighted = gn.Classifier((), **options).partial_fit(x[:1], y[:1], classes=classes, sample_weight=[50])
+    np.testing.assert_allclose(weighted.model_.parameters["0.weight"] - start, 50 * moved["None"], atol=1e-12)
+    with pytest.raises(InputError, match="class_weight is 'balanced', and partial_fit does not know all samples"):
+        gn.Classifier(class_weight="balanced").partial_fit(x, y)
+
+
 def test_weights_are_the_gradients_factor(x):
     """One step of SGD on the whole data, beside the gradient by NumPy."""
     y = x[:, 0]
@@ -161,11 +203,25 @@ def test_moments_by_chunks(x, monkeypatch):
     weights = np.linspace(0.1, 2, 90)
     x[:, 3] = 1e6
     for w in (None, weights):
-        mean, scale = gn.estimators.network.moments(x, w)
+        mean, scale = moments(x, w)
         np.testing.assert_allclose(mean, np.average(x, axis=0, weights=w), rtol=1e-13)
         deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=w))
         np.testing.assert_allclose(scale[:3], deviation[:3], rtol=1e-12)
         assert scale[3] == 1
+
+
+@pytest.mark.parametrize("value", [0.1, -1e6 / 3, 1e-300, 0.0])
+def test_constants_of_any_length(value, rng):
+    """Beside StandardScaler's, whose weighted sums see that 0.1 is 0.1 in each of 100,000 rows."""
+    x = np.c_[np.full(100_000, value), 1e3 + rng.normal(size=100_000)]
+    for w in (None, rng.random(100_000)):
+        mean, scale = moments(x, w)
+        like = StandardScaler().fit(x, sample_weight=w)
+        assert (mean[0], scale[0]) == (value, like.scale_[0]) == (value, 1)
+        np.testing.assert_allclose([mean[1], scale[1]], [like.mean_[1], like.scale_[1]], rtol=1e-9)
+    net = gn.Regressor((), epochs=1, batch_size=100_000, device="cpu").fit(x[:, 1:], x[:, 0])
+    assert net.y_scale_.tolist() == [1]
+    np.testing.assert_array_equal(moments(sparse.csr_array(x), None), moments(x, None))
 
 
 def test_pixels_are_divided_by_255_whatever_their_dtype_is_later():
@@ -199,11 +255,20 @@ def test_a_data_set_of_the_field():
     assert cross_val_score(gn.Regressor((16,), l2=1e-2, epochs=40, device="cpu"), x, y, cv=3).mean() > 0.4
 
 
-def test_what_float64_cannot_square(x):
-    x[3, 1] = 1e300
-    with pytest.raises(InputError, match="the squares of column 1 of X overflow float64"):
+def test_what_float64_cannot_square(x, rng):
+    for unit in (1e-200, 1e200):
+        normal = rng.normal(size=(90, 4))
+        net, like = classifier().fit(normal * unit, CODES), classifier().fit(normal, CODES)
+        np.testing.assert_allclose(net.scale_, unit * normal.std(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(net.predict_proba(normal * unit), like.predict_proba(normal), atol=1e-5)
+        values = regressor().fit(normal, normal[:, 0] * unit)
+        np.testing.assert_allclose(values.y_scale_, unit * normal[:, 0].std(), rtol=1e-12)
+        learned = regressor().fit(normal, normal[:, 0]).predict(normal)
+        np.testing.assert_allclose(values.predict(normal) / unit, learned, atol=1e-5)
+    x[[0, 3], 1] = 1.7e308, -1.7e308
+    with pytest.raises(InputError, match="the differences in column 1 of X overflow float64"):
         classifier().fit(x, CODES)
-    with pytest.raises(InputError, match="the squares of column 0 of y overflow float64"):
+    with pytest.raises(InputError, match="the differences in column 0 of y overflow float64"):
         regressor().fit(x[:, :1], x[:, 1])
     with pytest.raises(InputError, match="y is a sparse csr_array: expected a dense array"):
         regressor().fit(x, sparse.csr_array(x[:, :1]))
@@ -418,3 +483,70 @@ def test_what_diverges_is_one_line(x):
     net.model_.parameters["0.weight"][...] = np.nan
     with pytest.raises(DivergedError, match="sample 0 has outputs that are not finite"):
         net.predict(x)
+
+
+# -- fits that are refused, or stopped --------------------------------------------------------------------------------
+
+
+def state(net):
+    return {name: value for name, value in vars(net).items() if name not in net.get_params()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(one[name] is other[name] for name in one)
+
+
+def test_a_refused_fit_leaves_what_was_fitted(x):
+    net = regressor().fit(x, x[:, 0])
+    before, predicted = state(net), net.predict(x)
+    with pytest.raises(InputError, match="epochs is 0"):
+        net.set_params(epochs=0).fit(x[:, :2], 1000 * x[:, 0] + 9)
+    with pytest.raises(InputError, match="sample_weight of row 0"):
+        net.partial_fit(x, x[:, :1], sample_weight=-np.ones(90))
+    assert same(before, state(net))
+    np.testing.assert_array_equal(net.predict(x), predicted)
+
+    net = classifier().fit(x, TEXTS)
+    before, predicted = state(net), net.predict(x)
+    with pytest.raises(InputError, match="hidden_layers is None"):
+        net.set_params(hidden_layers=None).fit(x, np.where(TEXTS == "a", "cat", "dog"))
+    with pytest.raises(InputError, match="sample_weight of row 0"):
+        net.fit(x[:, :3], TEXTS, sample_weight=-np.ones(90))
+    with pytest.raises(InputError, match="batch_size is 0"):
+        net.set_params(batch_size=0).partial_fit(x, TEXTS)
+    assert same(before, state(net))
+    np.testing.assert_array_equal(net.predict(x), predicted)
+    assert net.set_params(batch_size=9).partial_fit(x, TEXTS).score(x, TEXTS) > 0.95
+
+
+class Stops(gn.Callback):
+    def on_epoch_end(self, trainer, epoch, logs):
+        raise KeyboardInterrupt
+
+
+def test_a_first_fit_that_is_stopped_leaves_nothing(x):
+    net = classifier(callbacks=[Stops()])
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(x, CODES)
+    assert not state(net)
+    with pytest.raises(NotFittedError):
+        net.predict(x)
+    net = regressor(optimizer=gn.SGD(1e6, momentum=0.9), learning_rate=None)
+    with pytest.raises(DivergedError):
+        net.fit(x, x[:, 0])
+    assert not state(net)
+
+
+def test_a_later_fit_that_is_stopped(x):
+    """A network of its own leaves the one before; one that went on is neither, and is given up."""
+    net = classifier().fit(x, TEXTS)
+    before, predicted = state(net), net.predict(x)
+    with pytest.raises(KeyboardInterrupt):
+        net.set_params(callbacks=[Stops()]).fit(x[:, :2], CODES)
+    assert same(before, state(net))
+    np.testing.assert_array_equal(net.predict(x), predicted)
+    with pytest.raises(KeyboardInterrupt):
+        net.set_params(warm_start=True).fit(x, TEXTS)
+    with pytest.raises(NotFittedError):
+        net.predict(x)
+    assert net.set_params(callbacks=[]).fit(x[:, :2], CODES).score(x[:, :2], CODES) > 0.5

@@ -226,3 +226,16 @@ def test_where_it_computes(x):
     np.testing.assert_array_equal(gn.PCA(2, device=StrictBackend()).fit_transform(x), gn.PCA(2).fit_transform(x))
     with pytest.raises(gn.errors.DeviceError, match="tpu"):
         gn.PCA(2, device="tpu").fit(x)
+
+
+def test_a_refused_fit_leaves_what_was_fitted(x):
+    pca = gn.PCA(3).fit(x)
+    before = vars(pca).copy()
+    with pytest.raises(InputError, match="n_components is 13"):
+        pca.set_params(n_components=13).fit(x[:, :7])
+    with pytest.warns(UserWarning, match="begins anew"), pytest.raises(InputError, match="n_components is 13"):
+        pca.partial_fit(x[:, :7])
+    pca.set_params(n_components=3)
+    assert vars(pca).keys() == before.keys()
+    assert all(vars(pca)[name] is before[name] for name in before if name != "n_components")
+    assert pca.transform(x).shape == (80, 3)
