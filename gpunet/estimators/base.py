@@ -58,6 +58,33 @@ def chunks(x: Any) -> Iterator[tuple[slice, Any]]:
         yield where, x[where].toarray() if issparse(x) else x[where]
 
 
+def project(x: Any, vectors: Any, means: Any, out: Any) -> None:
+    """Write (x − mean) vectorᵀ to `out` (samples, vectors) by chunks, in its dtype, for some vectors after others.
+
+    vectors: matrices (k, features); means: (features,) for each of them, float64, or None. What a mean loses by being
+    rounded to that dtype is made good; InputError where a score is beyond it.
+    """
+    dtype, end = out.dtype, np.cumsum([len(each) for each in vectors])
+    parts = []
+    for own, mean, last in zip(vectors, means, end, strict=True):
+        held = None if mean is None else mean.astype(dtype)
+        rest = 0 if mean is None else ((mean - held) @ own.T).astype(dtype)
+        parts.append((slice(last - len(own), last), own.T.astype(dtype), held, rest))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for where, rows in chunks(x):
+            rows = rows.astype(dtype, copy=False)
+            for columns, turned, held, rest in parts:
+                out[where, columns] = (rows if held is None else rows - held) @ turned - rest
+    check_range_of(out, "scores")
+
+
+def check_range_of(found: Any, what: str) -> None:
+    """InputError where a row of what was computed of finite numbers is not finite."""
+    if not (finite := np.isfinite(found).all(axis=1)).all():
+        advice = "scale X down" if found.dtype == np.float64 else "give X as float64, to fit as well"
+        raise InputError(f"the {what} of row {int(finite.argmin())} of X are beyond {found.dtype}: {advice}")
+
+
 def dense(x: Any) -> Any:
     """x as an array; InputError where a sparse matrix would take more than the machine's memory."""
     if issparse(x):
@@ -109,17 +136,38 @@ class Estimator(BaseEstimator):  # type: ignore[misc]
 
     def _read(self, X: Any, *, reset: bool = False, **options: Any) -> Any:
         """X as an array or a CSR matrix, of the dtype that it has; ValueError where it is not what was fitted."""
-        with told("X", X):
-            found = validate_data(self, plain(X, "X"), reset=reset, accept_sparse="csr", **options)
-        return real(found)
+        return self._validated(X, reset=reset, **options)
 
     def _read_labelled(self, X: Any, y: Any, *, reset: bool = True) -> tuple[Any, Any]:
         """(X, labels (samples,) as they are). One-hot rows become the numbers, or names, of their columns."""
         y = of_one_hot(y)
-        with told("X", X):
-            X, y = validate_data(self, plain(X, "X"), y, reset=reset, accept_sparse="csr")
+        X, y = self._validated(X, y, reset=reset)
+        with told("y", y):
             check_classification_targets(y)
-        return real(X), y
+        return X, y
+
+    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
+        """X, or (X, y), as scikit-learn's `validate_data` finds them."""
+        with told("X", X), np.errstate(over="ignore", invalid="ignore"):  # its sums of finite numbers
+            check_table(X)
+            found = validate_data(self, plain(X, "X"), *y, accept_sparse="csr", **options)
+        return (real(found[0]), found[1]) if y else real(found)
+
+
+def check_table(X: Any) -> None:
+    """InputError for images that are no rows, and for columns of times, which no array holds beside numbers."""
+    if has(X, "ndim") and has(X, "shape") and is_whole(X.ndim, 3):
+        raise InputError(
+            f"X has shape {shown(tuple(X.shape))}: expected (samples, features); reshape it, X.reshape(len(X), -1); "
+            "gn.Reshape as the first of hidden_layers gives layers of images their shape back"
+        )
+    if has(X, "columns") and has(X, "dtypes"):
+        for column, dtype in zip(X.columns, X.dtypes, strict=False):
+            if getattr(dtype, "kind", "") in ("m", "M"):
+                raise InputError(
+                    f"column {shown(column)} of X holds {dtype}: expected real numbers; leave it out, or convert it, "
+                    "say to days as floats"
+                )
 
 
 def real(X: Any) -> Any:
@@ -130,21 +178,43 @@ def real(X: Any) -> Any:
 
 
 def target(y: Any, what: str = "y") -> Any:
-    """`plain` y; InputError for sparse ones, and complex numbers, of which scikit-learn would drop a half."""
+    """`plain` y; InputError for sparse ones, complex numbers, of which scikit-learn would drop a half, and gaps."""
     y = plain(y, what)
     if issparse(y):
         raise InputError(f"{what} is a sparse {type(y).__name__}: expected a dense array; convert it with .toarray()")
     with told(what, y, ()):
-        kind = np.asarray(y).dtype.kind
-    if kind == "c":
+        rows = np.asarray(y)
+    if rows.dtype.kind == "O" and rows.ndim:
+        check_objects(rows, what)
+    if rows.dtype.kind == "c":
         raise InputError(f"Complex data not supported: {what} is to hold real numbers, or labels; take {what}.real")
     return y
+
+
+def check_objects(rows: Any, what: str) -> None:
+    """InputError where values are missing, or texts stand beside other things, which have no order."""
+    first = None
+    for place, each in enumerate(rows.reshape(-1).tolist()):
+        row = place // (rows.size // len(rows))
+        first = each if place == 0 else first
+        missing = type(each).__name__ in ("NoneType", "NAType", "NaTType")
+        if missing or (isinstance(each, float | np.floating) and np.isnan(each)):
+            raise InputError(
+                f"{what} holds {shown(each)} in row {row}: expected a value for every sample; leave out samples that "
+                "have none"
+            )
+        if isinstance(each, str) != isinstance(first, str):
+            raise InputError(
+                f"{what} holds {shown(first)} in row 0 and {shown(each)} in row {row}: expected values of one kind; "
+                f"convert them, say with [str(each) for each in {what}]"
+            )
 
 
 def of_one_hot(y: Any) -> Any:
     """Labels (samples,) of rows (samples, classes) with a single one each, by the columns' names where they have some.
 
-    Other things are returned as they are. Raises InputError for rows with several ones, or none.
+    A column without a one is no class. Other things are returned as they are. Raises InputError for rows with several
+    ones, or none.
     """
     if y is None:
         return y

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import shown
-from gpunet.estimators.base import Estimator, chunks, dense, wanted, whole
+from gpunet.estimators.base import Estimator, chunks, dense, project, wanted, whole
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import StreamingClassGram, class_pca
 from gpunet.linalg.matrix import result_dtype
@@ -27,7 +27,7 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
     `gn.get_backend`; None is the CPU.
 
     y: one label a sample: numbers, texts, bools; a column (samples, 1), with scikit-learn's warning; or one-hot rows
-    (samples, classes), whose labels are the columns' numbers, or names of a DataFrame.
+    (samples, classes), whose labels are the columns' numbers, or names of a DataFrame; one without a one is no class.
 
     classes_: (C,), ascending; counts_: (C,) samples of each; ranks_: (C,) vectors of each; components_: (C, k,
     features), k the largest rank, zero beyond a class's own; explained_variance_ and explained_variance_ratio_: (C, k),
@@ -88,12 +88,12 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
         X = self._read(X)
         dtype = np.result_type(self.components_.dtype, result_dtype(X.dtype))
         used = np.arange(self.components_.shape[1]) < self.ranks_[:, None]
-        vectors = self.components_[used].astype(dtype)
-        scores = np.empty((X.shape[0], len(vectors)), dtype)
-        for where, rows in chunks(X):
-            np.matmul(rows.astype(dtype, copy=False), vectors.T, out=scores[where])
-        if self.center:
-            scores -= np.einsum("ckf,cf->ck", self.components_, self.mean_)[used].astype(dtype)
+        scores = np.empty((X.shape[0], int(used.sum())), dtype)
+        if check_flag("center", self.center):
+            vectors = [own[:rank] for own, rank in zip(self.components_, self.ranks_, strict=True)]
+            project(X, vectors, self.mean_, scores)
+        else:
+            project(X, [self.components_[used]], [None], scores)
         return scores
 
     @property

@@ -21,7 +21,7 @@ from gpunet.nn.callbacks import Callback, EarlyStopping
 from gpunet.nn.history import History
 from gpunet.nn.layers import Dense, Layer
 from gpunet.nn.model import Sequential
-from gpunet.nn.optim import SGD, Optimizer, resolve
+from gpunet.nn.optim import SGD, AdamW, Optimizer, resolve
 from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
 
@@ -125,6 +125,8 @@ class Network(Estimator):
         if goes_on:
             return self._in_units(X)
         standardize, dtype = check_flag("standardize", self.standardize), check_one_of("dtype", self.dtype, DTYPES)
+        if standardize or issparse(X):
+            self._check_room(X, dtype)
         pixels = X.dtype == np.uint8 and standardize
         self.mean_ = self.scale_ = None
         if standardize and not pixels:
@@ -132,7 +134,13 @@ class Network(Estimator):
         X = self._in_units(X, dtype)
         seed = self.random_state
         if not is_whole(seed, 0):
-            seed = int(check_random_state(seed).randint(2**31 - 1))
+            try:
+                state = check_random_state(seed)
+            except ValueError:
+                raise InputError(
+                    f"random_state is {shown(seed)}: expected a whole number ≥ 0, a numpy.random.RandomState, or None"
+                ) from None
+            seed = int(state.randint(2**31 - 1))
         layers = self._layers(outputs)
         self._start(layers, X, targets)
         model = Sequential(layers, scale=1 / 255 if pixels else 1.0)
@@ -162,6 +170,11 @@ class Network(Estimator):
         if self.learning_rate is not None:
             found.learning_rate = self.learning_rate
         if self.l2 is not None:
+            if isinstance(found, AdamW):
+                raise InputError(
+                    f"l2 is {shown(self.l2)}, and AdamW has a decay in its place: give "
+                    "optimizer=gn.AdamW(weight_decay=…), and leave l2 out"
+                )
             found.l2 = self.l2
         return found
 
@@ -202,13 +215,17 @@ class Network(Estimator):
         some = weights > 0
         return (X, y, weights) if some.all() else (X[some], y[some], weights[some])
 
+    @staticmethod
+    def _check_room(X: Any, dtype: str) -> None:
+        needed = math.prod(X.shape) * np.dtype(dtype).itemsize
+        check_room(f"X of shape {X.shape}, dense {dtype},", needed, "give some rows at a time to partial_fit")
+
     def _in_units(self, X: Any, dtype: str | None = None) -> Any:
         """X dense, as the network takes it: less `mean_`, over `scale_`, where those were learned."""
         if self.mean_ is None and not issparse(X):
             return X
         dtype = dtype or self.trainer_.dtype
-        needed = math.prod(X.shape) * np.dtype(dtype).itemsize
-        check_room(f"X of shape {X.shape}, dense {dtype},", needed, "give some rows at a time to partial_fit")
+        self._check_room(X, dtype)
         out = np.empty(X.shape, dtype)
         with np.errstate(over="ignore"):  # the trainer says which sample is beyond float32
             for where, rows in chunks(X):

@@ -14,7 +14,18 @@ from gpunet import linalg
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import InputError
-from gpunet.estimators.base import Estimator, check_room, chunks, dense, plain, told, wanted, whole
+from gpunet.estimators.base import (
+    Estimator,
+    check_range_of,
+    check_room,
+    chunks,
+    dense,
+    plain,
+    project,
+    told,
+    wanted,
+    whole,
+)
 from gpunet.linalg.certificate import KEPT, Certificate
 from gpunet.linalg.classes import pca_of_rows
 from gpunet.linalg.device import computing_on, device_of, is_gpu
@@ -107,30 +118,27 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
 
     def transform(self, X: Any) -> Any:
         """The scores (X − mean_) components_ᵀ, (samples, n_components_); with `whiten` each over its deviation."""
-        check_is_fitted(self)
+        self._ready()
         X = self._read(X)
         dtype = np.result_type(self.components_.dtype, result_dtype(X.dtype))
-        vectors = self.components_.T.astype(dtype)
-        mean = self.mean_.astype(dtype)
-        rest = ((self.mean_ - mean) @ self.components_.T).astype(dtype)  # what the mean lost by rounding
-        scores = np.empty((X.shape[0], vectors.shape[1]), dtype)
-        for where, rows in chunks(X):
-            np.matmul(rows.astype(dtype, copy=False) - mean, vectors, out=scores[where])
-        scores -= rest
-        return scores / self._deviations(dtype) if self._whitened() else scores
+        scores = np.empty((X.shape[0], len(self.components_)), dtype)
+        project(X, [self.components_], [self.mean_], scores)
+        return (scores / self._deviations(dtype)).astype(dtype, copy=False) if self._whitened() else scores
 
     def inverse_transform(self, X: Any) -> Any:
         """The samples (samples, features) whose scores X (samples, n_components_) are: X components_ + mean_."""
-        check_is_fitted(self)
+        self._ready()
         with told("X", X):
             X = check_array(plain(X, "X"))
         if X.shape[1] != self.n_components_:
             raise InputError(f"X has shape {X.shape}: expected scores (samples, {self.n_components_})")
         dtype = np.result_type(self.components_.dtype, result_dtype(X.dtype))
-        X = X.astype(dtype, copy=False)
         if self._whitened():
             X = X * self._deviations(dtype)
-        return X @ self.components_.astype(dtype, copy=False) + self.mean_.astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = X.astype(dtype, copy=False) @ self.components_.astype(dtype, copy=False) + self.mean_.astype(dtype)
+        check_range_of(found, "samples")
+        return found
 
     @property
     def certificate_(self) -> Certificate:
@@ -148,11 +156,24 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
         sums = self.__dict__.get("_sums")
         if name not in LEARNED or sums is None:
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        if sums.count < 2:
-            raise InputError(f"PCA has seen {sums.count} sample: expected at least 2; call partial_fit again")
-        count, share = self._wanted(min(sums.count, sums.features))
-        self._learn(sums.components(count, variance=share), sums._state.dtype)
+        try:
+            self._ready()
+        except InputError as error:  # of too few batches: hasattr is to say no
+            raise AttributeError(f"there is no {name}: {error}") from None
         return self.__dict__[name]
+
+    def _ready(self) -> None:
+        """Compute what batches have made out of date; InputError where they hold too few samples."""
+        check_is_fitted(self)
+        if (sums := self._sums) is None or "components_" in self.__dict__:
+            return
+        count, share = self._wanted(self.n_features_in_)
+        least = count if count is not None and self.n_components is not None else 2
+        if sums.count < max(least, 2):
+            seen = f"{sums.count} sample{'s' if sums.count > 1 else ''}"
+            raise InputError(f"PCA has seen {seen}: expected at least {max(least, 2)}; call partial_fit again")
+        count, share = self._wanted(min(sums.count, self.n_features_in_))
+        self._learn(sums.components(count, variance=share), sums._state.dtype)
 
     def _wanted(self, most: int) -> tuple[int | None, float | None]:
         return wanted(self.n_components, most, "the smaller of samples and features")
@@ -169,8 +190,9 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
         return sums
 
     def _deviations(self, dtype: Any) -> Any:
-        """Standard deviations of the scores; of what does not vary at all the least number that can be divided by."""
-        return np.sqrt(self.explained_variance_).clip(np.finfo(dtype).eps).astype(dtype)
+        """Standard deviations of the scores, float64; of what does not vary beside the rest, what rounding leaves."""
+        found = np.sqrt(self.explained_variance_)
+        return found.clip(np.finfo(dtype).eps * found[0]) if found[0] else np.ones_like(found)
 
     def _learn(self, found: linalg.PCA, dtype: Any) -> None:
         n, (count, features) = found.count, found.components.shape

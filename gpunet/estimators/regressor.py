@@ -6,10 +6,9 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
 
 from gpunet.errors import InputError
-from gpunet.estimators.base import plain, real, target, told, whole
+from gpunet.estimators.base import target, told, whole
 from gpunet.estimators.network import Network, moments
 
 
@@ -60,11 +59,7 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
     def _samples(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> tuple[Any, Any, Any]:
         """(X, y (n, outputs) float64, weights)."""
         y = None if y is None else target(y)
-        with told("X", X):
-            X, y = validate_data(
-                self, plain(X, "X"), y, reset=not goes_on, accept_sparse="csr", multi_output=True, y_numeric=True
-            )
-        X = real(X)
+        X, y = self._validated(X, y, reset=not goes_on, multi_output=True, y_numeric=True)
         outputs = 1 if y.ndim == 1 else y.shape[1]
         if goes_on and outputs != len(self.y_mean_):
             raise InputError(f"y has {outputs} outputs, and those before {len(self.y_mean_)}: expected as many")

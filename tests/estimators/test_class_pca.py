@@ -44,6 +44,14 @@ def test_projections_on_each_classs_singular_vectors(x, center):
     np.testing.assert_array_equal(pca.fit_transform(x, Y), pca.transform(x))
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+def test_means_far_larger_than_the_signal(x, kind):
+    x = (x + 1e6).astype(np.float32)
+    pca = gn.ClassPCA(2, center=True).fit(kind(x), Y)
+    exact = by_numpy(x.astype(np.float64), Y, 2, True)
+    np.testing.assert_allclose(np.abs(pca.transform(kind(x))), np.abs(exact), atol=5e-5)
+
+
 def test_a_share_gives_each_class_its_own_rank(x):
     x[:20, 1:] *= 0.01
     pca = gn.ClassPCA(0.9).fit(x, Y)

@@ -461,12 +461,21 @@ def test_on_a_backend_that_is_strict(x):
         ("device", "tpu", "tpu"),
         ("dtype", "int8", "dtype is 'int8'"),
         ("progress", 3, "progress is 3"),
+        ("random_state", -1, "random_state is -1: expected a whole number ≥ 0"),
+        ("random_state", "x", "random_state is 'x': expected a whole number"),
         ("init", "pca", "init is 'pca': expected one of random, class-pca"),
     ],
 )
 def test_settings_out_of_range(x, name, value, message):
     with pytest.raises(InputError, match=message):
         classifier().set_params(**{name: value}).fit(x, CODES)
+
+
+def test_adamw_has_no_l2(x):
+    for optimizer in ("adamw", gn.AdamW()):
+        with pytest.raises(InputError, match=r"l2 is 0\.1, and AdamW .* optimizer=gn\.AdamW\(weight_decay=…\)"):
+            classifier(optimizer=optimizer, l2=0.1).fit(x, CODES)
+    assert classifier(optimizer="adamw").fit(x, CODES).score(x, CODES) > 0.95
 
 
 def test_first_weights_need_a_layer_and_samples(x):
@@ -550,3 +559,54 @@ def test_a_later_fit_that_is_stopped(x):
     with pytest.raises(NotFittedError):
         net.predict(x)
     assert net.set_params(callbacks=[]).fit(x[:, :2], CODES).score(x[:, :2], CODES) > 0.5
+
+
+# -- what is told in one line -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["a", None] * 45, "y holds None in row 1: expected a value for every sample"),
+        ([None, 1.0] * 45, "y holds None in row 0: expected a value for every sample"),
+        (np.array(["a"] * 89 + [np.nan], object), "y holds nan in row 89: expected a value"),
+        (np.array(["a", 1] * 45, object), "y holds 'a' in row 0 and 1 in row 1: expected values of one kind"),
+        (np.array([1, "a"] * 45, object), "y holds 1 in row 0 and 'a' in row 1: expected values of one kind"),
+    ],
+    ids=["None", "None, floats", "NaN", "text first", "number first"],
+)
+def test_labels_that_are_missing_or_mixed(x, y, message):
+    for kind in (classifier(), regressor(), gn.ClassPCA(1)):
+        with pytest.raises(InputError, match=message):
+            kind.fit(x, y)
+
+
+def test_frames_that_are_refused(x):
+    pandas = pytest.importorskip("pandas")
+    gaps = pandas.Series(["a", pandas.NA, "b"] * 30, dtype="string")
+    with pytest.raises(InputError, match=r"y holds .*NA.* in row 1: expected a value for every sample"):
+        classifier().fit(x, gaps)
+    assert classifier().fit(x, pandas.Series(TEXTS, dtype="string")).classes_.tolist() == ["a", "b", "ç d"]
+    frame = pandas.DataFrame(x, columns=list("abcd"))
+    frame["day"] = pandas.date_range("2020", periods=90)
+    for kind in (classifier(), regressor(), gn.PCA(1), gn.ClassPCA(1)):
+        with pytest.raises(InputError, match=r"column 'day' of X holds datetime64.*: expected real numbers; leave it"):
+            kind.fit(frame, CODES)
+
+
+def test_images_are_to_be_rows():
+    images = np.zeros((6, 1, 8, 8), np.uint8)
+    for kind in (classifier(), regressor(), gn.PCA(1), gn.ClassPCA(1)):
+        with pytest.raises(InputError, match=r"X has shape \(6, 1, 8, 8\): .* reshape it, X\.reshape\(len\(X\), -1\)"):
+            kind.fit(images, [0, 1] * 3)
+
+
+def test_more_features_than_memory_holds_are_refused_before_their_moments(x):
+    wide = sparse.csr_array((40, 10**10))
+    for kind in (classifier(), classifier(standardize=False), regressor()):
+        with pytest.raises(InputError, match=r"X of shape \(40, 10000000000\), dense float32, takes 1,600,000,000,000"):
+            kind.fit(wide, CODES[:40])
+
+
+def test_a_one_hot_column_without_a_one_is_no_class(x):
+    assert classifier().fit(x, np.eye(4)[CODES + (CODES > 1)]).classes_.tolist() == [0, 1, 3]

@@ -86,6 +86,44 @@ def test_one_sample_is_not_enough_and_is_kept(x):
     np.testing.assert_allclose(pca.partial_fit(x[1:]).components_, gn.PCA(2).fit(x).components_, atol=1e-12)
 
 
+def test_what_too_few_batches_do_not_have(x):
+    for count in (1, 3):
+        pca = gn.PCA(5).partial_fit(x[:count])
+        assert not any(hasattr(pca, name) for name in (*NAMES, "components_", "certificate_"))
+        assert "PCA" in pca._repr_html_()
+        with pytest.raises(InputError, match=rf"seen {count} samples?: expected at least 5; call partial_fit again"):
+            pca.transform(x)
+        with pytest.raises(AttributeError, match="there is no mean_: PCA has seen"):
+            _ = pca.mean_
+        np.testing.assert_allclose(pca.partial_fit(x[count:]).transform(x), gn.PCA(5).fit(x).transform(x), atol=1e-11)
+    assert gn.PCA().partial_fit(x[:3]).components_.shape == (3, 12)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-8, 1.0, 1e15])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_whitened_in_any_unit(x, unit, dtype):
+    """A component that varies 1e-5 as much as the first one has variance 1, too; and back they come."""
+    x = ((x - x.mean(axis=0)) * unit).astype(dtype)
+    x[:, 3] *= 1e-3
+    pca = gn.PCA(whiten=True).fit(x)
+    scores = pca.transform(x)
+    assert scores.dtype == dtype
+    np.testing.assert_allclose(scores.std(axis=0, ddof=1), 1, rtol=0.02)
+    np.testing.assert_allclose(
+        pca.inverse_transform(scores) / unit, x / unit, atol=2e-4 if dtype == "float32" else 1e-10
+    )
+
+
+def test_scores_beyond_the_dtype_are_one_line(rng):
+    x = np.float32(3.4e38) * rng.choice([-1, 1], (40, 2)).astype(np.float32)
+    for pca in (gn.PCA(2), gn.ClassPCA(2), gn.ClassPCA(2, center=True)):
+        with pytest.raises(InputError, match=r"the scores of row \d+ of X are beyond float32: give X as float64"):
+            pca.fit(x, np.arange(40) % 2).transform(x)
+        assert np.isfinite(pca.fit(x.astype(np.float64), np.arange(40) % 2).transform(x)).all()
+    with pytest.raises(InputError, match="the samples of row 0 of X are beyond float32"):
+        gn.PCA(2).fit(x).inverse_transform(np.full((1, 2), 3.4e38, np.float32))
+
+
 def test_fit_begins_anew_and_partial_fit_after_it_says_so(x):
     pca = gn.PCA(2).partial_fit(x).fit(x[:40])
     assert pca.n_samples_ == 40
