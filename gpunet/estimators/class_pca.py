@@ -27,7 +27,8 @@ class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  #
     `gn.get_backend`; None is the CPU.
 
     y: one label a sample: numbers, texts, bools; a column (samples, 1), with scikit-learn's warning; or one-hot rows
-    (samples, classes), whose labels are the columns' numbers, or names of a DataFrame; one without a one is no class.
+    (samples, classes), whose labels are the columns' numbers, or names of a DataFrame; a column without a one is no
+    class.
 
     classes_: (C,), ascending; counts_: (C,) samples of each; ranks_: (C,) vectors of each; components_: (C, k,
     features), k the largest rank, zero beyond a class's own; explained_variance_ and explained_variance_ratio_: (C, k),

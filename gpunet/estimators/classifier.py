@@ -44,11 +44,11 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     RandomState, or None for another one each time. device, dtype: as of `gn.Trainer`; progress: whether to show it.
 
     y: one label a sample: numbers, texts, bools; a column (samples, 1), with scikit-learn's warning; or one-hot rows
-    (samples, classes), whose labels are then the columns' numbers, or names of a DataFrame; one without a one is no
-    class. sample_weight: (samples,) ≥ 0; a sample of weight 0 is left out, and where the whole data is one batch one of
-    weight 2 counts as two. `fit` divides weights by their mean, `partial_fit` takes them as they are: a step's gradient
-    is the mean of weight times gradient. Losses that are reported, and looked at by `patience`, count every sample
-    once.
+    (samples, classes), whose labels are then the columns' numbers, or names of a DataFrame; a column without a one is
+    no class. sample_weight: (samples,) ≥ 0; a sample of weight 0 is left out, and where the whole data is one batch one
+    of weight 2 counts as two. `fit` divides weights by their mean, `partial_fit` takes them as they are: a step's
+    gradient is the mean of weight times gradient. Losses that are reported, and looked at by `patience`, count every
+    sample once.
 
     classes_: (C,), ascending; model_, the `gn.Sequential`; trainer_, the `gn.Trainer`; history_, of the last fit, loss
     and accuracy unweighted; n_iter_: epochs in all; loss_; mean_, scale_: (features,), or None where X is not

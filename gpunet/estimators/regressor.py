@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 
 from gpunet.errors import InputError
 from gpunet.estimators.base import target, told, whole
@@ -54,7 +55,9 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R², the mean over outputs; y as of `fit`."""
         with told("y", y):
-            return float(super().score(X, target(y), sample_weight))
+            y, found = np.asarray(target(y)), self.predict(X)
+            unit = self.y_scale_.max() if y.dtype.kind in "biuf" else 1.0  # in which squares stay in range
+            return float(r2_score(y / unit, found / unit, sample_weight=sample_weight))
 
     def _samples(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> tuple[Any, Any, Any]:
         """(X, y (n, outputs) float64, weights)."""

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -265,6 +266,8 @@ def test_what_float64_cannot_square(x, rng):
         np.testing.assert_allclose(values.y_scale_, unit * normal[:, 0].std(), rtol=1e-12)
         learned = regressor().fit(normal, normal[:, 0]).predict(normal)
         np.testing.assert_allclose(values.predict(normal) / unit, learned, atol=1e-5)
+        expected = r2_score(normal[:, 0], learned)
+        assert values.score(normal, normal[:, 0] * unit) == pytest.approx(expected, abs=1e-5)
     x[[0, 3], 1] = 1.7e308, -1.7e308
     with pytest.raises(InputError, match="the differences in column 1 of X overflow float64"):
         classifier().fit(x, CODES)
