@@ -180,7 +180,8 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     def _learn(self, X: Any, y: Any, classes: Any, weights: Any, goes_on: bool, train: Any) -> Self:
         check_one_of("init", self.init, ("random", "class-pca"))
         if len(classes) < 2:
-            raise InputError(f"y has 1 class, {shown(classes.tolist()[0])}: expected at least 2 classes to tell apart")
+            one = f"1 class, {shown(classes.tolist()[0])}" if len(classes) else "no classes"
+            raise InputError(f"y has {one}: expected at least 2 classes to tell apart")
         codes = np.minimum(np.searchsorted(classes, y), len(classes) - 1)
         if (unknown := classes[codes] != y).any():
             raise InputError(

@@ -56,13 +56,17 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
         """R², the mean over outputs; y as of `fit`."""
         with told("y", y):
             y, found = np.asarray(target(y)), self.predict(X)
-            unit = self.y_scale_.max() if y.dtype.kind in "biuf" else 1.0  # in which squares stay in range
-            return float(r2_score(y / unit, found / unit, sample_weight=sample_weight))
+            if y.dtype.kind in "biuf":  # of others scikit-learn says what they are
+                unit = self.y_scale_.max()  # in which squares stay in range
+                y, found = y / unit, found / unit
+            return float(r2_score(y, found, sample_weight=sample_weight))
 
     def _samples(self, X: Any, y: Any, sample_weight: Any, goes_on: bool) -> tuple[Any, Any, Any]:
         """(X, y (n, outputs) float64, weights)."""
         y = None if y is None else target(y)
         X, y = self._validated(X, y, reset=not goes_on, multi_output=True, y_numeric=True)
+        if y.dtype.kind in "VmM":
+            raise InputError(f"y has dtype {y.dtype}: expected real numbers; convert it, say with .astype('float64')")
         outputs = 1 if y.ndim == 1 else y.shape[1]
         if goes_on and outputs != len(self.y_mean_):
             raise InputError(f"y has {outputs} outputs, and those before {len(self.y_mean_)}: expected as many")

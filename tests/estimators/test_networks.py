@@ -273,6 +273,9 @@ def test_what_float64_cannot_square(x, rng):
         classifier().fit(x, CODES)
     with pytest.raises(InputError, match="the differences in column 0 of y overflow float64"):
         regressor().fit(x[:, :1], x[:, 1])
+    for y in (np.zeros(90, [("a", "f4")]), np.arange(90).astype("m8[s]")):
+        with pytest.raises(InputError, match=r"y has dtype .*: expected real numbers"):
+            regressor().fit(x, y)
     with pytest.raises(InputError, match="y is a sparse csr_array: expected a dense array"):
         regressor().fit(x, sparse.csr_array(x[:, :1]))
 
@@ -395,6 +398,8 @@ def test_classes_that_come_later(x):
     assert net.partial_fit(x[60:], TEXTS[60:]).predict_proba(x).shape == (90, 3)
     with pytest.raises(InputError, match="y holds 'z': expected one of the classes"):
         net.partial_fit(x[:1], ["z"])
+    with pytest.raises(InputError, match="y has no classes: expected at least 2"):
+        classifier().partial_fit(x, TEXTS, classes=())
     with pytest.raises(InputError, match="at the first call: expected the same"):
         net.partial_fit(x, TEXTS, classes=["a", "b"])
     with pytest.raises(InputError, match="y has 2 outputs, and those before 1"):
