@@ -56,8 +56,8 @@ def sign(command: Callable[..., None], parameters: Options) -> None:
 # -- of commands that are given data ------------------------------------------------------------------------------
 
 OWN = (
-    "a folder of images (CLASS/*.png, *.jpg, *.webp), a table (*.csv), an `.npz` with X and y or x_train, y_train, "
-    "x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
+    "a folder of images (`CLASS/*.png`, `*.jpg`, `*.webp`), a table (`*.csv`), an `.npz` with X and y or x_train, "
+    "y_train, x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
 )
 
 
@@ -87,7 +87,7 @@ def data(default: str | None = None) -> Options:
 def reading(given: dict[str, Any]) -> dict[str, Any]:
     """How data is to be read, taken out of what a command was given."""
     found = {name: given.pop(name) for name in ("label", "resize", "standardize")}
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value not in (None, False)}
 
 
 def tell_notes(name: str, notes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from gpunet.checks import as_array, check_finite, check_flag, is_whole, usual_sc
 from gpunet.errors import DataError, InputError, shown
 from gpunet.reprs import sizes
 
-from .labels import Coded, check_count, distinct, every_fifth, match, shorter, told
+from .labels import Coded, check_count, check_missing, distinct, every_fifth, match, shorter, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,7 @@ def from_arrays(
     else:
         found, train_labels = distinct(y_train, f"{source}: y_train")
         check_count(found, len(train_labels), f"{source}: y_train")
+        check_missing(found, train_labels, y_train, f"{source}: y_train")
         test_labels = match(found, *distinct(y_test, f"{source}: y_test"), f"{source}: y_test")
         names, notes = tuple(found), [*notes, *filter(None, [told(found)])]
     if shape != test_shape:
@@ -120,6 +121,7 @@ def from_one(name: str, x: NDArray[Any], y: NDArray[Any] | Coded, *, source: str
             f"{source}: x has {len(x):,} samples but y has {len(numbers):,} labels; give one label for each sample"
         )
     check_count(found, len(numbers), f"{source}: y")
+    check_missing(found, numbers, y, f"{source}: y")
     x, shape = as_features(x, f"{source}: x")
     chosen = every_fifth(numbers)
     if not chosen.any():

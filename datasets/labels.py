@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +23,26 @@ SHOWN = 40  # of them, where several are listed
 LISTED = 6  # names in a line at most
 MANY = 50  # classes; more, and fewer than five samples each, are none
 ASKED = "expected classes: whole numbers, words or bools"
+MEASURED = f"{ASKED}. What is measured is no class: make classes of it, such as y > limit"
+# Numbers as programs write them; 007, 1e3 and 1_0 are names, which may stand beside 7, 1000 and 10.
+NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+|\d(?:\.\d+)?[eE][+-]\d{2,3})", re.ASCII)
+NOTHING = ("na", "n/a", "nan", "null", "none", "?")  # what programs write where a value is missing
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Labels as text, each of which is stored once: `values`, and the place in them of every sample's."""
+    """Labels as text, each of which is stored once: `values`, and the place in them of every sample's.
+
+    where: of each value, where it stands first.
+    """
 
     values: list[str]
     places: NDArray[np.int64]
+    where: tuple[str, ...] = ()
+
+    def at(self, place: int, other: str) -> str:
+        """Where the value at `place` stands; else in a row of `other`."""
+        return self.where[place] if self.where else f"{other} row {int((self.places == place).argmax())}"
 
 
 def distinct(y: NDArray[Any] | Coded, where: str) -> tuple[list[str], NDArray[np.int64]]:
@@ -38,11 +52,13 @@ def distinct(y: NDArray[Any] | Coded, where: str) -> tuple[list[str], NDArray[np
     DataError, begun by `where`, for what is none of them.
     """
     if isinstance(y, Coded):
-        try:
-            numbers = np.array(list(map(float, y.values)))
-        except ValueError:  # some are words
+        if not all(map(NUMBER.fullmatch, y.values)):  # some are words
             return numbered(y.values, y.places, where)
-        return distinct(numbers[y.places], where)
+        numbers = [Decimal(value) for value in y.values]
+        for place, number in enumerate(numbers):
+            if number != number.to_integral_value():
+                raise DataError(f"{y.at(place, where)} is {y.values[place]}; {MEASURED}")
+        return numbered([str(int(number)) for number in numbers], y.places, where)
     found: NDArray[Any] = as_array(y, where)
     if found.dtype.kind not in "iubfUS":
         raise DataError(f"{where} has dtype {found.dtype}; {ASKED}")
@@ -110,6 +126,19 @@ def check_count(names: Sequence[str], samples: int, where: str) -> None:
         )
 
 
+def check_missing(names: Sequence[str], numbers: NDArray[np.int64], y: NDArray[Any] | Coded, where: str) -> None:
+    """DataError for a label such as NaN or none that so few samples have that it says that theirs is missing."""
+    for number, name in enumerate(names):
+        count = int((numbers == number).sum()) if name.lower() in NOTHING else TEST_EVERY
+        if count < TEST_EVERY:
+            row = int((numbers == number).argmax())
+            at = y.at(int(y.places[row]), where) if isinstance(y, Coded) else f"{where} row {row}"
+            raise DataError(
+                f"{at}: the label is missing, it is {name!r}; fill it in, or remove the sample (a class of that name "
+                f"has {TEST_EVERY} samples at least)"
+            )
+
+
 def told(names: Sequence[str]) -> str:
     """How the labels were numbered, in words; "" where they are the numbers themselves."""
     last = len(names) - 1
@@ -148,10 +177,7 @@ def _whole(y: NDArray[Any], where: str) -> NDArray[np.int64]:
         wrong = ~((np.abs(y) < 2**53) & (y == np.rint(y)))  # NaN is one, too
     if wrong.any():
         row = int(wrong.argmax())
-        raise DataError(
-            f"{where} row {row} is {y[row]:g}; {ASKED}. What is measured is no class: make classes of it, such as "
-            "y > limit"
-        )
+        raise DataError(f"{where} row {row} is {y[row]:g}; {MEASURED}")
     return y.astype(np.int64)
 
 

@@ -25,7 +25,7 @@ EXPECTED = (
 
 def load(
     name_or_path: str | os.PathLike[str], *, data_dir: str | os.PathLike[str] | None = None,
-    label: str | os.PathLike[str] | None = None, resize: int | None = None, standardize: bool = False,
+    label: str | int | os.PathLike[str] | None = None, resize: int | None = None, standardize: bool = False,
 ) -> Dataset:  # fmt: skip
     """Load and check a data set.
 
@@ -41,6 +41,9 @@ def load(
     fifth of each class is in the test set. Labels are whole numbers, bools or words; they are numbered from 0 in their
     order, `Dataset.names` has what they were, and `Dataset.notes` says so, as it says all that was decided here.
 
+    An empty label is missing, and so is na, n/a, nan, null, none or ? where fewer than five samples have it; where more
+    do, it is the name of a class, as a folder's name always is.
+
     data_dir: where named data sets lie; by default $GPUNET_DATA or the platform's cache folder. label: of a table the
     label's column, by its name or its number from 1 (by default one called label, class or target, else the last); of
     an .npy file the file with the labels (by default y.npy beside it). resize: rows and columns that images of a folder
@@ -49,13 +52,16 @@ def load(
 
     Raises DataError, one line, where the data is missing, damaged or inconsistent, or an option is not for it.
     """
-    from gpunet.checks import check_flag, check_text, check_whole  # they bring NumPy
+    from gpunet.checks import check_flag, check_text, check_whole, is_whole  # they bring NumPy
 
     given, standardize = check_path("the data set", name_or_path), check_flag("standardize", standardize)
     if resize is not None:
         resize = check_whole("resize", resize, most=LARGEST)
     if label is not None:
+        label = str(label) if is_whole(label, 1) else label
         label = os.fspath(label) if isinstance(label, os.PathLike) else check_text("label", label)
+        if not label:
+            raise DataError("label is empty: expected a column's name or number from 1, or of an .npy a file")
     if isinstance(name_or_path, str) and (not name_or_path or name_or_path in catalog.REGISTRY):  # "" is no folder
         found = _load_named(catalog.entry(name_or_path), data_dir)
         _check_taken(name_or_path, label, resize)
@@ -65,10 +71,7 @@ def load(
 
 
 def _load_path(given: Path, name_or_path: str | os.PathLike[str], label: str | None, resize: int | None) -> Dataset:
-    try:
-        path = given.expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{harmless(str(given))}: {error}; expected a name of a data set, or a path") from error
+    path = _at_home(given, "a name of a data set, or a path")
     if path.is_dir():
         return _load_folder(path, label, resize)
     if path.is_file():
@@ -76,6 +79,14 @@ def _load_path(given: Path, name_or_path: str | os.PathLike[str], label: str | N
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
         catalog.entry(name_or_path)  # unknown, so this raises and lists the known names
     raise DataError(f"{harmless(str(path))}: no such file or folder; expected {EXPECTED}")
+
+
+def _at_home(given: Path, expected: str) -> Path:
+    """The path, ~ being the user's folder."""
+    try:
+        return given.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{harmless(str(given))}: {error}; expected {expected}") from error
 
 
 def _load_file(path: Path, label: str | None, resize: int | None) -> Dataset:
@@ -87,10 +98,11 @@ def _load_file(path: Path, label: str | None, resize: int | None) -> Dataset:
         return table.load_table(path, label)
     if kind == ".npy":
         _check_taken(str(path), None, resize)
-        labels = path.with_name("y.npy") if label is None else Path(label).expanduser()
+        labels = path.with_name("y.npy") if label is None else _labels_file(label)
         if not labels.is_file() or labels == path:
+            wrong = "the samples' own file" if labels == path else "not a file" if labels.exists() else "no such file"
             raise DataError(
-                f"{harmless(str(labels))}: no such file, which should hold the labels of {path.name}; name it with "
+                f"{harmless(str(labels))}: {wrong}, which should hold the labels of {path.name}; name it with "
                 "label (--label y.npy)"
             )
         return npz.load_npy({"x": path, "y": labels}, path)
@@ -98,6 +110,10 @@ def _load_file(path: Path, label: str | None, resize: int | None) -> Dataset:
         raise DataError(f"{path}: not a kind of file that is read here; expected {EXPECTED}")
     _check_taken(str(path), label, resize)
     return npz.load_npz(path)
+
+
+def _labels_file(label: str) -> Path:
+    return _at_home(check_path("label", label), "an .npy file with the labels")
 
 
 def _check_taken(what: str, label: str | None, resize: int | None) -> None:

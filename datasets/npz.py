@@ -38,7 +38,7 @@ def load_npz(path: str | Path) -> Dataset:
     """
     path = Path(path)
     there = _names(path)
-    split, one = _found(there, KEYS), {part: key for part, also in ONE.items() for key in _found(there, also).values()}
+    split, one = _found(there, KEYS), _one(there)
     if not split and len(one) == len(ONE):
         arrays = load_arrays(path, one.values(), text=[one["y"]])
         return from_one(path.stem, arrays[one["x"]], arrays[one["y"]], source=str(path))
@@ -64,9 +64,15 @@ def load_npy(files: dict[str, Path], source: Path) -> Dataset:
 def npy_parts(names: Iterable[str]) -> dict[str, str]:
     """Which of a folder's files is which part of a data set, by part: all of KEYS, or x and y; {} where none is."""
     there = [name.removesuffix(".npy") for name in names if name.endswith(".npy")]
-    split, one = _found(there, KEYS), _found(there, ONE)
+    split, one = _found(there, KEYS), _one(there)
     found = split if len(split) == len(KEYS) else one if len(one) == len(ONE) else {}
     return {part: f"{name}.npy" for part, name in found.items()}
+
+
+def _one(there: Sequence[str]) -> dict[str, str]:
+    """Which of the names is x, and which y, of a set that nobody has split."""
+    found = {part: list(_found(there, also).values()) for part, also in ONE.items()}
+    return {part: names[0] for part, names in found.items() if names}
 
 
 def _found(there: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from gpunet.errors import DataError, printable
+from gpunet.errors import DataError, printable, shown
 
 from .arrays import Dataset, from_arrays, from_one
 from .disk import check_fits, unreadable
-from .labels import LONGEST, Coded, listed, named, shorter
+from .labels import LONGEST, NOTHING, Coded, listed, named, shorter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".txt", ".data")
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}
 LABELS = ("label", "class", "target")  # names of a column that say what it is
-MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+MISSING = ("", *NOTHING)
+SEP = re.compile(r"\s*\"?sep=.\"?\s*", re.IGNORECASE)  # a first line that Excel writes
 LOOKED_AT = 50  # rows by which a table's layout is told
 ROWS = 4096
 LONGEST_LINE = 1 << 24  # characters; a table of a million columns has such lines
@@ -52,7 +55,7 @@ class Layout:
         head = "the first row names the columns" if self.header else "no row names the columns"
         name, last = self.columns[self.label], len(self.columns) - 1
         place = "asked for" if given is not None else "the last one" if self.label == last else "by its name"
-        left_out = "; the first column, which has no name and counts the rows, is left out" if self.index >= 0 else ""
+        left_out = "; the first column, which has no name and numbers the rows, is left out" if self.index >= 0 else ""
         parts = f"separated by {SEPARATORS[self.separator]}" if self.separator != "," else ""
         named = f"the label is column {name}, {place}"
         return "; ".join(filter(None, [named, head, parts])) + left_out
@@ -73,7 +76,7 @@ def load_table(path: Path, label: str | None = None, test: Path | None = None) -
     if test is None:
         (x,), told = _as_pixels(x)
         return from_one(path.stem, x, y, source=str(path), notes=notes + told)
-    other = _layout(test, label)
+    other = _layout(test, label, layout)
     if other.columns != layout.columns:
         raise DataError(
             f"{test}: its columns are {listed(other.columns)}, but those of {path.name} are {listed(layout.columns)}; "
@@ -89,6 +92,7 @@ def read(path: Path, layout: Layout) -> tuple[NDArray[np.float32], Coded]:
     """(x float32 (rows, features), the labels of the rows) of a table whose layout is known."""
     parts: list[NDArray[np.float32]] = []
     names: dict[str, int] = {}
+    where: list[str] = []
     known: dict[str, int] = {}  # what cells say, which may be one name in several ways
     labels: list[int] = []
     skipped = sorted({layout.label, layout.index} - {-1}, reverse=True)
@@ -100,7 +104,9 @@ def read(path: Path, layout: Layout) -> tuple[NDArray[np.float32], Coded]:
         while some := list(islice(rows, ROWS)):
             for line, cells in some:
                 if (cell := cells[layout.label]) not in known:
-                    known[cell] = names.setdefault(_label(cell, path, layout, line), len(names))
+                    at = f"{path}: line {line}, column {layout.columns[layout.label]}"
+                    known[cell] = names.setdefault(_label(cell, at), len(names))
+                    where += [at] * (len(names) - len(where))
                 labels.append(known[cell])
                 for place in skipped:
                     del cells[place]
@@ -110,7 +116,7 @@ def read(path: Path, layout: Layout) -> tuple[NDArray[np.float32], Coded]:
             done += len(some)
     if not parts:
         raise DataError(f"{path}: a table without rows; expected one for each sample")
-    return np.concatenate(parts), Coded(list(names), np.array(labels, np.int64))
+    return np.concatenate(parts), Coded(list(names), np.array(labels, np.int64), tuple(where))
 
 
 def _expected(stream: TextIO, size: int, part: int) -> int:
@@ -124,25 +130,28 @@ def _expected(stream: TextIO, size: int, part: int) -> int:
 def _rows(stream: TextIO, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """The number of its line and the cells of every row that is not empty, all of one length."""
     reader = csv.reader(_lines(stream, path), delimiter=separator, skipinitialspace=True)
-    width = 0
+    width, first = 0, list[str]()
     try:
         for cells in reader:
             if not cells or cells == [""]:
                 continue
             if width and len(cells) != width:
+                _check_comment(cells if cells[0].startswith("#") else first, path)
                 raise DataError(
                     f"{path}: line {reader.line_num} has {len(cells):,} columns, the first row {width:,}; expected the "
                     "same in all"
                 )
-            width = len(cells)
+            width, first = len(cells), first or cells[:1]
             yield reader.line_num, cells
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num} is no line of a table ({error})") from None
 
 
 def _lines(stream: TextIO, path: Path) -> Iterator[str]:
+    first = True
     try:
         while line := stream.readline(LONGEST_LINE):
+            line, first = "\n" if first and SEP.fullmatch(line) else line, False
             if len(line) == LONGEST_LINE:
                 raise DataError(f"{path}: a line of more than {LONGEST_LINE:,} characters; expected a row of a table")
             yield line
@@ -159,10 +168,9 @@ def _opened(path: Path) -> TextIO:
         raise unreadable(path, error) from None
 
 
-def _label(cell: str, path: Path, layout: Layout, line: int) -> str:
+def _label(cell: str, where: str) -> str:
     name = named(cell)
-    where = f"{path}: line {line}, column {layout.columns[layout.label]}"
-    if name.lower() in MISSING[:-1]:
+    if not name:
         raise DataError(f"{where}: the label is missing; fill it in, or remove the row")
     if len(name) > LONGEST:
         raise DataError(
@@ -177,7 +185,7 @@ def _numbers(rows: Sequence[tuple[int, list[str]]], path: Path, layout: Layout) 
             found = np.array([list(map(float, cells)) for _, cells in rows]).astype(np.float32)
     except ValueError:
         raise _no_number(rows, path, layout) from None
-    if not np.isfinite(found).all():
+    if not np.isfinite(found).all() or any("_" in "".join(cells) for _, cells in rows):
         raise _no_number(rows, path, layout)
     return found
 
@@ -193,7 +201,7 @@ def _no_number(rows: Sequence[tuple[int, list[str]]], path: Path, layout: Layout
             if not _is_number(cell):
                 comma = "; a number has a decimal point, no comma" if _is_number(cell.replace(",", ".")) else ""
                 return DataError(
-                    f"{where} holds text, {shorter(repr(printable(cell)))}{comma}: expected numbers in all columns but "
+                    f"{where} holds text, {shorter(shown(cell))}{comma}: expected numbers in all columns but "
                     f"the label's, {layout.columns[layout.label]}; name another with label (--label), or make numbers "
                     "of it"
                 )
@@ -208,7 +216,12 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # which Python reads as if it were not there
+
+
+def _like_number(cell: str) -> bool:
+    """Whether it is one, or is missing, or has a decimal comma."""
+    return cell.strip().lower() in MISSING or _is_number(cell) or _is_number(cell.replace(",", ".", 1))
 
 
 def _as_pixels(*tables: NDArray[np.float32]) -> tuple[list[NDArray[Any]], list[str]]:
@@ -222,8 +235,8 @@ def _as_pixels(*tables: NDArray[np.float32]) -> tuple[list[NDArray[Any]], list[s
 # -- how a table is laid out ------------------------------------------------------------------------------------------
 
 
-def _layout(path: Path, label: str | None) -> Layout:
-    """Found out from the first rows; DataError where there is no such label."""
+def _layout(path: Path, label: str | None, like: Layout | None = None) -> Layout:
+    """Found out from the first rows, as far as another table does not say; DataError where there is no such label."""
     separator = _separator(path)
     with _opened(path) as stream:
         rows = [cells for _, cells in islice(_rows(stream, separator, path), LOOKED_AT)]
@@ -231,14 +244,29 @@ def _layout(path: Path, label: str | None) -> Layout:
         raise DataError(f"{path}: an empty table; expected a row for each sample")
     width = len(rows[0])
     if width < 2:
+        _check_comment(rows[0], path)
         raise DataError(
             f"{path}: one column only; expected several, separated by commas, semicolons or tabs, one of them the label"
         )
-    header = _is_header(rows, label)
-    columns = tuple(named(cell) for cell in rows[0]) if header else tuple(str(place + 1) for place in range(width))
-    columns = tuple(name or str(place + 1) for place, name in enumerate(columns))
-    counting = header and not rows[0][0].strip() and width > 2 and _counts([cells[0] for cells in rows[1:]])
-    return Layout(separator, columns, header, _label_of(columns, label, header, path), 0 if counting else -1)
+    if not any(row[-1].strip() for row in rows):
+        raise DataError(f"{path}: every row ends in a separator, which makes an empty last column; remove it")
+    header = (like is not None and like.header and _columns(rows[0]) == like.columns) or _is_header(rows, label)
+    if header and len(rows) == 1:
+        raise DataError(f"{path}: names of columns and no rows; expected one for each sample")
+    columns = _columns(rows[0] if header else [""] * width)
+    index = 0 if header and not rows[0][0].strip() and width > 2 and _is_index(rows) else -1
+    found = Layout(separator, columns, header, _label_of(columns, label, header, path), index)
+    return found if like is None or like.columns != columns else replace(found, index=like.index)
+
+
+def _columns(row: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns: what the row says, else numbers from 1."""
+    return tuple(named(cell) or str(place) for place, cell in enumerate(row, 1))
+
+
+def _check_comment(row: Sequence[str], path: Path) -> None:
+    if row[0].startswith("#"):
+        raise DataError(f"{path}: a line is a comment, {shorter(shown(row[0]))}; remove all that begin with #")
 
 
 def _separator(path: Path) -> str:
@@ -258,21 +286,42 @@ def _separator(path: Path) -> str:
 def _is_header(rows: Sequence[Sequence[str]], label: str | None) -> bool:
     """Whether the first row holds names: some column has numbers, or nothing, but for that row.
 
-    A name that is asked for, and stands in it, says so as well.
+    A name that is asked for, and stands in it, says so as well. Where the labels are words, it is a row of names whose
+    word no row has as a label, beside numbers that are evenly spaced, or beside an index without a name.
     """
     first, rest = rows[0], rows[1:]
+    if not rest:
+        return not any(map(_like_number, first))
     if label is not None and not label.isdecimal() and named(label) in map(named, first):
         return True
-    return bool(rest) and any(
-        not _is_number(cell) and cell.strip().lower() not in MISSING
-        and all(_is_number(row[place]) or row[place].strip().lower() in MISSING for row in rest)
-        for place, cell in enumerate(first)
+    if any(
+        not _like_number(cell) and all(_like_number(row[place]) for row in rest) for place, cell in enumerate(first)
+    ):
+        return True
+    words = [place for place, cell in enumerate(first) if not _like_number(cell)]
+    below = [Counter(named(row[place]) for row in rest) for place in words]
+    new = [(named(first[place]), labels) for place, labels in zip(words, below, strict=True)]
+    new = [(name, labels) for name, labels in new if name not in labels]
+    if not first[0].strip() and _is_index(rows) and (new or _are_even(first[1:])):
+        return True
+    return any(name.lower() in LABELS for name, _ in new) or (
+        len(new) == len(words) == 1 and min(new[0][1].values()) > 1
+        and _are_even([cell for place, cell in enumerate(first) if place != words[0]])
     )  # fmt: skip
 
 
-def _counts(cells: Sequence[str]) -> bool:
-    """Whether a column counts the rows, from 0 or 1."""
-    return any(cells == [str(place + first) for place in range(len(cells))] for first in (0, 1))
+def _is_index(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first column numbers the rows below the first, in whatever order."""
+    cells = [row[0].strip() for row in rows[1:]]
+    return all(map(str.isdecimal, cells)) and len(set(cells)) == len(cells)
+
+
+def _are_even(cells: Sequence[str]) -> bool:
+    """Whether they are whole numbers that grow by the same step, as names of columns do."""
+    if len(cells) < 3 or not all(cell.strip().isdecimal() and len(cell) < 19 for cell in cells):
+        return False
+    steps = {int(after) - int(before) for before, after in pairwise(cells)}
+    return len(steps) == 1 and min(steps) > 0
 
 
 def _label_of(columns: Sequence[str], label: str | None, header: bool, path: Path) -> int:
@@ -284,7 +333,7 @@ def _label_of(columns: Sequence[str], label: str | None, header: bool, path: Pat
         return columns.index(name)
     if header and columns.count(name) > 1:
         raise DataError(f"{path}: several columns are called {shorter(name)}; give the number of the label's, from 1")
-    if name.isdecimal() and 1 <= int(name) <= len(columns):
+    if name.isdecimal() and len(name) < 19 and 1 <= int(name) <= len(columns):
         return int(name) - 1
     if header:
         raise DataError(f"{path}: no column {shorter(name)!r} for the label; its columns are {listed(columns)}")

@@ -161,17 +161,20 @@ def decompose(file: str, labels: str | None, settings: Settings, bar: Progress) 
 
 
 def _named(labels: str | None) -> tuple[tuple[str, ...], Any]:
-    """Labels of text in an .npy file as their names and numbers; of other labels no names, and what was given."""
+    """Labels of text in an .npy file as their names and numbers; of other labels no names, and what was given.
+
+    Whole floats are the numbers that they are.
+    """
     from gpunet.datasets.labels import distinct
     from gpunet.datasets.npz import read_npy
 
     if labels is None or not (labels.endswith(".npy") and os.path.isfile(labels)):
         return (), labels
     array = read_npy(Path(labels), text=True)
-    if array.dtype.kind not in "US":
+    if array.dtype.kind not in "USf":
         return (), labels
     names, numbers = distinct(array, labels)
-    return tuple(names), numbers
+    return (tuple(names), numbers) if array.dtype.kind != "f" else ((), np.array(names, np.int64)[numbers])
 
 
 # -- who sums ---------------------------------------------------------------------------------------------------------

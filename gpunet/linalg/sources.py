@@ -39,6 +39,7 @@ POLL = 0.5  # seconds between looks at whether something else has happened than 
 SHARD = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<of>-of-(?P<count>\d+))?(?P<after>\D*)")
 MOST_MISSING = 3  # shards that a message names
 HDF5 = (".h5", ".hdf5", ".hdf")
+TABLES = (".csv", ".tsv", ".txt")
 T = TypeVar("T")
 
 
@@ -403,6 +404,10 @@ def open_path(path: str, what: str = "source") -> Source:
         return Sliced(_hdf5(file, member), path, (_hdf5, file, member))
     if ending == ".npz":
         return _npz(file, member)
+    if ending in TABLES:
+        raise DataError(
+            f"{what}: {shown(file)} is a table, which is not read here: write its numbers with numpy.save and give that"
+        )
     _no_members(path, member)
     return _npy(file)
 

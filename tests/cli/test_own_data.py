@@ -146,7 +146,14 @@ def test_options_that_the_data_has_no_use_for(capsys, tmp_path):
     run(capsys, "run", "svd-init", "--quick", "--resize", 8).one_line(2, "digits: resize is 8: only images of a folder")
     run(capsys, "run", "cifar-mlp", "-d", "digits", "--label", "x").one_line(2, "digits: label is 'x': only a table")
     run(capsys, "run", "svd-init", "-d", table(tmp_path / "t.csv"), "--label", "x").one_line(2, "no column 'x'")
+    for label, words in (("", "label is empty"), ("9" * 5000, "no column '999")):
+        run(capsys, "run", "svd-init", "-d", tmp_path / "t.csv", "--label", label).one_line(2, words)
     run(capsys, "run", "svd-init", "--resize", 0).one_line(2, "--resize")
+
+
+def test_the_help_keeps_its_asterisks(capsys):
+    done = run(capsys, "run", "svd-init", "--help")
+    assert all(ending in done.out for ending in ("CLASS/*.png", "*.jpg", "*.webp", "*.csv"))
 
 
 def test_a_document_s_data_that_was_scaled_is_not_its_own(capsys, tmp_path):

@@ -135,6 +135,20 @@ def test_classes_that_have_names(capsys, tmp_path):
     assert np.array_equal(arrays["components"], expected.components)
 
 
+def test_labels_of_whole_floats_are_those_numbers(capsys, tmp_path):
+    np.save("x.npy", numbers("uint8"))
+    np.save("y.npy", np.arange(3000) % 2 + 1.0)
+    pca(capsys, "x.npy", "--labels", "y.npy", "-k", 2, "-o", "out")
+    assert [(part["class"], "name" in part) for part in read(tmp_path / "out")[0]["parts"]] == [(1, False), (2, False)]
+    np.save("y.npy", np.arange(3000) % 2 + 0.5)
+    run(capsys, "pca", "x.npy", "--labels", "y.npy").one_line(2, "y.npy row 0 is 0.5; expected classes")
+
+
+def test_tables_are_not_read(capsys, tmp_path):
+    (tmp_path / "wine.csv").write_text("1,2,x\n")
+    run(capsys, "pca", "wine.csv").one_line(2, "'wine.csv' is a table, which is not read here", "numpy.save")
+
+
 def test_json(capsys, tmp_path):
     np.save("x.npy", numbers())
     done = pca(capsys, "x.npy", "-k", 2, "--json", "-o", "out")

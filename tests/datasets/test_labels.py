@@ -101,11 +101,40 @@ def test_control_characters_are_shown_as_python_writes_them():
 
 
 def test_coded_labels_are_as_those_they_stand_for():
-    values, places = ["2.0", "10", "1e0"], np.array([0, 1, 2, 0])
+    values, places = ["2.0", "10", "+1."], np.array([0, 1, 2, 0])
     names, found = distinct(Coded(values, places), "y")
     assert (names, found.tolist()) == (["1", "2", "10"], [1, 2, 0, 1])
     names, found = distinct(Coded(["b", "a"], places[:2]), "y")
     assert (names, found.tolist()) == (["a", "b"], [1, 0])
+
+
+NUMBERS = {
+    "two spellings of no number": (["1e3", "1000"], ("1000", "1e3")),
+    "a line below": (["1_0", "10"], ("10", "1_0")),
+    "zeros before it": (["01", "02", "10"], ("01", "02", "10")),
+    "as numpy.savetxt writes them": (["1.000000000000000000e+00", "-2.000000000000000000e+00"], ("-2", "1")),
+    "int64's ends": (["9223372036854775807", "-9223372036854775808"], ("-9223372036854775808", "9223372036854775807")),
+    "spellings of one": (["1", "1.0", "+1", "2"], ("1", "2")),
+}
+
+
+@pytest.mark.parametrize("what", NUMBERS)
+def test_what_is_a_number_in_a_table(what):
+    values, names = NUMBERS[what]
+    found, places = distinct(Coded(values, np.arange(len(values))), "y")
+    assert tuple(found) == names
+    assert len(set(places.tolist())) == len(names)
+
+
+@pytest.mark.parametrize("word", ["none", "NaN", "?"])
+def test_a_word_for_nothing_is_a_name_where_a_class_has_it(word):
+    y = cycle(["a", "b", word])
+    assert word in from_arrays("mine", X, y, X[:2], y[2:4], source="mine.npz").names
+    places = np.arange(SAMPLES) % 2
+    places[7] = 2
+    for given in (np.array(["a", "b", word])[places], Coded(["a", "b", word], places)):
+        with pytest.raises(DataError, match=f"y_train row 7: the label is missing, it is '[{word}]+'; fill it in"):
+            from_arrays("mine", X, given, X[:2], np.array(["a", "b"]), source="mine.npz")
 
 
 def test_order_and_words():

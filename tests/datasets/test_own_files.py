@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpunet.datasets import disk, load, table
-from gpunet.errors import DataError
+from gpunet.errors import DataError, InputError
 
 IRIS = "5.1,3.5,1.4,0.2,Iris-setosa\n4.9,3.0,1.4,0.2,Iris-setosa\n7.0,3.2,4.7,1.4,Iris-versicolor\n"
 
@@ -98,7 +98,52 @@ def test_an_index_without_a_name_is_left_out(tmp_path):
     text = ",a,kind\n" + "".join(f"{i},{i / 8},{i % 2}\n" for i in range(20))
     data = load(write(tmp_path / "t.csv", text))
     assert data.shape == (1,)
-    assert "the first column, which has no name and counts the rows, is left out" in data.notes[0]
+    assert "the first column, which has no name and numbers the rows, is left out" in data.notes[0]
+
+
+@pytest.mark.parametrize("header", [
+    "0,1,2,label", ",0,1,2,kind", "0,1,2,kind", "400,410,420,kind", "label,0,1,2", ",0,1,2,label", "wave,400,410,label",
+])  # fmt: skip
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+def test_names_of_columns_that_are_numbers(tmp_path, header, order):
+    numbers = np.arange(40) if order == "in order" else np.random.default_rng(0).permutation(40)
+    lines = []
+    for i in numbers.tolist():
+        cells = [str(i + 0.5), str(i / 8), str(-i / 8)]
+        cells.insert(0 if header.startswith("label") else 3, "word" if i % 2 else "other")
+        lines.append(",".join([str(i), *cells] if header.startswith(",") else cells))
+    data = load(write(tmp_path / "t.csv", "\n".join([header, *lines])))
+    assert (data.names, data.shape) == (("other", "word"), (3,))
+    assert len(data.x_train) + len(data.x_test) == 40
+    assert "the first row names the columns" in data.notes[0]
+    assert ("has no name and numbers the rows, is left out" in data.notes[0]) == header.startswith(",")
+
+
+@pytest.mark.parametrize("first", [".1,.2,.3,x", "1,2,3,x", "3,5,9,z", "1,2,z", "5.1,3.5,1.4,z"])
+def test_rows_that_name_nothing(tmp_path, first):
+    rest = "".join(f"{i}.5,{i},{i * i},{'x' if i % 2 else 'y'}\n" for i in range(40))
+    rest = rest if first.count(",") == 3 else rest.replace(".5,", "")
+    rest = rest if first.count(",") == 3 else "".join(f"{i}.5,{i},{'x' if i % 2 else 'y'}\n" for i in range(40))
+    data = load(write(tmp_path / "t.csv", f"{first}\n{rest}"))
+    assert "no row names the columns" in data.notes[0]
+    assert len(data.x_train) + len(data.x_test) == 41
+
+
+def test_the_index_of_two_tables(tmp_path):
+    def part(name: str, numbers: range) -> None:
+        write(tmp_path / "d" / name, ",a,kind\n" + "".join(f"{i},{i / 8},{'xy'[i % 2]}\n" for i in numbers))
+
+    part("train.csv", range(30))
+    part("test.csv", range(30, 40))
+    data = load(tmp_path / "d")
+    assert (data.shape, len(data.x_train), len(data.x_test)) == ((1,), 30, 10)
+    np.testing.assert_array_equal(data.x_test[:, 0], np.arange(30, 40) / 8)
+
+
+def test_a_first_line_of_excel(tmp_path):
+    data = load(write(tmp_path / "t.csv", "sep=;\r\n" + rows(separator=";"), "utf-8-sig"))
+    assert (data.shape, data.names) == ((2,), ("x", "y"))
+    fails(write(tmp_path / "s.csv", "sep=;\n" + rows(separator=";").replace("2;0.5", "2;red")), "line 5, column b")
 
 
 def test_whole_numbers_up_to_255_are_pixels(tmp_path):
@@ -143,7 +188,19 @@ REFUSED = {
     "a column": ("a\nb\nc\n", ["one column only"]),
     "nothing": ("", ["an empty table"]),
     "blank lines": ("\n\n\n", ["an empty table"]),
-    "a header alone": ("a,b,kind\n", ["holds text"]),
+    "a header alone": ("a,b,kind\n", ["names of columns and no rows"]),
+    "decimal commas below names": ("a;b;kind\n1,5;2;x\n2;3;y\n", ["line 2, column a holds text, '1,5'; a number has"]),
+    "a line below in a number": ("a,b,kind\n1_000,2,x\n2,3,y\n", ["line 2, column a holds text, '1_000'"]),
+    "a control character": ("a,b,kind\n\x1b[1m,2,x\n2,3,y\n", [r"holds text, '\x1b[1m'"]),
+    "an empty last column": ("a,b,kind,\n1,2,x,\n3,4,y,\n", ["every row ends in a separator"]),
+    "a comment first": ("# of iris\na,b,kind\n1,2,x\n", ["a line is a comment, '# of iris'"]),
+    "a comment before semicolons": ("# of iris\na;b;kind\n1;2;x\n", ["a line is a comment, '# of iris'"]),
+    "a comment between": ("a,b,kind\n1,2,x\n# more\n3,4,y\n", ["a line is a comment, '# more'"]),
+    "a label between": (
+        rows().replace("8,2.0,y", "8,2.0,1.5").replace(",x", ",1").replace(",y", ",2"),
+        ["line 10, column kind is 1.5; expected classes"],
+    ),
+    "a label for nothing": (rows().replace("8,2.0,y", "8,2.0,NA"), ["line 10, column kind: the label is missing"]),
     "no class has five": ("a,b,kind\n1,2,x\n3,4,y\n", ["no test samples"]),
     "zeros": ("a,b,kind\n1,2\0,x\n3,4,y\n", ["line 2"]),
 }
@@ -322,3 +379,39 @@ def test_options_that_are_for_other_data(tmp_path, options, words):
         load("digits", **options)
     if "resize" in options:
         fails(write(tmp_path / "t.csv", rows()), words, **options)
+
+
+@pytest.mark.parametrize(("label", "words"), [
+    ("9" * 5000, "999"), ("~nobody-of-this-name/y.npy", "expected an .npy file with the labels"),
+    ("", "label is empty"), ("y\0.npy", "label is"), ("folder", "not a file, which should hold the labels"),
+    ("X.npy", "the samples' own file"), ("none.npy", "no such file"),
+])  # fmt: skip
+def test_labels_that_are_no_file(tmp_path, monkeypatch, label, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("X.npy", X)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=words) as error:
+        load("X.npy", label=label)
+    assert str(error.value).isprintable()
+
+
+def test_a_pipe_is_no_file_of_labels(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    os.mkfifo(tmp_path / "y.npy")
+    fails(tmp_path / "X.npy", "y.npy: not a file")
+
+
+def test_a_column_s_number(tmp_path):
+    path = write(tmp_path / "t.csv", rows().replace(".25", ".0").replace(".5", ".0").replace(".75", ".0"))
+    assert load(path, label=3).names == load(path, label="3").names == ("x", "y")
+    fails(path, "no column '999", label="9" * 5000)
+    for label in (0, 1.0, True):
+        with pytest.raises(InputError):
+            load(path, label=label)
+
+
+@pytest.mark.parametrize("names", [("data", "target"), ("images", "labels"), ("Data", "Y")])
+def test_a_folder_of_npy_files_called_as_in_an_npz(tmp_path, names):
+    for name, array in zip(names, (X, Y), strict=True):
+        np.save(tmp_path / f"{name}.npy", array)
+    assert load(tmp_path).names == ("a", "b", "c")
