@@ -158,9 +158,9 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def shorter(name: str) -> str:
+def shorter(name: str, most: int = SHOWN) -> str:
     """A name as far as there is room for it beside others."""
-    return name if len(name) <= SHOWN else f"{name[: SHOWN - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def every_fifth(labels: NDArray[np.int64]) -> NDArray[np.bool_]:

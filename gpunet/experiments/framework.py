@@ -159,19 +159,23 @@ class Needs:
     """What an experiment needs of data; what does not suit it is told before anything is computed.
 
     images: samples are images of so many rows and columns at least; 0: any samples. classes: so many, no others;
-    features: so many at most. one_unit: what is done to a sample as a whole, such as dividing by its norm, which wants
-    features of one unit, as pixels are. memory: bytes that it takes beside the data, of the numbers of samples and of
-    features.
+    features: so many at most; samples: so many to train on of each class at least. one_unit: what is done to a sample
+    as a whole, such as dividing by its norm, which wants features of one unit, as pixels are. memory: bytes that it
+    takes beside the data, of the numbers of samples and of features.
     """
 
     images: int = 0
     classes: int | None = None
     features: int | None = None
+    samples: int = 0
     one_unit: str = ""
     memory: Callable[[int, int], int] | None = None
 
     def check(self, who: str, data: Any) -> None:
         """DataError where a data set is not what `who` needs."""
+        import numpy as np
+
+        from gpunet.datasets.labels import shorter
         from gpunet.errors import DataError
         from gpunet.experiments.images import image_shape, uneven
 
@@ -187,6 +191,14 @@ class Needs:
                 f"{data.name} has {data.x_train.shape[1]:,} features: {who} is for {self.features:,} at most; give "
                 "fewer, images by --resize 16"
             )
+        if self.samples:
+            counts = np.bincount(data.y_train, minlength=data.classes)
+            if (least := int(counts.min())) < self.samples:
+                name = str(data.names[counts.argmin()] if data.names else counts.argmin())
+                raise DataError(
+                    f"{data.name}: class {shorter(name)} has {least} training sample{'s' * (least != 1)}: {who} needs "
+                    f"{self.samples} of each class at least; add some, or leave the class out"
+                )
         if self.one_unit and (told := uneven(data)):
             raise DataError(
                 f"{data.name}: {who} {self.one_unit}, so that features must be of one unit, and {told}; scale them "

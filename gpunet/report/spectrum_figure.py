@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.datasets.labels import shorter
-from gpunet.report.style import COLOURS, DASHES, figure, legend_beside
+from gpunet.report.style import COLOURS, DASHES, class_called, figure, legend_beside
 
 NAMED = 12  # classes that a legend has room for
 
@@ -27,7 +26,9 @@ def draw(parts: Sequence[Mapping[str, Any]], title: str, folder: Path) -> Path:
             }  # fmt: skip
             shown = values > 0  # others have no logarithm
             spectrum.plot(numbers[shown], values[shown], **look)
-            share.plot(numbers, 100 * shares, label=f"class {shorter(str(part.get('name', part['class'])))}", **look)
+            share.plot(
+                numbers, 100 * shares, label=class_called(str(part.get("name", part["class"])), part["class"]), **look
+            )
         if any((part["explained_variance"] > 0).any() for part in parts):
             spectrum.set_yscale("log")
         spectrum.set(title=title, xlabel="component", ylabel="explained variance")

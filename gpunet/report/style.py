@@ -6,6 +6,7 @@ user's matplotlibrc changes what is drawn.
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
 import warnings
@@ -18,10 +19,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, LogFormatter, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 from matplotlib.transforms import Bbox
 
+from gpunet.datasets.labels import shorter
 from gpunet.errors import visible
 from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.files import write_atomically
@@ -50,6 +53,7 @@ NARROW = 4.2  # inches: a phone's width at about the size of the page's text
 SHORTER = 0.66  # of the height, a panel: a fifth more for the legend below a single one
 POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POINTS = 200  # of a band in a vector figure; lines are thinned by matplotlib, areas are not
+NAME = 14  # characters of a class's name that there is room for
 GAP = 4  # pixels between labels at least
 LINE = 44  # characters that a title of such a figure holds
 
@@ -155,6 +159,32 @@ def _break_lines(made: Figure) -> None:
         axes.set_title(textwrap.fill(axes.get_title(loc="left"), line), loc="left")
         axes.set_xlabel(axes.get_xlabel(), loc="right" if len(axes.get_xlabel()) > LINE - 10 else "center")
         axes.set_ylabel(textwrap.fill(axes.get_ylabel(), LINE - 16))
+
+
+def class_called(name: str, number: int) -> str:
+    """What a picture calls a class: by its name, cut short, or its number where the picture's font lacks a character.
+
+    Never as the name stands, for matplotlib leaves out of a legend what begins with "_".
+    """
+    if CANVAS.get().svg is None and not _can_draw(name):
+        _tell_numbers()
+        name = str(number)
+    return f"class {shorter(name, NAME)}"
+
+
+def _can_draw(text: str) -> bool:
+    """Whether the font of files has every character."""
+    font = get_font(findfont(FontProperties()))
+    return all(map(font.get_char_index, map(ord, text)))
+
+
+@functools.cache  # said once
+def _tell_numbers() -> None:
+    warnings.warn(
+        "the font of pictures lacks characters of some classes' names: there they are called by their numbers, which "
+        "are those of the names' order",
+        UserWarning, 2,
+    )  # fmt: skip
 
 
 def legend_beside(axes: Any, **options: Any) -> None:

@@ -109,12 +109,15 @@ def test_what_does_not_suit_is_told_before_anything_is_written(capsys, tmp_path,
         np.savez(tmp_path / "wide.npz", X=x, y=y)
         done = run(capsys, "run", name, "-d", tmp_path / "wide.npz", "-o", out)
         done.one_line(2, f"wide has {needs.features + 1:,} features: {name} is for {needs.features:,} at most")
+    if needs.samples:
+        x, y = np.zeros((12, 8, 8), np.uint8), np.array(["cat"] * 11 + ["Café"])
+        np.savez(tmp_path / "few.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        done = run(capsys, "run", name, "-d", tmp_path / "few.npz", "-o", out)
+        done.one_line(2, f"few: class Café has 1 training sample: {name} needs {needs.samples} of each class")
     if needs.one_unit:
         wild = table(tmp_path / "t.csv", scale=1000)
         done = run(capsys, "run", name, "-d", wild, "-o", out)
-        done.one_line(
-            2, f"t: {name} divides each sample by its norm", "1 of 4 make up 100.0% of the squares", "--stand"
-        )
+        done.one_line(2, f"t: {name} {needs.one_unit}", "1 of 4 make up 100.0% of the squares", "--stand")
         done = run(capsys, "run", name, "-d", wild, "-o", out, "--standardize", *QUICK[name])
         assert "every feature less its mean, over its deviation" in told(done)
         assert result(out).dataset == "t-standardized"

@@ -160,3 +160,34 @@ def test_a_figure_whose_rows_are_missing_is_left_out_unsaid(tmp_path):
             return [Figure("a", "caption", "alt", draw)]
 
     assert drawing.drawn(lambda: Experiment.draw(Paper(), made(), tmp_path)) == []  # warnings are errors here
+
+
+@pytest.fixture
+def told_anew():
+    style._tell_numbers.cache_clear()
+    yield
+    style._tell_numbers.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "called"), [
+    ("_hidden", "class _hidden"), ("Café", "class Café"), ("x" * 14, f"class {'x' * 14}"),
+    ("a name of 36 characters and even more", "class a name of 36 …"), ("3", "class 3"),
+])  # fmt: skip
+def test_what_pictures_call_a_class(tmp_path, name, called):
+    with style.figure(tmp_path / "a.png") as axes:
+        axes.plot([0, 1], label=style.class_called(name, 7))
+        axes.legend()
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [called]
+
+
+def test_a_class_whose_name_the_font_lacks_is_its_number_and_that_is_said_once(tmp_path, told_anew):
+    with (
+        pytest.warns(UserWarning, match="called by their numbers") as told,
+        style.figure(tmp_path / "a.png"),
+    ):
+        assert [style.class_called(name, place) for place, name in enumerate(["犬", "猫", "cat"])] == [
+            "class 0", "class 1", "class cat",
+        ]  # fmt: skip
+    assert len(told) == 1
+    with drawing.collected(), style.figure(tmp_path / "a.png"):  # in the reader's font
+        assert style.class_called("犬", 0) == "class 犬"

@@ -34,6 +34,17 @@ class Split:
     full: Split | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()  # of a sample, where it is somebody's own
+
+    @property
+    def x_train(self) -> NDArray[Any]:
+        """What is trained on, as a data set calls it."""
+        return self.train[0]
+
+    @property
+    def y_train(self) -> NDArray[np.int64]:
+        """Its labels."""
+        return self.train[1]
 
     @classmethod
     def batches(cls, full: bool = False) -> Split:
@@ -68,7 +79,8 @@ class Split:
             raise DataError(f"{data.name} has {n} training sample: at least two are needed, one to validate with")
         held_out = min(HELD_OUT_MOST, max(1, round(HELD_OUT * n)))
         parts = _drawn(data.x_train, data.y_train, held_out, HOLD)
-        return cls(data.name, *parts, (data.x_test, data.y_test), data.classes, None, data.names, data.notes)
+        test = data.x_test, data.y_test
+        return cls(data.name, *parts, test, data.classes, None, data.names, data.notes, data.shape)
 
     @classmethod
     def load(cls, name: str, full: bool = False) -> Split:

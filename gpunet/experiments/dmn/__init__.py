@@ -85,5 +85,5 @@ x = Experiment(
     # Half of its usual epochs: it would take longest by far.
     quick=[Job(("digits",), seeds=1, seconds=9, pieces=9, also={"epochs": 30})],
     package=__name__,
-    needs=Needs(images=3),
+    needs=Needs(images=3, samples=2),
 )  # fmt: skip

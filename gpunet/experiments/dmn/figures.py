@@ -11,7 +11,7 @@ from gpunet.experiments.dmn import x
 from gpunet.experiments.dmn.tables import elapsed, swept_rows, widths
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, dots, label_rows, legend_beside
+from gpunet.report.style import COLOURS, DASHES, band, class_called, dots, label_rows, legend_beside
 
 SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
@@ -107,13 +107,14 @@ def convergence(result: Result, axes: Any) -> None:
 def fluctuations(result: Result, panels: Any) -> None:
     fall, spread = panels
     curve = result.curves["fluctuations"]
+    label = curve["label"]
     samples, relative, scaled = (np.asarray(curve[name]) for name in ("samples", "relative", "scaled"))
     fall.loglog(samples, relative, ".", color=COLOURS[0], markersize=4, label="measured")
     scale = float(np.exp(np.mean(np.log(relative * samples))))
     fall.loglog(samples, scale / samples, linestyle=DASHES[1], color=COLOURS[1], label="1/N")
     fall.set(
         xlabel="N, samples of one class", ylabel="|δλ|/λ, root mean square over eigenvalues",
-        title=f"Fluctuations of ρ, {result.dataset}, class {result.class_name(curve['label'])}",
+        title=f"Fluctuations of ρ, {result.dataset}, {class_called(result.class_name(label), label)}",
     )  # fmt: skip
     fall.legend()
     spread.hist(scaled, bins=40, density=True, color=COLOURS[0], alpha=0.6, label="measured")

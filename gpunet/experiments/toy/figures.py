@@ -13,7 +13,7 @@ from gpunet.experiments.toy import x
 from gpunet.experiments.toy.claims import datasets, words_of_rates
 from gpunet.experiments.toy.stack import sigmoid_outputs
 from gpunet.experiments.toy.tables import label, rows_of
-from gpunet.report.style import COLOURS, DASHES, between_pixels, label_rows
+from gpunet.report.style import COLOURS, DASHES, between_pixels, class_called, label_rows
 
 CLASSES = COLOURS[:2]
 SHADES = LinearSegmentedColormap.from_list("classes", [CLASSES[0], "#ffffff", CLASSES[1]])
@@ -136,12 +136,12 @@ def boundaries(result: Result, panels: Any) -> None:
                 color=CLASSES[kind],
                 edgecolors="white",
                 linewidths=0.7,
-                label=result.class_name(kind, data),
+                label=class_called(result.class_name(kind, data), kind),
             )
         if data in result.notes.get("classes", {}):
             one.legend(framealpha=0.8, frameon=True)
         share = sum((field > 0.5) / len(nets) for field in fields)
-        _shade(every, ticks, share, f"{data}, share for class {result.class_name(1, data)} of {len(nets)}")
+        _shade(every, ticks, share, f"{data}, share for {class_called(result.class_name(1, data), 1)} of {len(nets)}")
         for field in fields[:BORDERS]:
             every.contour(*ticks, field, [0.5], colors="black", linewidths=0.6, alpha=0.6)
 
