@@ -317,11 +317,11 @@ def _is_index(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _are_even(cells: Sequence[str]) -> bool:
-    """Whether they are whole numbers that grow by the same step, as names of columns do."""
-    if len(cells) < 3 or not all(cell.strip().isdecimal() and len(cell) < 19 for cell in cells):
+    """Whether they are whole numbers that grow by the same step, as names of columns do; two of them 0 and 1."""
+    if len(cells) < 2 or not all(cell.strip().isdecimal() and len(cell) < 19 for cell in cells):
         return False
     steps = {int(after) - int(before) for before, after in pairwise(cells)}
-    return len(steps) == 1 and min(steps) > 0
+    return len(steps) == 1 and min(steps) > 0 and (len(cells) > 2 or list(map(int, cells)) == [0, 1])
 
 
 def _label_of(columns: Sequence[str], label: str | None, header: bool, path: Path) -> int:

@@ -129,6 +129,11 @@ def test_rows_that_name_nothing(tmp_path, first):
     assert len(data.x_train) + len(data.x_test) == 41
 
 
+def test_two_columns_called_0_and_1(tmp_path):
+    data = load(write(tmp_path / "t.csv", rows(header="0,1,kind\n")))
+    assert (data.names, len(data.x_train), len(data.x_test)) == (("x", "y"), 16, 4)
+
+
 def test_the_index_of_two_tables(tmp_path):
     def part(name: str, numbers: range) -> None:
         write(tmp_path / "d" / name, ",a,kind\n" + "".join(f"{i},{i / 8},{'xy'[i % 2]}\n" for i in numbers))
