@@ -240,10 +240,10 @@ class Sequential:
         """What samples x of this dtype are multiplied by."""
         return usual_scale(x) if self._scale is None else self._scale
 
-    def _check_alike(self, data: Samples, what: str, like: Samples | None = None) -> None:
+    def _check_alike(self, data: Samples, what: str, like: Samples | None = None, trains: bool = False) -> None:
         """InputError where data is not of the kind that the model was trained on, or that `like` is of.
 
-        To train it, y may be of another kind.
+        trains: the model is to be trained on it, with a y of any kind.
         """
         x, now = data.x, Learned.of(data)
         learned = self.learned if like is None else Learned.of(like)
@@ -255,7 +255,7 @@ class Sequential:
                 f"{what}: x is {x.dtype}, and the model was trained on {learned.x}: give {give}, or set "
                 "model.scale to what x is to be multiplied by, whatever its dtype"
             )
-        if now.y and learned.y and now.y != learned.y and what != "training data":
+        if now.y and learned.y and now.y != learned.y and not trains:
             raise InputError(
                 f"{what}: y holds {now.y}, and the model was trained on {learned.y}: give y of the same dtype"
             )

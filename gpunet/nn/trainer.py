@@ -134,7 +134,7 @@ class Evaluator:
 
     def _samples(
         self, x: Any, labels: Any, what: str, *, keep: bool = False, labelled: bool = False, weights: Any = None,
-        like: Samples | None = None,
+        like: Samples | None = None, trains: bool = False,
     ) -> Samples:  # fmt: skip
         check_text("what", what)
         held = isinstance(x, Samples)
@@ -158,7 +158,7 @@ class Evaluator:
         )  # fmt: skip
         if not held:
             tell_pixels(self.model.scale, found.x)
-        self.model._check_alike(found, what, like)
+        self.model._check_alike(found, what, like, trains)
         self.prepare(shape)
         return found
 
@@ -253,7 +253,6 @@ class Evaluator:
 Events = dict[int, list[Callback]]
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
-TRAINING = "training data"
 CHECK_EVERY = 64  # steps between looks at the loss on the CPU; a GPU is asked once an epoch
 
 
@@ -455,7 +454,7 @@ class Trainer(Evaluator):
         own, bar = not isinstance(progress, Progress), progress_of(progress)
         fit = _Fit()
         with self.model.alone(fit):
-            train = self._labelled(x, y, TRAINING, weights=sample_weight)
+            train = self._labelled(x, y, "training data", weights=sample_weight, trains=True)
             held_out = None if pair is None else self._labelled(pair[0], pair[1], "validation data", like=train)
             if validation_split is not None:
                 train, held_out = self._split(train, validation_split)
@@ -666,7 +665,7 @@ class Trainer(Evaluator):
             raise InputError("the trainer has seen no data yet: call prepare or fit before step")
         if not isinstance(train, Samples):
             raise InputError(f"train is {shown(train)}: expected what trainer.samples(x, y) returned")
-        self._samples(train, None, TRAINING, labelled=True)
+        self._samples(train, None, "training data", labelled=True, trains=True)
         if not self.model.fitting:
             self.model._learn_from(train)
         if type(order) is not type(self.tally.cursor) or order.ndim != 1 or order.dtype != np.int64:
