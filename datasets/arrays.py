@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.checks import as_array, check_finite, check_flag, is_whole, usual_scale
+from gpunet.checks import as_array, as_list, check_finite, check_flag, is_whole, usual_scale
 from gpunet.errors import DataError, InputError, shown
 from gpunet.reprs import sizes
 
@@ -46,9 +46,10 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        numbers = tuple(map(str, range(len(self.names))))
-        if self.names == numbers and is_whole(self.classes, 1, NAMED):  # () is no names, too
-            object.__setattr__(self, "names", tuple(map(str, range(self.classes))))
+        names = as_list("names", self.names, "texts, one a class", str)
+        if names == [str(number) for number in range(len(names))] and is_whole(self.classes, 1, NAMED):  # [] is, too
+            names = [str(number) for number in range(int(self.classes))]
+        object.__setattr__(self, "names", tuple(names))
 
     def __repr__(self) -> str:
         counts = f"{sizes(self.x_train)} and {sizes(self.x_test)}, {self.x_train.dtype}"
