@@ -150,7 +150,7 @@ def hits(scores: Any, y: Any) -> np.ndarray[Any, Any]:
             f"the network's outputs have shape {scores.shape}: evaluate=(x, y) takes the largest of several outputs of "
             "a sample for its class; give evaluate a function of the model"
         )
-    if getattr(y, "ndim", 1) == 2 and str(y.dtype).startswith(("float", "torch.float")):
+    if getattr(y, "ndim", 1) == 2 and not bool(((y == 0) | (y == 1)).all()):  # nor one-hot
         raise InputError(
             "evaluate=(x, y) counts right classes, and y holds values: give evaluate a function of the model, of which "
             "more is better"

@@ -217,3 +217,10 @@ def test_recorded_steps_take_targets_and_weights():
     for each in (copied, trainers[1]):
         each.fit(X, Y, epochs=1, batch_size=8)
     np.testing.assert_array_equal(flat(copied), flat(trainers[1]))
+
+
+def test_compressing_a_model_of_values_wants_a_function():
+    trainer = made(device="cpu")
+    trainer.fit(X, Y)
+    with pytest.raises(InputError, match="y holds values: give evaluate a function of the model"):
+        gn.compress(trainer.model, X, max_drop=0.1, evaluate=(X, Y))
