@@ -120,7 +120,7 @@ class Sequential:
 
     def __repr__(self) -> str:
         layers = "".join(f"  ({layer.name}): {indented(repr(layer))}\n" for layer in self.layers)
-        scale = "" if self.scale is None else f", scale={self.scale:.4g}"
+        scale = "" if self.scale is None else f"  scale={self.scale:.4g}\n"
         return f"{type(self).__name__}(\n{layers}{scale})"
 
     def train(self, mode: bool = True) -> Self:
