@@ -33,7 +33,7 @@ from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
-from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
+from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, passes, predicted
 from gpunet.nn.samples import Samples, check_samples, tell_pixels
 from gpunet.nn.summary import Summary, counted, summarised
 from gpunet.reprs import indented
@@ -474,7 +474,10 @@ class Sequential:
                 self._check_input(tuple(x.shape[1:]))
                 x = Samples.of(self.backend, x, None, None, dtype=self.dtype, copy=False)
             self._check_alike(x, "data")
-            return outputs_of(self, x, batch_size)
+            batch = min(batch_size, len(x))
+            self.bind(batch)
+            room, cursor = self.backend.empty((batch, *self.input_shape), self.dtype), self.backend.zeros(1, "int64")
+            return outputs_of(self, passes(self, x, batch, room, cursor))
 
     # -- workspace --------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpunet.backend.base import Array
 from gpunet.checks import check_finite
 from gpunet.errors import DivergedError, InputError, ShapeError
 from gpunet.nn.layers.base import Shape
@@ -35,21 +37,27 @@ def check_place(data: Samples, device: str, dtype: str, what: str) -> None:
         check_finite(data.x, what, dtype)
 
 
-def outputs_of(model: Any, data: Samples, batch: int) -> NDArray[Any]:
-    """The outputs f(z) of a built `Sequential` in evaluation mode, (samples, outputs) on the host."""
+def passes(
+    model: Any, data: Samples, batch: int, room: Array, cursor: Array, labels: Array = None
+) -> Iterator[tuple[Array, Array]]:
+    """Scores of a built `Sequential` for the data, and labels where there is room for them, by batches, in order.
+
+    room (≥ batch, …) of the model's dtype, for x; labels (≥ batch, …): for those of the data; cursor: zero.
+    """
     ops, n = model.backend, len(data)
-    batch = min(batch, n)
-    model.bind(batch)
-    room = ops.empty((batch, *model.input_shape), model.dtype)
-    order, cursor, scale = ops.asarray(np.arange(n)), ops.zeros(1, "int64"), model._scale_of(data.x)
-    parts = []
+    order, scale = ops.asarray(np.arange(n)), model._scale_of(data.x)
     with ops.session():
         for start in range(0, n, batch):
             x = room[: min(batch, n - start)]
+            own = None if labels is None else labels[: len(x)]
             model.set_batch_size(len(x))
-            ops.take_batch(data.x, None, order, cursor, scale, x, None, None)
-            parts.append(np.array(ops.to_host(model.activate_scores(model.forward(x)))))
-    return np.concatenate(parts)
+            ops.take_batch(data.x, data.labels, order, cursor, scale, x, own, None)
+            yield model.forward(x), own
+
+
+def outputs_of(model: Any, scores: Iterator[tuple[Array, Array]]) -> NDArray[Any]:
+    """The outputs f(z), (samples, outputs) on the host, of what `passes` gives."""
+    return np.concatenate([np.array(model.backend.to_host(model.activate_scores(z))) for z, _ in scores])
 
 
 def predicted(outputs: NDArray[Any], values: bool) -> NDArray[Any]:

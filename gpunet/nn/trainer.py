@@ -42,7 +42,7 @@ from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.history import History
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.optim import Optimizer, resolve
-from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, predicted
+from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, passes, predicted
 from gpunet.nn.replay import AT_ONCE, Graphs
 from gpunet.nn.samples import Samples, check_samples, tell_pixels
 from gpunet.progress import Progress
@@ -197,12 +197,15 @@ class Evaluator:
         self._room = batch  # now that it is there: memory may be full, or Ctrl-C come
 
     def _take_batch(self, data: Samples, order: Array, cursor: Array, n: int, clocks: Array = None) -> tuple[Any, Any]:
-        """The next n samples of the order in the workspace: x times the model's scale, and their labels, if any."""
-        x = self._x[:n]
-        labels = None if data.labels is None else (self._targets if data.classes == 0 else self._labels)[:n]
+        """The next n samples of the order in the workspace: x times the model's scale, and their labels."""
+        x, labels = self._x[:n], self._answers(data)[:n]
         scale = self.model._scale_of(data.x)
         self.backend.take_batch(data.x, data.labels, order, cursor, scale, x, labels, clocks)
         return x, labels
+
+    def _answers(self, data: Samples) -> Array:
+        """Room for the labels of a batch, or its targets; None where the data has none."""
+        return None if data.labels is None else self._targets if data.classes == 0 else self._labels
 
     # -- use ----------------------------------------------------------------------------------------------------------
 
@@ -233,21 +236,14 @@ class Evaluator:
     def outputs(self, x: Any) -> np.ndarray[Any, Any]:
         """The model's outputs f(z), (samples, outputs) on the host; logits where the last layer has no activation."""
         with self.model.evaluating():
-            return outputs_of(self.model, self._samples(x, None, "data"), self.eval_batch)
+            return outputs_of(self.model, self._passes(self._samples(x, None, "data")))
 
     def _passes(self, data: Samples) -> Iterator[tuple[Array, Array]]:
         """Scores of the data, and its labels, a batch at a time, in order."""
         batch = min(self.eval_batch, len(data))
         self._workspace(batch)
-        order = self.backend.asarray(np.arange(len(data)))
-        cursor = self._looking.cursor
         self._looking.reset()
-        with self.backend.session():
-            for start in range(0, len(data), batch):
-                n = min(batch, len(data) - start)
-                self.model.set_batch_size(n)
-                x, labels = self._take_batch(data, order, cursor, n)
-                yield self.model.forward(x), labels
+        return passes(self.model, data, batch, self._x, self._looking.cursor, self._answers(data))
 
 
 Events = dict[int, list[Callback]]
