@@ -83,21 +83,14 @@ def _found(there: Sequence[str], wanted: Iterable[str]) -> dict[str, str]:
 
 def read_npy(path: Path, text: bool = False) -> NDArray[Any]:
     """The array of an .npy file: real numbers, or text where that is allowed. Raises DataError."""
-    try:
-        with path.open("rb") as stream:
-            shape, dtype = _header(stream, str(path))
-            size = path.stat().st_size - stream.tell()
-            _check(shape, dtype, size, str(path), text)
-            check_fits(size, f"{path}: the content")
-            stream.seek(0)
-            array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
-            return array
-    except DataError:
-        raise
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except BAD_FILE as error:
-        raise DataError(f"{path}: not a sound .npy file ({reason(error)}); write it again with numpy.save") from None
+    with _sound(path, "save"), path.open("rb") as stream:
+        shape, dtype = _header(stream, str(path))
+        size = path.stat().st_size - stream.tell()
+        _check(shape, dtype, size, str(path), text)
+        check_fits(size, f"{path}: the content")
+        stream.seek(0)
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+    return array
 
 
 def _names(path: Path) -> list[str]:
@@ -119,15 +112,24 @@ def load_arrays(path: Path, keys: Collection[str] = (), text: Collection[str] = 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _sound(path, "savez"), zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@contextmanager
+def _sound(path: Path, writer: str) -> Iterator[None]:
+    """Whatever reading a file raises becomes a DataError; writer: the function of NumPy's that writes such files."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        yield
     except DataError:
         raise
     except OSError as error:
         raise unreadable(path, error) from None
     except BAD_FILE as error:
-        raise DataError(f"{path}: not a sound .npz file ({reason(error)}); write it again with numpy.savez") from None
+        kind = ".npz" if writer == "savez" else ".npy"
+        raise DataError(
+            f"{path}: not a sound {kind} file ({reason(error)}); write it again with numpy.{writer}"
+        ) from None
 
 
 def _members(archive: zipfile.ZipFile, path: Path, keys: Collection[str]) -> dict[str, zipfile.ZipInfo]:

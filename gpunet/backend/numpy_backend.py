@@ -249,11 +249,11 @@ class NumpyBackend(Backend):
 
     def _below(self, x: Array, by_tanh: bool) -> tuple[Array, Array]:
         """Φ(x), or its approximation, of one block; and x within where that changes. NaN stays NaN."""
-        from scipy.special import ndtr
-
         share, near = (self.scratch_up_to(purpose, x.shape, x.dtype) for purpose in ("share", "near"))
         np.clip(x, -GELU_END, GELU_END, out=near)
         if not by_tanh:
+            from scipy.special import ndtr  # not at start-up, nor where nobody asks for it
+
             return ndtr(x, out=share), near
         np.multiply(near, near, out=share)
         np.multiply(share, CUBIC, out=share)
