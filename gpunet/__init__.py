@@ -25,38 +25,24 @@ _BESIDE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 if os.path.isfile(os.path.join(_BESIDE, "datasets", "catalog.py")):
     __path__.append(_BESIDE)
 
-# Names are imported when first used, so that `gpunet --help` need not load NumPy.
-_NAMES = {
-    "nn.model": "Sequential", "nn.trainer": "Trainer", "nn.gradcheck": "gradient_check",
-    "nn.callbacks": "Callback ExponentialDecay StepDecay CyclicalRate CosineDecay EarlyStopping DivergenceGuard",
-    "nn.history": "History",
-    "spectral.factorise": "Factorise factorise merge", "spectral.fitted": "fit_class_pca",
-    "nn.layers": "Dense Conv2D MaxPool2D Flatten Reshape LowRankDense Activation BatchNorm Dropout GELU Layer",
-    "nn.optim": "SGD Adam AdamW Optimizer", "nn.losses": "SoftmaxCrossEntropy BinaryCrossEntropy SquaredError",
-    "compression.compress": "compress", "compression.convert": "from_torch to_torch",
-    "estimators.pca": "PCA", "estimators.class_pca": "ClassPCA", "estimators.classifier": "Classifier",
-    "estimators.regressor": "Regressor",
-    "backend": "get_backend", "nn.serialize": "save load load_weights",
-    "linalg": "svd class_pca deduplicate gram StreamingGram FixedRank DimensionFraction BreakEven Energy StableRank "
-              "GavishDonoho ScaledStableRank",
-}  # fmt: skip
-_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_MODULES = {
-    **{name: name for name in ("backend", "datasets", "errors", "experiments", "linalg", "report")},
-    **{name: f"nn.{name}" for name in ("init", "layers", "losses", "optim")},
-    "lora": "compression.lora",
-}
+# A name is imported when it is first used, so that `gpunet --help` need not load NumPy. Where each lives is said once,
+# in __init__.pyi, which type checkers read too (Scientific Python's SPEC 1). The flag is ast.PyCF_ONLY_AST: importing
+# ast would take longer than all the rest.
+with open(f"{__file__}i", encoding="utf-8") as _stub:
+    _imports = [node for node in compile(_stub.read(), _stub.name, "exec", 0x400).body if hasattr(node, "module")]
+_HOMES: dict[str, str] = {alias.name: node.module for node in _imports for alias in node.names}
 
-__all__ = [*_HOMES, *_MODULES]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        found = getattr(importlib.import_module(f"gpunet.{_HOMES[name]}"), name)
-    elif name in _MODULES:
-        found = importlib.import_module(f"gpunet.{_MODULES[name]}")
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
+    home = _HOMES[name]
+    if home == __name__:
+        found = importlib.import_module(f"gpunet.{name}")
+    else:
+        found = getattr(__import__(home, fromlist=[name]), name)
     globals()[name] = found  # to ask once
     return found
 

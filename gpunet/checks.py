@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
 from gpunet.errors import DataError, InputError, ShapeError, shown
 
-DTYPES = ("float32", "float64")  # that models, and what is computed for them, have
+Dtype = Literal["float32", "float64"]  # that models, and what is computed for them, have
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+Word = TypeVar("Word", bound=str)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MOST = 2**31 - 1  # numbers in one sample or one weight: what is beyond is a mistake
 MOST_ITEMS = 100_000  # of a list of layers, callbacks or addresses
@@ -210,11 +212,11 @@ def is_one_of(value: Any, known: Collection[str]) -> bool:
         return False
 
 
-def check_one_of(name: str, value: Any, known: Collection[str]) -> str:
+def check_one_of(name: str, value: Any, known: Collection[Word]) -> Word:
     """The setting; InputError where it is none of the names."""
     if not is_one_of(value, known):
         raise InputError(f"{name} is {shown(value)}: expected one of {', '.join(known)}")
-    return str.__str__(value)
+    return cast("Word", str.__str__(value))
 
 
 def as_list(name: str, value: Any, of: str, kind: type | tuple[type, ...] = object) -> list[Any]:

@@ -28,7 +28,7 @@ In: TypeAlias = Annotated[Any, "in"]
 Out: TypeAlias = Annotated[Any, "out"]
 # All monotone, and f' follows from y = f(z): so the maximum of a pool may be taken before f, and z need not be kept.
 Activation: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh", "leaky_relu"]
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 LEAK = 0.01  # slope of leaky_relu below zero, PyTorch's default
 
 # The optimisers' scalars, one float64 device array of this length, by place.

@@ -34,7 +34,9 @@ SOURCES = SUFFIXES | {
     "uint8": "u8", "bool": "u8", "int8": "i8", "uint16": "u16", "int16": "i16", "uint32": "u32", "int32": "i32",
     "uint64": "u64",
 }  # fmt: skip
-CODES = {name: np.int32(place) for place, name in enumerate(ACTIVATIONS)}  # enum Activation in common.cuh
+CODES: dict[str, np.int32] = {
+    name: np.int32(place) for place, name in enumerate(ACTIVATIONS)
+}  # enum Activation in common.cuh
 
 BLOCK = 256  # threads of a block, as in common.cuh
 NARROW = 16  # outputs, at most, of a product that is computed inside another kernel; as in common.cuh

@@ -21,7 +21,7 @@ from gpunet.bench.results import Case, Section
 from gpunet.bench.svd import made
 from gpunet.linalg import svd
 from gpunet.linalg.matrix import TallMatrix
-from gpunet.linalg.svd import METHODS
+from gpunet.linalg.svd import METHODS, Method
 from gpunet.linalg.verify import measure, tolerance
 from gpunet.progress import Progress
 
@@ -60,7 +60,9 @@ def _cases(name: str, long: int, short: int, k: int, dtype: str, spectrum: str) 
     a = (made((long, short)) if spectrum == "falling" else noise).astype(dtype)
     whole, rounds = long * short**2 < SLOW, 3 if long * short**2 > 1e9 else 9
     routes = [route for route in METHODS if whole or route not in ("full", "qr")]
-    both = {r: Contender(partial(_ours, a, k, r), "ours" if r == "auto" else "other") for r in routes}
+    both: dict[str, Contender] = {
+        r: Contender(partial(_ours, a, k, r), "ours" if r == "auto" else "other") for r in routes
+    }
     found = race(both, rounds, pieces=1)
     yield name, Case({route: entry for route, entry in found.items() if not entry.failed or route == "auto"})
     one = {"auto": Contender(partial(_ours, a, k, "auto", "right"))}
@@ -69,7 +71,7 @@ def _cases(name: str, long: int, short: int, k: int, dtype: str, spectrum: str) 
     yield f"{name}, one side", Case(race(one, rounds, pieces=1))
 
 
-def _ours(a: Any, k: int, method: str, compute: Any = "both") -> Work:
+def _ours(a: Any, k: int, method: Method, compute: Any = "both") -> Work:
     """A route that does not get there fails when it is made, and is left out."""
     route = svd(a, k, method=method, compute=compute).route
     return Work(lambda pieces: svd(a, k, method=method, compute=compute), lambda: {"route": route})

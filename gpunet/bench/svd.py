@@ -196,7 +196,7 @@ def _ours(problem: Problem, backend: Backend, one: bool = False, images: bool = 
     a = backend.asarray(whole) if backend.name.startswith("cuda") else whole
     compute: Any = ("left" if wide else "right") if one else "both"
 
-    def triples(found: SVD) -> list[tuple[Any, Any]]:
+    def triples(found: SVD[Any]) -> list[tuple[Any, Any]]:
         s, v = host(found.s), host(found.u if wide else np.swapaxes(host(found.vt), -1, -2))
         s = s / np.float32(255) if images else s
         return list(zip(s, v, strict=True)) if problem.stack is not None else [(s, v)]

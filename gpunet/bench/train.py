@@ -19,6 +19,7 @@ import numpy as np
 
 import gpunet as gn
 from gpunet.backend import Backend, get_backend, why_no_numba
+from gpunet.backend.base import Activation
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.bench import data, rivals
 from gpunet.bench.counts import allowed_step
@@ -27,6 +28,7 @@ from gpunet.bench.rivals import Draw, Way, placed
 from gpunet.errors import RunError
 from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.nn.layers import Conv2D, Dense, Flatten, LowRankDense, Reshape
+from gpunet.nn.replay import Switch
 from gpunet.nn.samples import Samples
 from gpunet.nn.trainer import Trainer
 from gpunet.spectral.factorise import speed_up
@@ -95,7 +97,7 @@ def dense(widths: Sequence[int], ranks: Sequence[int | None] = ()) -> list[gn.La
     """Dense layers, or factored ones where there is a rank, with ReLU between them."""
     layers: list[gn.Layer] = []
     for place, width in enumerate(widths[1:]):
-        activation = "relu" if place < len(widths) - 2 else None
+        activation: Activation | None = "relu" if place < len(widths) - 2 else None
         rank = ranks[place] if ranks else None
         layers.append(Dense(width, activation) if rank is None else LowRankDense(width, rank, activation))
     return layers
@@ -185,7 +187,7 @@ def contenders(case: Case, device: str | Backend, ways: Mapping[str, Way] | None
     return found
 
 
-def ours(case: Case, backend: Backend, graphs: str = "auto") -> Work:
+def ours(case: Case, backend: Backend, graphs: Switch = "auto") -> Work:
     """Through the same `Trainer.step` that `fit` runs; RunError where "auto" cannot record on a GPU."""
     _, x, y = case.data()
     if not case.trains:

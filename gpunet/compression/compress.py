@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
@@ -27,7 +27,8 @@ from gpunet.nn.predict import EVAL_BATCH
 from gpunet.progress import Progress, progress
 from gpunet.timing import Times, interleave
 
-COUNTS = ("parameters", "multiplications", "milliseconds")
+Count = Literal["parameters", "multiplications", "milliseconds"]
+COUNTS: tuple[Count, ...] = get_args(Count)
 LOOKS = 8  # nets that a promise is tried on
 STEPS = 8  # ranks of a layer that are timed
 ROUNDS, LEAST, SECONDS = 15, 3, 2.0  # of a race: as many as that many seconds have room for
@@ -62,6 +63,20 @@ class Layer:
     seen: float = 1.0
 
 
+@overload
+def compress(
+    model: Sequential, data: Any = None, *, budget: float | None = None, max_drop: float | None = None,
+    speed: float | None = None, rank: RankRule | int | None = None, evaluate: Evaluate | None = None,
+    layers: str | Sequence[str] | None = None, count: Count = "parameters", batch_size: int = EVAL_BATCH,
+    tune: Tune | None = None, progress: bool | Progress = False,
+) -> Sequential: ...  # fmt: skip
+@overload
+def compress(
+    model: Any, data: Any = None, *, budget: float | None = None, max_drop: float | None = None,
+    speed: float | None = None, rank: RankRule | int | None = None, evaluate: Evaluate | None = None,
+    layers: str | Sequence[str] | None = None, count: Count = "parameters", batch_size: int = EVAL_BATCH,
+    tune: Tune | None = None, progress: bool | Progress = False,
+) -> Any: ...  # fmt: skip
 def compress(
     model: Any,
     data: Any = None,
@@ -72,7 +87,7 @@ def compress(
     rank: RankRule | int | None = None,
     evaluate: Evaluate | None = None,
     layers: str | Sequence[str] | None = None,
-    count: str = "parameters",
+    count: Count = "parameters",
     batch_size: int = EVAL_BATCH,
     tune: Tune | None = None,
     progress: bool | Progress = False,
@@ -165,7 +180,7 @@ class Compression:
     """A network, what is known of its layers, and the search for their ranks."""
 
     def __init__(
-        self, network: Network, data: Any, evaluate: Evaluate | None, layers: Any, count: str,
+        self, network: Network, data: Any, evaluate: Evaluate | None, layers: Any, count: Count,
         batch_size: int, tune: Tune | None, bar: Progress,
     ) -> None:  # fmt: skip
         self.network, self.count, self.bar = network, count, bar

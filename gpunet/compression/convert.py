@@ -13,7 +13,7 @@ import numpy as np
 
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LEAK
-from gpunet.checks import check_shape
+from gpunet.checks import Dtype, check_shape
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.nn.layers import (
     GELU,
@@ -387,7 +387,7 @@ def _factored(parts: list[_Part]) -> list[_Part]:
     return found
 
 
-def _build(model: Sequential, parts: list[_Part], shape: Shape, backend: Backend, dtype: str) -> None:
+def _build(model: Sequential, parts: list[_Part], shape: Shape, backend: Backend, dtype: Dtype) -> None:
     """Build the model with the parts' weights."""
     model.build(shape, backend, dtype=dtype)
     for layer, part in zip(model.layers, parts, strict=True):
@@ -420,7 +420,7 @@ def _samples(torch: Any, n: int, shape: Shape, dtype: str) -> Any:
     return torch.from_numpy(np.random.default_rng(n).standard_normal((n, *shape)).astype(dtype))
 
 
-def _copied(torch: Any, module: Any) -> tuple[Any, str]:
+def _copied(torch: Any, module: Any) -> tuple[Any, Dtype]:
     """A copy of the module on the host in evaluation mode, and the dtype that the model gets."""
     nn = torch.nn
     if not isinstance(module, nn.Module):

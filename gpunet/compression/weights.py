@@ -61,7 +61,7 @@ class Weight:
     inputs: StreamingGram | None = None
     uses: float = 1.0
     seen: float = 1.0
-    _found: SVD | None = field(default=None, repr=False)
+    _found: SVD[Any] | None = field(default=None, repr=False)
 
     def check(self) -> None:
         """DataError where the numbers are none, or of a size at which squares are lost."""
@@ -106,7 +106,7 @@ class Weight:
         found = self.inputs.components()
         return np.asarray(found.components.T * np.sqrt(found.explained_variance))
 
-    def found(self, rank: int | None = None) -> SVD:
+    def found(self, rank: int | None = None) -> SVD[Any]:
         """At least so many singular triples of W R, all by default, of which the left vectors alone."""
         if self._found is None or len(self._found.s) < min(rank or self.most_triples, self.most_triples):
             self.check()

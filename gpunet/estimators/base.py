@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from gpunet.checks import as_array, has, is_number, is_whole, on_device
 from gpunet.errors import GpunetError, InputError, first_line, shown
+from gpunet.estimators._sklearn import BaseEstimator
 from gpunet.limits import physical_memory
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -111,7 +111,7 @@ def whole(fit: Fit) -> Fit:
     return method  # type: ignore[return-value]
 
 
-class Estimator(BaseEstimator):  # type: ignore[misc]
+class Estimator(BaseEstimator):
     """Base of all estimators.
 
     X is (samples, features) of real numbers: arrays, lists, DataFrames, PyTorch's tensors and CuPy's arrays (both are

@@ -6,19 +6,19 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import shown
+from gpunet.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from gpunet.estimators.base import Estimator, chunks, dense, project, wanted, whole
 from gpunet.linalg.certificate import Certificate
 from gpunet.linalg.classes import StreamingClassGram, class_pca
 from gpunet.linalg.matrix import result_dtype
 
 
-class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type: ignore[misc]
+class ClassPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Projections on the leading vectors of every class's own density matrix (document 002, section 3).
 
     n_components: how many vectors a class, at most as many as the smallest class has samples, and as there are

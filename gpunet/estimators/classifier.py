@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
-from sklearn.base import ClassifierMixin
+from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.checks import check_one_of, check_range, is_one_of
+from gpunet.backend.base import Activation
+from gpunet.checks import Dtype, check_one_of, check_range, is_one_of
 from gpunet.errors import InputError, shown
+from gpunet.estimators._sklearn import ClassifierMixin
 from gpunet.estimators.base import chunks, of_one_hot, plain, told, whole
 from gpunet.estimators.network import Hidden, Network
+from gpunet.linalg.matrix import Floats
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.layers import Dense, Layer
-from gpunet.nn.optim import Optimizer
+from gpunet.nn.optim import Optimizer, OptimizerName
 from gpunet.progress import Progress
 from gpunet.spectral.svd_weights import singular_rows
 
+Init = Literal["random", "class-pca"]
 
-class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
+
+class Classifier(ClassifierMixin, Network):
     """A network with an output a class, trained on the softmax's cross-entropy.
 
     hidden_layers: units of each hidden layer, of `activation`, or layers such as gn.Conv2D in their place, of which
@@ -65,13 +70,15 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
     (355, 10)
     """
 
+    classes_: NDArray[Any]
+
     def __init__(
         self,
         hidden_layers: Hidden = (128,),
-        activation: str = "relu",
+        activation: Activation = "relu",
         *,
-        init: str = "random",
-        optimizer: str | Optimizer = "adam",
+        init: Init = "random",
+        optimizer: OptimizerName | Literal["sgd"] | Optimizer = "adam",
         learning_rate: float | None = None,
         l2: float | None = None,
         epochs: int = 100,
@@ -85,7 +92,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
         warm_start: bool = False,
         random_state: Any = 0,
         device: str | Backend = "auto",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         progress: bool | Progress = False,
     ) -> None:
         super().__init__(
@@ -134,22 +141,25 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
             )
         return self._learn(X, y, known, weights, goes_on, self._train_once)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any) -> NDArray[Any]:
         """The label of each sample, (samples,), one of `classes_`."""
         best = self._outputs(X).argmax(axis=1)
-        return self.classes_[best]
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
 
-    def predict_proba(self, X: Any) -> Any:
+    def predict_proba(self, X: Any) -> Floats:
         """The softmax of the outputs, (samples, C) float64: the probability of each of `classes_`."""
-        z = self._outputs(X)
+        z: Floats = self._outputs(X)
         z = np.exp(z - z.max(axis=1, keepdims=True))
-        return z / z.sum(axis=1, keepdims=True)
+        z /= z.sum(axis=1, keepdims=True)
+        return z
 
-    def predict_log_proba(self, X: Any) -> Any:
+    def predict_log_proba(self, X: Any) -> Floats:
         """The logarithm of `predict_proba`, without underflow."""
-        z = self._outputs(X)
+        z: Floats = self._outputs(X)
         z = z - z.max(axis=1, keepdims=True)
-        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
+        return z
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of the samples, or of their weights, whose label is predicted; y as of `fit`."""
@@ -178,7 +188,7 @@ class Classifier(ClassifierMixin, Network):  # type: ignore[misc]
         return found
 
     def _learn(self, X: Any, y: Any, classes: Any, weights: Any, goes_on: bool, train: Any) -> Self:
-        check_one_of("init", self.init, ("random", "class-pca"))
+        check_one_of("init", self.init, get_args(Init))
         if len(classes) < 2:
             one = f"1 class, {shown(classes.tolist()[0])}" if len(classes) else "no classes"
             raise InputError(f"y has {one}: expected at least 2 classes to tell apart")

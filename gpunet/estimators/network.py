@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy.sparse import issparse
@@ -14,14 +14,27 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from gpunet.backend import Backend
-from gpunet.checks import DTYPES, as_list, check_flag, check_one_of, check_range, check_whole, is_one_of, is_whole
+from gpunet.backend.base import Activation
+from gpunet.checks import (
+    DTYPES,
+    Dtype,
+    as_list,
+    check_flag,
+    check_one_of,
+    check_range,
+    check_whole,
+    is_one_of,
+    is_whole,
+)
 from gpunet.errors import DataError, DivergedError, InputError, shown
 from gpunet.estimators.base import Estimator, check_room, chunks, target, told
+from gpunet.linalg.matrix import Floats
 from gpunet.nn.callbacks import Callback, EarlyStopping
 from gpunet.nn.history import History
 from gpunet.nn.layers import Dense, Layer
+from gpunet.nn.losses import LossName
 from gpunet.nn.model import Sequential
-from gpunet.nn.optim import SGD, AdamW, Optimizer, resolve
+from gpunet.nn.optim import SGD, AdamW, Optimizer, OptimizerName, resolve
 from gpunet.nn.trainer import Trainer
 from gpunet.progress import Progress
 
@@ -41,9 +54,9 @@ class Network(Estimator):
     def __init__(
         self,
         hidden_layers: Hidden = (128,),
-        activation: str = "relu",
+        activation: Activation = "relu",
         *,
-        optimizer: str | Optimizer = "adam",
+        optimizer: OptimizerName | Literal["sgd"] | Optimizer = "adam",
         learning_rate: float | None = None,
         l2: float | None = None,
         epochs: int = 100,
@@ -56,7 +69,7 @@ class Network(Estimator):
         warm_start: bool = False,
         random_state: Any = 0,
         device: str | Backend = "auto",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         progress: bool | Progress = False,
     ) -> None:
         self.hidden_layers = hidden_layers
@@ -79,7 +92,7 @@ class Network(Estimator):
 
     # -- training -----------------------------------------------------------------------------------------------------
 
-    def _train(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Self:
+    def _train(self, X: Any, targets: Any, outputs: int, loss: LossName, weights: Any, goes_on: bool) -> Self:
         """`epochs` over X with classes (n,) or values (n, outputs), in the units that `_begun` has learned.
 
         The weights' mean becomes 1, so that the learning rate means the same.
@@ -103,7 +116,7 @@ class Network(Estimator):
         self.n_iter_ = self.trainer_.epoch
         return self
 
-    def _train_once(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Self:
+    def _train_once(self, X: Any, targets: Any, outputs: int, loss: LossName, weights: Any, goes_on: bool) -> Self:
         """One epoch over a batch of data, after those before; its weights are as they are, beside other batches'."""
         X = self._begun(X, targets, outputs, loss, weights, goes_on)
         if not goes_on:
@@ -120,7 +133,7 @@ class Network(Estimator):
         model.scale = model.scale  # said by us, for samples of any dtype
         return history
 
-    def _begun(self, X: Any, targets: Any, outputs: int, loss: str, weights: Any, goes_on: bool) -> Any:
+    def _begun(self, X: Any, targets: Any, outputs: int, loss: LossName, weights: Any, goes_on: bool) -> Any:
         """X in the network's units; both are new unless it goes on."""
         if goes_on:
             return self._in_units(X)
@@ -232,7 +245,7 @@ class Network(Estimator):
                 out[where] = rows if self.mean_ is None else (rows - self.mean_) / self.scale_
         return out
 
-    def _outputs(self, X: Any) -> Any:
+    def _outputs(self, X: Any) -> Floats:
         """(samples, outputs) of the network, float64."""
         check_is_fitted(self)
         X = self._read(X)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from gpunet import linalg
 from gpunet.backend import Backend
 from gpunet.checks import check_flag
 from gpunet.errors import InputError
+from gpunet.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from gpunet.estimators.base import (
     Estimator,
     check_range_of,
@@ -39,7 +39,7 @@ LEARNED = (
 )  # fmt: skip
 
 
-class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type: ignore[misc]
+class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Principal component analysis: the leading eigenvectors of the covariance, verified.
 
     n_components: how many, from 1 to min(samples, features); a number between 0 and 1: as many as explain that share
@@ -151,16 +151,18 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):  # type
     def _n_features_out(self) -> int:
         return len(self.components_)
 
-    def __getattr__(self, name: str) -> Any:
-        """What batches have made out of date is computed when it is asked for."""
-        sums = self.__dict__.get("_sums")
-        if name not in LEARNED or sums is None:
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        try:
-            self._ready()
-        except InputError as error:  # of too few batches: hasattr is to say no
-            raise AttributeError(f"there is no {name}: {error}") from None
-        return self.__dict__[name]
+    if not TYPE_CHECKING:  # to a type checker every name would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """What batches have made out of date is computed when it is asked for."""
+            sums = self.__dict__.get("_sums")
+            if name not in LEARNED or sums is None:
+                raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+            try:
+                self._ready()
+            except InputError as error:  # of too few batches: hasattr is to say no
+                raise AttributeError(f"there is no {name}: {error}") from None
+            return self.__dict__[name]
 
     def _ready(self) -> None:
         """Compute what batches have made out of date; InputError where they hold too few samples."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from gpunet.errors import InputError
+from gpunet.estimators._sklearn import RegressorMixin
 from gpunet.estimators.base import target, told, whole
 from gpunet.estimators.network import Network, moments
+from gpunet.linalg.matrix import Floats
 
 
-class Regressor(RegressorMixin, Network):  # type: ignore[misc]
+class Regressor(RegressorMixin, Network):
     """A network with an output a value, trained on the squared error.
 
     y: (samples,), or (samples, outputs) for several values at once, real numbers. They are learned less their mean,
@@ -47,9 +48,9 @@ class Regressor(RegressorMixin, Network):  # type: ignore[misc]
         X, y, weights = self._samples(X, y, sample_weight, goes_on)
         return self._train_once(X, self._scaled(y, weights, goes_on), y.shape[1], "squared_error", weights, goes_on)
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: Any) -> Floats:
         """The values, (samples,) or (samples, outputs) as those that were fitted, float64."""
-        found = self._outputs(X) * self.y_scale_ + self.y_mean_
+        found: Floats = self._outputs(X) * self.y_scale_ + self.y_mean_
         return found[:, 0] if self._flat else found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import chain
-from typing import Any
+from os import PathLike
+from typing import Any, overload
+
+from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.checks import as_array, check_flag, check_whole, has, on_device
@@ -17,6 +20,26 @@ from gpunet.linalg.sources import source_of
 from gpunet.progress import Progress, progress
 
 
+@overload
+def gram(
+    source: NDArray[Any] | str | PathLike[str] | list[str], labels: None = None,
+    *, center: bool = False, reproducible: bool = False,
+    executor: Executor | None = None, in_flight: int | None = None, batch: int | None = None,
+    device: str | Backend | None = None, progress: bool | Progress = False,
+) -> StreamingGram: ...  # fmt: skip
+@overload
+def gram(
+    source: NDArray[Any] | str | PathLike[str] | list[str], labels: Any,
+    *, center: bool = False, reproducible: bool = False,
+    executor: Executor | None = None, in_flight: int | None = None, batch: int | None = None,
+    device: str | Backend | None = None, progress: bool | Progress = False,
+) -> StreamingClassGram: ...  # fmt: skip
+@overload
+def gram(
+    source: Any, labels: Any = None, *, center: bool = False, reproducible: bool = False,
+    executor: Executor | None = None, in_flight: int | None = None, batch: int | None = None,
+    device: str | Backend | None = None, progress: bool | Progress = False,
+) -> Any: ...  # fmt: skip
 def gram(
     source: Any,
     labels: Any = None,

@@ -191,7 +191,7 @@ class GavishDonoho(RankRule):
         return int((s.astype(np.float64) > max(threshold, _noise(m, n, s))).sum())
 
 
-def truncated_svd(weight: Any, rule: RankRule, device: str | Backend | None = None) -> SVD:
+def truncated_svd(weight: Any, rule: RankRule, device: str | Backend | None = None) -> SVD[Any]:
     """The leading triples of a weight (m, n), as many as the rule says; see `svd`.
 
     A rule that reads the spectrum reads that of the one decomposition which is then cut. Raises what `svd` and the rule

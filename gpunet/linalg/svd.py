@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import limited
@@ -29,7 +30,7 @@ from gpunet.linalg.certificate import (
     scaled,
 )
 from gpunet.linalg.device import computing_on, device_of, is_gpu
-from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, TallMatrix, check_matrix, gram, result_dtype
+from gpunet.linalg.matrix import EPS, WHOLE_ELEMENTS, Array, Floats, TallMatrix, check_matrix, gram, result_dtype
 from gpunet.linalg.solvers import (
     RATES,
     ROUTES,
@@ -49,8 +50,10 @@ from gpunet.linalg.stacked import CUDA_METHODS, cuda_routes
 from gpunet.linalg.verify import EPS32, Measured, fix_signs, identity, measured, norm, tolerance
 from gpunet.reprs import sizes
 
+A = TypeVar("A")
 Compute = Literal["both", "left", "right"]
-METHODS = ("auto", "full", "gram", "subspace", "randomized", "qr")
+Method = Literal["auto", "full", "gram", "subspace", "randomized", "qr", "gesvdj", "gesvda", "gesvd"]
+METHODS: tuple[Method, ...] = ("auto", "full", "gram", "subspace", "randomized", "qr")
 SMALL = 64 * 64  # elements: below, a stack is decomposed in few calls, above matrix by matrix
 STACK_BYTES = 4 << 20  # of float64 that one call is given
 LATER = 1 << 30  # bytes on a GPU of which a copy is kept for the certificate
@@ -58,7 +61,7 @@ ONE_CALL = 256  # elements up to which LAPACK's gesdd takes less time than the c
 
 
 @dataclass(frozen=True, repr=False)
-class SVD(Certified):
+class SVD(Certified, Generic[A]):
     """The k leading singular triples of a matrix (m, n), or of each of a stack (…, m, n): a ≈ u diag(s) vt.
 
     u: (…, m, k), orthonormal columns; s: (…, k), descending; vt: (…, k, n), orthonormal rows. After
@@ -77,9 +80,9 @@ class SVD(Certified):
     1 GiB, a copy, of larger ones the Gram matrix; where that takes more than 64 MB, at once.
     """
 
-    u: Any
-    s: Any
-    vt: Any
+    u: A
+    s: A
+    vt: A
     route: str
     residual: float
     orthogonality: float
@@ -87,16 +90,17 @@ class SVD(Certified):
     rejected: tuple[str, ...] = ()
     _proof: Proof = field(kw_only=True, repr=False, compare=False)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[A]:
         """u, s, vt, as `u, s, vt = gn.svd(a)` takes them."""
         return iter((self.u, self.s, self.vt))
 
     def _told(self) -> dict[str, str]:
+        s: Any = self.s
         told = {name: sizes(getattr(self, name)) for name in ("u", "s", "vt")}
-        if getattr(self.s, "ndim", 0) == 1 and len(self.s):
-            told["σ from"] = f"{float(self.s[0]):.4g} to {float(self.s[-1]):.4g}"
+        if getattr(s, "ndim", 0) == 1 and len(s):
+            told["σ from"] = f"{float(s[0]):.4g} to {float(s[-1]):.4g}"
         how = {"residual": f"{self.residual:.2g}", "orthogonality": f"{self.orthogonality:.2g}"}
-        return {**told, "dtype": str(self.s.dtype), "route": self.route, **how}
+        return {**told, "dtype": str(s.dtype), "route": self.route, **how}
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -105,16 +109,26 @@ class SVD(Certified):
         return {name: getattr(self, name) for name in names}
 
 
+@overload
+def svd(
+    a: NDArray[Any], k: int | None = None, *, method: Method = "auto", compute: Literal["both"] = "both",
+    tol: float | None = None, device: Literal["cpu", "numpy"] | None = None, certify: bool = False,
+) -> SVD[Floats]: ...  # fmt: skip
+@overload
+def svd(
+    a: Any, k: int | None = None, *, method: Method = "auto", compute: Compute = "both",
+    tol: float | None = None, device: str | Backend | None = None, certify: bool = False,
+) -> SVD[Any]: ...  # fmt: skip
 def svd(
     a: Any,
     k: int | None = None,
     *,
-    method: str = "auto",
+    method: Method = "auto",
     compute: Compute = "both",
     tol: float | None = None,
     device: str | Backend | None = None,
     certify: bool = False,
-) -> SVD:
+) -> SVD[Any]:
     """The k leading singular triples of `a`, (m, n) or a stack (…, m, n); all min(m, n) when k is None.
 
     `a` may be larger than memory: a path or anything else that `gn.gram` takes for a source, iterables aside. On the
@@ -189,7 +203,7 @@ def _check_k(k: Any, m: int, n: int) -> int:
     return int(k)
 
 
-def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
+def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD[Any]:
     *lead, m, n = a.shape
     dtype = result_dtype(a.dtype)
     u, s, vt = (xp.empty(shape, dtype=dtype) for shape in ((*lead, m, 0), (*lead, 0), (*lead, 0, n)))
@@ -199,13 +213,13 @@ def _empty(xp: Any, a: Any, compute: Compute, limit: float) -> SVD:
     return _one_sided(SVD(u, s, vt, "none", 0.0, 0.0, limit, _proof=none), compute)
 
 
-def _one_sided(found: SVD, compute: Compute) -> SVD:
+def _one_sided(found: SVD[Any], compute: Compute) -> SVD[Any]:
     if compute == "both":
         return found
     return replace(found, vt=None) if compute == "left" else replace(found, u=None)
 
 
-def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:
+def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD[Any]:
     """A matrix or a stack on the CPU."""
     m, n = a.shape[-2:]
     if method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
@@ -287,7 +301,7 @@ def _proof(x: TallMatrix, u: Array | None, s: Array, v: Array, errors: Measured,
 def _matrix(
     a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool, name: str, what: str = "a",
     room: int = KEPT,
-) -> SVD:  # fmt: skip
+) -> SVD[Any]:  # fmt: skip
     """One matrix on the CPU."""
     x = TallMatrix(a, what=what)
     long_side = compute == "both" or (compute == "right") == x.flipped
@@ -305,7 +319,7 @@ def _matrix(
     return SVD(left, s, vt, found.route, found.residual, found.orthogonality, limit, found.rejected, _proof=found.proof)
 
 
-def _small(a: Array, k: int, limit: float) -> SVD | None:
+def _small(a: Array, k: int, limit: float) -> SVD[Any] | None:
     """A matrix so small that calls count, not operations: few of them, and measured in the precision of the results.
 
     None where that is not good enough by far, or out of the ordinary: `_matrix` tells why.
@@ -349,7 +363,7 @@ def _small(a: Array, k: int, limit: float) -> SVD | None:
     return SVD(left, s, right.T, route, residual, orthogonality, limit, _proof=lambda: reshaped(prove(*own)))
 
 
-def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD:
+def _stack(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD[Any]:
     """A stack on the CPU: small matrices in one call, and one by one what is large or failed there."""
     m, n = a.shape[-2:]
     flat = a.reshape(-1, m, n)
@@ -398,7 +412,7 @@ def _of_stack(a: Array, u: Array, s: Array, vt: Array, lead: tuple[int, ...]) ->
     return made if few else made()
 
 
-def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD:
+def _on_gpu(backend: Backend, a: Any, k: int, method: str, limit: float) -> SVD[Any]:
     """A matrix or a stack on a GPU; those that fail a route take the next."""
     m, n = a.shape[-2:]
     xp, dtype, lead = backend.xp, result_dtype(a.dtype), a.shape[:-2]

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpunet.backend.base import CORRECT, FIRST_BAD, LOSS_SUM, N_TOTALS, SAMPLES, Array, Backend
-from gpunet.checks import check_flag, check_number, check_range, check_text, check_whole, setting
+from gpunet.checks import Dtype, check_flag, check_number, check_range, check_text, check_whole, setting
 from gpunet.errors import DivergedError, InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.nn.history import History
@@ -82,7 +82,7 @@ class Training(Protocol):
 
     model: Sequential
     backend: Backend
-    dtype: str
+    dtype: Dtype
     seed: int
     plan: Plan
     history: History  # of the fit that runs; an epoch's entry is added before its callbacks are called

@@ -14,7 +14,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LOSS_SUM, Array
 from gpunet.checks import check_range
 from gpunet.errors import InputError
-from gpunet.nn.losses import Loss, resolve
+from gpunet.nn.losses import Loss, LossName, resolve
 from gpunet.nn.model import Sequential, check_model
 from gpunet.nn.serialize import arrays_of
 from gpunet.nn.trainer import Evaluator
@@ -75,7 +75,7 @@ class GradientTable:
 
 def gradient_check(
     model: Sequential,
-    loss: str | Loss,
+    loss: LossName | Loss,
     x: Any,
     labels: Any,
     *,

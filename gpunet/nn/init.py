@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from gpunet.checks import as_floats, check_range, check_shape, is_one_of, on_hos
 from gpunet.errors import GpunetError, InputError, shown
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
-Drawing: TypeAlias = "str | Initializer | np.ndarray[Any, Any]"
+InitName = Literal["zeros", "normal", "uniform_sigmoid", "glorot_uniform", "glorot_normal", "he_normal"]
+Drawing: TypeAlias = "InitName | Initializer | np.ndarray[Any, Any]"
 
 
 def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
@@ -60,7 +61,7 @@ def he_normal(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     return _checked(rng).normal(0.0, math.sqrt(2 / math.prod(check_shape("shape", shape, 2)[1:])), shape)
 
 
-NAMED: dict[str, Initializer] = {
+NAMED: dict[InitName, Initializer] = {
     "zeros": zeros,
     "normal": normal(),
     "uniform_sigmoid": uniform_sigmoid,

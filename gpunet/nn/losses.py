@@ -16,6 +16,7 @@ from gpunet.nn.layers.base import Layer
 from gpunet.reprs import as_call, settings
 
 Reduction = Literal["mean", "sum"]
+LossName = Literal["softmax_cross_entropy", "binary_cross_entropy", "squared_error"]
 
 
 class Loss:
@@ -145,14 +146,14 @@ class SquaredError(_Named):
         self.options = (self.last,)
 
 
-NAMED: dict[str, type[Loss]] = {
+NAMED: dict[LossName, type[Loss]] = {
     "softmax_cross_entropy": SoftmaxCrossEntropy,
     "binary_cross_entropy": BinaryCrossEntropy,
     "squared_error": SquaredError,
 }
 
 
-def resolve(loss: str | Loss) -> Loss:
+def resolve(loss: LossName | Loss) -> Loss:
     """A loss, from itself or from its name."""
     if isinstance(loss, Loss):
         return loss

@@ -15,6 +15,7 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
     DTYPES,
+    Dtype,
     as_floats,
     as_list,
     check_flag,
@@ -85,9 +86,10 @@ class Sequential:
     layers: Layers = fixed(FIXED_LAYERS)
     input_shape: Shape = fixed("make another model, or build this one again")
     backend: Backend = fixed("build it on another device")
-    dtype: str = fixed("build it with another dtype")
+    dtype: Dtype = fixed("build it with another dtype")
     training: bool = fixed("call model.train() or model.eval()")
     learned: Learned | None = fixed("it is what the model was trained on")  # None before that
+    compression: Mapping[str, Any]  # of one that `gpunet.compress` made: what was done
     _fit: weakref.ref[Any] | None  # what lives while it is trained
 
     def __init__(self, layers: Sequence[Layer], *, scale: float | None = None) -> None:
@@ -273,7 +275,7 @@ class Sequential:
 
     # -- parameters -------------------------------------------------------------------------------------------------
 
-    def build(self, input_shape: Shape, backend: Backend, *, dtype: str = "float32", seed: int = 0) -> None:
+    def build(self, input_shape: Shape, backend: Backend, *, dtype: Dtype = "float32", seed: int = 0) -> None:
         """Allocate and draw the parameters for samples of `input_shape`.
 
         Layer i draws from its own stream of `seed`, on the host in float64: the same weights on every device. A model
@@ -291,7 +293,7 @@ class Sequential:
             self._seed, self.migrations, self.built = seed, [], True
             vars(self)["learned"], self._scale = None, self._said
 
-    def _allocate(self, input_shape: Shape, backend: Backend, dtype: str, seed: int) -> None:
+    def _allocate(self, input_shape: Shape, backend: Backend, dtype: Dtype, seed: int) -> None:
         """Make the arenas and draw the parameters; where either fails, the model is as it was."""
         shapes, declared = self._declarations(input_shape)
         store = Parameters(self.layers, declared, backend, dtype)
@@ -647,7 +649,7 @@ class Sequential:
             raise InputError("the model is not built yet: give the shape of a sample, say model.summary((784,))")
         input_shape = self.input_shape if input_shape is None else check_shape("input_shape", input_shape)
         shapes, declared = self._declarations(input_shape)
-        return summarised(self.layers, shapes, declared, input_shape, self.dtype or DTYPES[0])
+        return summarised(self.layers, shapes, declared, input_shape, self.dtype if self.built else DTYPES[0])
 
     @property
     def output_shape(self) -> Shape:

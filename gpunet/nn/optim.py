@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -335,6 +335,7 @@ class AdamW(Adam):
         self.weight_decay = weight_decay
 
 
+OptimizerName = Literal["adam", "adamw"]
 NAMED: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}  # those that have a default rate
 
 

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -97,6 +97,9 @@ class Kind:
     sure: bool = False  # nothing but steps has run since we looked whether they fit
 
 
+Switch = Literal["auto", "off"]
+
+
 class Graphs:
     """The recordings of one trainer's steps.
 
@@ -108,7 +111,7 @@ class Graphs:
     deeper, in a list or a dictionary, is not looked at: `drop()` after changing it.
     """
 
-    def __init__(self, backend: Backend, graphs: str = "auto") -> None:
+    def __init__(self, backend: Backend, graphs: Switch = "auto") -> None:
         asked = graphs
         for where, word in (("graphs", graphs), (SWITCH, os.environ.get(SWITCH) or "auto")):
             if not is_one_of(word, ("auto", "off")):

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
-from gpunet.checks import DTYPES, MOST_DIMENSIONS, as_floats
+from gpunet.checks import DTYPES, MOST_DIMENSIONS, Dtype, as_floats
 from gpunet.errors import DataError, InputError, ShapeError
 from gpunet.files import check_path, check_replaceable, write_or_keep
 from gpunet.limits import DAMAGE, parse_json
@@ -105,7 +105,7 @@ def load(path: str | Path, device: str | Backend = "auto") -> Sequential:
     return model
 
 
-def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], str]:
+def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], Dtype]:
     """The model that a file describes, the shape of its samples and its dtype; DataError where it describes none."""
     try:
         description = parse_json(text)

@@ -20,6 +20,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import Array
 from gpunet.checks import (  # fmt: skip
     DTYPES,
+    Dtype,
     as_list,
     check_flag,
     check_number,
@@ -41,9 +42,9 @@ from gpunet.nn.callbacks import Callback, EpochTotals, Plan, Schedule
 from gpunet.nn.checkpoint import Checkpoints
 from gpunet.nn.history import History
 from gpunet.nn.model import Sequential, check_model
-from gpunet.nn.optim import Optimizer, resolve
+from gpunet.nn.optim import Optimizer, OptimizerName, resolve
 from gpunet.nn.predict import EVAL_BATCH, check_place, check_row, outputs_of, passes, predicted
-from gpunet.nn.replay import AT_ONCE, Graphs
+from gpunet.nn.replay import AT_ONCE, Graphs, Switch
 from gpunet.nn.samples import Samples, check_samples, tell_pixels
 from gpunet.progress import Progress
 from gpunet.progress import progress as progress_of
@@ -56,12 +57,12 @@ class Evaluator:
 
     model: Sequential = fixed("make another one for another model")
     backend: Backend = fixed("make another one for another device")
-    dtype: str = fixed("make another one for another dtype")
+    dtype: Dtype = fixed("make another one for another dtype")
     seed: int = setting(check_whole, least=0)
     eval_batch: int = setting(check_whole)  # samples at a time where nothing is trained
 
     def __init__(
-        self, model: Sequential, loss: str | losses.Loss, *, device: str | Backend, dtype: str, seed: int
+        self, model: Sequential, loss: losses.LossName | losses.Loss, *, device: str | Backend, dtype: Dtype, seed: int
     ) -> None:
         self.dtype = check_one_of("dtype", dtype, DTYPES)
         self.model = check_model(model)
@@ -88,7 +89,7 @@ class Evaluator:
         return self._loss.held()  # of a trainer that was copied, too
 
     @loss.setter
-    def loss(self, loss: str | losses.Loss) -> None:
+    def loss(self, loss: losses.LossName | losses.Loss) -> None:
         own = losses.resolve(loss).given()
         if self._life is not None:
             own.attach(self.backend, self.model.layers[-1].activation)
@@ -290,13 +291,13 @@ class Trainer(Evaluator):
     def __init__(
         self,
         model: Sequential,
-        loss: str | losses.Loss = "softmax_cross_entropy",
-        optimizer: str | Optimizer | None = None,
+        loss: losses.LossName | losses.Loss = "softmax_cross_entropy",
+        optimizer: OptimizerName | Optimizer | None = None,
         *,
         device: str | Backend = "auto",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         seed: int = 0,
-        graphs: str = "auto",
+        graphs: Switch = "auto",
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self._me = weakref.ref(self)
@@ -330,7 +331,7 @@ class Trainer(Evaluator):
         return self._optimizer
 
     @optimizer.setter
-    def optimizer(self, optimizer: str | Optimizer | None) -> None:
+    def optimizer(self, optimizer: OptimizerName | Optimizer | None) -> None:
         given = resolve(optimizer)
         if given is vars(self).get("_optimizer") and given.owner is self._me:
             return  # it has its state already
@@ -345,7 +346,7 @@ class Trainer(Evaluator):
         return self._graphs
 
     @graphs.setter
-    def graphs(self, graphs: str) -> None:
+    def graphs(self, graphs: Switch) -> None:
         before, self._graphs = vars(self).get("_graphs"), Graphs(self.backend, graphs)
         if before is not None:
             before.drop()

@@ -109,7 +109,7 @@ def _check_plain(layer: Layer, kind: type[Layer]) -> None:
         )
 
 
-def _cut(layer: Dense, rule: RankRule) -> SVD:
+def _cut(layer: Dense, rule: RankRule) -> SVD[Any]:
     """The truncated decomposition of a layer's weight; an InputError says which layer's."""
     _on_host(layer, "weight")
     return truncated_svd(layer.weight, rule, layer.ops)
@@ -122,7 +122,7 @@ def _stable_rank(layer: Dense) -> float:
     return max(1.0, float(np.square(weight / largest).sum())) if largest else 1.0
 
 
-def _factors(dense: Dense, found: SVD, split: Split) -> LowRankDense:
+def _factors(dense: Dense, found: SVD[Any], split: Split) -> LowRankDense:
     """As `factorise`, from a truncated decomposition of the layer's weight."""
     u, s, vt = (dense.ops.to_host(part) for part in (found.u, found.s, found.vt))
     left, right = (u, s[:, None] * vt) if split == "left" else (u * np.sqrt(s), np.sqrt(s)[:, None] * vt)

@@ -58,7 +58,7 @@ def singular_rows(x: Any, units: int, labels: Any = None, *, device: Backend | N
     return _rows(parts)
 
 
-def _rows(parts: list[SVD]) -> Rows:
+def _rows(parts: list[SVD[Any]]) -> Rows:
     vectors, values = (
         np.concatenate([on_host(getattr(part, name)).astype(np.float64) for part in parts]) for name in ("vt", "s")
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -48,6 +48,7 @@ WRAPPED = (
     "", ".base_layer", ".lora_A", ".lora_B", ".lora_dropout", ".lora_embedding_A", ".lora_embedding_B",
     ".lora_magnitude_vector", ".lora_A.default", ".lora_B.default", ".lora_dropout.default",
 )  # fmt: skip
+Init = Literal["pissa", "eva"]
 ROUNDING = 8
 FIRST = 32  # triples that are looked at for a share of the energy, then four times as many
 
@@ -103,7 +104,7 @@ def _leading(exact: Floats, dtype: Any, rank: int | None, energy: float | None, 
         k = min(4 * k, most)
 
 
-def _scaled(found: SVD, top: float) -> Triples:
+def _scaled(found: SVD[Any], top: float) -> Triples:
     return Triples(found.u, found.s.astype(np.float64) * top, found.vt, times(found.certificate, top))
 
 
@@ -275,7 +276,7 @@ def _saved_with(module: str, pairs: Mapping[str, Pair], everything: set[str], af
 
 
 def init(
-    base: Any, rank: int, method: str = "pissa", *, data: Any = None, modules: Any = None, alpha: float | None = None,
+    base: Any, rank: int, method: Init = "pissa", *, data: Any = None, modules: Any = None, alpha: float | None = None,
     rho: float = 2.0, whiten: bool = False, fan_in_fan_out: bool = False, certify: bool = False,
 ) -> Adapter:  # fmt: skip
     """An adapter to start training from.
@@ -295,7 +296,7 @@ def init(
     Raises what `extract` raises, and InputError for data that does not fit.
     """
     rank = check_whole("rank", rank)
-    method = check_one_of("method", method, ("pissa", "eva"))
+    method = check_one_of("method", method, get_args(Init))
     scaling = 1.0 if alpha is None else check_range("alpha", alpha, above=0) / rank
     most = rank * check_range("rho", rho, least=1, most=1e6)
     whiten, certify = check_flag("whiten", whiten), check_flag("certify", certify)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from gpunet.checks import usual_scale
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.experiments.framework import Measured, Run
 from gpunet.linalg.device import some_rows
+from gpunet.nn.layers.conv import Padding
 from gpunet.nn.trainer import Trainer
 from gpunet.rng import DATA, stream
 from gpunet.spectral.fitted import Fit, Thresholds
@@ -28,7 +30,8 @@ def body(shape: tuple[int, ...], widths: list[int]) -> list[gn.Layer]:
     """Reshape, then for each width a convolution with ReLU and pooling, as far as the maps are large enough for it."""
     layers: list[gn.Layer] = [gn.Reshape(shape)]
     for width in widths:
-        side, padding = min(shape[1:]), "valid" if min(shape[1:]) >= KERNEL else "same"
+        side = min(shape[1:])
+        padding: Padding = "valid" if side >= KERNEL else "same"
         left = side - KERNEL + 1 if padding == "valid" else side
         layers.append(gn.Conv2D(width, KERNEL, "relu", pool=POOL if left >= POOL else 1, padding=padding))
         shape = layers[-1].spec(shape).output
@@ -68,7 +71,8 @@ def _told(fit: Fit) -> dict[str, Any]:
 
 def train_convnet(run: Run, widths: list[int], seed: int, decay: float = 1.0) -> Measured:
     """The same layers trained by gradient descent; without any filters, a single dense layer on the pixels."""
-    images, layers = run.data, [gn.Dense(run.data.classes)]
+    images = run.data
+    layers: list[gn.Layer] = [gn.Dense(images.classes)]
     if widths:
         layers = [*body(images.shape, widths), gn.Flatten(), *layers]
     times = run.settings.long if widths else 1
@@ -76,7 +80,7 @@ def train_convnet(run: Run, widths: list[int], seed: int, decay: float = 1.0) ->
 
 
 def _train(
-    run: Run, layers: list[gn.Layer], xs: tuple[Any, Any], widths: list[int], seed: int, *, times: int = 1,
+    run: Run, layers: Sequence[gn.Layer], xs: tuple[Any, Any], widths: list[int], seed: int, *, times: int = 1,
     decay: float = 1.0,
 ) -> Measured:  # fmt: skip
     """Metrics after the epochs that all nets have, and after so many times as many.

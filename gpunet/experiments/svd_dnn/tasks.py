@@ -13,6 +13,7 @@ from gpunet.backend import Backend
 from gpunet.errors import DataError
 from gpunet.experiments.svd_dnn import Meaning, Settings
 from gpunet.linalg.rank import RankRule
+from gpunet.nn.losses import LossName
 from gpunet.nn.migration import State
 from gpunet.nn.samples import Samples
 from gpunet.nn.trainer import Trainer
@@ -27,7 +28,7 @@ class Task:
     """Network and training of one section of the document; batch_size and epochs are those for `samples` samples."""
 
     hidden: tuple[int, ...]
-    loss: str
+    loss: LossName
     adam: bool
     learning_rate: float
     batch_size: int

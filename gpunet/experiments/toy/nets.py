@@ -11,6 +11,7 @@ import numpy as np
 
 from gpunet.experiments.framework import Run
 from gpunet.experiments.toy.stack import FloatArray, Trained, draw_weights, gradients, sigmoid_outputs, train
+from gpunet.nn.init import InitName
 from gpunet.rng import WEIGHTS, stream
 
 TIMED_NETS, TIMED_STEPS = 3, 300  # from which the seconds of a step of one net alone are told
@@ -23,7 +24,7 @@ class Variant:
     word: str
     learning_rate: float
     threshold: float
-    initial: str = "uniform_sigmoid"
+    initial: InitName = "uniform_sigmoid"
     mean: bool = False
 
 

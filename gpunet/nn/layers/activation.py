@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpunet.backend import base
 from gpunet.backend.base import Array
 from gpunet.checks import setting
 from gpunet.nn.layers.base import Layer, Shape, Spec, check_activation
@@ -12,9 +13,9 @@ from gpunet.nn.layers.base import Layer, Shape, Spec, check_activation
 class Activation(Layer):
     """y = f(x), element by element; x and y of any one shape (batch, …)."""
 
-    activation: str = setting(check_activation)
+    activation: base.Activation = setting(check_activation)
 
-    def __init__(self, activation: str) -> None:
+    def __init__(self, activation: base.Activation) -> None:
         self.activation = activation
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from gpunet.backend.base import ACTIVATIONS, Array, Backend
+from gpunet.backend.base import ACTIVATIONS, Activation, Array, Backend
 from gpunet.checks import Setting, as_floats, check_flag, check_one_of, is_one_of
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
@@ -89,8 +89,8 @@ class Layer:
 
     kinds: ClassVar[dict[str, type[Layer]]] = {}  # by class name, for loading saved models
 
-    activation: str = "identity"
-    applied: str = "identity"  # the activation that the layer itself applies, from `attach` on
+    activation: Activation = "identity"
+    applied: Activation = "identity"  # the activation that the layer itself applies, from `attach` on
     trainable: bool = True
     training: bool = False
     head: bool = False
@@ -257,7 +257,7 @@ class Layer:
         return f"the layer {self.name!r} ({type(self).__name__})" if self.name else f"a {type(self).__name__} layer"
 
 
-def check_activation(name: str, activation: str | None) -> str:
+def check_activation(name: str, activation: Any) -> Activation:
     """The activation's name, "identity" for None; InputError for an unknown one."""
     if is_one_of(activation, ("gelu",)):
         raise InputError(

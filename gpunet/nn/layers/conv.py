@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
-from gpunet.backend.base import Array
+from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_one_of, check_whole, setting
 from gpunet.errors import InputError, ShapeError
 from gpunet.nn.init import Drawing, resolve
@@ -17,6 +17,9 @@ def _check_kernel(name: str, kernel: Any) -> int:
     if size % 2 == 0:
         raise InputError(f"{name} is {size}: expected an odd one, such as {size - 1} or {size + 1}")
     return size
+
+
+Padding = Literal["valid", "same"]
 
 
 class Conv2D(Layer):
@@ -36,9 +39,9 @@ class Conv2D(Layer):
 
     filters: int = setting(check_whole)
     kernel: int = setting(_check_kernel)
-    activation: str = setting(check_activation)
+    activation: Activation = setting(check_activation)
     pool: int = setting(check_whole, most=15)
-    padding: str = setting(check_one_of, known=("valid", "same"))
+    padding: Padding = setting(check_one_of, known=get_args(Padding))
     weight: Array
     bias: Array
     d_weight: Array
@@ -48,10 +51,10 @@ class Conv2D(Layer):
         self,
         filters: int,
         kernel: int = 3,
-        activation: str | None = None,
+        activation: Activation | None = None,
         *,
         pool: int = 1,
-        padding: str = "valid",
+        padding: Padding = "valid",
         weight: Drawing = "he_normal",
         bias: Drawing = "zeros",
         trainable: bool = True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.backend.base import Array
+from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
@@ -23,7 +23,7 @@ class Dense(Layer):
 
     joins = True
     units: int = setting(check_whole, of=" of units")
-    activation: str = setting(check_activation)
+    activation: Activation = setting(check_activation)
     weight: Array
     bias: Array
     d_weight: Array
@@ -32,7 +32,7 @@ class Dense(Layer):
     def __init__(
         self,
         units: int,
-        activation: str | None = None,
+        activation: Activation | None = None,
         *,
         weight: Drawing = "glorot_uniform",
         bias: Drawing = "zeros",

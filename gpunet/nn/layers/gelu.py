@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gpunet.backend.base import Array
 from gpunet.checks import check_one_of, setting
 from gpunet.nn.layers.base import Layer, Shape, Spec
+
+Approximate = Literal["none", "tanh"]
 
 
 class GELU(Layer):
@@ -17,9 +19,9 @@ class GELU(Layer):
     Raises InputError for another word.
     """
 
-    approximate: str = setting(check_one_of, known=("none", "tanh"))
+    approximate: Approximate = setting(check_one_of, known=get_args(Approximate))
 
-    def __init__(self, approximate: str = "none") -> None:
+    def __init__(self, approximate: Approximate = "none") -> None:
         self.approximate = approximate
 
     def spec(self, input_shape: Shape) -> Spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpunet.backend.base import Array
+from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
@@ -25,7 +25,7 @@ class LowRankDense(Layer):
     joins = True
     units: int = setting(check_whole, of=" of units")
     rank: int = setting(check_whole, most=lambda layer: layer.units)
-    activation: str = setting(check_activation)
+    activation: Activation = setting(check_activation)
     left: Array
     right: Array
     bias: Array
@@ -37,7 +37,7 @@ class LowRankDense(Layer):
         self,
         units: int,
         rank: int,
-        activation: str | None = None,
+        activation: Activation | None = None,
         *,
         left: Drawing = "glorot_uniform",
         right: Drawing = "glorot_uniform",
