@@ -1,7 +1,8 @@
-"""README's tables of speed, made from the recorded results: `python -m gpunet.bench.readme` in a checkout.
+"""Tables and picture of speed in README and docs/, made from what is recorded: `python -m gpunet.bench.readme`.
 
 A table stands between `<!-- speed:begin TABLE MACHINE -->` and `<!-- speed:end -->`, where TABLE is one of TABLES and
-MACHINE names a file of benchmarks/results. With --check nothing is written; the exit code is 1 where README differs.
+MACHINE names a file of benchmarks/results; the picture shows the machine of the table that stands below it. With
+--check nothing is written; the exit code is 1 where a page differs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from gpunet.errors import InputError
 from gpunet.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
+PICTURE = ROOT / "docs" / "speed.png"
 BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+) -->\n)(?P<body>.*?)(?P<end>^<!-- "
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
 Sections = Mapping[str, Section]
@@ -153,6 +156,21 @@ def _ratio(value: float) -> str:
     return f"{value:.2f}×" if value < 2 else f"{value:.1f}×"
 
 
+def triples(sections: Sections) -> list[str]:
+    """The same in short: of each time and angle."""
+    both = [sections["svd"].cases[label].entries for label in FAIR]
+    rows = []
+    for who, entry in both[0].items():
+        if entry.role != "floor" and entry.median is not None and who != "gpunet, uint8":
+            cells = [(case[who].median, case[who].notes.get("angle")) if who in case else (None, None) for case in both]
+            rows.append([who, *(cell for seconds, angle in cells for cell in (_seconds_of(seconds), _small(angle)))])
+    return _table(["", *(cell for label in FAIR for cell in (label, "angle, rad"))], rows)
+
+
+def _seconds_of(median: float | None) -> str:
+    return "" if median is None else f"{median:.2f} s"
+
+
 def decompositions(sections: Sections) -> list[str]:
     """Whole decompositions and stacks beside the call that does the same."""
     rows = []
@@ -168,28 +186,48 @@ def decompositions(sections: Sections) -> list[str]:
 TABLES: dict[str, Callable[[Sections], list[str]]] = {
     "training": partial(dense, "train", EVERYBODY | {"products": "matrix products alone"}),
     "epochs": partial(dense, "epoch", EVERYBODY),
-    "others": others, "rivals": rivals, "decompositions": decompositions,
+    "others": others, "rivals": rivals, "triples": triples, "decompositions": decompositions,
 }  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make the tables anew; 0, 1 where README differs with --check, 2 where they cannot be made."""
+    """Make the tables anew; 0, 1 where a page differs with --check, 2 where they cannot be made."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where README differs")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a page differs")
+    parser.add_argument("--picture", action="store_true", help="draw docs/speed.png as well")
+    parser.add_argument(
+        "pages", nargs="*", type=Path, default=PAGES, metavar="PAGE", help="by default README's and docs/'"
+    )
     options = parser.parse_args(arguments)
+    differing = []
     try:
-        text = options.readme.read_text()
-        made = rewritten(text, lambda machine: read_sections(ROOT / "benchmarks" / "results" / f"{machine}.json"))
+        for page in options.pages:
+            text = page.read_text()
+            made = rewritten(text, _recorded)
+            if made != text:
+                differing.append(page)
+                if not options.check:
+                    write_atomically(page, made)
+        if options.picture:
+            from gpunet.report import speed_figure
+
+            nets = {
+                name: f"{'-'.join(map(str, case.notes['widths']))}\nbatch {case.batch}"
+                for name, case in train.CASES.items()
+            }
+            speed_figure.draw(_recorded("epyc-2-cores"), FAIR[0], nets, PICTURE)
     except (InputError, OSError) as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2
-    if options.check and made != text:
-        print(f"readme: '{options.readme}' differs from benchmarks/results; run python -m gpunet.bench.readme")
+    if options.check and differing:
+        for page in differing:
+            print(f"readme: '{page}' differs from benchmarks/results; run python -m gpunet.bench.readme")
         return 1
-    if made != text:
-        write_atomically(options.readme, made)
     return 0
+
+
+def _recorded(machine: str) -> Sections:
+    return read_sections(ROOT / "benchmarks" / "results" / f"{machine}.json")
 
 
 if __name__ == "__main__":

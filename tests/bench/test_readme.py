@@ -1,9 +1,10 @@
-"""README's tables of speed are those of benchmarks/results; files of results, and `gpunet bench record`."""
+"""The tables of speed in README and docs/ are those of benchmarks/results; files of results, and `bench record`."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,21 +15,28 @@ from gpunet.bench import readme, record, report, routes, svd, train
 from gpunet.bench.readme import main
 from gpunet.bench.results import Case, Entry, Section, provenance, read_sections, write_section, write_sections
 from gpunet.errors import InputError
+from gpunet.report import speed_figure
+from gpunet.report.style import figure
 
 from ..cli.runner import run
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-TEXT = (ROOT / "README.md").read_text()
-MACHINES = {found["table"]: found["machine"] for found in readme.BLOCK.finditer(TEXT)}
+TEXTS = {page.name: page.read_text() for page in readme.PAGES}
+TEXT = TEXTS["speed.md"]
+MACHINES = {found["table"]: found["machine"] for text in TEXTS.values() for found in readme.BLOCK.finditer(text)}
 
 
 def recorded(machine):
     return read_sections(RESULTS / f"{machine}.json")
 
 
-def test_readme_shows_what_is_recorded():
-    assert readme.rewritten(TEXT, recorded) == TEXT, "run python -m gpunet.bench.readme"
+@pytest.mark.parametrize("page", TEXTS)
+def test_pages_show_what_is_recorded(page):
+    assert readme.rewritten(TEXTS[page], recorded) == TEXTS[page], "run python -m gpunet.bench.readme"
+
+
+def test_every_table_is_shown():
     for table in set(readme.TABLES) - set(MACHINES):  # of what was measured nowhere yet
         for path in RESULTS.glob("*-core*.json"):
             with pytest.raises(KeyError):
@@ -111,15 +119,39 @@ def test_a_figure_that_is_missing_is_named():
 
 
 def test_the_command(tmp_path, capsys):
-    page = tmp_path / "README.md"
+    page = tmp_path / "speed.md"
     page.write_text(TEXT.replace(" µs |", " ms |"))
-    assert main(["--check", "--readme", str(page)]) == 1
+    assert main(["--check", str(page)]) == 1
     assert "differs from benchmarks/results; run python -m gpunet.bench.readme" in capsys.readouterr().out
-    assert main(["--readme", str(page)]) == 0
+    assert main([str(page)]) == 0
     assert page.read_text() == TEXT
-    assert main(["--check", "--readme", str(page)]) == 0
-    assert main(["--check", "--readme", str(tmp_path / "none")]) == 2
+    assert main(["--check", str(page)]) == 0
+    assert main(["--check", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.startswith("readme: ")
+
+
+def test_the_picture_shows_who_is_recorded(tmp_path, monkeypatch):
+    """Its points are the medians; a rival that took no part is left out."""
+    monkeypatch.setattr(readme, "PICTURE", tmp_path / "speed.png")
+    drawn = []
+    monkeypatch.setattr(speed_figure, "figure", lambda path, *_, **__: kept(drawn, path))
+    assert main(["--picture", str(readme.PAGES[1])]) == 0
+    left, right = drawn
+    sections = recorded("epyc-2-cores")
+    triples = sections["svd"].cases[readme.FAIR[0]].entries
+    seconds = sorted(line.get_xdata()[0] for line in left.lines)
+    assert seconds == sorted(e.median for who, e in triples.items() if "angle" in e.notes and who != "gpunet, uint8")
+    numba = next(line for line in right.lines if line.get_label() == "gpunet with numba")
+    steps = sections["train"].cases["mnist-2048"].entries
+    fastest = min(steps["torch"].median, steps["torch flushed"].median)
+    assert numba.get_xdata()[0] == steps["numba"].median / fastest
+
+
+@contextmanager
+def kept(drawn, path):
+    with figure(path, 2) as axes:
+        drawn.extend(axes)
+        yield axes
 
 
 # -- files of results --------------------------------------------------------------------------------------------------
