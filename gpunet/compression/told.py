@@ -21,7 +21,7 @@ class Told(dict[str, Any]):
         return dict, (dict(self),)
 
     def __repr__(self) -> str:
-        return f"{columns(HEAD, self._rows())}\n{sentence(self)}"
+        return "\n".join((columns(HEAD, self._rows()), sentence(self, between=",\n")))
 
     def _repr_html_(self) -> str:
         return table_html(HEAD, self._rows(), sentence(self))
@@ -36,7 +36,7 @@ class Told(dict[str, Any]):
         return rows
 
 
-def sentence(said: Said) -> str:
+def sentence(said: Said, between: str = ", ") -> str:
     """What became of the whole: parameters, metric, time."""
     before, after = said["parameters"]
     told = [f"Parameters {before:,} → {after:,} ({after / max(1, before):.1%})"]
@@ -51,4 +51,4 @@ def sentence(said: Said) -> str:
         ratio, low, high = said["time_ratio"]
         batch = said["batch"]
         told.append(f"batch-{batch} time 1.0 → {ratio:.2f}× (quartiles {low:.2f} to {high:.2f})")
-    return ", ".join(told)
+    return between.join(told)
