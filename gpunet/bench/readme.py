@@ -185,6 +185,7 @@ def decompositions(sections: Sections) -> list[str]:
 
 TABLES: dict[str, Callable[[Sections], list[str]]] = {
     "training": partial(dense, "train", EVERYBODY | {"products": "matrix products alone"}),
+    "steps": partial(dense, "train", {BEST: "PyTorch", "torch bf16": "its autocast to bfloat16", "jax": "JAX"} | OURS),
     "epochs": partial(dense, "epoch", EVERYBODY),
     "others": others, "rivals": rivals, "triples": triples, "decompositions": decompositions,
 }  # fmt: skip
