@@ -15,7 +15,7 @@ ROOMS = {
     "leaves": (
         370,
         "__init__ errors rng checks files fingerprint progress timing addresses limits streams interrupts tensorfile"
-        " reprs",
+        " reprs extras",
     ),
     "backend": (2640, "gpunet/backend/"),
     "linalg": (2150, "gpunet/linalg/ decompose"),

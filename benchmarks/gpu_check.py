@@ -24,13 +24,21 @@ from typing import Any
 import gpu_process
 from gpu_process import LOST, ROOT, ending, limited
 
-from gpunet.backend import get_backend
-from gpunet.bench.gpu import STAGES, Setup, fill
-from gpunet.bench.harness import sticky
-from gpunet.bench.results import Section, provenance, read_sections, write_section, write_sections
-from gpunet.errors import GpunetError
-from gpunet.files import alone, writable_folder, write_atomically
-from gpunet.report.bench_tables import page
+try:
+    from gpunet.backend import get_backend
+    from gpunet.bench.gpu import STAGES, Setup, fill
+    from gpunet.bench.harness import sticky
+    from gpunet.bench.results import Section, provenance, read_sections, write_section, write_sections
+    from gpunet.errors import GpunetError
+    from gpunet.extras import need
+    from gpunet.files import alone, writable_folder, write_atomically
+    from gpunet.report.bench_tables import page
+
+    need("this", "sklearn", "scipy", "matplotlib")
+except ImportError as missing:  # told so where a package of an extra is
+    mend = "PYTHON names another interpreter, WHEELS a folder of wheels for what it lacks"
+    print(f"{sys.executable}: {missing}; {mend}", file=sys.stderr)
+    sys.exit(2)
 
 # Seconds of each stage on a bare machine, the start of its process and the stop at its limit included, in order of
 # worth. With BESIDES, what this process does between them, all of it takes TOTAL at most.
@@ -62,12 +70,6 @@ def main() -> int:
     chosen = options()
     if chosen.fill:
         return child(chosen)
-    try:
-        provenance(get_backend("numpy"))
-    except ModuleNotFoundError as error:
-        mend = "PYTHON names another interpreter, WHEELS a folder of wheels for what it lacks"
-        print(f"{sys.executable} has no {error.name}: {mend}", file=sys.stderr)
-        return 2
     sys.stdout.reconfigure(errors="replace")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored here, as of a shell's `&`, stages would, too
     for number in (signal.SIGTERM, signal.SIGHUP):  # a stage's processes go with this one

@@ -53,7 +53,10 @@ def execute(arguments: list[str], debug: bool = False, on_begin: Callable[[], No
         if isinstance(error, GpunetError):
             return _fail(str(error), 1)
         from gpunet.addresses import cleaned
+        from gpunet.extras import told as missing
 
+        if line := missing(error):
+            return _fail(line, 2)
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
             message = error.format_message() if hasattr(error, "format_message") else "interrupted"
             if message.startswith("No such command") and arguments[:1] == ["run"]:

@@ -118,8 +118,7 @@ def finish(
     seconds: float | None = None,
 ) -> None:  # fmt: skip
     """Write `folder/result.json` and draw beside it; then print what was found, and where it is."""
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import write_or_keep
+    from gpunet.files import RESULT, write_or_keep
     from gpunet.report.drawing import written_and_drawn
 
     path, figures, problem = written_and_drawn(lambda: write_or_keep(folder / RESULT, text), draw)

@@ -75,8 +75,7 @@ def pca(
     """
     from gpunet.addresses import harmless
     from gpunet.decompose import ARRAYS, Settings, decompose
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import alone, writable_folder
+    from gpunet.files import RESULT, alone, writable_folder
     from gpunet.progress import progress
 
     settings = Settings(k, center, reproducible, workers, scheduler, device)

@@ -136,6 +136,10 @@ def _searching(
         param: list[str], trials: int, stages: int, workers: int, seed: int, storage: str | None, keep_going: bool,
         out: Path | None, json: bool, direction: str | None, **given: Any,
     ) -> None:  # fmt: skip
+        from gpunet.datasets.catalog import packages
+        from gpunet.extras import need
+
+        need("a sweep", "optuna", "sqlalchemy", "scipy", "matplotlib", *packages(given.get("dataset", "")))
         from gpunet.sweep import parse_parameter, search
         from gpunet.sweep.targets import title
 

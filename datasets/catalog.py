@@ -181,6 +181,11 @@ def names() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
+def packages(*names: str) -> list[str]:
+    """What reading these takes beside NumPy, as it is imported; of a path it is only seen when it is read."""
+    return [needed for name, needed in {"digits": "sklearn", "cats": "h5py"}.items() if name in names]
+
+
 def entry(name: str) -> Entry:
     """The data set of that name; DataError lists the known names where there is none."""
     found = REGISTRY.get(name) if isinstance(name, str) else None

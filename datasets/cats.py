@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.errors import DataError, printable
+from gpunet.extras import need
 from gpunet.limits import allowed
 
 from .arrays import Dataset, as_features, as_labels, validate
@@ -80,6 +81,7 @@ def read_hdf5(path: Path, keys: Sequence[str], known: RemoteFile | None = None) 
     Raises DataError, naming the file, where it is no HDF5 file or damaged, where a key is missing, no plain array of
     integers, floats or bools, stored in another file, or larger than the file or the machine can hold.
     """
+    need(f"the HDF5 file {path}", "h5py")
     if known and path.stat().st_size == known.size:
         if wrong := damage(path, known):
             raise DataError(f"{path}: damaged, or another data set's: {wrong}; fetch it again")

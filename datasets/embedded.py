@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpunet import rng
+from gpunet.extras import load
 
 from .arrays import Dataset, validate
 from .labels import every_fifth
@@ -28,9 +29,7 @@ def digits() -> Dataset:
     Nothing is drawn, so it is the same in every version of NumPy; and since the file is ordered by writer,
     both sets have samples of every hand, as a random split has.
     """
-    from sklearn import datasets
-
-    images, labels = datasets.load_digits(return_X_y=True)
+    images, labels = load("the data set digits", "sklearn.datasets").load_digits(return_X_y=True)
     x = np.rint(images * (255 / 16)).astype(np.uint8)
     y = labels.astype(np.int64)
     is_test = every_fifth(y)

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from gpunet.addresses import cleaned, harmless, host, public
 from gpunet.checks import as_list, check_flag, check_range
 from gpunet.errors import DataError, FetchError, OutputError, shown
+from gpunet.extras import need
 from gpunet.files import check_replaceable, put_in_place, remove_abandoned, temporary
 from gpunet.interrupts import undivided
 from gpunet.progress import Progress, say
@@ -138,6 +139,7 @@ class _Fetch:
 
         Raises FetchError with what each mirror answered.
         """
+        need(f"fetching {self.entry.name}", "pooch", "requests")
         label, target = f"{self.entry.name}/{file.path}", self.folder / file.path
         answers = []
         with _writing(target), undivided() as signals, temporary(target) as (name, stream), signals.heard():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpunet.errors import DataError
+from gpunet.extras import need
 
 from .arrays import Dataset, validate
 from .disk import BAD_FILE, check_fits, reason
@@ -43,6 +44,7 @@ def load_images(folder: Path, resize: int | None = None) -> Dataset:
     Raises DataError for images that cannot be read or differ in size, and for classes without images; OSError for
     folders that cannot be read.
     """
+    need(f"the images of {folder}", "PIL")
     (train, test), fifth = _splits(folder)
     classes = tuple(train)
     if len(classes) < 2:

@@ -12,7 +12,6 @@ in result.json, a number that is not finite being null; and the arrays of `array
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import json
 import logging
@@ -33,9 +32,11 @@ import numpy as np
 
 from gpunet.addresses import harmless
 from gpunet.backend import get_backend
+from gpunet.backend.blas import one_thread
 from gpunet.checks import check_whole
 from gpunet.errors import InputError, first_line
 from gpunet.experiments.provenance import Stopwatch
+from gpunet.extras import need
 from gpunet.files import write_or_keep
 from gpunet.limits import plain
 from gpunet.linalg import ClassPCA, gram
@@ -213,19 +214,16 @@ def begin_worker() -> None:
 
     Ctrl-C reaches all processes of a terminal: we hear it, and tell them.
     """
-    from threadpoolctl import threadpool_limits
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not os.environ.get("OPENBLAS_NUM_THREADS"):
-        threadpool_limits(1)
+        one_thread()
     if parent := multiprocessing.parent_process():
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
-    if importlib.util.find_spec("distributed") is None:
-        raise InputError("--scheduler needs Dask, which is not installed: pip install 'gpunet[dask]'")
+    need("--scheduler", "distributed")
     logging.disable(logging.CRITICAL)  # what goes wrong is told once, by us
     try:
         client = _client(address)

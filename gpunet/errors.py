@@ -43,6 +43,10 @@ class DataError(InputError):
     """A data set, or a file of one, that is missing, damaged or inconsistent."""
 
 
+class MissingError(InputError, ImportError):
+    """A package that is not installed and what was asked for needs; the message names the extra that brings it."""
+
+
 class DeviceError(InputError):
     """A device that was asked for by name and cannot be used; the message says why."""
 

@@ -21,6 +21,7 @@ from gpunet.addresses import harmless, public
 from gpunet.errors import InputError, OutputError, shown
 from gpunet.interrupts import undivided
 
+RESULT = "result.json"  # of a folder, what the command found that wrote it
 WINDOWS = os.name == "nt"  # which has no such locks, and neither renames nor removes what is open
 ABANDONED = 3600.0  # seconds after which a temporary is nobody's, where the file system has no locks to tell it by
 LONGEST = 200  # bytes of a file's name that its temporary has: 255 is the most
@@ -305,7 +306,7 @@ def user_cache() -> Path:
     """The platform's cache folder for gpunet; it need not exist."""
     try:
         from platformdirs import user_cache_dir
-    except ImportError:  # it is not installed beside a checkout: where Linux has the folder
+    except ImportError:  # a plain install keeps nothing; beside a checkout, say: where Linux has the folder
         return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gpunet"
     return Path(user_cache_dir("gpunet", appauthor=False))
 

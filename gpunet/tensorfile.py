@@ -19,10 +19,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
 from gpunet.errors import DataError, GpunetError, InputError, OutputError, RunError
+from gpunet.extras import load
 from gpunet.files import check_replaceable, put_in_place, reason, settle, temporary
 from gpunet.interrupts import undivided
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
@@ -31,14 +31,22 @@ KEY = "gpunet"  # under which a file's metadata describes a model of ours
 SEAL, BLANK = "sha256", "0" * 64
 MEND = "save it again, or get another copy"
 TAGS = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "C64": np.complex64,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "BOOL": np.bool_,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
-    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz, "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 """What safetensors calls each dtype that an array may have; it has smaller ones, packed, which none may."""
-NAMES = {np.dtype(kind).name: tag for tag, kind in TAGS.items()}
+NAMES = {name: tag for tag, name in TAGS.items()}
+
+
+def as_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of that name; bfloat16 and float8 are those of ml_dtypes, MissingError where that is missing."""
+    if name.startswith(("bfloat", "float8")):
+        name = getattr(load(f"an array of {name}", "ml_dtypes"), name)
+    found: np.dtype[Any] = np.dtype(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Header:
         stored = self.tensors[name]
         if stored.dtype not in NAMES:
             raise DataError(f"'{self.path}': {name} is stored as {stored.dtype}, which no array can hold")
-        return self.raw(name, file).view(stored.dtype).reshape(stored.shape)
+        return self.raw(name, file).view(as_dtype(stored.dtype)).reshape(stored.shape)
 
     def raw(self, name: str, file: BufferedReader | None = None) -> Any:
         """Its bytes, an array (nbytes,) of uint8, whatever the dtype."""
@@ -141,9 +149,9 @@ def _opened(
 
 
 def _stored(said: dict[str, Any], begin: int) -> Stored:
-    kind = TAGS.get(said["dtype"])
-    name = said["dtype"] if kind is None else np.dtype(kind).name
-    return Stored(name, tuple(said["shape"]), *(begin + place for place in said["data_offsets"]))
+    return Stored(
+        TAGS.get(said["dtype"], said["dtype"]), tuple(said["shape"]), *(begin + place for place in said["data_offsets"])
+    )
 
 
 # -- the digest -------------------------------------------------------------------------------------------------------
@@ -192,7 +200,7 @@ class Entry:
     @property
     def nbytes(self) -> int:
         """Bytes that it will take."""
-        return prod(self.shape) * np.dtype(self.dtype).itemsize if self.packed is None else self.packed
+        return prod(self.shape) * as_dtype(self.dtype).itemsize if self.packed is None else self.packed
 
 
 def write(path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] | None = None) -> None:
@@ -248,7 +256,7 @@ def write_together(
 
 def _fill(file: BinaryIO, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> None:
     """Write a file's header and its tensors; where its metadata has a digest, that of what is written."""
-    in_order = sorted(entries, key=lambda each: 0 if each.packed is not None else -np.dtype(each.dtype).itemsize)
+    in_order = sorted(entries, key=lambda each: 0 if each.packed is not None else -as_dtype(each.dtype).itemsize)
     sealed = SEAL in metadata
     metadata = {**metadata, SEAL: BLANK} if sealed else metadata
     said: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}

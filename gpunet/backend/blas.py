@@ -19,24 +19,29 @@ costs them as much on one that is not: `gpunet reproduce --quick` took 64, 65, 5
 for half a million, one, two and four.
 
 A call of LAPACK or BLAS is one instruction to Python, which looks for Ctrl-C between two: `interruptible` calls of half
-a second and more, and each `product` as long, run beside the main thread, which only waits. SciPy's wrappers keep the
-GIL all the while: what they are wanted for is called without them.
+a second and more, and each `product` as long, run beside the main thread, which only waits. What NumPy lacks of LAPACK
+is called in the OpenBLAS of NumPy's wheel, without the GIL and without SciPy. Where NumPy has another library SciPy is
+asked, and where that is missing NumPy does what it can, in more time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
 import os
+import re
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy import matmul
 
 from gpunet.backend.base import In, Out
+from gpunet.extras import install
 from gpunet.interrupts import undivided
 
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
@@ -113,27 +118,67 @@ def thread_rule() -> str | None:
 
 
 def pools() -> list[dict[str, Any]]:
-    """The libraries behind NumPy's products; SciPy's own, which may be loaded or not, only where nothing tells them."""
-    from threadpoolctl import threadpool_info
+    """The libraries behind NumPy's products, as threadpoolctl tells of them; [] where nothing tells.
 
-    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return [pool for pool in found if "numpy" in pool["filepath"]] or found
+    The OpenBLAS that NumPy's wheels bring is asked itself. Other libraries are told where threadpoolctl is installed;
+    SciPy's own, which may be loaded or not, only where nothing tells NumPy's.
+    """
+    if (path := _bundled()) is not None and (calls := _calls()) is not None:
+        library = ctypes.CDLL(path)
+        config, core = (_symbol(library, f"openblas_get_{name}") for name in ("config", "corename"))
+        if config is not None and core is not None:
+            config.restype = core.restype = ctypes.c_char_p
+            version = re.match(rb"OpenBLAS (\S+)", config() or b"")
+            found = {"num_threads": calls[0](), "version": version and version[1].decode(), "filepath": path}
+            return [found | {"user_api": "blas", "internal_api": "openblas", "architecture": core().decode()}]
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
+    known = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return [pool for pool in known if "numpy" in pool["filepath"]] or known
+
+
+@cache
+def _bundled() -> str | None:
+    """The OpenBLAS in NumPy's wheel, which is loaded; None where NumPy was built otherwise."""
+    home = Path(np.__file__).parent
+    for folder in (home.with_name("numpy.libs"), home / ".dylibs"):
+        for path in sorted(folder.glob("*openblas*")):
+            return str(path)
+    return None
+
+
+def _symbol(library: Any, name: str) -> Any:
+    """A function of OpenBLAS, whatever was put around its name when it was built; None where there is none."""
+    names = (f"{prefix}{name}{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "_64", ""))
+    return next((found for each in names if (found := getattr(library, each, None)) is not None), None)
 
 
 @cache
 def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """OpenBLAS's own calls that tell and set their number, 0.1 µs each; None where NumPy's products are another's."""
-    for pool in pools():
-        if pool["internal_api"] == "openblas":
-            library = ctypes.PyDLL(pool["filepath"])  # that is loaded; keeps the GIL, which others would hold for 5 ms
-            for prefix in ("scipy_openblas", "openblas"):
-                for suffix in ("64_", "_64", ""):
-                    count = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-                    set_count = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
-                    if count and set_count:
-                        set_count.argtypes, set_count.restype = [ctypes.c_int], None
-                        return count, set_count
-    return None
+    path = _bundled()
+    if path is None:
+        path = next((pool["filepath"] for pool in pools() if pool["internal_api"] == "openblas"), None)
+    if path is None:
+        return None
+    library = ctypes.PyDLL(path)  # that is loaded; keeps the GIL, which others would hold for 5 ms
+    count, set_count = (_symbol(library, f"openblas_{verb}_num_threads") for verb in ("get", "set"))
+    if count is None or set_count is None:
+        return None
+    set_count.argtypes, set_count.restype = [ctypes.c_int], None
+    return count, set_count
+
+
+def one_thread() -> None:
+    """From now on products have one thread in this process, for one that has others beside it."""
+    if (calls := _calls()) is not None:
+        calls[1](1)
+    with contextlib.suppress(ImportError):  # which knows SciPy's library too, and MKL
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1)
 
 
 def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -182,10 +227,16 @@ def product(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], out: Out | None = 
 
 
 def compressed(a: np.ndarray[Any, Any]) -> Any:
-    """SciPy's sparse rows of a matrix (rows, columns) that has next to nothing in it, or the matrix itself."""
+    """SciPy's sparse rows of a matrix (rows, columns) that has next to nothing in it, or the matrix itself.
+
+    Without SciPy always the latter: the products have the same values, and take up to ten times as long.
+    """
     if np.count_nonzero(a) * 32 > a.size:
         return a
-    from scipy.sparse import csr_array
+    try:
+        from scipy.sparse import csr_array
+    except ImportError:
+        return a
 
     where = np.flatnonzero(a)
     starts = np.searchsorted(where, np.arange(len(a) + 1) * a.shape[1])
@@ -215,17 +266,18 @@ def _end_without() -> None:
 def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(the k largest eigenvalues (k,), ascending, their vectors (n, k)) of a symmetric float64 matrix, by syevr.
 
-    As scipy.linalg.eigh(a, subset_by_index=(n − k, n − 1), driver="evr"), from the lower triangle, without the GIL.
+    As scipy.linalg.eigh(a, subset_by_index=(n − k, n − 1), driver="evr"), from the lower triangle, without the GIL;
+    where there is no such routine all of them by NumPy, which takes two to five times as long for a few.
     Raises LinAlgError where it does not converge.
     """
-    n, syevr = len(a), _lapack("dsyevr", 21)
-    if syevr is None:
-        from scipy.linalg import eigh
-
-        return eigh(a, subset_by_index=(n - k, n - 1), driver="evr", check_finite=False)  # type: ignore[no-any-return]
+    n, routine = len(a), _lapack("dsyevr", 21)
+    if routine is None:
+        values, vectors = np.linalg.eigh(a)
+        return values[n - k :], vectors[:, n - k :]
+    syevr, integer = routine
     a, w, z = np.array(a, np.float64, order="F"), np.empty(n), np.empty((n, k), order="F")
-    support, found, info = np.empty(2 * k, np.int32), ctypes.c_int(), ctypes.c_int()
-    whole = [ctypes.c_int(number) for number in (n, n - k + 1, n)]
+    support, found, info = np.empty(2 * k, integer), integer(), integer()
+    whole = [integer(number) for number in (n, n - k + 1, n)]
     real = [ctypes.c_double(0) for _ in range(3)]  # a range of values, not used; the tolerance: the best
 
     def solve(work: np.ndarray[Any, Any], size: int, whole_work: np.ndarray[Any, Any], whole_size: int) -> None:
@@ -233,14 +285,14 @@ def leading_eigh(a: np.ndarray[Any, Any], k: int) -> tuple[np.ndarray[Any, Any],
         low, high, tolerance = map(ctypes.byref, real)
         syevr(
             b"V", b"I", b"L", n_, a.ctypes, n_, low, high, first, last, tolerance, ctypes.byref(found), w.ctypes,
-            z.ctypes, n_, support.ctypes, work.ctypes, ctypes.byref(ctypes.c_int(size)), whole_work.ctypes,
-            ctypes.byref(ctypes.c_int(whole_size)), ctypes.byref(info),
+            z.ctypes, n_, support.ctypes, work.ctypes, ctypes.byref(integer(size)), whole_work.ctypes,
+            ctypes.byref(integer(whole_size)), ctypes.byref(info),
         )  # fmt: skip
 
-    work, whole_work = np.empty(1), np.empty(1, np.int32)
+    work, whole_work = np.empty(1), np.empty(1, integer)
     solve(work, -1, whole_work, -1)  # asks how much room it wants
     size, whole_size = int(work[0]), int(whole_work[0])
-    solve(np.empty(size), size, np.empty(whole_size, np.int32), whole_size)
+    solve(np.empty(size), size, np.empty(whole_size, integer), whole_size)
     if info.value or found.value != k:
         raise np.linalg.LinAlgError(f"syevr found {found.value} of {k} eigenvalues, info {info.value}")
     return w[:k], z
@@ -253,8 +305,8 @@ def definite_below(c: np.ndarray[Any, Any], shift: float) -> bool:
     NumPy would take three more matrices of the size of c.
     """
     n = len(c)
-    potrf = _lapack("dpotrf", 5) if n >= IN_PLACE and c.flags.c_contiguous else None
-    if potrf is None:
+    routine = _lapack("dpotrf", 5) if n >= IN_PLACE and c.flags.c_contiguous else None
+    if routine is None:
         rest = -c
         rest.flat[:: n + 1] += shift
         try:
@@ -262,7 +314,8 @@ def definite_below(c: np.ndarray[Any, Any], shift: float) -> bool:
         except np.linalg.LinAlgError:
             return False
         return True
-    diagonal, info, size = c.diagonal().copy(), ctypes.c_int(), ctypes.byref(ctypes.c_int(n))
+    potrf, integer = routine
+    diagonal, info, size = c.diagonal().copy(), integer(), ctypes.byref(integer(n))
     np.negative(c, out=c)
     c.flat[:: n + 1] += shift
     potrf(b"U", size, c.ctypes, size, ctypes.byref(info))  # the upper one as LAPACK reads it, by columns
@@ -272,27 +325,43 @@ def definite_below(c: np.ndarray[Any, Any], shift: float) -> bool:
         c[part, part] = np.triu(c[part, part]) + np.triu(c[part, part], 1).T
     np.negative(c, out=c)
     c.flat[:: n + 1] = diagonal
-    return info.value == 0
+    return bool(info.value == 0)
+
+
+def solve_factored(lower: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Z (n, C) of L Lᵀ Z = right, of the lower triangle L (n, n) of a float64 matrix, by potrs.
+
+    Where there is no such routine by NumPy, which factors the triangles anew: n³ multiplications more.
+    """
+    n, routine = len(lower), _lapack("dpotrs", 8)
+    if routine is None:
+        lower = np.tril(lower)
+        return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
+    potrs, integer = routine
+    lower, z = np.ascontiguousarray(lower, np.float64), np.array(right, np.float64, order="F")
+    size, columns, info = ctypes.byref(integer(n)), ctypes.byref(integer(z.size // n)), integer()
+    potrs(b"U", size, columns, lower.ctypes, size, z.ctypes, size, ctypes.byref(info))  # Lᵀ, as LAPACK reads it
+    return z
 
 
 def sturdy_svd(a: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
     """(u (m, k), s (k,), vt (k, n)), k = min(m, n), of a float64 matrix, by gesvd: it converges where gesdd may not.
 
-    As scipy.linalg.svd(a, full_matrices=False, lapack_driver="gesvd"), without the GIL. Raises LinAlgError.
+    As scipy.linalg.svd(a, full_matrices=False, lapack_driver="gesvd"), without the GIL. Raises LinAlgError, also where
+    there is no such routine: NumPy has gesdd alone.
     """
-    (m, n), k, gesvd = a.shape, min(a.shape), _lapack("dgesvd", 14)
-    if gesvd is None:
-        from scipy.linalg import svd
-
-        return svd(a, full_matrices=False, lapack_driver="gesvd", check_finite=False)  # type: ignore[no-any-return]
+    (m, n), k, routine = a.shape, min(a.shape), _lapack("dgesvd", 14)
+    if routine is None:
+        raise np.linalg.LinAlgError(f"gesdd did not converge, and gesvd comes with SciPy: {install('fast')}")
+    gesvd, integer = routine
     a, u, s, vt = np.array(a, np.float64, order="C"), np.empty((m, k)), np.empty(k), np.empty((k, n))
-    rows, columns, few = (ctypes.byref(ctypes.c_int(number)) for number in (n, m, k))
-    info = ctypes.c_int()
+    rows, columns, few = (ctypes.byref(integer(number)) for number in (n, m, k))
+    info = integer()
 
     def solve(work: np.ndarray[Any, Any], size: int) -> None:  # of aᵀ, as LAPACK reads it by columns: vtᵀ s uᵀ
         gesvd(
             b"S", b"S", rows, columns, a.ctypes, rows, s.ctypes, vt.ctypes, rows, u.ctypes, few, work.ctypes,
-            ctypes.byref(ctypes.c_int(size)), ctypes.byref(info),
+            ctypes.byref(integer(size)), ctypes.byref(info),
         )  # fmt: skip
 
     work = np.empty(1)
@@ -304,14 +373,24 @@ def sturdy_svd(a: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
 
 
 @cache
-def _lapack(name: str, arguments: int) -> Any:
-    """A routine of LAPACK, as SciPy hands it to Cython; None where its integers are not C's."""
-    from scipy.linalg import cython_lapack
+def _lapack(name: str, arguments: int) -> tuple[Any, Any] | None:
+    """A routine of LAPACK and the C type of its integers: of NumPy's own OpenBLAS, else as SciPy hands it to Cython.
 
+    None where neither is there, or SciPy's integers are not C's.
+    """
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
+    path = _bundled()
+    found = None if path is None else getattr(ctypes.CDLL(path), f"scipy_{name}_64_", None)
+    if found is not None:
+        return kind(ctypes.cast(found, ctypes.c_void_p).value or 0), ctypes.c_int64
+    try:
+        from scipy.linalg import cython_lapack
+    except ImportError:
+        return None
     capsule = cython_lapack.__pyx_capi__[name]
     signature, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
     signature.restype, signature.argtypes = ctypes.c_char_p, [ctypes.py_object]
     pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     if b"char *, int *," not in (signature(capsule) or b""):
         return None
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)(pointer(capsule, signature(capsule)))
+    return kind(pointer(capsule, signature(capsule))), ctypes.c_int

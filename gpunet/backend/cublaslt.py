@@ -26,6 +26,7 @@ import numpy as np
 from gpunet.backend import cublaslt_choice as choice
 from gpunet.backend.base import Array, In, Out
 from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError, first_line
+from gpunet.extras import install
 
 # -- the library's interface ------------------------------------------------------------------------------------------
 
@@ -98,8 +99,7 @@ def load(major: int = 13) -> Any:
         except OSError:
             continue
     raise DeviceError(
-        f"cublasLt is not found ({reason}); install it with: pip install 'gpunet[cuda{major}]', which brings "
-        "NVIDIA's libraries"
+        f"cublasLt is not found ({reason}); install it with: {install(f'cuda{major}')}, which brings NVIDIA's libraries"
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from gpunet.backend.base import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import DeviceError, GpunetError, first_line, shown
+from gpunet.extras import install
 
 WITHOUT = "; without a GPU use --device cpu"  # the end of the message for a GPU that cannot be used
-INSTALL_NUMBA = "pip install 'gpunet[fast]'"
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 MISSING = re.compile(r"lib\w+\.so|\.dll|nvrtc|CUDA headers|CUDA path|cuda_fp16", re.IGNORECASE)
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] = 2.0f; }'
@@ -91,7 +91,7 @@ def smoke_test(index: int) -> str | None:
 def why_no_numba() -> str | None:
     """Why the CPU's element-wise passes run in plain NumPy; None when they run in numba."""
     if importlib.util.find_spec("numba") is None:
-        return f"numba is not installed; install it with: {INSTALL_NUMBA}"
+        return f"numba is not installed; install it with: {install('fast')}"
     try:
         from gpunet.backend import numba_backend  # noqa: F401
     except Exception as error:  # numba refuses NumPy versions newer than itself, in ways of its own
@@ -233,10 +233,10 @@ def spelt(version: int | None) -> str | None:
 def install_line(version: int | None) -> str:
     """The line that installs CuPy for a driver that runs this CUDA; both lines where nobody knows."""
     if version is None:
-        return "pip install 'gpunet[cuda13]' (CUDA 12 drivers: 'gpunet[cuda12]')"
+        return f"{install('cuda13')} (CUDA 12 drivers: 'gpunet[cuda12]')"
     if version < 12000:
-        return f"a driver for CUDA 12 or newer (this one runs {spelt(version)}), then pip install 'gpunet[cuda12]'"
-    return f"pip install 'gpunet[cuda{13 if version >= 13000 else 12}]'"
+        return f"a driver for CUDA 12 or newer (this one runs {spelt(version)}), then {install('cuda12')}"
+    return install("cuda13" if version >= 13000 else "cuda12")
 
 
 def advice(reason: str) -> str:

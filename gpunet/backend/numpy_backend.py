@@ -252,9 +252,7 @@ class NumpyBackend(Backend):
         share, near = (self.scratch_up_to(purpose, x.shape, x.dtype) for purpose in ("share", "near"))
         np.clip(x, -GELU_END, GELU_END, out=near)
         if not by_tanh:
-            from scipy.special import ndtr  # not at start-up, nor where nobody asks for it
-
-            return ndtr(x, out=share), near
+            return _normal()(x, out=share), near
         np.multiply(near, near, out=share)
         np.multiply(share, CUBIC, out=share)
         np.add(share, 1, out=share)
@@ -618,6 +616,22 @@ class NumpyBackend(Backend):
 def _planes(x: Array) -> Array:
     """(n, c, …) as (n, c, s)."""
     return x.reshape(*x.shape[:2], -1)
+
+
+@cache
+def _normal() -> Any:
+    """Φ: SciPy's, imported neither at start-up nor where nobody asks for it; without SciPy `normal_by_number`."""
+    try:
+        from scipy.special import ndtr
+    except ImportError:
+        return normal_by_number
+    return ndtr
+
+
+def normal_by_number(x: Array, out: Array) -> Array:
+    """Φ(x) = erfc(−x/√2)/2 by the C library, a number at a time: 0.1 µs each, ten times as long as SciPy's."""
+    np.copyto(out, np.frompyfunc(math.erfc, 1, 1)(x.astype(np.float64) * -math.sqrt(0.5)), casting="unsafe")
+    return np.multiply(out, 0.5, out=out)
 
 
 def flush_period(beta: float) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from gpunet.bench.results import Entry, Section, read_sections, write_section
 from gpunet.errors import GpunetError
+from gpunet.extras import how
 from gpunet.limits import physical_memory
 from gpunet.timing import PAUSE, interleave
 
@@ -28,7 +29,6 @@ MOST = 5000  # pieces of work in one
 SHARE = 0.8  # of a device's memory at most
 UNLEARNED = 1.1  # a final loss above so many times the first one means that the steps were no training
 SAME = 0.2  # how far apart, relatively, what two contenders reached may be where they did the same
-PACKAGES = {"torch": "torch", "jax": "jax", "sklearn": "scikit-learn", "scipy": "scipy"}  # rivals, and whence they come
 # Errors after which no work of the process runs on the GPU any more, in the words of CUDA's runtime, driver, PyTorch.
 STICKY = re.compile(
     "(cudaError|CUDA_ERROR_)_?(illegal_?address|misaligned_?address|launch_?fail|launch_?timeout|assert"
@@ -67,7 +67,7 @@ class Contender:
 
 def lacking(package: str) -> str:
     """Why a rival of that package cannot take part; empty where it is installed."""
-    return "" if importlib.util.find_spec(package) else f"{package} is not installed; pip install {PACKAGES[package]}"
+    return "" if importlib.util.find_spec(package) else f"{package} is not installed; {how(package)}"
 
 
 def missing(contenders: Mapping[str, Contender]) -> list[str]:

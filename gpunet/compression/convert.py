@@ -15,6 +15,7 @@ from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LEAK
 from gpunet.checks import Dtype, check_shape
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
+from gpunet.extras import load
 from gpunet.nn.layers import (
     GELU,
     Activation,
@@ -539,8 +540,4 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise InputError("PyTorch is not installed: pip install torch") from None
-    return torch
+    return load("a network of PyTorch's", "torch")

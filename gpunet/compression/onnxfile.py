@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from gpunet.checks import on_host
 from gpunet.compression.networks import Network, check_data, hits, patch_rows
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import DataError, GpunetError, InputError, OutputError, first_line, shown
+from gpunet.extras import load
 from gpunet.files import check_path, check_replaceable, put_in_place, reason, temporary, write_atomically
 from gpunet.interrupts import undivided
 from gpunet.limits import DAMAGE, check_room, parse_json, physical_memory
@@ -607,11 +607,8 @@ def write(path: Path, model: Any) -> list[Path]:
 
 
 def _library(name: str) -> Any:
-    """onnx or onnxruntime; InputError where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise InputError(f"an ONNX model needs {name}, which is not installed: pip install 'gpunet[onnx]'") from error
+    """onnx or onnxruntime; MissingError where it is not installed."""
+    return load("an ONNX model", name)
 
 
 def inputs(model: Any) -> dict[str, Any]:

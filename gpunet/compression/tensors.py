@@ -13,7 +13,7 @@ from gpunet.checks import has, on_host
 from gpunet.errors import DataError, InputError, OutputError, shown
 from gpunet.files import alone, check_path, reason, writable_folder
 from gpunet.limits import DAMAGE, read_json
-from gpunet.tensorfile import NAMES, Entry, Header, header, write_together
+from gpunet.tensorfile import NAMES, Entry, Header, as_dtype, header, write_together
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # of a shard, as Hugging Face has it
@@ -173,7 +173,7 @@ def from_torch(tensor: Any) -> Any:
     import torch
 
     bits = torch.int16 if name == "bfloat16" else torch.uint8
-    return tensor.view(bits).numpy().view(name)
+    return tensor.view(bits).numpy().view(as_dtype(name))
 
 
 class _Stored(Tensors):

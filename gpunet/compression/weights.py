@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from gpunet.checks import as_floats
 from gpunet.compression.budget import Choice
 from gpunet.errors import DataError, ShapeError
+from gpunet.extras import load
 from gpunet.linalg import SVD, StreamingGram, svd
 from gpunet.linalg.certificate import gamma
 from gpunet.linalg.matrix import CHUNK_BYTES, Floats, result_dtype
@@ -209,7 +209,8 @@ class Weight:
         """How far at most the bias is from what it was to be, once it is stored in W's dtype."""
         if factors.shift is None:
             return 0.0
-        kind: Any = ml_dtypes.finfo(self.matrix.dtype)  # type: ignore[no-untyped-call]  # which knows NumPy's, too
+        dtype = self.matrix.dtype
+        kind: Any = np.finfo(dtype) if dtype.kind == "f" else load(f"an array of {dtype}", "ml_dtypes").finfo(dtype)
         size = norm(factors.shift) + (0.0 if self.offset is None else norm(np.asarray(self.offset, np.float64)))
         return float(kind.eps) / 2 * size + float(kind.smallest_subnormal) * math.sqrt(len(factors.shift))
 

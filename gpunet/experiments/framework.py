@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpunet.errors import InputError, shown
+from gpunet.extras import need
 from gpunet.limits import SEEDS
 
 LARGEST = 10**9  # of a whole setting, where no bound is stated
@@ -471,7 +472,11 @@ class RunRequest:
         return self.experiment.folder(self.settings, "+".join(self.names))
 
     def load(self) -> Run:
-        """Raises DataError for data that is missing or unfit."""
+        """Raises DataError for data that is missing or unfit, MissingError before that for packages."""
+        from gpunet.datasets.catalog import packages
+
+        what = f"the experiment {self.experiment.name}"
+        need(what, "msgspec", "scipy", "matplotlib", *packages(*self.names))
         self.experiment._part("body")
         if self.reading:  # of data that a document had, or of somebody's own: a plain data set
             found = [load_data(name, **self.reading) for name in self.names]

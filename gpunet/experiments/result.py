@@ -26,10 +26,11 @@ import msgspec
 from msgspec import Meta
 
 from gpunet.errors import DataError, shown
+from gpunet.files import RESULT as RESULT
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 from gpunet.reprs import columns, table_html
 
-FORMAT, RESULT = 2, "result.json"
+FORMAT = 2
 LARGEST = 1e150  # of what is measured: a deviation squares it
 Seed = Annotated[int, Meta(ge=0, lt=SEEDS)]
 Amount = Annotated[float, Meta(ge=0, lt=SEEDS)]  # of seconds, of bytes

@@ -61,10 +61,7 @@ class NotConverged(Exception):  # noqa: N818 (a message between routes, not an e
 
 
 def few_of_many(n: int, k: int) -> bool:
-    """Whether SciPy's syevr, which computes no eigenvectors but the k asked for, saves more than it costs.
-
-    It has threads of its own, and those of NumPy still spin for 0.1 s after the last product: the two fight for cores.
-    """
+    """Whether syevr, which computes no eigenvectors but the k asked for, saves more than it costs."""
     return n >= 1024 and 8 * k <= n
 
 

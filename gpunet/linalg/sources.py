@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from gpunet.addresses import harmless, public
 from gpunet.checks import check_exact, has, on_device, on_host, real_array
 from gpunet.errors import DataError, InputError, ShapeError, first_line, shown
+from gpunet.extras import load
 from gpunet.interrupts import undivided
 
 LOADED = 64 << 20  # bytes up to which a source is read as a whole, and is then an array like any other
@@ -483,8 +484,7 @@ def _chosen(path: str, member: str, there: list[str]) -> str:
 
 
 def _hdf5(path: str, member: str) -> Any:
-    import h5py
-
+    h5py = load(f"the HDF5 file {path}", "h5py")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -497,10 +497,7 @@ def _hdf5(path: str, member: str) -> Any:
 
 
 def _zarr(path: str, member: str) -> Any:
-    try:
-        import zarr
-    except ImportError:
-        raise InputError(f"{path} is a Zarr folder, and zarr is not installed: pip install 'gpunet[dask]'") from None
+    zarr = load(f"the Zarr folder {path}", "zarr")
     try:
         found: Any = zarr.open(path, mode="r")
         if hasattr(found, "array_keys"):

@@ -17,13 +17,11 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 
 from gpunet.backend import Backend
 from gpunet.backend.base import N_SETTLED
@@ -46,24 +44,19 @@ FILE, KEY, FORMAT = "checkpoint.safetensors", "checkpoint", 2
 TALLY = ("totals", "cursor")  # arrays of a pass that runs
 LOGGED = ("train_loss", "seconds")  # of every epoch
 LOOKED_AT = 1 << 25  # bytes of a data set that go into its digest at most: 50 ms
-Count = Annotated[int, Meta(ge=0)]
-
-
-class Entry(msgspec.Struct):
-    """What stands beside the arrays of a checkpoint; `exchanged` was not kept at first."""
-
-    run: dict[str, Any]
-    machine: dict[str, Any]
-    step: Count
-    epoch: Count
-    seconds: float
-    stopped: str
-    model: str
-    optimizer: dict[str, float]
-    ages: dict[str, Count]
-    history: list[dict[str, Any]]
-    callbacks: list[dict[str, Any]]
-    exchanged: dict[str, Any] = {}
+# What stands beside the arrays of a checkpoint, and of what kind it is: a count is a whole number from zero on.
+ENTRY = {
+    "run": "table", "machine": "table", "step": "count", "epoch": "count", "seconds": "number", "stopped": "text",
+    "model": "text", "optimizer": "table of number", "ages": "table of count", "history": "list of table",
+    "callbacks": "list of table", "exchanged": "table",
+}  # fmt: skip
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "table": lambda value: isinstance(value, dict),  # whose keys are texts, as JSON's are
+    "list": lambda value: isinstance(value, list),
+    "text": lambda value: isinstance(value, str),
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+}
 
 
 Saved = tuple[dict[str, Any], dict[str, Any]]  # arrays, and the rest
@@ -261,13 +254,23 @@ def load(path: Path) -> Saved:
             raise DataError(
                 f"'{path}' has format {found['format']}, this gpunet reads {FORMAT}; delete it to start afresh"
             )
-        msgspec.convert(found, Entry)
-        found.setdefault("exchanged", {})
+        found.setdefault("exchanged", {})  # which was not kept at first
+        for name, kind in ENTRY.items():
+            if not _is(found[name], kind):
+                raise ValueError(f"{name} is {shown(found[name])}, not a {kind}")
     except DataError:
         raise
     except DAMAGE as error:
         raise DataError(f"'{path}' is damaged ({error}): delete it to start afresh") from error
     return arrays, found
+
+
+def _is(value: Any, kind: str) -> bool:
+    """Whether a value is of the kind, as "list of table" say."""
+    outer, _, inner = kind.partition(" of ")
+    if not KINDS[outer](value):
+        return False
+    return not inner or all(map(KINDS[inner], value.values() if outer == "table" else value))
 
 
 def _state(callback: Callback) -> tuple[dict[str, Any], dict[str, Any]]:

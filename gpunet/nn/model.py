@@ -56,6 +56,16 @@ class Learned:
         y: Any = "" if data.labels is None else "values" if data.valued else "classes"
         return cls("uint8" if data.x.dtype == np.uint8 else "numbers", y)
 
+    @classmethod
+    def read(cls, said: Any) -> Learned:
+        """What a file says of it, as a dictionary; ValueError where that is none of these."""
+        if not isinstance(said, dict):
+            raise ValueError(f"learned {said}")
+        found = cls(**{name: said[name] for name in ("x", "y") if name in said})
+        if found.x not in ("uint8", "numbers", "") or found.y not in ("classes", "values", ""):
+            raise ValueError(f"learned {said}")
+        return found
+
 
 class Layers(tuple[Layer, ...]):
     """The layers of a model: what would change the tuple raises InputError."""

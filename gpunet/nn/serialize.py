@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from gpunet.backend import Backend, get_backend
@@ -117,7 +116,7 @@ def _described(text: str, path: str) -> tuple[Sequential, tuple[int, ...], Dtype
         model.scale = description.get("scale")
         model._said = _checked_scale(description.get("said"))
         if description.get("learned") is not None:
-            vars(model)["learned"] = msgspec.convert(description["learned"], Learned)
+            vars(model)["learned"] = Learned.read(description["learned"])
         shape, dtype = tuple(description["input_shape"]), description["dtype"]
         if not 1 <= len(shape) <= MOST_DIMENSIONS or any(type(n) is not int or not 1 <= n < 2**31 for n in shape):
             raise ValueError(f"samples of shape {shape}")

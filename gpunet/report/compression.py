@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from gpunet.compression.told import Said, sentence
+from gpunet.extras import need
 from gpunet.files import write_atomically
 from gpunet.report.drawing import collected
-from gpunet.report.page import rendered
-from gpunet.report.page.contents import Figure, picture
-from gpunet.report.style import COLOURS, figure, stacked
 from gpunet.report.table import NOTHING, Column, Table
 
 BARS = 40  # layers that a figure has room for
@@ -56,6 +53,8 @@ def _percent(share: float | None) -> str:
 
 def draw(said: Said, path: Path) -> None:
     """A bar a layer, as long as the share of its numbers that remains; beside it by how much it is off."""
+    from gpunet.report.style import COLOURS, figure, stacked
+
     cut = [each for each in said["layers"] if each["rank"] is not None][:BARS]
     if not cut:
         return
@@ -76,13 +75,17 @@ def draw(said: Said, path: Path) -> None:
 
 
 def write(said: Said, path: Path, title: str) -> Path:
-    """Write the page; returns its path."""
+    """Write the page; returns its path. MissingError where what draws it is not installed."""
+    need("the page", "matplotlib", "jinja2", "msgspec")
+    from gpunet.report.page import rendered
+    from gpunet.report.page.contents import Figure, picture
+
     drawn = []
     for narrow in (False, True):
         with collected(narrow=narrow) as svg:
             draw(said, Path("layers.png"))
         drawn.append(svg.get("layers"))
-    figures: Sequence[Figure] = ()
+    figures = []
     if drawn[0] and drawn[1]:
         caption = "What remains of each layer, and by how much it is off; layers that were kept are left out."
         figures = [Figure(picture(drawn[0]), picture(drawn[1]), caption, caption)]

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpunet import extras
 from gpunet.errors import GpunetError
 from gpunet.files import attempted
 
@@ -71,7 +72,8 @@ def written_and_drawn(
 
 def left_out(what: str, error: Exception) -> None:
     """Warn that figures are missing, and why."""
-    why = str(error) if isinstance(error, (GpunetError, OSError)) else f"{type(error).__name__}: {error}"
+    known = isinstance(error, (GpunetError, OSError))
+    why = extras.told(error, "a figure") or (str(error) if known else f"{type(error).__name__}: {error}")
     warnings.warn(f"{what} could not be drawn, all else is there: {' '.join(why.splitlines())}", RuntimeWarning, 2)
 
 

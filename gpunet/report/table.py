@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gpunet.experiments.result import Metric, Result
+if TYPE_CHECKING:
+    from gpunet.experiments.result import Metric, Result
 
 PERCENT = "accuracy"
 NOTHING = "–"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.styled import Styled
@@ -13,10 +13,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
-from gpunet.experiments.claims import VERDICTS, ClaimResult, summed
-from gpunet.report.claims import claim_values, verdict_told
-from gpunet.report.claims_json import Entry
 from gpunet.report.table import NOTHING, Column, Table
+
+if TYPE_CHECKING:
+    from gpunet.experiments.claims import ClaimResult
+    from gpunet.report.claims_json import Entry
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
@@ -74,6 +75,8 @@ def _heading(column: Column) -> str:
 
 def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
     """The claims that were tested, with their verdicts."""
+    from gpunet.report.claims import claim_values, verdict_told
+
     table = RichTable(title="Claims", title_justify="left", title_style="bold")
     for heading in ("claim", "claimed", "measured", "verdict"):
         table.add_column(heading, justify="right" if heading == "claimed" else "left")
@@ -86,6 +89,8 @@ def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
 
 def runs_table(entries: Sequence[Entry]) -> RichTable:
     """How many claims of each run have which verdict, and how long it took."""
+    from gpunet.experiments.claims import VERDICTS, summed
+
     total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
     table = RichTable(title="Claims", title_justify="left", title_style="bold", show_footer=True)
     table.add_column("run", "all", no_wrap=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend import Backend
-from gpunet.backend.blas import interruptible, product
+from gpunet.backend.blas import interruptible, product, solve_factored
 from gpunet.checks import check_labels, check_lengths, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
@@ -201,8 +201,6 @@ def _device_of(x: Any, device: Backend | None) -> Backend:
 
 def _solve(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
     """Z (n, C) of (matrix + shift) Z = right; raises LinAlgError where the sum is not positive definite."""
-    from scipy.linalg import solve_triangular
-
     own = np.einsum("ii->i", matrix)  # the diagonal itself
     before = own.copy()
     own += shift  # in place: a copy may take as much memory as all else
@@ -210,7 +208,7 @@ def _solve(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
         lower = interruptible(len(matrix) ** 3 // 16, np.linalg.cholesky, matrix)
     finally:
         own[...] = before
-    return solve_triangular(lower, solve_triangular(lower, right, lower=True), lower=True, trans="T")
+    return solve_factored(lower, right)
 
 
 def _solve_on_gpu(xp: Any, matrix: Any, shift: float, right: Any) -> Any:

@@ -8,6 +8,10 @@
 
 from __future__ import annotations
 
+from gpunet.extras import need
+
+need("a sweep", "optuna", "sqlalchemy", "threadpoolctl", "msgspec")
+
 from gpunet.sweep.search import join, search
 from gpunet.sweep.show import Table
 from gpunet.sweep.space import Parameter, parse_parameter

@@ -20,6 +20,7 @@ from optuna.storages._rdb.models import BaseModel
 
 from gpunet.addresses import cleaned, harmless, has_secret, public
 from gpunet.errors import DataError, InputError, RunError, printable
+from gpunet.extras import install
 from gpunet.limits import DAMAGE
 from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
 
@@ -260,7 +261,7 @@ def _words(error: BaseException) -> str:
 
 def _hint(url: str, error: Exception) -> str:
     if isinstance(error, ImportError) and "+pg8000" in url:
-        return "; install the driver with: pip install 'gpunet[postgres]'"
+        return f"; install the driver with: {install('postgres')}"
     if isinstance(error, ImportError) and "+pymysql" in url:
         return "; install the driver with: pip install pymysql"
     file = file_of(url)

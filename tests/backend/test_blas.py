@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,11 +20,13 @@ from gpunet.backend.blas import (
     ALONE,
     LONG,
     PER_THREAD,
+    definite_below,
     interruptible,
     leading_eigh,
     limited,
     multiply,
     product,
+    solve_factored,
     sturdy_svd,
     thread_rule,
     threads,
@@ -396,13 +399,69 @@ def test_gesvd_is_scipys(shape, order, rng):
         sturdy_svd(np.full((4, 3), np.nan))
 
 
-def test_without_known_routines_scipy_is_asked(monkeypatch, rng):
-    a = np.cov(rng.standard_normal((30, 60)))
-    wanted, factors = leading_eigh(a, 4), sturdy_svd(a)
-    monkeypatch.setattr(blas, "_lapack", lambda *_: None)
-    for one, other in zip(leading_eigh(a, 4), wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_allclose(sturdy_svd(a)[1], factors[1], rtol=1e-12)
+@pytest.fixture
+def of(monkeypatch):
+    """Whose LAPACK is called: that of NumPy's wheel, SciPy's where NumPy has another library, or none."""
+
+    def choose(whose):
+        monkeypatch.setattr(blas, "_lapack", blas._lapack.__wrapped__)
+        if whose != "numpy":
+            monkeypatch.setattr(blas, "_bundled", lambda: None)
+        if whose == "none":
+            monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+        return blas._lapack("dsyevr", 21)
+
+    return choose
+
+
+@pytest.mark.parametrize(("whose", "bits"), [("numpy", 64), ("scipy", 32), ("none", 0)])
+def test_whoever_is_asked_gives_the_same(whose, bits, of, monkeypatch, rng):
+    known = of(whose)
+    assert (0 if known is None else 8 * ctypes.sizeof(known[1])) == bits
+    monkeypatch.setattr(blas, "IN_PLACE", 64)
+    a = np.cov(rng.standard_normal((120, 300)))
+    w, z = leading_eigh(a, 4)
+    np.testing.assert_allclose(w, np.linalg.eigvalsh(a)[-4:], rtol=1e-12)
+    np.testing.assert_allclose(a @ z, z * w, atol=1e-12)
+    np.testing.assert_allclose(z.T @ z, np.eye(4), atol=1e-12)
+    before = a.copy()
+    assert (definite_below(a, w[-1] * (1 + 1e-9)), definite_below(a, w[-1] * (1 - 1e-9))) == (True, False)
+    np.testing.assert_array_equal(a, before)
+    a = a[:50, :50] + np.eye(50)
+    right = rng.standard_normal((50, 3))
+    np.testing.assert_allclose(a @ solve_factored(np.linalg.cholesky(a), right), right, atol=1e-11)
+    if bits:
+        np.testing.assert_allclose(sturdy_svd(a)[1], np.linalg.svd(a)[1], rtol=1e-12)
+    else:
+        with pytest.raises(np.linalg.LinAlgError, match=r"pip install 'gpunet\[fast\]'"):
+            sturdy_svd(a)
+
+
+def test_numpys_own_library_is_told_as_threadpoolctl_tells_it(monkeypatch):
+    (own,) = blas.pools()
+    monkeypatch.setattr(blas, "_bundled", lambda: None)
+    (theirs,) = blas.pools()
+    assert own == {name: theirs[name] for name in own}
+    monkeypatch.setattr(blas, "_calls", blas._calls.__wrapped__)
+    assert [call() for call in blas._calls()[:1]] == [4]  # the same library, found by threadpoolctl
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert (blas.pools(), blas._calls(), threads(), thread_rule()) == ([], None, None, None)
+
+
+def test_one_thread_is_what_a_worker_has():
+    code = "from gpunet.backend import blas; blas.one_thread(); print(blas.threads())"
+    for hidden in ("", "import sys; sys.modules['threadpoolctl'] = None; "):
+        done = subprocess.run([sys.executable, "-c", hidden + code], capture_output=True, text=True, check=True)
+        assert done.stdout == "1\n"
+
+
+def test_without_scipy_next_to_nothing_is_multiplied_as_it_stands(monkeypatch, rng):
+    a, b = np.zeros((2, 400, 30))
+    a[5, 3], b[5, 7], b[9, 9] = 2, 3, 1
+    with_it = blas.inner_of(blas.compressed(a), blas.compressed(b))
+    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
+    assert blas.compressed(a) is a
+    np.testing.assert_array_equal(blas.inner_of(blas.compressed(a), blas.compressed(b)), with_it)
 
 
 @pytest.mark.parametrize("size", [4, 400])

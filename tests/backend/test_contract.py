@@ -83,7 +83,7 @@ def test_only_the_backend_imports_cupy_and_numkong():
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors", "interrupts"},
-    {"reprs"},
+    {"reprs", "extras"},
     {"addresses", "limits", "backend", "rng", "files", "progress", "streams", "checks", "timing", "fingerprint",
      "tensorfile"},
     {"linalg", "nn", "testing"},
@@ -95,6 +95,7 @@ RANKS = [
 ]  # fmt: skip
 DATASETS_MAY = {
     "errors",
+    "extras",
     "reprs",
     "interrupts",
     "addresses",

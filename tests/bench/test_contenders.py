@@ -80,12 +80,13 @@ def test_who_cannot_take_part_says_why(monkeypatch):
     monkeypatch.setattr(train, "why_no_numba", lambda: "numba is not installed")
     them = train.contenders(DENSE, "cpu")
     assert {who: each.missing for who, each in them.items() if each.missing} == {
-        "numba": "numba is not installed", "torch": "torch is not installed; pip install torch",
-        "torch flushed": "torch is not installed; pip install torch",
-        "torch bf16": "torch is not installed; pip install torch", "jax": "jax is not installed; pip install jax",
+        "numba": "numba is not installed", "torch": "torch is not installed; pip install 'gpunet[torch]'",
+        "torch flushed": "torch is not installed; pip install 'gpunet[torch]'",
+        "torch bf16": "torch is not installed; pip install 'gpunet[torch]'",
+        "jax": "jax is not installed; pip install jax",
     }  # fmt: skip
     assert harness.missing(them) == list(dict.fromkeys(each.missing for each in them.values() if each.missing))
-    assert harness.lacking("sklearn") == "sklearn is not installed; pip install scikit-learn"
+    assert harness.lacking("sklearn") == "sklearn is not installed; pip install 'gpunet[data]'"
     assert set(train.contenders(DENSE, "numpy")) - set(them) == set()
 
 

@@ -86,7 +86,7 @@ def test_a_missing_rival_is_told_once(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
     done = run(capsys, "bench", "svd", "--shape", "20x30", "--k", 2, "--rounds", 1, "--against", "torch")
     assert done.code == 0
-    assert done.out.count("torch is not installed; pip install torch") == 1
+    assert done.out.count("torch is not installed; pip install 'gpunet[torch]'") == 1
 
 
 @pytest.mark.parametrize("shape", ["1x1", "1x5", "5x1", "2x2", "2x3"])

@@ -82,8 +82,8 @@ def without(monkeypatch, *packages):
 def test_rivals_that_are_not_installed_are_told_once(capsys, monkeypatch):
     without(monkeypatch, "torch", "jax")
     done = train(capsys, "--device", "numpy")
-    for name in ("torch", "jax"):
-        assert done.out.count(f"{name} is not installed; pip install {name}") == 1
+    for name, package in {"torch": "'gpunet[torch]'", "jax": "jax"}.items():
+        assert done.out.count(f"{name} is not installed; pip install {package}") == 1
 
 
 def test_one_that_fails_is_told_and_the_others_are_timed(capsys, monkeypatch):

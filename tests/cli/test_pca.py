@@ -218,7 +218,7 @@ def test_a_scheduler_that_does_not_answer(capsys, monkeypatch):
 
 def test_without_dask(capsys, monkeypatch):
     np.save("x.npy", numbers())
-    monkeypatch.setattr(decompose.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "distributed", None)
     refused(capsys, 2, "x.npy", "--scheduler", "tcp://a:1", words=("pip install 'gpunet[dask]'",))
 
 

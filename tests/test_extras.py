@@ -1,0 +1,154 @@
+"""What a plain install lacks is one line that names the extra; and what the extras bring is what the code asks for."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from gpunet import extras
+from gpunet.errors import InputError, MissingError
+from tests.backend.test_contract import FOLDERS, ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PLAIN = {"numpy", "safetensors", "rich", "typer"}
+# What is used where somebody has it, and no extra brings: a notebook's display, a rival, a GPU's.
+OTHERS = {
+    "cupy",
+    "cupy_backends",
+    "cuda",
+    "markupsafe",
+    "IPython",
+    "jax",
+    "google",
+    "urllib3",
+    "pandas",
+    "transformers",
+    "peft",
+    "click",
+}
+HIDE = f"""
+import sys
+
+class Hidden:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] in {sorted({*extras.KNOWN, *OTHERS} - {"click"})!r}
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Hidden, sys.meta_path)
+"""
+
+
+def named(requirement):
+    """The name of a package, as it is compared."""
+    return requirement.partition(";")[0].strip().split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip().lower()
+
+
+def brought(extra):
+    """The packages of an extra, those of the extras that it names included."""
+    found = set()
+    for each in PROJECT["optional-dependencies"][extra]:
+        if named(each) == "gpunet":
+            for other in each[each.index("[") + 1 : each.index("]")].split(","):
+                found |= brought(other)
+        else:
+            found.add(named(each))
+    return found
+
+
+def test_without_extras_all_that_is_plain_works_and_the_rest_is_named(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HIDE)
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "smoke.py", "--hidden"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "100"}, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "command_doors" in done.stdout
+
+
+def test_the_plain_install_is_four_packages():
+    assert {named(each) for each in PROJECT["dependencies"]} == PLAIN
+
+
+@pytest.mark.parametrize("module", extras.KNOWN)
+def test_an_extra_that_is_named_brings_the_module(module):
+    package = {"PIL": "pillow", "sklearn": "scikit-learn"}.get(module, module)
+    for extra in extras.KNOWN[module][1].split():
+        assert package in brought(extra)
+
+
+def test_all_are_brought_by_all_but_a_gpus():
+    every = PROJECT["optional-dependencies"]
+    of_users = set(every) - {"all", "test", "docs", "cuda12", "cuda13"}
+    assert brought("all") == set().union(*map(brought, of_users))
+    assert {*extras.EXTRAS} == of_users | {"cuda12", "cuda13"}
+
+
+def test_whatever_is_imported_is_plain_or_some_extras():
+    """Modules of the plain path import nothing else at their top; what others import is known."""
+    known, at_top, unknown = {*PLAIN, *extras.KNOWN, *OTHERS, "gpunet"} | {*sys.stdlib_module_names}, {}, []
+    for folder in FOLDERS:
+        for path in folder.rglob("*.py"):
+            body = ast.parse(path.read_text())
+            for node in ast.walk(body):
+                modules = (
+                    [each.name for each in node.names] if isinstance(node, ast.Import)
+                    else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+                )  # fmt: skip
+                for name in {each.partition(".")[0] for each in modules} - {*PLAIN, "gpunet"}:
+                    if name not in known:
+                        unknown.append(f"{path.relative_to(ROOT)}: {name}")
+                    if node in body.body and name in extras.KNOWN:
+                        at_top.setdefault(str(path.relative_to(ROOT)), set()).add(name)
+    assert sorted({*unknown}) == []
+    rooms = {path.split("/")[1] if path.startswith("gpunet/") else path for path in at_top}
+    # numba's backend and its cache are imported where numba is; the other rooms say what they need in their first line.
+    assert rooms <= {"backend", "estimators", "sweep", "bench", "report", "experiments"}, at_top
+    assert {path for path in at_top if path.startswith("gpunet/backend")} == {
+        "gpunet/backend/numba_backend.py", "gpunet/backend/numba_cache.py",
+    }  # fmt: skip
+
+
+def test_the_line_names_all_that_is_missing_once(monkeypatch):
+    for name in ("sklearn", "scipy", "optuna", "matplotlib", "distributed", "dask"):
+        monkeypatch.setitem(sys.modules, name, None)
+    extras.need("this", "numpy", "json")
+    with pytest.raises(MissingError) as caught:
+        extras.need("a figure", "matplotlib", "scipy")
+    assert str(caught.value) == (
+        "a figure needs matplotlib and SciPy, which are not installed: pip install 'gpunet[report]'"
+    )
+    with pytest.raises(
+        MissingError, match=r"needs Optuna, scikit-learn, SciPy and Dask, .*'gpunet\[data,sweep,dask\]'"
+    ):
+        extras.need("this", "optuna", "sklearn", "scipy", "dask", "distributed")
+    with pytest.raises(InputError, match=r"this needs Dask, which is not installed: pip install 'gpunet\[dask\]'"):
+        extras.load("this", "dask.array")
+    assert extras.how("jax") == "pip install jax"
+    assert extras.load("this", "json.decoder").JSONDecoder
+    assert issubclass(MissingError, ImportError)  # `try: from gpunet import Classifier` as of any package
+
+
+def test_a_package_that_is_broken_says_why(tmp_path, monkeypatch):
+    (tmp_path / "msgspec.py").write_text("import something_else_entirely")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "msgspec", raising=False)
+    with pytest.raises(MissingError, match=r"needs msgspec, which cannot be imported: No module named 'something_"):
+        extras.load("this", "msgspec")
+
+
+def test_errors_of_imports_that_nobody_foresaw_are_told():
+    assert extras.told(ModuleNotFoundError("No", name="optuna.storages"), "it").startswith("it needs Optuna, which is")
+    assert extras.told(ModuleNotFoundError("No", name="elsewhere")) == extras.told(ValueError("No")) == ""
+    assert extras.told(ImportError("broken", name="optuna")) == extras.told(ModuleNotFoundError()) == ""
