@@ -6,15 +6,23 @@ import functools
 import importlib
 from typing import Any
 
-import typer
-from typer.core import TyperGroup
 from typer.main import get_group
 
 from gpunet.cli import compress, info, pca, reproduce
+from gpunet.cli.help import Commands, Group
 from gpunet.experiments import experiments
 
 
-class Group(TyperGroup):
+class Root(Group):
+    """All of them, those first that a newcomer looks for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """By name."""
+        first = ("run", "pca", "compress", "reproduce", "sweep")
+        return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
+
+
+class Lazy(Group):
     """The commands of the module of its name, which is imported when they are asked for: help need not wait for all."""
 
     @property
@@ -32,8 +40,17 @@ def _commands(name: str) -> Any:
     return get_group(importlib.import_module(f"gpunet.cli.{name}").app).commands
 
 
+_first = next(iter(experiments()))
 GROUPS = {
-    "run": "Run one experiment and write its results, claims and figures.",
+    "run": f"""Run one experiment and write its results, claims and figures.
+
+    Each is made from one paper; `gpunet run NAME --help` says what it does, and what it needs of your own data.
+
+    For example:
+
+        gpunet run {_first} --quick
+        gpunet run {_first} --dataset my.npz --hidden 50 --seeds 10
+    """,
     "data": """List, fetch and check the data sets.
 
     They lie in the data folder: $GPUNET_DATA, or the platform's cache folder where that is not set.
@@ -46,26 +63,37 @@ GROUPS = {
     an .npz with x_train, y_train, x_test and y_test, or with X and y; .npy files of these names in a folder,
     or a folder of IDX files (`*train*images*`, `*train*labels*`, and the same with t10k or test).
     Labels may be any whole numbers or words; where nothing is split, every fifth sample of a class is for the test.
+
+    For example:
+
+        gpunet data list
+        gpunet data fetch mnist
     """,
-    "bench": "Time gpunet beside its rivals, results checked.",
+    "bench": """Time gpunet beside its rivals, results checked.
+
+    For example:
+
+        gpunet bench svd --shape 1000x20000 --k 20
+    """,
     "sweep": """Search settings, coarse to fine, by several workers, on Optuna.
 
-    `gpunet sweep train --dataset digits --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256 --workers 2`
+    For example:
+
+        gpunet sweep train --dataset digits --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256
     """,
 }
-app = typer.Typer(
+app = Commands(
     name="gpunet",
+    cls=Root,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="SVD-shaped neural networks: published experiments, on NumPy or on your GPU.\n\n"
-    f"Start with `gpunet run {next(iter(experiments()))} --dataset digits`: it needs no download. Add `--debug` to any "
-    "command for a traceback.",
+    f"Start with `gpunet run {_first} --dataset digits`: it needs no download. `gpunet "
+    "COMMAND --help` explains a command, with examples.",
 )
 for _name, _help in GROUPS.items():
-    app.add_typer(typer.Typer(), name=_name, cls=Group, no_args_is_help=True, help=_help)
-app.command("reproduce")(reproduce.reproduce)
-app.command("pca")(pca.pca)
-app.command("compress")(compress.compress)
-app.command("info")(info.info)
+    app.add_typer(Commands(), name=_name, cls=Lazy, no_args_is_help=True, help=_help)
+for _command in (pca.pca, compress.compress, reproduce.reproduce, info.info):
+    app.command(_command.__name__)(_command)

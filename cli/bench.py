@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpunet.cli import options
+from gpunet.cli import completion, options
+from gpunet.cli.help import Commands
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
     from gpunet.bench.results import Section
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = Commands()
+
+
+def _cases() -> Sequence[str]:
+    from gpunet.bench.train import CASES
+
+    return [*CASES]
 
 
 @app.command()
@@ -26,12 +33,15 @@ def train(
         typer.Option(
             metavar="NAME",
             show_default="all",
+            autocompletion=completion.among(_cases),
             help="mnist-2048, mnist-64 (784-512-256-10 at these batch sizes), digits-32, digits-32-deep or points-21; "
             "may be given several times.",
         ),
     ] = None,
     device: options.Device = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing; figures are medians over them.")] = 9,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rounds of timing; figures are medians over them.")
+    ] = 9,
     compiled: Annotated[
         bool, typer.Option("--compile", help="On a GPU also torch.compile(mode=reduce-overhead): half a minute a case.")
     ] = False,
@@ -47,7 +57,9 @@ def train(
     On a CPU: plain NumPy, numba's element-wise passes, PyTorch eager with fused Adam. On a GPU: operation by
     operation ("eager"), the whole step as one CUDA graph ("graph"), PyTorch on the same GPU.
 
-    Example: gpunet bench train --case mnist-64 --case digits-32
+    For example:
+
+        gpunet bench train --case mnist-64 --case digits-32
     """  # fmt: skip
     from gpunet.backend import get_backend
     from gpunet.bench import record, results
@@ -70,20 +82,20 @@ def train(
 def _training(found: Section) -> Any:
     from gpunet.report.bench_tables import time
 
-    table = _table(
-        f"One Adam step on {found.notes['device']}, median of {found.rounds} rounds; quartiles of the ratio",
-        ["case", ""], ["time", "over\nproducts", "over\nPyTorch", "quartiles", "loss"],
-    )  # fmt: skip
+    heads = ["time", "over\nproducts", "over\nPyTorch", "quartiles", "loss"]
+    rows: list[tuple[str, ...]] = []
+    breaks: list[int] = []
     for name, case in found.cases.items():
+        breaks.append(len(rows))
         for place, (who, entry) in enumerate(case.entries.items()):
             over = [_over(case.entries, who, rival) for rival in ("products", "torch")]
             loss = entry.notes.get("loss")
-            table.add_row(
+            rows.append((
                 "" if place else name, who, time(entry.median), *(f"{o[0]:.3f}×" if o else "–" for o in over),
                 "–".join(f"{q:.3f}" for q in over[1][1:]) or "–", "–" if loss is None else f"{loss:.4f}",
-                end_section=place == len(case.entries) - 1,
-            )  # fmt: skip
-    return table
+            ))  # fmt: skip
+    title = f"One Adam step on {found.notes['device']}, median of {found.rounds} rounds; quartiles of the ratio"
+    return _table(title, ["case", ""], heads, rows, breaks)
 
 
 def _over(entries: Any, who: str, rival: str) -> list[float]:
@@ -99,9 +111,11 @@ def svd(
         str | None,
         typer.Option(metavar="MxN", show_default="MNIST, 784x60000", help="A made matrix of this shape."),
     ] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many singular triples.")] = 100,
-    against: Annotated[str, typer.Option(help="Rivals, by comma.")] = "numpy,sklearn,torch,scipy",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; full decompositions of large matrices run once.")] = 5,
+    k: Annotated[int, typer.Option("--k", "-k", metavar="N", min=1, help="How many singular triples.")] = 100,
+    against: Annotated[str, typer.Option(metavar="LIST", help="Rivals, by comma.")] = "numpy,sklearn,torch,scipy",
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rounds; full decompositions of large matrices run once.")
+    ] = 5,
     device: options.Device = "cpu",
     json: options.Json = False,
 ) -> None:
@@ -111,6 +125,10 @@ def svd(
     and randomized_svd; torch.linalg.svd and svd_lowrank; scipy's svds. "ratio" is their time over gpunet's for the same
     work. "error in σ" is the largest, over the largest σ; randomised results are not checked by themselves, and may be
     far off. numpy needs about 20 s for MNIST.
+
+    For example:
+
+        gpunet bench svd --shape 1000x20000 --k 20 --against numpy,scipy
     """
     from gpunet.backend import get_backend
     from gpunet.bench import record, results
@@ -126,18 +144,18 @@ def svd(
 
 def _decompositions(found: Section) -> Any:
     ((name, case),) = found.cases.items()
-    table = _table(
-        f"{found.data}: {name}, {found.notes['device']}", ["", "route"],
-        ["seconds", "ratio", "error in σ", "angle, rad", "energy lost"],
-    )  # fmt: skip
-    table.caption, table.caption_justify = f"relative gap of σ at k: {case.notes['gap']:.2g}", "left"
+    rows: list[tuple[str, ...]] = []
     for who, entry in case.entries.items():
         if entry.median:
             beside = "gpunet, one side" if "covariance" in who else "gpunet"
             ratio = entry.median / (case.entries[beside].median or float("nan"))
             errors = [f"{entry.notes[what]:.1e}" for what in ("sigma", "angle", "energy_missed")]
-            table.add_row(who, entry.notes.get("route", "its own"), f"{entry.median:.3f}", f"{ratio:.2f}", *errors)
-    return table
+            rows.append((who, entry.notes.get("route", "its own"), f"{entry.median:.3f}", f"{ratio:.2f}", *errors))
+    return _table(
+        f"{found.data}: {name}, {found.notes['device']}", ["", "route"],
+        ["seconds", "ratio", "error in σ", "angle, rad", "energy lost"], rows, keys=1,
+        note=f"relative gap of σ at k: {case.notes['gap']:.2g}",
+    )  # fmt: skip
 
 
 def _shape(text: str | None) -> tuple[int, int] | None:
@@ -156,7 +174,7 @@ def scaling(
     width: Annotated[
         str, typer.Option(metavar="LOW..HIGH|LIST", help="The powers of two in a range, or widths by comma.")
     ] = "256..8192",
-    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 512,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Samples a step.")] = 512,
     alpha: Annotated[str, typer.Option(metavar="LIST", help="Shares in (0, 1] that set the rank, by comma.")] = (
         "0.5,0.25,0.125"
     ),
@@ -167,8 +185,12 @@ def scaling(
             help="Of α: rank ⌊α mn/(m + n)⌋, or α min(m, n). A square layer of width w has α w/2, or α w.",
         ),
     ] = "break-even",
-    layers: Annotated[int, typer.Option(min=1, help="How many wide layers, the last one of 10 classes aside.")] = 2,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing; figures are medians over them.")] = 5,
+    layers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How many wide layers, the last one of 10 classes aside.")
+    ] = 2,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rounds of timing; figures are medians over them.")
+    ] = 5,
     device: options.Device = "auto",
     out: Annotated[Path, options.out("Folder for result.json and the figure.")] = Path("runs/scaling"),
     json: options.Json = False,
@@ -184,7 +206,9 @@ def scaling(
 
     A width that needs more memory than there is gets a row that says so.
 
-    Example: gpunet bench scaling --width 256..2048 --alpha 0.5,0.125
+    For example:
+
+        gpunet bench scaling --width 256..2048 --alpha 0.5,0.125
     """
     from gpunet.backend import get_backend
     from gpunet.backend.blas import threads
@@ -246,23 +270,25 @@ def _scaled(found: Section) -> None:
     from gpunet.report.terminal import console
 
     of = found.notes
-    table = _table(
-        f"Dense step over factored step, {of['meaning']} α: {of['layers']} wide layers, batch {of['batch']}\n"
-        f"{of['device']} ({of['kernels']}), median and quartiles, rounds: {found.rounds}", [],
-        ["width", "α", "rank", "dense\nms", "factored\nms", "speed-up", "quartiles", "allowed", "of a\nstep"],
-    )  # fmt: skip
+    heads = ["rank", "dense\nms", "factored\nms", "speed-up", "quartiles", "allowed", "of a\nstep"]
+    rows: list[tuple[str, ...]] = []
+    breaks: list[int] = []
     for case in found.cases.values():
-        for name, entry in case.entries.items():
+        breaks.append(len(rows))
+        for entry in case.entries.values():
             if (noted := entry.notes) and "alpha" in noted:
                 times = ["–", "–", "skipped", "–"]
                 if speed := _over({**case.entries, "": entry}, "dense", ""):
                     times = [f"{1e3 * each:.4g}" for each in (case.entries["dense"].median or 0, entry.median or 0)]
                     times += [f"{speed[0]:.2f}×", "–".join(f"{ratio:.2f}" for ratio in speed[1:]) or "–"]
                 counts = [f"{noted[count]:.2f}×" for count in ("allowed", "allowed_step")]
-                last = name == [*case.entries][-1]
                 cells = [str(case.notes["width"]), f"{noted['alpha']:g}", str(noted["rank"]), *times, *counts]
-                table.add_row(*cells, end_section=last)
-    console().print(table)
+                rows.append(tuple(cells))
+    title = (
+        f"Dense step over factored step, {of['meaning']} α: {of['layers']} wide layers, batch {of['batch']}; "
+        f"{of['device']} ({of['kernels']}), median and quartiles, rounds: {found.rounds}"
+    )
+    console().print(_table(title, ["width", "α"], heads, rows, breaks))
     for case in found.cases.values():
         if why := case.notes.get("skipped"):
             options.say(f"width {case.notes['width']} skipped: {why}")
@@ -278,6 +304,7 @@ def devices(
         typer.Option(
             metavar="NAME",
             show_default="all",
+            autocompletion=completion.experiments,
             help=f"{', '.join(experiments())}; may be given several times.",
         ),
     ] = None,
@@ -286,7 +313,8 @@ def devices(
         typer.Option("--quick/--full", help="Embedded data and few seeds, or the documents' data and seeds."),
     ] = True,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", "-n", min=1, show_default="each experiment's own", help="How many seeds.")
+        int | None,
+        typer.Option("--seeds", "-n", metavar="N", min=1, show_default="each experiment's own", help="How many seeds."),
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -299,9 +327,10 @@ def devices(
 
     Small nets on small data keep a GPU waiting for the host: `--full` shows what it is for.
 
-    Example: gpunet bench devices --experiment NAME --experiment NAME --full
+    Examples; the second, for which no GPU is needed, compares plain NumPy with numba:
 
-    Without a GPU: gpunet bench devices --devices numpy,cpu compares plain NumPy with numba.
+        gpunet bench devices --experiment NAME --experiment NAME --full
+        gpunet bench devices --devices numpy,cpu
     """  # fmt: skip
     from gpunet.bench import devices as bench
     from gpunet.progress import progress
@@ -315,20 +344,18 @@ def devices(
 def _devices(found: Section) -> Any:
     kinds = found.notes["devices"]
     quick = "quick" if found.notes["quick"] else "as in the documents"
-    table = _table(
-        f"Whole experiments, {quick}: " + ", ".join(f"{name} is {what}" for name, what in kinds.items()),
-        ["experiment", "data"], [*(f"{name}\ns" for name in kinds), "speed-up", "apart"],
-    )  # fmt: skip
-    table.add_column("where")
+    rows: list[tuple[str, ...]] = []
     for name, case in found.cases.items():
         each = [case.entries[device].median for device in kinds]
         speed = f"{each[0] / each[-1]:.2f}×" if each[0] and each[-1] else "–"
         apart = case.notes["apart"]
-        table.add_row(
+        rows.append((
             name, case.notes["dataset"], *(f"{seconds:.2f}" if seconds else "failed" for seconds in each), speed,
             "–" if apart is None else f"{apart:.4f}", case.notes["where"],
-        )  # fmt: skip
-    return table
+        ))  # fmt: skip
+    title = f"Whole experiments, {quick}: {', '.join(f'{name} is {what}' for name, what in kinds.items())}"
+    heads = [*(f"{name}\ns" for name in kinds), "speed-up", "apart"]
+    return _table(title, ["experiment", "data"], heads, rows, texts=["where"])
 
 
 @app.command()
@@ -336,7 +363,7 @@ def report(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", show_default=False, help="What --benchmark-json wrote, or a file of benchmarks/results."
+            metavar="FILE", show_default=False, help="What --benchmark-json wrote, or a file of benchmarks/results."
         ),
     ],
     out: Annotated[Path, options.out()] = Path("runs/bench"),
@@ -346,7 +373,10 @@ def report(
 
     Several files, say of two machines, stand side by side. Ratios are of medians, with quartiles over rounds.
 
-    Example: pytest benchmarks --benchmark-only --benchmark-json here.json, then gpunet bench report here.json
+    For example:
+
+        pytest benchmarks --benchmark-only --benchmark-json here.json
+        gpunet bench report here.json
     """
     from gpunet.bench import report as bench
     from gpunet.experiments.result import RESULT
@@ -383,6 +413,10 @@ def compare(
     Ratios are of contestants timed on the same machine, so that a faster or busier one cancels out. A ratio is worse
     when its median grew by more than the limit and, where quartiles are known, the lower one of NEW lies above the
     upper one of OLD: what lies within the noise is shown, but fails nothing.
+
+    For example:
+
+        gpunet bench compare last-week.json today.json --limit 10
     """
     import math
 
@@ -412,18 +446,24 @@ def record(
     question: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="QUESTION...",
+            metavar="QUESTION",
             show_default="those that README shows",
             help="train, epoch, lowrank, conv, svd; svd-grid and payoff take long.",
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of timing; figures are medians over them.")] = 9,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Rounds of timing; figures are medians over them.")
+    ] = 9,
     device: options.Device = "cpu",
 ) -> None:
     """Measure ours beside every rival that is installed, and write each question's section of a file of results.
 
     The file's other sections stay. README's tables are made from such files, see CONTRIBUTING. Measure on a quiet
     machine: threads of matrix products wait for each other, beside busy processes ten times as long.
+
+    For example:
+
+        gpunet bench record benchmarks/results/my-machine.json train svd
     """
     from gpunet.bench import record as bench
     from gpunet.progress import progress
@@ -456,13 +496,14 @@ def _told(found: Section, name: str, json: bool, table: Any, missing: Sequence[s
         raise typer.Exit(1)
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
-    from rich import box
-    from rich.table import Table
+def _table(
+    title: str, names: Sequence[str], numbers: Sequence[str], rows: Sequence[tuple[str, ...]],
+    breaks: Sequence[int] = (), texts: Sequence[str] = (), keys: int = 2, note: str = "",
+) -> Any:  # fmt: skip
+    """A table whose first columns are names, then numbers, then words."""
+    from gpunet.report.table import Column, Table
+    from gpunet.report.terminal import rich_table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in texts:
-        table.add_column(name, no_wrap=True)
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    words = [Column(name, text=True) for name in names[1:]], [Column(name, text=True) for name in texts]
+    columns = (*words[0], *map(Column, numbers), *words[1])
+    return rich_table(Table(title, columns, tuple(rows), note, frozenset(breaks[1:]), names[0], keys))

@@ -121,11 +121,11 @@ def compress(
 
     An ONNX graph, or a model that gn.save wrote, can be run: then --data, --max-drop, --speed and --evaluate say more.
 
-    Examples: gpunet compress model.safetensors --out small.safetensors --budget 30%
+    For example:
 
-    gpunet compress llama/ --out llama-small --rank 64 --layers '*_proj'
-
-    gpunet compress net.onnx --out small.onnx --data train.npz --evaluate held-out.npz --max-drop 0.5%
+        gpunet compress model.safetensors --out small.safetensors --budget 30%
+        gpunet compress llama/ --out llama-small --rank 64 --layers '*_proj'
+        gpunet compress net.onnx --out small.onnx --data train.npz --evaluate held-out.npz --max-drop 0.5%
     """
     from gpunet.addresses import harmless
     from gpunet.compression.checkpoint import compress_file

@@ -10,11 +10,16 @@ from typing import Annotated
 
 import typer
 
+from gpunet.cli import completion
+from gpunet.cli.help import Commands
 from gpunet.errors import printable
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = Commands()
 
-Names = Annotated[list[str] | None, typer.Argument(help="Data sets; all of them by default.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", autocompletion=completion.data_sets, help="Data sets; all of them by default."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -30,12 +35,16 @@ def list_(
     embedded: always there; verified: complete, checksums right;
     present: complete, but not checked, or of the right size where no checksum is known (CIFAR);
     damaged; incomplete: some files are missing; missing.
+
+    For example:
+
+        gpunet data list --no-check
     """
     from gpunet.datasets import data_dir, names, status
 
     found = [status(name, check=check) for name in names()]
     if as_json:
-        typer.echo(json.dumps({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]}, indent=2))
+        print(json.dumps({"data_dir": str(data_dir()), "datasets": [each.as_dict() for each in found]}, indent=2))
         return
     rows = [(each.name, each.state, _size(each.size), each.folder or "-") for each in found]
     _table(("name", "state", "size", "where"), rows)
@@ -43,15 +52,22 @@ def list_(
 
 @app.command()
 def fetch(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=completion.data_sets, show_default=False,
+            help="Data sets; without any, a terminal shows them and asks which.",
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that there are, about 420 MB.")] = False,
     mirror: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Fetch from here instead of the known mirrors; may be given several times."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without an answer before the next mirror is tried.")
+        float, typer.Option(metavar="X", min=0.1, help="Seconds without an answer before the next mirror is tried.")
     ] = 20.0,
-) -> None:
+) -> None:  # fmt: skip
     """Download data sets into the data folder.
 
     Mirrors are tried in turn. A file gets its name only when its unpacked content has the right checksum.
@@ -59,18 +75,47 @@ def fetch(
     Files that are there and sound are left alone.
     The CIFAR sets come as archives of 170 MB each, which are checked, unpacked and removed.
 
-    Example: gpunet data fetch mnist
+    For example:
+
+        gpunet data fetch mnist
     """
     from gpunet import datasets
 
-    chosen = [datasets.entry(name) for name in names or datasets.names()]
-    for entry in chosen:
+    given = datasets.names() if everything else names or _asked()
+    for entry in [datasets.entry(name) for name in given]:
         if entry.embedded:
-            typer.echo(f"{entry.name}: embedded, nothing to fetch")
+            print(f"{entry.name}: embedded, nothing to fetch")
             continue
         paths = datasets.fetch(entry.name, mirrors=mirror, timeout=timeout, progress=True)
         state = "and verified" if entry.checkable else "(no checksums of its files are known)"
-        typer.echo(printable(f"{entry.name}: complete {state} in {paths[0].parent}"))
+        print(printable(f"{entry.name}: complete {state} in {paths[0].parent}"))
+
+
+def _somebody_is_there() -> bool:
+    """Whether a question would be read and answered."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _asked() -> list[str]:
+    """The data sets that are chosen at a terminal, none where nothing is; InputError where nobody can be asked."""
+    from gpunet.datasets import entry, names, status
+    from gpunet.errors import InputError
+
+    found = [status(name, check=False) for name in names() if not entry(name).embedded]
+    rows = [(f"{place}", each.name, _size(each.size), each.state) for place, each in enumerate(found, 1)]
+    _table(("", "name", "size", "state"), rows)
+    if not _somebody_is_there():
+        raise InputError("no data set is named: expected some of those listed, or --all for all of them")
+    while True:
+        try:
+            words = input("Which to fetch, by number or name (nothing: none)? ").replace(",", " ").split()
+        except EOFError:
+            print()
+            return []
+        known = {str(place): each.name for place, each in enumerate(found, 1)} | {e.name: e.name for e in found}
+        if not (unknown := [word for word in words if word not in known]):
+            return list(dict.fromkeys(known[word] for word in words))
+        print(printable(f"not one of these: {', '.join(unknown)}"))
 
 
 @app.command()
@@ -81,7 +126,9 @@ def verify(names: Names = None, as_json: Json = False) -> None:
 
     Exit code 1 when a file is damaged, when a data set is incomplete, or when one that was named is missing.
 
-    Example: gpunet data verify mnist
+    For example:
+
+        gpunet data verify mnist
     """
     from gpunet.datasets import names as all_names
     from gpunet.datasets import status
@@ -89,7 +136,7 @@ def verify(names: Names = None, as_json: Json = False) -> None:
 
     found = [status(name) for name in names or all_names()]
     if as_json:
-        typer.echo(json.dumps({"datasets": [each.as_dict() for each in found]}, indent=2))
+        print(json.dumps({"datasets": [each.as_dict() for each in found]}, indent=2))
     else:
         files = [(each.name, file) for each in found for file in each.files]
         rows = [(file.state, f"{name}/{file.file}", file.detail or "") for name, file in files]
@@ -100,11 +147,18 @@ def verify(names: Names = None, as_json: Json = False) -> None:
 
 @app.command()
 def path(
-    name: Annotated[str | None, typer.Argument(help="A data set; without it, the data folder.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=completion.data_sets, help="A data set; without it, the data folder."
+        ),
+    ] = None,
 ) -> None:
     """Print the folder of a data set, or the data folder; it need not exist yet.
 
-    Example: ls "$(gpunet data path mnist)"
+    For example:
+
+        ls "$(gpunet data path mnist)"
     """
     from gpunet.datasets import data_dir, dataset_dir
 
@@ -117,7 +171,7 @@ def _size(size: int) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    lines = [tuple(map(printable, row)) for row in [head, *rows]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for row in lines:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    """As wide as the terminal; in a pipe a row is a line, for programs."""
+    from gpunet.reprs import columns
+
+    print(columns(head, rows, left=len(head)))

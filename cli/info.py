@@ -14,7 +14,14 @@ LABELS = {
 
 
 def info(json: options.Json = False) -> None:
-    """What gpunet runs on here: devices, libraries, data folder, and what would make it faster."""
+    """Show what gpunet runs on here: devices, libraries, data folder, and what would make it faster.
+
+    It is what a report of a fault should hold.
+
+    For example:
+
+        gpunet info --json
+    """
     from gpunet.backend import get_backend, why_no_gpu, why_no_numba
     from gpunet.backend.device import cuda_versions, gpus
     from gpunet.datasets import data_dir
@@ -34,7 +41,9 @@ def info(json: options.Json = False) -> None:
 
     from gpunet.report.terminal import console
 
-    table = Table(show_header=False, box=None)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(max_width=14, overflow="fold")
+    table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None and name != "gpus":
             table.add_row(LABELS.get(name, name), printable(str(value)))

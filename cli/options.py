@@ -6,9 +6,11 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+
+from gpunet.cli import completion
 
 
 def _folder(text: str | Path) -> Path:
@@ -25,8 +27,12 @@ def out(what: str = "Folder for result.json and figures.", show_default: bool | 
 
 
 Device = Annotated[
-    str, typer.Option("--device", help="auto, cpu, numpy (the CPU without numba), cuda or cuda:N.", metavar="DEVICE")
-]
+    str,
+    typer.Option(
+        "--device", metavar="DEVICE", autocompletion=completion.devices,
+        help="auto, cpu, numpy (the CPU without numba), cuda or cuda:N.",
+    ),
+]  # fmt: skip
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")]
@@ -39,7 +45,18 @@ Options = dict[str, tuple[Any, Any]]  # an option's annotation and its default, 
 
 def option(kind: Any, default: Any, *flags: str, **known: Any) -> tuple[Any, Any]:
     """An option's annotation and its default; known: as `typer.Option` takes it."""
-    return Annotated[kind, typer.Option(*flags, **known)], default
+    usual: dict[str, Any] = {"metavar": placeholder(kind)}
+    if usual["metavar"] and "|" in usual["metavar"]:
+        usual["autocompletion"] = completion.among(usual["metavar"].split("|"))
+    return Annotated[kind, typer.Option(*flags, **usual | known)], default
+
+
+def placeholder(kind: Any) -> str | None:
+    """What stands in help for a value of this kind, or for one of several."""
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    inner = (placeholder(part) for part in get_args(kind))
+    return {int: "N", float: "X"}.get(kind) or next(filter(None, inner), None)
 
 
 def sign(command: Callable[..., None], parameters: Options) -> None:
@@ -66,7 +83,8 @@ def data(default: str | None = None) -> Options:
     return {
         "dataset": option(
             str if default else str | None, default, "--dataset", "-d", metavar="NAME|PATH",
-            show_default=bool(default), help=f"A data set of `gpunet data list`, or your own: {OWN}",
+            autocompletion=completion.data_or_path, show_default=bool(default),
+            help=f"A data set of `gpunet data list`, or your own: {OWN}",
         ),
         "label": option(
             str | None, None, "--label", metavar="COLUMN|FILE", show_default=False,
@@ -92,10 +110,10 @@ def reading(given: dict[str, Any]) -> dict[str, Any]:
 
 def tell_notes(name: str, notes: Sequence[str]) -> None:
     """One line on standard error that says what was decided in reading data."""
-    from gpunet.progress import tell
+    from gpunet.progress import aside
 
     if notes:
-        tell(f"{name}: {'; '.join(notes)}")
+        aside(f"gpunet: {name}: {'; '.join(notes)}")
 
 
 # -- how commands end --------------------------------------------------------------------------------------------------

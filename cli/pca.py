@@ -28,7 +28,9 @@ def pca(
     ],
     k: Annotated[
         int | None,
-        typer.Option("--k", "-k", min=1, show_default="100, or all there are", help="How many components."),
+        typer.Option(
+            "--k", "-k", metavar="N", min=1, show_default="100, or all there are", help="How many components."
+        ),
     ] = None,
     labels: Annotated[
         str | None,
@@ -39,7 +41,7 @@ def pca(
         bool, typer.Option("--center", help="Subtract the mean first, of each class its own: the usual PCA.")
     ] = False,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="Processes on this machine, one thread each.")
+        int, typer.Option("--workers", "-w", metavar="N", min=1, help="Processes on this machine, one thread each.")
     ] = 1,
     scheduler: Annotated[
         str | None,
@@ -67,11 +69,11 @@ def pca(
     figure spectrum.png, and result.json. The certificate bounds the singular values and the angle by which the
     components may be off, and says whether none of the largest can have been missed. Variances are over n, not n − 1.
 
-    Examples: gpunet pca images.npy --k 50 --center
+    For example:
 
-    gpunet pca 'shards/x-*.npy' --labels y.npy --workers 4
-
-    gpunet pca data.h5::train --scheduler tcp://10.0.0.1:8786
+        gpunet pca images.npy --k 50 --center
+        gpunet pca 'shards/x-*.npy' --labels y.npy --workers 4
+        gpunet pca data.h5::train --scheduler tcp://10.0.0.1:8786
     """
     from gpunet.addresses import harmless
     from gpunet.decompose import ARRAYS, Settings, decompose

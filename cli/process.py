@@ -14,7 +14,7 @@ import sys
 import time
 
 from gpunet.interrupts import SIGNALS, cleaning_up, unraisable
-from gpunet.streams import Raw, open_closed, stream
+from gpunet.streams import SPELT, Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
@@ -31,6 +31,18 @@ RETRY = 0.2  # seconds after which an interruption that has been swallowed is ra
 arguments: list[str] = []  # the command that runs, without --debug
 received: int | None = None  # the signal that ended it
 _since, _told = 0.0, False
+
+
+def version() -> str:
+    """The line that `--version` prints."""
+    from gpunet import __version__
+
+    return f"gpunet {__version__}"
+
+
+def program() -> str:
+    """How this command line was called, for the line that says how it is called."""
+    return "python -m gpunet" if sys.argv[0].endswith(os.path.join("gpunet", "__main__.py")) else "gpunet"
 
 
 class Interrupted(Exception):  # noqa: N818  (it is no error of ours)
@@ -109,7 +121,7 @@ class Streams:
             out = os.dup(1)
             os.dup2(2, 1)
         self._raw = Raw(out, "w", closefd=False)
-        sys.stdout = self.stdout = stream(sys.stdout, self._raw, "replace")
+        sys.stdout = self.stdout = stream(sys.stdout, self._raw, SPELT)
 
     def lost(self) -> str:
         """Why standard output is not what it should be; "" where it is, or where nobody wants it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpunet.cli import options, process
+from gpunet.cli import completion, options, process
 from gpunet.experiments import experiments
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def reproduce(
     seeds: Annotated[
         int | None,
         typer.Option(
-            "--seeds", "-n", min=1, show_default="each experiment's own; 1 with --quick",
+            "--seeds", "-n", metavar="N", min=1, show_default="each experiment's own; 1 with --quick",
             help=f"How many seeds of each run{_TOGETHER}.",
         ),
     ] = None,
@@ -35,7 +35,7 @@ def reproduce(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="EXPERIMENT", show_default="all",
+            metavar="EXPERIMENT", show_default="all", autocompletion=completion.experiments,
             help=f"{', '.join(experiments())}, or the name of one run; may be given several times.",
         ),
     ] = None,
@@ -56,6 +56,11 @@ def reproduce(
 
     Stopped or killed at any moment, the same command goes on where it stopped: a run is repeated only when its
     settings, seeds, data, device or our code have changed.
+
+    For example:
+
+        gpunet reproduce --quick
+        gpunet reproduce --only NAME --seeds 10 --out runs/ten-seeds
     """
     from gpunet.reproduce.runner import Request, reproduce
 

@@ -6,9 +6,8 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-import typer
-
-from gpunet.cli import options
+from gpunet.cli import completion, options
+from gpunet.cli.help import Commands
 from gpunet.cli.options import option
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import Option
@@ -16,7 +15,7 @@ from gpunet.experiments.framework import Option
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Done, Experiment
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = Commands()
 
 
 def _command(x: Experiment) -> Any:
@@ -77,8 +76,10 @@ def _parameter(known: Option, default: Any) -> tuple[Any, Any]:
     bounds: dict[str, Any] = {"min": int(1 if known.least is None else known.least)} if whole else {}
     plain = str if words or known.read else known.kind
     hint: Any = list[plain] if known.several or known.read else plain  # type: ignore[valid-type]
-    named = known.metavar or "|".join(words) or None
+    named = known.metavar or "|".join(words) or options.placeholder(hint)
     kind = hint | None if default is None else hint
+    if words:
+        shown["autocompletion"] = completion.among(words)
     return option(kind, default, *known.flags, metavar=named, help=known.help, **bounds, **shown)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gpunet.cli import options
+from gpunet.cli.help import Commands
 from gpunet.cli.options import option
 from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Target = tuple[str, str, dict[str, Any], str]  # the data's name, the function, its settings, what is better
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = Commands()
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -188,6 +189,10 @@ def _function(space: list[Parameter], *, seed: int, name: str, given: list[str] 
     `parameters` has one value of each --param, `settings` what --set gives and the trial's own seed, "trial_seed";
     `report(step, cost)` records a curve and is True when the trial should stop. The module is looked for in the current
     folder, too, after what is installed.
+
+    For example:
+
+        gpunet sweep function my.module:score --param x=-2..2 --param kind=a,b --set repeats=3
     """
     sys.path.append(str(Path.cwd()))  # last: what is installed is not to be taken from here
     return name.rpartition(":")[2], name, dict(_setting(text) for text in given or []), "maximize"
@@ -200,6 +205,10 @@ def _join(
 
     The data is read on this machine, by the same name or path, and must be the same. A storage names the function that
     is run, and may be somebody else's: one that is not gpunet's own has to be named here, too.
+
+    For example:
+
+        gpunet sweep join postgresql://me@host/sweeps --workers 8
     """
     from gpunet.sweep import join as take_part
     from gpunet.sweep.storage import storage_url
@@ -213,9 +222,11 @@ def _join(
 
 
 for _name, _x in experiments().items():
-    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}"
+    _example = "\n\nFor example:\n\n    gpunet sweep %s --param epochs=int:1..5 --trials 10 --workers 2"
+    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}{_example % _name}"
     app.command(_name, help=_about)(_searching(_experiment(_name), EXPERIMENT))
-_about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}"
+_example = "\n\nFor example:\n\n    gpunet sweep train --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256"
+_about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}{_example}"
 app.command("train", help=_about)(_searching(_training, TRAINING, ("seeds",)))
 app.command("function", help=inspect.getdoc(_function))(
     _searching(_function, FUNCTION, ("seeds", "validation", "device"))

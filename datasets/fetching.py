@@ -26,7 +26,7 @@ from gpunet.errors import DataError, FetchError, OutputError, shown
 from gpunet.extras import need
 from gpunet.files import check_replaceable, put_in_place, remove_abandoned, temporary
 from gpunet.interrupts import undivided
-from gpunet.progress import Progress, say
+from gpunet.progress import Progress, aside
 from gpunet.progress import progress as progress_for
 
 from . import catalog
@@ -67,7 +67,7 @@ def fetch(
     given = entry.mirrors if mirrors is None else as_list("mirrors", mirrors, "addresses such as 'https://…'")
     addresses = [_checked(mirror) for mirror in (given or entry.mirrors)]
     with progress_for(check_flag("progress", progress)) as bar:
-        return _Fetch(entry, entry.folder(data_dir), addresses, timeout, bar, say if progress else _quiet).files()
+        return _Fetch(entry, entry.folder(data_dir), addresses, timeout, bar, aside if progress else _quiet).files()
 
 
 def _quiet(_: str) -> None:

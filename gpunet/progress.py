@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gpunet.errors import printable
 from gpunet.interrupts import cleaning_up, undivided
+from gpunet.reprs import cells, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+CUT = 8  # columns: of a first word that is cut in two, what is worth showing
 EVERY = 10.0  # seconds between plain lines
 AGAIN = 0.2  # seconds between updates of a notebook, which travel to a browser
 
@@ -26,6 +28,26 @@ def say(line: str) -> None:
     if sys.stderr is not None:  # for print() that would be standard output
         with contextlib.suppress(OSError, ValueError):
             print(printable(line), file=sys.stderr, flush=True)
+
+
+_hushed = False
+
+
+def hush(wanted: bool) -> None:
+    """From now on progress and notes are said to nobody, or are again; warnings and errors always are."""
+    global _hushed
+    _hushed = wanted
+
+
+def hushed() -> bool:
+    """Whether `hush` was asked for."""
+    return _hushed
+
+
+def aside(line: str) -> None:
+    """As `say`, of what nobody needs to know: silent where `hush` was asked for."""
+    if not _hushed:
+        say(line)
 
 
 @contextlib.contextmanager
@@ -63,12 +85,59 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def rich_progress(*columns: Any) -> RichProgress:
-    """Rich's bars on standard error, not yet started; what they show is text as it stands."""
+def rich_progress(timed: bool) -> RichProgress:
+    """Rich's bars on standard error, a line each, not yet started; what they show is text as it stands.
+
+    Of a task it shows `description` and `fields["note"]`; timed: and how long the rest takes.
+    """
     from rich.console import Console
     from rich.progress import Progress as RichProgress
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
 
-    return RichProgress(*columns, console=Console(stderr=True, markup=False, emoji=False), transient=True)
+    console = Console(stderr=True, markup=False, emoji=False)
+    signs = ("#", "-") if console.options.ascii_only else ("━", "─")
+
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            share = task.completed / task.total if task.total else 0.0
+            left = _clock(task.time_remaining) if timed else ""
+            return Text.assemble(*bar_line(console.width, share, task.description, left, task.fields["note"], signs))
+
+    return RichProgress(Line(), console=console, transient=True)
+
+
+def _clock(seconds: float | None) -> str:
+    """Minutes and seconds."""
+    return "-:--" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def bar_line(
+    width: int, share: float, what: str, left: str, note: str, signs: tuple[str, str] = ("━", "─")
+) -> list[tuple[str, str]]:
+    """A line of at most `width` columns with the style of each piece: share, bar, what is done, what is left, a note.
+
+    Where room is short the bar is, then the note loses what stands at its end, then the words do; all in whole words,
+    so that no number is cut.
+    """
+    length = 30 if width >= 120 else 16 if width >= 80 else 6
+    done = round(min(1.0, max(0.0, share)) * length)
+    percent, parts = f"{share:4.0%} ", [signs[0] * done, signs[1] * (length - done)]
+    room = width - len(percent) - length - 1 - (len(left) + 2 if left else 0)
+    what = _whole_words(what, room)
+    note = _whole_words(note, room - cells(what) - 2)
+    told = [(percent, "magenta"), (parts[0], "green"), (parts[1], "dim"), (f" {what}", "")]
+    return [*told, (f"  {left}" * bool(left), "cyan"), (f"  {note}" * bool(note), "")]
+
+
+def _whole_words(text: str, room: int) -> str:
+    """As many words as there is room for; where that is none, what there is room for of a long one."""
+    if cells(text) <= room or room < 2:
+        return text if cells(text) <= room else ""
+    first = text.split(" ", 1)[0]
+    if room > cells(first) or room >= 2 * CUT:
+        return f"{wrapped(text, room - 1)[0].rstrip()}…"
+    return ""
 
 
 def start_rich(bars: RichProgress) -> None:
@@ -83,13 +152,6 @@ def stop_rich(bars: RichProgress) -> None:
         bars.stop()
     except IndexError:  # rich's, of a stack that its start had not got to
         bars.console.show_cursor(True)
-
-
-def text_column(field: str) -> Any:
-    """A column of `rich_progress` that shows a field of its tasks."""
-    from rich.progress import TextColumn
-
-    return TextColumn("{task." + field + "}", markup=False)
 
 
 class Progress:
@@ -118,12 +180,7 @@ class Bar(Progress):
     """A rich progress bar on standard error."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, TaskProgressColumn, TimeRemainingColumn
-
-        self._rich = rich_progress(
-            text_column("description"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-            text_column("fields[note]"),
-        )  # fmt: skip
+        self._rich = rich_progress(timed=True)
         self._task: Any = None
 
     def start(self, what: str, total: int) -> None:
@@ -152,7 +209,7 @@ class Lines(Progress):
         now = time.monotonic()
         if (parts and self._done >= self._total) or now - self._said > EVERY:
             self._said = now
-            say(f"{self._what}: {self._done}/{self._total} {note}".rstrip())
+            aside(f"{self._what}: {self._done}/{self._total} {note}".rstrip())
 
 
 class NotebookBar(Progress):
@@ -190,7 +247,7 @@ class NotebookBar(Progress):
         seconds = self._shown - self._began
         if 0 < self._done < self._total:
             seconds *= self._total / self._done - 1  # those that are left
-        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        clock = _clock(seconds)
         when = f"{clock} left" if self._done < self._total else clock
         return f"{self._what}: {self._done}/{self._total}  {when}  {self._note}".rstrip()
 
@@ -205,6 +262,6 @@ def progress(wanted: bool | Progress) -> Progress:
     """The right kind for where standard error goes; a `Progress` is returned as is."""
     if isinstance(wanted, Progress):
         return wanted
-    if not wanted:
+    if not wanted or _hushed:
         return Progress()
     return NotebookBar() if in_notebook() else Bar() if on_terminal() else Lines()

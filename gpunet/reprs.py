@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -57,13 +59,109 @@ def sizes(array: Any) -> str:
     return shown(array) if shape is None else str(tuple(shape))
 
 
-def columns(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A table in plain text, two spaces between columns: so many of them on the left, the others on the right."""
+# -- tables as wide as the window --------------------------------------------------------------------------------------
+
+NARROWEST = 20  # columns of a window, whatever it says of itself
+UNLIMITED = 10_000  # where nothing says how many there are: in a file, in a pipe
+WORD = 14  # columns: of a longer word a narrow cell may show parts one below the other; never of a number
+SHORT = 10  # columns: words that take no more are not wrapped
+LEAST = 6  # columns of a row's name beside the longest numbers
+SEAMS = "_./-(,"  # letters after which a long word is broken rather than anywhere
+GAP = 2  # spaces between columns
+
+
+def window(unknown: int = UNLIMITED) -> int:
+    """How many columns a line has: what $COLUMNS says, or the terminal of standard output, else `unknown`."""
+    return max(NARROWEST, min(shutil.get_terminal_size((unknown, 24)).columns, UNLIMITED))
+
+
+def cells(text: str) -> int:
+    """How many columns a text takes: two for a wide letter, none for an accent by itself."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
+
+
+def needed(head: str, column: Iterable[str], words: bool) -> tuple[int, int]:
+    """How many columns a table's column takes as it is, and at least: words may be wrapped, numbers stay whole."""
+    entries = list(column)
+    lines = [line for text in (head, *entries) for line in text.split("\n")]
+    whole = max(map(cells, lines), default=0)
+    parts = [word for text in ((head, *entries) if words else (head,)) for word in text.split()]
+    least = min(WORD, max(map(cells, parts), default=0))
+    return whole, max(least, min(whole, SHORT)) if words else max([least, *map(cells, entries)])
+
+
+def side_by_side(needs: Sequence[tuple[int, int]], room: int, gap: int = GAP, keys: int = 1) -> list[dict[int, int]]:
+    """A table's columns in parts that fit a window: of each part the places of its columns with their widths.
+
+    needs: of each column what `needed` says; gap: what stands between two; keys: how many at the beginning name a row,
+    and stand in every part.
+    """
+    names, parts = list(range(keys)), []
+    part = names[:]
+    for place in range(keys, len(needs)):
+        if len(part) > keys and sum(needs[i][1] + gap for i in (*part, place)) - gap > room:
+            parts.append(part)
+            part = names[:]
+        part.append(place)
+    return [_widths({i: needs[i] for i in each}, room - gap * (len(each) - 1)) for each in (*parts, part)]
+
+
+def _widths(needs: Mapping[int, tuple[int, int]], room: int) -> dict[int, int]:
+    """The least of each column and its share of what is left; where even that is too much, names get less."""
+    found = {place: least for place, (_, least) in needs.items()}
+    for place, least in (*((place, LEAST) for place in found), *((place, 1) for place in reversed(found))):
+        found[place] -= max(0, min(found[place] - least, sum(found.values()) - room))
+    spare = room - sum(found.values())
+    wanting = sorted(needs, key=lambda place: needs[place][0] - found[place])
+    for count, place in enumerate(wanting):
+        more = max(0, min(needs[place][0] - found[place], spare // (len(wanting) - count)))
+        found[place] += more
+        spare -= more
+    return found
+
+
+def columns(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, width: int | None = None) -> str:
+    """A table in plain text, two spaces between columns: so many of them on the left, the others on the right.
+
+    It is no wider than `width`, by default than the window: words are wrapped, and columns for which there is no room
+    stand below, beside the rows' names once more. Numbers are never cut.
+    """
     lines = [list(map(printable, row)) for row in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        line[:] = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
+    needs = [needed(column[0], column[1:], i < left) for i, column in enumerate(zip(*lines, strict=True))]
+    parts = side_by_side(needs, window() if width is None else width)
+    return "\n\n".join("\n".join(_beside(line, part, left) for line in lines) for part in parts)
+
+
+def _beside(line: Sequence[str], part: Mapping[int, int], left: int) -> str:
+    """The lines of one row."""
+    texts = [wrapped(line[place], width) for place, width in part.items()]
+    made = []
+    for i in range(max(map(len, texts))):
+        row = ((text[i] if i < len(text) else "", place) for text, place in zip(texts, part, strict=True))
+        spaced = ((text, " " * (part[place] - cells(text)), place < left) for text, place in row)
+        made.append((" " * GAP).join(text + space if first else space + text for text, space, first in spaced).rstrip())
+    return "\n".join(made)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of at most so many columns, broken inside of a word only where that is longer."""
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if cells(joined) <= width:
+            lines[-1] = joined
+            continue
+        lines += [""] * bool(lines[-1])
+        for letter in word:
+            if lines[-1] and cells(lines[-1] + letter) > width:
+                whole = max(map(lines[-1].rfind, SEAMS)) + 1
+                keep = whole if 2 * whole > len(lines[-1]) else len(lines[-1])
+                lines[-1:] = [lines[-1][:keep], lines[-1][keep:]]
+            lines[-1] += letter
+    return lines
 
 
 def table_html(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", left: int = 1) -> str:

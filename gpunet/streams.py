@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
     from typing import Any, TextIO
+
+
+ASCII = str.maketrans({
+    "±": "+/-", "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "…": "...", "→": "->", "≤": "<=", "≥": ">=",
+    "²": "^2", "σ": "sigma", "λ": "lambda", "α": "alpha", "φ": "phi", "η": "eta", "µ": "u", "¹": "1",
+    "─": "-", "━": "-", "│": "|",
+})  # fmt: skip
+
+
+def _spelt(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding without our letters gets: the same in ASCII, as people type it; else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end].translate(ASCII)
+    return letters.encode("ascii", "replace").decode(), error.end
+
+
+SPELT = "gpunet.spelt"
+codecs.register_error(SPELT, _spelt)
 
 
 class Raw(io.FileIO):

@@ -49,6 +49,7 @@ class Table:
     note: str = ""
     breaks: frozenset[int] = frozenset()
     corner: str = ""  # heading of the column of names
+    keys: int = 1  # how many columns say what a row is, its name among them: a narrow window repeats them
 
 
 def number(value: float, metric: str) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.styled import Styled
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
 from gpunet.report.table import NOTHING, Column, Table
+from gpunet.reprs import cells, needed, side_by_side, window, wrapped
 
 if TYPE_CHECKING:
     from gpunet.experiments.claims import ClaimResult
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 COLOUR = {
     "reproduced": "green", "exceeded": "cyan", "not reproduced": "red", "inconclusive": "yellow", "not tested": "dim",
+    "holds here": "green", "does not hold here": "red", "inconclusive here": "yellow",
 }  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
+SENTENCE = 30  # columns from which on a row's name is one, and not repeated in every part of a table
+PLAIN = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a rule below the heads and between parts
 
 
 class Screen(Console):
@@ -41,31 +45,84 @@ class Screen(Console):
 
 def console() -> Screen:
     """Standard output: a terminal as wide as it is, anything else wide enough for our tables (or $COLUMNS)."""
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    wide = terminal or "COLUMNS" in os.environ
-    return Screen(width=None if wide else WIDTH, markup=False, emoji=False, highlight=False)
+    return Screen(width=window(WIDTH), markup=False, emoji=False, highlight=False)
 
 
 def rich_table(table: Table) -> RenderableType:
     """A table for the terminal, under its title, which may be longer than the table is wide; that alone without rows.
 
-    Every text in it is in one line.
+    Every text in it is in one line. Where the window is narrow there are no boxes, then words are wrapped, then the
+    table stands in parts, one below the other, that all have the rows' names; or, where those are sentences, what
+    belongs to each stands in lines below it. Nothing is left out, and no number is cut.
     """
-    made = RichTable()
-    made.add_column(table.corner, overflow="fold")
-    for column in table.columns:
-        style = "dim" if column.source == "claimed" else None
-        justify: Any = "left" if column.text else "right"
-        # Where room is short words wrap, and numbers stay whole.
-        made.add_column(_heading(column), justify=justify, style=style, overflow="fold", no_wrap=not column.text)
-    for place, row in enumerate(table.rows):
-        if place in table.breaks:
-            made.add_section()
-        made.add_row(*map(printable, row))
-    if table.note:
-        made.caption, made.caption_justify = table.note, "left"
     title = Styled(printable(table.title), "bold")
-    return Group(title, made) if table.rows else title
+    return Group(title, _Fitted(table)) if table.rows else title
+
+
+class _Fitted:
+    """A table that knows its width when it is printed."""
+
+    def __init__(self, table: Table) -> None:
+        self.heads = [table.corner, *map(_heading, table.columns)]
+        self.rows = [tuple(map(printable, row)) for row in table.rows]
+        self.table = table
+        self.words = [True, *(column.text for column in table.columns)]
+        self.needs = [
+            needed(visible(head), (visible(row[i]) for row in self.rows), words)
+            for i, (head, words) in enumerate(zip(self.heads, self.words, strict=True))
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's to call."""
+        room, count, whole = options.max_width, len(self.heads), [need[0] for need in self.needs]
+        if sum(whole) + 3 * count + 1 <= room:
+            yield self._drawn(dict(enumerate(whole)), box.HEAVY_HEAD, 1)
+        else:
+            parts = side_by_side(self.needs, room, keys=self.table.keys)
+            if len(parts) > 1 and whole[0] >= SENTENCE:
+                yield from self._records(room)
+            else:
+                for place, part in enumerate(parts):
+                    yield from [Text()] * bool(place)
+                    yield self._drawn(part, PLAIN, 0)
+        if self.table.note:
+            yield Text(visible(printable(self.table.note)), "italic")
+
+    def _drawn(self, part: Mapping[int, int], lines: box.Box, edge: int) -> RichTable:
+        """The columns of these places, so wide."""
+        made = RichTable(box=lines, padding=(0, 1, 0, edge), pad_edge=bool(edge), show_edge=bool(edge))
+        if not edge and self.needs[0][0] >= SENTENCE:  # several lines each
+            made.leading = 1
+        for place, width in part.items():
+            column = self.table.columns[place - 1] if place else Column("", text=True)
+            style = "dim" if column.source == "claimed" else COLOUR.get(column.heading)
+            justify: Any = "left" if column.text else "right"
+            head = _folded(self.heads[place], width)
+            made.add_column(head, justify=justify, style=style, overflow="fold", width=width)
+        for number, row in enumerate(self.rows):
+            if number in self.table.breaks:
+                made.add_section()
+            texts = (Text(_folded(row[place], width), COLOUR.get(row[place], "")) for place, width in part.items())
+            made.add_row(*texts)
+        return made
+
+    def _records(self, room: int) -> Iterator[RenderableType]:
+        """Each row's name, and below it what is known of it; a number that has no room beside its head on its own."""
+        heads = [" ".join(visible(head).split()) for head in self.heads]
+        for row in self.rows:
+            yield Text(visible(row[0]), "bold")
+            for head, cell, words in zip(heads[1:], map(visible, row[1:]), self.words[1:], strict=True):
+                value = Text(cell, COLOUR.get(cell, ""))
+                if words or cells(f"  {head} {cell}") <= room:
+                    yield Padding(Text.assemble(f"{head} ", value), (0, 0, 0, 2))
+                else:
+                    yield Padding(Text(head), (0, 0, 0, 2))
+                    yield Padding(value, (0, 0, 0, 4))
+
+
+def _folded(text: str, width: int) -> str:
+    """A cell's lines, broken where words are."""
+    return "\n".join(line for part in visible(text).split("\n") for line in wrapped(part, width))
 
 
 def _heading(column: Column) -> str:
@@ -73,35 +130,32 @@ def _heading(column: Column) -> str:
     return f"{said}\n{column.source}" if column.source else said
 
 
-def claims_table(claims: Sequence[ClaimResult]) -> RichTable:
+def claims_table(claims: Sequence[ClaimResult]) -> RenderableType:
     """The claims that were tested, with their verdicts."""
     from gpunet.report.claims import claim_values, verdict_told
 
-    table = RichTable(title="Claims", title_justify="left", title_style="bold")
-    for heading in ("claim", "claimed", "measured", "verdict"):
-        table.add_column(heading, justify="right" if heading == "claimed" else "left")
-    for claim in claims:
-        if claim.verdict != "not tested":
-            stated, found = claim_values(claim)
-            table.add_row(claim.statement, stated, found, Text(verdict_told(claim), COLOUR[claim.verdict]))
-    return table
+    tested = [claim for claim in claims if claim.verdict != "not tested"]
+    rows = tuple((claim.statement, *claim_values(claim), verdict_told(claim)) for claim in tested)
+    columns = (Column("claimed", text=True), Column("measured", text=True), Column("verdict", text=True))
+    return rich_table(Table("Claims", columns, rows, corner="claim"))
 
 
-def runs_table(entries: Sequence[Entry]) -> RichTable:
+def runs_table(entries: Sequence[Entry]) -> RenderableType:
     """How many claims of each run have which verdict, and how long it took."""
     from gpunet.experiments.claims import VERDICTS, summed
 
     total, seconds = summed(entry.counts for entry in entries), sum(entry.seconds or 0 for entry in entries)
-    table = RichTable(title="Claims", title_justify="left", title_style="bold", show_footer=True)
-    table.add_column("run", "all", no_wrap=True)
-    for verdict in VERDICTS:
-        table.add_column(verdict, str(total[verdict]), justify="right", style=COLOUR[verdict])
-    table.add_column("seconds", f"{seconds:.0f}", justify="right")
-    if any(entry.state != "finished" for entry in entries):
-        table.add_column("why not")
+    columns = [*map(Column, VERDICTS), Column("seconds")]
+    rows = []
     for entry in entries:
-        cells, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], []
+        figures, told = [*map(str, entry.counts.values()), f"{entry.seconds or 0:.0f}"], ""
         if entry.state != "finished":
-            cells, told = [NOTHING] * len(cells), [f"{entry.state}: {entry.reason}"]
-        table.add_row(entry.name, *cells, *told)
-    return table
+            figures, told = [NOTHING] * len(figures), f"{entry.state}: {entry.reason}"
+        rows.append([entry.name, *figures, told])
+    rows.append(["all", *(str(total[verdict]) for verdict in VERDICTS), f"{seconds:.0f}", ""])
+    if any(row[-1] for row in rows):
+        columns.append(Column("why not", text=True))
+    else:
+        rows = [row[:-1] for row in rows]
+    last = frozenset([len(entries)])
+    return rich_table(Table("Claims", tuple(columns), tuple(map(tuple, rows)), breaks=last, corner="run"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpunet.errors import printable
-from gpunet.progress import EVERY, Progress, on_terminal, rich_progress, say, start_rich, stop_rich, text_column
+from gpunet.progress import EVERY, Progress, hushed, on_terminal, rich_progress, say, start_rich, stop_rich
 
 PRIOR = 0.1  # of all expected seconds: the weight of what was expected against what has been measured
 MOST = 0.98  # of a run, until it has ended: there may be more pieces than were expected, and figures are drawn last
@@ -22,11 +22,11 @@ class Display(Progress):
 
     def __init__(self, expected: Mapping[str, tuple[float, int]], runs: int, wanted: bool) -> None:
         """expected: (seconds, pieces of progress) of each run that is to be run, by its name."""
-        self._expected, self._runs, self._wanted = dict(expected), runs, wanted
+        self._expected, self._runs, self._wanted = dict(expected), runs, wanted and not hushed()
         self._run, self._where, self._piece, self._seed = "", "", "", ""
         self.pieces, self._parts, self._total = 0, 0, 1  # and parts of the last piece that are done, and that it has
         self._done = self._elapsed = self._began = 0.0  # seconds: expected of the runs that have ended, and measured
-        self._bars = _bars() if wanted and on_terminal() else None
+        self._bars = _bars() if self._wanted and on_terminal() else None
         self._said = time.monotonic()
 
     def say(self, line: str) -> None:
@@ -111,9 +111,7 @@ class Display(Progress):
 
 def _bars() -> Any:
     """Rich's: of all runs, and of the piece of work at hand."""
-    from rich.progress import BarColumn, TaskProgressColumn
-
-    made = rich_progress(text_column("description"), BarColumn(24), TaskProgressColumn(), text_column("fields[note]"))
+    made = rich_progress(timed=False)
     for _ in range(2):
         made.add_task("", total=1.0, note="", visible=False)
     return made

@@ -91,7 +91,7 @@ RANKS = [
     {"compression", "estimators"},
     {"experiments", "report", "bench", "sweep"},
     {"reproduce", "decompose"},
-    {"cli"},
+    {"cli", "__main__"},
 ]  # fmt: skip
 DATASETS_MAY = {
     "errors",

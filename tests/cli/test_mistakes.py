@@ -312,7 +312,7 @@ def test_an_unforeseen_error_is_one_line_too_and_debug_shows_it_whole(capsys, ow
     assert "unexpected KeyError" in line
     assert "--debug" in line
     with pytest.raises(KeyError):
-        execute(["run", "svd-init", "-d", str(own), "-o", str(tmp_path / "out")], debug=True)
+        execute(["run", "svd-init", "-d", str(own), "-o", str(tmp_path / "out"), "--debug"])
 
 
 @pytest.mark.parametrize("error", [MemoryError("Unable to allocate 7 TiB"), KeyboardInterrupt()])
