@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 import re
 import shlex
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from .cli.runner import run
+from .experiments.schema import is_png
+from .snippets import IMAGE, PROGRAM, alike, blocks, snippets
+from .snippets import run as run_snippet
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 LINK = re.compile(r"!?\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
 page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 
 def prose(path):
     """The page without its blocks of code."""
-    return re.sub(r"```.*?```|^    .*?$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^ *```.*?```|^    .*?$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 @cache
@@ -62,32 +72,152 @@ def test_named_files_exist(page):
     assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
+# Of what a page takes for granted that is long, the same on small data: everything else runs as it stands.
+TINY = "--epochs 1 --seeds 1 --device numpy"
+INSTEAD = {
+    "gpunet run svd-init": f"gpunet run svd-init --dataset digits {TINY}",
+    "gpunet run svd-init --dataset digits": f"gpunet run svd-init --dataset digits {TINY}",
+    "gpunet run svd-init --dataset trees.npz": f"gpunet run svd-init --dataset trees.npz --hidden 6 {TINY}",
+    "gpunet run svd-dnn": f"gpunet run svd-dnn --dataset digits --alpha 0.5 --no-speed {TINY}",
+    "gpunet run svd-dnn --task cats": f"gpunet run svd-dnn --task cats --dataset two.npz --no-speed {TINY}",
+    "gpunet run svd-dnn --task xor": f"gpunet run svd-dnn --task xor --no-speed {TINY}",
+    "gpunet run dmn": f"gpunet run dmn --dataset digits --no-sweeps --no-dynamics {TINY}",
+    "gpunet run dmn --dataset cifar10": f"gpunet run dmn --dataset digits --no-sweeps --no-dynamics {TINY}",
+    "gpunet run toy": "gpunet run toy --quick --limit 50 --device numpy",
+    "gpunet run toy --hidden 8,8 --dataset my.npz": "gpunet run toy --hidden 8 --dataset two.npz --quick --limit 9",
+    "gpunet run cifar-mlp": f"gpunet run cifar-mlp --dataset digits --part final {TINY}",
+    "gpunet run cifar-mlp --part search --trials 200": "gpunet run cifar-mlp --part search --trials 2 --quick",
+    "gpunet run patches": "gpunet run patches -p 8 --dataset digits --seeds 1 --sweep-samples 100 --device numpy",
+    "gpunet run patches --quick": "gpunet run patches --quick -p 8 --sweep-samples 100 --device numpy",
+    "gpunet run patches -p 512 -p 1024 --grid 3": "gpunet run patches -p 4 -p 8 --grid 3 --quick --sweep-samples 100",
+}
+# What is not run here, and why.
+NOT_RUN = {
+    r"python3 -m venv .*": "installs from a network; README's are what .ci/run runs",
+    r"pip install .*": "installs from a network",
+    r"gpunet reproduce( --quick)?": "a minute and more; tests/reproduce runs it on small plans",
+}
+
+
+@pytest.fixture
+def taken_for_granted(tmp_path, monkeypatch):
+    """What pages have at hand: some files, and MPI's pool, for which threads stand where it is not installed."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("COLUMNS", "100"), ("MPLBACKEND", "agg"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    rng = np.random.default_rng(0)
+    np.savez("two.npz", X=rng.normal(size=(60, 2)), y=np.arange(60) % 2)
+    shards = {"0.weight": rng.normal(size=(256, 64)), "2.weight": rng.normal(size=(10, 256))}
+    shards |= {"0.bias": np.zeros(256), "2.bias": np.zeros(10)}
+    Path("llama").mkdir()
+    for number, layer in enumerate("02"):
+        part = {name: each.astype("float32") for name, each in shards.items() if name.startswith(layer)}
+        save_file(part, f"llama/model-{number}.safetensors")
+    index = {"weight_map": {name: f"model-{'02'.index(name[0])}.safetensors" for name in shards}}
+    Path("llama/model.safetensors.index.json").write_text(json.dumps(index))
+    if importlib.util.find_spec("mpi4py") is None:
+        monkeypatch.setitem(sys.modules, "mpi4py", types.ModuleType("mpi4py"))
+        pool = types.SimpleNamespace(MPIPoolExecutor=ThreadPoolExecutor)
+        monkeypatch.setitem(sys.modules, "mpi4py.futures", pool)
+
+
+def code_of(page):
+    """The page's snippets, each of a kind that is known."""
+    return snippets(page.read_text())
+
+
+def in_place_of(command):
+    """What is run for a command: itself, the same on small data, or None where it is not run."""
+    if any(re.fullmatch(pattern, command) for pattern in NOT_RUN):
+        return None
+    return INSTEAD.get(command, command)
+
+
+def long(page):
+    return any(each.code in INSTEAD for each in code_of(page) if each.kind == "command")
+
+
+WITH_CODE = [page for page in PAGES if page != ROOT / "README.md" and code_of(page)]
+
+
 @pytest.mark.filterwarnings("ignore:The feature will be removed")  # of torch's exporter
 @pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
-@pytest.mark.parametrize("page", [p for p in PAGES if "```python" in p.read_text()], ids=lambda p: p.name)
-def test_examples_run(page, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    if "dask.distributed" in page.read_text():
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.slow] * long(p), id=str(p.relative_to(ROOT))) for p in WITH_CODE]
+)
+def test_snippets_run(page, taken_for_granted, monkeypatch):
+    """All of a page in order, as a reader would; what a block of text after one shows is what it prints."""
+    text = page.read_text()
+    if "dask.distributed" in text:
         pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'gpunet[dask]'")
-    if "import torch" in page.read_text():
+    if "import torch" in text:
         pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-    if "import onnx" in page.read_text():
+    if "import onnx" in text:
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'gpunet[onnx]'")
-    names: dict[str, object] = {"__name__": page.stem}
-    for number, code in enumerate(
-        re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    ):
-        where = f"{page.name}, example {number + 1}"
-        exec(compile(code, where, "exec", dont_inherit=True), names)  # our own text, not input
+    monkeypatch.setitem(sys.modules, page.stem, types.ModuleType(page.stem))
+    names, wrong = vars(sys.modules[page.stem]), []
+    for snippet in code_of(page):
+        command = in_place_of(snippet.code) if snippet.kind == "command" else ""
+        if snippet.kind == "text" or command is None:
+            continue
+        printed = run_snippet(page, snippet, names, command)
+        if snippet.output is not None and not alike(snippet.output, printed):
+            wrong.append(f"{snippet}: the page shows\n{snippet.output}\nand it printed\n{printed}")
+    assert wrong == [], f"python -m tests.snippets {page.relative_to(ROOT)} writes it anew"
+    for picture in IMAGE.findall(text):
+        if (page.parent / picture).name not in KEPT_PICTURES:
+            assert is_png(Path(picture).read_bytes()), f"no snippet saves {picture}"
+
+
+KEPT_PICTURES = {"report.png"}  # made by hours of computing
+
+
+def test_nothing_is_excused_that_is_not_there():
+    shown = [each.code for page in WITH_CODE for each in code_of(page) if each.kind == "command"]
+    assert [command for command in INSTEAD if command not in shown] == []
+    assert [pattern for pattern in NOT_RUN if not any(re.fullmatch(pattern, each) for each in shown)] == []
+    assert 'sed -n "s/^    \\(python3 -m venv' in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.name)
+def test_text_is_no_code(page):
+    """A block of text that nothing printed is an equation, or a list of folders: no Python, and no command."""
+    for each in code_of(page):
+        if each.kind == "text":
+            assert not any(map(PROGRAM.match, each.code.split("\n"))), str(each)
+            with pytest.raises(SyntaxError):
+                ast.parse(each.code)
+
+
+def test_pages_are_fenced():
+    """An indented block has no colours, and looks like a part of a list: only the README's two commands need them."""
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert [
+            first + 1 for language, first, _ in blocks(page.read_text().split("\n")) if language == "indented"
+        ] == []
+
+
+def test_snippets_are_found():
+    indented = "a\n\n    x = 1\n    gpunet info  # all\n    y = 2\n\n"
+    found = snippets(indented + "```python\nprint(x)\n```\n\n```text\n1.50\n```\n\n```text\nσ\n```\n")
+    assert [(each.kind, each.code, each.line) for each in found] == [
+        ("python", "x = 1", 3), ("command", "gpunet info", 4), ("python", "y = 2", 5),
+        ("python", "print(x)", 8), ("text", "σ", 16),
+    ]  # fmt: skip
+    assert found[3].output == "1.50"
+    assert alike("a 1.50, 12 of 1e-3", "a 1.52, 12 of 1e-3")
+    assert not alike("a 1.50", "a 1.53")
+    assert not alike("12 of 20", "13 of 20")
+    assert not alike("12 of 20", "12 in 20")
+    with pytest.raises(ValueError, match="not 'toml'"):
+        snippets("```toml\n```")
 
 
 def commands(path):
-    """The commands shown on the page: lines of indented blocks and code in backticks that begin with gpunet."""
+    """The commands shown on the page: in blocks, and code in backticks that begins with gpunet."""
     text = path.read_text()
-    lines = re.findall(r"^ {4}(?:\$ )?(gpunet [a-z].*)$", text, flags=re.MULTILINE) + re.findall(
-        r"`(gpunet [a-z][^`]*)`", text
-    )
-    return [line.partition("  #")[0].strip() for line in lines]
+    shown = [each.code for each in snippets(text) if each.code.startswith("gpunet ")]
+    return shown + re.findall(r"`(gpunet [a-z][^`]*)`", text)
 
 
 GROUPS = ("run", "bench", "data", "sweep")
