@@ -102,6 +102,30 @@ def test_docstrings_become_markdown():
     )
 
 
+def test_what_is_cited_is_this_version():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^version: (.*)$", text, flags=re.MULTILINE) == [gn.__version__]
+    assert all(f"he experiment {name}." in text for name in gn.experiments.experiments())
+
+
+FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def test_issue_forms_ask_for_what_there_is():
+    yaml = pytest.importorskip("yaml")
+    forms = {path.stem: yaml.safe_load(path.read_text()) for path in FORMS}
+    assert sorted(forms) == ["bug", "claim", "config", "decomposition", "feature"]
+    for name, form in forms.items():
+        if name != "config":
+            assert set(form) == {"name", "description", "labels", "body"}
+            assert form["body"][-1]["attributes"]["label"] == "Output of `gpunet info`", name
+            ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
+            assert len(set(ids)) == len(ids)
+    named = re.search(r"such as ([\w-]+)/([\w-]+),", (FORMS[0].parent / "claim.yml").read_text())
+    folder = Path(importlib.import_module(gn.experiments.experiment(named[1]).package).__file__).parent
+    assert f'@x.claim("{named[2]}"' in (folder / "claims.py").read_text()
+
+
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'gpunet[docs]'")
     done = subprocess.run(
