@@ -75,7 +75,6 @@ class Reference:
         own = self.v[:, :k]
         if right == self.flipped:
             own = product(self.x, own) / self.s[:k]
-        w = w.astype(WIDE)
         outside = w - product(own, product(own.T, w))
         square = product(w.T, w).astype(np.float64)  # w is orthonormal to its own precision alone
         straight = scipy.linalg.solve_triangular(np.linalg.cholesky(square), outside.T.astype(np.float64), lower=True)
@@ -132,18 +131,18 @@ def product(a: Any, b: Any) -> Any:
     transformations of matrix multiplication, 2012).
     """
     if a.size * b.shape[1] < 1 << 12:
-        return a @ b
+        return a.astype(WIDE, copy=False) @ b
     return _multiplied(_slices(a), _slices(b.T))
 
 
 def _slices(a: Any) -> tuple[list[Any], Any]:
     """(q, f (rows, 1)): a is Σ_i q_i 2^(−22 i) f to 2⁻⁶⁶ of its rows' largest elements, q integers in float64."""
     e = np.frexp(np.abs(a).max(axis=1, keepdims=True, initial=0))[1] - (BITS - 1)
-    rest, found, half = a * np.ldexp(WIDE(1), -e), [], np.ldexp(WIDE(1.5), 63)
+    rest, found = np.ldexp(a, -e), []
     for _ in range(3):
-        whole = (rest + half) - half  # the nearest integer
-        found.append(whole.astype(np.float64))
-        rest = (rest - whole) * 2.0**BITS
+        whole = np.rint(rest)
+        found.append(whole.astype(np.float64, copy=False))
+        rest = ((rest - whole) * 2.0**BITS).astype(np.float64, copy=False)  # below ½: what 53 bits lose is 2⁻⁷⁴ of a's
     return found, np.ldexp(WIDE(1), e)
 
 
