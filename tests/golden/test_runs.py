@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from .write import CLOCK, RUNS, differences, golden, kept, result, structure, why_other_bits
+from .write import CLOCK, LONG, RUNS, differences, golden, kept, result, structure, why_other_bits
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in RUNS])
 def test_a_quick_run_gives_the_golden_result(name, tmp_path):
     was, now = golden(name), kept(result(name, tmp_path))
     assert differences(structure(was), structure(now)) == []

@@ -35,6 +35,14 @@ RUNS = {
     "toy": ("toy",),
     "cifar-mlp": ("cifar-mlp",),
 }
+SHORT = {  # the long ones, with fewer epochs
+    "svd-init-short": ("svd-init", "--epochs", "2"),
+    "svd-dnn-digits-short": ("svd-dnn", "--task", "mnist", "--epochs", "2"),
+    "dmn-short": ("dmn", "--epochs", "3"),
+    "cifar-mlp-short": ("cifar-mlp", "--epochs", "3", "--trials", "4"),
+}
+LONG = [name.removesuffix("-short") for name in SHORT]
+RUNS |= SHORT
 CLOCK = ("epoch_speed_up", "relative_speed")  # metrics made of seconds: no value of theirs is kept
 
 
@@ -80,9 +88,12 @@ def pinned() -> dict[str, str]:
 
 
 def result(name: str, folder: Path) -> dict[str, Any]:
-    """One quick run's result.json, through the command line, in a process of its own."""
+    """One quick run's result.json, through the command line, in a process of its own; no figures are drawn."""
     command = [*RUNS[name], "--quick", "--device", "numpy", "--seed", "0", "--json", "--out", str(folder)]
-    code = "import sys; from gpunet.cli import main; sys.argv[0] = 'gpunet'; main()"
+    code = (
+        "import sys; from gpunet.cli import main; from gpunet.report import drawing; drawing.drawn = lambda draw: []; "
+        "sys.argv[0] = 'gpunet'; main()"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "run", *command], env=os.environ | pinned(), capture_output=True, text=True,
         timeout=300, check=False,

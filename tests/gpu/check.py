@@ -1,7 +1,8 @@
 """benchmarks/gpu_check.py on the pretend GPU, for test_script.py: `python check.py FOLDER --small …`, and its children.
 
-It wants the checkout and benchmarks/ on PYTHONPATH. FAULT in the environment puts a section that hangs, dies or loses
-its GPU into the stage `svd`.
+It wants the checkout and benchmarks/ on PYTHONPATH. FAULTS in the environment, as `die,lose/hang`, makes a stage of
+each part, the first of them `svd`, with sections that die, lose their GPU or hang between one before and one after;
+MENDED, that they do not.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import gpu_process
 
 from gpunet.bench import harness
 from gpunet.bench.gpu import STAGES
+
+NEED_SECONDS = {"hang", "hang_in_c"}  # until they are stopped
 
 
 def measured(setup):
@@ -54,9 +57,13 @@ def lose(setup):
     raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 
 
-if fault := os.environ.get("FAULT"):
-    STAGES["svd"] = {"before": measured, "faulty": globals()[fault], "after": measured}
-    STAGES["experiments"], gpu_check.LIMITS["svd"] = {"later": measured}, 7
+if faults := os.environ.get("FAULTS"):
+    for stage, names in zip(("svd", "experiments"), faults.split("/"), strict=False):
+        faulty = {name: measured if "MENDED" in os.environ else globals()[name] for name in names.split(",")}
+        STAGES[stage] = {f"before {stage}": measured} | faulty | {f"after {stage}": measured}
+        if not NEED_SECONDS.isdisjoint(faulty):
+            gpu_check.LIMITS[stage] = 7
+    STAGES["rest"] = {"later": measured}
     gpu_check.FILE_BYTES = 5 << 20
     gpu_check.LOG_BYTES = 1 << 20
 else:  # what takes the pretend GPU seconds is tested by itself, in test_parts.py and test_experiments.py
