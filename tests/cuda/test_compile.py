@@ -17,7 +17,10 @@ TABLE = json.loads((tool.RESULTS / "kernel-resources.json").read_text())
 REMAKE = "run: python -m tests.cuda.kernel_resources"
 
 
-@pytest.mark.parametrize("architecture", tool.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each != tool.ARCHITECTURES[-1])) for each in tool.ARCHITECTURES],
+)
 def test_kernels_compile_without_warnings_and_spills(architecture):
     if reason := tool.why_not():
         pytest.skip(reason)

@@ -57,6 +57,13 @@ def walk(html):
     return Walk(html)
 
 
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory):
+    """A folder with a run of one seed, on data whose name is markup, and its page."""
+    folder = write(tmp_path_factory.mktemp("one"), one=replace(svd_init(seeds=1), dataset="<script>&"))
+    return folder, page.write(folder).read_bytes()
+
+
 def page_of(folder, **runs):
     return page.write(write(folder, **runs)).read_text()
 
@@ -253,10 +260,12 @@ def test_a_document_says_what_it_says_and_what_was_chosen(walk):
         assert choice.chosen in said
 
 
-def test_captions_promise_bands_only_where_there_are_several_seeds(tmp_path, walk):
+def test_captions_promise_bands_only_where_there_are_several_seeds(one_seed, walk):
     bands = "bands one standard deviation"
     assert bands in walk.text()
-    assert bands not in Walk(page_of(tmp_path, one=svd_init(seeds=1))).text()
+    said = Walk(one_seed[1].decode()).text()
+    assert "1 seed" in said
+    assert bands not in said
 
 
 def test_what_was_found_and_asked_is_told(walk):
@@ -316,9 +325,10 @@ def test_names_from_outside_are_escaped(tmp_path):
     assert "alert('x')" in walk.text()
 
 
-def test_a_figure_with_markup_in_a_name_stays_a_figure(tmp_path):
-    html = page_of(tmp_path, one=replace(svd_init(seeds=1), dataset="<script>&"))
-    for each in Walk(html).all("img"):
+def test_a_figure_with_markup_in_a_name_stays_a_figure(one_seed):
+    images = Walk(one_seed[1].decode()).all("img")
+    assert images
+    for each in images:
         svg = base64.b64decode(each["src"].partition(",")[2])
         assert not [element for element in ET.fromstring(svg).iter() if element.tag.endswith("script")]
 
@@ -351,12 +361,12 @@ def test_one_run_or_several_side_by_side_without_claims_json(tmp_path):
     assert "mine on a" in Walk(page.write(tmp_path / "a").read_text()).text()
 
 
-def test_the_same_results_give_the_same_bytes_and_nothing_else_is_written(tmp_path):
-    folder = write(tmp_path, one=svd_init(seeds=1))
-    before = set(folder.rglob("*"))
-    first = page.write(folder).read_bytes()
+def test_the_same_results_give_the_same_bytes_and_nothing_else_is_written(one_seed):
+    folder, first = one_seed
     assert page.write(folder).read_bytes() == first
-    assert set(folder.rglob("*")) - before == {folder / "report.html"}
+    assert {str(each.relative_to(folder)) for each in folder.rglob("*")} == {
+        "claims.json", "one", "one/result.json", "report.html",
+    }  # fmt: skip
     assert len(first) < 1_000_000
 
 
