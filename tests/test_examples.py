@@ -29,31 +29,10 @@ def test_docstrings(name, tmp_path, monkeypatch):
     assert failures == 0
 
 
-README = (ROOT / "README.md").read_text()
-TORCH, PLAIN = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-
-
-def test_the_readmes_network_is_a_tenth_and_as_good(capsys):
-    pytest.importorskip("torch", reason="torch is not installed: pip install 'gpunet[torch]'")
+def test_what_the_readme_does_without_pytorch():
+    *_, plain = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(TORCH, "README.md", "exec"), names)  # our own text, not input
-    told = names["small"].compression
-    before, after = told["parameters"]
-    assert after < 0.12 * before
-    before, after = told["metric"]
-    assert after > before - 0.02
-    (shown,) = re.findall(r"```text\n(.*?)```", README, flags=re.DOTALL)
-    assert without_numbers(capsys.readouterr().out) == without_numbers(shown)
-
-
-def without_numbers(text):
-    """What is the same on another machine, whose clock and last bits differ."""
-    return re.sub(r"[\d.,]+", "#", re.sub(r" +", " ", text)).strip()
-
-
-def test_the_readmes_estimators_and_networks():
-    names: dict[str, object] = {}
-    exec(compile(PLAIN, "README.md", "exec"), names)  # our own text, not input
+    exec(compile(plain, "README.md", "exec"), names)  # our own text, not input
     assert names["history"]["validation_accuracy"][-1] > 0.9
     assert names["net"].score(names["data"].x_test, names["data"].y_test) > 0.8
     assert names["svd"].certificate.complete
