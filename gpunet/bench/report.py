@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from gpunet.bench.results import Case, Entry, Positive, Results, Section, failures, ratio, read_document
 from gpunet.errors import InputError
+from gpunet.experiments.structs import Struct, convert
 
 MOST = 1000  # ratios of one file, each a line of a figure
 ROUNDS = 1000  # of a contender, that go into the quartiles over all pairs; of more, so many evenly spaced by size
@@ -71,9 +72,9 @@ def read(path: Path) -> Measured:
     kinds = document if isinstance(document, dict) else {}
     try:
         if "benchmarks" in kinds:
-            sections = msgspec.convert(kinds, Timings).sections()
+            sections = convert(kinds, Timings).sections()
         elif "sections" in kinds:
-            sections = msgspec.convert(kinds, Results).sections
+            sections = convert(kinds, Results).sections
         else:
             raise InputError(
                 f"'{path}' is no file of benchmarks: expected what `pytest benchmarks --benchmark-only "
@@ -113,7 +114,7 @@ def _ratios(sections: Mapping[str, Section]) -> Iterator[Ratio]:
 # -- pytest-benchmark -------------------------------------------------------------------------------------------------
 
 
-class _Info(msgspec.Struct):
+class _Info(Struct):
     """What the suite adds to a benchmark; one of others has no role."""
 
     role: str = ""
@@ -123,17 +124,17 @@ class _Info(msgspec.Struct):
     pieces: Positive = 1.0
 
 
-class _Stats(msgspec.Struct):
+class _Stats(Struct):
     data: list[Positive] = []
 
 
-class _Timing(msgspec.Struct):
+class _Timing(Struct):
     group: str | None
     extra_info: _Info
     stats: _Stats
 
 
-class Timings(msgspec.Struct):
+class Timings(Struct):
     """A file of pytest-benchmark: what of it is reckoned with."""
 
     benchmarks: Annotated[list[_Timing], Meta(max_length=100_000)]

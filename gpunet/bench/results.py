@@ -23,6 +23,7 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
+from gpunet.experiments.structs import Struct, convert
 from gpunet.files import write_or_keep
 from gpunet.limits import plain, read_json
 
@@ -30,7 +31,7 @@ Positive = Annotated[float, Meta(gt=1e-15, lt=1e15)]
 Spread = Annotated[list[Positive], Meta(min_length=1, max_length=3)]  # median, or with the lower and upper quartile
 
 
-class Entry(msgspec.Struct, omit_defaults=True):
+class Entry(Struct, omit_defaults=True):
     """A contender's times and what it reached; failed: why it has no time.
 
     over: its time over another's where that is known better than from the seconds; see `ratio`.
@@ -48,14 +49,14 @@ class Entry(msgspec.Struct, omit_defaults=True):
         return float(np.median(self.seconds)) if self.seconds else None
 
 
-class Case(msgspec.Struct, omit_defaults=True):
+class Case(Struct, omit_defaults=True):
     """What was timed, and everybody's entry."""
 
     entries: dict[str, Entry] = {}
     notes: dict[str, Any] = {}
 
 
-class Target(msgspec.Struct):
+class Target(Struct):
     """A figure to be reached; one that is missing is not."""
 
     what: str
@@ -71,7 +72,7 @@ class Target(msgspec.Struct):
         return cls(what, value, bound, at_least, met)
 
 
-class Section(msgspec.Struct, omit_defaults=True):
+class Section(Struct, omit_defaults=True):
     """The answer to one question; state: "running", "done", "failed", "stopped" or "not run", and why."""
 
     provenance: dict[str, Any]
@@ -85,7 +86,7 @@ class Section(msgspec.Struct, omit_defaults=True):
     took: float | None = None  # seconds
 
 
-class Results(msgspec.Struct):
+class Results(Struct):
     """A file."""
 
     sections: dict[str, Section]
@@ -139,7 +140,7 @@ def read_document(path: Path, expected: str) -> Any:
 def read_sections(path: Path) -> dict[str, Section]:
     """The sections of a file of results by name; InputError where the file is something else."""
     try:
-        return msgspec.convert(read_document(path, "a file of benchmarks/results"), Results).sections
+        return convert(read_document(path, "a file of benchmarks/results"), Results).sections
     except msgspec.ValidationError as error:
         raise InputError(
             f"'{path}' has no sections as it should ({error}): expected a file of benchmarks/results, or none yet"

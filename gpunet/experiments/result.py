@@ -22,10 +22,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from gpunet.errors import DataError, shown
+from gpunet.experiments.structs import Struct, convert
 from gpunet.files import RESULT as RESULT
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 from gpunet.reprs import columns, table_html
@@ -213,7 +213,7 @@ def intact(path: Path, mend: str = "") -> Iterator[None]:
         ) from error
 
 
-class _Provenance(msgspec.Struct):
+class _Provenance(Struct):
     """What of a provenance is reckoned with; all else of it is shown as it stands."""
 
     seconds: Amount | None = None
@@ -234,8 +234,8 @@ def check_time(stamp: str) -> None:
 def _checked(found: dict[str, Any]) -> Result:
     if found["format"] != FORMAT:
         raise ValueError(f"its format is {found['format']!r}, this version reads {FORMAT}")
-    result = msgspec.convert({each.name: found[each.name] for each in fields(Result)}, Result)
-    msgspec.convert(result.provenance, _Provenance)
+    result = convert({each.name: found[each.name] for each in fields(Result)}, Result)
+    convert(result.provenance, _Provenance)
     for name, count in Counter(result.names).most_common(1):
         if count > 1:
             raise ValueError(f"the row {shown(name)} stands in it {count} times")

@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 from msgspec.structs import asdict
 
@@ -32,6 +31,7 @@ from gpunet.errors import DataError, GpunetError, OutputError
 from gpunet.experiments.claims import ClaimResult, counted, judge, summed
 from gpunet.experiments.framework import RunRequest
 from gpunet.experiments.result import RESULT, Result, Seed, check_time
+from gpunet.experiments.structs import Struct, convert, field
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.fingerprint import digest
 from gpunet.limits import DAMAGE, plain, read_json
@@ -42,7 +42,7 @@ FileName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$", max_length=200)]  # 
 State = Literal["finished", "failed", "skipped", "waiting"]
 
 
-class Entry(msgspec.Struct, forbid_unknown_fields=True):
+class Entry(Struct, forbid_unknown_fields=True):
     """One run.
 
     `name` is its folder, `result` its result.json as a path from claims.json's own folder, `sha256` that file's,
@@ -70,8 +70,8 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
     figures: list[FileName] = []
     result: str | None = None
     sha256: str | None = None
-    counts: Any = msgspec.field(default_factory=lambda: counted([]))
-    here: Any = msgspec.field(default_factory=lambda: counted([]))
+    counts: Any = field(default_factory=lambda: counted([]))
+    here: Any = field(default_factory=lambda: counted([]))
     provenance: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
             check_time(self.started)
 
 
-class Document(msgspec.Struct):
+class Document(Struct):
     """What is read of it; `quick`: of a reproduction with --quick, `updated`: when it was written."""
 
     quick: bool
@@ -102,7 +102,7 @@ def read(path: Path) -> Document:
     found = read_json(path)
     if found["schema"] != SCHEMA:
         raise ValueError(f"its schema is {found['schema']!r}, this version reads {SCHEMA}")
-    return msgspec.convert(found, Document)
+    return convert(found, Document)
 
 
 def finished(folder: Path) -> tuple[int, int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
+from gpunet.backend import numpy_backend
 from gpunet.backend.base import ACTIVATIONS, CORRECT, FIRST_BAD, GOLDEN, LOSS_SUM, N_SCALARS, N_TOTALS, SAMPLES, mixed
 from gpunet.backend.cupy_backend import CupyBackend
 
@@ -162,6 +164,30 @@ def test_gelu_at_the_extremes(backend, dtype, by_tanh):
     np.testing.assert_allclose(slopes, [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1, np.nan], atol=1e-300)
     if not by_tanh:  # where 1 + erf would have lost all digits of float32
         np.testing.assert_allclose(out[3], -6 * 9.865876450376946e-10, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_without_scipy_is_the_same(dtype, rng, monkeypatch):
+    x = np.concatenate([8 * rng.normal(size=(40, 25)), [[-np.inf, np.inf, np.nan, 0, -0.0] * 5]]).astype(dtype)
+    found = []
+    monkeypatch.setattr(numpy_backend, "_normal", numpy_backend._normal.__wrapped__)
+    for hidden in (False, True):
+        if hidden:
+            monkeypatch.setitem(sys.modules, "scipy.special", None)
+        backend, out, dx = numpy_backend.NumpyBackend(), np.empty_like(x), np.empty_like(x)
+        with backend.session():
+            backend.gelu(x, False, out)
+            backend.gelu_backward(x, np.ones_like(x), False, dx)
+        found.append((numpy_backend._normal().__name__, out, dx))
+    (first, *with_it), (second, *without) = found
+    assert (first, second) == ("ndtr", "normal_by_number")
+    eps, tiny = np.finfo(dtype).eps, np.finfo(dtype).tiny
+    apart = eps * (4 + x * x)  # relatively: a rounding of x moves Φ(x) in the tail by x² of it
+    for one, other, within in zip(with_it, without, (apart * abs(with_it[0]) + tiny, 8 * eps), strict=True):
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        with np.errstate(invalid="ignore"):
+            assert (same | (abs(one - other) <= within)).all()
+        assert same.mean() > 0.5
 
 
 def kept(shape, rate, key, turn):

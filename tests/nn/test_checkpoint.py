@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -1010,3 +1012,34 @@ if __name__ == "__main__":
     arrays, rest = everything(killed_run(to))
     np.savez(to / "result.npz", **arrays)
     (to / "result.json").write_text(json.dumps(rest))
+
+
+# As msgspec has these types, which a plain install is without.
+ORACLE = {
+    "table": dict[str, Any], "count": Annotated[int, msgspec.Meta(ge=0)], "number": float, "text": str,
+    "list of table": list[dict[str, Any]], "table of number": dict[str, float],
+    "table of count": dict[str, Annotated[int, msgspec.Meta(ge=0)]],
+}  # fmt: skip
+VALUES = [
+    None, True, False, 0, 1, -1, 2**70, 0.0, 1.0, 0.5, -0.5, "", "text", "1", [], {}, [1], [[]], [{}],
+    [{}, {"a": 1}], [{}, 1],
+    {"a": 1}, {"a": 0.5}, {"a": -1}, {"a": True}, {"a": "1"}, {"a": None}, {"a": {}},
+    {"a": 1, "b": -1}, {"a": 1, "b": [2]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", sorted({*checkpoint.ENTRY.values()}))
+def test_what_stands_in_a_checkpoint_is_held_against_its_kind_as_strictly_as_msgspec_does(kind):
+    accepted = 0
+    for value in VALUES:
+        try:
+            msgspec.convert(value, ORACLE[kind])
+            right = True
+        except msgspec.ValidationError:
+            right = False
+        ours = checkpoint._is(value, kind)
+        accepted += ours
+        assert right or not ours, (value, kind)
+        integral = "count" in kind and "1.0" in repr(value)  # which msgspec takes for a whole number
+        assert ours or not right or integral or value == 0.0, (value, kind)
+    assert 2 <= accepted < len(VALUES) - 10

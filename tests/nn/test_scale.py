@@ -148,7 +148,8 @@ def test_files_of_before_have_no_scale_and_those_that_were_forged_are_refused(tm
     path.write_bytes(seal(arrays, {KEY: json.dumps(old)}))
     assert gn.load(path, "numpy").scale is None
     for bad in (
-        {"scale": "x"}, {"scale": -1}, {"scale": 1e999}, {"learned": 3}, {"learned": {"x": "bytes"}},
+        {"scale": "x"}, {"scale": -1}, {"scale": 1e999}, {"learned": 3},
+        {"learned": "text"}, {"learned": ["x"]}, {"learned": {"x": ["uint8"]}}, {"learned": {"x": "bytes"}},
         {"learned": {"x": "uint8", "y": "both"}}, {"said": -2.0}, {"said": "1"},
     ):  # fmt: skip
         path.write_bytes(seal(arrays, {KEY: json.dumps(told | bad)}))
