@@ -31,7 +31,7 @@ HIDDEN = sys.argv[1:] == ["--hidden"]
 def main() -> None:
     began = time.monotonic()
     sys.path.remove(str(Path(__file__).parent))  # the package that is installed, and nothing beside this file
-    os.environ.pop("PYTHONSTARTUP", None)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # several of these may run at once
     told = [] if HIDDEN else [installed()]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ["GPUNET_DATA"] = str(Path(folder, "data"))
@@ -131,9 +131,15 @@ def trains() -> None:
 def commands() -> None:
     import numpy as np
 
-    module = [sys.executable, "-c", "from gpunet.cli import main; main()"]
-    script = str(Path(sysconfig.get_path("scripts"), "gpunet"))
-    assert "reproduce" in output(*(module if HIDDEN else [script]), "--help")
+    import gpunet
+
+    module = [sys.executable, "-m", "gpunet"]
+    script = module if HIDDEN else [str(Path(sysconfig.get_path("scripts"), "gpunet"))]
+    for command in (module, script):
+        assert output(*command, "--version") == f"gpunet {gpunet.__version__}\n"
+    if not HIDDEN:
+        assert metadata.version("gpunet") == gpunet.__version__
+    assert "reproduce" in output(*script, "--help")
     assert "--dataset" in output(*module, "run", "svd-init", "--help")
     x = np.random.default_rng(0).standard_normal((500, 20)).astype(np.float32)
     np.save("x.npy", x)
