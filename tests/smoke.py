@@ -178,7 +178,8 @@ PYTHON: dict[str, tuple[Callable[[Any], Any], str]] = {
     "one on digits": (lambda gn: gn.experiments.experiment("svd-init").asked({}, quick=True).load(), "data,report"),
 }
 COMMANDS = {
-    "run svd-init --dataset digits": "data,report", "run toy": "report", "reproduce --quick": "data,report",
+    "run svd-init --dataset digits": "data,report", "run toy": "report", "reproduce --quick": "data,report,sweep",
+    "run cifar-mlp --quick": "data,report,sweep",
     "sweep train --dataset digits --param learning_rate=log:1e-4..1e-1": "data,report,sweep",
     "bench svd": "report", "bench train": "report", "bench report x.json": "report", "data fetch mnist": "data",
     "pca f.h5::x": "data", "pca z.zarr": "dask", "pca x.npy --scheduler tcp://a:1": "dask",

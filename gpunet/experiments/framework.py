@@ -157,12 +157,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an experiment needs of data; what does not suit it is told before anything is computed.
+    """What an experiment needs, of data above all; what does not suit it is told before anything is computed.
 
     images: samples are images of so many rows and columns at least; 0: any samples. classes: so many, no others;
     features: so many at most; samples: so many to train on of each class at least. one_unit: what is done to a sample
     as a whole, such as dividing by its norm, which wants features of one unit, as pixels are. memory: bytes that it
-    takes beside the data, of the numbers of samples and of features.
+    takes beside the data, of the numbers of samples and of features. packages: by the names that are imported, beside
+    those of every experiment.
     """
 
     images: int = 0
@@ -171,6 +172,7 @@ class Needs:
     samples: int = 0
     one_unit: str = ""
     memory: Callable[[int, int], int] | None = None
+    packages: tuple[str, ...] = ()
 
     def check(self, who: str, data: Any) -> None:
         """DataError where a data set is not what `who` needs."""
@@ -476,7 +478,7 @@ class RunRequest:
         from gpunet.datasets.catalog import packages
 
         what = f"the experiment {self.experiment.name}"
-        need(what, "msgspec", "scipy", "matplotlib", *packages(*self.names))
+        need(what, "msgspec", "scipy", "matplotlib", *self.experiment.needs.packages, *packages(*self.names))
         self.experiment._part("body")
         if self.reading:  # of data that a document had, or of somebody's own: a plain data set
             found = [load_data(name, **self.reading) for name in self.names]

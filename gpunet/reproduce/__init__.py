@@ -2,4 +2,4 @@
 
 from gpunet.extras import need
 
-need("gpunet reproduce", "sklearn", "msgspec", "scipy", "matplotlib", "jinja2")
+need("gpunet reproduce", "sklearn", "msgspec", "scipy", "matplotlib", "jinja2", "optuna", "sqlalchemy")

@@ -82,5 +82,5 @@ x = Experiment(
     full=[Job(("cifar10",), seeds=3, seconds=630, pieces=40, also={"full": True})],
     quick=[Job(("digits",), seeds=1, seconds=7, pieces=36, settings={"trials": 20})],
     package=__name__,
-    needs=Needs(one_unit="draws first weights of one size for all features"),
+    needs=Needs(one_unit="draws first weights of one size for all features", packages=("optuna", "sqlalchemy")),
 )  # fmt: skip
