@@ -31,7 +31,15 @@ def _table(report: Report, group: str) -> Table:
         rows.append((*names, time(row.seconds), time(row.rival_seconds), f"{three(row.ratio)}×", quartiles(row)))
     breaks = {place for place in range(1, len(rows)) if rows[place][0] != rows[place - 1][0]}
     machines = "; ".join(f"{each.name}: {each.machine}" if several else each.machine for each in report.files)
-    return Table(short(group), tuple(heads), tuple(rows), note=machines, breaks=frozenset(breaks), corner="case")
+    return Table(
+        short(group),
+        tuple(heads),
+        tuple(rows),
+        note=machines,
+        breaks=frozenset(breaks),
+        corner="case",
+        keys=4 if several else 3,
+    )
 
 
 def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
@@ -50,7 +58,7 @@ def changes(found: Sequence[Change], verdicts: Sequence[str]) -> Table:
         some = each.some
         names = f"{short(some.group)}: {short(some.case)}", f"{short(some.ours)} / {short(some.rival)}"
         rows.append((*names, *ratios, grew, verdict))
-    return Table("time of ours over the rival's", tuple(heads), tuple(rows), corner="what")
+    return Table("time of ours over the rival's", tuple(heads), tuple(rows), corner="what", keys=2)
 
 
 def short(text: str) -> str:

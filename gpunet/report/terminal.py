@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gpunet.errors import printable, visible
 from gpunet.report.table import NOTHING, Column, Table
-from gpunet.reprs import cells, needed, side_by_side, window, wrapped
+from gpunet.reprs import GAP, cells, needed, side_by_side, window, wrapped
 
 if TYPE_CHECKING:
     from gpunet.experiments.claims import ClaimResult
@@ -26,6 +26,7 @@ COLOUR = {
 }  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
 SENTENCE = 30  # columns from which on a row's name is one, and not repeated in every part of a table
+NUMBER = 14  # columns that a part of a table has for numbers at least
 PLAIN = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a rule below the heads and between parts
 
 
@@ -79,7 +80,8 @@ class _Fitted:
             yield self._drawn(dict(enumerate(whole)), box.HEAVY_HEAD, 1)
         else:
             parts = side_by_side(self.needs, room, keys=self.table.keys)
-            if len(parts) > 1 and whole[0] >= SENTENCE:
+            keys = sum(need[1] + GAP for need in self.needs[: self.table.keys])
+            if len(parts) > 1 and (whole[0] >= max(SENTENCE, room // 2) or room - keys < NUMBER):
                 yield from self._records(room)
             else:
                 for place, part in enumerate(parts):
@@ -108,10 +110,10 @@ class _Fitted:
 
     def _records(self, room: int) -> Iterator[RenderableType]:
         """Each row's name, and below it what is known of it; a number that has no room beside its head on its own."""
-        heads = [" ".join(visible(head).split()) for head in self.heads]
+        heads, keys = [" ".join(visible(head).split()) for head in self.heads], self.table.keys
         for row in self.rows:
-            yield Text(visible(row[0]), "bold")
-            for head, cell, words in zip(heads[1:], map(visible, row[1:]), self.words[1:], strict=True):
+            yield Text(", ".join(filter(None, map(visible, row[:keys]))), "bold")
+            for head, cell, words in zip(heads[keys:], map(visible, row[keys:]), self.words[keys:], strict=True):
                 value = Text(cell, COLOUR.get(cell, ""))
                 if words or cells(f"  {head} {cell}") <= room:
                     yield Padding(Text.assemble(f"{head} ", value), (0, 0, 0, 2))

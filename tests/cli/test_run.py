@@ -158,7 +158,7 @@ def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monk
             unit, form = (100, ".2f") if "accuracy" in metric else (1, ".3f")
             assert shown == f"{unit * claimed:{form}}"
             assert measured.startswith(f"{unit * metrics[kind][metric]['mean']:{form}} ± ")
-    claims = done.out.split("\nClaims ", 1)[1]
+    claims = done.out.split("\nClaims\n", 1)[1]
     judged = judge(x, Result.read(tmp_path / "out" / "result.json"))
     assert "not tested" not in {claim.verdict for claim in judged if claim.id not in BY_THE_CLOCK}
     assert "the orthogonal matrix of each class" in claims
