@@ -15,6 +15,7 @@ from rich.text import Text
 from gpunet.errors import printable, visible
 from gpunet.report.table import NOTHING, Column, Table
 from gpunet.reprs import GAP, cells, needed, side_by_side, window, wrapped
+from gpunet.streams import SPELT
 
 if TYPE_CHECKING:
     from gpunet.experiments.claims import ClaimResult
@@ -28,6 +29,7 @@ WIDTH = 130  # columns, where no terminal says how many
 SENTENCE = 30  # columns from which on a row's name is one, and not repeated in every part of a table
 NUMBER = 14  # columns that a part of a table has for numbers at least
 PLAIN = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a rule below the heads and between parts
+ASCII_PLAIN = box.Box("    \n    \n -- \n    \n -- \n -- \n    \n    \n", ascii=True)
 
 
 class Screen(Console):
@@ -64,17 +66,21 @@ class _Fitted:
     """A table that knows its width when it is printed."""
 
     def __init__(self, table: Table) -> None:
-        self.heads = [table.corner, *map(_heading, table.columns)]
-        self.rows = [tuple(map(printable, row)) for row in table.rows]
         self.table = table
         self.words = [True, *(column.text for column in table.columns)]
-        self.needs = [
-            needed(visible(head), (visible(row[i]) for row in self.rows), words)
-            for i, (head, words) in enumerate(zip(self.heads, self.words, strict=True))
-        ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich's to call."""
+
+        def spelt(text: str) -> str:  # before it is measured: in ASCII ± takes three columns
+            return visible(text).encode(options.encoding, SPELT).decode(options.encoding)
+
+        self.heads = [spelt(head) for head in (self.table.corner, *map(_heading, self.table.columns))]
+        self.rows = [tuple(spelt(printable(cell)) for cell in row) for row in self.table.rows]
+        self.needs = [
+            needed(head, (row[i] for row in self.rows), words)
+            for i, (head, words) in enumerate(zip(self.heads, self.words, strict=True))
+        ]
         room, count, whole = options.max_width, len(self.heads), [need[0] for need in self.needs]
         if sum(whole) + 3 * count + 1 <= room:
             yield self._drawn(dict(enumerate(whole)), box.HEAVY_HEAD, 1)
@@ -86,7 +92,7 @@ class _Fitted:
             else:
                 for place, part in enumerate(parts):
                     yield from [Text()] * bool(place)
-                    yield self._drawn(part, PLAIN, 0)
+                    yield self._drawn(part, ASCII_PLAIN if options.ascii_only else PLAIN, 0)
         if self.table.note:
             yield Text(visible(printable(self.table.note)), "italic")
 
@@ -110,10 +116,10 @@ class _Fitted:
 
     def _records(self, room: int) -> Iterator[RenderableType]:
         """Each row's name, and below it what is known of it; a number that has no room beside its head on its own."""
-        heads, keys = [" ".join(visible(head).split()) for head in self.heads], self.table.keys
+        heads, keys = [" ".join(head.split()) for head in self.heads], self.table.keys
         for row in self.rows:
-            yield Text(", ".join(filter(None, map(visible, row[:keys]))), "bold")
-            for head, cell, words in zip(heads[keys:], map(visible, row[keys:]), self.words[keys:], strict=True):
+            yield Text(", ".join(filter(None, row[:keys])), "bold")
+            for head, cell, words in zip(heads[keys:], row[keys:], self.words[keys:], strict=True):
                 value = Text(cell, COLOUR.get(cell, ""))
                 if words or cells(f"  {head} {cell}") <= room:
                     yield Padding(Text.assemble(f"{head} ", value), (0, 0, 0, 2))
@@ -124,7 +130,7 @@ class _Fitted:
 
 def _folded(text: str, width: int) -> str:
     """A cell's lines, broken where words are."""
-    return "\n".join(line for part in visible(text).split("\n") for line in wrapped(part, width))
+    return "\n".join(line for part in text.split("\n") for line in wrapped(part, width))
 
 
 def _heading(column: Column) -> str:

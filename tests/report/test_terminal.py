@@ -15,6 +15,7 @@ from gpunet.progress import bar_line
 from gpunet.report.table import Column, Table
 from gpunet.report.terminal import Screen, claims_table, console, rich_table
 from gpunet.reprs import cells, columns, window, wrapped
+from gpunet.streams import SPELT
 
 WIDTHS = (40, 60, 80, 120, 200)
 HEAD = st.text("abc é日%", min_size=1, max_size=24)
@@ -80,6 +81,20 @@ def test_wrapped_loses_no_letter(text, width):
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert max(map(cells, lines)) <= width
     assert all(cells(line) == cell_len(line) for line in lines)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_letters_are_spelt_before_they_are_measured(width):
+    table = Table("σ", (Column("error in σ"), Column("σ ± σ"), Column("…", text=True)),
+                  (("a × b", "0.12 ± 0.34", "1.00 ± 2.00", "α → β"),) * 2, breaks=frozenset([1]))  # fmt: skip
+    bytes_ = io.BytesIO()
+    out = io.TextIOWrapper(bytes_, "ascii", SPELT)
+    Screen(file=out, width=width, markup=False, emoji=False, highlight=False).print(rich_table(table))
+    out.flush()
+    shown = bytes_.getvalue().decode("ascii")
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.count("0.12 +/- 0.34") == shown.count("1.00 +/- 2.00") == shown.count("alpha -> ?") == 2
+    assert len({line.count("|") for line in shown.splitlines()[1:] if "+/-" in line}) == 1
 
 
 def test_parts_repeat_the_names_and_every_column_is_in_one():
