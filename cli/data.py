@@ -59,7 +59,7 @@ def fetch(
             help="Data sets; without any, a terminal shows them and asks which.",
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that there are, about 420 MB.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All that there are: 350 MB to download.")] = False,
     mirror: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Fetch from here instead of the known mirrors; may be given several times."),

@@ -93,7 +93,7 @@ def test_letters_are_spelt_before_they_are_measured(width):
     out.flush()
     shown = bytes_.getvalue().decode("ascii")
     assert max(map(len, shown.splitlines())) <= width
-    assert shown.count("0.12 +/- 0.34") == shown.count("1.00 +/- 2.00") == shown.count("alpha -> ?") == 2
+    assert shown.count("0.12 +/- 0.34") == shown.count("1.00 +/- 2.00") == shown.count("alpha -> beta") == 2
     assert len({line.count("|") for line in shown.splitlines()[1:] if "+/-" in line}) == 1
 
 
