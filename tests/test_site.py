@@ -93,12 +93,13 @@ def test_links_that_leave_the_pages():
 def test_docstrings_become_markdown():
     pytest.importorskip("griffe", reason="griffe is not installed: pip install 'gpunet[docs]'")
     made = module("docstrings").as_markdown(
-        "What ‖W‖_F[0] is.\n\nx: (n, 2), `a_b`;\nlater. one, two: both.\nk, l: two\nlines.\nRaises InputError.\n\n"
-        ">>> 1\n1"
+        "What ‖W‖_F[0] < 1 is.\n\nx: (n, 2), `a_b`;\nlater. one: first. two:\nboth.\nk, l: two\nlines.\n"
+        "Raises InputError.\n\n>>> 1\n1",
+        ["two"],
     )
     assert made == (
-        "What ‖W‖\\_F\\[0] is.\n\n- `x`: (n, 2), `a_b`;\n  later. one, two: both.\n- `k`, `l`: two\n  lines.\n\n"
-        "Raises InputError.\n\n```pycon\n>>> 1\n1\n```"
+        "What ‖W‖\\_F\\[0] &lt; 1 is.\n\n- `x`: (n, 2), `a_b`;\n  later. one: first.\n- `two`: \n  both.\n"
+        "- `k`, `l`: two\n  lines.\n\nRaises InputError.\n\n```pycon\n>>> 1\n1\n```"
     )
 
 
