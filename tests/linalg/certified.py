@@ -149,12 +149,19 @@ def _slices(a: Any) -> tuple[list[Any], Any]:
 def _multiplied(a: Any, b: Any) -> Any:
     """A Bᵀ of two that were sliced."""
     (a, factor), (b, other) = a, b
-    total: Any = WIDE(0)
+    total: Any = None
     for start in range(0, a[0].shape[1], TERMS):
         (a0, a1, a2), (b0, b1, b2) = ([q[:, start : start + TERMS] for q in each] for each in (a, b))
         low = (a0 @ b2.T + a1 @ b1.T + a2 @ b0.T) * 2.0**-BITS
-        total = total + (((a0 @ b1.T).astype(WIDE) + a1 @ b0.T + low) * 2.0**-BITS + a0 @ b0.T)
-    return total * factor * other.T
+        part = (a0 @ b1.T).astype(WIDE)
+        part += a1 @ b0.T
+        part += low
+        part *= 2.0**-BITS
+        part += a0 @ b0.T
+        total = part if total is None else total + part
+    total *= factor
+    total *= other.T
+    return total
 
 
 def shortened(x: Any, rows: int) -> Any:
