@@ -65,7 +65,16 @@ def make_backend(name: str) -> Backend:
     }[name]()
 
 
-@pytest.fixture(params=["numpy", "numba", "strict", "cuda-host", pytest.param("cupy", marks=pytest.mark.gpu)])
+BACKENDS = ["numpy", "numba", "strict", "cuda-host", pytest.param("cupy", marks=pytest.mark.gpu)]
+# For thousands of steps, where the pretend GPU takes seconds and a test beside it runs fewer there.
+slow_on_the_stand_in = pytest.mark.parametrize(
+    "backend",
+    [pytest.param(each, marks=pytest.mark.slow) if each == "cuda-host" else each for each in BACKENDS],
+    indirect=True,
+)
+
+
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend that this machine can run; the others are skipped with the reason."""
     return make_backend(request.param)

@@ -291,9 +291,17 @@ def test_many_vectors_are_found_with_narrow_blocks(dtype, tol, power):
     assert sum(products) > basis_size(k, 32)
 
 
-@pytest.mark.parametrize("spread", [0, 1e-14, 1e-9, 1e-5, 1e-2])
-@pytest.mark.parametrize("at", [0, 1, 30, 70])
-@pytest.mark.parametrize("copies", [8, 31, 32, 33, 100, 400])
+COPIES, PLACES, SPREADS = (8, 31, 32, 33, 100, 400), (0, 1, 30, 70), (0, 1e-14, 1e-9, 1e-5, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("copies", "at", "spread"),
+    [
+        # Every pair is among those that are not slow.
+        pytest.param(copies, at, spread, marks=[pytest.mark.slow] * (c % 4 != (a + s) % 4))
+        for c, copies in enumerate(COPIES) for a, at in enumerate(PLACES) for s, spread in enumerate(SPREADS)
+    ],
+)  # fmt: skip
 def test_narrow_blocks_miss_no_copy_of_a_value(copies, at, spread):
     """Of values nearer to each other than can be told there may be more than a block has columns: wide ones look."""
     n, k = 700, 80

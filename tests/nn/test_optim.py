@@ -10,6 +10,8 @@ import pytest
 import gpunet as gn
 from gpunet.errors import InputError
 
+from ..conftest import slow_on_the_stand_in
+
 MAKERS = {
     "sgd": lambda: gn.SGD(0.1),
     "momentum": lambda: gn.SGD(0.02, momentum=0.9),
@@ -36,6 +38,7 @@ def test_a_quadratic_bowl(backend, name):
     np.testing.assert_allclose(backend.to_host(params), target, atol=2e-3)
 
 
+@slow_on_the_stand_in
 @pytest.mark.parametrize("name", ["momentum", "adam"])
 def test_rosenbrocks_valley(backend, name):
     """(1 − x)² + 100 (y − x²)² has its only minimum at (1, 1)."""

@@ -14,6 +14,8 @@ from gpunet.nn.trainer import CHECK_EVERY
 from gpunet.progress import Progress
 from gpunet.testing import StrictBackend
 
+from ..conftest import slow_on_the_stand_in
+
 
 def blobs(rng, n=300, features=8, classes=3, dtype="float32"):
     """Classes around corners that a linear model separates."""
@@ -46,6 +48,7 @@ def test_it_learns(backend, rng, loss, activation):
     assert learner.evaluate(x[200:], y[200:])["accuracy"] == pytest.approx(accuracy)
 
 
+@slow_on_the_stand_in
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "squared_error"])
 def test_one_output_answers_yes_or_no(backend, rng, loss):
     x, y = blobs(rng, classes=2)
