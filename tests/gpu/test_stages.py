@@ -17,6 +17,7 @@ from gpunet.report.bench_tables import page
 
 SECTIONS = {name: part for stage in STAGES.values() for name, part in stage.items()}
 # The pretend GPU takes seconds for a convolution, and minutes for an experiment: see test_experiments.py.
+AGAIN = ("step-256", "step-2048")  # which small are what step-64 is
 LONG = ("conv", "devices", *(name for name in SECTIONS if name.startswith("quick-")))
 
 
@@ -51,7 +52,7 @@ def entries(section):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "conv" else []) for name in SECTIONS
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("conv", *AGAIN))) for name in SECTIONS
              if name == "conv" or name not in LONG]
 )  # fmt: skip
 def test_a_section(gpu, name, monkeypatch):
