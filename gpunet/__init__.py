@@ -42,7 +42,12 @@ def __getattr__(name: str) -> Any:
     if home == __name__:
         found = importlib.import_module(f"gpunet.{name}")
     else:
-        found = getattr(__import__(home, fromlist=[name]), name)
+        try:
+            found = getattr(__import__(home, fromlist=[name]), name)
+        except ImportError as error:
+            from gpunet.extras import absent
+
+            return absent(name, error)  # not kept: what it lacks may be there the next time
     globals()[name] = found  # to ask once
     return found
 

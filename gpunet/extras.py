@@ -71,6 +71,21 @@ def line(what: str, missing: Iterable[str]) -> str:
     return f"{what} needs {listed}, which {'is' if len(names) == 1 else 'are'} not installed: {install(*extras)}"
 
 
+def absent(name: str, error: ImportError) -> type:
+    """What stands for a class whose module raised this MissingError: to make one raises it; other errors are raised.
+
+    `from gpunet import *` and `help(gpunet)` go through all names, of which a plain install has most.
+    """
+    if not isinstance(error, MissingError):
+        raise error
+    said = str(error)
+
+    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
+        raise MissingError(said)
+
+    return type(name, (), {"__new__": refuse, "__doc__": f"Not to be had here: {said}.", "__module__": "gpunet"})
+
+
 def told(error: BaseException, what: str = "this") -> str:
     """Of an import that failed for want of a known package, the line that names the extra; "" of all other errors."""
     module = str(getattr(error, "name", "")).partition(".")[0]

@@ -159,10 +159,10 @@ def output(*command: str) -> str:
 
 # What is missing, asked for from Python and on the command line, and the extras that the one line has to name.
 PYTHON: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a classifier": (lambda gn: gn.Classifier, "data"),
-    "a regressor": (lambda gn: gn.Regressor, "data"),
-    "an estimator": (lambda gn: gn.PCA, "data"),
-    "another": (lambda gn: gn.ClassPCA, "data"),
+    "a classifier": (lambda gn: gn.Classifier((5,)), "data"),
+    "a regressor": (lambda gn: gn.Regressor((5,)), "data"),
+    "an estimator": (lambda gn: gn.PCA(2), "data"),
+    "another": (lambda gn: gn.ClassPCA(n_components=2), "data"),
     "digits": (lambda gn: gn.datasets.load("digits"), "data"),
     "photos": (lambda gn: gn.datasets.load("photos"), "data"),
     "fetching": (lambda gn: gn.datasets.fetch("mnist"), "data"),
@@ -205,6 +205,10 @@ def doors() -> None:
             Path("photos", kind, f"{i}.png").write_bytes(b"something")
     about = json.dumps({"a.weight": {"dtype": "BF16", "shape": [32, 32], "data_offsets": [0, 2048]}}).encode()
     Path("bfloat16.safetensors").write_bytes(struct.pack("<Q", len(about)) + about + bytes(2048))
+    every: dict[str, Any] = {}
+    exec("from gpunet import *", every)
+    assert {*gn.__all__} <= {*every}
+    assert "pip install 'gpunet[data]'" in every["PCA"].__doc__
     for what, (ask, extras) in PYTHON.items():
         try:
             ask(gn)

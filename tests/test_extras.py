@@ -152,3 +152,13 @@ def test_errors_of_imports_that_nobody_foresaw_are_told():
     assert extras.told(ModuleNotFoundError("No", name="optuna.storages"), "it").startswith("it needs Optuna, which is")
     assert extras.told(ModuleNotFoundError("No", name="elsewhere")) == extras.told(ValueError("No")) == ""
     assert extras.told(ImportError("broken", name="optuna")) == extras.told(ModuleNotFoundError()) == ""
+
+
+def test_a_class_that_cannot_be_had_is_there_and_says_so_when_one_is_made():
+    absent = extras.absent("PCA", MissingError("an estimator needs scikit-learn"))
+    assert (absent.__name__, absent.__doc__) == ("PCA", "Not to be had here: an estimator needs scikit-learn.")
+    for kind in (absent, type("Mine", (absent,), {})):
+        with pytest.raises(MissingError, match="an estimator needs scikit-learn"):
+            kind(3, center=True)
+    with pytest.raises(ImportError, match="of another kind"):
+        extras.absent("PCA", ImportError("of another kind"))

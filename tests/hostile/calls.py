@@ -80,8 +80,8 @@ def public(module: types.ModuleType) -> list[str]:
 
 def objects() -> Iterator[tuple[str, Any]]:
     """Everything public and callable, exceptions aside."""
-    for name in gn.__all__:
-        found = getattr(gn, name)
+    for name in sorted(gn.__all__, key=lambda each: isinstance(getattr(gn, each), types.ModuleType)):
+        found = getattr(gn, name)  # gn.svd is called that, and not gn.linalg.svd
         if isinstance(found, types.ModuleType):
             yield from ((f"{name}.{each}", getattr(found, each)) for each in public(found))
         else:
