@@ -66,6 +66,12 @@ def names(heading, path):
     return found is target(path)
 
 
+def test_every_error_is_shown():
+    (listed,) = re.findall(r"members: \[(GpunetError.*)\]", (API / "backend.md").read_text())
+    raised = [name for name, each in vars(gn.errors).items() if isinstance(each, type) and issubclass(each, Exception)]
+    assert sorted(listed.split(", ")) == sorted(raised)
+
+
 def test_each_stands_once_and_in_the_list():
     assert len({path for _, path, _, _ in ENTRIES}) == len(ENTRIES)
     listed = re.findall(r"\[([\w.]+)\]\((\w+\.md)#([\w.]+)\)", (API / "README.md").read_text())
