@@ -117,7 +117,11 @@ def sources(package: str, folders: Mapping[str, Path]) -> dict[str, Path]:
         if path is None or apart or name in found:
             continue
         found[name] = path
-        named = _named(path.read_bytes(), name if path.name == "__init__.py" else parent, path.name)
+        inside = name if path.name == "__init__.py" else parent
+        named = _named(path.read_bytes(), inside, path.name)
+        if (stub := path.with_suffix(".pyi")).is_file():  # where a package says where its names live
+            found[f"{name}.pyi"] = stub
+            named |= _named(stub.read_bytes(), inside, path.name)
         of_paper = name.startswith((package, DATA))
         ahead |= {parent, *(each for each in named if of_paper or not each.startswith(DATA))}
     if KERNELS in found:
