@@ -230,7 +230,7 @@ def cluster():
 
     never = {f"distributed.worker.memory.{what}": False for what in ("target", "spill", "pause", "terminate")}
     with dask.config.set({**never, "distributed.comm.timeouts.connect": "10s"}), LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1", silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1", silence_logs=50
     ) as made:  # fmt: skip
         yield made
 
