@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import warnings
 
 import pytest
@@ -30,9 +31,11 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fresh(tmp_path, folder):
+def fresh(tmp_path, folder, monkeypatch):
     """A kernel of a module that has just been imported, as in a new process."""
     import numba
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # by which a change within a second would not be seen
 
     def make(name="twice", factor="2"):
         path = tmp_path / "module.py"
