@@ -29,7 +29,7 @@ ROOMS = {
     "report": (900, "gpunet/report/"),
     "reproduce": (350, "gpunet/reproduce/ reproduce"),
     "bench": (2200, "gpunet/bench/ benchmarks/"),
-    "cli": (550, "cli/"),
+    "cli": (550, "cli/ __main__"),
     "testing": (180, "testing"),
     "tests": (None, "tests/"),
 }  # fmt: skip
