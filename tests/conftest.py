@@ -8,6 +8,7 @@ import signal
 import types
 from pathlib import Path
 
+os.environ.pop("COLUMNS", None)  # readline gives it to what it starts: tables are as wide as where there is no window
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores, so one thread each; BLAS looks when it is loaded
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

@@ -11,10 +11,13 @@ import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from safetensors.numpy import save_file
 
 from .cli.runner import run
@@ -24,8 +27,8 @@ from .snippets import run as run_snippet
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [*sorted((ROOT / "docs").rglob("*.md")), README, ROOT / "CONTRIBUTING.md"]
-LINK = re.compile(r"!?\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]+)\)")
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+IN_HTML = re.compile(r"(?:src|href)=['\"]([^'\"]+)")
 page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 
@@ -50,19 +53,60 @@ def defined(path):
     return found
 
 
+def links(path):
+    """(target, text) of the page's links and pictures, in Markdown, by reference or in HTML."""
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text()):
+        if token.type == "html_block":
+            yield from ((target, "") for target in IN_HTML.findall(token.content))
+        opened = None
+        for part in token.children or ():
+            if part.type == "link_open":
+                opened, text = part.attrs["href"], ""
+            elif part.type == "link_close":
+                yield opened, text
+                opened = None
+            elif part.type == "image":
+                yield part.attrs["src"], part.content
+            elif part.type == "html_inline":
+                yield from ((target, "") for target in IN_HTML.findall(part.content))
+            elif opened is not None:
+                text += f"`{part.content}`" if part.type == "code_inline" else part.content
+
+
+@cache
+def anchors(path):
+    """What a browser finds in a page by its headings, as GitHub and the site spell them."""
+    tokens = MarkdownIt("commonmark").parse(path.read_text())
+    headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @page
 def test_links_lead_to_what_they_name(page):
     broken = []
-    for link in LINK.finditer(prose(page)):
-        target, text = link["target"].partition("#")[0], link["text"]
-        if re.match(r"https?:", target) or not target:
+    for link, text in links(page):
+        target, _, anchor = unquote(link).partition("#")
+        if re.match(r"https?:", target):
             continue
-        path = (page.parent / target).resolve()
+        path = (page.parent / target).resolve() if target else page
         if not path.exists():
             broken.append(f"{target} does not exist")
         elif path.suffix == ".py" and (name := re.fullmatch(r"`([\w.]+)`", text)) and name[1] not in defined(path):
             broken.append(f"{target} does not define {name[1]}")
+        elif anchor and path.suffix == ".md" and "api" not in path.parts and anchor not in anchors(path):
+            broken.append(f"{link} has no such heading")  # those of api/ are names, which the site's build looks for
     assert broken == []
+
+
+def test_every_kind_of_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b`, c\n\n[![p](a.png)](b.md#x) <img src='c.png'> [d][ref] [`n`](e.py)\n\n"
+        '    [no](code.md)\n\n[ref]: f.md\n\n<p align=center><a href="g.md">g</a></p>\n'
+    )
+    found = [("a.png", "p"), ("b.md#x", ""), ("c.png", ""), ("f.md", "d"), ("e.py", "`n`"), ("g.md", "")]
+    assert list(links(page)) == found
+    assert anchors(page) == {"a-b-c"}
 
 
 @page

@@ -339,6 +339,11 @@ class Compression:
     def keeping(self, max_drop: float) -> Any:
         """The smallest network found whose metric falls by no more."""
         before = self.before
+        if max_drop >= 1 and bool(np.all((before >= 0) & (before <= 1))):
+            raise InputError(
+                f"max_drop is {max_drop:g}, and the metric lies between 0 and 1, so that all of it might be lost: "
+                "expected a share such as 0.02, which is two points of 100"
+            )
         if (unseen := fall(before, before)) > max_drop:
             more = f", or evaluate on {math.ceil(len(before) * unseen / max_drop):,}" if max_drop else ""
             raise InputError(

@@ -150,6 +150,25 @@ def test_a_drop_that_so_few_samples_cannot_show_is_refused_at_once(nets, digits)
         gn.compress(nets[0], max_drop=0, evaluate=(digits.x_test, digits.y_test))
 
 
+@pytest.mark.parametrize("points", [1, 2.0, 50])
+def test_a_drop_in_points_where_a_share_is_meant_is_refused(nets, digits, points):
+    mistake = rf"max_drop is {points:g}, .* expected a share such as 0\.02"
+    with pytest.raises(InputError, match=mistake):
+        gn.compress(nets[0], max_drop=points, evaluate=(digits.x_test, digits.y_test))
+    with pytest.raises(InputError, match=mistake):
+        gn.compress(nets[0], max_drop=points, evaluate=lambda model: 0.97)
+
+
+def test_a_drop_of_a_metric_beyond_one_may_be_any_number(nets, digits):
+    """Minus the loss, or a percentage: what falls by two is asked for as 2."""
+    percent = digits.x_test, digits.y_test
+    small = gn.compress(
+        nets[0], digits.x_train, max_drop=2, evaluate=lambda m: 100 * (m.predict(percent[0]) == percent[1]).mean()
+    )
+    before, after = small.compression["metric"]
+    assert before - after <= 2 < before
+
+
 def test_a_speed_is_met_with_the_least_error(nets, digits, monkeypatch):
     clock(monkeypatch)
     small = gn.compress(nets[0], digits.x_train, speed=2)
