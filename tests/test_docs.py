@@ -143,6 +143,8 @@ INSTEAD = {
 # What is not run here, and why.
 NOT_RUN = {
     r"python3 -m venv .*": "installs from a network; README's are what .ci/run runs",
+    r"git clone .*": "fetches from a network",
+    r"cd gpunet": "what that fetches",
     r"pip install .*": "installs from a network",
     r"gpunet reproduce( --quick)?": "a minute and more; tests/reproduce runs it on small plans",
 }

@@ -87,6 +87,16 @@ def test_every_page_is_in_the_navigation():
     assert sorted(nav) == sorted([*pages, *module("hooks").TOP])
 
 
+def test_search_finds_words_of_code_and_of_prose():
+    (given,) = re.findall(r"separator: '(.*)'", (ROOT / "mkdocs.yml").read_text())
+    separator = re.compile(given.replace("''", "'"))
+    text = '`*.csv`, gn.save(net.model_) &lt;PATH&gt; loss="cross_entropy", scikit-learn\'s PCA(0.95)…'
+    words = "csv gn save net model path loss cross entropy scikit learn s pca 0.95"
+    assert [word for word in separator.split(text.lower()) if word] == words.split()
+    hooks = module("hooks")
+    assert [name for name in hooks.SEARCH if not (name in hooks.TOP or (ROOT / "docs" / name).exists())] == []
+
+
 def test_links_that_leave_the_pages():
     links, source = module("hooks").links, "https://github.com/gpunet/gpunet/blob/main/"
     assert links("[`x`](../gpunet/a.py), [y](b.md#c)", "toy.md") == f"[`x`]({source}gpunet/a.py), [y](b.md#c)"

@@ -9,6 +9,10 @@ from typing import Any
 
 SOURCE = "https://github.com/gpunet/gpunet/blob/main/"
 TOP = ("CHANGELOG.md", "CONTRIBUTING.md")  # beside docs/ in the repository, pages of the site
+# What a reader who searches most likely wants, before and after what merely has the word.
+SEARCH = dict.fromkeys(("networks.md", "own-data.md", "estimators.md", "compress.md", "speed.md", "api/linalg.md"), 3)
+SEARCH |= dict.fromkeys(("tutorial.md", "api/estimators.md", "api/networks.md", "api/layers.md"), 2)
+SEARCH |= dict.fromkeys((*TOP, "array-layer.md", "api/README.md", "api/backend.md", "api/experiments.md"), 0.3)
 CODE = re.compile(r"^```.*?^```|^    .*?$|`[^`\n]+`", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
 
@@ -27,6 +31,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Turns links to the repository's files into links to pages of the site, or to the source on GitHub."""
     if page.file.src_uri == "README.md":
         page.meta["hide"] = ["toc"]  # to have its width for the code
+    page.meta["search"] = {"boost": SEARCH.get(page.file.src_uri, 1)}  # here, since GitHub would show it on the page
     return links(markdown, page.file.src_uri)
 
 
