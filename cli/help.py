@@ -17,10 +17,11 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from gpunet.cli import process
-from gpunet.streams import SPELT
+from gpunet.streams import spelt
 
 WIDEST = 100  # columns: longer lines are harder to read
 NARROW = 64  # below this an option's help stands under its name, not beside it
+UNSAID = "Python's -OO leaves out what commands say of themselves; `python -m gpunet` shows it."
 BESIDE = 26  # the longest name that has its help beside it
 
 Items = Sequence[tuple[str, str]]
@@ -54,7 +55,7 @@ def laid_out(usage: str, about: str, sections: Sequence[tuple[str, Items]]) -> s
     text = "\n".join(lines)
     text = _painted(text, [name for _, items in sections for name, _ in items]) if _in_colour() else text
     letters = getattr(sys.stdout, "encoding", None) or "utf-8"  # Typer would write UTF-8 where that is ASCII
-    return text.encode(letters, SPELT).decode(letters)
+    return spelt(text, letters)
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[tuple[bool, list[str]]]:
@@ -114,8 +115,10 @@ class _Told:
             found = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
             listed["Commands"] = [(str(each.name), _summary(each)) for each in found if each and not each.hidden]
         pieces = (re.sub(r"^\{(.*)\}", r"\1", piece) for piece in self.collect_usage_pieces(ctx))
+        silent = not self.help or not all(text for _, text in listed["Commands"])
+        about = "\n\n".join(filter(None, [self.help, UNSAID if silent and __doc__ is None else ""]))
         usage = f"{ctx.command_path} {' '.join(pieces)}"
-        formatter.write(laid_out(usage, self.help or "", [(head, items) for head, items in listed.items() if items]))
+        formatter.write(laid_out(usage, about, [(head, items) for head, items in listed.items() if items]))
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Typer's, and those that every command has."""

@@ -14,7 +14,7 @@ import sys
 import time
 
 from gpunet.interrupts import SIGNALS, cleaning_up, unraisable
-from gpunet.streams import SPELT, Raw, open_closed, stream
+from gpunet.streams import SPELT, SPELT_OR_ESCAPED, Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Streams:
     def __init__(self, json: bool) -> None:
         self.json = json
         self.closed = open_closed()
-        sys.stderr = self.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), "backslashreplace")
+        sys.stderr = self.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), SPELT_OR_ESCAPED)
         out = 1
         if json:  # what the compiled code of a library prints, or a process that somebody's function starts
             out = os.dup(1)

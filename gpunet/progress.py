@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 from gpunet.errors import printable
 from gpunet.interrupts import cleaning_up, undivided
 from gpunet.reprs import cells, wrapped
+from gpunet.streams import SPELT_OR_ESCAPED, spelt
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+SIGNS = ("━", "─", "…")  # of a bar
 CUT = 8  # columns: of a first word that is cut in two, what is worth showing
 EVERY = 10.0  # seconds between plain lines
 AGAIN = 0.2  # seconds between updates of a notebook, which travel to a browser
@@ -96,13 +98,18 @@ def rich_progress(timed: bool) -> RichProgress:
     from rich.text import Text
 
     console = Console(stderr=True, markup=False, emoji=False)
-    signs = ("#", "-") if console.options.ascii_only else ("━", "─")
+
+    def shown(text: str) -> str:  # before it is measured
+        return spelt(text, console.encoding, SPELT_OR_ESCAPED)
+
+    signs = (*(("#", "-") if console.options.ascii_only else SIGNS[:2]), shown(SIGNS[2]))
 
     class Line(ProgressColumn):
         def render(self, task: Task) -> Text:
             share = task.completed / task.total if task.total else 0.0
             left = _clock(task.time_remaining) if timed else ""
-            return Text.assemble(*bar_line(console.width, share, task.description, left, task.fields["note"], signs))
+            what, note = shown(task.description), shown(task.fields["note"])
+            return Text.assemble(*bar_line(console.width, share, what, left, note, signs))
 
     return RichProgress(Line(), console=console, transient=True)
 
@@ -113,30 +120,30 @@ def _clock(seconds: float | None) -> str:
 
 
 def bar_line(
-    width: int, share: float, what: str, left: str, note: str, signs: tuple[str, str] = ("━", "─")
+    width: int, share: float, what: str, left: str, note: str, signs: tuple[str, str, str] = SIGNS
 ) -> list[tuple[str, str]]:
     """A line of at most `width` columns with the style of each piece: share, bar, what is done, what is left, a note.
 
     Where room is short the bar is, then the note loses what stands at its end, then the words do; all in whole words,
-    so that no number is cut.
+    so that no number is cut. signs: of the bar what is done, what is not; and what stands for words that are left out.
     """
     length = 30 if width >= 120 else 16 if width >= 80 else 6
     done = round(min(1.0, max(0.0, share)) * length)
     percent, parts = f"{share:4.0%} ", [signs[0] * done, signs[1] * (length - done)]
     room = width - len(percent) - length - 1 - (len(left) + 2 if left else 0)
-    what = _whole_words(what, room)
-    note = _whole_words(note, room - cells(what) - 2)
+    what = _whole_words(what, room, signs[2])
+    note = _whole_words(note, room - cells(what) - 2, signs[2])
     told = [(percent, "magenta"), (parts[0], "green"), (parts[1], "dim"), (f" {what}", "")]
     return [*told, (f"  {left}" * bool(left), "cyan"), (f"  {note}" * bool(note), "")]
 
 
-def _whole_words(text: str, room: int) -> str:
+def _whole_words(text: str, room: int, more: str) -> str:
     """As many words as there is room for; where that is none, what there is room for of a long one."""
-    if cells(text) <= room or room < 2:
-        return text if cells(text) <= room else ""
-    first = text.split(" ", 1)[0]
-    if room > cells(first) or room >= 2 * CUT:
-        return f"{wrapped(text, room - 1)[0].rstrip()}…"
+    if cells(text) <= room:
+        return text
+    first, left = text.split(" ", 1)[0], room - cells(more)
+    if left > 0 and (left >= cells(first) or room >= 2 * CUT):
+        return f"{wrapped(text, left)[0].rstrip()}{more}"
     return ""
 
 

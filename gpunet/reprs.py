@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gpunet.errors import printable, shown
@@ -65,7 +65,7 @@ NARROWEST = 20  # columns of a window, whatever it says of itself
 UNLIMITED = 10_000  # where nothing says how many there are: in a file, in a pipe
 WORD = 14  # columns: of a longer word a narrow cell may show parts one below the other; never of a number
 SHORT = 10  # columns: words that take no more are not wrapped
-LEAST = 6  # columns of a row's name beside the longest numbers
+LEAST = 6  # columns of words beside the longest numbers
 SEAMS = "_./-(,"  # letters after which a long word is broken rather than anywhere
 GAP = 2  # spaces between columns
 
@@ -83,21 +83,25 @@ def cells(text: str) -> int:
     return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
 
 
-def needed(head: str, column: Iterable[str], words: bool) -> tuple[int, int]:
-    """How many columns a table's column takes as it is, and at least: words may be wrapped, numbers stay whole."""
+Needs = tuple[int, int, int]  # columns that a table's column takes as it is, at least, and where there is no room
+
+
+def needed(head: str, column: Iterable[str], words: bool) -> Needs:
+    """How many columns a table's column takes: words may be wrapped, and broken last of all; numbers stay whole."""
     entries = list(column)
     lines = [line for text in (head, *entries) for line in text.split("\n")]
     whole = max(map(cells, lines), default=0)
     parts = [word for text in ((head, *entries) if words else (head,)) for word in text.split()]
     least = min(WORD, max(map(cells, parts), default=0))
-    return whole, max(least, min(whole, SHORT)) if words else max([least, *map(cells, entries)])
+    least = max(least, min(whole, SHORT)) if words else max([least, *map(cells, entries)])
+    return whole, least, min(least, LEAST) if words else max([min(least, LEAST), *map(cells, entries)])
 
 
-def side_by_side(needs: Sequence[tuple[int, int]], room: int, gap: int = GAP, keys: int = 1) -> list[dict[int, int]]:
+def side_by_side(needs: Sequence[Needs], room: int, gap: int = GAP, keys: int = 1) -> list[dict[int, int]]:
     """A table's columns in parts that fit a window: of each part the places of its columns with their widths.
 
     needs: of each column what `needed` says; gap: what stands between two; keys: how many at the beginning name a row,
-    and stand in every part.
+    and stand in every part. No parts where one of them would be wider than the window all the same.
     """
     names, parts = list(range(keys)), []
     part = names[:]
@@ -106,14 +110,17 @@ def side_by_side(needs: Sequence[tuple[int, int]], room: int, gap: int = GAP, ke
             parts.append(part)
             part = names[:]
         part.append(place)
-    return [_widths({i: needs[i] for i in each}, room - gap * (len(each) - 1)) for each in (*parts, part)]
+    found = [_widths({i: needs[i] for i in each}, room - gap * (len(each) - 1)) for each in (*parts, part)]
+    return found if all(found) else []
 
 
-def _widths(needs: Mapping[int, tuple[int, int]], room: int) -> dict[int, int]:
-    """The least of each column and its share of what is left; where even that is too much, names get less."""
-    found = {place: least for place, (_, least) in needs.items()}
-    for place, least in (*((place, LEAST) for place in found), *((place, 1) for place in reversed(found))):
-        found[place] -= max(0, min(found[place] - least, sum(found.values()) - room))
+def _widths(needs: Mapping[int, Needs], room: int) -> dict[int, int]:
+    """The least of each column and its share of what is left; where even that is too much, words get less; or none."""
+    found = {place: least for place, (_, least, _) in needs.items()}
+    for place, (_, _, last) in needs.items():
+        found[place] -= max(0, min(found[place] - last, sum(found.values()) - room))
+    if sum(found.values()) > room:
+        return {}
     spare = room - sum(found.values())
     wanting = sorted(needs, key=lambda place: needs[place][0] - found[place])
     for count, place in enumerate(wanting):
@@ -127,11 +134,18 @@ def columns(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1, w
     """A table in plain text, two spaces between columns: so many of them on the left, the others on the right.
 
     It is no wider than `width`, by default than the window: words are wrapped, and columns for which there is no room
-    stand below, beside the rows' names once more. Numbers are never cut.
+    stand below, beside the rows' names once more, or, where there is none even for that, in lines below each name.
+    Numbers are never cut, be one of them wider than the window.
     """
-    lines = [list(map(printable, row)) for row in (head, *rows)]
+    lines, room = [list(map(printable, row)) for row in (head, *rows)], window() if width is None else width
     needs = [needed(column[0], column[1:], i < left) for i, column in enumerate(zip(*lines, strict=True))]
-    parts = side_by_side(needs, window() if width is None else width)
+    if not (parts := side_by_side(needs, room)):
+        told: list[str] = []
+        for name, *row in lines[1:]:
+            told += wrapped(name, room)
+            words = [i < left for i in range(1, len(lines[0]))]
+            told += [f"{before}{value}".rstrip() for before, value in record(lines[0][1:], row, words, room)]
+        return "\n".join(told)
     return "\n\n".join("\n".join(_beside(line, part, left) for line in lines) for part in parts)
 
 
@@ -144,6 +158,22 @@ def _beside(line: Sequence[str], part: Mapping[int, int], left: int) -> str:
         spaced = ((text, " " * (part[place] - cells(text)), place < left) for text, place in row)
         made.append((" " * GAP).join(text + space if first else space + text for text, space, first in spaced).rstrip())
     return "\n".join(made)
+
+
+def record(
+    heads: Sequence[str], row: Sequence[str], words: Sequence[bool], room: int
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    """A row's cells in lines that stand below its name: what is before a value, and the value.
+
+    words: which cells are no numbers. A number that has no room beside its head has a line of its own, whole however
+    long.
+    """
+    for head, cell, broken in zip(heads, row, words, strict=True):
+        if cells(f"  {head} {cell}") <= room:
+            yield f"  {head} ", cell
+        else:
+            yield from ((f"  {line}", "") for line in wrapped(f"{head} {cell}" if broken else head, room - 2))
+            yield from [(" " * min(4, max(0, room - cells(cell))), cell)] * (not broken)
 
 
 def wrapped(text: str, width: int) -> list[str]:

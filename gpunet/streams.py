@@ -26,8 +26,22 @@ def _spelt(error: UnicodeError) -> tuple[str, int]:
     return letters.encode("ascii", "replace").decode(), error.end
 
 
-SPELT = "gpunet.spelt"
+def _spelt_or_escaped(error: UnicodeError) -> tuple[str, int]:
+    """The same, but of what has no spelling its number, as Python writes it: of a path that a message names."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end].translate(ASCII)
+    return letters.encode("ascii", "backslashreplace").decode(), error.end
+
+
+SPELT, SPELT_OR_ESCAPED = "gpunet.spelt", "gpunet.spelt-or-escaped"
 codecs.register_error(SPELT, _spelt)
+codecs.register_error(SPELT_OR_ESCAPED, _spelt_or_escaped)
+
+
+def spelt(text: str, encoding: str, errors: str = SPELT) -> str:
+    """A text as a stream of this encoding shows it, to be measured: in ASCII ± takes three columns."""
+    return text.encode(encoding, errors).decode(encoding)
 
 
 class Raw(io.FileIO):

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.padding import Padding
 from rich.styled import Styled
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from gpunet.errors import printable, visible
 from gpunet.report.table import NOTHING, Column, Table
-from gpunet.reprs import GAP, cells, needed, side_by_side, window, wrapped
-from gpunet.streams import SPELT
+from gpunet.reprs import GAP, needed, record, side_by_side, window, wrapped
+from gpunet.streams import spelt
 
 if TYPE_CHECKING:
     from gpunet.experiments.claims import ClaimResult
@@ -26,6 +25,7 @@ COLOUR = {
     "holds here": "green", "does not hold here": "red", "inconclusive here": "yellow",
 }  # fmt: skip
 WIDTH = 130  # columns, where no terminal says how many
+HEIGHT = 25  # lines, of which nothing depends
 SENTENCE = 30  # columns from which on a row's name is one, and not repeated in every part of a table
 NUMBER = 14  # columns that a part of a table has for numbers at least
 PLAIN = box.Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")  # a rule below the heads and between parts
@@ -40,15 +40,16 @@ class Screen(Console):
         return super().render_str(visible(text), *args, **options)
 
     def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
-        """As rich's; a text that is not to be wrapped is one line, whatever is in it."""
+        """As rich's; a text that is not to be wrapped is one line, whatever is in it. Nothing is cut at the edge."""
         if soft_wrap:
             objects = tuple(printable(each) if isinstance(each, str) else each for each in objects)
-        super().print(*objects, soft_wrap=soft_wrap, **options)
+        super().print(*objects, soft_wrap=soft_wrap, **{"crop": False} | options)
 
 
 def console() -> Screen:
     """Standard output: a terminal as wide as it is, anything else wide enough for our tables (or $COLUMNS)."""
-    return Screen(width=window(WIDTH), markup=False, emoji=False, highlight=False)
+    # Where rich is not told both it takes 80 × 25 for a terminal that cannot move its cursor.
+    return Screen(width=window(WIDTH), height=HEIGHT, markup=False, emoji=False, highlight=False)
 
 
 def rich_table(table: Table) -> RenderableType:
@@ -72,11 +73,11 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich's to call."""
 
-        def spelt(text: str) -> str:  # before it is measured: in ASCII ± takes three columns
-            return visible(text).encode(options.encoding, SPELT).decode(options.encoding)
+        def shown(text: str) -> str:
+            return spelt(visible(text), options.encoding)
 
-        self.heads = [spelt(head) for head in (self.table.corner, *map(_heading, self.table.columns))]
-        self.rows = [tuple(spelt(printable(cell)) for cell in row) for row in self.table.rows]
+        self.heads = [shown(head) for head in (self.table.corner, *map(_heading, self.table.columns))]
+        self.rows = [tuple(shown(printable(cell)) for cell in row) for row in self.table.rows]
         self.needs = [
             needed(head, (row[i] for row in self.rows), words)
             for i, (head, words) in enumerate(zip(self.heads, self.words, strict=True))
@@ -87,7 +88,7 @@ class _Fitted:
         else:
             parts = side_by_side(self.needs, room, keys=self.table.keys)
             keys = sum(need[1] + GAP for need in self.needs[: self.table.keys])
-            if len(parts) > 1 and (whole[0] >= max(SENTENCE, room // 2) or room - keys < NUMBER):
+            if not parts or (len(parts) > 1 and (whole[0] >= max(SENTENCE, room // 2) or room - keys < NUMBER)):
                 yield from self._records(room)
             else:
                 for place, part in enumerate(parts):
@@ -115,17 +116,15 @@ class _Fitted:
         return made
 
     def _records(self, room: int) -> Iterator[RenderableType]:
-        """Each row's name, and below it what is known of it; a number that has no room beside its head on its own."""
-        heads, keys = [" ".join(head.split()) for head in self.heads], self.table.keys
+        """Each row's name, and below it what is known of it."""
+        names = [place for place in range(self.table.keys) if self.words[place]]
+        rest = [place for place in range(len(self.heads)) if place not in names]
+        heads, words = [" ".join(self.heads[place].split()) for place in rest], [self.words[place] for place in rest]
         for row in self.rows:
-            yield Text(", ".join(filter(None, row[:keys])), "bold")
-            for head, cell, words in zip(heads[keys:], row[keys:], self.words[keys:], strict=True):
-                value = Text(cell, COLOUR.get(cell, ""))
-                if words or cells(f"  {head} {cell}") <= room:
-                    yield Padding(Text.assemble(f"{head} ", value), (0, 0, 0, 2))
-                else:
-                    yield Padding(Text(head), (0, 0, 0, 2))
-                    yield Padding(value, (0, 0, 0, 4))
+            for line in wrapped(", ".join(filter(None, (row[place] for place in names))), room):
+                yield Text(line, "bold")
+            for before, value in record(heads, [row[place] for place in rest], words, room):
+                yield Text.assemble(before, (value, COLOUR.get(value, "")), no_wrap=True, overflow="ignore")
 
 
 def _folded(text: str, width: int) -> str:

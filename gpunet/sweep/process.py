@@ -55,12 +55,12 @@ def _obeyed() -> int:
 
 def _own_output() -> TextIO:
     """Standard output for ourselves; what is printed goes to standard error, and is lost where that cannot be."""
-    from gpunet.streams import Raw, open_closed, stream
+    from gpunet.streams import SPELT_OR_ESCAPED, Raw, open_closed, stream
 
     open_closed()
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    sys.stdout = sys.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), "backslashreplace")
+    sys.stdout = sys.stderr = stream(sys.stderr, Raw(2, "w", closefd=False), SPELT_OR_ESCAPED)
     return told
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gpunet.backend import why_no_gpu, why_no_numba
+from gpunet.cli.help import UNSAID
 
 from .runner import run, script
 
@@ -132,3 +133,13 @@ def test_info_keeps_the_brackets_of_install_lines(capsys, monkeypatch):
     for word in ("'gpunet[cuda13]'", "'gpunet[cuda12]'", "'gpunet[fast]'", "no GPU because", "data folder"):
         assert word in done.out
     assert json.loads(run(capsys, "info", "--json").out)["no_gpu"] == reason
+
+
+def test_a_python_without_docstrings_says_what_is_left_out():
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "gpunet", "-h"], capture_output=True, text=True, timeout=60, check=True
+    )
+    told = " ".join(done.stdout.split())
+    assert " ".join(UNSAID.split()) in told
+    assert "Run one experiment and write its results" in told
+    assert " ".join(UNSAID.split()) not in " ".join(script("-h").out.split())

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from gpunet.progress import Bar, Lines, progress, say
-from gpunet.streams import Raw, stream
+from gpunet.streams import SPELT_OR_ESCAPED, Raw, stream
 
 from ..experiments.made import FIGURES
 from .runner import TINY, check_folder, command, run
@@ -101,6 +101,13 @@ def test_what_has_no_character_is_not_shown(tmp_path):
         text = stream(given, Raw(given.fileno(), "w", closefd=False), "replace")
         print("x ± 1 \udcff", file=text, flush=True)
     assert (tmp_path / "a").read_bytes() == b"x ? 1 ?\n"
+
+
+def test_what_has_a_spelling_is_spelt_in_messages_too(tmp_path):
+    with open(tmp_path / "a", "w", encoding="ascii") as given:
+        text = stream(given, Raw(given.fileno(), "w", closefd=False), SPELT_OR_ESCAPED)
+        print("x ± 1… ö \udcff", file=text, flush=True)
+    assert (tmp_path / "a").read_bytes() == b"x +/- 1... \\xf6 \\udcff\n"
 
 
 def test_no_message_goes_to_standard_output_where_standard_error_is_closed(capsys, monkeypatch):

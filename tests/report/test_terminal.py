@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from gpunet.experiments.claims import ClaimResult
-from gpunet.progress import bar_line
+from gpunet.progress import bar_line, rich_progress
 from gpunet.report.table import Column, Table
 from gpunet.report.terminal import Screen, claims_table, console, rich_table
 from gpunet.reprs import cells, columns, window, wrapped
@@ -31,7 +32,6 @@ NUMBER = st.one_of(
 def tables(draw):
     heads = draw(st.lists(st.tuples(HEAD, st.booleans()), min_size=1, max_size=9))
     keys = draw(st.integers(1, 2))
-    heads = [(head, words or place + 1 < keys) for place, (head, words) in enumerate(heads)]
     kinds = [WORDS, *(WORDS if words else NUMBER for _, words in heads)]
     rows = draw(st.lists(st.tuples(*kinds), min_size=1, max_size=5))
     breaks = frozenset(draw(st.sets(st.integers(1, 5), max_size=2)))
@@ -48,6 +48,7 @@ def drawn(table, width):
 
 
 @given(tables(), st.integers(40, 220))
+@example(Table("T", (Column("k"), Column("error", text=True)), (("abcdefgh" * 4, "123456789", "word"),), keys=2), 40)
 @settings(deadline=None)
 def test_every_number_is_whole_and_no_line_too_wide(table, width):
     shown = drawn(table, width)
@@ -72,6 +73,25 @@ def test_the_same_of_tables_in_plain_text(table, width):
     shown = columns(head, rows, left, width)
     assert max(map(cells, shown.splitlines())) <= width
     assert all(row[i] in shown for row in rows for i in numbers)
+
+
+@given(tables(), st.integers(20, 39))
+@settings(deadline=None)
+def test_where_a_number_has_no_room_it_is_whole_in_a_line_of_its_own(table, width):
+    numbers = {row[i] for row in table.rows for i, column in enumerate(table.columns, 1) if not column.text}
+    for line in drawn(table, width).splitlines():
+        assert cell_len(line) <= width or line.strip() in numbers
+    words = drawn(table, width).split()
+    assert all(word in words for number in numbers for word in number.split())
+
+
+def test_numbers_that_name_a_row_stand_whole_below_its_words():
+    table = Table("T", (Column("k"), Column("least"), Column("most")),
+                  (("first", "123456789", "2.2250738585072014e-308", "1e-308"),), keys=2)  # fmt: skip
+    told = ["T", "first", "  k 123456789", "  least", "2.2250738585072014e-308", "  most 1e-308"]
+    assert [line.rstrip() for line in drawn(table, 20).splitlines()] == told
+    plain = columns(["name", "k", "least", "most"], table.rows, width=20)
+    assert plain.splitlines() == told[1:]
 
 
 @given(st.text("ab 日é\u0301", max_size=60), st.integers(2, 30))
@@ -127,6 +147,14 @@ def test_what_columns_says(monkeypatch, columns, width):
     assert (window(130), console().width) == (width, width)
 
 
+@pytest.mark.parametrize("term", ["dumb", "unknown", "xterm"])
+def test_a_terminal_is_as_wide_as_it_is_whatever_it_can_do(monkeypatch, term):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True, encoding="utf-8"))
+    assert console().width == console().options.max_width == 40
+
+
 def test_no_standard_output(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr("sys.__stdout__", None)
@@ -146,6 +174,22 @@ def test_a_bar_fits_and_cuts_no_word(width):
     known = {word for text in LONG for word in text.split()}
     told = " ".join(pieces[3:]).replace("…", "").split()
     assert [word for word in told if word not in known] == []
+
+
+@pytest.mark.parametrize("width", range(20, 90))
+def test_a_bar_in_ascii_has_dots_that_take_three_columns(monkeypatch, width):
+    out = io.TextIOWrapper(io.BytesIO(), "ascii", "backslashreplace")  # as Python's own
+    monkeypatch.setattr("sys.stderr", out)
+    monkeypatch.setenv("COLUMNS", str(width))
+    bars = rich_progress(timed=True)
+    bars.add_task("a × b ± c of a very long name", total=2, completed=1, note="epoch 13 loss σ 3.561")
+    bars.console.print(bars.get_renderable())
+    out.flush()
+    shown = out.buffer.getvalue().decode("ascii")
+    assert "\\" not in shown
+    (line,) = shown.splitlines()
+    assert len(line) <= width
+    assert "..." in line or " a x b +/- c of a very long name" in line or line.rstrip().endswith("-:--")
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.0, "  0% ────── x"), (1.0, "100% ━━━━━━ x"), (7.0, "700% ━━━━━━ x")])
