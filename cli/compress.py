@@ -134,7 +134,7 @@ def compress(
     from gpunet.errors import GpunetError, InputError
     from gpunet.progress import progress
     from gpunet.report import compression
-    from gpunet.report.drawing import left_out
+    from gpunet.report.drawing import left_out, withdraw
     from gpunet.report.terminal import console, rich_table
 
     given = {"--budget": budget, "--max-drop": max_drop, "--speed": speed, "--rank": rank}
@@ -143,12 +143,16 @@ def compress(
         raise InputError(f"{' and '.join(named)} are both given: give one of them")
     share = _share("--budget", USUAL if budget is None else budget) if named in ([], ["--budget"]) else None
     rule = None if rank is None else _rule(rank)
+
+    def begin(plan: Path) -> None:
+        withdraw(plan.with_suffix(".html"))
+
     with progress(True) as bar:
         if runs(file):
             made = compress_stored(
-                file, out, data=_arrays(data), evaluate=_arrays(evaluate), device=device, bar=bar, budget=share,
-                max_drop=None if max_drop is None else _share("--max-drop", max_drop, zero=True), speed=speed,
-                rank=rule, layers=layers, count=count, batch_size=batch_size, tune=tune,
+                file, out, data=_arrays(data), evaluate=_arrays(evaluate), device=device, bar=bar, begin=begin,
+                budget=share, max_drop=None if max_drop is None else _share("--max-drop", max_drop, zero=True),
+                speed=speed, rank=rule, layers=layers, count=count, batch_size=batch_size, tune=tune,
             )  # fmt: skip
         else:
             needs = {"--max-drop": max_drop, "--speed": speed, "--data": data, "--evaluate": evaluate, "--tune": tune}
@@ -159,10 +163,10 @@ def compress(
                 )
             if count != "parameters":
                 raise InputError(f"--count {count} needs a network that can be run: of weights alone it is parameters")
-            made = compress_file(file, out, budget=share, rule=rule, layers=layers or (), bar=bar)
-    page = made.plan.with_suffix(".html")
+            made = compress_file(file, out, budget=share, rule=rule, layers=layers or (), bar=bar, begin=begin)
+    page, pages = made.plan.with_suffix(".html"), list[Path]()
     try:
-        compression.write(made.said, page, f"{harmless(Path(file).name)}, smaller")
+        pages.append(compression.write(made.said, page, f"{harmless(Path(file).name)}, smaller"))
     except (GpunetError, OSError) as error:
         left_out(page.name, error)
 
@@ -170,7 +174,7 @@ def compress(
         console().print(rich_table(compression.layers_table(made.said)))
         before, after = made.said["bytes"]
         options.say(sentence(made.said), f"File {before / 1e3:,.0f} → {after / 1e3:,.0f} kB")
-        options.written(made.path, [made.plan, *([page] if page.exists() else [])])
+        options.written(made.path, [made.plan, *pages])
 
     options.end(made.plan.read_text(encoding="utf-8"), json, show)
 

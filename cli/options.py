@@ -139,7 +139,7 @@ def finish(
     from gpunet.files import RESULT, write_or_keep
     from gpunet.report.drawing import written_and_drawn
 
-    path, figures, problem = written_and_drawn(lambda: write_or_keep(folder / RESULT, text), draw)
+    path, figures, problem = written_and_drawn(folder, lambda: write_or_keep(folder / RESULT, text), draw)
 
     def told() -> None:
         show()

@@ -79,12 +79,14 @@ def pca(
     from gpunet.decompose import ARRAYS, Settings, decompose
     from gpunet.files import RESULT, alone, writable_folder
     from gpunet.progress import progress
+    from gpunet.report.drawing import pictures, withdraw
 
     settings = Settings(k, center, reproducible, workers, scheduler, device)
     folder = writable_folder(out or Path("runs") / f"pca-{_name(file)}", RESULT, *ARRAYS, "spectrum.png")
     with alone(folder):
         with progress(True) as bar:
             found = decompose(file, labels, settings, bar)
+        withdraw(*pictures(folder))
         found.write_arrays(folder)
 
         def draw() -> None:

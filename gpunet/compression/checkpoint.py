@@ -16,7 +16,7 @@ import fnmatch
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -321,7 +321,7 @@ class Checkpoint:
 
 def compress_file(
     source: Any, out: str | Path, *, budget: float | None = None, rule: RankRule | None = None,
-    layers: Sequence[str] = (), bar: Progress | None = None,
+    layers: Sequence[str] = (), bar: Progress | None = None, begin: Callable[[Path], object] = lambda plan: None,
 ) -> Written:  # fmt: skip
     """Cut the weights of a checkpoint and write it to `out`, with a plan beside it: all of it, or nothing.
 
@@ -330,8 +330,9 @@ def compress_file(
     for all of them together; and rule, for each. layers: see `chosen`.
 
     The plan's "layers" say of each weight what `Layer` does; "weight_error" and "least" are bounds that rounding to the
-    checkpoint's dtype is part of. "took" are the seconds of all that. Raises InputError, DataError and OutputError for
-    what cannot be used, read and written.
+    checkpoint's dtype is part of. "took" are the seconds of all that. `begin` is called with the plan's path when
+    all is computed, before anything is put in its place. Raises InputError, DataError and OutputError for what cannot
+    be used, read and written.
     """
     began = time.perf_counter()
     bar, tensors, target = bar or Progress(), Tensors.open(source), check_path("out", out)
@@ -352,6 +353,7 @@ def compress_file(
     }  # fmt: skip
 
     def text() -> str:
+        begin(plan)
         said["took"] = time.perf_counter() - began
         said["layers"] = list(work.told(ranks, made, WHOLE if rule is None else NO_GAIN))
         chosen = [each["parameters"] for each in said["layers"] if each["name"] in work.places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,13 @@ def runs(path: str) -> bool:
 
 def compress_stored(
     path: str, out: str | Path, *, data: Arrays | None = None, evaluate: Arrays | None = None, device: str = "auto",
-    bar: Progress | None = None, **asked: Any,
+    bar: Progress | None = None, begin: Callable[[Path], object] = lambda plan: None, **asked: Any,
 ) -> Written:  # fmt: skip
     """Cut the network in a file and write it to `out`, a file of the same kind, with a plan in JSON beside it.
 
     data, evaluate: arrays by their names in an .npz: x and y, or x_train and y_train (x_test and y_test for evaluate);
-    for an ONNX graph data may have those of its inputs. asked: budget and what else `gn.compress` takes. Raises what
-    that raises, and OutputError for what cannot be written.
+    for an ONNX graph data may have those of its inputs. asked: budget and what else `gn.compress` takes. begin: as
+    `compress_file` calls it. Raises what `gn.compress` does, and OutputError for what cannot be written.
     """
     target, source = check_path("out", out), check_path("FILE", path)
     if target.suffix != source.suffix:
@@ -60,6 +60,7 @@ def compress_stored(
     if all(each["rank"] is None for each in told["layers"]):
         raise InputError(ALL_WHOLE)
     said = {"format": FORMAT, "source": str(source), **told}
+    begin(plan)
     if graph:
         onnxfile.write(target, small)
     else:

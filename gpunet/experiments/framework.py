@@ -618,8 +618,9 @@ class Run:
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):
             result = self.compute(device, bar)
             files = written_and_drawn(
-                lambda: result.write(folder), lambda: self.experiment.draw(result, folder), lambda: written(result)
-            )
+                folder, lambda: result.write(folder), lambda: self.experiment.draw(result, folder),
+                lambda: written(result),
+            )  # fmt: skip
             return Done(result, *files)
 
 

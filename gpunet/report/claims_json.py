@@ -35,8 +35,10 @@ from gpunet.experiments.structs import Struct, convert, field
 from gpunet.files import check_replaceable, write_or_keep
 from gpunet.fingerprint import digest
 from gpunet.limits import DAMAGE, plain, read_json
+from gpunet.report.drawing import withdraw
 
 NAME, SCHEMA = "claims.json", 2
+PAGE = "report.html"  # which `report.page` writes beside it
 LONGEST = 10**9  # seconds of a run, and its pieces
 FileName = Annotated[str, Meta(pattern=r"^[^./\\][^/\\]*$", max_length=200)]  # which leads to no other folder
 State = Literal["finished", "failed", "skipped", "waiting"]
@@ -194,7 +196,8 @@ class ClaimsFile:
         self._claims[name], self.runs[name] = claims, entry
 
     def set(self, run: RunRequest, **known: Any) -> None:
-        """From now on this is known of a run, see `entry_of`: what was known before no longer holds."""
+        """From now on this is known of a run, see `entry_of`; what was known before no longer holds, nor the page."""
+        withdraw(self.folder / PAGE)
         self._enter(entry_of(run, **known))
         self.write()
 

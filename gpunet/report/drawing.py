@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpunet import extras
-from gpunet.errors import GpunetError
-from gpunet.files import attempted
+from gpunet.errors import GpunetError, OutputError
+from gpunet.files import attempted, remove
 
+SOFTWARE = "gpunet"
+HEAD = 1024  # bytes of a PNG within which what it says of itself lies
 INK = "#1b1f24"  # of text in SVG, which would leave out black as its default
 
 
@@ -57,17 +59,49 @@ def drawn(draw: Callable[[], object]) -> list[Path]:
 
 
 def written_and_drawn(
-    write: Callable[[], Path], draw: Callable[[], object], between: Callable[[], object] = lambda: None
+    folder: Path, write: Callable[[], Path], draw: Callable[[], object], between: Callable[[], object] = lambda: None
 ) -> tuple[Path | None, list[Path], str]:
     """Results and figures: where results lie (None: nowhere), figures, "" or why results are not where they should be.
 
-    Of results that are elsewhere nothing is drawn, nor is `between` called.
+    First the pictures of an earlier run are removed from the folder: none of them is to lie beside newer numbers. Of
+    results that are elsewhere nothing is drawn, nor is `between` called.
     """
+    withdraw(*pictures(folder))
     path, problem = attempted(write)
     if problem:
         return path, [], problem
     between()
     return path, drawn(draw), ""
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a picture says of itself: by it `pictures` knows ours, and those that somebody has given another name."""
+    return {"Software": SOFTWARE, "Title": path.name}
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The pictures in a folder that we drew there under the names that they have."""
+    found = []
+    with suppress(OSError):
+        for path in folder.glob("*.png"):
+            with suppress(OSError), path.open("rb") as file:
+                head = file.read(HEAD)
+                if all(f"tEXt{name}\0{value}".encode() in head for name, value in metadata(path).items()):
+                    found.append(path)
+    return found
+
+
+def withdraw(*paths: Path) -> None:
+    """Remove pictures and pages of an earlier run, before there is anything that they do not show.
+
+    What is no plain file is none. One that cannot be removed is warned of, and ends nothing.
+    """
+    for path in paths:
+        if path.is_file() and not path.is_symlink():
+            try:
+                remove(path)
+            except OutputError as error:
+                warnings.warn(f"{error}; it is of an earlier run", RuntimeWarning, 2)
 
 
 def left_out(what: str, error: Exception) -> None:

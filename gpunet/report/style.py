@@ -28,7 +28,7 @@ from gpunet.datasets.labels import shorter
 from gpunet.errors import visible
 from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.files import write_atomically
-from gpunet.report.drawing import CANVAS, INK, left_out
+from gpunet.report.drawing import CANVAS, INK, left_out, metadata
 from gpunet.report.table import PERCENT
 
 # Okabe & Ito's palette, told apart with any common colour vision; dashes help where colour is missing altogether.
@@ -84,7 +84,7 @@ def figure(path: Path, columns: int = 1, *, width: float = 6.4, height: float = 
             _show_as_written(made)
             buffer = io.BytesIO()
             if kept is None:
-                made.savefig(buffer, format="png", metadata={"Software": "gpunet"}, bbox_inches=_readable(made))
+                made.savefig(buffer, format="png", metadata=metadata(path), bbox_inches=_readable(made))
                 write_atomically(path, buffer.getvalue())
             else:
                 made.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import gpunet as gn
+from gpunet import extras
 
 from .runner import run, start
 
@@ -61,6 +62,20 @@ def test_a_checkpoint_comes_out_smaller(capsys):
                   "Written: small.safetensors, small.json, small.html"):  # fmt: skip
         assert words in done.out
     assert "layers.2.fc" in Path("small.html").read_text()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_page_that_cannot_be_drawn_is_not_that_of_an_earlier_run(capsys, monkeypatch):
+    checkpoint()
+    compress(capsys, "model.safetensors", "-o", "small.safetensors", "--budget", "60%")
+    before = Path("small.html").read_text()
+    refused(capsys, "all weights stay whole", arguments=("model.safetensors", "-o", "small.safetensors", "--budget=1"))
+    assert Path("small.html").read_text() == before, "nor is there anything that it does not show"
+    monkeypatch.setattr(extras, "lacking", lambda *modules: [each for each in modules if each == "matplotlib"])
+    done = compress(capsys, "model.safetensors", "-o", "small.safetensors", "--budget", "30%")
+    assert "small.html could not be drawn" in done.err
+    assert "Written: small.safetensors, small.json\n" in done.out
+    assert sorted(os.listdir()) == ["model.safetensors", "small.json", "small.safetensors"]
 
 
 def test_json_is_the_plan(capsys):

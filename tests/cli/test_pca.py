@@ -69,6 +69,26 @@ def read(folder):
     return document, arrays
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_spectrum_that_cannot_be_drawn_is_not_that_of_an_earlier_run(capsys, monkeypatch):
+    np.save("x.npy", numbers())
+    pca(capsys, "x.npy", "--k", 2, "-o", "out")
+
+    def lost(parts, title, folder):
+        raise ImportError("No module named 'matplotlib'", name="matplotlib")
+
+    def write(found, folder, writing=decompose.Found.write_arrays):
+        assert files(folder) == ["components.npz", "components.safetensors", "result.json"]
+        writing(found, folder)
+
+    monkeypatch.setattr("gpunet.report.spectrum_figure.draw", lost)
+    monkeypatch.setattr(decompose.Found, "write_arrays", write)
+    done = run(capsys, "pca", "x.npy", "--k", 3, "-o", "out")
+    assert (done.code, done.err.count("could not be drawn")) == (0, 1)
+    assert "Written: out/result.json\n" in done.out
+    assert files(Path("out")) == ["components.npz", "components.safetensors", "result.json"]
+
+
 def test_a_long_name_is_cut_in_its_middle(capsys, tmp_path):
     np.save(f"{'c' * 120}{'d' * 120}.npy", numbers())
     done = pca(capsys, f"{'c' * 120}{'d' * 120}.npy", "--k", 2)

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.text import Text
 
+from gpunet.errors import OutputError
 from gpunet.experiments.framework import Experiment, Figure
 from gpunet.report import drawing, style
 
@@ -55,6 +56,7 @@ def test_names_in_a_figure_for_the_page_are_text():
 
 
 def png(path: Path) -> bytes:
+    path.parent.mkdir(exist_ok=True)  # a picture holds its own name
     with style.figure(path) as axes:
         axes.plot([1, 2, 3], label="a")
         axes.set(title="$a$", yscale="log")
@@ -69,10 +71,10 @@ def test_a_letter_that_the_font_lacks_is_no_news(tmp_path):
 
 
 def test_what_a_users_settings_say_changes_nothing(tmp_path):
-    plain = png(tmp_path / "a.png")
+    plain = png(tmp_path / "plain" / "a.png")
     theirs = {"text.usetex": True, "font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20, "savefig.bbox": "tight"}
     with mpl.rc_context(theirs):
-        assert png(tmp_path / "b.png") == plain
+        assert png(tmp_path / "theirs" / "a.png") == plain
         assert mpl.rcParams["font.size"] == 30
 
 
@@ -90,7 +92,7 @@ def test_an_environment_that_matplotlib_does_not_like(tmp_path):
         "import sys\nfrom pathlib import Path\n"
         "from gpunet.report import page\nfrom gpunet.report.drawing import drawn\n"
         "assert 'matplotlib' not in sys.modules, 'the page imports it when it draws'\n"
-        "def draw():\n    from tests.report.test_drawing import png\n    png(Path('there.png'))\nprint(drawn(draw))\n"
+        "def draw():\n    from tests.report.test_drawing import png\n    png(Path('there/a.png'))\nprint(drawn(draw))\n"
     )
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
@@ -99,8 +101,8 @@ def test_an_environment_that_matplotlib_does_not_like(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
                           timeout=120, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "there.png" in done.stdout
-    assert (tmp_path / "there.png").read_bytes() == png(tmp_path / "here.png")
+    assert "there/a.png" in done.stdout
+    assert (tmp_path / "there" / "a.png").read_bytes() == png(tmp_path / "here" / "a.png")
 
 
 def test_one_that_fails_is_a_warning_and_the_others_are_there(tmp_path):
@@ -123,6 +125,38 @@ def test_one_that_fails_is_a_warning_and_the_others_are_there(tmp_path):
     assert [line.partition(":")[0] + ":" for line in lines] == [f"b.png {rest}", f"c.png {rest}", f"figures {rest}"]
     assert "b.png" in lines[0]
     assert lines[1:] == [f"c.png {rest} KeyError: 'orth-each'", f"figures {rest} ZeroDivisionError: between figures"]
+
+
+def test_pictures_of_an_earlier_run_are_gone_before_there_are_newer_numbers(tmp_path):
+    """Those that we drew under the names that they have: what somebody named or drew is theirs."""
+    theirs = {"kept.png": png(tmp_path / "old.png"), "text.png": b"no picture", "text.txt": b"gpunet"}
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("old.png")
+    png(tmp_path / "a.png")
+
+    def write() -> Path:
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left == sorted([*theirs, "folder.png", "link.png"])
+        return tmp_path / "result.json"
+
+    def draw():
+        raise ImportError("No module named 'matplotlib'", name="matplotlib")
+
+    with pytest.warns(RuntimeWarning, match="figures could not be drawn"):
+        assert drawing.written_and_drawn(tmp_path, write, draw) == (tmp_path / "result.json", [], "")
+    assert {name: (tmp_path / name).read_bytes() for name in theirs} == theirs
+
+
+def test_a_picture_that_cannot_be_removed_costs_no_results(tmp_path, monkeypatch):
+    def refused(path):
+        raise OutputError(f"cannot remove '{path}': it is open")
+
+    png(tmp_path / "a.png")
+    monkeypatch.setattr(drawing, "remove", refused)
+    with pytest.warns(RuntimeWarning, match="a.png': it is open; it is of an earlier run"):
+        assert drawing.written_and_drawn(tmp_path, lambda: tmp_path / "b", lambda: None) == (tmp_path / "b", [], "")
 
 
 def test_ctrl_c_is_no_figure_that_fails(tmp_path):

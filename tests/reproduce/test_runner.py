@@ -548,6 +548,20 @@ def test_a_report_that_cannot_be_written_is_a_problem_like_others(go, claims, pr
     assert claims()["complete"]
 
 
+def test_a_report_of_an_earlier_run_is_gone_when_a_run_begins(go, pretended, monkeypatch, tmp_path):
+    def fail(folder):
+        raise KeyError("colour")
+
+    page = tmp_path / "out" / "report.html"
+    go()
+    page.write_text("of these runs")
+    use_page(monkeypatch, fail)
+    go()  # keeps all runs
+    assert page.exists(), "it shows what there is"
+    go(fresh=True)
+    assert not page.exists()
+
+
 def test_what_the_run_before_took_is_what_the_next_is_expected_to_take(go, pretended, monkeypatch):
     go(seeds=2)
     expected = {}

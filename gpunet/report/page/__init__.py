@@ -29,7 +29,6 @@ from gpunet.report.table import NOTHING, Column, Table
 __all__ = ["write"]
 
 HERE = Path(__file__).parent
-NAME = "report.html"
 STATES = {"failed": "failed", "skipped": "was skipped", "waiting": "has not been run to its end yet"}
 # What is shown of one verdict alone.
 FILTER = (
@@ -71,8 +70,8 @@ def write(folder: Path) -> Path:
     folder = Path(folder)
     with intact(folder):
         text = _html(folder)
-    write_atomically(folder / NAME, text.encode())
-    return folder / NAME
+    write_atomically(folder / claims_json.PAGE, text.encode())
+    return folder / claims_json.PAGE
 
 
 # -- what the folder holds --------------------------------------------------------------------------------------------
