@@ -53,7 +53,7 @@ def execute(arguments: list[str], on_begin: Callable[[], None] = lambda: None) -
     if arguments[:1] in (["--version"], ["-V"]):  # before all that takes time to import
         print(process.version())
         return 0
-    from gpunet.errors import GpunetError, InputError
+    from gpunet.errors import ON_CPU, GpunetError, InputError
 
     process.arguments = [word for word in arguments if word != "--debug"]
     try:
@@ -81,20 +81,27 @@ def execute(arguments: list[str], on_begin: Callable[[], None] = lambda: None) -
         if cleaning_up() and not hasattr(error, "exit_code"):  # of something that is half torn down
             return _interrupted()
         if isinstance(error, InputError):
-            return _fail(str(error), 2)
+            return _fail(str(error).replace(ON_CPU, "--device cpu"), 2)
         if isinstance(error, GpunetError):
-            return _fail(str(error), 1)
+            return _fail(str(error).replace(ON_CPU, "--device cpu"), 1)
         from gpunet.addresses import cleaned
         from gpunet.extras import told as missing
 
         if line := missing(error):
             return _fail(line, 2)
         if hasattr(error, "exit_code"):  # Typer's own: a bad option, an abort
-            message = error.format_message() if hasattr(error, "format_message") else "interrupted"
-            if message.startswith("No such command") and arguments[:1] == ["run"]:
-                from gpunet.experiments import experiments
+            from gpunet.cli.help import in_our_words
 
-                message += f" Experiments: {', '.join(experiments())}."
+            message = in_our_words(error.format_message()) if hasattr(error, "format_message") else "interrupted"
+            if message.startswith("No such command"):
+                if arguments[:1] == ["run"]:
+                    from gpunet.experiments import experiments
+
+                    message += f" Experiments: {', '.join(experiments())}."
+                else:
+                    from gpunet.cli.app import elsewhere
+
+                    message += elsewhere(error)
             stopped = type(error).__name__ == "Abort" or error.exit_code == process.INTERRUPTED
             return _fail(cleaned(message), process.interrupted()[0] if stopped else int(error.exit_code))
         if isinstance(error, MemoryError):

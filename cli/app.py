@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from typing import Any
 
 from typer.main import get_group
@@ -90,9 +91,23 @@ app = Commands(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="SVD-shaped neural networks: published experiments, on NumPy or on your GPU.\n\n"
-    f"Start with `gpunet run {_first} --dataset digits`: it needs no download. `gpunet "
-    "COMMAND --help` explains a command, with examples.",
+    f"Start with `gpunet run {_first} --dataset digits`, on data that comes with scikit-learn "
+    "(`pip install 'gpunet[data,report]'`). `gpunet COMMAND --help` explains a command, with examples.",
 )
+
+
+def elsewhere(error: Any) -> str:
+    """Of a command that there is not, where there is one of that name: "" or a sentence."""
+    context, word = error.ctx, re.search(r"'(.*?)'", error.format_message())
+    if context is None or context.parent is not None or word is None:
+        return ""
+    found = [f"`gpunet {group} {word[1]}`" for group in GROUPS if word[1] in _commands(group)]
+    if word[1] == "train":
+        found.append("`gpunet run`, which trains the networks of papers")
+    listed = " and ".join(filter(None, (", ".join(found[:-1]), *found[-1:])))
+    return f" There {'are' if found[1:] else 'is'} {listed}." if found else ""
+
+
 for _name, _help in GROUPS.items():
     app.add_typer(Commands(), name=_name, cls=Lazy, no_args_is_help=True, help=_help)
 for _command in (pca.pca, compress.compress, reproduce.reproduce, info.info):

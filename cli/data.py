@@ -32,7 +32,8 @@ def list_(
 ) -> None:
     """Show every data set with its state, its size unpacked, and where it lies.
 
-    embedded: always there; verified: complete, checksums right;
+    embedded: made, or part of scikit-learn (digits); not installed: without that, `pip install 'gpunet[data]'`;
+    verified: complete, checksums right;
     present: complete, but not checked, or of the right size where no checksum is known (CIFAR);
     damaged; incomplete: some files are missing; missing.
 
@@ -80,11 +81,12 @@ def fetch(
         gpunet data fetch mnist
     """
     from gpunet import datasets
+    from gpunet.datasets.catalog import origin
 
     given = datasets.names() if everything else names or _asked()
     for entry in [datasets.entry(name) for name in given]:
         if entry.embedded:
-            print(f"{entry.name}: embedded, nothing to fetch")
+            print(f"{entry.name}: nothing to fetch, it {origin(entry.name)}")
             continue
         paths = datasets.fetch(entry.name, mirrors=mirror, timeout=timeout, progress=True)
         state = "and verified" if entry.checkable else "(no checksums of its files are known)"

@@ -142,6 +142,14 @@ def _record(parameter: Any, told: str) -> tuple[str, str]:
     return f"{', '.join(names)}{'' if parameter.is_flag else f' {parameter.metavar}'}", told
 
 
+def in_our_words(told: str) -> str:
+    """What Typer says of a value that it refuses, in ours."""
+    told = re.sub(r"is not a valid int(eger)?( range)?\.$", "is not a whole number.", told)
+    told = re.sub(r"is not a valid float( range)?\.$", "is not a number.", told)
+    told = re.sub(r"is not in the range (\S+)<=x<=(\S+?)\.$", r"is out of range: expected \1 to \2.", told)
+    return re.sub(r"is not in the range x>=(\S+?)\.$", r"is out of range: expected at least \1.", told)
+
+
 class Command(_Told, TyperCommand):
     """A command of ours."""
 

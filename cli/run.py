@@ -50,7 +50,7 @@ def _command(x: Experiment) -> Any:
         "out": (Annotated[Path | None, options.out(show_default="runs/EXPERIMENT-DATASET")], None),
         "quick": option(
             bool, False, "--quick",
-            help=x.help.get("quick", "The embedded digits and one seed, unless asked otherwise: seconds."),
+            help=x.help.get("quick", "The digits of scikit-learn and one seed, unless asked otherwise: seconds."),
         ),
         "json": (options.Json, False),
     }  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gpunet.addresses import harmless
 from gpunet.errors import DataError, InputError, shown
+from gpunet.extras import how, lacking
 from gpunet.files import check_path, user_cache
 
 VARIABLE = "GPUNET_DATA"
@@ -105,7 +106,7 @@ class Entry:
         """The error for files that are missing from the data set's folder; it says how to get them."""
         return DataError(
             f"{self.name}: not in {folder}: {', '.join(missing)}; run `gpunet data fetch {self.name}`, set {VARIABLE} "
-            f"to the folder that has {self.name}/, or use `--dataset digits`, which is always there"
+            f"to the folder that has {self.name}/, or take digits (`--dataset digits`), which {origin('digits')}"
         )
 
 
@@ -186,6 +187,13 @@ def packages(*names: str) -> list[str]:
     return [needed for name, needed in {"digits": "sklearn", "cats": "h5py"}.items() if name in names]
 
 
+def origin(name: str) -> str:
+    """Where data comes from that has no files, as words after "it"."""
+    if not (needed := packages(name)):
+        return "is made when it is asked for"
+    return f"comes with scikit-learn{f', which is not installed: {how(needed[0])}' if lacking(*needed) else ''}"
+
+
 def entry(name: str) -> Entry:
     """The data set of that name; DataError lists the known names where there is none."""
     found = REGISTRY.get(name) if isinstance(name, str) else None
@@ -193,10 +201,7 @@ def entry(name: str) -> Entry:
         near = difflib.get_close_matches(name.lower(), REGISTRY, n=1) if isinstance(name, str) else []
         hint = f"did you mean {near[0]!r}? " if near else ""
         said = harmless(name) if isinstance(name, str) else name
-        raise DataError(
-            f"unknown data set {shown(said)}: {hint}known are {', '.join(names())}; "
-            "or give a path to a folder of IDX files, a folder of images (class/*.png), a table (.csv), or an .npz"
-        )
+        raise DataError(f"unknown data set {shown(said)}: {hint}known are {', '.join(names())}")
     return found
 
 
@@ -204,5 +209,5 @@ def dataset_dir(name: str, *, data_dir: str | os.PathLike[str] | None = None) ->
     """The folder of a named data set, which need not exist; DataError if it is unknown or embedded."""
     found = entry(name)
     if found.embedded:
-        raise DataError(f"{name} is embedded in a package and has no folder; it is always there")
+        raise DataError(f"{name} has no folder: it {origin(name)}")
     return found.folder(data_dir)

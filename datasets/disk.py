@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from gpunet.checks import check_flag
 from gpunet.errors import DataError, RunError
+from gpunet.extras import lacking
 from gpunet.limits import DAMAGE, VARIABLE, allowed, physical_memory
 
 from . import catalog
@@ -140,9 +141,9 @@ class FileStatus:
 class Status:
     """One data set.
 
-    state: "embedded", "verified", "present" (complete, but not checked, or with files of which only the size is
-    known), "damaged", "incomplete" or "missing"; size: bytes unpacked (0 where embedded); folder: where it lies
-    or would lie, None where embedded.
+    state: "embedded" (in a package, or made), "not installed" (that package is missing), "verified", "present"
+    (complete, but not checked, or with files of which only the size is known), "damaged", "incomplete" or "missing";
+    size: bytes unpacked (0 where embedded); folder: where it lies or would lie, None where embedded.
     """
 
     name: str
@@ -164,7 +165,8 @@ def status(name: str, *, data_dir: str | os.PathLike[str] | None = None, check: 
     """
     entry, check = catalog.entry(name), check_flag("check", check)
     if entry.embedded:
-        return Status(entry.name, entry.description, "embedded", 0, None)
+        state = "not installed" if lacking(*catalog.packages(name)) else "embedded"
+        return Status(entry.name, entry.description, state, 0, None)
     folder = entry.folder(data_dir)
     files = tuple(_file_status(file, folder, check) for file in entry.files)
     return Status(entry.name, entry.description, _summary(files), entry.size, str(folder), files)

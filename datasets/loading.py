@@ -63,7 +63,7 @@ def load(
         if not label:
             raise DataError("label is empty: expected a column's name or number from 1, or of an .npy a file")
     if isinstance(name_or_path, str) and (not name_or_path or name_or_path in catalog.REGISTRY):  # "" is no folder
-        found = _load_named(catalog.entry(name_or_path), data_dir)
+        found = _load_named(_entry(name_or_path), data_dir)
         _check_taken(name_or_path, label, resize)
     else:
         found = _load_path(given, name_or_path, label, resize)
@@ -77,8 +77,19 @@ def _load_path(given: Path, name_or_path: str | os.PathLike[str], label: str | N
     if path.is_file():
         return _load_file(path, label, resize)
     if isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
-        catalog.entry(name_or_path)  # unknown, so this raises and lists the known names
+        _entry(name_or_path)  # unknown, so this raises and lists the known names
     raise DataError(f"{harmless(str(path))}: no such file or folder; expected {EXPECTED}")
+
+
+def _entry(name: str) -> catalog.Entry:
+    """Of that name; DataError, which says that a path would do as well, where there is none."""
+    try:
+        return catalog.entry(name)
+    except DataError as error:
+        raise DataError(
+            f"{error}; or give a path to a folder of IDX files, a folder of images (class/*.png), a table (.csv), or "
+            "an .npz"
+        ) from None
 
 
 def _at_home(given: Path, expected: str) -> Path:

@@ -37,7 +37,8 @@ __all__ = [*_HOMES]
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'gpunet' has no attribute {name!r}")
+        hint = "" if name.startswith("_") else _hint(name)
+        raise AttributeError(f"module 'gpunet' has no attribute {name!r}{hint}", name=name, obj=None)
     home = _HOMES[name]
     if home == __name__:
         found = importlib.import_module(f"gpunet.{name}")
@@ -50,6 +51,16 @@ def __getattr__(name: str) -> Any:
             return absent(name, error)  # not kept: what it lacks may be there the next time
     globals()[name] = found  # to ask once
     return found
+
+
+def _hint(name: str) -> str:
+    """The public name that is nearest, as the end of a message; "" where none is near."""
+    import difflib
+
+    public = {each.lower(): each for each in _HOMES}
+    begun = [each for each in public if len(name) > 3 and each.startswith(name.lower())]
+    near = begun or difflib.get_close_matches(name.lower(), public, n=1)
+    return f": did you mean gn.{public[near[0]]}?" if near else ""
 
 
 def __dir__() -> list[str]:

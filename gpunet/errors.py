@@ -10,6 +10,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+ON_CPU = 'device="cpu"'  # what a message advises in Python; the command line says it as its option
 LONGEST = 1000  # characters of a message: a screen, not a log
 LONGEST_VALUE = 80  # of one value in it
 LAST = 300  # of a message that is too long, what is kept of its end, where it says what to do

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpunet.errors import DataError, GpunetError, InputError, OutputError, RunError
+from gpunet.errors import DataError, GpunetError, InputError, OutputError, RunError, shown
 from gpunet.extras import load
 from gpunet.files import check_replaceable, put_in_place, reason, settle, temporary
 from gpunet.interrupts import undivided
@@ -30,6 +31,9 @@ from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 KEY = "gpunet"  # under which a file's metadata describes a model of ours
 SEAL, BLANK = "sha256", "0" * 64
 MEND = "save it again, or get another copy"
+MODEL = "a model saved as safetensors"
+POINTER = b"version https://git-lfs."  # how the lines begin that stand for a file which was not fetched
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 TAGS = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
@@ -102,7 +106,7 @@ def _state(file: BufferedReader) -> tuple[int, ...]:
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
 
 
-def header(path: Path, mend: str = MEND, expected: str = "a model saved as safetensors") -> Header:
+def header(path: Path, mend: str = MEND, expected: str = MODEL) -> Header:
     """What a safetensors file holds, none of its tensors read; DataError, which ends in `mend`, where it is none.
 
     What we have sealed ourselves must match its digest; other files have none.
@@ -119,13 +123,14 @@ def read(path: Path, mend: str = MEND) -> tuple[dict[str, Any], dict[str, str]]:
 
 @contextlib.contextmanager
 def _opened(
-    path: Path, mend: str, expected: str = "a model saved as safetensors", *, whole: bool = True
+    path: Path, mend: str, expected: str = MODEL, *, whole: bool = True
 ) -> Iterator[tuple[Header, BufferedReader]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         if not path.is_file():
             raise DataError(f"there is no file '{path}': expected {expected}")
+        refuse_foreign(path, expected, mend)
         if whole:
             check_room(path)
         with path.open("rb") as raw:
@@ -146,6 +151,58 @@ def _opened(
         raise
     except (SafetensorError, OSError, *DAMAGE) as error:
         raise DataError(f"'{path}' is not a readable safetensors file: {error}; {mend}") from error
+
+
+def refuse_foreign(path: Path, expected: str, mend: str = MEND) -> None:
+    """DataError for a file that is no safetensors, where its first bytes tell, with the lines that make it one.
+
+    Raises OSError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        first = file.read(len(POINTER))
+    if first[8:9] == b"{":  # which the length of a header is followed by
+        return
+    if first == POINTER:
+        raise DataError(
+            f"'{path}' is a pointer of git-lfs, three lines in place of the file: fetch it with git lfs pull"
+        )
+    target = path.with_suffix(".safetensors")
+    if target == path:
+        target = path.with_name(f"{path.stem}-converted.safetensors")
+    kind = _kind_of_zip(path) if first.startswith(b"PK\x03\x04") else ""
+    if kind == "arrays":
+        raise DataError(
+            f"'{path}' is a zip of NumPy's arrays (.npz): expected {expected}; weights become one with: "
+            "import numpy, safetensors.numpy; "
+            "safetensors.numpy.save_file({name: numpy.asarray(each, order='C') for name, each in "
+            f"numpy.load({shown(path.name)}).items()}}, {shown(target.name)})"
+        )
+    pickle = first.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")) or kind == "pickle"
+    if pickle or path.suffix in PICKLED:
+        raise DataError(
+            f"'{path}' is a pickle, which can run any code when it is read: convert it once, in Python: "
+            "import torch, safetensors.torch; "
+            f"state = torch.load({shown(path.name)}, map_location='cpu', weights_only=True); "
+            "safetensors.torch.save_file({name: each.clone() for name, each in state.items()}, "
+            f"{shown(target.name)})"
+        )
+    if kind or int.from_bytes(first[:8], "little") > longest_text():
+        raise DataError(
+            f"'{path}' is not a readable safetensors file, but {kind or 'of another kind'}: "
+            f"expected {expected}{'' if mend == MEND else f'; {mend}'}"
+        )
+
+
+def _kind_of_zip(path: Path) -> str:
+    """What a zip holds, "arrays" of NumPy's or a "pickle" of torch.save's; else what to call it."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, *DAMAGE):  # cut short, say
+        return "pickle" if path.suffix in PICKLED else "a damaged zip archive"
+    if names and all(name.endswith(".npy") for name in names):
+        return "arrays"
+    return "pickle" if any(name.endswith("data.pkl") for name in names) else "a zip archive"
 
 
 def _stored(said: dict[str, Any], begin: int) -> Stored:

@@ -27,12 +27,12 @@ import numpy as np
 from gpunet.backend.base import Array, Backend, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.checks import as_array, check_one_of
-from gpunet.errors import CaptureError, DivergedError, InputError, MemoryFullError, first_line, shown
+from gpunet.errors import ON_CPU, CaptureError, DivergedError, InputError, MemoryFullError, first_line, shown
 
 LEGACY_STREAM = 0
 FORK = "GPUNET_FORK"  # in the environment: "on" where a GPU has shown that it pays
 GIB = 1 << 30
-ADVICE = "take a smaller batch, less data at a time or --device cpu"
+ADVICE = f"take a smaller batch, less data at a time or {ON_CPU}"
 
 _local = threading.local()
 _peaks: dict[tuple[Any, int], int] = {}  # by module and device: the most that CuPy's pool has held

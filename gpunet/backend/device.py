@@ -15,10 +15,10 @@ from typing import Any
 
 from gpunet.backend.base import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
-from gpunet.errors import DeviceError, GpunetError, first_line, shown
+from gpunet.errors import ON_CPU, DeviceError, GpunetError, first_line, shown
 from gpunet.extras import install
 
-WITHOUT = "; without a GPU use --device cpu"  # the end of the message for a GPU that cannot be used
+WITHOUT = f"; without a GPU use {ON_CPU}"  # the end of the message for a GPU that cannot be used
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 MISSING = re.compile(r"lib\w+\.so|\.dll|nvrtc|CUDA headers|CUDA path|cuda_fp16", re.IGNORECASE)
 SMOKE_KERNEL = 'extern "C" __global__ void smoke(float* x) { x[threadIdx.x] = 2.0f; }'

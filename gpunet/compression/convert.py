@@ -46,6 +46,8 @@ SHAPING = {"flatten", "view", "reshape", "unflatten", "squeeze", "unsqueeze", "r
 NORMS = "of norms only a BatchNorm with running statistics is known"
 POOLS = "gpunet's pool is MaxPool2d(k) with stride k and no padding"
 ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyReLU"}  # modules of torch.nn
+KNOWN = "what can is a chain of Linear, Conv2d, BatchNorm, activations, MaxPool2d, Dropout and changes of shape"
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 ADVICE = {  # by the functions' names
     "leave it off: gpunet's loss 'softmax_cross_entropy' applies it": "softmax log_softmax",
     "gpunet's activations are relu, sigmoid, tanh, leaky_relu and gelu": "silu elu selu celu prelu relu6 hardtanh "
@@ -161,6 +163,8 @@ class _Recorder:
         full = self.torch.overrides.resolve_name(function) or getattr(function, "__name__", "an unknown function")
         name = full.removesuffix(".__get__").rpartition(".")[2]
         name = name if name.startswith("__") else name.rstrip("_")
+        if name in RECURRENT:
+            raise self.refused("gpunet has no recurrent layers", KNOWN)
         if len(given) > 1:
             raise self.refused(f"{name} joins two paths", "only a chain can be converted, without residuals")
         before = given[0].shape
@@ -193,8 +197,7 @@ class _Recorder:
 
     @staticmethod
     def _advice(name: str) -> str:
-        known = "known are Linear, Conv2d, BatchNorm, activations, MaxPool2d, Dropout and changes of shape"
-        return next((advice for advice, names in ADVICE.items() if name in names.split()), known)
+        return next((advice for advice, names in ADVICE.items() if name in names.split()), KNOWN)
 
     def refused(self, what: str, advice: str) -> InputError:
         """The error to raise."""

@@ -13,12 +13,10 @@ from gpunet.checks import has, on_host
 from gpunet.errors import DataError, InputError, OutputError, shown
 from gpunet.files import alone, check_path, reason, writable_folder
 from gpunet.limits import DAMAGE, read_json
-from gpunet.tensorfile import NAMES, Entry, Header, as_dtype, header, write_together
+from gpunet.tensorfile import NAMES, Entry, Header, as_dtype, header, refuse_foreign, write_together
 
 INDEX = ".safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # of a shard, as Hugging Face has it
-PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-POINTER = b"version https://git-lfs."  # how the lines begin that stand for a file which was not fetched
 EXPECTED = "a .safetensors file or a folder of them"
 # How the names of tensors end that stand where a quantised module had its weight, or beside it.
 QUANTISED = {
@@ -264,27 +262,8 @@ def _shards(index: Path) -> list[Header]:
 
 
 def _refuse(path: Path) -> None:
-    """DataError for a pickle, with the lines that make it a file of safetensors, and for what git-lfs left in place."""
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        first = file.read(len(POINTER))
-    if first == POINTER:
-        raise DataError(
-            f"'{path}' is a pointer of git-lfs, three lines in place of the file: fetch it with git lfs pull"
-        )
-    begins = first.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
-    if path.suffix in PICKLED or (begins and first[8:9] != b"{"):  # which a header of such a length is followed by
-        target = path.with_suffix(".safetensors")
-        if target == path:
-            target = path.with_name(f"{path.stem}-converted.safetensors")
-        raise DataError(
-            f"'{path}' is a pickle, which can run any code when it is read: convert it once, in Python: "
-            "import torch, safetensors.torch; "
-            f"state = torch.load({shown(path.name)}, map_location='cpu', weights_only=True); "
-            "safetensors.torch.save_file({name: each.clone() for name, each in state.items()}, "
-            f"{shown(target.name)})"
-        )
+    if path.is_file():
+        refuse_foreign(path, EXPECTED)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

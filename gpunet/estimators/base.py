@@ -143,7 +143,10 @@ class Estimator(BaseEstimator):
         y = of_one_hot(y)
         X, y = self._validated(X, y, reset=reset)
         with told("y", y):
-            check_classification_targets(y)
+            try:
+                check_classification_targets(y)
+            except ValueError as error:
+                raise InputError(f"{first_line(error)} For values use gn.Regressor.") from None
         return X, y
 
     def _validated(self, X: Any, *y: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from gpunet.checks import (
     check_shape,
     check_whole,
     fixed,
+    has,
     is_whole,
     usual_scale,
 )
@@ -67,6 +68,27 @@ class Learned:
         return found
 
 
+_TRAINER, _LAYERS = "write gn.Trainer(model)", "its layers are given at once, gn.Sequential([layer, ...])"
+_DEVICE = "the device is chosen where it is trained or read, gn.Trainer(model, device=...) or gn.load(path, device=...)"
+ELSEWHERE = {  # what users of Keras and PyTorch look for on a model
+    "fit": f"{_TRAINER}.fit(x, y)",
+    "evaluate": f"{_TRAINER}.evaluate(x, y)",
+    "compile": "write gn.Trainer(model, loss=..., optimizer=...)",
+    "zero_grad": f"{_TRAINER}.fit(x, y), which begins each step with gradients of its own",
+    "save": "write gn.save(model, path)",
+    "load_weights": "write gn.load_weights(model, path)",
+    "load_state_dict": "write gn.load_weights(model, path)",
+    "state_dict": "its weights are model.parameters, by name; gn.save(model, path) writes them",
+    "get_weights": "its weights are model.parameters, by name",
+    "named_parameters": "they are model.parameters.items()",
+    "add": _LAYERS,
+    "append": _LAYERS,
+    "to": _DEVICE,
+    "cuda": _DEVICE,
+    "cpu": _DEVICE,
+}
+
+
 class Layers(tuple[Layer, ...]):
     """The layers of a model: what would change the tuple raises InputError."""
 
@@ -102,7 +124,10 @@ class Sequential:
     compression: Mapping[str, Any]  # of one that `gpunet.compress` made: what was done
     _fit: weakref.ref[Any] | None  # what lives while it is trained
 
-    def __init__(self, layers: Sequence[Layer], *, scale: float | None = None) -> None:
+    def __init__(self, layers: Sequence[Layer], *more: Never, scale: float | None = None) -> None:
+        if more or isinstance(layers, Layer):
+            given = shown([layers, *more])
+            raise InputError(f"layers are given one by one: expected a list of them, gn.Sequential({given})")
         self._scale = self._said = _checked_scale(scale)  # of now, and of a model that was trained on nothing yet
         self.layers = Layers(as_list("layers", layers, "layers such as Dense(10)", Layer))
         if not self.layers:
@@ -129,6 +154,15 @@ class Sequential:
         self._lock, self._fit = Turns(), None
         for layer in self.layers:
             layer.enter(self)
+
+    if not TYPE_CHECKING:  # to a type checker every name would exist
+
+        def __getattr__(self, name: str) -> Any:
+            """What a model of Keras or PyTorch has is told where it is done here; else as without this."""
+            if name in ELSEWHERE:
+                line = f"a {type(self).__name__} has no {name}: {ELSEWHERE[name]}"
+                raise AttributeError(line, name=name, obj=None)  # else Python adds a name that is alike
+            return super().__getattribute__(name)
 
     def __repr__(self) -> str:
         layers = "".join(f"  ({layer.name}): {indented(repr(layer))}\n" for layer in self.layers)
@@ -440,7 +474,9 @@ class Sequential:
     @property
     def _arenas(self) -> Parameters:
         if self._store is None:
-            raise InputError("the model has no weights yet: build it, or let a gn.Trainer")
+            raise InputError(
+                "the model has no weights yet: train it with gn.Trainer(model).fit(x, y), or build it first"
+            )
         return self._store
 
     @property
@@ -720,5 +756,10 @@ def _check_free(layer: Any) -> None:
 def check_model(model: Any) -> Sequential:
     """The model; InputError where it is none."""
     if not isinstance(model, Sequential):
-        raise InputError(f"model is {shown(model)}: expected gn.Sequential([...])")
+        advice = ""
+        if has(type(model), "model_"):  # an estimator, fitted or not
+            advice = "; once it is fitted, pass its .model_"
+        elif has(model, "model"):  # a trainer
+            advice = "; pass its .model"
+        raise InputError(f"model is {shown(model)}: expected gn.Sequential([...]){advice}")
     return model

@@ -199,7 +199,7 @@ def test_unknown_devices(name):
 
 @pytest.mark.skipif(NO_GPU is None, reason="this machine has a GPU")
 def test_cuda_without_a_gpu_says_why_and_what_to_do():
-    with pytest.raises(DeviceError, match=r"device 'cuda:1' cannot be used: .*; without a GPU use --device cpu"):
+    with pytest.raises(DeviceError, match=r"device 'cuda:1' cannot be used: .*; without a GPU use device=.cpu"):
         get_backend("cuda:1")
     if importlib.util.find_spec("cupy") is None:
         with pytest.raises(DeviceError, match=r"pip install 'gpunet\[cuda13\]'"):

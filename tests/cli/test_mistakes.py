@@ -12,6 +12,7 @@ import typer
 from gpunet.backend import why_no_gpu
 from gpunet.cli import execute
 from gpunet.cli.app import app
+from gpunet.cli.help import in_our_words
 from gpunet.errors import InputError
 from gpunet.experiments import experiment, experiments
 from gpunet.experiments.framework import Run
@@ -148,7 +149,14 @@ def test_samples_without_direction(capsys, tmp_path):
             ["run", "svd-init", "--quick", "--device", "tpu"],
             ("unknown device 'tpu'", "auto, cpu, numpy, cuda or cuda:N"),
         ),
-        (["data", "fetch", "nonsense"], ("unknown data set 'nonsense'",)),
+        (["data", "fetch", "nonsense"], ("unknown data set 'nonsense': known are mnist, digits",)),
+        (["data", "path", "digits"], ("digits has no folder: it comes with scikit-learn",)),
+        (["data", "path", "xor"], ("xor has no folder: it is made when it is asked for",)),
+        (
+            ["train"],
+            ("No such command 'train'. There are `gpunet bench train`, `gpunet sweep train` and `gpunet run`",),
+        ),
+        (["svd"], ("No such command 'svd'. There is `gpunet bench svd`.",)),
         (["info", "--nonsense"], ("No such option",)),
     ],
 )
@@ -166,8 +174,46 @@ def test_unknown_names(capsys, arguments, words):
 )  # fmt: skip
 def test_options_out_of_range_name_the_option(capsys, own, tmp_path, option, value):
     done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", option, value)
-    done.one_line(2, "Invalid value", option)
+    line = done.one_line(2, "Invalid value", option)
+    assert line.endswith(
+        (
+            "is not a whole number.",
+            "is not a number.",
+            f"{value} is out of range: expected at least 0.",
+            f"{value} is out of range: expected at least 1.",
+            "expected an odd one.",
+        )
+    ), line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_number_is_told_in_plain_words():
+    for told, ours in [
+        ("'x' is not a valid int range.", "'x' is not a whole number."),
+        ("'x' is not a valid integer range.", "'x' is not a whole number."),
+        ("'x' is not a valid integer.", "'x' is not a whole number."),
+        ("'x' is not a valid float.", "'x' is not a number."),
+        ("9 is not in the range 0<=x<=5.", "9 is out of range: expected 0 to 5."),
+        ("0.0 is not in the range x>=0.1.", "0.0 is out of range: expected at least 0.1."),
+        ("No such option: --x", "No such option: --x"),
+    ]:
+        assert in_our_words(told) == ours
+
+
+def test_what_is_no_data_for_a_command_is_not_asked_for(capsys):
+    for words in (["data", "fetch", "x"], ["data", "verify", "x"], ["data", "path", "x"]):
+        assert "path to" not in run(capsys, *words).one_line(2)
+    assert "or give a path to a folder" in run(capsys, "run", "svd-init", "--dataset", "x").one_line(2)
+
+
+def test_a_file_that_is_no_checkpoint_is_told_what_it_is(capsys, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.eye(3))
+    (tmp_path / "r.py").write_text("print(1)\n" * 9)
+    for name, words in [
+        ("x.npz", "is a zip of NumPy's arrays"),
+        ("r.py", "is not a readable safetensors file, but of"),
+    ]:
+        run(capsys, "compress", tmp_path / name, "--out", tmp_path / "q.safetensors").one_line(2, name, words)
 
 
 @pytest.mark.parametrize(

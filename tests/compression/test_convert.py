@@ -378,6 +378,11 @@ def writes(self, x):
         (forward_of(lambda self, x, mask: x), (6,), "failed"),
         (forward_of(lambda self, x: x), (6,), "does nothing"),
         (nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4)), (6,), "'1' (LayerNorm) cannot be converted"),
+        *(
+            (kind(3, 4), (5, 3), "gpunet has no recurrent layers; what can is a chain of Linear, Conv2d,")
+            for kind in (nn.LSTM, nn.GRU, nn.RNN)
+        ),
+        (nn.GRUCell(3, 4), (3,), "the forward of GRUCell cannot be converted: gpunet has no recurrent layers"),
         (nn.Sequential(nn.BatchNorm1d(6, momentum=None), nn.Linear(6, 4)), (6,), "momentum cannot be 0.0"),
         (nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, track_running_stats=False)), (6,), "no running statistics"),
         (nn.Sequential(nn.Linear(6, 4), nn.Softmax(1)), (6,), "leave it off"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import time
 import warnings
@@ -535,6 +536,8 @@ def test_folders_without_an_adapter_are_refused(tmp_path):
         gn.lora.load(tmp_path / "nowhere")
     adapter().save(tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    assert gn.lora.load(tmp_path).pairs  # what a file is, its content says
+    (tmp_path / "adapter_model.bin").write_bytes(pickle.dumps({}))
     with pytest.raises(DataError, match="is a pickle"):
         gn.lora.load(tmp_path)
     (tmp_path / "adapter_model.bin").unlink()

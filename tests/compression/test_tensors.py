@@ -8,6 +8,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -202,7 +203,8 @@ def test_a_damaged_index_is_told():
 
 def test_a_pickle_is_refused_with_the_lines_that_convert_it(monkeypatch):
     Path("m.bin").write_bytes(pickle.dumps({"a": 1}))
-    Path("zipped.safetensors").write_bytes(b"PK\x03\x04" + bytes(60))
+    with zipfile.ZipFile("zipped.safetensors", "w") as file:  # as of torch.save
+        file.writestr("zipped/data.pkl", pickle.dumps({}))
     Path("plain.safetensors").write_bytes(pickle.dumps([1]))
     Path("hf").mkdir()
     Path("hf/pytorch_model.bin").write_bytes(b"PK\x03\x04")
@@ -210,6 +212,39 @@ def test_a_pickle_is_refused_with_the_lines_that_convert_it(monkeypatch):
     monkeypatch.setattr(pickle, "load", pytest.fail)
     for source in ("m.bin", "zipped.safetensors", "plain.safetensors", "hf"):
         refused(source, "is a pickle", "weights_only=True", "safetensors.torch.save_file")
+
+
+def test_a_file_of_another_kind_is_told_what_it_is(monkeypatch):
+    w = np.arange(6.0).reshape(2, 3)
+    np.savez("w.npz", w=w, fortran=np.asfortranarray(w))
+    for read in (Tensors.open, gn.load):
+        with pytest.raises(DataError, match=r"'w.npz' is a zip of NumPy's arrays \(.npz\): expected a") as caught:
+            read("w.npz")
+    lines = str(caught.value).partition("one with: ")[2].split("; ")
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
+    made = Tensors.open("w.safetensors")
+    assert [made.read(name).tolist() for name in ("w", "fortran")] == [w.tolist(), w.tolist()]
+    with zipfile.ZipFile("z.zip", "w") as file:
+        file.writestr("a.txt", "a")
+    Path("cut.npz").write_bytes(Path("w.npz").read_bytes()[:100])
+    Path("r.py").write_text("print(12345)\n")
+    said = {"z.zip": "a zip archive", "cut.npz": "a damaged zip archive", "r.py": "of another kind"}
+    for source, kind in said.items():
+        refused(source, f"'{source}' is not a readable safetensors file, but {kind}: expected a .safetensors file")
+        with pytest.raises(DataError, match=f"but {kind}: expected a model saved as safetensors$"):
+            gn.load(source)
+
+
+def test_the_door_for_models_tells_of_pickles_and_takes_any_name():
+    torch = pytest.importorskip("torch")
+    for new in (True, False):
+        torch.save({"w": torch.ones(2)}, "m.pt", _use_new_zipfile_serialization=new)
+        with pytest.raises(DataError, match=r"is a pickle, which can run any code.*weights_only=True.*'m.safetensors'"):
+            gn.load("m.pt")
+    model = gn.Sequential([gn.Dense(3)])
+    model.build((4,), gn.get_backend("numpy"))
+    gn.save(model, "mine.pt")
+    assert gn.load("mine.pt", device="numpy").input_shape == (4,)
 
 
 @pytest.mark.parametrize("size", [0x280, 0x380, 0x480, 0x580])

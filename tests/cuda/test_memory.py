@@ -176,7 +176,7 @@ def test_a_full_device_is_one_line(memory, ask):
     text = one_line(error)
     for words in (
         f"cuda:{memory.index} (Pretend GPU)", "(1048576, 1024), float32, 4 GiB", "1.75 of 2 GiB are free",
-        "hold 0.25 GiB", "a smaller batch", "--device cpu",
+        "hold 0.25 GiB", "a smaller batch", "device=\"cpu\"",
     ):  # fmt: skip
         assert words in text
     assert error.value.__cause__ is None

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpunet.cli.data import app
+from gpunet.datasets import catalog, disk
 from gpunet.errors import DataError, FetchError, RunError
 
 
@@ -27,6 +28,19 @@ def test_list(tiny, serve):
     assert str(tiny.folder) in rows["tiny"]
 
 
+def test_what_comes_with_a_package_that_is_missing_is_told(tiny, monkeypatch):
+    monkeypatch.setattr(disk, "lacking", lambda *modules: [*modules])
+    monkeypatch.setattr(catalog, "lacking", lambda *modules: [*modules])
+    done = run("list", "--no-check")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()}
+    assert rows["digits"].startswith("not installed")
+    assert rows["xor"].startswith("embedded")
+    how = "it comes with scikit-learn, which is not installed: pip install 'gpunet[data]'"
+    assert f"digits: nothing to fetch, {how}" in run("fetch", "digits").stdout
+    assert str(run("path", "digits").exception) == f"digits has no folder: {how}"
+    assert run("verify", "digits").exit_code == 0
+
+
 def test_list_says_whether_it_checked(tiny, serve):
     run("fetch", "tiny", "--mirror", serve(tiny.packed).url)
 
@@ -46,7 +60,7 @@ def test_fetch_and_verify(tiny, serve):
     done = run("fetch", "tiny", "digits", "--mirror", serve({}).url, "--mirror", serve(tiny.packed).url)
     assert done.exit_code == 0
     assert f"tiny: complete and verified in {tiny.folder}" in done.stdout
-    assert "digits: embedded" in done.stdout
+    assert "digits: nothing to fetch, it comes with scikit-learn" in done.stdout
     done = run("verify", "tiny")
     assert done.exit_code == 0
     assert done.stdout.count("verified") == 2

@@ -87,7 +87,7 @@ def test_labels_that_are_refused(x):
         classifier().fit(x, several)
     with pytest.raises(InputError, match="y has 1 class, 'a': expected at least 2 classes"):
         classifier().fit(x[:3], ["a"] * 3)
-    with pytest.raises(ValueError, match="Unknown label type"):
+    with pytest.raises(InputError, match=r"Unknown label type: .* For values use gn\.Regressor\.$"):
         classifier().fit(x, x[:, 0])
     with pytest.raises(InputError, match="Complex data not supported"):
         classifier().fit(x, CODES * 1j)
@@ -309,6 +309,14 @@ def test_what_takes_more_than_the_memory_is_refused_before(x, monkeypatch):
 
 
 # -- layers, first weights, ends --------------------------------------------------------------------------------------
+
+
+def test_what_takes_a_model_says_where_an_estimator_has_its_own(x, tmp_path):
+    for net in (gn.Classifier(), gn.Classifier((3,), epochs=1).fit(x, np.arange(len(x)) % 3), gn.Regressor()):
+        with pytest.raises(
+            InputError, match=r"expected gn.Sequential\(\[...\]\); once it is fitted, pass its .model_$"
+        ):
+            gn.save(net, tmp_path / "net.safetensors")
 
 
 def test_layers_of_ones_own():

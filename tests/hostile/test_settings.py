@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import traceback
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import gpunet as gn
 from gpunet.errors import GpunetError, InputError
 from gpunet.linalg.rank import BreakEven
-from gpunet.nn.model import Sequential
+from gpunet.nn.model import ELSEWHERE, Sequential
 
 X = np.random.default_rng(0).normal(size=(60, 5)).astype("float32")
 Y = np.arange(60) % 3
@@ -216,7 +218,23 @@ def test_what_is_no_optimizer(optimizer, message):
             lambda: gn.Trainer(gn.Sequential([gn.Dense(3)]), dtype=np.float32),
             "dtype is the class float32: expected one of float32, float64",
         ),
-        (lambda: gn.Sequential(gn.Dense(3)), "layers is .*Dense.*: expected a list of layers"),
+        (
+            lambda: gn.Sequential(gn.Dense(3)),
+            r"layers are given one by one: expected a list of them, gn.Sequential\(\[Dense\(3\)\]\)",
+        ),
+        (
+            lambda: gn.Sequential(gn.Dense(8, "relu"), gn.Dense(3)),
+            r"gn.Sequential\(\[Dense\(8, 'relu'\), Dense\(3\)\]\)$",
+        ),
+        (lambda: gn.Dense(8, 16), r"activation is 16: .*the number of inputs is inferred.*as in gn.Dense\(16\)"),
+        (lambda: gn.Conv2D(8, 16, 3), "Conv2D's activation is 3: .*the number of inputs is inferred"),
+        (lambda: gn.LowRankDense(8, 16, 3), "LowRankDense's activation is 3: .*the number of inputs is inferred"),
+        (lambda: gn.save(trainer(), "m"), r"model is Trainer.*: expected gn.Sequential\(\[...\]\); pass its .model$"),
+        (lambda: gn.save(gn.Sequential([gn.Dense(3)]).layers[0], "m"), r"expected gn.Sequential\(\[...\]\)$"),
+        (
+            lambda: gn.Sequential([gn.Dense(3)]).predict(X),
+            r"no weights yet: train it with gn.Trainer\(model\).fit\(x, y\), or build it first$",
+        ),
         (lambda: gn.Sequential([gn.Dense]), "layers hold the class Dense: expected layers such as"),
         (lambda: trainer().fit(X, Y, checkpoint=b"x"), "checkpoint is b'x': expected a path"),
         (lambda: trainer().fit(X, Y, epochs=10**30), "expected whole numbers epochs ≥ 0"),
@@ -297,3 +315,31 @@ def test_what_forward_and_backward_take():
             model.backward(wrong)
     model.backward(np.ones((60, 3), "float32"))
     np.testing.assert_allclose(model.gradients["0.bias"], [60, 60, 60])
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_models_of_other_libraries_have_is_told_where_it_is(name):
+    """In one line, to which Python adds no name that is alike; a name that is unknown is Python's to tell of."""
+    model = gn.Sequential([gn.Dense(3)])
+    with pytest.raises(AttributeError) as caught:
+        getattr(model, name)
+    (*_, line) = traceback.format_exception(caught.value)
+    assert line == f"AttributeError: a Sequential has no {name}: {ELSEWHERE[name]}\n"
+    for call in re.findall(r"gn\.(\w+)", line):
+        assert hasattr(gn, call)
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute 'layerz'"):
+        getattr(model, "layerz")  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("scd", ": did you mean gn.svd?"), ("MaxPool", ": did you mean gn.MaxPool2D?"),
+        ("sequential", ": did you mean gn.Sequential?"), ("zzzz", ""), ("_scd", ""), ("__wrapped__", ""),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_of_the_library_is_told_with_the_nearest(name, near):
+    with pytest.raises(AttributeError) as caught:
+        getattr(gn, name)
+    (*_, line) = traceback.format_exception(caught.value)
+    assert line == f"AttributeError: module 'gpunet' has no attribute '{name}'{near}\n"

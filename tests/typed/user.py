@@ -35,6 +35,7 @@ gn.Factorise(0.1, rank=gn.Energy(0.9))
 
 trainer.fitt(x, y)  # E
 model.layerz  # E
+model.fit(x, y)  # E
 gn.svdd(x)  # E
 history.losses  # E
 svd.singular  # E
@@ -67,6 +68,8 @@ gn.svd(x, compute="both sides")  # E
 gn.svd(x, k="three")  # E
 gn.Dense("sixteen")  # E
 gn.Sequential(gn.Dense(16))  # E
+gn.Sequential(gn.Dense(16), gn.Dense(10))  # E
+gn.Sequential([gn.Dense(16)], gn.Dense(10))  # E
 gn.Conv2D(8, padding="samee")  # E
 gn.GELU("tan")  # E
 gn.Trainer(model, graphs="of")  # E

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, Activation, Array, Backend
-from gpunet.checks import Setting, as_floats, check_flag, check_one_of, is_one_of
+from gpunet.checks import Setting, as_floats, check_flag, check_one_of, is_one_of, is_whole
 from gpunet.errors import InputError, shown
 from gpunet.interrupts import undivided
 from gpunet.reprs import as_call, settings
@@ -262,6 +262,11 @@ def check_activation(name: str, activation: Any) -> Activation:
     if is_one_of(activation, ("gelu",)):
         raise InputError(
             f"{name} is 'gelu', whose slope its output does not tell: leave it out and put gn.GELU() after it"
+        )
+    if is_whole(activation):  # as of PyTorch's Linear(8, 16)
+        raise InputError(
+            f"{name} is {shown(activation)}: expected one of {', '.join(ACTIVATIONS)}; the number of inputs "
+            "is inferred, say that of outputs alone, as in gn.Dense(16)"
         )
     return "identity" if activation is None else check_one_of(name, activation, ACTIVATIONS)
 

@@ -59,8 +59,8 @@ class Conv2D(Layer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.filters, self.kernel, self.pool, self.padding = filters, kernel, pool, padding
         self.activation = activation  # type: ignore[assignment]  # the setting knows None
+        self.filters, self.kernel, self.pool, self.padding = filters, kernel, pool, padding
         self.trainable = trainable
         self._draw = {"weight": resolve(weight), "bias": resolve(bias)}
 

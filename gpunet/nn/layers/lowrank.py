@@ -44,8 +44,8 @@ class LowRankDense(Layer):
         bias: Drawing = "zeros",
         trainable: bool = True,
     ) -> None:
-        self.units, self.rank, self.trainable = units, rank, trainable
         self.activation = activation  # type: ignore[assignment]  # the setting knows None
+        self.units, self.rank, self.trainable = units, rank, trainable
         self._draw = {"left": resolve(left), "right": resolve(right), "bias": resolve(bias)}
 
     def spec(self, input_shape: Shape) -> Spec:
