@@ -102,7 +102,10 @@ def _asked() -> list[str]:
     """The data sets that are chosen at a terminal, none where nothing is; InputError where nobody can be asked."""
     from gpunet.datasets import entry, names, status
     from gpunet.errors import InputError
+    from gpunet.extras import need
 
+    if _somebody_is_there():
+        need("fetching a data set", "pooch", "requests")
     found = [status(name, check=False) for name in names() if not entry(name).embedded]
     rows = [(f"{place}", each.name, _size(each.size), each.state) for place, each in enumerate(found, 1)]
     _table(("", "name", "size", "state"), rows)

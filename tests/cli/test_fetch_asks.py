@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_what_is_chosen_is_fetched(capsys, fetched, typed, wanted):
     assert (done.code, done.err, got) == (0, "", wanted)
     assert answers == []
     assert done.out.count("not one of these") == max(0, len([word for word in typed if word.strip()]) - len(wanted[:1]))
+
+
+@pytest.mark.parametrize("package", ["pooch", "requests"])
+def test_what_is_missing_is_told_before_anything_is_asked(capsys, fetched, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    done = run(capsys, "data", "fetch")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"gpunet: fetching a data set needs {package}, which is not installed: pip install ")
 
 
 def test_all(capsys, fetched):
