@@ -44,7 +44,7 @@ def load_images(folder: Path, resize: int | None = None) -> Dataset:
     Raises DataError for images that cannot be read or differ in size, and for classes without images; OSError for
     folders that cannot be read.
     """
-    need(f"the images of {folder}", "PIL")
+    need(f"reading the images of {folder}", "PIL.Image")
     (train, test), fifth = _splits(folder)
     classes = tuple(train)
     if len(classes) < 2:

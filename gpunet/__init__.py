@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
     else:
         try:
             found = getattr(__import__(home, fromlist=[name]), name)
-        except ImportError as error:
+        except Exception as error:  # raised again where it is not for want of a package, or one that is broken
             from gpunet.extras import absent
 
             return absent(name, error)  # not kept: what it lacks may be there the next time

@@ -45,7 +45,7 @@ class DataError(InputError):
 
 
 class MissingError(InputError, ImportError):
-    """A package that is not installed and what was asked for needs; the message names the extra that brings it."""
+    """A package that what was asked for needs and is not installed, or broken; the message says how to install it."""
 
 
 class DeviceError(InputError):

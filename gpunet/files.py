@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from gpunet.addresses import harmless, public
 from gpunet.errors import InputError, OutputError, shown
+from gpunet.extras import optional
 from gpunet.interrupts import undivided
 
 RESULT = "result.json"  # of a folder, what the command found that wrote it
@@ -304,11 +305,10 @@ def reason(error: Exception, folder: Path | None = None) -> str:
 
 def user_cache() -> Path:
     """The platform's cache folder for gpunet; it need not exist."""
-    try:
-        from platformdirs import user_cache_dir
-    except ImportError:  # a plain install keeps nothing; beside a checkout, say: where Linux has the folder
+    platformdirs = optional("platformdirs")
+    if platformdirs is None:  # a plain install keeps nothing; beside a checkout, say: where Linux has the folder
         return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gpunet"
-    return Path(user_cache_dir("gpunet", appauthor=False))
+    return Path(platformdirs.user_cache_dir("gpunet", appauthor=False))
 
 
 def check_path(name: str, value: Any) -> Path:

@@ -3,6 +3,7 @@
     python3 -m venv fresh && fresh/bin/pip install dist/gpunet-*.whl && fresh/bin/python tests/smoke.py
 
 With `--hidden` in an environment that has more, which has to hide it (tests/test_extras.py does): nothing is counted.
+With `--broken` in one where whatever an extra brings is there and cannot be imported.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from typing import Any
 
 MOST_PACKAGES, MOST_MEGABYTES = 12, 120
 PIP = {"pip", "setuptools", "wheel"}
-HIDDEN = sys.argv[1:] == ["--hidden"]
+BROKEN = sys.argv[1:] == ["--broken"]
+HIDDEN = BROKEN or sys.argv[1:] == ["--hidden"]
 
 
 def main() -> None:
@@ -60,10 +62,11 @@ def installed() -> str:
 
 
 def lacks() -> None:
-    """Nothing of what an extra brings is here: else what follows would prove nothing."""
-    from gpunet.extras import KNOWN, lacking
+    """Nothing of what an extra brings is of use here: else what follows would prove nothing."""
+    from gpunet.extras import KNOWN, lacking, optional
 
-    assert lacking(*KNOWN) == list(KNOWN), sorted({*KNOWN} - {*lacking(*KNOWN)})
+    assert lacking(*KNOWN) == [] if BROKEN else list(KNOWN), sorted({*KNOWN} - {*lacking(*KNOWN)})
+    assert not any(map(optional, KNOWN))
 
 
 def decomposes() -> None:
@@ -174,6 +177,8 @@ PYTHON: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a GPU": (lambda gn: gn.get_backend("cuda"), "cuda13"),
     "a sweep": (lambda gn: import_module("gpunet.sweep"), "sweep"),
     "a benchmark": (lambda gn: import_module("gpunet.bench.svd"), "report"),
+    "a result": (lambda gn: import_module("gpunet.experiments.result"), "report"),
+    "claims": (lambda gn: import_module("gpunet.experiments.claims"), "report"),
     "an experiment": (lambda gn: gn.experiments.experiment("toy").asked({}).load(), "report"),
     "one on digits": (lambda gn: gn.experiments.experiment("svd-init").asked({}, quick=True).load(), "data,report"),
 }
@@ -208,8 +213,10 @@ def doors() -> None:
     every: dict[str, Any] = {}
     exec("from gpunet import *", every)
     assert {*gn.__all__} <= {*every}
-    assert "pip install 'gpunet[data]'" in every["PCA"].__doc__
+    assert f"pip install {'--force-reinstall' if BROKEN else chr(39) + 'gpunet[data]'}" in every["PCA"].__doc__
     for what, (ask, extras) in PYTHON.items():
+        if BROKEN and what == "a GPU":  # which may be broken in more ways, and is told by its device
+            continue
         try:
             ask(gn)
         except InputError as error:
@@ -239,8 +246,12 @@ def ran(line: str) -> tuple[int, list[str]]:
 
 
 def names(said: str, extras: str, what: str) -> None:
-    """One line, which names these extras and no other."""
+    """One line, which names these extras and no other; what is broken names itself."""
     assert "\n" not in said, (what, said)
+    if BROKEN:
+        package = r" needs (\w+|scikit-learn), which cannot be imported: a library is missing; reinstall it: "
+        assert re.search(package + r"pip install --force-reinstall [\w-]+$", said), (what, said)
+        return
     assert "not installed" in said, (what, said)
     assert re.findall(r"pip install 'gpunet\[([a-z0-9,]+)\]'", said) == [extras], (what, said, extras)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.machinery
+import importlib.util
 import os
+import pydoc
 import subprocess
 import sys
 import tomllib
+import types
 
 import pytest
 
@@ -47,6 +52,23 @@ class Hidden:
 
 sys.meta_path[:] = map(Hidden, sys.meta_path)
 """
+BREAK = f"""
+import importlib.machinery
+import sys
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name in {sorted(extras.KNOWN)!r}:
+            return importlib.machinery.ModuleSpec(name, self, origin="broken", is_package=True)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        exec(r"raise OSError('a library is missing\\nand more lines')", vars(module))
+
+sys.meta_path.insert(0, Broken())
+"""
 
 
 def named(requirement):
@@ -66,11 +88,12 @@ def brought(extra):
     return found
 
 
-def test_without_extras_all_that_is_plain_works_and_the_rest_is_named(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(HIDE)
+@pytest.mark.parametrize("way", ["hidden", "broken"])
+def test_without_extras_all_that_is_plain_works_and_the_rest_is_named(tmp_path, way):
+    (tmp_path / "sitecustomize.py").write_text({"hidden": HIDE, "broken": BREAK}[way])
     path = os.pathsep.join((str(tmp_path), str(ROOT)))
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "smoke.py", "--hidden"], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, ROOT / "tests" / "smoke.py", f"--{way}"], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": path, "COLUMNS": "100"}, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -148,10 +171,84 @@ def test_a_package_that_is_broken_says_why(tmp_path, monkeypatch):
         extras.load("this", "msgspec")
 
 
-def test_errors_of_imports_that_nobody_foresaw_are_told():
+def test_whatever_is_broken_is_told_by_its_own_name(tmp_path, monkeypatch):
+    """A library that is missing, another NumPy's package; within a package that is sound, in a module further down."""
+    harness = pytest.importorskip("gpunet.bench.harness", exc_type=ImportError)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "gn_lib": "raise OSError('libx.so: cannot open shared object file.\\nand more')",
+        "gn_numpy": "raise ValueError('numpy.dtype size changed')",
+        "gn_outer": "import gn_lib", "gn_wants": "import gn_gone", "gn_other": "import something_else_entirely",
+        "gn_full": "raise MemoryError",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+        monkeypatch.setitem(extras.KNOWN, name, (name.upper(), "data"))
+    (tmp_path / "gn_sound").mkdir()
+    (tmp_path / "gn_sound" / "__init__.py").write_text("")
+    (tmp_path / "gn_sound" / "part.py").write_text("from json import that_is_not_there")
+    monkeypatch.setitem(extras.KNOWN, "gn_sound", ("GN_SOUND", "data"))
+    monkeypatch.setitem(extras.KNOWN, "gn_gone", ("GN_GONE", "fast"))
+    says = {
+        "gn_lib": "this needs GN_LIB, which cannot be imported: libx.so: cannot open shared object file; reinstall it: "
+        "pip install --force-reinstall gn_lib",
+        "gn_numpy": "this needs GN_NUMPY, which cannot be imported: numpy.dtype size changed; reinstall it",
+        "gn_outer": "this needs GN_LIB, which cannot be imported: libx.so",
+        "gn_wants": "this needs GN_GONE, which is not installed: pip install 'gpunet[fast]'",
+        "gn_other": "this needs GN_OTHER, which cannot be imported: No module named 'something_else_entirely'; reinst",
+        "gn_sound.part": "this needs GN_SOUND, which cannot be imported: cannot import name 'that_is_not_there'",
+    }
+    for name, said in says.items():
+        for door in (extras.need, extras.load):
+            with pytest.raises(MissingError) as caught:
+                door("this", name)
+            assert str(caught.value).startswith(said)
+        with pytest.raises(Exception) as raw:
+            importlib.import_module(name)
+        assert extras.told(raw.value).startswith(said)
+        assert extras.optional(name) is None
+    assert harness.lacking("gn_outer").startswith("a rival needs GN_LIB, which cannot be imported: libx.so")
+    assert harness.lacking("gn_gone") == "gn_gone is not installed; pip install 'gpunet[fast]'"
+    assert harness.lacking("json") == "" == harness.lacking("gn_sound")
+    assert extras.optional("gn_sound").__name__ == "gn_sound"
+    with pytest.raises(MemoryError):  # no fault of the package
+        extras.need("this", "gn_full")
+
+
+def test_a_folder_of_that_name_and_an_empty_module_count_as_missing(tmp_path, monkeypatch):
+    from gpunet.backend import device
+    from gpunet.bench.harness import lacking
+
+    for name in ("onnx", "cupy", "numba", "torch"):
+        (tmp_path / name).mkdir()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(path for path in sys.path if not path.endswith("-packages"))])
+    monkeypatch.setattr(sys, "meta_path", [each for each in sys.meta_path if each is importlib.machinery.PathFinder])
+    importlib.invalidate_caches()
+    assert importlib.util.find_spec("onnx").origin is None
+    assert extras.lacking("onnx", "cupy", "numba", "torch") == ["onnx", "cupy", "numba", "torch"]
+    for imported in (False, True):  # by a script that took it for the package
+        with pytest.raises(MissingError, match=r"this needs onnx, which is not installed: .*'gpunet\[onnx\]'"):
+            extras.load("this", "onnx")
+        if not imported:
+            monkeypatch.setitem(sys.modules, "onnx", importlib.util.module_from_spec(importlib.util.find_spec("onnx")))
+    assert "CuPy is not installed" in device.why_no_gpu()
+    assert "numba is not installed" in device.why_no_numba()
+    assert "torch is not installed" in lacking("torch")
+    for mock in (types.ModuleType("torch"), None):
+        monkeypatch.setitem(sys.modules, "torch", mock)
+        assert extras.lacking("torch") == ["torch"]
+
+
+def test_errors_of_imports_that_nobody_foresaw_are_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
     assert extras.told(ModuleNotFoundError("No", name="optuna.storages"), "it").startswith("it needs Optuna, which is")
     assert extras.told(ModuleNotFoundError("No", name="elsewhere")) == extras.told(ValueError("No")) == ""
-    assert extras.told(ImportError("broken", name="optuna")) == extras.told(ModuleNotFoundError()) == ""
+    assert extras.told(ImportError("broken", name="optuna")) == (
+        "this needs Optuna, which cannot be imported: broken; reinstall it: pip install --force-reinstall optuna"
+    )
+    assert extras.told(ModuleNotFoundError()) == ""
 
 
 def test_a_class_that_cannot_be_had_is_there_and_says_so_when_one_is_made():
@@ -160,5 +257,25 @@ def test_a_class_that_cannot_be_had_is_there_and_says_so_when_one_is_made():
     for kind in (absent, type("Mine", (absent,), {})):
         with pytest.raises(MissingError, match="an estimator needs scikit-learn"):
             kind(3, center=True)
-    with pytest.raises(ImportError, match="of another kind"):
-        extras.absent("PCA", ImportError("of another kind"))
+    for use in ("fit", "n_components"):
+        with pytest.raises(MissingError, match="an estimator needs scikit-learn"):
+            getattr(absent, use)
+    assert not hasattr(absent, "__wrapped__")  # which help() asks of any class
+    assert "Not to be had here" in pydoc.render_doc(absent)
+    assert extras.absent("PCA", MissingError("an estimator needs scikit-learn")) is absent
+    for error in (ImportError("of another kind"), OSError("of another kind")):
+        with pytest.raises(type(error), match="of another kind"):
+            extras.absent("PCA", error)
+
+
+def test_a_public_name_that_cannot_be_had_is_the_same_each_time(monkeypatch):
+    import gpunet as gn
+
+    monkeypatch.delitem(vars(gn), "PCA", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    for name in [each for each in sys.modules if each.startswith("gpunet.estimators")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(gn, "estimators", raising=False)
+    assert gn.PCA is gn.PCA
+    with pytest.raises(MissingError, match=r"an estimator needs scikit-learn, .*'gpunet\[data\]'"):
+        gn.PCA.fit([[1.0]])

@@ -26,7 +26,6 @@ asked, and where that is missing NumPy does what it can, in more time.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import ctypes
 import os
@@ -41,7 +40,7 @@ import numpy as np
 from numpy import matmul
 
 from gpunet.backend.base import In, Out
-from gpunet.extras import install
+from gpunet.extras import install, optional
 from gpunet.interrupts import undivided
 
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
@@ -131,11 +130,9 @@ def pools() -> list[dict[str, Any]]:
             version = re.match(rb"OpenBLAS (\S+)", config() or b"")
             found = {"num_threads": calls[0](), "version": version and version[1].decode(), "filepath": path}
             return [found | {"user_api": "blas", "internal_api": "openblas", "architecture": core().decode()}]
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
+    if (threadpoolctl := optional("threadpoolctl")) is None:
         return []
-    known = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    known = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     return [pool for pool in known if "numpy" in pool["filepath"]] or known
 
 
@@ -175,10 +172,8 @@ def one_thread() -> None:
     """From now on products have one thread in this process, for one that has others beside it."""
     if (calls := _calls()) is not None:
         calls[1](1)
-    with contextlib.suppress(ImportError):  # which knows SciPy's library too, and MKL
-        from threadpoolctl import threadpool_limits
-
-        threadpool_limits(1)
+    if (threadpoolctl := optional("threadpoolctl")) is not None:  # which knows SciPy's library too, and MKL
+        threadpoolctl.threadpool_limits(1)
 
 
 def interruptible(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -233,14 +228,11 @@ def compressed(a: np.ndarray[Any, Any]) -> Any:
     """
     if np.count_nonzero(a) * 32 > a.size:
         return a
-    try:
-        from scipy.sparse import csr_array
-    except ImportError:
+    if (sparse := optional("scipy.sparse")) is None:
         return a
-
     where = np.flatnonzero(a)
     starts = np.searchsorted(where, np.arange(len(a) + 1) * a.shape[1])
-    return csr_array((a.ravel()[where], where % a.shape[1], starts), shape=a.shape)
+    return sparse.csr_array((a.ravel()[where], where % a.shape[1], starts), shape=a.shape)
 
 
 def inner_of(a: Any, b: Any) -> np.ndarray[Any, Any]:
@@ -383,9 +375,7 @@ def _lapack(name: str, arguments: int) -> tuple[Any, Any] | None:
     found = None if path is None else getattr(ctypes.CDLL(path), f"scipy_{name}_64_", None)
     if found is not None:
         return kind(ctypes.cast(found, ctypes.c_void_p).value or 0), ctypes.c_int64
-    try:
-        from scipy.linalg import cython_lapack
-    except ImportError:
+    if (cython_lapack := optional("scipy.linalg.cython_lapack")) is None:
         return None
     capsule = cython_lapack.__pyx_capi__[name]
     signature, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer

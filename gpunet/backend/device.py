@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from gpunet.backend.base import Backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import ON_CPU, DeviceError, GpunetError, first_line, shown
-from gpunet.extras import install
+from gpunet.extras import install, lacking
 
 WITHOUT = f"; without a GPU use {ON_CPU}"  # the end of the message for a GPU that cannot be used
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
@@ -60,7 +59,7 @@ def get_backend(device: str | Backend | None = "auto") -> Backend:
 
 def why_no_gpu(index: int = 0) -> str | None:
     """Why GPU `index` cannot be used, in one line with what would help; None when it can."""
-    if importlib.util.find_spec("cupy") is None:
+    if lacking("cupy"):
         return f"CuPy is not installed; install it with: {install_line(driver_cuda())}"
     reason = smoke_test(index)
     return reason and "; ".join(filter(None, (reason, advice(reason))))
@@ -90,7 +89,7 @@ def smoke_test(index: int) -> str | None:
 
 def why_no_numba() -> str | None:
     """Why the CPU's element-wise passes run in plain NumPy; None when they run in numba."""
-    if importlib.util.find_spec("numba") is None:
+    if lacking("numba"):
         return f"numba is not installed; install it with: {install('fast')}"
     try:
         from gpunet.backend import numba_backend  # noqa: F401
@@ -189,7 +188,7 @@ def cuda_versions() -> dict[str, str | None]:
 
 
 def _cupy() -> Any:
-    if importlib.util.find_spec("cupy") is None:
+    if lacking("cupy"):
         return None
     try:
         import cupy

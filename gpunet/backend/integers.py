@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpunet.backend.blas import current_threads
+from gpunet.extras import optional
 
 # What NumKong calls the machines that have one, which its products of bytes are written for.
 ENGINES = ("alder", "sierra", "icelake", "sapphireamx", "graniteamx", "diamond", "neonsdot", "svesdot", "sme")
@@ -45,9 +46,7 @@ def numkong() -> Any:
 
     Engines that multiply bytes with a sign by bytes without one, as VNNI does, may saturate where a kernel forgets it.
     """
-    try:
-        import numkong
-    except ImportError:
+    if (numkong := optional("numkong")) is None:
         return None
     able = numkong.get_capabilities()
     if not any(able.get(name) for name in ENGINES):

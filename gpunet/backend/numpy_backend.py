@@ -20,6 +20,7 @@ from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, WORDS, Array, Backend, In,
 from gpunet.backend.blas import multiply
 from gpunet.checks import as_array, on_device
 from gpunet.errors import DataError, InputError, MemoryFullError, shown
+from gpunet.extras import optional
 
 ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs, then 16.3)
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
@@ -621,11 +622,8 @@ def _planes(x: Array) -> Array:
 @cache
 def _normal() -> Any:
     """Φ: SciPy's, imported neither at start-up nor where nobody asks for it; without SciPy `normal_by_number`."""
-    try:
-        from scipy.special import ndtr
-    except ImportError:
-        return normal_by_number
-    return ndtr
+    special = optional("scipy.special")
+    return normal_by_number if special is None else special.ndtr
 
 
 def normal_by_number(x: Array, out: Array) -> Array:

@@ -7,7 +7,6 @@ a GPU call nothing else.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
 import re
 import time
@@ -18,9 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from gpunet import extras
 from gpunet.bench.results import Entry, Section, read_sections, write_section
-from gpunet.errors import GpunetError
-from gpunet.extras import how
+from gpunet.errors import GpunetError, MissingError
 from gpunet.limits import physical_memory
 from gpunet.timing import PAUSE, interleave
 
@@ -66,8 +65,14 @@ class Contender:
 
 
 def lacking(package: str) -> str:
-    """Why a rival of that package cannot take part; empty where it is installed."""
-    return "" if importlib.util.find_spec(package) else f"{package} is not installed; {how(package)}"
+    """Why a rival of that package cannot take part; empty where it can be imported."""
+    if extras.lacking(package):
+        return f"{package} is not installed; {extras.how(package)}"
+    try:
+        extras.need("a rival", package)
+    except MissingError as error:
+        return str(error)
+    return ""
 
 
 def missing(contenders: Mapping[str, Contender]) -> list[str]:

@@ -13,6 +13,7 @@ from gpunet.bench.harness import agree, filled, missing, race
 from gpunet.bench.results import Case, Section, failures, provenance, read_sections
 from gpunet.bench.rivals import Way
 from gpunet.errors import InputError
+from gpunet.extras import optional
 from gpunet.files import writable_folder
 from gpunet.progress import Progress
 
@@ -105,8 +106,6 @@ def record(
 
 def with_as_many_threads() -> None:
     """PyTorch's, as many as our products have."""
-    try:
-        import torch
-    except ImportError:
+    if (torch := optional("torch")) is None:
         return
     torch.set_num_threads(threads() or torch.get_num_threads())

@@ -9,7 +9,6 @@ checked for: a loss, an angle, a route. What has its default is left out.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +23,7 @@ from gpunet.backend.blas import threads
 from gpunet.errors import InputError
 from gpunet.experiments.provenance import versions
 from gpunet.experiments.structs import Struct, convert
+from gpunet.extras import optional
 from gpunet.files import write_or_keep
 from gpunet.limits import plain, read_json
 
@@ -119,9 +119,7 @@ def failures(section: Section, head: str = "", between: str = ", ") -> list[str]
 def provenance(backend: Backend | None = None) -> dict[str, Any]:
     """Machine and packages, the rivals' among them, and the threads of the matrix products."""
     found: dict[str, Any] = {"torch": None}
-    if importlib.util.find_spec("torch"):
-        import torch
-
+    if (torch := optional("torch")) is not None:
         found["torch"] = str(torch.__version__)
     return versions(backend) | found | {"threads": threads()}
 

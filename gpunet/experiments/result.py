@@ -22,10 +22,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta
-
 from gpunet.errors import DataError, shown
-from gpunet.experiments.structs import Struct, convert
+from gpunet.experiments.structs import Meta, Struct, convert
 from gpunet.files import RESULT as RESULT
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 from gpunet.reprs import columns, table_html

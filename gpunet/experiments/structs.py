@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     def convert(value: Any, type: type[T]) -> T:  # noqa: A002
         """What JSON gave as the type; msgspec.ValidationError where it is none."""
 
+    class Meta:
+        """Bounds of a field's values, in its annotation."""
+
+        def __init__(self, **bounds: float) -> None: ...
+
     @dataclass_transform(field_specifiers=(field,))
     class Struct:
         """A class of typed fields, which `convert` makes."""
 
         def __init_subclass__(cls, *, omit_defaults: bool = False, forbid_unknown_fields: bool = False) -> None: ...
 else:
-    from msgspec import Struct, convert, field
+    from gpunet.extras import need
 
-__all__ = ["Struct", "convert", "field"]
+    need("a result", "msgspec")
+    from msgspec import Meta, Struct, convert, field
+
+__all__ = ["Meta", "Struct", "convert", "field"]

@@ -408,7 +408,7 @@ def of(monkeypatch):
         if whose != "numpy":
             monkeypatch.setattr(blas, "_bundled", lambda: None)
         if whose == "none":
-            monkeypatch.setitem(sys.modules, "scipy.linalg", None)
+            monkeypatch.setitem(sys.modules, "scipy.linalg.cython_lapack", None)
         return blas._lapack("dsyevr", 21)
 
     return choose

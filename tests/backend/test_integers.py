@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -93,6 +94,8 @@ def test_small_work_and_machines_without_one_are_left_to_blas(monkeypatch):
 )
 def test_the_machine_must_have_an_engine_and_the_library_be_right(able, off, taken, monkeypatch):
     class Library:
+        __spec__ = ModuleSpec("numkong", None)
+
         @staticmethod
         def get_capabilities():
             return able

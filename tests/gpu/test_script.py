@@ -432,7 +432,8 @@ def test_an_interpreter_that_lacks_something_is_told_once(tmp_path):
     (tmp_path / "site" / "msgspec.py").write_text("raise ModuleNotFoundError(\"No module named 'msgspec'\")")
     done = script(tmp_path, "--device", "numpy")
     assert done.returncode == 2
-    assert "No module named 'msgspec'; PYTHON names another interpreter, WHEELS" in done.stderr.splitlines()[-1]
+    assert "a benchmark needs msgspec, which cannot be imported: No module named 'msgspec'" in done.stderr
+    assert "; PYTHON names another interpreter, WHEELS" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,6 @@ weights in the same order of samples; epochs are timed in turn in one process, a
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gpunet.bench.results import Case, Section, provenance, write_section
 from gpunet.errors import DataError
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
+from gpunet.extras import optional
 from gpunet.report.bench_tables import page
 
 FINAL = Recipe()
@@ -102,9 +102,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="for everyone's matrix products")
     parser.add_argument("--json", type=Path, metavar="FILE", help="its section of this file is written")
     options = parser.parse_args()
-    if importlib.util.find_spec("torch"):
-        import torch
-
+    if (torch := optional("torch")) is not None:
         torch.set_num_threads(options.threads)
     with threadpool_limits(options.threads):
         compare(options)
