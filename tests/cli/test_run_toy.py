@@ -112,7 +112,7 @@ def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path, moons)
         (("--threshold", "nan"), ("--threshold cannot be nan",)),
         (("--learning-rate", 0), ("--learning-rate cannot be 0.0", "> 0")),
         (("--learning-rate", 0.8, "--learning-rate", -1), ("--learning-rate cannot be -1.0",)),
-        (("--limit", 0), ("--limit", "0", ">=1")),
+        (("--limit", 0), ("--limit", "0", "at least 1")),
         (("--seeds", 0), ("--seeds",)),
         (("--dataset", "nonsense"), ("unknown data set 'nonsense'",)),
     ],

@@ -54,7 +54,7 @@ NEEDED = {
 REFUSED = {  # a right call, which can come to nothing here
     "datasets.load_cifar10_batches": "not in",
     **{f"History.{name}": "read, not set" for name in ("update", "pop", "popitem", "clear", "setdefault")},
-    **({} if find_spec("torch") else dict.fromkeys(("from_torch", "to_torch"), "pip install 'gpunet[torch]'")),
+    **({} if find_spec("torch") else dict.fromkeys(("from_torch", "to_torch"), r"pip install .gpunet\[torch\]")),
 }
 Maker = Callable[[], Any]
 
