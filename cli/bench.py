@@ -215,8 +215,7 @@ def scaling(
     from gpunet.bench import results
     from gpunet.bench import scaling as bench
     from gpunet.experiments.provenance import Stopwatch
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import writable_folder
+    from gpunet.files import RESULT, writable_folder
     from gpunet.progress import progress
 
     settings = bench.Settings(_widths(width), _alphas(alpha), meaning, batch, layers, rounds)
@@ -379,8 +378,7 @@ def report(
         gpunet bench report here.json
     """
     from gpunet.bench import report as bench
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import writable_folder
+    from gpunet.files import RESULT, writable_folder
 
     found = bench.report(files)
     folder = writable_folder(out, RESULT)

@@ -6,7 +6,6 @@ import functools
 import inspect
 import os
 import re
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from gpunet.cli import process
+from gpunet.reprs import window
 from gpunet.streams import spelt
 
 WIDEST = 100  # columns: longer lines are harder to read
@@ -29,7 +29,7 @@ Items = Sequence[tuple[str, str]]
 
 def _width() -> int:
     """Of a line; 80 columns where nothing says how many there are."""
-    return max(20, min(WIDEST, shutil.get_terminal_size().columns))
+    return min(WIDEST, window(80))
 
 
 def _in_colour() -> bool:

@@ -270,8 +270,7 @@ def _run(folder: Path | None, storage: str | None, json: bool, compute: Callable
     """Check the folder, search, write, print; says how to go on when it is interrupted."""
     from gpunet.errors import StorageLostError
     from gpunet.experiments.provenance import Stopwatch
-    from gpunet.experiments.result import RESULT
-    from gpunet.files import writable_folder
+    from gpunet.files import RESULT, writable_folder
     from gpunet.progress import progress
     from gpunet.sweep.storage import file_url
     from gpunet.sweep.targets import as_result, title

@@ -1,8 +1,8 @@
 """Tables and picture of speed in README and docs/, made from what is recorded: `python -m gpunet.bench.readme`.
 
 A table stands between `<!-- speed:begin TABLE MACHINE -->` and `<!-- speed:end -->`, where TABLE is one of TABLES and
-MACHINE names a file of benchmarks/results; the picture shows the machine of the table that stands below it. With
---check nothing is written; the exit code is 1 where a page differs.
+MACHINE names a file of benchmarks/results; the picture is of DRAWN. With --check no page is written; the exit code is 1
+where one differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpunet.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
-PICTURE = ROOT / "docs" / "speed.png"
+PICTURE, DRAWN = ROOT / "docs" / "speed.png", "epyc-2-cores"
 BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+) -->\n)(?P<body>.*?)(?P<end>^<!-- "
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
 Sections = Mapping[str, Section]
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
                 name: f"{'-'.join(map(str, case.notes['widths']))}\nbatch {case.batch}"
                 for name, case in train.CASES.items()
             }
-            speed_figure.draw(_recorded("epyc-2-cores"), FAIR[0], nets, PICTURE)
+            speed_figure.draw(_recorded(DRAWN), FAIR[0], nets, PICTURE)
     except (InputError, OSError) as error:
         print(f"readme: {error}", file=sys.stderr)
         return 2

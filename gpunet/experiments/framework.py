@@ -611,8 +611,7 @@ class Run:
 
         `written` is called before that, where the result is where it was asked for.
         """
-        from gpunet.experiments.result import RESULT
-        from gpunet.files import alone, writable_folder
+        from gpunet.files import RESULT, alone, writable_folder
         from gpunet.report.drawing import written_and_drawn
 
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from gpunet.errors import DataError, shown
 from gpunet.experiments.structs import Meta, Struct, convert
-from gpunet.files import RESULT as RESULT
+from gpunet.files import RESULT
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 from gpunet.reprs import columns, table_html
 

@@ -30,9 +30,9 @@ import gpunet
 from gpunet.errors import DataError, GpunetError, OutputError
 from gpunet.experiments.claims import ClaimResult, counted, judge, summed
 from gpunet.experiments.framework import RunRequest
-from gpunet.experiments.result import RESULT, Result, Seed, check_time
+from gpunet.experiments.result import Result, Seed, check_time
 from gpunet.experiments.structs import Struct, convert, field
-from gpunet.files import check_replaceable, write_or_keep
+from gpunet.files import RESULT, check_replaceable, write_or_keep
 from gpunet.fingerprint import digest
 from gpunet.limits import DAMAGE, plain, read_json
 from gpunet.report.drawing import withdraw

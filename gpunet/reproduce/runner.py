@@ -12,8 +12,8 @@ from typing import Any
 from gpunet.backend import get_backend
 from gpunet.errors import DataError, FetchError, GpunetError, OutputError
 from gpunet.experiments.framework import Run, RunRequest
-from gpunet.experiments.result import RESULT, Result
-from gpunet.files import alone, remove, writable_folder, write_atomically
+from gpunet.experiments.result import Result
+from gpunet.files import RESULT, alone, remove, writable_folder, write_atomically
 from gpunet.report.claims import here_lines, told_counts
 from gpunet.report.claims_json import ClaimsFile, Entry, State, cause
 from gpunet.reproduce.display import Display

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from gpunet.errors import DataError, visible
 from gpunet.experiments import experiments
 from gpunet.experiments.claims import judge
-from gpunet.experiments.result import RESULT, Result, intact
-from gpunet.files import write_atomically
+from gpunet.experiments.result import Result, intact
+from gpunet.files import RESULT, write_atomically
 from gpunet.report import claims, claims_json
 from gpunet.report.claims import SIGNS, ClaimView
 from gpunet.report.page.contents import Figure, duration, figures, sort_key, tables, timing_table
