@@ -10,6 +10,11 @@ Parameters marked `In` are only read, those marked `Out` are written (and read w
 enforces both.
 
 Shapes: n samples, d inputs, u units, k outputs, p parameters. Floats are all of one dtype, float32 or float64.
+
+Mixed precision: an array of uint16 holds numbers in bfloat16, the upper half of a float32's bits, since NumPy has no
+such dtype. It may stand where an operation says so, and everything else is float32 then: products are added up in
+float32, and f, its slope and sums see float32. What is written as bfloat16 is the float32 number rounded to nearest,
+ties to even; a NaN stays NaN. A data set of uint16 holds whole numbers: `gather` reads those.
 """
 
 from __future__ import annotations
@@ -83,6 +88,7 @@ class Backend(ABC):
     xp: Any  # the plain namespace for cold paths
     records = False  # whether `record` works here
     forks = False  # whether gradients of weights run beside those of inputs in a recording
+    slow_bfloat16: str = ""  # why products of bfloat16 are no faster here than those of float32, in one line
 
     def __init__(self) -> None:
         self.pool = ScratchPool()
@@ -181,11 +187,21 @@ class Backend(ABC):
 
     @abstractmethod
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        """out = op(a) op(b), op transposing where asked; all two-dimensional."""
+        """out = op(a) op(b), op transposing where asked; all two-dimensional.
+
+        a and b may both be bfloat16, and out then either.
+        """
 
     @abstractmethod
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        """out = f(x Wᵀ + b): x (n, d), weight (u, d), bias (u,) or None, out (n, u)."""
+        """out = f(x Wᵀ + b): x (n, d), weight (u, d), bias (u,) or None, out (n, u).
+
+        x and weight may both be bfloat16, and out then either; bias is float32.
+        """
+
+    @abstractmethod
+    def to_bfloat16(self, x: In, out: Out) -> None:
+        """out, bfloat16, = x, float32, of the same shape."""
 
     # -- images: x (n, c, h, w), filters (u, c, k, k) with k odd, stride 1 --------------------------------------------
 
@@ -235,7 +251,8 @@ class Backend(ABC):
 
         relu' = [y > 0], sigmoid' = y(1 − y), tanh' = 1 − y², leaky_relu' = 1 where y > 0, else LEAK.
 
-        All (n, u); without bias_grad also of any other shape (n, …).
+        All (n, u); without bias_grad also of any other shape (n, …). y and dz may each be bfloat16, dz of (n, u) alone
+        and then not dy; the sum is of dz before it is rounded.
         """
 
     @abstractmethod
@@ -265,8 +282,8 @@ class Backend(ABC):
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
         """out = scale · dataset[order[c : c + n]], c = cursor[0], cast to out's dtype.
 
-        dataset (N, …) of any real dtype, order (N,) int64, cursor (1,) int64, out (n, …). Rows that are not there are
-        taken at the data set's ends.
+        dataset (N, …) of any real dtype, order (N,) int64, cursor (1,) int64, out (n, …), of floats also bfloat16: the
+        product of float32. Rows that are not there are taken at the data set's ends.
         """
 
     @abstractmethod
@@ -327,20 +344,22 @@ class Backend(ABC):
         """Row i of slopes (n, k) times weights[i]; weights (n,) of the same dtype."""
         self.xp.multiply(slopes, weights[:, None], out=slopes)
 
-    # -- optimisers: flat arrays (p,); the first `decayed` parameters carry the L2 term λ‖w‖², gradient 2λw ----------
+    # -- optimisers: flat arrays (p,); the first `decayed` parameters carry the L2 term λ‖w‖², gradient 2λw; the new
+    # parameters are written to `rounded` (p,) in bfloat16 too, unless that is None ------------------------------------
 
     @abstractmethod
-    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
         """params −= η g."""
 
     @abstractmethod
-    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         """v = β₁ v + g; params −= η v."""
 
     @abstractmethod
     def adam(
-        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
-    ) -> None:
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
+        rounded: Out = None,
+    ) -> None:  # fmt: skip
         """Adam (Kingma & Ba 2015, algorithm 1) with its state kept as M = m/(1−β₁), V = v/(1−β₂).
 
         M = β₁M + g, V = β₂V + g², params −= η·m̂/(√v̂ + ε): the two factors move into scalars and save two passes.
@@ -368,7 +387,10 @@ class Backend(ABC):
         self, x: In, weight: In, bias: In, z: Out, loss: str, options: tuple[str, ...], labels: In, scale: float,
         dz: Out, totals: Out, bias_grad: Out,
     ) -> None:  # fmt: skip
-        """z = x Wᵀ + b, the loss of that name and its `options` of it, and bias_grad = Σ over rows of dz, or None."""
+        """z = x Wᵀ + b, the loss of that name and its `options` of it, and bias_grad = Σ over rows of dz, or None.
+
+        x and weight may both be bfloat16; all else is float32 then.
+        """
         self.affine(x, weight, bias, "identity", z)
         getattr(self, loss)(*options, z, labels, scale, dz, totals)
         if bias_grad is not None:
@@ -381,10 +403,14 @@ class Backend(ABC):
 
         bias_grad = Σ over rows of dx is that layer's. Each of the three may be None, the last one must be without dx.
         Where the device forks, weight_grad is there after `join`, and dz and x stay as they are until then.
+        dz, x and weight may all be bfloat16, and then weight_grad and dx either; bias_grad sums dx before it is rounded.
         """
         if weight_grad is not None:
             self.gemm(dz, x, weight_grad, transpose_a=True)
         if dx is not None:
-            self.gemm(dz, weight, dx)
-            if activation != "identity" or bias_grad is not None:
-                self.activation_backward(activation, x, dx, dx, bias_grad)
+            if activation == "identity" and bias_grad is None:
+                self.gemm(dz, weight, dx)
+                return
+            dy = dx if dx.dtype != "uint16" else self.scratch_up_to("slopes in float32", dx.shape, "float32")
+            self.gemm(dz, weight, dy)
+            self.activation_backward(activation, x, dy, dx, bias_grad)

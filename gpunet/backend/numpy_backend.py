@@ -29,6 +29,8 @@ INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
 CUBIC, STEEP = 0.044715, math.sqrt(2 / math.pi)  # of GELU's approximation
 GELU_END = 40.0  # from there on the normal distribution is 0 or 1, and its density 0, in float64
+BFLOAT16 = np.dtype(np.uint16)  # which holds the upper half of a float32's bits
+NAN_BITS = 0x7FC00000  # of a quiet NaN
 DECADES = 12  # how far a moment may decay between two looks for denormals
 
 
@@ -46,6 +48,7 @@ class NumpyBackend(Backend):
     kernels = "numpy"
     xp: Any = np
     optimiser_block = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
+    bfloat16: Any = None  # the library that multiplies bfloat16; where there is none float32 numbers stand for them
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -92,15 +95,60 @@ class NumpyBackend(Backend):
     # -- products -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
+        if a.dtype == BFLOAT16:
+            self._mixed_product(a, b, out, transpose_a, transpose_b)
+            return
         multiply(b.size * len(out), a.T if transpose_a else a, b.T if transpose_b else b, out)
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
+        if x.dtype == BFLOAT16:
+            self._mixed_affine(x, weight, bias, activation, out)
+            return
         multiply(weight.size * len(x), x, weight.T, out)
+        self._add_and_activate(out, bias, activation)
+
+    def _add_and_activate(self, out: Array, bias: Array | None, activation: str) -> None:
         for rows in row_blocks(*out.shape):
             block = out[rows]
             if bias is not None:
                 np.add(block, bias, out=block)
             self.activate(activation, block, block)
+
+    def to_bfloat16(self, x: In, out: Out) -> None:
+        source, target = x.reshape(-1), out.reshape(-1)
+        for part in row_blocks(source.size, 1):
+            bits, last = source[part].view(np.uint32), self.scratch("last bits", BLOCK, np.uint32)
+            last = np.bitwise_and(np.right_shift(bits, 16, out=last[: len(bits)]), 1, out=last[: len(bits)])
+            np.add(last, 0x7FFF, out=last)  # a tie goes up where that makes the result even
+            np.add(last, bits, out=last)
+            missing = np.isnan(source[part], out=self.scratch("missing", BLOCK, np.bool_)[: len(bits)])
+            np.copyto(last, NAN_BITS, where=missing)
+            np.right_shift(last, 16, out=last)
+            np.copyto(target[part], last, casting="unsafe")
+
+    def _from_bfloat16(self, x: Array, purpose: str) -> Array:
+        """The same numbers in float32, in scratch memory."""
+        out = self.scratch_up_to(f"{purpose} in float32", x.shape, np.float32)
+        np.left_shift(x, 16, out=out.view(np.uint32), dtype=np.uint32)
+        return out
+
+    def _mixed_product(self, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool) -> None:
+        """The product of bfloat16 numbers, in float32 and then rounded where `out` is bfloat16."""
+        if self.bfloat16 is not None:
+            self.bfloat16.product(self.pool, a, b, out, transpose_a, transpose_b)
+            return
+        a, b = self._from_bfloat16(a, "left"), self._from_bfloat16(b, "right")
+        found = out if out.dtype != BFLOAT16 else self.scratch_up_to("product", out.shape, np.float32)
+        self.gemm(a, b, found, transpose_a, transpose_b)
+        if found is not out:
+            self.to_bfloat16(found, out)
+
+    def _mixed_affine(self, x: Array, weight: Array, bias: Array | None, activation: str, out: Array) -> None:
+        found = out if out.dtype != BFLOAT16 else self.scratch_up_to("scores", out.shape, np.float32)
+        self._mixed_product(x, weight, found, False, True)
+        self._add_and_activate(found, bias, activation)
+        if found is not out:
+            self.to_bfloat16(found, out)
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -195,6 +243,13 @@ class NumpyBackend(Backend):
             np.copyto(out, z)
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
+        if dz.dtype == BFLOAT16:
+            found = self.scratch_up_to("slopes of outputs", dz.shape, np.float32)
+            self.activation_backward(activation, y, dy, found, bias_grad)
+            self.to_bfloat16(found, dz)
+            return
+        if y.dtype == BFLOAT16:
+            y = self._from_bfloat16(y, "outputs")
         if activation != "identity":
             for rows in row_blocks(len(dz), dz[:1].size):
                 self._chain(activation, y[rows], dy[rows], dz[rows])
@@ -297,6 +352,11 @@ class NumpyBackend(Backend):
         rows = order[start : start + len(out)]
         if len(rows) < len(out):
             raise InputError(f"{len(out)} samples were asked for, and {len(rows)} of the order's {len(order)} are left")
+        if out.dtype == BFLOAT16:
+            found = self.scratch_up_to("samples", out.shape, np.float32)
+            self.gather(dataset, order, cursor, scale, found)
+            self.to_bfloat16(found, out)
+            return
         if dataset.dtype == out.dtype:  # mode="clip" because "raise" would buffer the output
             dataset.take(rows, 0, out, "clip")  # np.take(…) is half a microsecond more
             if scale != 1:
@@ -537,14 +597,15 @@ class NumpyBackend(Backend):
 
     # -- optimisers: one pass over flat arrays, block by block: all touches but the first hit the cache --------------
 
-    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, _, _, _, l2, *_ = scalars.tolist()
         for part, twice_l2 in self._parts(len(params), decayed, l2):
             p, g, work = params[part], grads[part], self._step(params, part)
             np.multiply(self._with_l2(p, g, twice_l2), rate, out=work)
             np.subtract(p, work, out=p)
+            self._round(p, part, rounded)
 
-    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, step, *_ = scalars.tolist()
         for part, twice_l2 in self._parts(len(params), decayed, l2):
             p, v, work = params[part], velocity[part], self._step(params, part)
@@ -552,11 +613,13 @@ class NumpyBackend(Backend):
             np.add(v, self._with_l2(p, grads[part], twice_l2), out=v)
             np.multiply(v, rate, out=work)
             np.subtract(p, work, out=p)
+            self._round(p, part, rounded)
         self._flush_denormals(velocity, beta, flush_period(beta), step)
 
     def adam(
-        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
-    ) -> None:
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
+        rounded: Out = None,
+    ) -> None:  # fmt: skip
         rate, beta1, beta2, _, l2, step, second_step, *_ = scalars.tolist()
         scale, epsilon = adam_factors(scalars)
         for part, twice_l2 in self._parts(len(params), decayed, l2):
@@ -574,6 +637,7 @@ class NumpyBackend(Backend):
             np.divide(m, work, out=work)
             np.multiply(work, scale, out=work)
             np.subtract(p, work, out=p)
+            self._round(p, part, rounded)
         period = flush_period(beta1)
         self._flush_denormals(first, beta1, period, step)
         self._flush_denormals(second, beta2, period, second_step)
@@ -584,6 +648,10 @@ class NumpyBackend(Backend):
         for low, high, twice_l2 in ((0, first, 2 * l2), (first, size, 0.0)):
             for start in range(low, high, self.optimiser_block):
                 yield slice(start, min(start + self.optimiser_block, high)), twice_l2
+
+    def _round(self, params: Array, part: slice, rounded: Array | None) -> None:
+        if rounded is not None:
+            self.to_bfloat16(params, rounded[part])
 
     def _step(self, params: Array, part: slice) -> Array:
         return self.scratch("step", self.optimiser_block, params.dtype)[: part.stop - part.start]
