@@ -26,6 +26,12 @@ def _cases() -> Sequence[str]:
     return [*CASES]
 
 
+def _precisions() -> Sequence[str]:
+    from gpunet.nn.trainer import PRECISIONS
+
+    return PRECISIONS
+
+
 @app.command()
 def train(
     case: Annotated[
@@ -45,6 +51,16 @@ def train(
     compiled: Annotated[
         bool, typer.Option("--compile", help="On a GPU also torch.compile(mode=reduce-overhead): half a minute a case.")
     ] = False,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            show_default="all",
+            autocompletion=completion.among(_precisions),
+            help="Of ours: float32, mixed (bfloat16 products, float32 weights) or, on a GPU, tf32; several may be "
+            "given.",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Time training steps beside PyTorch and beside the matrix products alone.
@@ -54,8 +70,9 @@ def train(
     "products" are the matrix products of a step with nothing between them: the floor. The loss at the end shows that
     all have learned the same.
 
-    On a CPU: plain NumPy, numba's element-wise passes, PyTorch eager with fused Adam. On a GPU: operation by
-    operation ("eager"), the whole step as one CUDA graph ("graph"), PyTorch on the same GPU.
+    On a CPU: plain NumPy, numba's element-wise passes, those in mixed precision, PyTorch eager with fused Adam. On a
+    GPU: operation by operation ("eager"), the whole step as one CUDA graph ("graph"), that in mixed precision and in
+    TF32, PyTorch on the same GPU. "bf16" is PyTorch under autocast.
 
     For example:
 
@@ -64,18 +81,23 @@ def train(
     from gpunet.backend import get_backend
     from gpunet.bench import record, results
     from gpunet.bench import train as bench
+    from gpunet.checks import check_one_of
     from gpunet.errors import InputError
+    from gpunet.nn.trainer import PRECISIONS
     from gpunet.progress import progress
 
     chosen = list(dict.fromkeys(case or bench.CASES))
     for name in chosen:
         if name not in bench.CASES:
             raise InputError(f"unknown case '{name}': expected some of {', '.join(bench.CASES)}")
+    words: list[Any] = [check_one_of("--precision", word, PRECISIONS) for word in precision or ()]
     backend = get_backend(device)
     found = results.Section(results.provenance(backend), notes={"device": backend.name}, rounds=rounds)
     with progress(True) as bar:
         cases = {name: bench.CASES[name] for name in chosen}
-        missing = record.training(cases, found, backend, rounds, bar, compiled=compiled, what="bench train")
+        missing = record.training(
+            cases, found, backend, rounds, bar, compiled=compiled, precisions=words, what="bench train"
+        )
     _told(found, "train", json, _training, missing)
 
 

@@ -88,7 +88,12 @@ class Backend(ABC):
     xp: Any  # the plain namespace for cold paths
     records = False  # whether `record` works here
     forks = False  # whether gradients of weights run beside those of inputs in a recording
+    tf32: bool = False  # whether products of float32 are to take operands with TF32's 10 bits of mantissa, now
+    # Multiplications of a net's largest product from which on mixed precision makes its steps faster.
+    least_bfloat16: int = 0
+    mixes_with: str = ""  # the library that multiplies bfloat16, with its version, where the bits depend on it
     slow_bfloat16: str = ""  # why products of bfloat16 are no faster here than those of float32, in one line
+    slow_tf32: str = "TF32 is a format of NVIDIA's GPUs"  # the same of products with TF32's 10 bits of mantissa
 
     def __init__(self) -> None:
         self.pool = ScratchPool()
@@ -403,7 +408,7 @@ class Backend(ABC):
 
         bias_grad = Σ over rows of dx is that layer's. Each of the three may be None, the last one must be without dx.
         Where the device forks, weight_grad is there after `join`, and dz and x stay as they are until then.
-        dz, x and weight may all be bfloat16, and then weight_grad and dx either; bias_grad sums dx before it is rounded.
+        dz, x and weight may all be bfloat16, weight_grad and dx then either; bias_grad sums dx before it is rounded.
         """
         if weight_grad is not None:
             self.gemm(dz, x, weight_grad, transpose_a=True)

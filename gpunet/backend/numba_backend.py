@@ -26,7 +26,7 @@ interpreter's lock back and forth. So everything here runs on one thread, save l
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Iterator
 
 import numba
 import numpy as np
@@ -35,7 +35,7 @@ from gpunet.backend import numba_norm
 from gpunet.backend.base import GOLDEN, LEAK, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
 from gpunet.backend.numba_cache import kernel
-from gpunet.backend.numpy_backend import NumpyBackend, adam_factors
+from gpunet.backend.numpy_backend import BFLOAT16, NumpyBackend, adam_factors, parts_of
 from gpunet.backend.numpy_conv import Windows
 from gpunet.errors import ShapeError
 
@@ -120,6 +120,43 @@ def leaky_backward(y, dz, bias_grad):  # type: ignore[no-untyped-def]
             bias_grad[j] += d
 
 
+@numba.njit(inline="always")
+def rounded(x):  # type: ignore[no-untyped-def]
+    """The bfloat16 of a float32 number: ties to even, NaN stays NaN."""
+    bits = np.float32(x).view(np.uint32)
+    up = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return np.uint16((np.uint32(0x7FC00000) if x != x else up) >> np.uint32(16))
+
+
+@kernel
+def rounding_pass(x, out):  # type: ignore[no-untyped-def]
+    """out = x in bfloat16."""
+    for i in range(x.size):
+        out[i] = rounded(x[i])
+
+
+@kernel
+def relu_of_bfloat16(y):  # type: ignore[no-untyped-def]
+    """y = max(y, 0); the bits of −0 to −∞ are 0x8000 to 0xFF80."""
+    for i in range(y.size):
+        bits = y[i]
+        negative = (bits >= np.uint16(0x8000)) & (bits <= np.uint16(0xFF80))
+        y[i] = np.uint16(0) if negative else bits
+
+
+@kernel
+def relu_backward_in_bfloat16(y, dy, dz, bias_grad):  # type: ignore[no-untyped-def]
+    """dz = dy [y > 0], bias_grad = Σ over rows of that; y and dz bfloat16, of which 1 to 0x7F80 are above 0."""
+    zero = dy.dtype.type(0)
+    bias_grad[:] = 0
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            d = dy[i, j]
+            d = d if np.uint16(y[i, j] - np.uint16(1)) < np.uint16(0x7F80) else zero
+            dz[i, j] = rounded(d)
+            bias_grad[j] += d
+
+
 # tanh and exp are vectorised in NumPy and not in numba: those passes stay NumPy's.
 FORWARD = {"identity": bias_identity, "relu": bias_relu, "leaky_relu": bias_leaky}
 BACKWARD = {
@@ -135,6 +172,16 @@ def gather_pass(dataset, order, start, scale, out):  # type: ignore[no-untyped-d
         row = min(max(order[min(max(start + i, 0), end)], 0), last)
         for j in range(out.shape[1]):
             out[i, j] = dataset[row, j] * scale
+
+
+@kernel
+def gather_in_bfloat16(dataset, order, start, scale, out):  # type: ignore[no-untyped-def]
+    """As `gather_pass`, of numbers in float32 that are rounded then."""
+    last, end = dataset.shape[0] - 1, order.size - 1
+    for i in range(out.shape[0]):
+        row = min(max(order[min(max(start + i, 0), end)], 0), last)
+        for j in range(out.shape[1]):
+            out[i, j] = rounded(np.float32(dataset[row, j]) * scale)
 
 
 @kernel
@@ -365,14 +412,19 @@ class NumbaBackend(NumpyBackend):
     """NumpyBackend, faster: what is not overridden here is inherited. Compiled once per dtype, cached on disk."""
 
     kernels = "numba"
-    optimiser_block = sys.maxsize  # one loop, which touches an element once
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        if bias is None or activation not in FORWARD:
+        if bias is None or activation not in FORWARD or x.dtype == BFLOAT16:
             super().affine(x, weight, bias, activation, out)
             return
         multiply(weight.size * len(x), x, weight.T, out)
         FORWARD[activation](out, bias)
+
+    def to_bfloat16(self, x: In, out: Out) -> None:
+        rounding_pass(x.reshape(-1), out.reshape(-1))
+
+    def _relu_of_bfloat16(self, y: Array) -> None:
+        relu_of_bfloat16(y.reshape(-1))
 
     def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
         planes = x.reshape(*x.shape[:2], -1)
@@ -422,7 +474,10 @@ class NumbaBackend(NumpyBackend):
         )
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        if activation == "identity":
+        if activation == "relu" and y.dtype == dz.dtype == BFLOAT16 and bias_grad is not None:
+            relu_backward_in_bfloat16(y, dy, dz, bias_grad)
+            return
+        if activation == "identity" or BFLOAT16 in (y.dtype, dz.dtype):
             super().activation_backward(activation, y, dy, dz, bias_grad)
             return
         if dz is not dy:
@@ -439,14 +494,18 @@ class NumbaBackend(NumpyBackend):
         dropout_pass(out.reshape(-1), np.uint64(start), np.uint32(threshold), out.dtype.type(1 / (1 - rate)))
 
     def gather(self, dataset: In, order: In, cursor: In, scale: float, out: Out) -> None:
-        plain = dataset.ndim == 1 or dataset.dtype == out.dtype  # a copy of rows: memcpy wins
+        # A copy of rows: memcpy wins. A data set of uint16 holds whole numbers.
+        plain = dataset.ndim == 1 or (dataset.dtype == out.dtype and out.dtype != BFLOAT16)
         if plain or not (len(dataset) and len(order)):
             super().gather(dataset, order, cursor, scale, out)
             return
         rows, target = dataset.reshape(len(dataset), -1), out.reshape(len(out), -1)
         if rows.shape[1] != target.shape[1]:
             raise ShapeError(f"gather of rows of {rows.shape[1]} numbers into rows of {target.shape[1]}")
-        gather_pass(rows, order, int(cursor[0]), out.dtype.type(scale), target)
+        if out.dtype == BFLOAT16:
+            gather_in_bfloat16(rows, order, int(cursor[0]), np.float32(scale), target)
+        else:
+            gather_pass(rows, order, int(cursor[0]), out.dtype.type(scale), target)
 
     def _channel_sums(self, x: Array, origin: Array, by: Array | None, sums: Array, products: Array) -> None:
         numba_norm.channel_sums(x, origin, by, sums, products)
@@ -469,25 +528,33 @@ class NumbaBackend(NumpyBackend):
             self._check_classes(labels, classes)
         self._add(totals, len(labels), loss, correct)
 
-    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
+    def _update_parts(self, size: int, decayed: int, l2: float, rounded: Array | None) -> Iterator[tuple[slice, float]]:
+        """One loop touches an element once; where it is rounded as well, that finds a block of them in the cache."""
+        return parts_of(size, decayed, l2) if rounded is None else self._parts(size, decayed, l2)
+
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, _, _, _, l2, *_ = scalars.tolist()
         real = params.dtype.type
-        for part, twice_l2 in self._parts(len(params), decayed, l2):
+        for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             sgd_pass(params[part], grads[part], real(rate), real(twice_l2))
+            self._round(params[part], part, rounded)
 
-    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
-        for part, twice_l2 in self._parts(len(params), decayed, l2):
+        for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             momentum_pass(params[part], grads[part], velocity[part], real(rate), real(beta), real(twice_l2), tiny)
+            self._round(params[part], part, rounded)
 
     def adam(
-        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
-    ) -> None:
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
+        rounded: Out = None,
+    ) -> None:  # fmt: skip
         rate, beta1, beta2, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         scale, epsilon = adam_factors(scalars)
         factors = real(beta1), real(beta2), real(scale), real(epsilon)
-        for part, twice_l2 in self._parts(len(params), decayed, l2):
+        for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             pull, shrink = (0.0, 1 - rate * (twice_l2 / 2)) if decoupled else (twice_l2, 1.0)
             adam_pass(params[part], grads[part], first[part], second[part], *factors, real(pull), real(shrink), tiny)
+            self._round(params[part], part, rounded)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gpunet.backend import base
+from gpunet.backend import base, onednn
 from gpunet.backend import numpy_conv as conv
 from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, WORDS, Array, Backend, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
@@ -24,13 +24,15 @@ from gpunet.extras import optional
 
 ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs, then 16.3)
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
+OPTIMISER_BLOCK = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
 COLUMNS = 196608  # elements of im2col at a time: they stay in the second-level cache (twice as many cost 10 %)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
 CUBIC, STEEP = 0.044715, math.sqrt(2 / math.pi)  # of GELU's approximation
 GELU_END = 40.0  # from there on the normal distribution is 0 or 1, and its density 0, in float64
 BFLOAT16 = np.dtype(np.uint16)  # which holds the upper half of a float32's bits
-NAN_BITS = 0x7FC00000  # of a quiet NaN
+NAN_BITS = 0x7FC00000  # of a quiet NaN in float32
+MINUS_ZERO, INFINITE = np.uint16(0x8000), np.uint16(0x7F80)  # bits of −0 and ∞ in bfloat16
 DECADES = 12  # how far a moment may decay between two looks for denormals
 
 
@@ -47,8 +49,21 @@ class NumpyBackend(Backend):
     name = "cpu"
     kernels = "numpy"
     xp: Any = np
-    optimiser_block = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
-    bfloat16: Any = None  # the library that multiplies bfloat16; where there is none float32 numbers stand for them
+
+    least_bfloat16 = 1_000_000
+
+    @property
+    def bfloat16(self) -> onednn.OneDnn | None:
+        """What multiplies bfloat16; where there is nothing float32 numbers stand for it, for the same sums."""
+        return onednn.engine()[0]
+
+    @property
+    def mixes_with(self) -> str:  # type: ignore[override]
+        return f"oneDNN {self.bfloat16.version}" if self.bfloat16 else ""
+
+    @property
+    def slow_bfloat16(self) -> str:  # type: ignore[override]  # looked for when somebody asks
+        return onednn.engine()[1]
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
@@ -132,23 +147,39 @@ class NumpyBackend(Backend):
         np.left_shift(x, 16, out=out.view(np.uint32), dtype=np.uint32)
         return out
 
-    def _mixed_product(self, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool) -> None:
-        """The product of bfloat16 numbers, in float32 and then rounded where `out` is bfloat16."""
-        if self.bfloat16 is not None:
-            self.bfloat16.product(self.pool, a, b, out, transpose_a, transpose_b)
+    def _mixed_product(
+        self, a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, bias: Array | None = None
+    ) -> None:
+        """The product of bfloat16 numbers in float32, plus the bias, and then rounded where `out` is bfloat16."""
+        library = self.bfloat16 if a.size and b.size else None
+        if library is not None:
+            library.product(self.pool, a, b, out, transpose_a, transpose_b, bias)
             return
         a, b = self._from_bfloat16(a, "left"), self._from_bfloat16(b, "right")
         found = out if out.dtype != BFLOAT16 else self.scratch_up_to("product", out.shape, np.float32)
         self.gemm(a, b, found, transpose_a, transpose_b)
+        if bias is not None:
+            np.add(found, bias, out=found)
         if found is not out:
             self.to_bfloat16(found, out)
 
     def _mixed_affine(self, x: Array, weight: Array, bias: Array | None, activation: str, out: Array) -> None:
+        if activation == "identity" or (activation == "relu" and out.dtype == BFLOAT16):
+            self._mixed_product(x, weight, out, False, True, bias)
+            if activation == "relu":  # of a rounded number it is its rounded relu
+                self._relu_of_bfloat16(out)
+            return
         found = out if out.dtype != BFLOAT16 else self.scratch_up_to("scores", out.shape, np.float32)
-        self._mixed_product(x, weight, found, False, True)
-        self._add_and_activate(found, bias, activation)
+        self._mixed_product(x, weight, found, False, True, bias)
+        self._add_and_activate(found, None, activation)
         if found is not out:
             self.to_bfloat16(found, out)
+
+    def _relu_of_bfloat16(self, y: Array) -> None:
+        """In place; numbers of bits from 0x8000 to 0xFF80 are −0 to −∞."""
+        for rows in row_blocks(*y.shape):
+            bits = np.subtract(y[rows], MINUS_ZERO, out=self.scratch_up_to("magnitudes", y[rows].shape, np.uint16))
+            np.copyto(y[rows], 0, where=np.less_equal(bits, INFINITE, out=self.scratch("negative", bits.shape, "bool")))
 
     # -- images ---------------------------------------------------------------------------------------------------
 
@@ -644,23 +675,22 @@ class NumpyBackend(Backend):
 
     def _parts(self, size: int, decayed: int, l2: float) -> Iterator[tuple[slice, float]]:
         """Blocks of [0, size), each with its 2λ: those of the decayed parameters, and the others."""
-        first = decayed if l2 else 0  # without the term they are all alike
-        for low, high, twice_l2 in ((0, first, 2 * l2), (first, size, 0.0)):
-            for start in range(low, high, self.optimiser_block):
-                yield slice(start, min(start + self.optimiser_block, high)), twice_l2
+        for part, twice_l2 in parts_of(size, decayed, l2):
+            for start in range(part.start, part.stop, OPTIMISER_BLOCK):
+                yield slice(start, min(start + OPTIMISER_BLOCK, part.stop)), twice_l2
 
     def _round(self, params: Array, part: slice, rounded: Array | None) -> None:
         if rounded is not None:
             self.to_bfloat16(params, rounded[part])
 
     def _step(self, params: Array, part: slice) -> Array:
-        return self.scratch("step", self.optimiser_block, params.dtype)[: part.stop - part.start]
+        return self.scratch("step", OPTIMISER_BLOCK, params.dtype)[: part.stop - part.start]
 
     def _with_l2(self, p: Array, g: Array, twice_l2: float) -> Array:
         """g + 2λp."""
         if not twice_l2:
             return g
-        out = self.scratch("decayed", self.optimiser_block, p.dtype)[: len(p)]
+        out = self.scratch("decayed", OPTIMISER_BLOCK, p.dtype)[: len(p)]
         np.multiply(p, twice_l2, out=out)
         np.add(out, g, out=out)
         return out
@@ -677,9 +707,16 @@ class NumpyBackend(Backend):
         for part, _ in self._parts(len(state), 0, 0.0):
             size = self._step(state, part)
             np.abs(state[part], out=size)
-            small = self.scratch("small", self.optimiser_block, np.bool_)[: len(size)]
+            small = self.scratch("small", OPTIMISER_BLOCK, np.bool_)[: len(size)]
             np.less(size, tiny, out=small)
             np.copyto(state[part], 0, where=small)
+
+
+def parts_of(size: int, decayed: int, l2: float) -> Iterator[tuple[slice, float]]:
+    """The decayed parameters and the others, each with their 2λ."""
+    first = decayed if l2 else 0  # without the term they are all alike
+    yield slice(0, first), 2 * l2
+    yield slice(first, size), 0.0
 
 
 def _planes(x: Array) -> Array:

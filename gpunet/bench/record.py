@@ -15,6 +15,7 @@ from gpunet.bench.rivals import Way
 from gpunet.errors import InputError
 from gpunet.extras import optional
 from gpunet.files import writable_folder
+from gpunet.nn.trainer import Precision
 from gpunet.progress import Progress
 
 Save = Callable[[], object]
@@ -23,7 +24,7 @@ EVERY = 4  # of the payoff's grid each fourth net alone
 
 def training(
     cases: Mapping[str, train.Case], section: Section, backend: Backend, rounds: int, bar: Progress, save: Save = bool,
-    *, compiled: bool = False, what: str = "training",
+    *, compiled: bool = False, precisions: Sequence[Precision] | None = None, what: str = "training",
 ) -> list[str]:  # fmt: skip
     """Fill in a case for each net; why some take no part. compiled: torch.compile, too, on a GPU."""
     bar.start(what, len(cases))
@@ -33,7 +34,7 @@ def training(
         section.data = case.data()[0]
         first = 0 if not case.trains else 1 if case.whole else train.FIRST
         cpu = backend.name == "cpu"
-        everybody = train.contenders(case, backend, ways if compiled and not cpu else None)
+        everybody = train.contenders(case, backend, ways if compiled and not cpu else None, precisions)
         entries = race(everybody, rounds, pieces=case.steps if cpu else 0, first=first)
         agree(entries, "first_loss" if case.trains else "mean_feature")
         counts = train.counted(case) if "ranks" in case.notes else {}

@@ -30,7 +30,7 @@ from gpunet.linalg import BreakEven, DimensionFraction
 from gpunet.nn.layers import Conv2D, Dense, Flatten, LowRankDense, Reshape
 from gpunet.nn.replay import Switch
 from gpunet.nn.samples import Samples
-from gpunet.nn.trainer import Trainer
+from gpunet.nn.trainer import PRECISIONS, Precision, Trainer
 from gpunet.spectral.factorise import speed_up
 
 # A learning rate that hardly moves the weights, for nets timed on one batch: once that is known by heart, gradients are
@@ -160,10 +160,14 @@ CONV = _named(
 # -- contenders -------------------------------------------------------------------------------------------------------
 
 
-def contenders(case: Case, device: str | Backend, ways: Mapping[str, Way] | None = None) -> dict[str, Contender]:
+def contenders(
+    case: Case, device: str | Backend, ways: Mapping[str, Way] | None = None,
+    precisions: Sequence[Precision] | None = None,
+) -> dict[str, Contender]:  # fmt: skip
     """Everybody who may train a net on a device; a piece of work is a step, a pass of features, or an epoch.
 
     ways: of PyTorch, by default all but torch.compile. Those that flush denormals do so on a CPU; a GPU's code does.
+    precisions: of ours, by default all that the device knows. Features, and so no training, are of float32.
     """
     backend = get_backend(device)
     cuda, images = backend.name.startswith("cuda"), isinstance(case.source, str) and case.source == "cifar10"
@@ -173,26 +177,41 @@ def contenders(case: Case, device: str | Backend, ways: Mapping[str, Way] | None
     if not images:
         floor = backend if cuda else get_backend("numpy")
         found["products"] = Contender(partial(products, case, floor), "floor")
-    if not cuda:
-        found["numpy"] = Contender(partial(ours, case, get_backend("numpy")))
-        if backend.kernels == "numba" or why_no_numba():
-            found["numba"] = Contender(partial(ours, case, backend), missing=why_no_numba() or "")
-    else:
-        found["eager"] = Contender(partial(ours, case, backend, "off"))
-        if backend.records and case.trains:
-            found["graph"] = Contender(partial(ours, case, backend, "auto"))
+    asked = precisions or (PRECISIONS if cuda else PRECISIONS[:2])
+    if "float32" in asked:
+        found |= _plain(case, backend)
+    fastest = "graph" if cuda and backend.records else "eager" if cuda else backend.kernels
+    slow = {"mixed": backend.slow_bfloat16, "tf32": backend.slow_tf32}
+    for precision in asked if case.trains and not images else ():
+        if precision != "float32":
+            own = partial(ours, case, backend, "auto", precision)
+            found[f"{fastest} {precision}"] = Contender(own, missing=slow[precision])
     for name, way in ways.items():
         found[name] = Contender(partial(_rival, case, backend.name, way), "rival", lacking("torch"))
     found["jax"] = Contender(partial(_rival, case, backend.name, None), "rival", lacking("jax"))
     return found
 
 
-def ours(case: Case, backend: Backend, graphs: Switch = "auto") -> Work:
+def _plain(case: Case, backend: Backend) -> dict[str, Contender]:
+    """Ours in float32, each way that there is."""
+    found: dict[str, Contender] = {}
+    if backend.name.startswith("cuda"):
+        found["eager"] = Contender(partial(ours, case, backend, "off"))
+        if backend.records and case.trains:
+            found["graph"] = Contender(partial(ours, case, backend, "auto"))
+        return found
+    found["numpy"] = Contender(partial(ours, case, get_backend("numpy")))
+    if backend.kernels == "numba" or why_no_numba():
+        found["numba"] = Contender(partial(ours, case, backend), missing=why_no_numba() or "")
+    return found
+
+
+def ours(case: Case, backend: Backend, graphs: Switch = "auto", precision: Precision = "float32") -> Work:
     """Through the same `Trainer.step` that `fit` runs; RunError where "auto" cannot record on a GPU."""
     _, x, y = case.data()
     if not case.trains:
         return _our_features(case, backend, x)
-    trainer = Trainer(case.model(), optimizer=gn.Adam(case.rate), device=backend, graphs=graphs)
+    trainer = Trainer(case.model(), optimizer=gn.Adam(case.rate), device=backend, graphs=graphs, precision=precision)
     samples = trainer.samples(x, y)
     batch = min(case.batch, len(x))
     steps = stepping(trainer, samples, batch, case.draw(backend.name, len(x)))
@@ -215,6 +234,7 @@ def stepping(trainer: Trainer, samples: Samples, batch: int, draw: Draw) -> Call
     Each step is one of `Trainer.stepper`, as in `fit`; nothing else of `fit` runs. It waits for the device in the end.
     """
     trainer.prepare(samples.shape)
+    trainer._mix(batch)
     trainer._workspace(batch)
     backend = trainer.backend
 

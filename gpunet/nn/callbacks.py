@@ -94,6 +94,10 @@ class Training(Protocol):
     tally: EpochTotals
 
     @property
+    def precision(self) -> str: ...
+    @property
+    def _asked(self) -> str: ...  # the precision that was asked for
+    @property
     def loss(self) -> Loss: ...
     @property
     def optimizer(self) -> Optimizer: ...

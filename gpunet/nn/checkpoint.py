@@ -99,7 +99,7 @@ class Checkpoints(Callback):
         self.path = writable_folder(self.folder, FILE) / FILE
         self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
         self.run = json.loads(to_json(run_spec(trainer, self.callbacks)))
-        self.machine = machine(trainer.backend)
+        self.machine = machine(trainer.backend, trainer.precision)
         self.optimizer, self.initial = trainer.optimizer, dict(trainer.optimizer.settings)
         if self.resume and self.path.exists():
             self.saved = load(self.path)
@@ -321,6 +321,7 @@ def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]
         "scale": trainer.model._scale_of(plan.train.x),
         **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
+        **({} if trainer._asked == "float32" else {"precision": trainer._asked}),
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,
@@ -348,7 +349,7 @@ def told(callback: Callback, method: str) -> Mapping[str, Any]:
     return found  # type: ignore[no-any-return]
 
 
-def machine(backend: Backend) -> dict[str, Any]:
+def machine(backend: Backend, precision: str = "float32") -> dict[str, Any]:
     """What a run's bits depend on beside what it was asked: where two agree here they are the same."""
     blas = {(pool["internal_api"], pool["version"], pool.get("architecture")) for pool in pools()}
     return {
@@ -357,6 +358,7 @@ def machine(backend: Backend) -> dict[str, Any]:
         "blas": ", ".join(sorted(" ".join(map(str, each)) for each in blas)),
         "threads": threads(),
         "numpy": np.__version__,
+        **({} if precision == "float32" else {"precision": f"{precision}, {backend.mixes_with}".rstrip(", ")}),
     }
 
 

@@ -140,6 +140,24 @@ class Parameters:
         self.flat = self._params.flat[:size], self._grads.flat, self.n_decayed
         self.whole = self._params.flat  # what is not trained, too
         self._layers, self._declared = layers, declared  # in the layers' order, which is PyTorch's
+        self._rounded: Arena | None = None
+
+    @property
+    def rounded(self) -> Arena:
+        """All parameters in bfloat16, as `round` left them, and as an optimiser has updated them since."""
+        if self._rounded is None:
+            self._rounded = Arena(self.backend, self.layout, "uint16")
+            self.round()
+        return self._rounded
+
+    def round(self) -> None:
+        """Have the parameters of now in bfloat16: somebody may have written into them."""
+        self.backend.to_bfloat16(self.whole, self.rounded.flat)
+
+    def rounded_of(self, layer: Layer) -> dict[str, Array]:
+        """A layer's parameters in bfloat16, by its own names."""
+        own = [name for name, (owner, _) in self._declared.items() if owner is layer]
+        return {name.rpartition(".")[2]: self.rounded.views[name] for name in own}
 
     def attach(self) -> None:
         """Hand the layers their views."""

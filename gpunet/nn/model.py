@@ -32,6 +32,8 @@ from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
 from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
+from gpunet.nn.layers.flatten import Reshape
+from gpunet.nn.layers.mixing import BFLOAT16, Mixing
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration
@@ -151,6 +153,9 @@ class Sequential:
         self._store: Parameters | None = None
         self._kind: Any = None  # type of the workspace's arrays, once there is one
         self._batch: Any = None  # samples that it is used for
+        self._mixed = False  # whether training steps are to mix precisions
+        self._mixing: tuple[Mixing, ...] = ()  # the layers that do
+        self._low_input: Array = None  # room for a batch in bfloat16, where the first layer takes it
         self._lock, self._fit = Turns(), None
         for layer in self.layers:
             layer.enter(self)
@@ -202,6 +207,8 @@ class Sequential:
         vars(self)["training"] = mode
         for layer, own in zip(self.layers, of_layers, strict=True):
             layer.training = own
+        for layer in self._mixing:
+            layer.low = mode
 
     @property
     def fitting(self) -> bool:
@@ -232,7 +239,8 @@ class Sequential:
         """What a copy takes along; its layers bring the weights."""
         gone = {
             "_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", "_drawing",
-            "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives",
+            "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives", "_mixed",
+            "_mixing", "_low_input",
         }  # fmt: skip
         with self.alone():
             return {name: value for name, value in vars(self).items() if name not in gone}
@@ -421,6 +429,23 @@ class Sequential:
         self._move_to(Parameters(self.layers, declared, self.backend, self.dtype), shapes, declared)
         self._write(values)
         self.migrations.append(migration(before, self._arenas, replaced, inherits, state))
+        self._bind_again()
+
+    def _mix(self, mixed: bool) -> None:
+        """Training steps from now on mix precisions, or do not."""
+        if mixed != self._mixed:
+            with self.alone(), undivided():
+                self._mixed = mixed
+                self._bind_again()
+
+    def _largest_product(self, n: int) -> int:
+        """Multiplications of the largest product of layers that mix precisions, for n samples."""
+        shapes = [
+            parameter.shape for layer, parameter in self._declared.values() if layer.mixes and len(parameter.shape) == 2
+        ]
+        return max((n * rows * columns for rows, columns in shapes), default=0)
+
+    def _bind_again(self) -> None:
         if self.capacity:
             capacity, batch, self.capacity = self.capacity, self._batch, 0
             self.bind(capacity)
@@ -561,12 +586,40 @@ class Sequential:
         for lower, upper in pairwise(self.layers[first_trained:]):
             if lower.joins and upper.joins:
                 lower.joined, upper.below = True, (lower.applied, lower.d_bias)  # type: ignore[attr-defined]
+        self._bind_mixing(batch)
         self._drawing = tuple(layer for layer in self.layers if layer.draws)
         self._trained_backwards = self.layers[first_trained:][::-1]
         self._d_scores = self.backend.zeros((batch, *self._shapes[-1]), self.dtype)
         self.d_scores = self._d_scores
         self._settle(batch)
         self.capacity = batch
+
+    def _bind_mixing(self, batch: int) -> None:
+        """Hand layers that mix precisions what they need for it; the others do as ever."""
+        self._mixing = tuple(
+            layer for layer in self.layers if self._mixed and isinstance(layer, Mixing) and layer.mixes
+        )
+        self._low_input = None
+        below: list[Layer | None] = [None, *self.layers[:-1]]
+        above: list[Layer | None] = [*self.layers[1:], None]
+        for layer, lower, upper, shape in zip(
+            self.layers, below, above, [self.input_shape, *self._shapes[:-1]], strict=True
+        ):
+            mixes = layer in self._mixing
+            if isinstance(layer, Mixing):
+                layer.low, layer.rounded, layer._low = mixes and self.training, {}, {}
+            if not mixes:
+                continue
+            room = None
+            if lower not in self._mixing:
+                room = self.backend.empty((batch, *shape), BFLOAT16)
+                if all(isinstance(each, Reshape) for each in self.layers[: self.layers.index(layer)]):
+                    self._low_input = room.reshape(batch, *self.input_shape)
+            layer.mix(  # type: ignore[attr-defined]
+                self._arenas.rounded_of(layer), room, gives=upper in self._mixing,
+                hands_down=lower in self._mixing and lower.joined and layer.joins,
+                is_handed=upper in self._mixing and upper.joins and layer.joined,
+            )  # fmt: skip
 
     def set_batch_size(self, n: int) -> None:
         """Work on n ≤ capacity samples from now on: views of the same workspace."""

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Range:
     state: dict[str, Array]
     scalars: Array  # the settings and the counts of steps, a row of `clocks`; ranges of one age share it
     decayed: int
+    rounded: Array = None  # where the new parameters are wanted in bfloat16, too
 
     def __repr__(self) -> str:
         return f"<Range: {sizes(self.params)}, {self.decayed} under the L2 term>"
@@ -64,6 +65,9 @@ class Optimizer:
 
     states: tuple[str, ...] = ()  # names of the flat arrays beside the parameters
     linear: tuple[str, ...] = ()  # those of them that are linear in the gradients, not in their squares
+    # Whether `update` writes `Range.rounded`; a subclass with an `update` or `step` of its own says it again. Where it
+    # does not, parameters are rounded after it.
+    rounds: ClassVar[bool] = False
     counts_steps: bool = False  # whether the arithmetic depends on how many steps there were
     owner: weakref.ref[Any] | None = None  # the trainer whose state it holds
     clocks: Array  # (c, N_SCALARS), one row for each age of state, from `attach` on
@@ -72,9 +76,15 @@ class Optimizer:
     learning_rate = _Setting(above=0)
     l2 = _Setting(least=0)
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherited = cls.rounds and not {"update", "step", "_descend"} & set(vars(cls))
+        cls.rounds = vars(cls).get("rounds", inherited)
+
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
         self._settings: dict[str, float] = {}  # no attributes: a recording is dropped where one of these is another
         self._clocks: list[Array] = []
+        self._rounded: Array = None
         self.learning_rate, self.l2 = learning_rate, l2
 
     def __repr__(self) -> str:
@@ -94,18 +104,19 @@ class Optimizer:
         """What a copy takes along: the settings; the state belongs to the trainer's parameters."""
         gone = ("ops", "owner", "state", "ranges", "clocks", "_ages", "_flat", "_clocks")
         kept = {name: value for name, value in vars(self).items() if name not in gone}
-        return kept | {"_settings": dict(self._settings), "_clocks": []}
+        return kept | {"_settings": dict(self._settings), "_clocks": [], "_rounded": None}
 
     @undivided()
     def attach(self, backend: Backend, params: Array, grads: Array, decayed: int) -> None:
         """Start afresh on flat `params` and `grads` (p,), of which the first `decayed` carry the L2 term."""
-        self.ops, self.initial = backend, dict(self._settings)
+        self.ops, self.initial, self._rounded = backend, dict(self._settings), None
         self.state = {name: backend.zeros(len(params), params.dtype) for name in self.states}
         self._lay_out(params, grads, decayed, [(slice(0, len(params)), self._clock())])
 
     @undivided()
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
         """Follow replaced layers to new flat arrays; state that starts afresh counts its own steps from there."""
+        self._rounded = None
         for each in migrations:
             old, fresh = self.state, self._fresh_clock()
             self.state = {name: self.ops.zeros(each.new.size, params.dtype) for name in self.states}
@@ -201,10 +212,17 @@ class Optimizer:
         self.ranges = [
             Range(
                 params[part], grads[part], {name: state[part] for name, state in self.state.items()}, clock,
-                max(0, min(decayed, part.stop) - part.start),
+                max(0, min(decayed, part.stop) - part.start), None if self._rounded is None else self._rounded[part],
             )
             for part, clock in ages
         ]  # fmt: skip
+
+    @undivided()
+    def round_into(self, rounded: Array | None) -> None:
+        """From now on write the parameters to `rounded` (p,) in bfloat16, too, where that is not None."""
+        if rounded is not self._rounded:
+            self._rounded = rounded
+            self._lay_out(*self._flat, self._ages)
 
     def _clock(self, steps: float = 0.0) -> Array:
         """The scalars of a range whose first moments have so many steps behind them, the second none."""
@@ -250,6 +268,7 @@ class SGD(Optimizer):
     """w −= η g, or with momentum μ in (0, 1): v = μv + g, w −= ηv."""
 
     linear = ("velocity",)
+    rounds = True
 
     momentum = _Setting(least=0, below=1)
 
@@ -272,9 +291,10 @@ class SGD(Optimizer):
 
     def update(self, part: Range) -> None:
         if self.states:
-            self.ops.momentum(part.params, part.grads, part.state["velocity"], part.scalars, part.decayed)
+            velocity = part.state["velocity"]
+            self.ops.momentum(part.params, part.grads, velocity, part.scalars, part.decayed, part.rounded)
         else:
-            self.ops.sgd(part.params, part.grads, part.scalars, part.decayed)
+            self.ops.sgd(part.params, part.grads, part.scalars, part.decayed, part.rounded)
 
 
 class Adam(Optimizer):
@@ -282,7 +302,7 @@ class Adam(Optimizer):
 
     states = ("first", "second")
     linear = ("first",)
-    counts_steps = True
+    counts_steps = rounds = True
     decoupled = False  # whether the decay is apart from the gradient
 
     beta1 = _Setting(least=0, below=1)
@@ -308,7 +328,7 @@ class Adam(Optimizer):
 
     def update(self, part: Range) -> None:
         first, second = part.state["first"], part.state["second"]
-        self.ops.adam(part.params, part.grads, first, second, part.scalars, part.decayed, self.decoupled)
+        self.ops.adam(part.params, part.grads, first, second, part.scalars, part.decayed, self.decoupled, part.rounded)
 
 
 class AdamW(Adam):

@@ -8,11 +8,12 @@ import os
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast, get_args
 
 import numpy as np
 
@@ -199,7 +200,8 @@ class Evaluator:
 
     def _take_batch(self, data: Samples, order: Array, cursor: Array, n: int, clocks: Array = None) -> tuple[Any, Any]:
         """The next n samples of the order in the workspace: x times the model's scale, and their labels."""
-        x, labels = self._x[:n], self._answers(data)[:n]
+        mixed = self.model.training and self.model._low_input is not None
+        x, labels = (self.model._low_input if mixed else self._x)[:n], self._answers(data)[:n]
         scale = self.model._scale_of(data.x)
         self.backend.take_batch(data.x, data.labels, order, cursor, scale, x, labels, clocks)
         return x, labels
@@ -247,6 +249,8 @@ class Evaluator:
         return passes(self.model, data, batch, self._x, self._looking.cursor, self._answers(data))
 
 
+Precision = Literal["float32", "mixed", "tf32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Events = dict[int, list[Callback]]
 LOWER = "lower the learning rate, or look at the data's scale"  # what helps against divergence
 MOST_EPOCHS = 10**9
@@ -260,6 +264,12 @@ class Trainer(Evaluator):
     `get_backend`; dtype "float32" or "float64"; seed ≥ 0 decides initial weights and batches, the same on every device;
     graphs: "auto" records steps and replays them where the device can (`trainer.graphs.reason` says why not), "off"
     runs them operation by operation: the same bits either way, see `gpunet.nn.replay`.
+
+    precision: of a training step's matrix products. "mixed" has their operands in bfloat16, the upper half of a
+    float32's bits, and adds up in float32; weights, gradients, the optimiser's state, losses and sums stay float32, as
+    does all that nothing is trained by, `evaluate` and `predict` among it. "tf32" takes operands with 10 bits of
+    mantissa, on NVIDIA's GPUs. Where the device is not faster by it, a UserWarning says why, and the attribute
+    `precision` is "float32".
 
     An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
     then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new
@@ -285,6 +295,7 @@ class Trainer(Evaluator):
     plan: Plan  # there while `fit` runs, for its callbacks
     batch_size: int = fixed("it is fit's argument")  # of the fit that runs, or ran last
     history: History = fixed("each fit begins its own")  # of the fit that runs, or ran last
+    precision: Precision = fixed("make another trainer")  # of a training step's products
     stopped: str = setting(check_text)  # why that stopped early
     seconds: float = setting(check_range, least=0)  # of the epoch that runs, up to the last pause for callbacks
 
@@ -298,9 +309,12 @@ class Trainer(Evaluator):
         dtype: Dtype = "float32",
         seed: int = 0,
         graphs: Switch = "auto",
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self._me = weakref.ref(self)
+        self._asked, self._told_small = precision, False
+        vars(self)["precision"] = self._check_precision(precision)
         self.optimizer = optimizer
         self.graphs = graphs
         self._stepped = 0  # id of the samples that were last seen to fit
@@ -310,6 +324,18 @@ class Trainer(Evaluator):
         self.last_rate = 0.0  # the learning rate of the last step of the last epoch
         self.batch_size = 0
         self.history, self.stopped, self.seconds = History(), "", 0.0
+
+    def _check_precision(self, precision: Precision) -> Precision:
+        """The precision that was asked for where this device gains by it, else float32, and a UserWarning says why."""
+        precision = check_one_of("precision", precision, PRECISIONS)
+        if precision != "float32" and self.dtype != "float32":
+            raise InputError(
+                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: set one"
+            )
+        slow = {"float32": "", "mixed": self.backend.slow_bfloat16, "tf32": self.backend.slow_tf32}[precision]
+        if slow:
+            warnings.warn(f"training in float32, not {precision}: {slow}", stacklevel=3)
+        return "float32" if slow else precision
 
     @property
     def epoch(self) -> int:
@@ -323,7 +349,7 @@ class Trainer(Evaluator):
     def _said(self) -> dict[str, Any]:
         said = super()._said()
         return {"model": said.pop("model"), "loss": said.pop("loss"), "optimizer": self._optimizer, **said,
-                "epoch": self.epoch}  # fmt: skip
+                "precision": self.precision, "epoch": self.epoch}  # fmt: skip
 
     @property
     def optimizer(self) -> Optimizer:
@@ -459,6 +485,7 @@ class Trainer(Evaluator):
                 self.follow()
             self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
             vars(self).update(batch_size=self.plan.batch_size, history=History())
+            self._mix(self.batch_size)
             self._workspace(max(self.batch_size, min(self.eval_batch, len(held_out)) if held_out is not None else 0))
             self.stopped, self.seconds = "", 0.0
             try:
@@ -625,6 +652,7 @@ class Trainer(Evaluator):
     def _enter_training(self, step: int) -> None:
         """Before that step of the epoch, after whatever callbacks did: training mode, and masks that follow from it."""
         self.model.train()
+        self._round()
         if self.model._drawing:
             self.model._begin_draws(self.seed, self.epoch, step)
 
@@ -646,14 +674,22 @@ class Trainer(Evaluator):
             weights = self._weights[:n]
             self.backend.gather(train.weights, order, tally.cursor, 1, weights)
         x, labels = self._take_batch(train, order, tally.cursor, n, None if own else optimizer.clocks)
-        model._learn(x, labels, self._loss, tally.totals, weights)
+        if self.precision == "tf32":
+            self.backend.tf32 = True
+        try:
+            model._learn(x, labels, self._loss, tally.totals, weights)
+        finally:
+            self.backend.tf32 = False
         optimizer.step() if own else optimizer._descend()
+        if model._mixed and not optimizer.rounds:
+            self._round()
         return 1
 
     def look_at(self, train: Samples, order: Array) -> None:
         """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""
         if id(train) != self._stepped or order is not self._order:
             self._check_step(train, order)
+            self._round()
         if self.behind:
             self.follow()
 
@@ -685,6 +721,7 @@ class Trainer(Evaluator):
 
         Called as `step` is. A recording may make several steps, up to `most`, and returns how many.
         """
+        self._round()
         if self.graphs.reason:
             return self.step
         self.graphs.look_again(self, self._order)
@@ -738,6 +775,32 @@ class Trainer(Evaluator):
 
     def _caught_up(self) -> None:
         self._store, self._followed = self.model._store, len(self.model.migrations)
+        self._round_into()
+
+    def _round_into(self) -> None:
+        """Tell the optimiser where the parameters in bfloat16 lie."""
+        size = len(self.model.flat[0])
+        self._optimizer.round_into(self.model._arenas.rounded.flat[:size] if self.model._mixed else None)
+
+    def _mix(self, batch: int) -> None:
+        """Before training by batches of so many: the model mixes precisions, or does not, as this trainer is to."""
+        mixed = self.precision == "mixed"
+        if mixed and (most := self.model._largest_product(batch)) < self.backend.least_bfloat16:
+            mixed = False
+            if not self._told_small:
+                self._told_small = True
+                warnings.warn(
+                    f"training in float32, not mixed: products of at most {most:,} multiplications, as this net's with "
+                    f"batches of {batch}, take longer in bfloat16",
+                    stacklevel=3,
+                )
+        self.model._mix(mixed)
+        self._round_into()
+
+    def _round(self) -> None:
+        """After other code than steps: what it has written into the parameters counts in bfloat16, too."""
+        if self.model._mixed:
+            self.model._arenas.round()
 
     def export(self) -> tuple[dict[str, Any], dict[str, int]]:
         """The optimiser's state on the host, see `Optimizer.export`."""

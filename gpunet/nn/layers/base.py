@@ -102,6 +102,9 @@ class Layer:
     joins: ClassVar[bool] = False
     joined: bool = False  # to what comes after it, from which `backward` gets ∂L/∂z, and which has called `slopes`
     below: tuple[str, Array | None] = ("identity", None)  # activation and bias gradient of the layer joined to this one
+    # Whether this layer is a `Mixing` one, whose products take bfloat16 in mixed precision. As with `joins`, a subclass
+    # that is so says it again.
+    mixes: ClassVar[bool] = False
     name: str = ""
     start: Mapping[str, Any] = MappingProxyType({})  # its parameters' first values, where they are not to be drawn
     _model: weakref.ref[Owner] | None = None  # the one it stands in
@@ -116,7 +119,7 @@ class Layer:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         Layer.kinds[cls.__name__] = cls
-        cls.joins = vars(cls).get("joins", False)
+        cls.joins, cls.mixes = vars(cls).get("joins", False), vars(cls).get("mixes", False)
         own = {name: each for name, each in vars(cls).items() if isinstance(each, Setting)}
         for name in own:  # `__setattr__` asks them; a descriptor would make every attribute of a step slower
             delattr(cls, name)

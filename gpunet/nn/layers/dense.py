@@ -8,10 +8,11 @@ from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
-from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.mixing import Mixing
 
 
-class Dense(Layer):
+class Dense(Mixing):
     """Affine layer with activation, y = f(x Wᵀ + b).
 
     weight: (out, in), bias: (out,); x: (batch, in) -> y: (batch, out).
@@ -21,7 +22,7 @@ class Dense(Layer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features.
     """
 
-    joins = True
+    joins = mixes = True
     units: int = setting(check_whole, of=" of units")
     activation: Activation = setting(check_activation)
     weight: Array
@@ -59,18 +60,16 @@ class Dense(Layer):
         return {"units": self.units, "activation": self.activation, "trainable": self.trainable}
 
     def forward(self, x: Array) -> Array:
-        self.x = x
-        self.ops.affine(x, self.weight, self.bias, self.applied, self.y)
-        return self.y
+        self.ops.affine(*self.operands(x), self.applied, self.out)
+        return self.out
 
     def operands(self, x: Array) -> tuple[Array, Array, Array]:
-        self.x = x
-        return x, self.weight, self.bias
+        self.x = self.taken(x)
+        return self.x, self.rounded["weight"] if self.low else self.weight, self.bias
 
     def backward(self, dy: Array) -> Array | None:  # dz = dy ∘ f'(z), dW = dzᵀ x, db = Σ dz, dx = dz W
-        if not self.joined:
-            self.slopes(dy)
-        self.ops.affine_backward(dy, self.x, self.weight, self.d_weight, self.dx, *self.below)
+        weight, dx = (self.rounded["weight"], self.low_dx) if self.low else (self.weight, self.dx)
+        self.ops.affine_backward(self.handed(dy), self.x, weight, self.d_weight, dx, *self.below)
         if not self.joins:  # a subclass may go on with the gradients
             self.ops.join()
-        return self.dx
+        return dx

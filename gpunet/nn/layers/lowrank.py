@@ -8,10 +8,11 @@ from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
-from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
+from gpunet.nn.layers.mixing import Mixing, halved
 
 
-class LowRankDense(Layer):
+class LowRankDense(Mixing):
     """Affine layer of rank l with activation, y = f((x Rᵀ) Lᵀ + b), W = L R.
 
     left: (out, l), right: (l, in), bias: (out,); x: (batch, in) -> y: (batch, out). Usually made by
@@ -22,7 +23,7 @@ class LowRankDense(Layer):
     Raises InputError for a bad argument, ShapeError where the input is not a row of features or smaller than the rank.
     """
 
-    joins = True
+    joins = mixes = True
     units: int = setting(check_whole, of=" of units")
     rank: int = setting(check_whole, most=lambda layer: layer.units)
     activation: Activation = setting(check_activation)
@@ -78,6 +79,14 @@ class LowRankDense(Layer):
         self.h, self.dh = self._h[:n], self._dh[:n]
         self.merged = self.weight is not None and self._merging_pays(n, self.dx is not None)
 
+    def _forms(self) -> tuple[Array, ...]:
+        """L, R, h, ∂L/∂h, W and ∂L/∂W, as products take them: in float32, or all in bfloat16."""
+        if not self.low:
+            return self.left, self.right, self.h, self.dh, self.weight, self.d_weight
+        rest = self.weight, self.d_weight
+        whole = (None, None) if self.weight is None else map(halved, rest)
+        return self.rounded["left"], self.rounded["right"], halved(self.h), halved(self.dh), *whole
+
     def _merging_pays(self, n: int, needs_dx: bool) -> bool:
         """Whether a step on n samples takes fewer multiplications as x (L R)ᵀ than as (x Rᵀ) Lᵀ."""
         rank, out, inner = self.rank, self.units, self.right.shape[1]
@@ -87,32 +96,32 @@ class LowRankDense(Layer):
         return bool(dense < factored + (n * rank * inner if needs_dx else 0))
 
     def forward(self, x: Array) -> Array:
-        self.ops.affine(*self.operands(x), self.applied, self.y)
-        return self.y
+        self.ops.affine(*self.operands(x), self.applied, self.out)
+        return self.out
 
     def operands(self, x: Array) -> tuple[Array, Array, Array]:
-        self.x = x
+        self.x = self.taken(x)
+        left, right, h, _, weight, _ = self._forms()
         if self.merged:
-            self.ops.gemm(self.left, self.right, self.weight)
-            return x, self.weight, self.bias
-        self.ops.gemm(x, self.right, self.h, transpose_b=True)
-        return self.h, self.left, self.bias
+            self.ops.gemm(left, right, weight)
+            return self.x, weight, self.bias
+        self.ops.gemm(self.x, right, h, transpose_b=True)
+        return h, left, self.bias
 
     def backward(self, dy: Array) -> Array | None:
         # dz = dy ∘ f'(z), dh = dz L; dL = dzᵀ h, dR = dhᵀ x, dx = dh R; merged: dW = dzᵀ x, dL = dW Rᵀ, dR = Lᵀ dW
-        ops = self.ops
-        if not self.joined:
-            self.slopes(dy)
+        ops, dz, dx = self.ops, self.handed(dy), self.low_dx if self.low else self.dx
+        left, right, h, dh, weight, d_weight = self._forms()
         if self.merged:
             trained = self.d_left is not None
-            ops.affine_backward(dy, self.x, self.weight, self.d_weight if trained else None, self.dx, *self.below)
+            ops.affine_backward(dz, self.x, weight, d_weight if trained else None, dx, *self.below)
             if trained:
                 ops.join()
-                ops.gemm(self.d_weight, self.right, self.d_left, transpose_b=True)
-                ops.gemm(self.left, self.d_weight, self.d_right, transpose_a=True)
-        elif self.d_left is not None or self.dx is not None:
-            ops.affine_backward(dy, self.h, self.left, self.d_left, self.dh, "identity", None)
-            ops.affine_backward(self.dh, self.x, self.right, self.d_right, self.dx, *self.below)
+                ops.gemm(d_weight, right, self.d_left, transpose_b=True)
+                ops.gemm(left, d_weight, self.d_right, transpose_a=True)
+        elif self.d_left is not None or dx is not None:
+            ops.affine_backward(dz, h, left, self.d_left, dh, "identity", None)
+            ops.affine_backward(dh, self.x, right, self.d_right, dx, *self.below)
         if not self.joins:  # as in Dense
             ops.join()
-        return self.dx
+        return dx
