@@ -64,6 +64,8 @@ class StrictBackend(NumpyBackend):
 
     kernels = "strict"
     records = True
+    # Mixed precision on every machine, for nets of all sizes: products of bfloat16 numbers in float32.
+    bfloat16, mixes_with, slow_bfloat16, least_bfloat16 = None, "", "", 0
     # Of all instances: a stream is captured, whoever works on it.
     capturing: ClassVar[bool] = False
     tape: ClassVar[list[Call] | None] = None  # what is being recorded
