@@ -39,6 +39,8 @@ from gpunet.backend.numpy_backend import BFLOAT16, NumpyBackend, adam_factors, p
 from gpunet.backend.numpy_conv import Windows
 from gpunet.errors import ShapeError
 
+ROUNDED_BLOCK = 131072  # parameters that are updated before they are rounded: half of a 1 MB second-level cache
+
 
 @kernel
 def bias_identity(out, bias):  # type: ignore[no-untyped-def]
@@ -530,7 +532,10 @@ class NumbaBackend(NumpyBackend):
 
     def _update_parts(self, size: int, decayed: int, l2: float, rounded: Array | None) -> Iterator[tuple[slice, float]]:
         """One loop touches an element once; where it is rounded as well, that finds a block of them in the cache."""
-        return parts_of(size, decayed, l2) if rounded is None else self._parts(size, decayed, l2)
+        for part, twice_l2 in parts_of(size, decayed, l2):
+            block = ROUNDED_BLOCK if rounded is not None else max(1, size)
+            for start in range(part.start, part.stop, block):
+                yield slice(start, min(start + block, part.stop)), twice_l2
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, _, _, _, l2, *_ = scalars.tolist()

@@ -27,7 +27,8 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import byref, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
@@ -71,7 +72,7 @@ class Plan:
 
     def __init__(self, primitive: c_void_p, numbers: tuple[int, ...], memories: list[c_void_p]) -> None:
         self.primitive, self.memories = primitive, memories
-        self.places = [0] * len(memories)  # where in memory the arrays lie
+        self.seen: list[Callable[[], Any]] = [type(None)] * len(memories)  # the arrays that lie there, while they live
         pairs = zip(numbers, memories, strict=True)
         self.arguments = (Argument * len(numbers))(*(Argument(number, memory) for number, memory in pairs))
 
@@ -111,20 +112,20 @@ class OneDnn:
 
         Arrays without an element are refused. pool: where this thread keeps what it has prepared.
         """
-        a, b = a.T if transpose_a else a, b.T if transpose_b else b
-        threads = max(1, min(current_threads(), len(a) * b.size // PER_THREAD))
-        key = (a.shape, a.strides, b.shape, b.strides, out.dtype.char, bias is None, threads)
+        threads = max(1, min(current_threads(), len(out) * b.size // PER_THREAD))
+        kind = (a.shape, a.strides, b.shape, b.strides, out.dtype.char, transpose_a, transpose_b, bias is None, threads)
         plans = pool.arrays.setdefault("oneDNN", {})
-        plan = plans.get(key)
+        plan = plans.get(kind)
         if plan is None:
             if len(plans) >= MOST_PLANS:
                 plans.clear()
-            plan = plans[key] = self._plan(a, b, out, bias, threads)
+            plan = plans[kind] = self._plan(
+                a.T if transpose_a else a, b.T if transpose_b else b, out, bias, threads
+            )  # fmt: skip
         for number, array in enumerate((a, b, out) if bias is None else (a, b, out, bias)):
-            place = array.__array_interface__["data"][0]
-            if place != plan.places[number]:
-                self._place(plan.memories[number], place)
-                plan.places[number] = place
+            if plan.seen[number]() is not array:  # to ask where it lies takes a microsecond
+                self._place(plan.memories[number], array.__array_interface__["data"][0])
+                plan.seen[number] = weakref.ref(array)
         status = self._execute(plan.primitive, self._stream, len(plan.arguments), plan.arguments)
         if status:
             raise RunError(f"oneDNN {self.version}: a product of {a.shape} and {b.shape} failed with status {status}")

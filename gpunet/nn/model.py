@@ -155,7 +155,8 @@ class Sequential:
         self._batch: Any = None  # samples that it is used for
         self._mixed = False  # whether training steps are to mix precisions
         self._mixing: tuple[Mixing, ...] = ()  # the layers that do
-        self._low_input: Array = None  # room for a batch in bfloat16, where the first layer takes it
+        self._low_room: Array = None  # for a batch in bfloat16, where the first layer takes it
+        self._low_input: Array = None  # its part for a batch of the size of now
         self._lock, self._fit = Turns(), None
         for layer in self.layers:
             layer.enter(self)
@@ -240,7 +241,7 @@ class Sequential:
         gone = {
             "_lock", "_fit", "migrations", "capacity", "_store", "_declared", "_shapes", "_draws", "_drawing",
             "_trained_backwards", "_d_scores", "d_scores", "_batch", "_kind", "_dtype", "_takes", "_gives", "_mixed",
-            "_mixing", "_low_input",
+            "_mixing", "_low_room", "_low_input",
         }  # fmt: skip
         with self.alone():
             return {name: value for name, value in vars(self).items() if name not in gone}
@@ -599,7 +600,7 @@ class Sequential:
         self._mixing = tuple(
             layer for layer in self.layers if self._mixed and isinstance(layer, Mixing) and layer.mixes
         )
-        self._low_input = None
+        self._low_room = None
         below: list[Layer | None] = [None, *self.layers[:-1]]
         above: list[Layer | None] = [*self.layers[1:], None]
         for layer, lower, upper, shape in zip(
@@ -614,7 +615,7 @@ class Sequential:
             if lower not in self._mixing:
                 room = self.backend.empty((batch, *shape), BFLOAT16)
                 if all(isinstance(each, Reshape) for each in self.layers[: self.layers.index(layer)]):
-                    self._low_input = room.reshape(batch, *self.input_shape)
+                    self._low_room = room.reshape(batch, *self.input_shape)
             layer.mix(  # type: ignore[attr-defined]
                 self._arenas.rounded_of(layer), room, gives=upper in self._mixing,
                 hands_down=lower in self._mixing and lower.joined and layer.joins,
@@ -638,6 +639,7 @@ class Sequential:
         """Batches have n samples from now on."""
         self._batch = int(n)
         self._passed = False
+        self._low_input = None if self._low_room is None else self._low_room[:n]
         self._kind, self._dtype = type(self.d_scores), self.d_scores.dtype
         self._takes, self._gives = (self._batch, *self.input_shape), (self._batch, *self.output_shape)
 

@@ -200,8 +200,8 @@ class Evaluator:
 
     def _take_batch(self, data: Samples, order: Array, cursor: Array, n: int, clocks: Array = None) -> tuple[Any, Any]:
         """The next n samples of the order in the workspace: x times the model's scale, and their labels."""
-        mixed = self.model.training and self.model._low_input is not None
-        x, labels = (self.model._low_input if mixed else self._x)[:n], self._answers(data)[:n]
+        low = self.model._low_input if self.model.training else None
+        x, labels = self._x[:n] if low is None else low, self._answers(data)[:n]
         scale = self.model._scale_of(data.x)
         self.backend.take_batch(data.x, data.labels, order, cursor, scale, x, labels, clocks)
         return x, labels

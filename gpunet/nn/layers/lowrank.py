@@ -33,6 +33,8 @@ class LowRankDense(Mixing):
     d_left: Array
     d_right: Array
     d_bias: Array
+    low_weight: Array = None
+    low_d_weight: Array = None
 
     def __init__(
         self,
@@ -78,14 +80,17 @@ class LowRankDense(Mixing):
         super().set_batch_size(n)
         self.h, self.dh = self._h[:n], self._dh[:n]
         self.merged = self.weight is not None and self._merging_pays(n, self.dx is not None)
+        if self.rounded:
+            self.low_h, self.low_dh = halved(self.h), halved(self.dh)
+            if self.weight is not None:
+                self.low_weight, self.low_d_weight = halved(self.weight), halved(self.d_weight)
 
     def _forms(self) -> tuple[Array, ...]:
         """L, R, h, ∂L/∂h, W and ∂L/∂W, as products take them: in float32, or all in bfloat16."""
-        if not self.low:
-            return self.left, self.right, self.h, self.dh, self.weight, self.d_weight
-        rest = self.weight, self.d_weight
-        whole = (None, None) if self.weight is None else map(halved, rest)
-        return self.rounded["left"], self.rounded["right"], halved(self.h), halved(self.dh), *whole
+        if self.low:
+            left, right = self.rounded["left"], self.rounded["right"]
+            return left, right, self.low_h, self.low_dh, self.low_weight, self.low_d_weight
+        return self.left, self.right, self.h, self.dh, self.weight, self.d_weight
 
     def _merging_pays(self, n: int, needs_dx: bool) -> bool:
         """Whether a step on n samples takes fewer multiplications as x (L R)ᵀ than as (x Rᵀ) Lᵀ."""

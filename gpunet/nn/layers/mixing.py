@@ -57,8 +57,8 @@ class Mixing(Layer):
             setattr(self, f"low_{name}", None if array is None else array[:n])
 
     def __getstate__(self) -> dict[str, Any]:
-        gone = {"low", "rounded", "_low", "low_x", "low_y", "low_dx", "low_dz"}
-        return {name: value for name, value in super().__getstate__().items() if name not in gone}
+        gone = ("low", "rounded", "_low")
+        return {name: value for name, value in super().__getstate__().items() if not name.startswith(gone)}
 
     @property
     def out(self) -> Array:
