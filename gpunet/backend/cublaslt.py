@@ -25,18 +25,20 @@ import numpy as np
 
 from gpunet.backend import cublaslt_choice as choice
 from gpunet.backend.base import Array, In, Out
+from gpunet.backend.numpy_backend import BFLOAT16, NAN_BITS
 from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError, first_line
 from gpunet.extras import install
 
 # -- the library's interface ------------------------------------------------------------------------------------------
 
-R_32F, R_64F = 0, 1  # cudaDataType
+R_32F, R_64F, R_16BF = 0, 1, 14  # cudaDataType
 COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77  # cublasComputeType_t
 OP_N, OP_T = 0, 1  # cublasOperation_t
 EPILOGUE_DEFAULT, EPILOGUE_RELU, EPILOGUE_BIAS = 1, 2, 4  # cublasLtEpilogue_t; RELU | BIAS adds before max(x, 0)
 DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8  # cublasLtMatmulDescAttributes_t
-PREF_MAX_WORKSPACE_BYTES = 1  # cublasLtMatmulPreferenceAttributes_t
+PREF_MAX_WORKSPACE_BYTES, PREF_REDUCTION_SCHEME_MASK = 1, 3  # cublasLtMatmulPreferenceAttributes_t
 PREF_ALIGNMENTS = (5, 6, 7, 8)  # of A, B, C and D, in bytes
+REDUCTION_COMPUTE_TYPE = 2  # cublasLtReductionScheme_t
 SUCCESS, INVALID_VALUE, ARCH_MISMATCH, NOT_SUPPORTED = 0, 7, 8, 15  # cublasStatus_t
 
 STATUS = {
@@ -140,10 +142,19 @@ NONE_WITH_EPILOGUE = (NOT_SUPPORTED, INVALID_VALUE, ARCH_MISMATCH)
 class Product(NamedTuple):
     """A kind of product, row-major out = op(a) op(b)."""
 
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # of a and b; out's is the same, but for bfloat16
     shapes: tuple[tuple[int, int], ...]  # of a, b and out
     transposed: tuple[bool, bool]  # whether op transposes a, and b
     alignments: tuple[int, ...]  # the powers of two that divide the addresses of a, b, out and the bias
+    rounded: bool = False  # whether out is bfloat16, too
+    tf32: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its dtypes in words."""
+        if self.dtype != BFLOAT16:
+            return self.dtype.name
+        return "bfloat16" if self.rounded else "bfloat16 to float32"
 
 
 class Plan:
@@ -177,8 +188,8 @@ class Plan:
 class Planner:
     """Makes plans; `library` and `handle` as from cublasLtCreate, `workspace` in bytes."""
 
-    def __init__(self, library: Any, handle: ctypes.c_void_p, workspace: int, tf32: bool) -> None:
-        self.library, self.handle, self.workspace, self.tf32 = library, handle, workspace, tf32
+    def __init__(self, library: Any, handle: ctypes.c_void_p, workspace: int) -> None:
+        self.library, self.handle, self.workspace = library, handle, workspace
 
     def plan(self, product: Product, bias: int, relu: bool) -> Plan | None:
         """A plan for f(product + bias), or None where cublasLt has no algorithm; bias: its address, 0 for none."""
@@ -186,7 +197,7 @@ class Planner:
         self._describe(plan, product)
         if bias:  # before the choice of an algorithm, which looks at its alignment
             self.place_bias(plan, bias)
-        plan.candidates = self._candidates(plan, product.alignments)
+        plan.candidates = self._candidates(plan, product)
         if not plan.candidates:
             self._destroy(plan)
             return None
@@ -201,15 +212,17 @@ class Planner:
 
     def _describe(self, plan: Plan, product: Product) -> None:
         double = product.dtype.itemsize == 8
-        kind = R_64F if double else R_32F
-        compute = COMPUTE_64F if double else COMPUTE_32F_FAST_TF32 if self.tf32 else COMPUTE_32F
-        call(self.library, "cublasLtMatmulDescCreate", ctypes.byref(plan.desc), compute, kind)
+        number = R_64F if double else R_32F  # of the sums, and of what they are scaled by
+        kind = R_16BF if product.dtype == BFLOAT16 else number
+        compute = COMPUTE_64F if double else COMPUTE_32F_FAST_TF32 if product.tf32 else COMPUTE_32F
+        call(self.library, "cublasLtMatmulDescCreate", ctypes.byref(plan.desc), compute, number)
         transpose_a, transpose_b = product.transposed
         # Row-major a, b and out are aᵀ, bᵀ and outᵀ in column-major order: outᵀ = op(b)ᵀ op(a)ᵀ, each with its own op.
         self._set(plan, DESC_TRANSA, ctypes.c_int32(OP_T if transpose_b else OP_N))
         self._set(plan, DESC_TRANSB, ctypes.c_int32(OP_T if transpose_a else OP_N))
         self._set(plan, DESC_EPILOGUE, ctypes.c_uint32(plan.epilogue))
-        of_a, of_b, of_out = (self._layout(kind, rows, columns) for rows, columns in product.shapes)
+        kinds = kind, kind, R_16BF if product.rounded else number
+        of_a, of_b, of_out = (self._layout(each, *shape) for each, shape in zip(kinds, product.shapes, strict=True))
         plan.layouts = (of_b, of_a, of_out)
 
     def _layout(self, kind: int, rows: int, columns: int) -> ctypes.c_void_p:
@@ -227,13 +240,15 @@ class Planner:
             self.library.cublasLtMatrixLayoutDestroy(layout)
         self.library.cublasLtMatmulDescDestroy(plan.desc)
 
-    def _candidates(self, plan: Plan, alignments: tuple[int, ...]) -> dict[int, Algorithm]:
+    def _candidates(self, plan: Plan, product: Product) -> dict[int, Algorithm]:
         library, preference = self.library, ctypes.c_void_p()
         found, count = (HeuristicResult * CANDIDATES)(), ctypes.c_int()
         of_b, of_a, of_out = plan.layouts
-        at_a, at_b, at_out, _ = alignments
+        at_a, at_b, at_out, _ = product.alignments
         wishes: dict[int, Any] = {PREF_MAX_WORKSPACE_BYTES: ctypes.c_uint64(self.workspace)}
         wishes |= zip(PREF_ALIGNMENTS, map(ctypes.c_uint32, (at_b, at_a, at_out, at_out)), strict=True)
+        if product.rounded:  # the parts of a sum that is split may not be rounded before they are added up
+            wishes[PREF_REDUCTION_SCHEME_MASK] = ctypes.c_uint32(REDUCTION_COMPUTE_TYPE)
         call(library, "cublasLtMatmulPreferenceCreate", ctypes.byref(preference))
         try:
             for attribute, value in wishes.items():
@@ -271,7 +286,7 @@ def products(cp: Any) -> CublasLt | CupyProducts:
     """What multiplies on the current device: cublasLt where a product through it comes out right, else CuPy's own."""
     try:
         found = CublasLt(cp)
-        found.check()
+        found.check("float32")
     except (DeviceError, RunError, OSError, AttributeError) as error:
         if isinstance(error, CaptureError):
             raise
@@ -282,7 +297,7 @@ def products(cp: Any) -> CublasLt | CupyProducts:
 class CublasLt:
     """Products on the current stream of the current device; DeviceError where the library is missing.
 
-    cp: the module cupy. workspace_bytes: device memory that it keeps for each branch. tf32: products of float32 in
+    cp: the module cupy. workspace_bytes: device memory that it keeps for each branch. tf32: all products of float32 in
     TF32's precision; None asks the variable GPUNET_TF32. clock: makes what times algorithms, out of a workspace; where
     it is None the heuristic's first is taken, as with GPUNET_TUNING=off. folder: where choices are kept, None for the
     user's cache. One thread: the calls share descriptors, and those of one branch the workspace.
@@ -308,17 +323,19 @@ class CublasLt:
         call(self.library, "cublasLtCreate", ctypes.byref(self._handle))
         self._bytes = workspace_bytes
         self._workspaces = {0: cp.empty(workspace_bytes, dtype="uint8")}
-        self._planner = Planner(self.library, self._handle, workspace_bytes, self.tf32)
+        self._planner = Planner(self.library, self._handle, workspace_bytes)
         self._plans: dict[Any, Plan] = {}
-        self._relu_keeps_nan: dict[str, bool] = {}
+        self._relu_keeps_nan: dict[tuple[str, bool], bool] = {}
 
     def matmul(
         self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False, bias: In = None,
-        relu: bool = False, branch: int = 0,
+        relu: bool = False, branch: int = 0, tf32: bool = False,
     ) -> None:  # fmt: skip
         """out = f(op(a) op(b) + bias): all (rows, columns), C-contiguous, of one dtype, float32 or float64.
 
+        a and b may be bfloat16 (uint16) in place of float32; and then out, too, without bias and relu.
         bias (columns,) or None, added to every row; f is max(·, 0), which keeps NaN, where relu, else nothing.
+        tf32: this product of float32 in TF32's precision.
         branch: products that the device may run at the same time, as on two streams of a graph, have one each; a branch
         has a workspace of its own from its first product on. Raises ShapeError for arrays that do not fit, CaptureError
         for the first product of its kind or branch in a capture, MemoryFullError where no workspace fits.
@@ -326,18 +343,20 @@ class CublasLt:
         pa, pb, pout = a.data.ptr, b.data.ptr, out.data.ptr
         pbias = 0 if bias is None else bias.data.ptr
         alignments = tuple(min(ALIGNMENT, p & -p) for p in (pa, pb, pout, pbias))
-        key = (_facts(a), _facts(b), _facts(out), _facts(bias), transpose_a, transpose_b, relu, alignments)
+        tf32 = (tf32 or self.tf32) and a.dtype.char == "f"
+        key = (_facts(a), _facts(b), _facts(out), _facts(bias), transpose_a, transpose_b, relu, alignments, tf32)
         workspace = self._workspaces.get(branch)
         if workspace is None:
             workspace = self._branch(branch)
         plan = self._plans.get(key)
         if plan is None:
-            _check_operands(a, b, out, transpose_a, transpose_b, bias)
+            _check_operands(a, b, out, transpose_a, transpose_b, bias, relu)
             if not out.size or not a.size:  # cublasLt takes no empty matrices; an empty sum is 0
                 out.fill(0)
                 _finish(self.cp, out, bias, relu)
                 return
-            product = Product(a.dtype, (a.shape, b.shape, out.shape), (transpose_a, transpose_b), alignments)
+            shapes, rounded = (a.shape, b.shape, out.shape), out.dtype == BFLOAT16
+            product = Product(a.dtype, shapes, (transpose_a, transpose_b), alignments, rounded, tf32)
             plan = self._plan(product, pbias, relu)
             self._tune(plan, product, lambda: self._run(plan, pa, pb, pout, workspace.data.ptr), workspace)
             self._plans[key] = plan
@@ -374,12 +393,12 @@ class CublasLt:
         if self.cp.cuda.get_current_stream().is_capturing():
             raise CaptureError(f"the first product of {shapes} inside a recorded step: run the step once before")
         fused = bias if bias % BIAS_ALIGNMENT == 0 else 0
-        fuse_relu = relu and fused == bias and self.keeps_nan(product.dtype)  # the bias comes before the relu
+        fuse_relu = relu and fused == bias and self.keeps_nan(product.dtype, product.tf32)  # the relu comes last
         for epilogue in dict.fromkeys([(fused, fuse_relu), (fused, False), (0, False)]):
             plan = self._planner.plan(product, *epilogue)
             if plan is not None:
                 return plan
-        raise RunError(f"cublasLt {self.version} has no {product.dtype.name} product for {shapes} on this GPU")
+        raise RunError(f"cublasLt {self.version} has no {product.name} product for {shapes} on this GPU")
 
     def _tune(self, plan: Plan, product: Product, run: choice.Run, workspace: Array) -> None:
         """Let the plan take the algorithm that is fastest here; run: the product by that plan, into its `out`."""
@@ -395,8 +414,8 @@ class CublasLt:
             "multiprocessors": int(properties["multiProcessorCount"]),
             "driver": int(runtime.driverGetVersion()),
             "cublaslt": self.version,
-            "dtype": product.dtype.name,
-            "tf32": self.tf32 and product.dtype.itemsize == 4,
+            "dtype": product.name,
+            "tf32": product.tf32,
             "shapes": list(map(list, product.shapes)),
             "transposed": list(product.transposed),
             "alignments": [*product.alignments[:3], product.alignments[3] if plan.bias else 0],
@@ -418,26 +437,37 @@ class CublasLt:
 
         plan.take(self._choices.pick(kind, numbers, search))
 
-    def keeps_nan(self, dtype: Any) -> bool:
-        """Whether its relu leaves NaN as it is, tried once for each dtype: a diverged net must not look healthy."""
-        found = self._relu_keeps_nan.get(dtype.char)
+    def keeps_nan(self, dtype: Any, tf32: bool = False) -> bool:
+        """Whether its relu leaves NaN as it is, tried once for each dtype: a diverged net must not look healthy.
+
+        dtype: of the operands; for bfloat16 those products that are written as float32.
+        """
+        key = dtype.char, (tf32 or self.tf32) and dtype.char == "f"
+        found = self._relu_keeps_nan.get(key)
         if found is None:
-            a, out = self.cp.asarray(np.full((16, 16), np.nan, dtype)), self.cp.zeros((16, 16), dtype=dtype)
-            square = Product(dtype, ((16, 16),) * 3, (False, False), (ALIGNMENT,) * 4)
+            missing = np.full((16, 16), NAN_BITS >> 16 if dtype == BFLOAT16 else np.nan, dtype)
+            a, out = self.cp.asarray(missing), self.cp.zeros((16, 16), "float64" if dtype.char == "d" else "float32")
+            square = Product(dtype, ((16, 16),) * 3, (False, False), (ALIGNMENT,) * 4, tf32=key[1])
             plan = self._planner.plan(square, 0, relu=True)
             if plan is not None:
                 self._run(plan, a.data.ptr, a.data.ptr, out.data.ptr, self._workspaces[0].data.ptr)
-            found = self._relu_keeps_nan[dtype.char] = plan is not None and bool(np.isnan(self.cp.asnumpy(out)).all())
+            found = self._relu_keeps_nan[key] = plan is not None and bool(np.isnan(self.cp.asnumpy(out)).all())
         return found
 
-    def check(self) -> None:
-        """Multiply once, with a bias, and compare; RunError when the result is wrong."""
-        host = np.arange(18, dtype="float32")  # small whole numbers: exact in TF32, too
+    def check(self, dtype: str) -> None:
+        """Multiply once, with a bias, and compare; RunError when the result is wrong.
+
+        dtype: "float32" or "bfloat16", of the operands.
+        """
+        host = np.arange(18, dtype="float32")  # small whole numbers: exact in TF32 and bfloat16, too
         a, b, bias = host[:6].reshape(2, 3), host[6:].reshape(4, 3), host[:4]
-        on_device, out = [self.cp.asarray(each) for each in (a, b, bias)], self.cp.empty((2, 4), dtype="float32")
+        operands = [(each.view("uint32") >> 16).astype("uint16") if dtype == "bfloat16" else each for each in (a, b)]
+        on_device, out = [self.cp.asarray(each) for each in (*operands, bias)], self.cp.empty((2, 4), dtype="float32")
         self.matmul(on_device[0], on_device[1], out, transpose_b=True, bias=on_device[2])
         if not np.array_equal(self.cp.asnumpy(out), a @ b.T + bias):
-            raise RunError(f"cublasLt {self.version} computes wrong results: check the driver and the CuPy package")
+            raise RunError(
+                f"cublasLt {self.version} computes wrong results in {dtype}: check the driver and the CuPy package"
+            )
 
 
 class CupyProducts:
@@ -448,17 +478,24 @@ class CupyProducts:
     def __init__(self, cp: Any, reason: str) -> None:
         self.cp, self.reason = cp, reason
 
-    def keeps_nan(self, dtype: Any) -> bool:
+    def keeps_nan(self, dtype: Any, tf32: bool = False) -> bool:
         """As CublasLt.keeps_nan: there is no relu inside its products."""
         return False
 
     def matmul(
         self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False, bias: In = None,
-        relu: bool = False, branch: int = 0,
+        relu: bool = False, branch: int = 0, tf32: bool = False,
     ) -> None:  # fmt: skip
-        """As CublasLt.matmul; cuBLAS sees to its workspaces by itself."""
-        self.cp.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=out)
-        _finish(self.cp, out, bias, relu)
+        """As CublasLt.matmul; cuBLAS sees to its workspaces by itself, and bfloat16 and TF32 become float32."""
+        cp, found = self.cp, out
+        if a.dtype == BFLOAT16:
+            a, b = ((each.astype("uint32") << 16).view("float32") for each in (a, b))
+            found = out if out.dtype != BFLOAT16 else cp.empty(out.shape, "float32")
+        cp.matmul(a.T if transpose_a else a, b.T if transpose_b else b, out=found)
+        _finish(cp, found, bias, relu)
+        if found is not out:  # to nearest, ties to even
+            bits = found.view("uint32")
+            out[...] = cp.where(cp.isnan(found), NAN_BITS, bits + (0x7FFF + (bits >> 16 & 1))) >> 16
 
 
 def _finish(cp: Any, out: Out, bias: In, relu: bool) -> None:
@@ -473,12 +510,20 @@ def _facts(array: Array) -> Any:
     return None if array is None else (array.shape, array.dtype.char, array.flags.c_contiguous)
 
 
-def _check_operands(a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, bias: Array) -> None:
+def _check_operands(
+    a: Array, b: Array, out: Array, transpose_a: bool, transpose_b: bool, bias: Array, relu: bool
+) -> None:
     """Raise ShapeError for operands that cublasLt would misread or refuse in words of its own."""
     operands = [each for each in (a, b, out, bias) if each is not None]
-    if a.dtype.name not in ("float32", "float64") or any(each.dtype != a.dtype for each in operands):
-        names = ", ".join(each.dtype.name for each in operands)
-        raise ShapeError(f"a matrix product takes float32 or float64, one for all operands, got {names}")
+    names = tuple(each.dtype.name for each in operands)
+    if names[:3] == ("uint16",) * 3 and (bias is not None or relu):
+        raise ShapeError("a matrix product written as bfloat16 takes no bias and no relu: write it as float32 first")
+    mixed = names[:2] == ("uint16",) * 2 and names[2:] in (("uint16",), ("float32",), ("float32",) * 2)
+    if not mixed and (names[0] not in ("float32", "float64") or len(set(names)) > 1):
+        raise ShapeError(
+            "a matrix product takes float32 or float64, one for all operands, or two factors of bfloat16 (uint16), got "
+            + ", ".join(names)
+        )
     if not all(each.flags.c_contiguous for each in operands):
         raise ShapeError("a matrix product takes C-contiguous arrays, got a view with other strides: copy it first")
     if not a.ndim == b.ndim == out.ndim == 2:

@@ -23,14 +23,16 @@ import numpy as np
 
 from gpunet.backend.base import ACTIVATIONS, N_SCALARS, Array, In, Out, dropout_threshold
 from gpunet.backend.cupy_device import CupyDevice
+from gpunet.backend.numpy_backend import BFLOAT16
 from gpunet.errors import ShapeError
 
 FOLDER = Path(__file__).with_name("cuda")
 OPTIONS = ("--std=c++17",)
 ADDED = ("-ftz=true",)  # by CuPy (cupy/cuda/compiler.py), which nobody can keep from it
+FLOAT32 = np.dtype(np.float32)
 NULL = np.uint64(0)  # in place of an array that nobody wants: CuPy hands None over as something else
-SUFFIXES = {"float32": "f32", "float64": "f64", "int64": "i64"}
-SOURCES = SUFFIXES | {
+SUFFIXES = {"float32": "f32", "float64": "f64", "int64": "i64", "uint16": "bf16"}
+SOURCES = SUFFIXES | {  # of data sets, where uint16 holds whole numbers
     "uint8": "u8", "bool": "u8", "int8": "i8", "uint16": "u16", "int16": "i16", "uint32": "u32", "int32": "i32",
     "uint64": "u64",
 }  # fmt: skip
@@ -91,25 +93,28 @@ class Kernels:
 
     def __init__(self, cp: Any, index: int) -> None:
         self._module = module(cp)
-        self._functions: dict[tuple[str, np.dtype[Any] | None], Any] = {}
+        self._functions: dict[tuple[str, tuple[np.dtype[Any], ...]], Any] = {}
         properties = cp.cuda.runtime.getDeviceProperties(index)
         self._most_blocks = WAVES * int(properties["multiProcessorCount"])
 
     def launch(
-        self, name: str, dtype: np.dtype[Any] | None, grid: tuple[int, ...], block: tuple[int, ...], *args: Any
+        self, name: str, dtypes: tuple[np.dtype[Any], ...], grid: tuple[int, ...], block: tuple[int, ...], *args: Any
     ) -> None:
-        """Launch kernel `name` for that dtype, None where there is one for all."""
-        function = self._functions.get((name, dtype))
+        """Launch kernel `name` for those dtypes: one suffix where they are alike, none where there is one for all."""
+        function = self._functions.get((name, dtypes))
         if function is None:
-            found = self._module.get_function(name if dtype is None else f"{name}_{SUFFIXES[dtype.name]}")
-            function = self._functions[name, dtype] = found
+            suffixes = dict.fromkeys(SUFFIXES[dtype.name] for dtype in dtypes)
+            function = self._functions[name, dtypes] = self._module.get_function("_".join([name, *suffixes]))
         function(grid, block, tuple(NULL if arg is None else arg for arg in args))
 
-    def flat(self, name: str, array: Array, *args: Any) -> None:
-        """Launch a kernel that goes through arrays of `array`'s size and dtype, 16 bytes a thread at a time."""
+    def flat(self, name: str, array: Array, *args: Any, dtypes: tuple[np.dtype[Any], ...] | None = None) -> None:
+        """Launch a kernel that goes through arrays of `array`'s size, 16 bytes of it a thread at a time.
+
+        dtypes: those that its name has, where it is not that of `array`.
+        """
         packs = ceil_div(array.size * array.dtype.itemsize, 16)
         grid = min(ceil_div(packs, BLOCK), self._most_blocks)
-        self.launch(name, array.dtype, (grid,), (BLOCK,), *args)
+        self.launch(name, (array.dtype,) if dtypes is None else dtypes, (grid,), (BLOCK,), *args)
 
     def by_row(self, name: str, dtype: np.dtype[Any], rows: int, items: int, *args: Any, more: int = 0) -> None:
         """Launch a kernel whose blocks take whole rows, as many as have room: `items` threads work on one.
@@ -119,7 +124,7 @@ class Kernels:
         lanes = lanes_for(items)
         height = BLOCK // lanes
         blocks = min(max(1, ceil_div(rows, height)), self._most_blocks)
-        self.launch(name, dtype, (blocks + more,), (lanes, height), *args)
+        self.launch(name, (dtype,), (blocks + more,), (lanes, height), *args)
 
 
 class CupyBackend(CupyDevice):
@@ -149,24 +154,33 @@ class CupyBackend(CupyDevice):
     # -- products -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        self.products.matmul(self._dense(a, "left"), self._dense(b, "right"), out, transpose_a, transpose_b)
+        a, b = self._dense(a, "left"), self._dense(b, "right")
+        self.products.matmul(a, b, out, transpose_a, transpose_b, tf32=self.tf32)
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
         x, weight = self._dense(x, "left"), self._dense(weight, "right")
-        relu = activation == "relu"
-        if activation == "identity" or (relu and self.products.keeps_nan(out.dtype)):
-            self.products.matmul(x, weight, out, transpose_b=True, bias=bias, relu=relu)
+        plain, relu = activation == "identity", activation == "relu"
+        rounds = out.dtype == BFLOAT16  # no epilogue adds a bias of float32 to what it rounds
+        if (plain and (bias is None or not rounds)) or (
+            relu and not rounds and self.products.keeps_nan(x.dtype, self.tf32)
+        ):
+            self.products.matmul(x, weight, out, transpose_b=True, bias=bias, relu=relu, tf32=self.tf32)
             return
-        self.products.matmul(x, weight, out, transpose_b=True)
-        if bias is None:
+        z = self.scratch_up_to("scores", out.shape, "float32") if rounds else out
+        self.products.matmul(x, weight, z, transpose_b=True, tf32=self.tf32)
+        if bias is None and not rounds:
             self.activate(activation, out, out)
         elif out.size:
             rows, columns = out.shape
-            packs = ceil_div(columns * out.itemsize, 16)
+            packs = ceil_div(columns * z.itemsize, 16)
             self.launcher.by_row(
                 "bias_activation", out.dtype, rows, packs,
-                CODES[activation], out, bias, np.int32(rows), np.int32(columns),
+                CODES[activation], z, out, bias, np.int32(rows), np.int32(columns),
             )  # fmt: skip
+
+    def to_bfloat16(self, x: In, out: Out) -> None:
+        if x.size:
+            self.launcher.flat("to_bfloat16", x, self._dense(x, "numbers"), out, np.int64(x.size), dtypes=())
 
     def affine_backward(
         self, dz: In, x: In, weight: In, weight_grad: Out, dx: Out, activation: str, bias_grad: Out
@@ -177,19 +191,24 @@ class CupyBackend(CupyDevice):
                 apart = self.forks and dz.flags.c_contiguous and x.flags.c_contiguous  # no scratch memory is shared
                 with self._fork() if apart else nullcontext():
                     self.products.matmul(
-                        self._dense(dz, "left"), self._dense(x, "right"), weight_grad, True, branch=int(apart)
-                    )
+                        self._dense(dz, "left"), self._dense(x, "right"), weight_grad, True, branch=int(apart),
+                        tf32=self.tf32,
+                    )  # fmt: skip
             super().affine_backward(dz, x, weight, None, dx, activation, bias_grad)
             return
         columns = x.shape[1]
         grid, block = _tiles(len(x), columns)
-        parts = self.scratch("sums of shares", (MOST_SHARES, (NARROW + 1) * columns), x.dtype)
+        dtype = _sums(x.dtype)
+        parts, sums = self.scratch("sums of shares", (MOST_SHARES, (NARROW + 1) * columns), dtype), weight_grad
+        if weight_grad is not None and weight_grad.dtype != dtype:
+            sums = self.scratch_up_to("gradient in float32", weight_grad.shape, dtype)
         self.launcher.launch(
-            "narrow_backward", x.dtype, grid, block,
+            "narrow_backward", (x.dtype, x.dtype if dx is None else dx.dtype), grid, block,
             CODES[activation], self._dense(dz, "slopes"), self._dense(x, "left"), self._dense(weight, "right"),
-            weight_grad, dx, bias_grad, parts, self._tickets(grid[0]),
-            *map(np.int32, (len(x), columns, outputs)),
+            sums, dx, bias_grad, parts, self._tickets(grid[0]), *map(np.int32, (len(x), columns, outputs)),
         )  # fmt: skip
+        if sums is not weight_grad:
+            self.to_bfloat16(sums, weight_grad)
 
     # -- images: one launch forward, two backward, and nothing written between -------------------------------------
 
@@ -201,7 +220,7 @@ class CupyBackend(CupyDevice):
         if positions == 0:
             return
         self.launcher.launch(
-            "conv", x.dtype, (ceil_div(positions, BLOCK), ceil_div(len(weight), FILTERS)), (BLOCK,),
+            "conv", (x.dtype,), (ceil_div(positions, BLOCK), ceil_div(len(weight), FILTERS)), (BLOCK,),
             self._dense(x, "images"), weight, bias, CODES[activation], out, place, *sizes,
         )  # fmt: skip
 
@@ -216,12 +235,12 @@ class CupyBackend(CupyDevice):
             grid = (ceil_div(taps, lanes), len(weight), max(1, min(len(x), most)))
             parts = self.scratch("filter gradients", (most, len(weight) * taps), x.dtype)
             self.launcher.launch(
-                "conv_filters", x.dtype, grid, (lanes, BLOCK // lanes), self._dense(x, "images"), dz, place,
+                "conv_filters", (x.dtype,), grid, (lanes, BLOCK // lanes), self._dense(x, "images"), dz, place,
                 weight_grad, bias_grad, parts, self._tickets(grid[0] * grid[1]), *sizes,
             )  # fmt: skip
         if dx is not None and dx.size:
             blocks = ceil_div(dx.size // dx.shape[1], BLOCK), ceil_div(dx.shape[1], FILTERS)
-            self.launcher.launch("conv_inputs", x.dtype, blocks, (BLOCK,), dz, place, weight, dx, *sizes)
+            self.launcher.launch("conv_inputs", (x.dtype,), blocks, (BLOCK,), dz, place, weight, dx, *sizes)
 
     def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
         x = self._dense(x, "images")
@@ -248,7 +267,9 @@ class CupyBackend(CupyDevice):
         if bias_grad is not None:
             self._chain_and_sum(activation, y, dy, dz, bias_grad)
         elif dz.size and not (activation == "identity" and dz is dy):
-            self.launcher.flat("activation_backward", dz, CODES[activation], y, dy, dz, np.int64(dz.size))
+            self.launcher.flat(
+                "activation_backward", dy, CODES[activation], y, dy, dz, np.int64(dz.size), dtypes=(y.dtype, dz.dtype)
+            )
 
     def gelu(self, x: In, by_tanh: bool, out: Out) -> None:
         if out.size:
@@ -265,20 +286,20 @@ class CupyBackend(CupyDevice):
             self.launcher.flat("dropout", out, self._dense(x, "x"), out, draw, threshold, scale, np.int64(out.size))
 
     def redraw(self, draws: Out) -> None:
-        self.launcher.launch("redraw", None, (1,), (32,), draws, np.int32(len(draws)))
+        self.launcher.launch("redraw", (), (1,), (32,), draws, np.int32(len(draws)))
 
     def _chain_and_sum(self, activation: str, y: Array, dy: Array, dz: Array, bias_grad: Array) -> None:
         """f' and the sums of the columns in one launch."""
         rows, columns = dz.shape
         if columns == 0:
             return
-        pack = 16 // dz.itemsize
+        pack = 16 // dy.itemsize
         wide = dz.size >= WIDE_FROM and columns % pack == 0
         items = columns // pack if wide else columns
         grid, block = _tiles(rows, items)
-        parts = self.scratch("sums of shares", (MOST_SHARES, columns), dz.dtype)
+        parts = self.scratch("sums of shares", (MOST_SHARES, columns), dy.dtype)
         self.launcher.launch(
-            f"chain_and_sum{'_wide' if wide else ''}", dz.dtype, grid, block,
+            f"chain_and_sum{'_wide' if wide else ''}", (y.dtype, dz.dtype), grid, block,
             CODES[activation], y, dy, dz, bias_grad, parts, self._tickets(grid[0]), np.int32(rows), np.int32(columns),
         )  # fmt: skip
 
@@ -316,12 +337,17 @@ class CupyBackend(CupyDevice):
         self.launcher.by_row(
             f"gather_{given}", out.dtype, rows, ceil_div(width, 4),
             self._dense(data, "data set"), None if labels_out is None else self._dense(labels, "labels", "int64"),
-            order, cursor, out.dtype.type(scale), out, labels_out, clocks if count else None, self._tickets(1),
+            order, cursor, _sums(out.dtype).type(scale), out, labels_out, clocks if count else None, self._tickets(1),
             *map(np.int64, (rows, width, samples, len(order), by)), np.int32(count), more=int(count > 0),
         )  # fmt: skip
 
     def _gather_any(self, dataset: Array, order: Array, cursor: Array, scale: float, out: Array) -> None:
         """The rare dtypes by CuPy's own functions, with temporaries."""
+        if out.dtype == BFLOAT16:
+            found = self.scratch_up_to("samples", out.shape, "float32")
+            self._gather_any(dataset, order, cursor, scale, found)
+            self.to_bfloat16(found, out)
+            return
         clip = self.cp.clip
         places = cursor[0] + self.cp.arange(len(out))  # computed on the device: no read back
         samples = clip(order[clip(places, 0, len(order) - 1)], 0, len(dataset) - 1)
@@ -329,7 +355,7 @@ class CupyBackend(CupyDevice):
         self.cp.multiply(rows, out.dtype.type(scale), out=out)
 
     def tick(self, scalars: Out) -> None:
-        self.launcher.launch("tick", None, (1,), (32,), scalars, np.int32(scalars.size // N_SCALARS))
+        self.launcher.launch("tick", (), (1,), (32,), scalars, np.int32(scalars.size // N_SCALARS))
 
     # -- batch normalisation: a launch each ---------------------------------------------------------------------------
 
@@ -362,7 +388,7 @@ class CupyBackend(CupyDevice):
         height = BLOCK // lanes
         shares = max(1, min(ceil_div(images * area, height * ROWS_OF_THREAD), most))
         grid, block = (ceil_div(channels, lanes), shares), (lanes, height)
-        self.launcher.launch(name, x.dtype, grid, block, x, *args, *map(np.int32, (images, channels, area)))
+        self.launcher.launch(name, (x.dtype,), grid, block, x, *args, *map(np.int32, (images, channels, area)))
 
     # -- losses: one launch each, with the product of a last layer of few outputs in front of them -----------------
 
@@ -406,7 +432,7 @@ class CupyBackend(CupyDevice):
         if not product:
             given = (self._dense(given[0], "scores"),)
         self.launcher.launch(
-            f"{'affine_' if product else ''}{name}", dz.dtype, (blocks,), (BLOCK,),
+            f"{'affine_' if product else ''}{name}", (given[0].dtype,), (blocks,), (BLOCK,),
             *(CODES[option] for option in options), *given,
             self._dense(labels, "labels", "int64" if labels.ndim == 1 else dz.dtype),
             dz.dtype.type(scale), dz, totals, bias_grad, parts, self._tickets(1),
@@ -415,21 +441,27 @@ class CupyBackend(CupyDevice):
 
     # -- optimisers: one launch over the flat arrays ----------------------------------------------------------------
 
-    def sgd(self, params: Out, grads: In, scalars: In, decayed: int) -> None:
-        self._update("sgd", (params, grads), scalars, decayed)
+    def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
+        self._update("sgd", (params, grads), rounded, scalars, decayed)
 
-    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int) -> None:
-        self._update("momentum", (params, grads, velocity), scalars, decayed)
+    def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
+        self._update("momentum", (params, grads, velocity), rounded, scalars, decayed)
 
     def adam(
-        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False
-    ) -> None:
-        self._update("adamw" if decoupled else "adam", (params, grads, first, second), scalars, decayed)
+        self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
+        rounded: Out = None,
+    ) -> None:  # fmt: skip
+        self._update("adamw" if decoupled else "adam", (params, grads, first, second), rounded, scalars, decayed)
 
-    def _update(self, name: str, arrays: tuple[Array, ...], scalars: Array, decayed: int) -> None:
+    def _update(self, name: str, arrays: tuple[Array, ...], rounded: Array, scalars: Array, decayed: int) -> None:
         size = len(arrays[0])
         if size:
-            self.launcher.flat(name, arrays[0], *arrays, scalars, np.int64(size), np.int64(decayed))
+            self.launcher.flat(name, arrays[0], *arrays, rounded, scalars, np.int64(size), np.int64(decayed))
+
+
+def _sums(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What is added up where the operands, or results, are of that dtype."""
+    return FLOAT32 if dtype == BFLOAT16 else dtype
 
 
 def _tiles(rows: int, items: int) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -20,14 +20,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gpunet.backend.base import Array, Backend, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.checks import as_array, check_one_of
-from gpunet.errors import ON_CPU, CaptureError, DivergedError, InputError, MemoryFullError, first_line, shown
+from gpunet.errors import ON_CPU, CaptureError, DivergedError, InputError, MemoryFullError, RunError, first_line, shown
 
 LEGACY_STREAM = 0
 FORK = "GPUNET_FORK"  # in the environment: "on" where a GPU has shown that it pays
@@ -113,6 +113,30 @@ class CupyDevice(Backend):
     def _find_products(self) -> CublasLt | CupyProducts:
         with self.session(), self._room(WORKSPACE, "uint8"):
             return products(self.cp)
+
+    @property
+    def slow_bfloat16(self) -> str:  # type: ignore[override]  # looked for when somebody asks
+        """See `Backend`; a GPU with such units has multiplied with them once."""
+        return self.slow_tf32 or self._shared("bfloat16", self._try_bfloat16)
+
+    def _try_bfloat16(self) -> str:
+        with self.session():
+            try:
+                cast(CublasLt, self.products).check("bfloat16")
+            except RunError as error:
+                return first_line(error)
+        return ""
+
+    @property
+    def slow_tf32(self) -> str:  # type: ignore[override]
+        """See `Backend`: the first GPUs with units for either, Ampere's, have compute capability 8.0."""
+        if self.products.reason:
+            return f"products run through cupy.matmul: {self.products.reason}"
+        properties = self.cp.cuda.runtime.getDeviceProperties(self.index)
+        if properties["major"] >= 8:
+            return ""
+        capability = f"{properties['major']}.{properties['minor']}"
+        return f"{self.device_name()} has no such units: it has compute capability {capability}, they came with 8.0"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index,)

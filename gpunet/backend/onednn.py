@@ -25,6 +25,7 @@ mixed precision has its large products here. A product has as many threads as on
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import weakref
@@ -50,6 +51,11 @@ NAMES = {"win32": ("dnnl.dll",), "darwin": ("libdnnl.3.dylib",)}.get(sys.platfor
 FOLDERS = ("lib", "Library/bin")  # of conda
 WHEEL = "onednn-cpu-gomp"
 MOST_PLANS = 512  # kinds of products that a thread keeps
+
+
+_forked: list[bool] = []  # OpenMP's threads are not there in a forked process, which would wait for them for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _forked.append(True) if engine.cache_info().currsize else None)
 
 
 class Version(ctypes.Structure):
@@ -112,7 +118,7 @@ class OneDnn:
 
         Arrays without an element are refused. pool: where this thread keeps what it has prepared.
         """
-        threads = max(1, min(current_threads(), len(out) * b.size // PER_THREAD))
+        threads = 1 if _forked else max(1, min(current_threads(), len(out) * b.size // PER_THREAD))
         kind = (a.shape, a.strides, b.shape, b.strides, out.dtype.char, transpose_a, transpose_b, bias is None, threads)
         plans = pool.arrays.setdefault("oneDNN", {})
         plan = plans.get(kind)

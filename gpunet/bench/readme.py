@@ -26,9 +26,10 @@ BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+)
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
 Sections = Mapping[str, Section]
 BEST = "the fastest"
-OURS = {"numpy": "plain NumPy", "numba": "with numba"}
+OURS = {"numpy": "plain NumPy", "numba": "with numba", "numba mixed": "mixed precision"}
 # PyTorch's ways, as columns; ours are over the fastest of those in float32.
 WAYS = {"torch": "PyTorch", "torch flushed": "its denormals flushed", "torch bf16": "autocast to bfloat16"}
+LIKE = {"numba mixed": "torch bf16"}  # whose way it is; the others' is the fastest in float32
 EVERYBODY = WAYS | {"jax": "JAX"} | OURS
 CONV = {
     "convnet-8": "ConvNet, 8 filters, 3×32×32, batch 64, a step",
@@ -97,14 +98,18 @@ def _seconds(entry: Entry | None) -> float:
 
 
 def _row(label: str, case: Case, *names: str) -> list[str]:
-    """Times of these contenders; ours also over the fastest of PyTorch's ways in float32, which is called BEST."""
+    """Times of these contenders; ours also over the fastest of PyTorch's ways in float32, which is called BEST.
+
+    What mixes precisions is over the one that does so, too.
+    """
     best = min((who for who in case.entries if who.startswith("torch") and "bf16" not in who),
                key=lambda who: _seconds(case.entries[who]))  # fmt: skip
     like = _seconds(case.entries[best])
     cells = []
     for name in names:
         entry = case.entries.get(best if name == BEST else name)
-        over = ratio(entry, case.entries[best], best) if entry and name in OURS else None
+        rival = LIKE.get(name, best)
+        over = ratio(entry, case.entries[rival], rival) if entry and name in OURS else None
         told = f" ({over[0]:.2f}×)" if over else ""
         cells.append(_time(entry.median, like) + told if entry and entry.median else "")  # nothing of who took no part
     return [label, *cells]

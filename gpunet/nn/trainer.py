@@ -313,7 +313,7 @@ class Trainer(Evaluator):
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self._me = weakref.ref(self)
-        self._asked, self._told_small = precision, False
+        self._asked, self._mixes, self._told_small = precision, False, False
         vars(self)["precision"] = self._check_precision(precision)
         self.optimizer = optimizer
         self.graphs = graphs
@@ -689,6 +689,7 @@ class Trainer(Evaluator):
         """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""
         if id(train) != self._stepped or order is not self._order:
             self._check_step(train, order)
+            self._take_turn()
             self._round()
         if self.behind:
             self.follow()
@@ -784,17 +785,20 @@ class Trainer(Evaluator):
 
     def _mix(self, batch: int) -> None:
         """Before training by batches of so many: the model mixes precisions, or does not, as this trainer is to."""
-        mixed = self.precision == "mixed"
-        if mixed and (most := self.model._largest_product(batch)) < self.backend.least_bfloat16:
-            mixed = False
-            if not self._told_small:
-                self._told_small = True
-                warnings.warn(
-                    f"training in float32, not mixed: products of at most {most:,} multiplications, as this net's with "
-                    f"batches of {batch}, take longer in bfloat16",
-                    stacklevel=3,
-                )
-        self.model._mix(mixed)
+        most = self.model._largest_product(batch)
+        self._mixes = self.precision == "mixed" and most >= self.backend.least_bfloat16
+        if self.precision == "mixed" and not self._mixes and not self._told_small:
+            self._told_small = True
+            warnings.warn(
+                f"training in float32, not mixed: products of the size of this net's, {most:,} multiplications with "
+                f"batches of {batch}, take longer in bfloat16",
+                stacklevel=3,
+            )
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Have the model mix precisions, or not, as this trainer's steps do: another one may train it as well."""
+        self.model._mix(self._mixes)
         self._round_into()
 
     def _round(self) -> None:

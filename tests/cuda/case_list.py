@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gpunet.backend.base import ACTIVATIONS
 
 from .cases import (  # fmt: skip
@@ -16,6 +18,8 @@ from .cases import (  # fmt: skip
     dropout,
     gather,
     gelu,
+    gemm,
+    halves,
     head,
     loss,
     maxpool,
@@ -23,6 +27,7 @@ from .cases import (  # fmt: skip
     optimiser,
     pixels,
     scores,
+    to_bfloat16,
 )
 
 MATRICES = [(1, 1), (1, 31), (33, 10), (64, 128), (1030, 3), (300, 257)]
@@ -47,7 +52,7 @@ CONVS = [
     (65, 1, 6, 6, 2, 3, 0, 4, "identity"),  # more images than shares
     (1, 1, 25, 23, 2, 3, 1, 1, "relu"),  # more positions than a block sees at a time
 ]
-CASES = [
+PLAIN = [
     *(Case(f"activate {f} {s}", normal(s), activate(f)) for f in ACTIVATIONS for s in MATRICES),
     *(
         Case(f"backward {f} {s} bias={b} in_place={i}", normal(s, s), backward(f, b, i), s[0])
@@ -102,4 +107,62 @@ CASES = [
     *map(conv, CONVS),
     *map(maxpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15]),
 ]  # fmt: skip
+SUMS = [  # y, dz or both in bfloat16, of every activation, with the sum over the rows and without
+    ("relu", True, "y dz"), ("identity", True, "y dz"), ("sigmoid", False, "y dz"), ("tanh", True, "y"),
+    ("leaky_relu", False, "y"), ("identity", False, "y"), ("relu", False, "dz"), ("sigmoid", True, "dz"),
+]  # fmt: skip
+MIXED = [
+    *(Case(f"to_bfloat16 {s}", normal(s), to_bfloat16) for s in MATRICES),
+    *(
+        Case(f"mixed backward {f} {s} bias={b} {h}", lambda rng, s=s: (*halves(s)(rng), *normal(s)(rng)),
+             backward(f, b, False, h), s[0])
+        for f, b, h in SUMS for s in MATRICES
+    ),
+    *(
+        Case(f"mixed backward wide {h}", lambda rng: (*halves((600, 512))(rng), *normal((600, 512))(rng)),
+             backward("relu", True, False, h), 600)
+        for h in ("y dz", "y", "dz")
+    ),
+    *(
+        Case(f"mixed affine {f} {s} bias={b} rounds={r}", halves(s, (7, s[1]), 7), affine(f, b, r), s[1])
+        for f, b, r in [("relu", True, True), ("identity", True, True), ("identity", False, True),
+                        ("tanh", False, True), ("relu", False, True), ("leaky_relu", True, True),
+                        ("relu", True, False), ("sigmoid", True, False), ("identity", True, False),
+                        ("tanh", False, False)]
+        for s in MATRICES
+    ),
+    *(
+        Case(f"mixed gemm {a} {b} {s} rounds={r}", halves(s, (s[1], 9)), gemm(a, b, r), s[1])
+        for a, b, r in [(False, False, True), (True, False, False), (True, True, True), (False, True, False)]
+        for s in MATRICES
+    ),
+    *(
+        Case(f"mixed gather {d} {s}", pixels(s, d), gather(1 / 255))
+        for d in SOURCES for s in [(9, 5), (26, 3, 4, 2)]
+    ),
+    *(Case(f"mixed gather uint8 {s}", pixels(s, "uint8"), gather(1)) for s in [(40, 784), (5, 1300), (600, 1)]),
+    *(
+        Case(f"mixed affine {name} {sizes}", head(*sizes, half=True), run, sizes[0] * sizes[2] + sizes[1])
+        for name, run in HEADS.items()
+        for sizes in [(1, 3, 2), (9, 31, 10), (70, 64, 16), (300, 5, 3), (41, 130, 20), (3, 8, 40)]
+    ),
+    *(
+        Case(f"mixed affine backward {f} {wanted} to {h} {sizes}", head(*sizes, half=True),
+             affine_backward(f, wanted, h), max(sizes))
+        for f, wanted, h in [("relu", "weight_grad dx bias_grad", "dx"),
+                             ("identity", "weight_grad dx", "weight_grad dx"),
+                             ("sigmoid", "weight_grad dx bias_grad", ""), ("tanh", "dx bias_grad", "dx"),
+                             ("identity", "weight_grad", ""), ("identity", "weight_grad", "weight_grad"),
+                             ("leaky_relu", "dx", "dx"), ("relu", "dx", "")]
+        for sizes in [(1, 3, 1), (9, 31, 10), (600, 70, 16), (41, 130, 20)]
+    ),
+    *(
+        Case(f"mixed {name}{'w' * w} {size} {decayed}", normal(*[size] * 4),
+             optimiser(name, states, decayed, *[True] * w), 10)
+        for name, states, w in (("sgd", 0, False), ("momentum", 1, False), ("adam", 2, False), ("adam", 2, True))
+        for size, decayed in [(1, 1), (31, 0), (33, 17), (1030, 641), (9000, 9000)]
+    ),
+]  # fmt: skip
+MIXED = [replace(case, mixed=True) for case in MIXED]
+CASES = [*PLAIN, *MIXED]
 NAMES = [case.name for case in CASES]

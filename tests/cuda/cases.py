@@ -1,7 +1,8 @@
 """Every operation of a training step as a case that any backend can run, on shapes that are friendly and ragged.
 
 A case draws its arrays as float64 numbers that float32 holds exactly, so that NumPy in float64 is the oracle of both
-dtypes.
+dtypes. What a mixed case gives as `half` is drawn so that bfloat16 holds it, and the oracle's unrounded results tell
+between which two numbers the rounded ones lie.
 """
 
 from __future__ import annotations
@@ -15,26 +16,35 @@ import numpy as np
 from gpunet.backend import Backend
 from gpunet.backend.base import N_SCALARS, N_SETTLED
 
+from .halves import bits, half_even
+
 Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass
 class Bench:
-    """A backend, a dtype, and how many elements beyond an aligned address every array begins."""
+    """A backend, a dtype, and how many elements beyond an aligned address every array begins.
+
+    mixed: arrays that are asked for as `half` hold bfloat16.
+    """
 
     backend: Backend
     dtype: str
     offset: int = 0
+    mixed: bool = False
 
-    def give(self, array: np.ndarray, as_it_is: bool = False) -> Any:
+    def give(self, array: np.ndarray, as_it_is: bool = False, half: bool = False) -> Any:
         """A copy on the device; floats in the bench's dtype unless `as_it_is`."""
+        if half and self.mixed:
+            array = bits(array)
         dtype = self.dtype if array.dtype.kind == "f" and not as_it_is else array.dtype
         out = self.room(array.shape, dtype)
         self.backend.copy(np.ascontiguousarray(array, dtype), out)
         return out
 
-    def room(self, shape: Any, dtype: Any = None) -> Any:
+    def room(self, shape: Any, dtype: Any = None, half: bool = False) -> Any:
         """Memory with undefined contents."""
+        dtype = "uint16" if half and self.mixed else dtype
         shape = (shape,) if isinstance(shape, int) else shape
         size = int(np.prod(shape))
         return self.backend.empty(size + self.offset, dtype or self.dtype)[self.offset :].reshape(shape)
@@ -48,6 +58,7 @@ class Case:
     draw: Callable[[np.random.Generator], Arrays]
     run: Callable[..., tuple[Any, ...]]
     terms: int = 1
+    mixed: bool = False
 
 
 def single(a: np.ndarray) -> np.ndarray:
@@ -57,6 +68,10 @@ def single(a: np.ndarray) -> np.ndarray:
 
 def normal(*shapes: Any) -> Callable[[np.random.Generator], Arrays]:
     return lambda rng: tuple(single(rng.normal(size=shape)) for shape in shapes)
+
+
+def halves(*shapes: Any) -> Callable[[np.random.Generator], Arrays]:
+    return lambda rng: tuple(half_even(rng.normal(size=shape)) for shape in shapes)
 
 
 def results(bench: Bench, found: tuple[Any, ...]) -> Arrays:
@@ -75,12 +90,23 @@ def activate(activation: str) -> Callable[..., tuple[Any, ...]]:
     return run
 
 
-def backward(activation: str, with_bias: bool, in_place: bool) -> Callable[..., tuple[Any, ...]]:
+def to_bfloat16(bench: Bench, x: np.ndarray) -> tuple[Any, ...]:
+    given = bench.give(x)
+    if not bench.mixed:
+        return (given,)
+    out = bench.room(x.shape, half=True)
+    bench.backend.to_bfloat16(given, out)
+    return (out,)
+
+
+def backward(activation: str, with_bias: bool, in_place: bool, half: str = "") -> Callable[..., tuple[Any, ...]]:
+    """half: which of "y" and "dz" are bfloat16 in a mixed case."""
+
     def run(bench: Bench, y: np.ndarray, dy: np.ndarray) -> tuple[Any, ...]:
         given = bench.give(dy)
-        dz = given if in_place else bench.room(dy.shape)
+        dz = given if in_place else bench.room(dy.shape, half="dz" in half)
         grad = bench.room(dy.shape[1]) if with_bias else None
-        bench.backend.activation_backward(activation, bench.give(y), given, dz, grad)
+        bench.backend.activation_backward(activation, bench.give(y, half="y" in half.split()), given, dz, grad)
         return (dz, grad) if with_bias else (dz,)
 
     return run
@@ -97,10 +123,25 @@ def gelu(by_tanh: bool, in_place: bool) -> Callable[..., tuple[Any, ...]]:
     return run
 
 
-def affine(activation: str) -> Callable[..., tuple[Any, ...]]:
+def affine(activation: str, with_bias: bool = True, rounds: bool = False) -> Callable[..., tuple[Any, ...]]:
+    """rounds: whether out is bfloat16 in a mixed case, as x and weight are."""
+
     def run(bench: Bench, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[Any, ...]:
-        out = bench.room((len(x), len(weight)))
-        bench.backend.affine(*map(bench.give, (x, weight, bias)), activation, out)
+        out = bench.room((len(x), len(weight)), half=rounds)
+        given = bench.give(x, half=True), bench.give(weight, half=True), bench.give(bias) if with_bias else None
+        bench.backend.affine(*given, activation, out)
+        return (out,)
+
+    return run
+
+
+def gemm(transpose_a: bool, transpose_b: bool, rounds: bool) -> Callable[..., tuple[Any, ...]]:
+    """Of a (n, d) and b (d, u), as they are or their transposes."""
+
+    def run(bench: Bench, a: np.ndarray, b: np.ndarray) -> tuple[Any, ...]:
+        out = bench.room((len(a), b.shape[1]), half=rounds)
+        given = bench.give(a.T if transpose_a else a, half=True), bench.give(b.T if transpose_b else b, half=True)
+        bench.backend.gemm(*given, out, transpose_a, transpose_b)
         return (out,)
 
     return run
@@ -134,15 +175,15 @@ def pixels(shape: tuple[int, ...], dtype: str) -> Callable[[np.random.Generator]
 def gather(scale: float) -> Callable[..., tuple[Any, ...]]:
     def run(bench: Bench, data: np.ndarray, order: np.ndarray, cursor: np.ndarray) -> tuple[Any, ...]:
         rows = (len(data) - 2) // 2
-        out, place = bench.room((rows, *data.shape[1:])), bench.give(cursor)
-        again = bench.room((rows, *data.shape[1:]))
+        out, place = bench.room((rows, *data.shape[1:]), half=True), bench.give(cursor)
+        again = bench.room((rows, *data.shape[1:]), half=True)
         given = bench.give(data, as_it_is=True), bench.give(order)
         labels, clocks = bench.room(rows, "int64"), bench.room((2, N_SCALARS), "float64")
         bench.backend.copy(np.array([[0.01, 0.9, 0.999, 1e-8, 0, step, 3, 0, 0] for step in (0, 7)]), clocks)
         classes = bench.give(np.arange(len(data)) % 5)
         bench.backend.take_batch(given[0], classes, given[1], place, scale, out, labels, clocks)
         bench.backend.gather(*given, place, scale, again)
-        rest = bench.room(again.shape)
+        rest = bench.room(again.shape, half=True)
         bench.backend.take_batch(given[0], None, given[1], place, scale, rest, None, None)
         return out, labels, clocks[:, :N_SETTLED], again, rest, place
 
@@ -152,8 +193,8 @@ def gather(scale: float) -> Callable[..., tuple[Any, ...]]:
 # -- the last layer: (n, inputs) to k outputs --------------------------------------------------------------------------
 
 
-def head(n: int, inputs: int, k: int) -> Callable[[np.random.Generator], Arrays]:
-    draw = normal((n, inputs), (k, inputs), k, (n, k))
+def head(n: int, inputs: int, k: int, half: bool = False) -> Callable[[np.random.Generator], Arrays]:
+    draw = (halves if half else normal)((n, inputs), (k, inputs), k, (n, k))
     return lambda rng: (*draw(rng), rng.integers(0, max(2, k), n))
 
 
@@ -166,18 +207,27 @@ def affine_loss(name: str, *options: str, bias: bool = True) -> Callable[..., tu
             bench.room(4, "float64"),
         )
         bench.backend.copy(np.array([1.5, 2, 3, -1]), totals)
-        scores = bench.give(x / np.sqrt(x.shape[1])), bench.give(weight), bench.give(shift) if bias else None, z
+        x = x / 2.0 ** round(np.log2(x.shape[1]) / 2)
+        given = bench.give(x, half=True), bench.give(weight, half=True)
+        scores = *given, bench.give(shift) if bias else None, z
         bench.backend.affine_loss(*scores, name, options, bench.give(labels), 1 / 8, slopes, totals, sums)
         return z, slopes, totals, sums
 
     return run
 
 
-def affine_backward(activation: str, wanted: str = "weight_grad dx bias_grad") -> Callable[..., tuple[Any, ...]]:
+def affine_backward(
+    activation: str, wanted: str = "weight_grad dx bias_grad", half: str = ""
+) -> Callable[..., tuple[Any, ...]]:
+    """half: which of the results are bfloat16 in a mixed case, as all operands are."""
+
     def run(bench: Bench, x: Any, weight: Any, _: Any, dz: Any, labels: Any) -> tuple[Any, ...]:
         shapes = {"weight_grad": weight.shape, "dx": x.shape, "bias_grad": x.shape[1]}
-        outs = {name: bench.room(shape) if name in wanted.split() else None for name, shape in shapes.items()}
-        given = map(bench.give, (dz, x, weight))
+        outs = {
+            name: bench.room(shape, half=name in half.split()) if name in wanted.split() else None
+            for name, shape in shapes.items()
+        }
+        given = (bench.give(each, half=True) for each in (dz, x, weight))
         bench.backend.affine_backward(*given, outs["weight_grad"], outs["dx"], activation, outs["bias_grad"])
         return tuple(out for out in outs.values() if out is not None)
 
@@ -237,10 +287,12 @@ def optimiser(name: str, states: int, decayed: int, *options: bool) -> Callable[
         bench.backend.copy(np.array([0.01, 0.9, 0.999, 1e-8, 0.003, 4, 0, 0, 0]), scalars)
         given = bench.give(params)
         kept = [bench.give(np.zeros(len(params))) for _ in range(states)]
+        rounded = bench.room(len(params), half=True) if bench.mixed else None
         for gradient in gradients:
             bench.backend.tick(scalars)
-            getattr(bench.backend, name)(given, bench.give(gradient), *kept, scalars, decayed, *options)
-        return given, *kept, scalars[:N_SETTLED]
+            step = bench.give(gradient), *kept, scalars, decayed, *options
+            getattr(bench.backend, name)(given, *step, rounded=rounded)
+        return given, *kept, scalars[:N_SETTLED], given if rounded is None else rounded
 
     return run
 

@@ -12,11 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda.halves import bits, half_even, numbers
+
 INVALID, UNSUPPORTED, OK = 7, 15, 0
-DESC_SIZES = {0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4, 7: 4, 8: 8}
+DEFAULT = (1 << 32) - 1  # of the bias's data type, −1: D's
+DESC_SIZES = {0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4, 7: 4, 8: 8, 26: 4}
 PREF_SIZES = {0: 4, 1: 8, 3: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 4, 12: 8}
-TYPES = {0: np.float32, 1: np.float64}
-COMPUTE = {68: (0, 0), 77: (0, 0), 70: (1, 1)}  # by compute type: scale type, type of the matrices
+TYPES = {0: np.float32, 1: np.float64, 14: np.uint16}  # 14: CUDA_R_16BF
+SCALES = {68: 0, 77: 0, 70: 1}  # by compute type
+MATRICES = {
+    68: {(0, 0), (14, 0), (14, 14)},
+    77: {(0, 0)},
+    70: {(1, 1)},
+}  # by compute type: those of A and B, of C and D
+TF32_DIGITS = 11
+REDUCTIONS = 7  # CUBLASLT_REDUCTION_SCHEME_MASK: those that round the parts of a split sum included
 
 
 def _address(pointer: Any) -> int:
@@ -30,6 +40,11 @@ def _address(pointer: Any) -> int:
 
 def _fill(pointer: Any, kind: Any, value: Any) -> None:
     ctypes.cast(pointer, ctypes.POINTER(kind))[0] = value
+
+
+def _numbers(matrix: Any) -> Any:
+    """A matrix of bfloat16 as float32, another as it is."""
+    return matrix if matrix.dtype != np.uint16 else numbers(matrix).astype(np.float32)
 
 
 class PretendCublasLt:
@@ -82,9 +97,9 @@ class PretendCublasLt:
         return self._called("cublasLtCreate") or self._new(handle, "handle")
 
     def cublasLtMatmulDescCreate(self, desc: Any, compute: int, scale: int) -> int:
-        if compute not in COMPUTE or COMPUTE[compute][0] != scale:
+        if SCALES.get(compute) != scale:
             return INVALID
-        return self._new(desc, {"compute": compute, 3: 0, 4: 0, 7: 1, 8: 0})
+        return self._new(desc, {"compute": compute, 3: 0, 4: 0, 7: 1, 8: 0, 26: DEFAULT})
 
     def cublasLtMatmulDescSetAttribute(self, desc: Any, attribute: int, value: Any, size: int) -> int:
         return self._set(self.objects.get(_address(desc)), DESC_SIZES, attribute, value, size)
@@ -101,7 +116,7 @@ class PretendCublasLt:
         return self._destroy(layout)
 
     def cublasLtMatmulPreferenceCreate(self, preference: Any) -> int:
-        return self._new(preference, {1: 0, 5: 256, 6: 256, 7: 256, 8: 256})
+        return self._new(preference, {1: 0, 3: REDUCTIONS, 5: 256, 6: 256, 7: 256, 8: 256})
 
     def cublasLtMatmulPreferenceSetAttribute(self, preference: Any, attribute: int, value: Any, size: int) -> int:
         return self._set(self.objects.get(_address(preference)), PREF_SIZES, attribute, value, size)
@@ -130,7 +145,8 @@ class PretendCublasLt:
         _fill(count, ctypes.c_int, 0)
         if status or not self._shapes_fit(desc, *(self.objects[_address(each)] for each in (a, b, c, d))):
             return status or INVALID
-        if self.refuse(desc["compute"], desc[7]):
+        kind = self.objects[_address(d)][0]
+        if self.refuse(desc["compute"], desc[7]) or (desc[7] & 4 and desc[26] not in (DEFAULT, kind)):
             return self.refusal
         algorithms = list(self.algorithms.items())[:wanted]
         for place, (number, workspace) in enumerate(algorithms):
@@ -144,8 +160,10 @@ class PretendCublasLt:
     @staticmethod
     def _shapes_fit(desc: Any, a: Any, b: Any, c: Any, d: Any) -> bool:
         (m, k), (k_of_b, n) = ((x[2], x[1]) if desc[op] else (x[1], x[2]) for x, op in ((a, 3), (b, 4)))
-        kinds = {each[0] for each in (a, b, c, d)}
-        return kinds == {COMPUTE[desc["compute"]][1]} and k == k_of_b and c[1:3] == d[1:3] == (m, n)
+        of_operands, of_results = {a[0], b[0]}, {c[0], d[0]}
+        known = len(of_operands) == len(of_results) == 1
+        known = known and (*of_operands, *of_results) in MATRICES[desc["compute"]]
+        return known and k == k_of_b and c[1:3] == d[1:3] == (m, n)
 
     def cublasLtMatmul(
         self, handle: Any, desc: Any, alpha: Any, a: Any, of_a: Any, b: Any, of_b: Any, beta: Any, c: Any, of_c: Any,
@@ -171,13 +189,15 @@ class PretendCublasLt:
 
         def work() -> None:
             left, right, out = (self._matrix(p, each) for p, each in zip(places, (of_a, of_b, of_d), strict=True))
+            left, right = (_numbers(each) for each in (left, right))
+            if facts["compute"] == 77:
+                left, right = (half_even(each, TF32_DIGITS).astype(np.float32) for each in (left, right))
             found = np.matmul(left.T if facts[3] else left, right.T if facts[4] else right)
             if facts[7] & 4:
-                bias = self._matrix(facts[8], (of_d[0], of_d[1], 1, of_d[1]))
-                found = found + bias
+                found = found + _numbers(self._matrix(facts[8], (of_d[0], of_d[1], 1, of_d[1])))
             if facts[7] & 2:
                 found = (np.maximum if self.relu_keeps_nan else np.fmax)(found, 0)
-            out[...] = found
+            out[...] = found if out.dtype != np.uint16 else bits(found)
 
         self.machine.issue("cublasLtMatmul", work, current)
         return OK

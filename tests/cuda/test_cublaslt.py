@@ -15,6 +15,7 @@ from gpunet.backend.cublaslt import CublasLt, CupyProducts, Planner, Product, pr
 from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError
 
 from ..conftest import RTOL
+from .halves import bits, half_even, numbers
 from .pretend import pretend
 
 HEURISTIC = "cublasLtMatmulAlgoGetHeuristic"
@@ -182,6 +183,124 @@ def test_tf32_only_when_asked(cp, monkeypatch, variable, tf32, compute):
     assert asked == [compute, 70]
 
 
+def test_tf32_of_single_products(cp, lt, rng):
+    """Asked for product by product: each has a plan of its own, and float64 and bfloat16 know nothing of it."""
+    asked = []
+    lt.library.refuse = lambda kind, epilogue: bool(asked.append(kind))
+    a, b, out, _ = operands(cp, rng, "float32", 16, 33, 8)
+    found = []
+    for tf32 in (False, True, False, True):
+        lt.matmul(a, b, out, tf32=tf32)
+        found.append(cp.asnumpy(out))
+    assert asked == [68, 77]
+    right = expected(cp, a, b, None, False, False, False)
+    assert found[0].tobytes() == found[2].tobytes()
+    assert found[1].tobytes() == found[3].tobytes()
+    errors = [np.abs(each - right).max() for each in found[:2]]
+    coarse = np.abs(half_even(cp.asnumpy(a), 11) @ half_even(cp.asnumpy(b), 11) - right).max()
+    assert errors[0] < 1e-5 < coarse / 2 < errors[1] < 2 * coarse
+    for dtype, compute in (("float64", 70), ("uint16", 68)):
+        x = cp.zeros((16, 16), dtype)
+        lt.matmul(x, x, cp.empty((16, 16), dtype), tf32=True)
+        assert asked[-1] == compute
+
+
+# -- bfloat16 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [CublasLt, lambda cp: CupyProducts(cp, "tried")], ids=["cublasLt", "cupy.matmul"])
+@pytest.mark.parametrize(("transpose_a", "transpose_b"), BOTH)
+@pytest.mark.parametrize(("bias", "relu", "rounds"), [*((*both, False) for both in BOTH), (False, False, True)])
+def test_products_of_bfloat16(cp, rng, door, transpose_a, transpose_b, bias, relu, rounds):
+    lt = door(cp)
+    for m, k, n in ((5, 7, 3), (1, 1, 1), (1, 33, 2), (31, 2, 64), (4, 0, 3), (0, 4, 3), (3, 4, 0)):
+        *wide, _, c = operands(cp, rng, "float32", m, k, n, transpose_a, transpose_b, bias)
+        a, b = (cp.asarray(bits(cp.asnumpy(each))) for each in wide)
+        exact = [cp.asarray(numbers(cp.asnumpy(each))) for each in (a, b)]
+        right, tolerance = expected(cp, *exact, c, transpose_a, transpose_b, relu), RTOL["float32"] * np.sqrt(max(1, k))
+        for _ in range(2):
+            out = cp.full((m, n), 0x7FC0 if rounds else np.nan, "uint16" if rounds else "float32")
+            lt.matmul(a, b, out, transpose_a, transpose_b, c, relu)
+            if rounds:
+                slack = tolerance * np.abs(right).max(initial=1.0)
+                found = numbers(cp.asnumpy(out))
+                assert ((half_even(right - slack) <= found) & (found <= half_even(right + slack))).all(), (m, k, n)
+            else:
+                assert close(cp, out, right, max(1, k)), (m, k, n)
+    cp.machine.check_guards()
+
+
+@pytest.mark.parametrize("door", [CublasLt, lambda cp: CupyProducts(cp, "tried")], ids=["cublasLt", "cupy.matmul"])
+def test_sums_that_float32_holds_are_rounded_once_and_ties_to_even(cp, rng, door):
+    a, b = rng.integers(-200, 200, (17, 40)), rng.integers(-200, 200, (40, 23))  # sums below 2²⁴
+    given, out = [cp.asarray(bits(each)) for each in (a, b)], cp.empty((17, 23), "uint16")
+    door(cp).matmul(*given, out)
+    np.testing.assert_array_equal(cp.asnumpy(out), bits(a @ b))
+    ties = cp.asarray(bits(np.array([[256.0, 1.0], [256, 3], [-256, -1], [np.nan, 1], [3e38, 2e38], [np.inf, 1]])))
+    out = cp.empty((6, 1), "uint16")
+    door(cp).matmul(ties, cp.asarray(bits(np.ones((2, 1)))), out)
+    np.testing.assert_array_equal(numbers(cp.asnumpy(out))[:, 0], [256, 260, -256, np.nan, np.inf, np.inf])
+
+
+def test_a_sum_that_is_split_is_not_rounded_in_its_parts(cp, lt):
+    """CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: results in bfloat16 allow sums of parts in float32 alone."""
+    a = cp.zeros((4, 4), "uint16")
+    for dtype, mask in (("float32", 7), ("uint16", 2)):
+        lt.matmul(a, a, cp.empty((4, 4), dtype))
+        assert lt.library.wishes[-1][3] == mask
+
+
+def test_a_plan_knows_the_dtypes_of_operands_and_result(cp, lt, rng):
+    half, wide = cp.asarray(bits(np.eye(4))), cp.asarray(np.eye(4, dtype="float32"))
+    for a, out in ((half, "float32"), (half, "uint16"), (wide, "float32")) * 2:
+        given = cp.empty((4, 4), out)
+        lt.matmul(a, a, given)
+        found = cp.asnumpy(given)
+        np.testing.assert_array_equal(numbers(found) if out == "uint16" else found, np.eye(4))
+    assert lt.library.calls.count(HEURISTIC) == 3
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_relu_of_bfloat16_products_is_tried_by_itself(cp, lt, rng, keeps):
+    lt.library.relu_keeps_nan = keeps
+    a, b, bias = cp.asarray(bits(rng.normal(size=(6, 5)))), cp.asarray(bits(rng.normal(size=(5, 4)))), cp.zeros(4, "f4")
+    a[2], out = 0x7FC0, cp.empty((6, 4), "float32")
+    for _ in range(2):
+        lt.matmul(a, b, out, bias=bias, relu=True)
+    assert np.isnan(cp.asnumpy(out)).any(axis=1).tolist() == [False, False, True, False, False, False]
+    assert ("maximum" in cp.machine.launched) is not keeps
+    assert lt.library.calls.count(HEURISTIC) == 2
+    assert lt.keeps_nan(np.dtype("uint16")) is lt.keeps_nan(np.dtype("float32")) is keeps
+    assert lt.library.calls.count(HEURISTIC) == 3
+
+
+def test_bfloat16_is_checked_where_somebody_asks(cp, lt):
+    lt.check("bfloat16")
+    lt.library.refuse = lambda compute, epilogue: True
+    fresh = CublasLt(cp)
+    with pytest.raises(RunError, match=r"has no bfloat16 to float32 product for shapes \(2, 3\) and \(4, 3\)"):
+        fresh.check("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "bias", "relu", "words"),
+    [
+        (("uint16", "float32", "float32"), None, False, "two factors of bfloat16"),
+        (("float32", "uint16", "float32"), None, False, "two factors of bfloat16"),
+        (("float32", "float32", "uint16"), None, False, "two factors of bfloat16"),
+        (("uint16", "uint16", "float64"), None, False, "two factors of bfloat16"),
+        (("uint16", "uint16", "float32"), "uint16", False, "two factors of bfloat16"),
+        (("uint16", "uint16", "uint16"), "float32", False, "takes no bias and no relu"),
+        (("uint16", "uint16", "uint16"), None, True, "takes no bias and no relu"),
+        (("int16", "int16", "float32"), None, False, "two factors of bfloat16"),
+    ],
+)  # fmt: skip
+def test_what_bfloat16_does_not_go_with(cp, lt, dtypes, bias, relu, words):
+    a, b, out = (cp.zeros((4, 4), dtype) for dtype in dtypes)
+    with pytest.raises(ShapeError, match=words):
+        lt.matmul(a, b, out, bias=None if bias is None else cp.zeros(4, bias), relu=relu)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -329,7 +448,7 @@ def test_the_real_library_takes_our_descriptors(library):
     """Descriptors, layouts and preferences are host objects; only the choice of an algorithm needs a GPU."""
     handle = ctypes.c_void_p()
     status = library.cublasLtCreate(ctypes.byref(handle))
-    planner = Planner(library, handle, 32 << 20, tf32=False)
+    planner = Planner(library, handle, 32 << 20)
     product = Product(np.dtype("float32"), ((64, 784), (512, 784), (64, 512)), (False, True), (256,) * 4)
     if status == api.SUCCESS:
         assert planner.plan(product, 0x10000, True) is not None

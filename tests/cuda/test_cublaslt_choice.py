@@ -415,7 +415,7 @@ def test_another_word_in_the_environment_is_a_mistake(cp, monkeypatch):
 
 def test_small_products_and_the_check_are_not_timed(tmp_path, cp):
     lt, _ = tuned(cp, tmp_path)
-    lt.check()
+    lt.check("float32")
     small = cp.zeros((16, 16), "float32")
     lt.matmul(small, small, cp.zeros((16, 16), "float32"))
     assert len(cp.cublaslt.used) == 2

@@ -13,7 +13,8 @@ from gpunet.backend.cupy_backend import CupyBackend
 from gpunet.backend.numpy_backend import NumpyBackend
 
 from ..conftest import stand_in
-from .cases import Bench, activate, affine, backward, gelu, loss, maxpool, optimiser, results
+from .cases import Bench, activate, affine, affine_loss, backward, gelu, loss, maxpool, optimiser, results, to_bfloat16
+from .halves import bits, numbers
 
 INF, NAN = np.inf, np.nan
 ODD = np.array([-INF, -1e30, -1e4, -89, -1, -1e-38, -1e-45, -0.0, 0.0, 1e-45, 1e-38, 0.5, 89, 1e4, 1e30, INF, NAN])
@@ -202,3 +203,86 @@ def test_pooling_of_what_is_not_finite(gpu, rng, size):
     np.testing.assert_array_equal(again, out)
     np.testing.assert_array_equal(place[~np.isnan(want)], where[~np.isnan(want)])
     assert dx.sum() == out.size
+
+
+# -- bfloat16 --------------------------------------------------------------------------------------------------------
+
+MIXED_ODD = np.concatenate([numbers(bits(ODD)), numbers(np.array([1, 0x7F, 0x80, 0x7F7F, 0xFF7F, 0x8001], "uint16"))])
+
+
+@pytest.mark.parametrize("backend", ["gpu", "numpy"])
+def test_every_bfloat16_and_what_lies_between_it_and_the_next(gpu, backend):
+    """All 65,536, denormals, infinities and NaN with any payload among them: below, at and above the tie, and the ends.
+
+    On a GPU, too, since nothing is computed that could flush a denormal.
+    """
+    upper, lower = np.arange(1 << 16, dtype="uint32"), np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], "uint32")
+    x = (upper[:, None] << 16 | lower).view("float32")
+    on = gpu if backend == "gpu" else NumpyBackend()
+    out = on.empty(x.shape, "uint16")
+    with on.session():
+        on.to_bfloat16(on.asarray(x), out)
+    found = on.to_host(out)
+    np.testing.assert_array_equal(found, bits(x))
+    np.testing.assert_array_equal(found[:, 0], np.where(np.isnan(x[:, 0]), 0x7FC0, upper))  # what it holds, it holds
+
+
+def mixed(gpu, run, *arrays):
+    """(the kernels' numbers, those that NumPy gives in float64, both rounded where the kernels' are)."""
+    found = []
+    for bench in (Bench(gpu, "float32", mixed=True), Bench(NumpyBackend(), "float64")):
+        with bench.backend.session(), np.errstate(all="ignore"):
+            found.append(results(bench, run(bench, *arrays)))
+    gpu.cp.machine.check_guards()
+    got, want = found
+    want = [numbers(bits(w)) if g.dtype == np.uint16 else w for g, w in zip(got, want, strict=True)]
+    return [numbers(g) if g.dtype == np.uint16 else g for g in got], want
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("rounds", [True, False])
+def test_affine_of_bfloat16_keeps_what_is_not_finite(gpu, activation, rounds):
+    given = MIXED_ODD[:, None], np.ones((5, 1)), np.zeros(5)
+    same(*mixed(gpu, affine(activation, True, rounds), *given), rtol=2**-8 if rounds else 1e-6)
+
+
+@pytest.mark.parametrize(("half", "with_bias"), [("y dz", True), ("y dz", False), ("y", True), ("dz", False)])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "leaky_relu"])
+def test_slopes_in_bfloat16_that_are_not_finite(gpu, activation, half, with_bias):
+    y = np.full((len(ODD), 2), 0.25)
+    got, want = mixed(gpu, backward(activation, with_bias, False, half), y, np.stack([ODD, np.flip(ODD)], axis=1))
+    same(got, want, rtol=2**-8 if "dz" in half else 1e-6)
+
+
+def test_a_score_of_bfloat16_that_is_not_finite_spoils_its_row_only(gpu, rng):
+    x, weight = rng.integers(-4, 5, (64, 8)) / 4.0, rng.integers(-4, 5, (10, 8)) / 4.0
+    x[40, 3], labels = NAN, rng.integers(0, 10, 64)
+    run = affine_loss("softmax_cross_entropy")
+    (z, dz, totals, sums), _ = mixed(gpu, run, x, weight, np.zeros(10), np.zeros((64, 10)), labels)
+    for each in (z, dz):
+        assert np.isnan(each[40]).all()
+        assert np.isfinite(np.delete(each, 40, axis=0)).all()
+    assert np.isnan(sums).all()
+    assert totals[FIRST_BAD] == 3
+
+
+@pytest.mark.parametrize(("name", "states"), [("sgd", 0), ("momentum", 1), ("adam", 2)])
+def test_parameters_that_are_not_finite_are_rounded_as_any_other(gpu, name, states):
+    bench = Bench(gpu, "float32", mixed=True)
+    given, *_, rounded = results(bench, optimiser(name, states, 0)(bench, ODD, np.zeros(len(ODD))))
+    np.testing.assert_array_equal(rounded, bits(given))
+    assert np.isnan(given).any()
+    assert np.isinf(given).any()
+
+
+def test_no_numbers_are_rounded_to_none(gpu):
+    bench = Bench(gpu, "float32", mixed=True)
+    (out,) = to_bfloat16(bench, np.zeros((0, 3)))
+    assert out.shape == (0, 3)
+
+
+def test_a_gather_to_bfloat16_of_what_is_not_finite(gpu):
+    data, order = ODD.astype("float32")[:, None], np.arange(len(ODD))[::-1].copy()
+    out = gpu.empty((len(ODD), 1), "uint16")
+    gpu.gather(gpu.asarray(data), gpu.asarray(order), gpu.asarray(np.array([0])), 0.5, out)
+    np.testing.assert_array_equal(gpu.to_host(out), bits(np.float32(0.5) * data[order]))

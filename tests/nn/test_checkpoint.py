@@ -821,7 +821,7 @@ def test_callbacks_with_other_settings_are_refused(then, now, message, tmp_path)
 )  # fmt: skip
 def test_other_bits_are_said_and_the_run_goes_on(name, value, message, tmp_path, monkeypatch):
     usual = checkpoint.machine
-    monkeypatch.setattr(checkpoint, "machine", lambda backend: usual(backend) | {name: value})
+    monkeypatch.setattr(checkpoint, "machine", lambda *about: usual(*about) | {name: value})
     run_with(checkpoint=tmp_path)
     monkeypatch.undo()
     trainer = gn.Trainer(gn.Sequential(net()), optimizer=gn.Adam(0.02), device="numpy", seed=3)

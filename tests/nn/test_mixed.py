@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing as mp
+import os
 import pickle
+import warnings
 from itertools import pairwise
 
 import ml_dtypes
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.backend import onednn
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import InputError
 from gpunet.nn.layers.mixing import BFLOAT16
@@ -349,6 +353,34 @@ def test_trainers_of_both_precisions_take_turns_at_one_model(kind):
     assert not any(layer.low for layer in model.layers)
     mixed.fit(x, y, batch_size=16)
     check_rounded(mixed)
+    for each in (plain, mixed, plain):  # and step by step
+        rows = each.upload_order(np.arange(len(x)))
+        each.tally.reset()
+        each.step(each.samples(x, y), rows, 16)
+        assert model._mixed == (each is mixed)
+
+
+def trained_in_a_child(sender):
+    x, y = samples(2000, 64)  # for products that have two threads
+    own = gn.Trainer(gn.Sequential([gn.Dense(512, "relu"), gn.Dense(3)]), device=Library(), precision="mixed")
+    own.fit(x, y, batch_size=1000)
+    sender.send(own.history["train_loss"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or len(CPUS) < 2, reason="needs fork and numba")
+def test_a_forked_process_trains_on(monkeypatch):
+    monkeypatch.setattr(onednn, "current_threads", lambda: 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a fork beside threads
+        receiver, sender = mp.Pipe(duplex=False)
+        trained_in_a_child(sender)
+        first = receiver.recv()
+        child = mp.get_context("fork").Process(target=trained_in_a_child, args=(sender,))
+        child.start()
+        assert receiver.poll(60)
+        assert receiver.recv() == pytest.approx(first, rel=1e-3)
+        child.join(60)
+    assert child.exitcode == 0
 
 
 class Doubled(gn.Dense):
@@ -427,7 +459,7 @@ def test_a_net_too_small_to_gain_says_so_once():
 
     x, y = samples()
     own = trainer(device=Large())
-    with pytest.warns(UserWarning, match="products of at most 1,920 multiplications"):
+    with pytest.warns(UserWarning, match="1,920 multiplications with batches of 16"):
         own.fit(x, y, batch_size=16)
     own.fit(x, y, batch_size=16)  # says nothing more: a warning would be an error
     assert not own.model._mixed

@@ -38,7 +38,7 @@ template <typename T, int N>
 __device__ inline Pack<T, N> load(const T* from, int count, bool aligned) {
     if (aligned && count >= N) return *reinterpret_cast<const Pack<T, N>*>(from);
     Pack<T, N> pack;
-    for (int j = 0; j < N; ++j) pack.at[j] = j < count ? from[j] : T(0);
+    for (int j = 0; j < N; ++j) pack.at[j] = j < count ? from[j] : T{};
     return pack;
 }
 

@@ -10,6 +10,7 @@
 // The file is compiled by NVRTC through CuPy, where no standard header is at hand, by nvcc in the tests, and by g++
 // behind tests/cuda/host/shim.h. cupy_backend.py puts the included files in their places.
 #include "common.cuh"
+#include "bfloat16.cuh"
 #include "elementwise.cuh"
 #include "dropout.cuh"
 #include "gather.cuh"

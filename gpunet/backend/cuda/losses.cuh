@@ -143,9 +143,10 @@ struct Scores {
     __device__ const T* of_row(i64 row, int k, int) const { return z + row * k; }
 };
 
-template <typename T>
+template <typename T, typename X>
 struct Products {
-    const T *x, *weight, *bias;
+    const X *x, *weight;
+    const T* bias;
     int inputs;
     T* z;
     __device__ const T* of_row(i64 row, int k, int lane) const {
@@ -220,19 +221,27 @@ VALUES(double, f64)
         unsigned* ticket, int n, int k, int lanes) {                                                                  \
         rows_of_loss(                                                                                                 \
             loss, Scores<T>{z}, labels, scale, dz, totals, bias_grad, parts, ticket, n, k, lanes);                    \
-    }                                                                                                                 \
+    }
+#define AFFINE_LOSS(T, X, name, suffix, loss, ...)                                                                    \
     KERNEL_OF_MANY_REGISTERS affine_##name##_##suffix(                                                                \
-        __VA_ARGS__ const T* x, const T* weight, const T* bias, int inputs, T* z, const i64* labels, T scale, T* dz,  \
+        __VA_ARGS__ const X* x, const X* weight, const T* bias, int inputs, T* z, const i64* labels, T scale, T* dz,  \
         double* totals, T* bias_grad, double* parts, unsigned* ticket, int n, int k) {                                \
         rows_of_loss(                                                                                                 \
-            loss, Products<T>{x, weight, bias, inputs, z}, labels, scale, dz, totals, bias_grad, parts, ticket, n, k, \
-            WARP);                                                                                                    \
+            loss, Products<T, X>{x, weight, bias, inputs, z}, labels, scale, dz, totals, bias_grad, parts, ticket, n, \
+            k, WARP);                                                                                                 \
     }
 #define COMMA ,
 #define LOSSES(T, suffix)                                                          \
     LOSS(T, softmax_cross_entropy, suffix, Softmax<T>{}, )                         \
     LOSS(T, binary_cross_entropy, suffix, Binary<T>{}, )                           \
     LOSS(T, squared_error, suffix, Squared<T>{activation}, int activation COMMA)
+#define AFFINE_LOSSES(T, X, suffix)                                                       \
+    AFFINE_LOSS(T, X, softmax_cross_entropy, suffix, Softmax<T>{}, )                      \
+    AFFINE_LOSS(T, X, binary_cross_entropy, suffix, Binary<T>{}, )                        \
+    AFFINE_LOSS(T, X, squared_error, suffix, Squared<T>{activation}, int activation COMMA)
 
 LOSSES(float, f32)
 LOSSES(double, f64)
+AFFINE_LOSSES(float, float, f32)
+AFFINE_LOSSES(double, double, f64)
+AFFINE_LOSSES(float, bfloat16, bf16)

@@ -1,20 +1,23 @@
-// Products with few outputs, as a net's last layer has: they are computed where their results are used.
+// Products with few outputs, as a net's last layer has: they are computed where their results are used. Operands are of
+// type X, T itself or bfloat16; a thread takes as many of either at a time, so that both sum in one order.
 
 // sums[j] += Σ x[i] weight[j, i] for this lane's part of one row x. As many loads as registers take are on their way
 // before the first is waited for.
-template <typename T, bool ALIGNED>
-__device__ inline void add_products(const T* x, const T* weight, T (&sums)[NARROW], int inputs, int k, int lane) {
+template <bool ALIGNED, typename T, typename X>
+__device__ inline void add_products(const X* x, const X* weight, T (&sums)[NARROW], int inputs, int k, int lane) {
     constexpr int N = WIDTH<T>, AHEAD = 4 * N;
     for (int i = lane * N; i < inputs; i += WARP * N) {
         const int count = ALIGNED ? N : at_most(inputs - i, N);
-        const Pack<T, N> own = load<T, N>(x + i, count, ALIGNED);
+        const Pack<T, N> own = widened(load<X, N>(x + i, count, ALIGNED));
         UNROLLED for (int first = 0; first < NARROW; first += AHEAD) {
-            Pack<T, N> weights[AHEAD];
+            Pack<X, N> weights[AHEAD];
             UNROLLED for (int j = 0; j < AHEAD; ++j)
-                if (first + j < k) weights[j] = load<T, N>(weight + i64(first + j) * inputs + i, count, ALIGNED);
-            UNROLLED for (int j = 0; j < AHEAD; ++j)
+                if (first + j < k) weights[j] = load<X, N>(weight + i64(first + j) * inputs + i, count, ALIGNED);
+            UNROLLED for (int j = 0; j < AHEAD; ++j) {
+                const Pack<T, N> factors = widened(weights[j]);
                 for (int e = 0; e < N; ++e)
-                    if (first + j < k) sums[first + j] += own.at[e] * weights[j].at[e];
+                    if (first + j < k) sums[first + j] += own.at[e] * factors.at[e];
+            }
         }
     }
 }
@@ -33,14 +36,14 @@ __device__ inline T own_sum(T (&sums)[NARROW], int lane) {
 }
 
 // z[j] = Σ x[i] weight[j, i] + bias[j] for one row x, by the 32 threads of a warp; k ≤ NARROW; bias may be null.
-template <typename T>
-__device__ void scores_of_row(const T* x, const T* weight, const T* bias, T* z, int inputs, int k, int lane) {
+template <typename T, typename X>
+__device__ void scores_of_row(const X* x, const X* weight, const T* bias, T* z, int inputs, int k, int lane) {
     constexpr int N = WIDTH<T>;
     T sums[NARROW] = {};
-    if (inputs % N == 0 && aligned_to_packs<T, N>(x) && aligned_to_packs<T, N>(weight))
-        add_products<T, true>(x, weight, sums, inputs, k, lane);
+    if (inputs % N == 0 && aligned_to_packs<X, N>(x) && aligned_to_packs<X, N>(weight))
+        add_products<true>(x, weight, sums, inputs, k, lane);
     else
-        add_products<T, false>(x, weight, sums, inputs, k, lane);
+        add_products<false>(x, weight, sums, inputs, k, lane);
     const T sum = own_sum(sums, lane);
     const int j = lane / 2;
     if (lane % 2 == 0 && j < k) z[j] = bias ? sum + bias[j] : sum;
@@ -48,12 +51,12 @@ __device__ void scores_of_row(const T* x, const T* weight, const T* bias, T* z, 
 }
 
 // From dz (rows, k), k ≤ NARROW, x = f(z') (rows, columns) and weight (k, columns), in one pass over x:
-// weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z') and bias_grad = Σ over rows of dx; each may be null.
+// weight_grad = dzᵀ x, dx = (dz W) ∘ f'(z') and bias_grad = Σ over rows of dx, before it is rounded to D; each may be null.
 // Blocks: x over columns, y over rows. parts (gridDim.y, k + 1, columns), tickets (gridDim.x): unused where gridDim.y
 // is 1.
-template <typename T>
+template <typename T, typename X, typename D>
 __device__ void narrow_backward(
-    int activation, const T* dz, const T* x, const T* weight, T* weight_grad, T* dx, T* bias_grad, T* parts,
+    int activation, const X* dz, const X* x, const X* weight, T* weight_grad, D* dx, T* bias_grad, T* parts,
     unsigned* tickets, int rows, int columns, int k) {
     constexpr int AHEAD = WIDTH<T> / 2;  // rows on their way at once, as in chain_and_sum
     __shared__ T room[(NARROW + 1) * BLOCK];
@@ -62,14 +65,14 @@ __device__ void narrow_backward(
     const int end = column < columns ? min(start + share, rows) : start;
     T weights[NARROW], sums[NARROW + 1] = {};
     UNROLLED for (int j = 0; j < NARROW; ++j)
-        weights[j] = j < k && start < end ? weight[i64(j) * columns + column] : T(0);
+        weights[j] = j < k && start < end ? widened(weight[i64(j) * columns + column]) : T(0);
     for (int first = start + threadIdx.y; first < end; first += AHEAD * blockDim.y) {
         T outputs[AHEAD], of_output[AHEAD][NARROW];
         UNROLLED for (int a = 0; a < AHEAD; ++a) {
             const int row = min(first + a * int(blockDim.y), end - 1);
-            outputs[a] = x[i64(row) * columns + column];
+            outputs[a] = widened(x[i64(row) * columns + column]);
             UNROLLED for (int j = 0; j < NARROW; ++j)
-                if (j < k) of_output[a][j] = dz[i64(row) * k + j];
+                if (j < k) of_output[a][j] = widened(dz[i64(row) * k + j]);
         }
         UNROLLED for (int a = 0; a < AHEAD; ++a) {
             const int row = first + a * int(blockDim.y);
@@ -82,7 +85,7 @@ __device__ void narrow_backward(
             }
             if (!dx) continue;
             slope = chained(activation, outputs[a], slope);
-            dx[i64(row) * columns + column] = slope;
+            put(dx + i64(row) * columns + column, slope);
             sums[NARROW] += slope;
         }
     }
@@ -110,12 +113,14 @@ __device__ void narrow_backward(
     }
 }
 
-#define NARROW_BACKWARD(T, suffix)                                                                                     \
+#define NARROW_BACKWARD(T, X, D, suffix)                                                                               \
     KERNEL_OF_MANY_REGISTERS narrow_backward_##suffix(                                                                 \
-        int activation, const T* dz, const T* x, const T* weight, T* weight_grad, T* dx, T* bias_grad, T* parts,       \
+        int activation, const X* dz, const X* x, const X* weight, T* weight_grad, D* dx, T* bias_grad, T* parts,       \
         unsigned* tickets, int rows, int columns, int k) {                                                             \
         narrow_backward(activation, dz, x, weight, weight_grad, dx, bias_grad, parts, tickets, rows, columns, k);      \
     }
 
-NARROW_BACKWARD(float, f32)
-NARROW_BACKWARD(double, f64)
+NARROW_BACKWARD(float, float, float, f32)
+NARROW_BACKWARD(double, double, double, f64)
+NARROW_BACKWARD(float, bfloat16, bfloat16, bf16)
+NARROW_BACKWARD(float, bfloat16, float, bf16_f32)

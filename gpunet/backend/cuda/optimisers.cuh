@@ -1,4 +1,12 @@
 // The optimisers: one pass over flat arrays. Their scalars lie on the device, so that a recorded step may be repeated.
+// The new parameters, of float32, are written to `rounded` in bfloat16 too, unless that is null.
+
+template <typename T, int N>
+__device__ inline void store_both(T* to, bfloat16* rounded, const Pack<T, N>& params, i64 at, int count, bool aligned) {
+    store(to + at, params, count, aligned);
+    if constexpr (sizeof(T) == sizeof(float))
+        if (rounded) store(rounded + at, params, count, aligned && aligned_to_packs<bfloat16, N>(rounded));
+}
 
 // g + 2λw for the first `decayed` parameters, g for the others.
 template <typename T, int N>
@@ -10,7 +18,7 @@ __device__ inline Pack<T, N> with_l2(
 }
 
 template <typename T>
-__device__ void sgd(T* params, const T* grads, const double* scalars, i64 size, i64 decayed) {
+__device__ void sgd(T* params, const T* grads, bfloat16* rounded, const double* scalars, i64 size, i64 decayed) {
     constexpr int N = WIDTH<T>;
     const T rate = T(scalars[LEARNING_RATE]), penalty = T(2 * scalars[L2]);
     const bool aligned = aligned_to_packs<T, N>(params) && aligned_to_packs<T, N>(grads);
@@ -19,12 +27,13 @@ __device__ void sgd(T* params, const T* grads, const double* scalars, i64 size, 
         Pack<T, N> p = load<T, N>(params + i, count, aligned);
         const Pack<T, N> g = with_l2(load<T, N>(grads + i, count, aligned), p, penalty, i, decayed);
         for (int j = 0; j < N; ++j) p.at[j] -= rate * g.at[j];
-        store(params + i, p, count, aligned);
+        store_both(params, rounded, p, i, count, aligned);
     }
 }
 
 template <typename T>
-__device__ void momentum(T* params, const T* grads, T* velocity, const double* scalars, i64 size, i64 decayed) {
+__device__ void momentum(
+    T* params, const T* grads, T* velocity, bfloat16* rounded, const double* scalars, i64 size, i64 decayed) {
     constexpr int N = WIDTH<T>;
     const T rate = T(scalars[LEARNING_RATE]), beta = T(scalars[BETA1]), penalty = T(2 * scalars[L2]);
     const bool aligned =
@@ -38,7 +47,7 @@ __device__ void momentum(T* params, const T* grads, T* velocity, const double* s
             p.at[j] -= rate * v.at[j];
         }
         store(velocity + i, v, count, aligned);
-        store(params + i, p, count, aligned);
+        store_both(params, rounded, p, i, count, aligned);
     }
 }
 
@@ -50,7 +59,7 @@ constexpr float SMALLEST<float> = 1.17549435e-38f;  // not a cast of the other: 
 // DECOUPLED: AdamW, whose decay is no part of the gradient.
 template <bool DECOUPLED, typename T>
 __device__ void adam(
-    T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {
+    T* params, const T* grads, T* first, T* second, bfloat16* rounded, const double* scalars, i64 size, i64 decayed) {
     constexpr int N = WIDTH<T>;
     const T rate = T(scalars[ADAM_RATE]), penalty = DECOUPLED ? T(0) : T(2 * scalars[L2]);
     const T kept = T(1 - scalars[LEARNING_RATE] * scalars[L2]);
@@ -72,25 +81,28 @@ __device__ void adam(
         }
         store(first + i, m, count, aligned);
         store(second + i, v, count, aligned);
-        store(params + i, p, count, aligned);
+        store_both(params, rounded, p, i, count, aligned);
     }
 }
 
-#define OPTIMISERS(T, suffix)                                                                                   \
-    KERNEL sgd_##suffix(T* params, const T* grads, const double* scalars, i64 size, i64 decayed) {              \
-        sgd(params, grads, scalars, size, decayed);                                                             \
-    }                                                                                                           \
-    KERNEL momentum_##suffix(                                                                                   \
-        T* params, const T* grads, T* velocity, const double* scalars, i64 size, i64 decayed) {                 \
-        momentum(params, grads, velocity, scalars, size, decayed);                                              \
-    }                                                                                                           \
-    KERNEL adam_##suffix(                                                                                       \
-        T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {         \
-        adam<false>(params, grads, first, second, scalars, size, decayed);                                      \
-    }                                                                                                           \
-    KERNEL adamw_##suffix(                                                                                      \
-        T* params, const T* grads, T* first, T* second, const double* scalars, i64 size, i64 decayed) {         \
-        adam<true>(params, grads, first, second, scalars, size, decayed);                                       \
+#define OPTIMISERS(T, suffix)                                                                                         \
+    KERNEL sgd_##suffix(                                                                                              \
+        T* params, const T* grads, bfloat16* rounded, const double* scalars, i64 size, i64 decayed) {                 \
+        sgd(params, grads, rounded, scalars, size, decayed);                                                          \
+    }                                                                                                                 \
+    KERNEL momentum_##suffix(                                                                                         \
+        T* params, const T* grads, T* velocity, bfloat16* rounded, const double* scalars, i64 size, i64 decayed) {    \
+        momentum(params, grads, velocity, rounded, scalars, size, decayed);                                           \
+    }                                                                                                                 \
+    KERNEL adam_##suffix(                                                                                             \
+        T* params, const T* grads, T* first, T* second, bfloat16* rounded, const double* scalars, i64 size,           \
+        i64 decayed) {                                                                                                \
+        adam<false>(params, grads, first, second, rounded, scalars, size, decayed);                                   \
+    }                                                                                                                 \
+    KERNEL adamw_##suffix(                                                                                            \
+        T* params, const T* grads, T* first, T* second, bfloat16* rounded, const double* scalars, i64 size,           \
+        i64 decayed) {                                                                                                \
+        adam<true>(params, grads, first, second, rounded, scalars, size, decayed);                                    \
     }
 
 OPTIMISERS(float, f32)

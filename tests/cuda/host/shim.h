@@ -52,6 +52,17 @@ T shuffle(unsigned lanes, T value, int from, int line) {
 #define blockDim host::block_size
 #define gridDim host::grid_size
 
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 using std::max;
 using std::min;
 
