@@ -12,7 +12,7 @@ from conftest import DEVICES
 
 from gpunet.bench import data, svd, train
 
-STEPS = {"mnist-2048": 8, "mnist-64": 100, "digits-32": 200, "points-21": 300}
+STEPS = {"mnist-2048": 8, "mnist-64": 100, "wide-128": 4, "digits-32": 200, "points-21": 300}
 CONV_STEPS = {"convnet-8": 20, "convnet-8-30": 20, "features-8": 8, "features-13-82": 2}
 SAMPLES, IMAGES = 20_480, 2_000  # at most
 SMALLEST = {"points-21", "digits-32", "break-even 1/2", "convnet-8", "256×20000", "ten classes"}

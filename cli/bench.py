@@ -40,8 +40,8 @@ def train(
             metavar="NAME",
             show_default="all",
             autocompletion=completion.among(_cases),
-            help="mnist-2048, mnist-64 (784-512-256-10 at these batch sizes), digits-32, digits-32-deep or points-21; "
-            "may be given several times.",
+            help="mnist-2048, mnist-64 (784-512-256-10 at these batch sizes), wide-128 (1024-2048-2048-10), digits-32, "
+            "digits-32-deep or points-21; may be given several times.",
         ),
     ] = None,
     device: options.Device = "auto",

@@ -46,6 +46,7 @@ from gpunet.interrupts import undivided
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
 
+PTHREADS = 1  # what openblas_get_parallel tells of a library that starts its threads itself
 LONG = 1_000_000_000  # m n min(m, n) of a matrix whose decomposition takes half a second on two cores
 IN_PLACE = 1024  # rows from which a factorisation of 8 MB and more is made where its matrix lies
 MIRRORED = 256  # rows of a matrix that are made symmetric at once
@@ -166,6 +167,33 @@ def _calls() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         return None
     set_count.argtypes, set_count.restype = [ctypes.c_int], None
     return count, set_count
+
+
+def lends() -> bool:
+    """Whether `lend` has threads to lend: OpenBLAS's own, where it starts them itself and has a call for it."""
+    return _lender() is not None
+
+
+def lend(count: int, function: int, arguments: bytes, stride: int) -> None:
+    """Run a C function on the pointers arguments + i · stride, i < count, at once: on this thread and BLAS's others.
+
+    count: `current_threads` at most. It takes its turn, as a product does, and waits for all of them without the GIL.
+    """
+    with _turn:
+        _lender()(count, function, arguments, stride)  # type: ignore[misc]
+
+
+@cache
+def _lender() -> Callable[[int, int, bytes, int], object] | None:
+    path = _bundled()
+    if path is None or _calls() is None:
+        return None
+    library = ctypes.CDLL(path)
+    kind, run = _symbol(library, "openblas_get_parallel"), _symbol(library, "gotoblas_pthread")
+    if run is None or kind is None or kind() != PTHREADS:
+        return None
+    run.argtypes, run.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int], ctypes.c_int
+    return run  # type: ignore[no-any-return]
 
 
 def one_thread() -> None:

@@ -3,7 +3,7 @@
 Products and im2col stay NumPy's. What was measured decides the form of the loops; each of these traps cost a factor of
 three to ten:
 
-- Single-threaded: numba's thread pool and OpenBLAS's fight over the cores.
+- No threads of numba's: its pool and OpenBLAS's fight over the cores. Long passes run on OpenBLAS's (`shares`).
 - `error_model="numpy"`: the division check of the default stops vectorisation.
 - Loops run over `range(array.size)`, never from an argument: numba then knows that no index is negative.
 - No array is passed twice: LLVM's overlap check would send the loop down its scalar path. So what may be computed in
@@ -20,7 +20,8 @@ OpenBLAS all of it. What was slow were the passes with short rows. They run alon
 not vectorise a loop over 15.
 
 Two threads with half a batch each made plain NumPy slower (forward 1.4 ms to 2.5): its many short calls hand the
-interpreter's lock back and forth. So everything here runs on one thread, save large products.
+interpreter's lock back and forth. So Python stays on one thread, and what others do is compiled: large products, and
+passes long enough to be shared out.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ from gpunet.backend.blas import multiply
 from gpunet.backend.numba_cache import kernel
 from gpunet.backend.numpy_backend import BFLOAT16, NumpyBackend, adam_factors, parts_of
 from gpunet.backend.numpy_conv import Windows
+from gpunet.backend.shares import spread
 from gpunet.errors import ShapeError
 
 ROUNDED_BLOCK = 131072  # parameters that are updated before they are rounded: half of a 1 MB second-level cache
+OPTIMISER = 1 << 17  # parameters of an optimiser's pass for each thread: with half as many two took as long as one
 
 
 @kernel
@@ -541,14 +544,15 @@ class NumbaBackend(NumpyBackend):
         rate, _, _, _, l2, *_ = scalars.tolist()
         real = params.dtype.type
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
-            sgd_pass(params[part], grads[part], real(rate), real(twice_l2))
+            spread(OPTIMISER, sgd_pass, (params[part], grads[part]), real(rate), real(twice_l2))
             self._round(params[part], part, rounded)
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, *_ = scalars.tolist()
         real, tiny = params.dtype.type, np.finfo(params.dtype).tiny
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
-            momentum_pass(params[part], grads[part], velocity[part], real(rate), real(beta), real(twice_l2), tiny)
+            arrays = params[part], grads[part], velocity[part]
+            spread(OPTIMISER, momentum_pass, arrays, real(rate), real(beta), real(twice_l2), tiny)
             self._round(params[part], part, rounded)
 
     def adam(
@@ -561,5 +565,6 @@ class NumbaBackend(NumpyBackend):
         factors = real(beta1), real(beta2), real(scale), real(epsilon)
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             pull, shrink = (0.0, 1 - rate * (twice_l2 / 2)) if decoupled else (twice_l2, 1.0)
-            adam_pass(params[part], grads[part], first[part], second[part], *factors, real(pull), real(shrink), tiny)
+            arrays = params[part], grads[part], first[part], second[part]
+            spread(OPTIMISER, adam_pass, arrays, *factors, real(pull), real(shrink), tiny)
             self._round(params[part], part, rounded)

@@ -36,9 +36,10 @@ def kernel(function: Any) -> Any:
 
 def cached(kernel: Any) -> Any:
     """The compiled function with this cache; what `cache=True` would have given it is numba's own."""
-    if hasattr(kernel, "py_func"):  # not so with NUMBA_DISABLE_JIT
+    function = getattr(kernel, "py_func", getattr(kernel, "_pyfunc", None))  # the latter of a C function
+    if function is not None:  # not so with NUMBA_DISABLE_JIT
         try:
-            kernel._cache = KernelCache(kernel.py_func)
+            kernel._cache = KernelCache(function)
         except (RuntimeError, OSError) as error:  # there is no folder that can be written to
             kernel._cache = NoCache(str(error))
     return kernel

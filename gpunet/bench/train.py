@@ -139,6 +139,7 @@ def _named(*cases: Case) -> dict[str, Case]:
 CASES = _named(
     _dense("mnist-2048", NET, 2048, 30, 60_000, "mnist"),
     _dense("mnist-64", NET, 64, 300, 60_000, "mnist"),
+    _dense("wide-128", (1024, 2048, 2048, 10), 128, 10, 4096, (32, 32)),
     _dense("digits-32", (64, 64, 10), 32, 500, 1440, (8, 8)),
     _dense("digits-32-deep", (64, 64, 64, 10), 32, 500, 1440, (8, 8)),
     _dense("points-21", (2, 3, 3, 2), 21, 500, 21, (1, 2)),
