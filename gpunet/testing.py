@@ -4,6 +4,8 @@ It computes as NumpyBackend does, and besides
 - `empty` returns memory full of NaN (or a large integer), so that reading what nobody wrote shows;
 - operands marked `In` in the contract are handed over read-only, so that writing to them raises;
 - outputs are checked to be C-contiguous, as kernels that ignore strides need them;
+- bfloat16 (uint16) is refused where the contract does not name it, and where one operand of a product is so and another
+  is not: NumPy would take its bits for whole numbers;
 - inside `capture()`, as inside a CUDA graph, allocating, copying from or to the host, drawing random numbers and
   decomposing raise. Run a step once first: operations may allocate their scratch memory at the first call;
 - `record` keeps of operations what a CUDA graph does: the places of their arrays, not the arrays (to replay what has
@@ -32,6 +34,21 @@ HOST_WORK = (
     "numpy.linalg.svd", "numpy.linalg.eigh", "numpy.linalg.qr", "numpy.linalg.eigvalsh", "numpy.empty", "numpy.zeros",
     "numpy.ones", "numpy.random.Generator", "numpy.random.Philox", "numpy.random.default_rng",
 )  # fmt: skip
+
+
+# Operands that may be bfloat16, by operation: those of a product are so together, the others one by one.
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "gemm": ("a", "b"), "affine": ("x", "weight"), "affine_loss": ("x", "weight"),
+    "affine_backward": ("dz", "x", "weight"),
+}  # fmt: skip
+ALONE: dict[str, tuple[str, ...]] = {
+    "to_bfloat16": ("out",), "activation_backward": ("y", "dz"), "gather": ("dataset", "out"),
+    "take_batch": ("data", "out"), "sgd": ("rounded",), "momentum": ("rounded",), "adam": ("rounded",),
+    "copy": ("source", "out"),
+}  # fmt: skip
+WRITTEN: dict[str, tuple[str, ...]] = {  # of a product: only where its operands are
+    "gemm": ("out",), "affine": ("out",), "affine_backward": ("weight_grad", "dx"),
+}  # fmt: skip
 
 
 class Place:
@@ -149,6 +166,18 @@ def operations() -> dict[str, dict[str, str]]:
     return found
 
 
+def _check_halves(name: str, arrays: dict[str, Array]) -> None:
+    """Raise ValueError for bfloat16 where the contract has none."""
+    half = {parameter for parameter, array in arrays.items() if array.dtype == np.uint16}
+    together = TOGETHER.get(name, ())
+    mixed = bool(half.intersection(together))
+    allowed = {*ALONE.get(name, ()), *together, *(WRITTEN.get(name, ()) if mixed else ())}
+    if wrong := half - allowed:
+        raise ValueError(f"{name}: {', '.join(sorted(wrong))} may not be bfloat16 here")
+    if mixed and not half.issuperset(together):
+        raise ValueError(f"{name}: all of {', '.join(together)} are bfloat16, or none, got {', '.join(sorted(half))}")
+
+
 def _checked(name: str, marks: dict[str, str]) -> Callable[..., None]:
     original = getattr(NumpyBackend, name)
     signature = inspect.signature(original)
@@ -167,6 +196,7 @@ def _checked(name: str, marks: dict[str, str]) -> Callable[..., None]:
                 bound.arguments[parameter].flags.writeable = False
             elif not value.flags.c_contiguous:
                 raise ValueError(f"{name}: {parameter} is not C-contiguous")
+        _check_halves(name, {key: each for key, each in bound.arguments.items() if isinstance(each, np.ndarray)})
         arrays = (each for each in bound.arguments.values() if isinstance(each, np.ndarray))
         call = (name, *((each.shape, each.dtype) for each in arrays))
         if self.tape is None:

@@ -312,9 +312,35 @@ def test_strict_backend_hands_inputs_over_read_only(rng):
         StrictBackend().activate("relu", np.ones((4, 2)), np.ones((4, 4))[:, ::2])
 
 
+def test_strict_backend_refuses_bfloat16_where_the_contract_has_none():
+    strict, wide, half = StrictBackend(), np.ones((4, 4), "float32"), np.full((4, 4), 0x3F80, "uint16")
+    out, low, line = strict.empty((4, 4)), strict.empty((4, 4), "uint16"), np.ones(4, "float32")
+    strict.gemm(half, half, out)
+    assert (out == 4).all()
+    strict.gemm(half, half, low)
+    assert (low == 0x4080).all()
+    strict.activation_backward("relu", half, wide, low, line)
+    strict.affine_backward(half, half, half, out, low, "relu", line)
+    for work, words in (
+        (lambda: strict.gemm(half, wide, out), "all of a, b are bfloat16, or none, got a"),
+        (lambda: strict.gemm(wide, half, out), "all of a, b are bfloat16, or none, got b"),
+        (lambda: strict.gemm(wide, wide, low), "out may not be"),
+        (lambda: strict.affine(half, half, half[0], "relu", low), "bias may not be"),
+        (lambda: strict.affine_backward(wide, half, half, out, None, "identity", None), "all of dz, x, weight"),
+        (lambda: strict.affine_backward(half, half, half, out, low, "relu", low[0]), "bias_grad may not be"),
+        (lambda: strict.activate("relu", half, out), "z may not be"),
+        (lambda: strict.activation_backward("relu", wide, half, out, None), "dy may not be"),
+        (lambda: strict.to_bfloat16(half, low), "x may not be"),
+        (lambda: strict.sgd(line, half[0], np.zeros(9), 0), "grads may not be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            work()
+
+
 def test_every_hot_operation_is_checked():
     assert set(operations()) >= {
         "gemm", "affine", "activate", "activation_backward", "gather", "take_batch", "affine_loss", "affine_backward",
         "softmax_cross_entropy", "binary_cross_entropy", "squared_error", "tick", "sgd", "momentum", "adam", "copy",
         "dropout", "redraw", "batch_statistics", "normalise", "normalise_backward", "gelu", "gelu_backward",
+        "to_bfloat16",
     }  # fmt: skip
