@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from gpunet.errors import RunError
 from gpunet.experiments import experiments
 from gpunet.nn.replay import AT_ONCE
 from gpunet.nn.samples import Samples
+from gpunet.nn.trainer import Precision
 from gpunet.progress import Progress
 
 SMALL = (60, 16, 8, 10)  # widths of the net that any CPU trains in a second
@@ -142,19 +143,23 @@ def facts(setup: Setup) -> None:
         raise RunError(f"products: {found['products']}; graphs: {found['graphs']}: all times would be of that")
     with backend.session():  # where the ReLU of cublasLt's epilogue changes NaN, it is a kernel of its own
         products: Any = backend.products  # type: ignore[attr-defined]
-        setup.note(**{f"ReLU keeps NaN, {name}": products.keeps_nan(np.dtype(name)) for name in ("float32", "float64")})
+        kinds = {"float32": "float32", "float64": "float64", "bfloat16": "uint16"}
+        setup.note(**{f"ReLU keeps NaN, {name}": products.keeps_nan(np.dtype(kinds[name])) for name in kinds})
+    setup.note(slow_bfloat16=backend.slow_bfloat16, slow_tf32=backend.slow_tf32)
 
 
 def step(setup: Setup, batch: int) -> None:
-    """A training step, recorded, with branches and operation by operation; what the recordings hold."""
+    """A training step, recorded, with branches, mixed and operation by operation; what the recordings hold."""
     case, rows = setup.case(batch, 20_000), list[dict[str, Any]]()
     entries = setup.section.cases.setdefault(f"batch {batch}", Case()).entries
-    for name in ("graph", "forked", "eager") if setup.backend.records else ("eager",):
+    for name in ("graph", "mixed", "forked", "eager") if setup.backend.records else ("eager",):
         backend = setup.backend
         if name == "forked":  # whatever GPUNET_FORK says
             backend = get_backend(backend.name)
             backend.forks = True
-        work = train.ours(case, backend, "off" if name == "eager" else "auto")
+        work = train.ours(
+            case, backend, "off" if name == "eager" else "auto", "mixed" if name == "mixed" else "float32"
+        )
         work.run(3 * AT_ONCE[0])
         for size, steps, recording in work.keeps.graphs.recordings:
             dot = recording.dot()
@@ -203,8 +208,10 @@ def kernels(setup: Setup) -> None:
     if setup.on_gpu and torch.cuda.is_available():
         torch.zeros(1, device="cuda")  # the profiler listens where PyTorch computes
     turns = setup.size(50, 2)
-    for batch in BATCHES:
-        work = train.ours(setup.case(batch, 20_000), setup.backend, "auto" if setup.backend.records else "off")
+    precisions: list[Precision] = ["float32", "mixed"] if setup.on_gpu else ["float32"]
+    for batch, precision in product(BATCHES, precisions):
+        case = setup.case(batch, 20_000)
+        work = train.ours(case, setup.backend, "auto" if setup.backend.records else "off", precision)
         work.run(5)
         with profile(activities=[ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]) as seen:
             work.run(turns)
@@ -213,7 +220,8 @@ def kernels(setup: Setup) -> None:
             for each in seen.key_averages()
             if (taken := float(getattr(each, "self_device_time_total", 0) or getattr(each, "self_cuda_time_total", 0)))
         ]  # PyTorch before 2.4 calls it by CUDA's name
-        setup.note(**{f"batch {batch}": sorted(rows, key=lambda row: -row["microseconds"])[:40]})
+        label = f"batch {batch}" + (", mixed" if precision == "mixed" else "")
+        setup.note(**{label: sorted(rows, key=lambda row: -row["microseconds"])[:40]})
 
 
 # -- train ------------------------------------------------------------------------------------------------------------
@@ -223,7 +231,8 @@ def training(setup: Setup, batch: int) -> None:
     """Everybody's steps but the compiled ones, and the floor under them."""
     rivals.tf32(False)
     case = setup.case(batch)
-    raced = setup.race(f"batch {batch}", train.contenders(case, setup.backend), first=setup.size(100, 3))
+    them = train.contenders(case, setup.backend, precisions=["float32"])
+    raced = setup.race(f"batch {batch}", them, first=setup.size(100, 3))
     setup.wants("graph over PyTorch eager", speed_up(raced, "graph", ["torch"]), OVER_EAGER[batch])
     _checks(setup, raced, "")
     backend, widths = setup.backend, case.notes["widths"]
@@ -271,10 +280,25 @@ def compiled(setup: Setup, batch: int, rival: str = "torch.compile") -> None:
     setup.wants("graph over torch.compile", speed_up(raced, "graph", [rival]), OVER_COMPILED[batch])
 
 
+def mixed(setup: Setup, batch: int, rival: str | None = None) -> None:
+    """The graph in every precision beside PyTorch under autocast; with a rival the mixed one beside that alone."""
+    rivals.tf32(False)
+    ways = {rival: train.COMPILED[rival]} if rival else {"torch bf16": rivals.Way(bf16=True)}
+    if rival and (not setup.compiled or lacking("torch")):
+        setup.note(not_measured=f"without {rival}")
+        return
+    them = train.contenders(setup.case(batch), setup.backend, ways)
+    own = ["graph mixed"] if rival else ["graph", "graph mixed", "graph tf32"]
+    there = {name: them[name] for name in (*own, *ways) if name in them}
+    raced = setup.race(f"batch {batch}", there, first=setup.size(100, 3))
+    for who in ways:
+        setup.wants(f"mixed graph over {who}", speed_up(raced, "graph mixed", [who]), 1.0)
+
+
 def on_host(setup: Setup) -> None:
     """The same steps on the CPU."""
     for batch in BATCHES:
-        them = train.contenders(setup.case(batch), "cpu", {})
+        them = train.contenders(setup.case(batch), "cpu", {}, ["float32"])
         host = {name: each for name, each in them.items() if each.role == "ours"}
         setup.race(f"batch {batch}", host, rounds=3, first=setup.size(20, 2))
 
@@ -287,7 +311,7 @@ def in_tf32(setup: Setup) -> None:
 
     def everybody() -> None:
         for batch in BATCHES:
-            them = train.contenders(setup.case(batch), setup.backend)
+            them = train.contenders(setup.case(batch), setup.backend, precisions=["float32"])
             setup.race(f"batch {batch}", them, first=setup.size(100, 3))
 
     try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
@@ -434,7 +458,10 @@ STAGES: dict[str, dict[str, Part]] = {
     },
     "train": {
         **{f"train-{batch}": partial(training, batch=batch) for batch in BATCHES},
+        "mixed-2048": partial(mixed, batch=BATCHES[-1]),
         **{f"compile-{batch}": partial(compiled, batch=batch) for batch in BATCHES},
+        "mixed-compile-2048": partial(mixed, batch=BATCHES[-1], rival="torch.compile bf16"),
+        "mixed-64": partial(mixed, batch=BATCHES[0]),
         "compile-capturable": partial(compiled, batch=BATCHES[0], rival="torch.compile, capturable Adam"),
     },
     "svd": {name: partial(decompose, name=name) for name in PROBLEMS},

@@ -45,6 +45,7 @@ IMAGES = {
 }  # fmt: skip
 COMPILED = {
     "torch.compile": Way(compiled=True), "torch.compile, capturable Adam": Way(compiled=True, capturable=True),
+    "torch.compile bf16": Way(compiled=True, bf16=True),
 }  # fmt: skip
 
 

@@ -231,7 +231,7 @@ def test_the_groups_run(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("who", ["products", "eager", "graph", "torch"])
+@pytest.mark.parametrize("who", ["products", "eager", "graph", "graph mixed", "graph tf32", "torch"])
 def test_everybody_trains_on_the_gpu(who):
     need_gpu()
     them = train.contenders(DENSE, "cuda")

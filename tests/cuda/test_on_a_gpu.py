@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gpunet.backend.device import gpu_facts
 from gpunet.errors import CaptureError, MemoryFullError
 
 from ..conftest import RTOL, need_gpu
+from .halves import bits, half_even, numbers
 from .host_module import why_not
 from .pretend import pretend
 
@@ -82,19 +84,104 @@ def test_a_diverged_product_looks_diverged(backend, dtype):
     assert np.isfinite(np.delete(found, [3, 5], axis=0)).all()
 
 
-@pytest.mark.gpu
-def test_tf32_is_coarser_and_off_by_itself(rng):
-    need_gpu()
-    backend = gn.get_backend("cuda")
+@pytest.mark.parametrize("door", ["environment", "backend"])
+def test_tf32_is_coarser_and_off_by_itself(backend, rng, door):
     a, b = (rng.normal(size=(256, 256)).astype("float32") for _ in range(2))
-    errors = []
-    for tf32 in (None, True):
+    if backend.slow_tf32:
+        pytest.skip(backend.slow_tf32)
+    errors, given, out = [], [backend.asarray(each) for each in (a, b)], backend.empty((256, 256))
+    for tf32 in (False, True, False):
         with backend.session():
-            out = backend.empty((256, 256))
-            CublasLt(backend.cp, tf32=tf32).matmul(backend.asarray(a), backend.asarray(b), out)
+            if door == "environment":
+                CublasLt(backend.cp, tf32=tf32 or None).matmul(*given, out)
+            else:
+                backend.tf32 = tf32
+                backend.gemm(*given, out)
         errors.append(np.abs(backend.to_host(out) - a.astype(float) @ b.astype(float)).max())
-    assert errors[0] < 2e-4
+    assert errors[0] == errors[2] < 2e-4
     assert 4 * errors[0] < errors[1] < 0.2
+
+
+# -- bfloat16 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixes(backend):
+    """The backend, if it multiplies bfloat16."""
+    if backend.slow_bfloat16:
+        pytest.skip(backend.slow_bfloat16)
+    return backend
+
+
+@pytest.mark.parametrize("out_dtype", ["float32", "uint16"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_products_of_bfloat16(mixes, rng, size, out_dtype):
+    """Summed in float32, and rounded once: between what the bounds of such a sum round to."""
+    m, k, n = size if mixes.xp.__name__ == "cupy" else (min(each, 70) for each in size)
+    for transpose_a, transpose_b in np.ndindex(2, 2):
+        a, b = (half_even(rng.normal(size=shape)) for shape in ((m, k), (k, n)))
+        given = (
+            mixes.asarray(bits(each.T if turned else each)) for each, turned in ((a, transpose_a), (b, transpose_b))
+        )
+        out = mixes.asarray(np.full((m, n), 0x7FC0).astype(out_dtype))
+        with mixes.session():
+            mixes.gemm(*given, out, bool(transpose_a), bool(transpose_b))
+        found, right = mixes.to_host(out), a @ b
+        slack = RTOL["float32"] * np.sqrt(max(1, k)) * np.abs(right).max(initial=1)
+        if out_dtype == "float32":
+            assert np.abs(found - right).max(initial=0) <= slack
+        else:
+            assert (half_even(right - slack) <= numbers(found)).all()
+            assert (numbers(found) <= half_even(right + slack)).all()
+
+
+def test_whole_numbers_in_bfloat16_have_no_error_but_the_last_rounding(mixes, rng):
+    """Long sums, which a GPU may split: parts that were rounded by themselves would show."""
+    m, k, n = (64, 8192, 32) if mixes.xp.__name__ == "cupy" else (16, 512, 8)
+    a, b = rng.integers(-8, 9, (m, k)), rng.integers(-8, 9, (k, n))
+    for dtype in ("float32", "uint16"):
+        out = mixes.empty((m, n), dtype)
+        with mixes.session():
+            mixes.gemm(mixes.asarray(bits(a)), mixes.asarray(bits(b)), out)
+        found = mixes.to_host(out)
+        np.testing.assert_array_equal(found, a @ b if dtype == "float32" else bits(a @ b))
+
+
+@pytest.mark.parametrize("offset", range(5))
+def test_operands_of_bfloat16_at_any_place(mixes, rng, offset):
+    """Aligned to two bytes alone, as a layer's parameters may be that stand behind others."""
+    host = [half_even(rng.normal(size=shape)) for shape in ((33, 20), (7, 20))]
+    bias, out = rng.normal(size=7).astype("float32"), mixes.empty(33 * 7 + offset, "uint16")[offset:].reshape(33, 7)
+    given = [mixes.asarray(np.concatenate([np.zeros(offset, "uint16"), bits(x).ravel()]))[offset:] for x in host]
+    with mixes.session():
+        mixes.affine(given[0].reshape(33, 20), given[1].reshape(7, 20), mixes.asarray(bias), "relu", out)
+    right, found = np.maximum(host[0] @ host[1].T + bias, 0), numbers(mixes.to_host(out))
+    assert (half_even(right - 5e-5) <= found).all()
+    assert (found <= half_even(right + 5e-5)).all()
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_diverged_product_of_bfloat16_looks_diverged(mixes, rounds):
+    a = np.ones((64, 32))
+    a[3], a[5] = np.nan, np.inf
+    out = mixes.empty((64, 24), "uint16" if rounds else "float32")
+    with mixes.session():
+        mixes.affine(mixes.asarray(bits(a)), mixes.asarray(bits(np.ones((24, 32)))), mixes.zeros(24), "relu", out)
+    found = mixes.to_host(out)
+    found = numbers(found) if rounds else found
+    assert np.isnan(found[3]).all()
+    assert np.isinf(found[5]).all()
+    assert np.isfinite(np.delete(found, [3, 5], axis=0)).all()
+
+
+def test_denormals_and_nan_are_rounded_as_anywhere(backend):
+    """By bit operations, which CuPy's -ftz=true does not reach."""
+    upper, lower = np.arange(1 << 16, dtype="uint32"), np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], "uint32")
+    x = (upper[:, None] << 16 | lower).view("float32")
+    out = backend.empty(x.shape, "uint16")
+    with backend.session():
+        backend.to_bfloat16(backend.asarray(x), out)
+    np.testing.assert_array_equal(backend.to_host(out), bits(x))
 
 
 def test_work_in_a_session_and_outside_is_in_order(backend, arrays):
@@ -201,12 +288,17 @@ def test_recordings_may_be_dropped_while_they_run(backend, arrays):
     np.testing.assert_array_equal(backend.to_host(out), right)
 
 
-def test_replayed_training_gives_the_bits_of_eager_training(backend):
+@pytest.mark.parametrize("precision", ["float32", "mixed", "tf32"])
+def test_replayed_training_gives_the_bits_of_eager_training(backend, precision):
     """Tiny, for the pretend GPU's sake; the full batch and the short one at each epoch's end."""
     data, found = gn.datasets.load("digits"), []
     for graphs in ("auto", "off"):
         model = gn.Sequential([gn.Dense(12, "relu"), gn.Dense(8, "sigmoid"), gn.Dense(10)])
-        trainer = gn.Trainer(model, optimizer=gn.Adam(3e-3), device=backend, seed=3, graphs=graphs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on a GPU without such units: in float32
+            trainer = gn.Trainer(
+                model, optimizer=gn.Adam(3e-3), device=backend, seed=3, graphs=graphs, precision=precision
+            )
         trainer.fit(data.x_train[:72], data.y_train[:72], epochs=2, batch_size=30)
         found.append({name: backend.to_host(p) for name, p in model.parameters.items()})
         assert bool(trainer.graphs.reason) is (graphs == "off"), trainer.graphs.reason

@@ -69,12 +69,19 @@ def test_a_section(gpu, name, monkeypatch):
         for recorded in section.notes["recordings"]:
             assert recorded["nodes"] == sum(recorded["kernels"].values()) + recorded["copies_and_fills"] > 3
             assert recorded["microseconds_per_step"] > 0
+            counted = recorded["kernels"]
+            assert ("gather_u8_bf16" in counted) is ("to_bfloat16" in counted) is (recorded["name"] == "mixed")
+        assert {"graph", "mixed"} <= {recorded["name"] for recorded in section.notes["recordings"]}
         assert f"nodes {recorded['nodes']}" in text
     if name.startswith("train-") and name not in ("train-tf32", "train-host"):
         assert {"products", "eager", "graph"} <= entries(section).keys()
         (same,) = (each for each in section.targets if "graph against eager" in each.what)
         assert same.met
         assert same.value == 0
+    if name.startswith("mixed-") and not name.startswith("mixed-compile"):
+        assert {"graph", "graph mixed", "graph tf32"} <= entries(section).keys()
+        assert all(entries(section)[who].seconds for who in ("graph", "graph mixed", "graph tf32"))
+        assert [each.what for each in section.targets] == ["mixed graph over torch bf16"]
     if name == "train-host":
         assert {"numpy"} <= section.cases["batch 64"].entries.keys()
     if name == "factorised":
@@ -158,7 +165,8 @@ def test_beside_pytorch_on_the_cpu(name, torch):
 @pytest.mark.filterwarnings("ignore")  # PyTorch's profiler warns of PyTorch
 def test_the_profiler_hears_of_steps(gpu, torch):
     section = filled("kernels", gpu.backend())
-    assert {"batch 64", "batch 256", "batch 2048"} == section.notes.keys()
+    plain = ["batch 64", "batch 256", "batch 2048"]
+    assert {*plain, *(f"{each}, mixed" for each in plain)} == section.notes.keys()
     assert not gpu.real or any(row["kernel"].startswith("adam") for row in section.notes["batch 64"])
     assert page({"kernels": section})
 
