@@ -17,7 +17,7 @@ from gpunet.errors import CaptureError
 from ..conftest import stand_in
 from . import pretend_cublaslt
 from .case_list import CASES, CONVS
-from .cases import Bench, conv, results
+from .cases import Bench, Emulation, conv, results
 from .halves import bits, numbers
 from .host_module import running
 from .pretend import pretend
@@ -174,7 +174,7 @@ def test_a_mixed_step_computes_what_numpys_emulation_computes(gpu, net):
     Each of those is half of 2⁻⁸ at most of one of the products that a gradient is the sum of, in each of two layers.
     """
     layers, shape, batch, mixed = NETS[net]
-    steps = [Step(backend, layers(), shape, batch, mixed=mixed) for backend in (gpu, NumpyBackend())]
+    steps = [Step(backend, layers(), shape, batch, mixed=mixed) for backend in (gpu, Emulation())]
     for step in steps:
         with step.backend.session():
             step.run()
@@ -192,7 +192,7 @@ def test_products_of_whole_numbers_have_numpys_bits(gpu, rng):
     """Sums that float32 holds exactly know no order: forward and backward of two layers, and what lies between."""
     x, first, second, dz = (rng.integers(-4, 5, shape) / 4.0 for shape in ((40, 24), (32, 24), (20, 32), (40, 20)))
     found = []
-    for backend in (gpu, NumpyBackend()):
+    for backend in (gpu, Emulation()):
         bench = Bench(backend, "float32", mixed=True)
         given, weights, slopes = bench.give(x, half=True), [bench.give(w, half=True) for w in (first, second)], dz
         h, y, dh = (bench.room(shape, half=True) for shape in ((40, 32), (40, 20), (40, 32)))
@@ -249,7 +249,7 @@ def test_without_cublaslt_mixed_steps_are_computed_in_float32(gpu):
     """Products through cupy.matmul widen their operands, and round what is to be rounded."""
     gpu.cp.cublaslt.fails["cublasLtMatmul"] = 8
     assert gpu.products.reason
-    steps = [Step(backend, dense(), (64,), 16, mixed=True) for backend in (gpu, NumpyBackend())]
+    steps = [Step(backend, dense(), (64,), 16, mixed=True) for backend in (gpu, Emulation())]
     for step in steps:
         with step.backend.session():
             step.run()

@@ -10,7 +10,7 @@ from gpunet.backend.numpy_backend import NumpyBackend
 
 from ..conftest import RTOL, stand_in
 from .case_list import CASES, MIXED, NAMES
-from .cases import Bench, results
+from .cases import Bench, Emulation, results
 from .halves import bits, half_even, numbers
 from .host_module import running
 
@@ -83,7 +83,7 @@ def test_nothing_is_read_beyond_the_end_of_an_array(gpu, case):
 @pytest.mark.parametrize("case", MIXED, ids=[case.name for case in MIXED])
 def test_bfloat16_is_what_float32_gives_on_the_same_numbers_rounded_once(gpu, case, backend):
     """The order of sums is float32's, so that no bound is needed: whatever is not rounded has its very bits."""
-    on = gpu if backend == "gpu" else NumpyBackend()
+    on = gpu if backend == "gpu" else Emulation()
     wide = run(case, Bench(on, "float32"))
     for found, right in zip(run(case, Bench(on, "float32", mixed=True)), wide, strict=True):
         assert found.tobytes() == (bits(right) if found.dtype == np.uint16 else right).tobytes()
@@ -96,7 +96,7 @@ def _alike(name):
 
 @pytest.mark.parametrize("case", [case for case in MIXED if _alike(case.name)], ids=lambda case: case.name)
 def test_where_nothing_is_added_up_the_gpu_rounds_as_numpy_does(gpu, case):
-    right = run(case, Bench(NumpyBackend(), "float32", mixed=True))
+    right = run(case, Bench(Emulation(), "float32", mixed=True))
     for found, want in zip(run(case, Bench(gpu, "float32", mixed=True)), right, strict=True):
         if found.dtype == np.uint16:
             found, want = numbers(found), numbers(want)  # NumPy's relu gives −0 where the slope is negative

@@ -1,6 +1,5 @@
-// bfloat16 by plain bit operations, since NVRTC has no cuda_bf16.h at hand: the upper half of a float32's bits. Nothing
-// is computed in it, only loaded as float32 and stored from it; and since bit operations flush nothing, -ftz=true
-// leaves denormals as they are in both.
+// bfloat16, the upper half of a float32's bits. Nothing is computed in it, only loaded as float32 and stored from it, by
+// plain bit operations: NVRTC has no cuda_bf16.h at hand, and -ftz=true does not reach them.
 
 struct bfloat16 {
     unsigned short bits;
@@ -34,7 +33,8 @@ __device__ inline Pack<float, N> widened(const Pack<bfloat16, N>& pack) {
 // To nearest, ties to even; any NaN becomes the quiet one, as in numpy_backend.py.
 __device__ inline bfloat16 rounded(float x) {
     const unsigned bits = __float_as_uint(x);
-    return {(unsigned short)(x != x ? 0x7FC0u : (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16)};
+    const bool missing = (bits & 0x7FFFFFFFu) > 0x7F800000u;
+    return {(unsigned short)(missing ? 0x7FC0u : (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16)};
 }
 
 template <typename T>
