@@ -17,6 +17,7 @@ from gpunet.cli.help import Commands
 from gpunet.cli.options import option
 from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
+from gpunet.experiments.framework import OF_PRECISION, Precision
 
 if TYPE_CHECKING:
     from gpunet.experiments.result import Result
@@ -93,6 +94,7 @@ TRAINING = DATA | {
     "learning_rate": option(float, 1e-3, help="Step size."),
     "momentum": option(float, 0.9, help="Of sgd."),
     "l2": option(float, 0.0, help="λ of a term λ‖W‖²; of adamw its decay."),
+    "precision": option(Precision, "float32", help=OF_PRECISION),
     "metric": option(
         str, "validation_accuracy", metavar="METRIC",
         help="validation_accuracy, validation_loss, train_accuracy or train_loss, at the end.",

@@ -19,6 +19,7 @@ from gpunet.linalg.matrix import Floats
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.layers import Dense, Layer
 from gpunet.nn.optim import Optimizer, OptimizerName
+from gpunet.nn.trainer import Precision
 from gpunet.progress import Progress
 from gpunet.spectral.svd_weights import singular_rows
 
@@ -46,7 +47,8 @@ class Classifier(ClassifierMixin, Network):
     callbacks: such as gn.Factorise("auto"), of which each fit takes copies. warm_start: a further fit goes on from the
     weights, the optimiser's state and the features' means and deviations of the one before, with the settings of the
     network that there is; the classes must be the same. random_state: the seed of weights and batches, an integer, a
-    RandomState, or None for another one each time. device, dtype: as of `gn.Trainer`; progress: whether to show it.
+    RandomState, or None for another one each time. device, dtype, precision: as of `gn.Trainer`; progress: whether to
+    show it.
 
     y: one label a sample: numbers, texts, bools; a column (samples, 1), with scikit-learn's warning; or one-hot rows
     (samples, classes), whose labels are then the columns' numbers, or names of a DataFrame; a column without a one is
@@ -93,13 +95,14 @@ class Classifier(ClassifierMixin, Network):
         random_state: Any = 0,
         device: str | Backend = "auto",
         dtype: Dtype = "float32",
+        precision: Precision = "float32",
         progress: bool | Progress = False,
     ) -> None:
         super().__init__(
             hidden_layers, activation, optimizer=optimizer, learning_rate=learning_rate, l2=l2, epochs=epochs,
             batch_size=batch_size, standardize=standardize, validation_split=validation_split, patience=patience,
             tol=tol, callbacks=callbacks, warm_start=warm_start, random_state=random_state, device=device, dtype=dtype,
-            progress=progress,
+            precision=precision, progress=progress,
         )  # fmt: skip
         self.init = init
         self.class_weight = class_weight

@@ -35,7 +35,7 @@ from gpunet.nn.layers import Dense, Layer
 from gpunet.nn.losses import LossName
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, AdamW, Optimizer, OptimizerName, resolve
-from gpunet.nn.trainer import Trainer
+from gpunet.nn.trainer import Precision, Trainer
 from gpunet.progress import Progress
 
 Units = int | Layer
@@ -70,6 +70,7 @@ class Network(Estimator):
         random_state: Any = 0,
         device: str | Backend = "auto",
         dtype: Dtype = "float32",
+        precision: Precision = "float32",
         progress: bool | Progress = False,
     ) -> None:
         self.hidden_layers = hidden_layers
@@ -88,6 +89,7 @@ class Network(Estimator):
         self.random_state = random_state
         self.device = device
         self.dtype = dtype
+        self.precision = precision
         self.progress = progress
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -157,7 +159,9 @@ class Network(Estimator):
         layers = self._layers(outputs)
         self._start(layers, X, targets)
         model = Sequential(layers, scale=1 / 255 if pixels else 1.0)
-        self.trainer_ = Trainer(model, loss, self._optimizer(), device=self.device, dtype=dtype, seed=seed)
+        self.trainer_ = Trainer(
+            model, loss, self._optimizer(), device=self.device, dtype=dtype, seed=seed, precision=self.precision
+        )  # fmt: skip
         return X
 
     def _layers(self, outputs: int) -> list[Layer]:

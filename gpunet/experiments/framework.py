@@ -16,18 +16,21 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpunet.errors import InputError, shown
 from gpunet.extras import need
 from gpunet.limits import SEEDS
 
 LARGEST = 10**9  # of a whole setting, where no bound is stated
+Precision = Literal["float32", "mixed", "tf32"]  # as `gpunet.nn.trainer` has it, which imports NumPy
+OF_PRECISION = "Of training's matrix products: mixed has operands in bfloat16; tf32 is a GPU's."
 
 if TYPE_CHECKING:
     from gpunet.backend import Backend
     from gpunet.experiments.claims import Claim
     from gpunet.experiments.result import Result
+    from gpunet.nn.trainer import Trainer
     from gpunet.progress import Progress
     from gpunet.report.table import Table
 
@@ -500,6 +503,11 @@ class Measured:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+def trained_in(trainer: Trainer) -> dict[str, Any]:
+    """The note of the precision that a net was trained in, where another one than float32 was asked for."""
+    return {} if trainer._asked == "float32" else {"precision": trainer.trained_in}
+
+
 @dataclass(frozen=True)
 class Done:
     """A result, and the files it lies in; `problem` says what could not be written, and where the result is instead."""
@@ -573,6 +581,8 @@ class Run:
         self.experiment.body(run)
         run.result.device = run.backend.name
         run.note(blas_threads=thread_rule())
+        if "precision" in run.result.notes and run.backend.mixes_with:
+            run.note(bfloat16=run.backend.mixes_with)
         run.result.provenance = watch.provenance(run.backend)
         return run.result
 

@@ -801,6 +801,11 @@ class Trainer(Evaluator):
         self.model._mix(self._mixes)
         self._round_into()
 
+    @property
+    def trained_in(self) -> Precision:
+        """The precision of the steps of the last fit: float32, too, where the net was too small to gain by another."""
+        return "float32" if self.precision == "mixed" and not self.model._mixed else self.precision
+
     def _round(self) -> None:
         """After other code than steps: what it has written into the parameters counts in bfloat16, too."""
         if self.model._mixed:

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpunet.addresses import public
 from gpunet.backend import get_backend
-from gpunet.checks import check_range
+from gpunet.checks import check_one_of, check_range
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiment
 from gpunet.experiments.framework import Needs, Run, load_data
@@ -27,7 +27,7 @@ from gpunet.nn.callbacks import Callback, Training
 from gpunet.nn.layers import Dense
 from gpunet.nn.model import Sequential
 from gpunet.nn.optim import SGD, Adam, AdamW, Optimizer
-from gpunet.nn.trainer import Trainer
+from gpunet.nn.trainer import PRECISIONS, Trainer
 from gpunet.rng import DATA, stream
 from gpunet.sweep.plan import SEED, Parameters, Report
 from gpunet.sweep.show import IMPORTANCE, Table, row_name
@@ -228,7 +228,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 TRAINED: dict[str, tuple[type, dict[str, float]]] = {  # kind and bounds
     "learning_rate": (float, {"above": 0}), "l2": (float, {"least": 0}), "momentum": (float, {"least": 0, "below": 1}),
     "hidden": (int, {"least": 1}), "layers": (int, {"least": 0}), "epochs": (int, {"least": 1}),
-    "batch_size": (int, {"least": 1}), "optimizer": (str, {}),
+    "batch_size": (int, {"least": 1}), "optimizer": (str, {}), "precision": (str, {}),
 }  # fmt: skip
 LOOKED_AT = 1000  # training samples whose cost is the curve
 
@@ -247,13 +247,17 @@ def training_settings(
         raise InputError(f"unknown metric '{metric}': expected one of {', '.join(METRICS)}")
     _check_kinds("a training run", space, {name: kind for name, (kind, _) in TRAINED.items()})
     for name, given in [*own.items(), *((p.name, v) for p in space for v in p.values or (p.low, p.high))]:
-        if name != "optimizer":
+        if name == "precision":
+            check_one_of(name, given, PRECISIONS)
+        elif name != "optimizer":
             check_range(name, given, **TRAINED[name][1])
         elif given not in OPTIMIZERS:
             raise InputError(f"unknown optimizer '{given}': expected {', '.join(OPTIMIZERS)}")
     optimizers = next((p.values for p in space if p.name == "optimizer"), (own["optimizer"],))
     if "sgd" not in optimizers and any(p.name == "momentum" for p in space):
         raise InputError("momentum is SGD's: add --optimizer sgd")
+    if own.get("precision") == "float32":  # as of sweeps that were begun before there was another
+        del own["precision"]
     return {**_described(dataset, validation, seed, reading), "device": device, "metric": metric, "fixed": own}
 
 
@@ -262,7 +266,10 @@ def training_trial(parameters: Parameters, settings: dict[str, Any], report: Rep
     data, given = same_data(settings), settings["fixed"] | parameters
     layers = [*(Dense(given["hidden"], "relu") for _ in range(given["layers"])), Dense(data.classes)]
     model, device = Sequential(layers, scale=data.scale), settings["device"]
-    trainer = Trainer(model, optimizer=_optimizer(given), device=device, seed=settings[SEED])
+    trainer = Trainer(
+        model, optimizer=_optimizer(given), device=device, seed=settings[SEED],
+        precision=given.get("precision", "float32"),
+    )  # fmt: skip
     train, held_out = (trainer.samples(x, y) for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)))
     trainer.fit(train, epochs=given["epochs"], batch_size=given["batch_size"], callbacks=[_Reported(report)])
     found = {

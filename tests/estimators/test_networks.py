@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import gpunet as gn
+from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import DivergedError, InputError
 from gpunet.estimators.network import moments
 from gpunet.testing import StrictBackend
@@ -476,6 +477,7 @@ def test_on_a_backend_that_is_strict(x):
         ("warm_start", 1, "warm_start is 1: expected True or False"),
         ("device", "tpu", "tpu"),
         ("dtype", "int8", "dtype is 'int8'"),
+        ("precision", "half", "precision is 'half': expected one of float32, mixed, tf32"),
         ("progress", 3, "progress is 3"),
         ("random_state", -1, "random_state is -1: expected a whole number ≥ 0"),
         ("random_state", "x", "random_state is 'x': expected a whole number"),
@@ -485,6 +487,34 @@ def test_on_a_backend_that_is_strict(x):
 def test_settings_out_of_range(x, name, value, message):
     with pytest.raises(InputError, match=message):
         classifier().set_params(**{name: value}).fit(x, CODES)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_precision_is_the_trainers(x, make, monkeypatch):
+    """A parameter as scikit-learn has them; "mixed" gives other bits than float32, and no worse an answer."""
+    monkeypatch.setattr(NumpyBackend, "slow_bfloat16", "")
+    monkeypatch.setattr(NumpyBackend, "least_bfloat16", 0)
+    assert make().get_params()["precision"] == "float32"
+    asked, y = clone(make(precision="mixed")), CODES if make is classifier else x[:, 0]
+    assert (asked.precision, asked.get_params()["precision"]) == ("mixed", "mixed")
+    plain, mixed = make().fit(x, y), asked.fit(x, y)
+    assert (plain.trainer_.precision, mixed.trainer_.precision) == ("float32", "mixed")
+    assert plain.loss_ != mixed.loss_
+    assert mixed.score(x, y) == pytest.approx(plain.score(x, y), abs=0.02)
+    again = pickle.loads(pickle.dumps(mixed))  # noqa: S301
+    np.testing.assert_array_equal(again.predict(x), mixed.predict(x))
+    with pytest.raises(InputError, match="precision='mixed' has float32 weights, and dtype is 'float64': set one"):
+        asked.set_params(dtype="float64").fit(x, y)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_where_mixed_precision_gains_nothing_it_says_so_and_is_float32_to_the_bit(x, make, monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "slow_bfloat16", "no units")
+    y = CODES if make is classifier else x[:, 0]
+    with pytest.warns(UserWarning, match="training in float32, not mixed: no units"):
+        found = make(precision="mixed").fit(x, y)
+    assert (found.precision, found.trainer_.precision) == ("mixed", "float32")
+    assert found.loss_ == make().fit(x, y).loss_
 
 
 def test_adamw_has_no_l2(x):

@@ -359,6 +359,7 @@ VALUES: dict[str, Maker] = {
     "dtype": lambda: "float32",
     "seed": lambda: 3,
     "graphs": lambda: "auto",
+    "precision": lambda: "float32",
     "x": lambda: X.copy(),
     "X": lambda: X.copy(),
     "y": Y.copy,

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+import gpunet as gn
+from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.datasets import load
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiments
@@ -155,8 +157,8 @@ def test_settings_that_the_experiment_does_not_have(own, text, words):
 
 def test_kinds_of_settings(own):
     assert targets.searchable("svd-dnn") == {
-        "task": str, "phi": float, "epochs": int, "batch_size": int, "learning_rate": float, "sweep_alpha": bool,
-        "sweep_phi": bool, "speed": bool,
+        "task": str, "phi": float, "epochs": int, "batch_size": int, "learning_rate": float, "precision": str,
+        "sweep_alpha": bool, "sweep_phi": bool, "speed": bool,
     }  # fmt: skip
     settings_for("dmn", "center=true,false", dataset="digits")
     with pytest.raises(InputError, match="center of dmn is true or false, got center=0,1"):
@@ -223,6 +225,35 @@ def test_a_training_run_is_repeatable_by_hand(own, optimizer, own_way):
     assert row["value"] == trainer.evaluate(data.x_test, data.y_test)["loss"]
 
 
+def test_a_training_run_takes_its_precision(own, monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "slow_bfloat16", "")
+    monkeypatch.setattr(NumpyBackend, "least_bfloat16", 0)
+    asked = {"metric": "train_loss", "learning_rate": 0.1}
+    plain, mixed = trained(own, "hidden=8", **asked), trained(own, "hidden=8", precision="mixed", **asked)
+    assert [row["value"] for row in plain] != [row["value"] for row in mixed]
+    found = {row["parameters"]["precision"]: row["value"] for row in trained(own, "precision=float32,mixed", **asked)}
+    assert sorted(found) == ["float32", "mixed"]
+    data, _ = targets.split(own, 0.25, 0)
+    for table, precision in ((plain, "float32"), (mixed, "mixed")):
+        layers = [gn.Dense(8, "relu"), gn.Dense(data.classes)]
+        model, seed = gn.Sequential(layers, scale=data.scale), table.spec.trial_seed(0)
+        trainer = gn.Trainer(model, optimizer=gn.Adam(0.1), device="numpy", seed=seed, precision=precision)
+        trainer.fit(data.x_train, data.y_train, epochs=3, batch_size=10)
+        assert table[0]["value"] == trainer.evaluate(data.x_train, data.y_train)["loss"]
+
+
+def test_a_sweep_in_float32_is_that_of_a_gpunet_that_knew_no_other(own):
+    """So it goes on with what such a one has begun."""
+    wanted = targets.training_settings(
+        space("l2=0..1"), dataset=own, validation=0.25, seed=0, device="numpy", metric="train_loss", **OWN
+    )
+    assert wanted == targets.training_settings(
+        space("l2=0..1"), dataset=own, validation=0.25, seed=0, device="numpy", metric="train_loss", **OWN,
+        precision="float32",
+    )  # fmt: skip
+    assert targets.training_trial({"l2": 0.0}, wanted | {"trial_seed": 1}, lambda step, cost: False)["value"] > 0
+
+
 def test_training_that_diverges_is_pruned_and_stops(own):
     table = trained(own, "learning_rate=1,1e30", "optimizer=sgd", epochs=50)
     wild = [row for row in table if row["parameters"]["learning_rate"] == 1e30]
@@ -244,6 +275,8 @@ def test_training_that_diverges_is_pruned_and_stops(own):
         ("momentum=0..0.9", {}, "momentum is SGD's: add --optimizer sgd"),
         ("momentum=0..1", {"optimizer": "sgd"}, "momentum cannot be 1.0"),
         ("optimizer=adam,lion", {}, "unknown optimizer 'lion': expected adam, adamw, sgd"),
+        ("precision=float32,half", {}, "precision is 'half': expected one of float32, mixed, tf32"),
+        ("l2=0..1", {"precision": "half"}, "precision is 'half'"),
         ("l2=0..1", {"metric": "accuracy"}, "unknown metric 'accuracy': expected one of validation_accuracy"),
         ("l2=0..1", {"learning_rate": -1.0}, "learning_rate cannot be -1.0"),
     ],

@@ -22,7 +22,8 @@ sums = gn.gram(x, center=True)
 pca = sums.components(3)
 by_class = gn.class_pca(x, y, components=2)
 small = gn.compress(model, (x, y), budget=0.5)
-net = gn.Classifier((64,), epochs=20).fit(x, y)
+net = gn.Classifier((64,), epochs=20, precision="mixed").fit(x, y)
+in_bfloat16 = gn.Trainer(model, precision="mixed").trained_in == "mixed"
 score: float = net.score(x, y)
 scaled = gn.PCA(0.9).fit(x).transform(x)
 data = gn.datasets.load("digits")
@@ -73,3 +74,5 @@ gn.Sequential([gn.Dense(16)], gn.Dense(10))  # E
 gn.Conv2D(8, padding="samee")  # E
 gn.GELU("tan")  # E
 gn.Trainer(model, graphs="of")  # E
+gn.Trainer(model, precision="half")  # E
+gn.Classifier((64,), precision=np.float32)  # E

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
+from gpunet.experiments.framework import OF_PRECISION, Choice, Experiment, Job, Needs, Paper, Precision, option
 
 PAPER = Paper(
     "004", "F. Assarsson", "Assignment 2: 2-layer Mini Batch Gradient Descent", "course work, 2018",
@@ -57,6 +57,7 @@ class Settings(framework.Settings):
     momentum: float = option(0.9, least=0, below=1)
     batch_size: int = option(64, "Samples of a mini-batch.")
     epochs: int | None = option(None, "Epochs of training.")
+    precision: Precision = option("float32", OF_PRECISION)
     learning_rates: tuple[float, ...] = option(
         (0.001, 0.01, 0.02, 0.03, 0.05, 0.09, 0.1, 0.2, 0.3, 0.5),
         "η of the table, with and without momentum; may be given several times.",

@@ -58,7 +58,10 @@ def resolved(settings: Settings, problem: Problem) -> Settings:
 def recipe(run: Run, **changes: Any) -> Recipe:
     """The document's final setting with changes."""
     s = run.settings
-    return replace(Recipe(s.final_rate, s.final_l2, s.momentum, s.batch_size, s.epochs, s.hidden), **changes)
+    final = Recipe(
+        s.final_rate, s.final_l2, s.momentum, s.batch_size, s.epochs, s.hidden, precision=s.precision
+    )  # fmt: skip
+    return replace(final, **changes)
 
 
 def row(run: Run, problem: Problem, name: str, *, early: int = 0, place: str = "", **changes: Any) -> None:

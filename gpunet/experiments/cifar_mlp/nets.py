@@ -14,7 +14,7 @@ from gpunet.backend import Backend
 from gpunet.errors import DivergedError
 from gpunet.experiments.cifar_mlp import EPOCHS, Settings
 from gpunet.experiments.cifar_mlp.data import Problem
-from gpunet.experiments.framework import Measured
+from gpunet.experiments.framework import Measured, Precision, trained_in
 from gpunet.nn.callbacks import Callback
 from gpunet.nn.init import normal
 from gpunet.nn.trainer import Trainer
@@ -33,7 +33,8 @@ class Recipe:
 
     hidden: units of the ReLU layer, 0 for a net without one; init: "normal" N(0, 0.1²) for W and b, "he" He's for W
     and b = 0; decay: η is multiplied by it after each epoch; cycle: η goes up from a tenth and down again, twice in
-    all epochs; patience: stop after so many epochs without a lower validation loss, and keep the best.
+    all epochs; patience: stop after so many epochs without a lower validation loss, and keep the best; precision: of
+    training, as of `gn.Trainer`.
     """
 
     learning_rate: float = Settings.final_rate
@@ -47,6 +48,7 @@ class Recipe:
     cycle: bool = False
     shuffle: bool = True
     patience: int | None = None
+    precision: Precision = "float32"
 
     def model(self, classes: int) -> gn.Sequential:
         """A new net, its weights not drawn yet."""
@@ -59,7 +61,9 @@ class Recipe:
     def trainer(self, classes: int, seed: int, backend: Backend) -> Trainer:
         """A new trainer of a new net."""
         optimizer = gn.SGD(self.learning_rate, self.momentum, self.l2)
-        return Trainer(self.model(classes), optimizer=optimizer, device=backend, seed=seed)
+        return Trainer(
+            self.model(classes), optimizer=optimizer, device=backend, seed=seed, precision=self.precision
+        )  # fmt: skip
 
     def fit(
         self, problem: Problem, seed: int, backend: Backend, look: EpochEnd, *, validate: bool
@@ -114,4 +118,4 @@ def train(problem: Problem, recipe: Recipe, seed: int, backend: Backend, bar: Pr
     metrics |= {name: math.nan if diverged else curves[name][kept] for name in COSTS}
     metrics |= {"diverged": float(diverged), "epochs": float(done)}
     filled = {name: curve + [math.nan] * (recipe.epochs - done) for name, curve in curves.items()}
-    return Measured(metrics, filled, {"run": sum(trainer.history["seconds"])})
+    return Measured(metrics, filled, {"run": sum(trainer.history["seconds"])}, trained_in(trainer))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gpunet.errors import InputError
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
+from gpunet.experiments.framework import OF_PRECISION, Choice, Experiment, Job, Needs, Paper, Precision, option
 
 PAPER = Paper(
     "002", "N. Dehmamy, N. Rohani, A. Katsaggelos",
@@ -67,6 +67,7 @@ class Settings(framework.Settings):
     long: int = 3  # ConvNets go on for so many times the epochs
     batch_size: int = 64
     learning_rate: float = option(1e-3, above=0)
+    precision: Precision = option("float32", OF_PRECISION)
     head_decay: float = option(1 / 6, above=0, most=1)  # of a head's rate, from the first epoch to after the last
     sweep_samples: int = 20_000
     sweeps: bool = option(True, "Accuracy against T_PC, T_v, T_frac.", sweep=False)

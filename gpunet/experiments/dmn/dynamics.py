@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import gpunet as gn
-from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.framework import Measured, Run, trained_in
 from gpunet.linalg import svd
 from gpunet.linalg.solvers import leading as leading_eigenpairs
 from gpunet.nn.callbacks import Callback, Training
@@ -56,15 +56,16 @@ def convergence(run: Run) -> None:
     def rates_of(seed: int) -> Measured:
         layers = [*(gn.Dense(units, "relu") for _ in range(LAYERS)), gn.Dense(images.classes)]
         trainer = Trainer(
-            gn.Sequential(layers, scale=images.scale), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed
-        )
+            gn.Sequential(layers, scale=images.scale), optimizer=gn.SGD(LEARNING_RATE), device=run.backend, seed=seed,
+            precision=run.settings.precision,
+        )  # fmt: skip
         watch, data = Rates(), (images.x_train, images.y_train)
         trainer.fit(*data, epochs=epochs, batch_size=BATCH, callbacks=watch, progress=run.bar)
         rates = np.array(watch.rates)
         detrended = rates / rates.mean(axis=1, keepdims=True) - 1
         early = detrended[: max(1, round(EARLY * len(detrended)))].mean(axis=0)
         metrics = {f"early_rate_{i + 1}": float(rate) for i, rate in enumerate(early)}
-        return Measured(metrics, {"detrended_rate": _moving_average(detrended).tolist()})
+        return Measured(metrics, {"detrended_rate": _moving_average(detrended).tolist()}, notes=trained_in(trainer))
 
     run.each_seed("convergence", batches * epochs, rates_of, "Figure 1, four dense layers:")
     run.result.curves["convergence"]["units"] = units

@@ -13,7 +13,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.checks import usual_scale
 from gpunet.experiments.dmn.extract import features, fit_stack
-from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.framework import Measured, Run, trained_in
 from gpunet.linalg.device import some_rows
 from gpunet.nn.layers.conv import Padding
 from gpunet.nn.trainer import Trainer
@@ -58,7 +58,7 @@ def train_dmn(run: Run, thresholds: list[Thresholds], seed: int, closed_form: bo
         began = time.perf_counter()
         net.metrics["ridge_test_accuracy"] = _ridge(run, train, test, seed)
         seconds["ridge"] = time.perf_counter() - began
-    return replace(net, seconds=seconds | net.seconds, notes={"svd": [_told(fit) for fit in fits]})
+    return replace(net, seconds=seconds | net.seconds, notes=net.notes | {"svd": [_told(fit) for fit in fits]})
 
 
 def _told(fit: Fit) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _train(
     settings, epochs = run.settings, run.settings.epochs
     adam = gn.Adam(settings.learning_rate)
     model = gn.Sequential(layers, scale=usual_scale(xs[0]))
-    trainer = Trainer(model, optimizer=adam, device=run.backend, seed=seed)
+    trainer = Trainer(model, optimizer=adam, device=run.backend, seed=seed, precision=settings.precision)
     train = trainer.samples(xs[0], run.data.y_train, "training data")
     test = trainer.samples(xs[1], run.data.y_test, "test data")
     history = trainer.fit(
@@ -105,7 +105,7 @@ def _train(
     else:
         metrics["train_accuracy"] = trainer.evaluate(train)["accuracy"]
     metrics |= {f"filters_{i + 1}": float(width) for i, width in enumerate(widths)}
-    return Measured(metrics, curves, {"epoch": fmean(curves["seconds"])})
+    return Measured(metrics, curves, {"epoch": fmean(curves["seconds"])}, trained_in(trainer))
 
 
 def _ridge(run: Run, train: Any, test: Any, seed: int) -> float:

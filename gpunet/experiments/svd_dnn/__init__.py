@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
+from gpunet.experiments.framework import OF_PRECISION, Choice, Experiment, Job, Needs, Paper, Precision, option
 
 # What α means: `dimension`, l = α·min(m, n), is the text's; `break-even`, l = α·mn/(m + n), its authors' code's.
 Meaning = Literal["dimension", "break-even"]
@@ -61,6 +61,7 @@ class Settings(framework.Settings):
     )  # fmt: skip
     batch_size: int | None = option(None)
     learning_rate: float | None = option(None, above=0)
+    precision: Precision = option("float32", OF_PRECISION)
     sweep_alpha: bool = option(False, "Instead: the effect of α over seeds, as a heat map.")
     sweep_phi: bool = option(False, "The same of φ; with --sweep-alpha a grid.")
     speed: bool = option(True, "Time epochs of all nets in turn.", sweep=False)

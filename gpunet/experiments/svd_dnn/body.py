@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from gpunet.backend import Backend
-from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.framework import Measured, Run, trained_in
 from gpunet.experiments.svd_dnn import x
 from gpunet.experiments.svd_dnn.tasks import Problem, Variant, prepare, variants
 from gpunet.nn.callbacks import Training
@@ -57,7 +57,7 @@ def train_once(problem: Problem, variant: Variant, seed: int, backend: Backend, 
         callbacks=[cut] if variant.alpha else [], progress=bar,
     )  # fmt: skip
     curves = {"train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"]}
-    found = Measured(dict(cut.looks), curves, {"epoch": float(np.median(history["seconds"]))})
+    found = Measured(dict(cut.looks), curves, {"epoch": float(np.median(history["seconds"]))}, trained_in(trainer))
     if cut.conversions:
         found.metrics["merged_difference"] = _merge(trainer, problem)
         found.seconds["cut"] = cut.seconds

@@ -118,7 +118,10 @@ class Problem:
         ]
         head = gn.Dense(self.outputs, None if self.outputs > 1 else "sigmoid")
         optimizer = (gn.Adam if self.task.adam else gn.SGD)(self.settings.learning_rate)
-        return Trainer(gn.Sequential([*hidden, head]), self.task.loss, optimizer, device=backend, seed=seed)
+        return Trainer(
+            gn.Sequential([*hidden, head]), self.task.loss, optimizer, device=backend, seed=seed,
+            precision=self.settings.precision,
+        )  # fmt: skip
 
 
 def prepare(data: Any, settings: Settings, backend: Backend) -> Problem:

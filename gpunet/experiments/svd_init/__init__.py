@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpunet.experiments import framework
-from gpunet.experiments.framework import Choice, Experiment, Job, Needs, Paper, option
+from gpunet.experiments.framework import OF_PRECISION, Choice, Experiment, Job, Needs, Paper, Precision, option
 
 PAPER = Paper(
     "000", "H. Gu", "Training a 2 Layer Neural Network Using SVD-Generated Weights", "poster",
@@ -50,6 +50,7 @@ class Settings(framework.Settings):
     epochs: int | None = option(None, "Epochs of training.")
     learning_rate: float = option(0.6, "Step size of plain SGD (our choice; the document states none).", above=0)
     batch_size: int = option(100, "Samples a step (our choice).")
+    precision: Precision = option("float32", OF_PRECISION)
     dependency: float = option(0.05, "dep of equations 8 and 9: sets the scale of W¹ (our choice).", least=0)
     dependencies: tuple[float, ...] = option((0.0, 0.02, 0.05, 0.1), least=0, empty=True)  # of the sweep
 

@@ -17,7 +17,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend import Backend
 from gpunet.errors import DivergedError
-from gpunet.experiments.framework import Measured, Run
+from gpunet.experiments.framework import Measured, Run, trained_in
 from gpunet.experiments.svd_init import Settings, x
 from gpunet.experiments.svd_init.data import Problem, prepare
 from gpunet.nn.callbacks import Callback, Training
@@ -112,7 +112,9 @@ def train_once(
     w1 = first_weights(problem, settings, kind, seed)
     model = network(w1, problem, settings, seed, frozen=variant == "frozen")
     optimizer = gn.SGD(settings.learning_rate)
-    trainer = Trainer(model, gn.BinaryCrossEntropy(), optimizer, device=backend, seed=seed)
+    trainer = Trainer(
+        model, gn.BinaryCrossEntropy(), optimizer, device=backend, seed=seed, precision=settings.precision
+    )  # fmt: skip
     trainer.prepare(problem.train.shape)
     metrics = _at_start(trainer, problem)
     course = Course(problem, problem.train.batches(settings.batch_size))
@@ -129,7 +131,7 @@ def train_once(
         "train_loss": history["train_loss"], "test_accuracy": history["validation_accuracy"],
         "dependency_epoch": course.epochs, "dependency": course.ratios,
     }  # fmt: skip
-    return Measured(metrics, curves, {"epoch": float(np.median(history["seconds"]))})
+    return Measured(metrics, curves, {"epoch": float(np.median(history["seconds"]))}, trained_in(trainer))
 
 
 def _at_start(trainer: Trainer, problem: Problem) -> dict[str, float]:
