@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpunet.cli import options
+
+if TYPE_CHECKING:
+    from gpunet.backend import Backend
 
 GIB = 1 << 30
 LABELS = {
@@ -31,7 +34,8 @@ def info(json: options.Json = False) -> None:
     backend = get_backend("auto")
     found = gpus()
     facts: dict[str, Any] = {"device": f"{backend.name} ({backend.kernels})"} | versions(backend) | cuda_versions()
-    facts |= {"no_gpu": why_no_gpu(), "no_numba": why_no_numba(), "data": str(data_dir()), "gpus": found}
+    facts |= {"bfloat16": _bfloat16(backend), "no_gpu": why_no_gpu(), "no_numba": why_no_numba()}
+    facts |= {"data": str(data_dir()), "gpus": found}
     if json:
         import json as json_module
 
@@ -51,6 +55,13 @@ def info(json: options.Json = False) -> None:
         for place, line in enumerate(_lines(gpu)):
             table.add_row("" if place else gpu["device"], printable(line))
     console().print(table)
+
+
+def _bfloat16(backend: Backend) -> str:
+    """Whether its products, which precision="mixed" trains with, are faster here than float32's, and why not."""
+    if backend.slow_bfloat16:
+        return f"no faster than float32: {backend.slow_bfloat16}"
+    return f"faster than float32{f', by {backend.mixes_with}' if backend.mixes_with else ''}"
 
 
 def _lines(gpu: dict[str, Any]) -> list[str]:

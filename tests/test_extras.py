@@ -7,6 +7,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
+import platform
 import pydoc
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import types
 import pytest
 
 from gpunet import extras
+from gpunet.backend import onednn
 from gpunet.errors import InputError, MissingError
 from tests.backend.test_contract import FOLDERS, ROOT
 
@@ -109,6 +111,21 @@ def test_an_extra_that_is_named_brings_the_module(module):
     package = {"PIL": "pillow", "sklearn": "scikit-learn"}.get(module, module)
     for extra in extras.KNOWN[module][1].split():
         assert package in brought(extra)
+
+
+def test_a_library_that_is_no_module_is_brought_by_the_extra_that_its_line_names(monkeypatch):
+    """oneDNN, which `extras.KNOWN` cannot hold, by a wheel of one system."""
+    monkeypatch.setattr(onednn, "_load", lambda: None)
+    for system, machine, how in (
+        ("linux", "x86_64", ": pip install 'gpunet[fast]'"), ("darwin", "arm64", ""), ("linux", "aarch64", ""),
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, "platform", system)
+        monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
+        library, why = onednn.engine.__wrapped__()
+        assert library is None
+        assert why == f"products of bfloat16 on a CPU need oneDNN 3, which is not installed{how}"
+    (line,) = [each for each in PROJECT["optional-dependencies"]["fast"] if named(each) == onednn.WHEEL]
+    assert line.partition("; ")[2] == "sys_platform == 'linux' and platform_machine == 'x86_64'"
 
 
 def test_all_are_brought_by_all_but_a_gpus():

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from gpunet import backend
 from gpunet.backend import why_no_gpu, why_no_numba
+from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.cli.help import UNSAID
 
 from .runner import run, script
@@ -123,8 +125,6 @@ def test_info_as_json(capsys, tmp_path):
 
 def test_info_keeps_the_brackets_of_install_lines(capsys, monkeypatch):
     """Rich would take [cuda13] for a colour."""
-    from gpunet import backend
-
     reason = "CuPy is not installed; install it with: pip install 'gpunet[cuda13]' (CUDA 12 drivers: 'gpunet[cuda12]')"
     monkeypatch.setattr(backend, "why_no_gpu", lambda: reason)
     monkeypatch.setattr(backend, "why_no_numba", lambda: "install it with: pip install 'gpunet[fast]'")
@@ -133,6 +133,23 @@ def test_info_keeps_the_brackets_of_install_lines(capsys, monkeypatch):
     for word in ("'gpunet[cuda13]'", "'gpunet[cuda12]'", "'gpunet[fast]'", "no GPU because", "data folder"):
         assert word in done.out
     assert json.loads(run(capsys, "info", "--json").out)["no_gpu"] == reason
+
+
+@pytest.mark.parametrize(
+    ("why", "library", "told"),
+    [
+        ("", "oneDNN 3.9.1", "faster than float32, by oneDNN 3.9.1"),
+        ("", "", "faster than float32"),
+        ("pip install 'gpunet[fast]'", "", "no faster than float32: pip install 'gpunet[fast]'"),
+    ],
+)
+def test_info_says_whether_bfloat16_is_fast_and_why_not(capsys, monkeypatch, why, library, told):
+    monkeypatch.setattr(backend, "get_backend", lambda device: NumpyBackend())
+    monkeypatch.setattr(NumpyBackend, "slow_bfloat16", why)
+    monkeypatch.setattr(NumpyBackend, "mixes_with", library)
+    assert json.loads(run(capsys, "info", "--json").out)["bfloat16"] == told
+    (line,) = [line for line in run(capsys, "info").out.splitlines() if line.startswith("bfloat16")]
+    assert line.split(maxsplit=1)[1].rstrip() == told
 
 
 def test_a_python_without_docstrings_says_what_is_left_out():
