@@ -2,20 +2,21 @@
 
 oneDNN (Apache-2.0) is found as conda, a system, or the wheel `onednn-cpu-gomp` of `gpunet[fast]` installs it, and
 called through its C interface of version 3, without the GIL. It multiplies bfloat16, adds up in float32, and adds a
-bias before it writes float32 or bfloat16. Its relu would make 0 of NaN. Milliseconds on one core of an EPYC with
-AVX-512 BF16, of 784-512-256-10 (`pytest benchmarks/test_products.py --benchmark-only` measures them anew):
+bias before it writes float32 or bfloat16. Its relu would make 0 of NaN. Milliseconds of processor time, on one thread
+of an EPYC with AVX-512 BF16, of 784-512-256-10 (measured anew by
+`pytest benchmarks/test_products.py --benchmark-only -k bfloat16 --benchmark-timer time.process_time`):
 
                                     batch 2048                    batch 64
     product                    x Wᵀ   dzᵀ x    dz W        x Wᵀ   dzᵀ x    dz W
     of layer                    1st     1st     2nd         1st     1st     2nd
-    OpenBLAS 0.3.31, float32   16.2    16.1     5.2        0.66    0.51    0.17
-    oneDNN 3.2, float32        15.5    16.3     5.1        0.48    0.46    0.16
-    oneDNN 3.2, bfloat16        7.8     8.6     2.5        0.25    0.25    0.08
-    PyTorch 2.13, bfloat16      8.0     8.4     2.4        0.26    0.25    0.10   which gives bfloat16 alone
-    NumKong 7.8, bfloat16       9.3    19.2     4.5        0.27    0.51    0.14   of operands transposed before
-    MKL in PyTorch, bfloat16   19.9    17.2     5.8        0.57    0.54    0.19   not made for this CPU
+    OpenBLAS 0.3.31, float32   16.7    16.9     5.7        0.70    0.54    0.19
+    oneDNN 3.2, float32        16.0    17.4     5.4        0.53    0.51    0.18
+    oneDNN 3.2, bfloat16        8.4     8.9     2.8        0.27    0.28    0.10
+    PyTorch 2.13, bfloat16      8.3     8.6     2.7        0.29    0.27    0.10   which gives bfloat16 alone
+    NumKong 7.8, bfloat16      10.8    21.3     5.0        0.34    0.57    0.16   of operands transposed before
 
-Only oneDNN is faster for all of them and can give float32, so it is the one. A product of some thousand multiplications
+MKL's bfloat16, which is in PyTorch's wheel, took 19.9 ms for the first of them: it is not made for this CPU. Only
+oneDNN is faster for all of them and can give float32, so it is the one. A product of some thousand multiplications
 takes it longer than OpenBLAS by some microseconds; to turn operands back into float32 would take as long.
 
 Its threads are OpenMP's, and wait busily for some milliseconds, in which they share cores with OpenBLAS's. A step in
