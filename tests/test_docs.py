@@ -192,6 +192,7 @@ WITH_CODE = [page for page in PAGES if code_of(page)]
 
 
 @pytest.mark.filterwarnings("ignore:The feature will be removed")  # of torch's exporter
+@pytest.mark.filterwarnings("ignore:training in float32, not mixed")  # on a CPU without units for bfloat16
 @pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")
 @pytest.mark.parametrize(
     "page", [pytest.param(p, marks=[pytest.mark.slow] * long(p), id=str(p.relative_to(ROOT))) for p in WITH_CODE]

@@ -54,9 +54,10 @@ WHEEL = "onednn-cpu-gomp"
 MOST_PLANS = 512  # kinds of products that a thread keeps
 
 
+_loaded: list[OneDnn] = []
 _forked: list[bool] = []  # OpenMP's threads are not there in a forked process, which would wait for them for ever
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _forked.append(True) if engine.cache_info().currsize else None)
+    os.register_at_fork(after_in_child=lambda: _forked.append(True) if _loaded else None)
 
 
 class Version(ctypes.Structure):
@@ -224,6 +225,7 @@ def _load() -> OneDnn | None:
         except (OSError, AttributeError):
             continue
         if found.usable:
+            _loaded.append(found)
             return found
     return None
 

@@ -9,6 +9,7 @@ at the start of each pass, and its last batch is short. On a GPU ours run operat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -183,7 +184,7 @@ def contenders(
     if "float32" in asked:
         found |= _plain(case, backend)
     fastest = "graph" if cuda and backend.records else "eager" if cuda else backend.kernels
-    slow = {"mixed": backend.slow_bfloat16, "tf32": backend.slow_tf32}
+    slow = {"mixed": backend.slow_bfloat16 or too_small(case, backend), "tf32": backend.slow_tf32}
     for precision in asked if case.trains and not images else ():
         if precision != "float32":
             own = partial(ours, case, backend, "auto", precision)
@@ -192,6 +193,14 @@ def contenders(
         found[name] = Contender(partial(_rival, case, backend.name, way), "rival", lacking("torch"))
     found["jax"] = Contender(partial(_rival, case, backend.name, None), "rival", lacking("jax"))
     return found
+
+
+def too_small(case: Case, backend: Backend) -> str:
+    """Why a net of so small products does not train in mixed precision; "" of others."""
+    shape = data.SHAPES[case.source] if isinstance(case.source, str) else case.source
+    sizes = [math.prod(each) for each in case.model().parameter_shapes((math.prod(shape),)).values() if len(each) == 2]
+    most = case.batch * max(sizes, default=0)
+    return f"products of {most:,} multiplications take longer in bfloat16" if most < backend.least_bfloat16 else ""
 
 
 def _plain(case: Case, backend: Backend) -> dict[str, Contender]:

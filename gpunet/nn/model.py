@@ -32,8 +32,8 @@ from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
 from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
+from gpunet.nn.layers.dense import BFLOAT16, Mixing
 from gpunet.nn.layers.flatten import Reshape
-from gpunet.nn.layers.mixing import BFLOAT16, Mixing
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views
 from gpunet.nn.migration import STATES, Migration, State, migration

@@ -95,7 +95,7 @@ def test_a_net_too_small_to_gain_is_noted_as_float32(gains, monkeypatch):
     assert {row: words for row, words in noted.items() if words != ["mixed"]} == {
         row: ["float32"] for row in noted if row.endswith("50 units")
     }
-    assert any("products of at most 7,000 multiplications" in str(each.message) for each in said)
+    assert any("7,000 multiplications with batches" in str(each.message) for each in said)
 
 
 @every

@@ -1,15 +1,93 @@
-"""The fully connected layer."""
+"""The fully connected layer, and what layers with affine maps share: products in bfloat16, in mixed precision."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gpunet.backend.base import Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
-from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
-from gpunet.nn.layers.mixing import Mixing
+from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
+
+BFLOAT16 = "uint16"  # which holds its bits, see `gpunet.backend.base`
+
+
+def halved(array: Array) -> Array:
+    """Room for as many numbers in bfloat16, in the first half of the memory of an array of float32, in its shape."""
+    return array.reshape(-1).view(BFLOAT16)[: math.prod(array.shape)].reshape(array.shape)
+
+
+class Mixing(Layer):
+    """Base of layers with affine maps, which take and give bfloat16 where `low`: in a training step, if that mixes.
+
+    What products alone read is kept in bfloat16 alone: the input, the output where the layer above mixes, too, and
+    ∂L/∂z. Outputs and slopes in bfloat16 lie where those in float32 do, which such a step does not read.
+    """
+
+    low: bool = False
+    rounded: Mapping[str, Array] = MappingProxyType({})  # the parameters in bfloat16, by name
+    _low: Mapping[str, Array | None] = MappingProxyType({})
+    low_x: Array
+    low_y: Array
+    low_dx: Array
+    low_dz: Array
+    d_bias: Array
+
+    def mix(
+        self, rounded: Mapping[str, Array], x: Array | None, *, gives: bool, hands_down: bool, is_handed: bool
+    ) -> None:
+        """Receive what mixed precision needs, after `bind`.
+
+        x: (batch, …), room for the input where it comes in float32. gives: whether the output is bfloat16; hands_down:
+        whether dx is, as ∂L/∂z of the layer below; is_handed: whether ∂L/∂z comes so from the layer above.
+        """
+        self.rounded = rounded
+        self._low = {
+            "x": x,
+            "y": halved(self._y) if gives else self._y,
+            "dx": halved(self._dx) if hands_down else self._dx,
+            "dz": None if is_handed else self.ops.empty(self._y.shape, BFLOAT16),
+        }
+        self.set_batch_size(len(self._y))
+
+    def set_batch_size(self, n: int) -> None:
+        super().set_batch_size(n)
+        for name, array in self._low.items():
+            setattr(self, f"low_{name}", None if array is None else array[:n])
+
+    def __getstate__(self) -> dict[str, Any]:
+        gone = ("low", "rounded", "_low")
+        return {name: value for name, value in super().__getstate__().items() if not name.startswith(gone)}
+
+    @property
+    def out(self) -> Array:
+        """Where `forward` writes."""
+        return self.low_y if self.low else self.y
+
+    def taken(self, x: Array) -> Array:
+        """The input as products take it."""
+        if not self.low or x.dtype == BFLOAT16:
+            return x
+        self.ops.to_bfloat16(x, self.low_x)
+        return self.low_x
+
+    def handed(self, dy: Array) -> Array:
+        """∂L/∂z as products take it, from what `backward` gets; the gradient of the bias is made where it was not."""
+        if not self.low:
+            if not self.joined:
+                self.slopes(dy)
+            return dy
+        if dy.dtype == BFLOAT16:
+            return dy
+        if self.joined:  # to a loss, say
+            self.ops.to_bfloat16(dy, self.low_dz)
+        else:
+            self.ops.activation_backward(self.applied, self.low_y, dy, self.low_dz, self.d_bias)
+        return self.low_dz
 
 
 class Dense(Mixing):

@@ -9,7 +9,7 @@ from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
 from gpunet.nn.layers.base import Parameter, Shape, Spec, check_activation
-from gpunet.nn.layers.mixing import Mixing, halved
+from gpunet.nn.layers.dense import Mixing, halved
 
 
 class LowRankDense(Mixing):
