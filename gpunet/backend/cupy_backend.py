@@ -1,7 +1,7 @@
 """The GPU's operations: matrix products by cublasLt, everything else by the kernels of `cuda/`, launched here.
 
 No operation allocates after its first call, waits, or reads back, so a step can be recorded as one CUDA graph. Counted
-in launches, a step of 784-512-256-10 is 12 at most; docs/array-layer.md lists them.
+in launches, a step of 784-512-256-10 is 12 at most, and 13 in mixed precision; docs/array-layer.md lists them.
 
 The kernels are one text, which CuPy compiles once for a GPU, at the first launch, and keeps in its cache on disk. No
 fast-math: NaN and infinity must survive, and a division is rounded as NumPy rounds it. But CuPy adds `-ftz=true` to

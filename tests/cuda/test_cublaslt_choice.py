@@ -230,10 +230,13 @@ def test_a_choice_is_one_kind_of_products(tmp_path):
     buffer, bias = cp.zeros(2049, "float32"), cp.zeros(20, "float32")
     x, w, out = (cp.zeros(shape, "float32") for shape in ((64, 32), (32, 16), (64, 16)))
     wide = [each.astype("float64") for each in (x, w, out)]
+    half = [each.astype("uint16") for each in (x, w, out)]
     others = [
         lambda: lt.matmul(buffer[1:].reshape(64, 32), w, out),
         lambda: lt.matmul(x, cp.zeros((16, 32), "float32"), out, transpose_b=True),
         lambda: lt.matmul(*wide),
+        lambda: lt.matmul(*half[:2], out),
+        lambda: lt.matmul(*half),
         lambda: product(bias=bias[:16]),
         lambda: product(bias=bias[:16], relu=True),
         lambda: product(bias=bias[4:]),  # 16 bytes further: aligned to 16 instead of 256
@@ -247,7 +250,8 @@ def test_a_choice_is_one_kind_of_products(tmp_path):
     searched = len(cp.cublaslt.used)
     tuned(cp, tmp_path, tf32=True)[0].matmul(*wide)  # TF32 is nothing to float64
     product(branch=1)
-    assert len(cp.cublaslt.used) == searched + 2
+    product(tf32=True)  # asked for by a product or in the environment: the same kind
+    assert len(cp.cublaslt.used) == searched + 3
 
 
 DAMAGED = {
