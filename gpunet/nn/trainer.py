@@ -804,7 +804,7 @@ class Trainer(Evaluator):
     @property
     def trained_in(self) -> Precision:
         """The precision of the steps of the last fit: float32, too, where the net was too small to gain by another."""
-        return "float32" if self.precision == "mixed" and not self.model._mixed else self.precision
+        return "float32" if self.precision == "mixed" and not self._mixes else self.precision
 
     def _round(self) -> None:
         """After other code than steps: what it has written into the parameters counts in bfloat16, too."""

@@ -20,7 +20,7 @@ from .made import compute, dataset
 from .schema import check_document
 
 TRAINING: dict[str, dict[str, Any]] = {  # settings of a small run
-    "svd-dnn": {"epochs": 1, "batch_size": 20, "alphas": (0.5,), "meanings": ("dimension",), "speed": False},
+    "svd-dnn": {"task": "xor", "epochs": 1, "batch_size": 20, "speed": False},
     "cifar-mlp": {"parts": ("search", "final"), "epochs": 2, "trials": 2, "hidden": 5, "batch_size": 20},
     "dmn": {"epochs": 1, "widths": ((0.5,),), "sweeps": False, "dynamics": True, "batch_size": 20},
     "svd-init": {"epochs": 1, "dependencies": (), "hidden": 3, "batch_size": 20},
@@ -36,10 +36,9 @@ def images():
     return from_arrays("own", **made, source="own.npz")
 
 
-def run(name, precision):
-    found = compute(
-        name, images() if name == "dmn" else dataset(), [0], precision=precision, **TRAINING[name]
-    ).to_json()
+def run(name, precision, **changes):
+    data, settings = images() if name == "dmn" else dataset(classes=2), TRAINING[name] | changes
+    found = compute(name, data, [0], precision=precision, **settings).to_json()
     check_document(found)
     return found
 
@@ -91,11 +90,11 @@ def test_a_net_too_small_to_gain_is_noted_as_float32(gains, monkeypatch):
     monkeypatch.setattr(NumpyBackend, "least_bfloat16", 20 * 256 * 512)  # its net of 50 units has smaller ones
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        noted = run("svd-dnn", "mixed")["notes"]["precision"]
+        noted = run("svd-dnn", "mixed", task="mnist", meanings=("dimension",), alphas=(0.5,))["notes"]["precision"]
     assert {row: words for row, words in noted.items() if words != ["mixed"]} == {
         row: ["float32"] for row in noted if row.endswith("50 units")
     }
-    assert any("7,000 multiplications with batches" in str(each.message) for each in said)
+    assert any("7,000 multiplications with batches of 20" in str(each.message) for each in said)
 
 
 @every

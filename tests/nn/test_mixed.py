@@ -465,3 +465,20 @@ def test_a_net_too_small_to_gain_says_so_once():
     assert not own.model._mixed
     own.fit(*samples(2000), batch_size=1000)
     assert own.model._mixed
+
+
+def test_a_trainer_says_what_it_trained_in_last():
+    """Of its own steps, whoever trains the model in between; a net that is too small now may be large enough later."""
+
+    class Large(StrictBackend):
+        least_bfloat16 = 10_000
+
+    own, (x, y) = trainer(device=Large()), samples()
+    plain = gn.Trainer(own.model, device=own.backend)
+    with pytest.warns(UserWarning, match="training in float32, not mixed"):
+        own.fit(x, y, batch_size=16)
+    assert (own.precision, own.trained_in) == ("mixed", "float32")
+    own.fit(*samples(2000), batch_size=1000)
+    plain.fit(x, y, batch_size=16)
+    assert (own.trained_in, plain.trained_in) == ("mixed", "float32")
+    assert copy.deepcopy(own).trained_in == "mixed"
