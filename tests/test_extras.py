@@ -153,7 +153,7 @@ def test_whatever_is_imported_is_plain_or_some_extras():
                         at_top.setdefault(str(path.relative_to(ROOT)), set()).add(name)
     assert sorted({*unknown}) == []
     rooms = {path.split("/")[1] if path.startswith("gpunet/") else path for path in at_top}
-    # numba's backend, its cache and its threads are imported where numba is; the other rooms say what they need in their first line.
+    # numba's backend, its cache and its threads are imported where numba is; other rooms say at once what they need.
     assert rooms <= {"backend", "estimators", "sweep", "bench", "report", "experiments"}, at_top
     assert {path for path in at_top if path.startswith("gpunet/backend")} == {
         "gpunet/backend/numba_backend.py", "gpunet/backend/numba_cache.py", "gpunet/backend/shares.py",

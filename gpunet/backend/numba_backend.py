@@ -381,6 +381,29 @@ def pool_pass(planes, pitch, size, lowest, swapped, best, last, out, place):  # 
 
 
 @kernel
+def pair_pass(planes, pitch, lowest, swapped, across, out):  # type: ignore[no-untyped-def]
+    """`pool_pass` of 2 × 2 without the places: across at every position, then down where windows stand.
+
+    Of equal numbers, 0 and −0, the first stays, as there; and NaN stays NaN.
+    """
+    n, c, height, width = out.shape
+    across = across[: (2 * height - 1) * pitch + 2 * width - 1]
+    for i in range(n):
+        for f in range(c):
+            left = planes[f, i] if swapped else planes[i, f]
+            right = left[1:]
+            for j in range(across.size):
+                u, v = left[j], right[j]
+                across[j] = v if (v > u) | (v != v) else u
+            for row in range(height):
+                upper, lower, values = across[2 * row * pitch :], across[(2 * row + 1) * pitch :], out[i, f, row]
+                for j in range(values.size):
+                    u, v = upper[2 * j], lower[2 * j]
+                    m = v if (v > u) | (v != v) else u
+                    values[j] = lowest if m < lowest else m
+
+
+@kernel
 def unpool_pass(dy, place, pitch, size, offsets, swapped, planes):  # type: ignore[no-untyped-def]
     """planes = dy where the maxima stood, else 0; planes as in `pool_pass`, offsets by cell."""
     for i in range(dy.shape[0]):
@@ -467,6 +490,9 @@ class NumbaBackend(NumpyBackend):
         self, planes: Array, pitch: int, size: int, lowest: float, swapped: bool, out: Array, place: Array | None
     ) -> None:
         best = self.scratch("best of a plane", planes.shape[2], planes.dtype)
+        if place is None and size == 2:
+            pair_pass(planes, pitch, planes.dtype.type(lowest), swapped, best, out)
+            return
         last = self.scratch("cells of a plane", planes.shape[2], np.uint8)
         if place is None:
             place = self.scratch_up_to("no place", out.shape, np.uint8)

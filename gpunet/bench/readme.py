@@ -26,7 +26,6 @@ BLOCK = re.compile(r"(?P<begin>^<!-- speed:begin (?P<table>\S+) (?P<machine>\S+)
                    r"speed:end -->$)", re.MULTILINE | re.DOTALL)  # fmt: skip
 Sections = Mapping[str, Section]
 BEST = "the fastest"
-STEPS = {name: case for name, case in train.CASES.items() if name != "wide-128"}  # nets that every file has
 OURS = {"numpy": "plain NumPy", "numba": "with numba", "numba mixed": "mixed precision"}
 # PyTorch's ways, as columns; ours are over the fastest of those in float32.
 WAYS = {"torch": "PyTorch", "torch flushed": "its denormals flushed", "torch bf16": "autocast to bfloat16"}
@@ -122,7 +121,7 @@ def _label(case: train.Case) -> str:
 
 def dense(question: str, names: Mapping[str, str], sections: Sections) -> list[str]:
     """A step of each dense net, or an epoch of some of them: of ours all that `fit` does."""
-    cases = {"train": STEPS, "epoch": train.EPOCHS}[question]
+    cases = {"train": train.CASES, "epoch": train.EPOCHS}[question]
     rows = [_row(_label(case), sections[question].cases[name], *names) for name, case in cases.items()]
     return _table([f"one {'epoch' if question == 'epoch' else 'Adam step'}", *names.values()], rows)
 
@@ -219,7 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
             from gpunet.report import speed_figure
 
             nets = {
-                name: f"{'-'.join(map(str, case.notes['widths']))}\nbatch {case.batch}" for name, case in STEPS.items()
+                name: f"{'-'.join(map(str, case.notes['widths']))}\nbatch {case.batch}"
+                for name, case in train.CASES.items()
             }
             speed_figure.draw(_recorded(DRAWN), FAIR[0], nets, PICTURE)
     except (InputError, OSError) as error:

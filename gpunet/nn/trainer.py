@@ -348,8 +348,9 @@ class Trainer(Evaluator):
 
     def _said(self) -> dict[str, Any]:
         said = super()._said()
-        return {"model": said.pop("model"), "loss": said.pop("loss"), "optimizer": self._optimizer, **said,
-                "precision": self.precision, "epoch": self.epoch}  # fmt: skip
+        mixed = {} if self.precision == "float32" else {"precision": self.precision}
+        return {"model": said.pop("model"), "loss": said.pop("loss"), "optimizer": self._optimizer, **said, **mixed,
+                "epoch": self.epoch}  # fmt: skip
 
     @property
     def optimizer(self) -> Optimizer:

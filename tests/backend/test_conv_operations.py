@@ -215,6 +215,33 @@ def test_any_shape_that_fits(name, sizes, k, same, pool, seed):
 # -- unfriendly numbers ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_pooling_without_places_gives_the_bits_that_it_gives_with_them(backend, size, activation):
+    """0 and −0, infinity and NaN among them, in images and behind a convolution."""
+    rng = np.random.default_rng(size)
+    x = rng.choice([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf], (5, 3, 13, 11)).astype("float32")
+    x[rng.random(x.shape) < 0.02] = np.nan
+    d_x, weight = backend.asarray(x), np.zeros((4, 3, 1, 1), "float32")
+    weight[np.arange(4), [0, 1, 2, 0], 0, 0] = 1, 1, -1, 0.5
+    found = []
+    for places in (True, False):
+        out, place = (
+            backend.empty((5, 3, 13 // size, 11 // size)),
+            backend.empty((5, 3, 13 // size, 11 // size), "uint8"),
+        )
+        backend.maxpool2d(d_x, size, out, place if places else None)
+        clean = backend.asarray(np.nan_to_num(x, posinf=2, neginf=-2))
+        behind = backend.empty((5, 4, 13 // size, 11 // size))
+        place = backend.empty(behind.shape, "uint8")
+        backend.conv2d(clean, backend.asarray(weight), None, activation, 0, size, behind, place if places else None)
+        found.append([backend.to_host(each) for each in (out, behind)])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(np.signbit(one) & ~np.isnan(one), np.signbit(other) & ~np.isnan(one))
+    assert np.isnan(found[0][0]).any()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("pool", [1, 2, 3])
 @pytest.mark.parametrize("activation", ["identity", "relu"])

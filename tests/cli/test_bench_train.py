@@ -105,7 +105,7 @@ def test_on_a_gpu(monkeypatch):
     section = Section({})
     record.training({"digits-32": CASES["digits-32"]}, section, make_backend("cuda-host"), 1, Progress())
     entries = section.cases["digits-32"].entries
-    assert list(entries) == ["products", "eager", "graph"]
+    assert list(entries) == ["products", "eager", "graph", "graph mixed", "graph tf32"]
     assert all(entry.seconds for entry in entries.values())
     assert entries["eager"].notes["first_loss"] == entries["graph"].notes["first_loss"]
 

@@ -118,7 +118,8 @@ class Layer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Layer.kinds[cls.__name__] = cls
+        if cls.spec is not Layer.spec:  # else it is a base of others
+            Layer.kinds[cls.__name__] = cls
         cls.joins, cls.mixes = vars(cls).get("joins", False), vars(cls).get("mixes", False)
         own = {name: each for name, each in vars(cls).items() if isinstance(each, Setting)}
         for name in own:  # `__setattr__` asks them; a descriptor would make every attribute of a step slower
