@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 from gpunet.backend.base import Array, Backend
@@ -149,6 +150,11 @@ class Parameters:
             self._rounded = Arena(self.backend, self.layout, "uint16")
             self.round()
         return self._rounded
+
+    @cached_property
+    def trained_rounded(self) -> Array:
+        """Of these the trained ones: one array, by which an optimiser sees that it writes there already."""
+        return self.rounded.flat[: self.trained_layout.size]
 
     def round(self) -> None:
         """Have the parameters of now in bfloat16: somebody may have written into them."""

@@ -614,7 +614,7 @@ class Sequential:
             room = None
             if lower not in self._mixing:
                 room = self.backend.empty((batch, *shape), BFLOAT16)
-                if all(isinstance(each, Reshape) for each in self.layers[: self.layers.index(layer)]):
+                if all(type(each).forward is Reshape.forward for each in self.layers[: self.layers.index(layer)]):
                     self._low_room = room.reshape(batch, *self.input_shape)
             layer.mix(  # type: ignore[attr-defined]
                 self._arenas.rounded_of(layer), room, gives=upper in self._mixing,
@@ -652,6 +652,8 @@ class Sequential:
             self._passed = True
             if self._drawing:
                 self._redraw()
+            if self._mixing and self.training:
+                self._arenas.round()  # the parameters of now, whoever has written them
             for layer in self.layers:
                 x = layer.forward(x)
             return x

@@ -78,7 +78,10 @@ class Optimizer:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        inherited = cls.rounds and not {"update", "step", "_descend"} & set(vars(cls))
+        parent = next(each for each in cls.__mro__[1:] if issubclass(each, Optimizer))
+        inherited = parent.rounds and all(  # not those of another base, in between
+            getattr(cls, name) is getattr(parent, name) for name in ("update", "step", "_descend")
+        )
         cls.rounds = vars(cls).get("rounds", inherited)
 
     def __init__(self, learning_rate: float, l2: float = 0.0) -> None:
@@ -116,8 +119,8 @@ class Optimizer:
     @undivided()
     def migrate(self, migrations: Sequence[Migration], params: Array, grads: Array) -> None:
         """Follow replaced layers to new flat arrays; state that starts afresh counts its own steps from there."""
-        self._rounded = None
         for each in migrations:
+            self._rounded = None  # which are others now
             old, fresh = self.state, self._fresh_clock()
             self.state = {name: self.ops.zeros(each.new.size, params.dtype) for name in self.states}
             carried: dict[int, Array] = {}

@@ -662,9 +662,15 @@ class Trainer(Evaluator):
 
         In training mode. Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
         """
-        if id(train) != self._stepped or order is not self._order or self.behind:
+        self._round()
+        return self._step(train, order, n, most)
+
+    def _step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
+        """`step` where nobody has written parameters since the last one, or since `stepper`."""
+        model = self.model
+        if id(train) != self._stepped or order is not self._order or self.behind or model._mixed is not self._mixes:
             self.look_at(train, order)
-        model, tally = self.model, self.tally
+        tally = self.tally
         if not model.training:
             model.train()
         model.set_batch_size(n)
@@ -690,10 +696,10 @@ class Trainer(Evaluator):
         """Before a step: that it can be made on these, where they are new; and the model followed, where that moved."""
         if id(train) != self._stepped or order is not self._order:
             self._check_step(train, order)
-            self._take_turn()
-            self._round()
         if self.behind:
             self.follow()
+        self._take_turn()
+        self._round()
 
     def _check_step(self, train: Samples, order: Array) -> None:
         if self._life is None:
@@ -725,7 +731,7 @@ class Trainer(Evaluator):
         """
         self._round()
         if self.graphs.reason:
-            return self.step
+            return self._step
         self.graphs.look_again(self, self._order)
         return partial(self.graphs.step, self)
 
@@ -781,8 +787,7 @@ class Trainer(Evaluator):
 
     def _round_into(self) -> None:
         """Tell the optimiser where the parameters in bfloat16 lie."""
-        size = len(self.model.flat[0])
-        self._optimizer.round_into(self.model._arenas.rounded.flat[:size] if self.model._mixed else None)
+        self._optimizer.round_into(self.model._arenas.trained_rounded if self.model._mixed else None)
 
     def _mix(self, batch: int) -> None:
         """Before training by batches of so many: the model mixes precisions, or does not, as this trainer is to."""

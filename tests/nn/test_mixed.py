@@ -237,11 +237,25 @@ class Twice(gn.Adam):
         super().step()
 
 
+class Clips:
+    """A part for optimisers, which goes on where they have rounded."""
+
+    def update(self, part):
+        super().update(part)
+        np.clip(part.params, -0.1, 0.1, out=part.params)
+
+
+class Clipped(Clips, gn.Adam):
+    """Has no `update` in its own body."""
+
+
+OPTIMISERS = [
+    lambda: gn.SGD(0.1), lambda: gn.SGD(0.1, momentum=0.9), gn.Adam, gn.AdamW, lambda: Halving(0.1), Twice, Clipped,
+]  # fmt: skip
+
+
 @on_cpus
-@pytest.mark.parametrize(
-    "optimizer",
-    [lambda: gn.SGD(0.1), lambda: gn.SGD(0.1, momentum=0.9), gn.Adam, gn.AdamW, lambda: Halving(0.1), Twice],
-)
+@pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_every_optimiser_leaves_the_weights_rounded(kind, optimizer):
     own = trainer(device=kind(), optimizer=optimizer())
     own.fit(*samples(), epochs=2, batch_size=16)
@@ -252,6 +266,8 @@ def test_who_rounds():
     assert [each.rounds for each in (gn.SGD, gn.Adam, gn.AdamW)] == [True] * 3
     assert not Halving.rounds
     assert not Twice.rounds
+    assert not Clipped.rounds
+    assert type("Named", (gn.Adam,), {}).rounds
 
 
 class Stop(gn.Callback):
@@ -360,6 +376,70 @@ def test_trainers_of_both_precisions_take_turns_at_one_model(kind):
         assert model._mixed == (each is mixed)
 
 
+@on_cpus
+def test_weights_that_somebody_writes_between_steps_count_in_the_next(kind):
+    x, y = samples(64)
+    own, twin = (trainer(device=kind(), optimizer=gn.SGD(0.1)) for _ in range(2))
+    for each, afresh in ((own, False), (twin, True)):
+        each.fit(x, y, batch_size=16)
+        data, rows = each.samples(x, y), each.upload_order(np.arange(64))
+        each.tally.reset()
+        each.step(data, rows, 16)
+        each.model.parameters["0.weight"][...] *= -1
+        if afresh:  # which makes all anew
+            rows = each.upload_order(np.arange(64))
+        each.step(data, rows, 16)
+    for name, value in own.model.parameters.items():
+        np.testing.assert_array_equal(value, twin.model.parameters[name])
+
+
+@on_cpus
+def test_trainers_of_both_precisions_that_take_turns_at_every_step(kind):
+    x, y = samples(64)
+    backend, model = kind(), gn.Sequential(DENSE())
+    mixed, plain = (gn.Trainer(model, optimizer="adam", device=backend, precision=p) for p in ("mixed", "float32"))
+    orders = {}
+    for each in (mixed, plain):
+        each.fit(x, y, batch_size=16)
+        orders[each] = each.upload_order(np.arange(64))
+        each.tally.reset()
+    data = mixed.samples(x, y)
+    for _ in range(3):
+        for each in (mixed, plain):
+            each.step(data, orders[each], 16)
+            assert model._mixed == (each is mixed)
+        mixed.step(data, orders[mixed], 1)
+        mixed.tally.reset()
+        plain.tally.reset()
+    check_rounded(mixed)
+
+
+@on_cpus
+def test_a_forward_pass_of_a_model_in_training_mode_sees_the_weights_of_now(kind):
+    x, y = samples(64)
+    own = trainer(device=kind())
+    own.fit(x, y, batch_size=16)
+    model, rows = own.model, (x[:16] / 64 - 2).astype(np.float32)
+    for name in ("0.weight", "2.weight", "4.weight"):
+        model.parameters[name][...] *= -2
+    model.train().set_batch_size(16)
+    scores = np.array(model.forward(model.backend.asarray(rows)))
+    expected = model.outputs(rows)
+    assert np.abs(scores - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_steps_are_recorded_once_whatever_epochs_and_checkpoints_there_are(tmp_path):
+    x, y = samples(160)
+    counts = []
+    for precision in ("float32", "mixed"):
+        own, recorded = trainer(precision=precision), []
+        record = own.backend.record
+        own.backend.record = lambda step, record=record, recorded=recorded: recorded.append(step) or record(step)
+        own.fit(x, y, epochs=6, batch_size=16, checkpoint=tmp_path / precision, checkpoint_every=1)
+        counts.append(len(recorded))
+    assert counts[0] == counts[1] > 0
+
+
 def trained_in_a_child(sender):
     x, y = samples(2000, 64)  # for products that have two threads
     own = gn.Trainer(gn.Sequential([gn.Dense(512, "relu"), gn.Dense(3)]), device=Library(), precision="mixed")
@@ -418,6 +498,43 @@ def test_layers_of_ones_own(kind):
     Seen.kinds_seen.clear()
     trainer(lambda: [gn.Dense(9, "relu"), Seen(8, "relu"), gn.Dense(3)], kind()).fit(x, y, batch_size=64)
     assert BFLOAT16 in Seen.kinds_seen
+
+
+class Halved(gn.Flatten):
+    """A layer of one's own that reshapes, and computes."""
+
+    def reserve(self, y, dx):
+        self.halves = np.empty(y.shape, y.dtype)
+
+    def forward(self, x):
+        return np.multiply(super().forward(x), np.float32(0.5), out=self.halves[: len(x)])
+
+
+@on_cpus
+def test_a_layer_that_computes_while_it_reshapes_gets_float32(kind):
+    x, y = samples()
+    net = lambda: [Halved(), gn.Dense(8, "relu"), gn.Dense(3)]  # noqa: E731
+    losses = [
+        trainer(net, kind(), p).fit(x / 64 - 2, y, epochs=3, batch_size=16)["train_loss"] for p in ("mixed", "float32")
+    ]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+class Bounded(gn.Dense):
+    """A layer whose own attributes begin as those of mixed precision do."""
+
+    def __init__(self, units, **options):
+        super().__init__(units, **options)
+        self.lower, self.rounded_to, self.low_pass = 3, 2, 1
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda own: pickle.loads(pickle.dumps(own))])  # noqa: S301
+def test_a_layers_own_attributes_stay_with_its_copies(how):
+    twin = how(Bounded(4))
+    assert (twin.lower, twin.rounded_to, twin.low_pass) == (3, 2, 1)
+    own = trainer(lambda: [gn.LowRankDense(9, 2), gn.Dense(3)])
+    own.fit(*samples(), batch_size=16)
+    assert not {name for name in own.model.layers[0].__getstate__() if name.startswith(("low", "rounded"))}
 
 
 def test_bad_words_and_dtypes():

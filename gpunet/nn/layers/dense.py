@@ -14,6 +14,7 @@ from gpunet.nn.init import Drawing, resolve
 from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
 
 BFLOAT16 = "uint16"  # which holds its bits, see `gpunet.backend.base`
+OF_A_STEP = [f"low_{name}" for name in ("x", "y", "dx", "dz", "h", "dh", "weight", "d_weight")]  # a layer's arrays
 
 
 def halved(array: Array) -> Array:
@@ -60,8 +61,8 @@ class Mixing(Layer):
             setattr(self, f"low_{name}", None if array is None else array[:n])
 
     def __getstate__(self) -> dict[str, Any]:
-        gone = ("low", "rounded", "_low")
-        return {name: value for name, value in super().__getstate__().items() if not name.startswith(gone)}
+        gone = {"low", "rounded", "_low", *OF_A_STEP}
+        return {name: value for name, value in super().__getstate__().items() if name not in gone}
 
     @property
     def out(self) -> Array:
