@@ -76,10 +76,14 @@ class Argument(ctypes.Structure):
 
 
 class Plan:
-    """One kind of product, ready to run; the library's objects live as long as the process."""
+    """One kind of product, ready to run; `free` lets go of the library's objects, of some 200 kB, when it is gone."""
 
-    def __init__(self, primitive: c_void_p, numbers: tuple[int, ...], memories: list[c_void_p]) -> None:
+    def __init__(
+        self, primitive: c_void_p, numbers: tuple[int, ...], memories: list[c_void_p],
+        free: Callable[[c_void_p, list[c_void_p]], None],
+    ) -> None:  # fmt: skip
         self.primitive, self.memories = primitive, memories
+        weakref.finalize(self, free, primitive, memories).atexit = False
         self.seen: list[Callable[[], Any]] = [type(None)] * len(memories)  # the arrays that lie there, while they live
         pairs = zip(numbers, memories, strict=True)
         self.arguments = (Argument * len(numbers))(*(Argument(number, memory) for number, memory in pairs))
@@ -152,12 +156,19 @@ class OneDnn:
                 kinds[2], None,
             )  # fmt: skip
             self._call("dnnl_primitive_create", byref(primitive), described)
+        self._call("dnnl_primitive_desc_destroy", described)
         memories = []
         for kind in kinds:
             memory = c_void_p()
             self._call("dnnl_memory_create", byref(memory), kind, self._engine, None)
+            self._call("dnnl_memory_desc_destroy", kind)
             memories.append(memory)
-        return Plan(primitive, numbers, memories)
+        return Plan(primitive, numbers, memories, self._free)
+
+    def _free(self, primitive: c_void_p, memories: list[c_void_p]) -> None:
+        self._call("dnnl_primitive_destroy", primitive)
+        for memory in memories:
+            self._call("dnnl_memory_destroy", memory)
 
     def _describe(self, array: Array) -> c_void_p:
         sizes, found = (c_int64 * 12)(*array.shape), c_void_p()
@@ -222,7 +233,7 @@ def _load() -> OneDnn | None:
     for path in (*_of_wheel(), *(str(Path(sys.prefix, folder, name)) for folder in FOLDERS for name in NAMES), *NAMES):
         try:
             found = OneDnn(ctypes.CDLL(path))
-        except (OSError, AttributeError):
+        except (OSError, AttributeError, ValueError):  # no library, another one, or a stub of it
             continue
         if found.usable:
             _loaded.append(found)

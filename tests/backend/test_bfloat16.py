@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
+import subprocess
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -309,3 +313,49 @@ def test_more_kinds_of_products_than_are_kept(monkeypatch, rng):
         own.gemm(a, a, out, False, True)
         assert (out == 4).all()
     assert len(own.pool.arrays["oneDNN"]) <= 3
+
+
+def test_what_the_library_made_for_products_goes_with_them(monkeypatch):
+    library = onednn.engine()[0]
+    if library is None:
+        pytest.skip(onednn.engine()[1])
+    calls: list[str] = []
+    call = library._call
+    monkeypatch.setattr(library, "_call", lambda name, *arguments: calls.append(name) or call(name, *arguments))
+    own = NumpyBackend()
+    for n in (5, 6):
+        out = np.empty((n, n), np.float32)
+        own.affine(*(low(np.ones((n, 4))),) * 2, np.ones(n, np.float32), "identity", out)
+        assert (out == 5).all()
+    del own
+    gc.collect()
+    for kind, count in (("primitive", 2), ("primitive_desc", 2), ("memory", 8), ("memory_desc", 8)):
+        made = [name for name in calls if name.startswith((f"dnnl_{kind}_create", f"dnnl_matmul_{kind}_create"))]
+        assert len(made) == calls.count(f"dnnl_{kind}_destroy") == count, kind
+
+
+@pytest.mark.parametrize("fault", ["text", "no version", "null", "older", "other threads", "a stub"])
+def test_a_damaged_or_foreign_library_is_as_none(monkeypatch, tmp_path, fault):
+    path = tmp_path / "libdnnl.so.3"
+    if fault == "text":
+        path.write_text("no library\n")
+    else:
+        compiler = shutil.which("gcc")
+        if compiler is None:
+            pytest.skip("needs gcc")
+        numbers = {"older": "2, 7, 0, 0, 2, 0", "other threads": "3, 2, 0, 0, 8, 0"}.get(fault, "3, 2, 0, 0, 2, 0")
+        about = f"static struct {{ int a, b, c; char *d; unsigned e, f; }} v = {{ {numbers} }};\n"
+        gives = {"no version": "void *other(void) { return &v; }", "null": "void *dnnl_version(void) { return 0; }"}
+        source = tmp_path / "library.c"
+        source.write_text(about + gives.get(fault, "void *dnnl_version(void) { return &v; }") + "\n")
+        subprocess.run([compiler, "-w", "-shared", "-fPIC", "-o", path, source], check=True)
+    monkeypatch.setattr(onednn, "_of_wheel", lambda: [str(path)])
+    monkeypatch.setattr(onednn, "FOLDERS", ())
+    monkeypatch.setattr(onednn, "NAMES", ())
+    onednn.engine.cache_clear()
+    try:
+        library, why = onednn.engine()
+    finally:
+        onednn.engine.cache_clear()
+    assert library is None
+    assert "oneDNN" in why
