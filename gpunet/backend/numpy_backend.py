@@ -20,7 +20,7 @@ from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, WORDS, Array, Backend, In,
 from gpunet.backend.blas import multiply
 from gpunet.checks import as_array, on_device
 from gpunet.errors import DataError, InputError, MemoryFullError, shown
-from gpunet.extras import optional
+from gpunet.extras import install, optional
 
 ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs, then 16.3)
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
@@ -63,7 +63,9 @@ class NumpyBackend(Backend):
 
     @property
     def slow_bfloat16(self) -> str:  # type: ignore[override]  # looked for when somebody asks
-        return onednn.engine()[1]
+        if (why := onednn.engine()[1]) or self.kernels != "numpy":
+            return why
+        return f"without numba the passes beside the products take longer than bfloat16 saves: {install('fast')}"
 
     # -- memory ---------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ OWN_THREADS = (1, 2, 4)  # dnnl_cpu_runtime: sequential, OpenMP, TBB: when a cal
 NAMES = {"win32": ("dnnl.dll",), "darwin": ("libdnnl.3.dylib",)}.get(sys.platform, ("libdnnl.so.3",))
 FOLDERS = ("lib", "Library/bin")  # of conda
 WHEEL = "onednn-cpu-gomp"
+CPU, IN_ORDER = 1, 1  # dnnl_engine_kind_t, dnnl_stream_flags_t
+AXES = 12  # DNNL_MAX_NDIMS
 MOST_PLANS = 512  # kinds of products that a thread keeps
 
 
@@ -84,7 +86,7 @@ class Plan:
     ) -> None:  # fmt: skip
         self.primitive, self.memories = primitive, memories
         weakref.finalize(self, free, primitive, memories).atexit = False
-        self.seen: list[Callable[[], Any]] = [type(None)] * len(memories)  # the arrays that lie there, while they live
+        self.seen: list[Callable[[], Any]] = [type(None)] * len(memories)  # weak references to the arrays there
         pairs = zip(numbers, memories, strict=True)
         self.arguments = (Argument * len(numbers))(*(Argument(number, memory) for number, memory in pairs))
 
@@ -98,13 +100,14 @@ class OneDnn:
         self._about = library.dnnl_version().contents
         self.version = f"{self._about.major}.{self._about.minor}.{self._about.patch}"
         self._engine, self._stream = c_void_p(), c_void_p()
-        self._execute, self._place = library.dnnl_primitive_execute, library.dnnl_memory_set_data_handle
-        self._execute.argtypes, self._place.argtypes = (c_void_p, c_void_p, c_int, c_void_p), (c_void_p, c_void_p)
+        self._execute, self._set_address = library.dnnl_primitive_execute, library.dnnl_memory_set_data_handle
+        self._execute.argtypes = c_void_p, c_void_p, c_int, c_void_p
+        self._set_address.argtypes = c_void_p, c_void_p
 
     def begin(self) -> None:
         """Make what all calls need."""
-        self._call("dnnl_engine_create", byref(self._engine), 1, c_size_t(0))
-        self._call("dnnl_stream_create", byref(self._stream), self._engine, 1)
+        self._call("dnnl_engine_create", byref(self._engine), CPU, c_size_t(0))
+        self._call("dnnl_stream_create", byref(self._stream), self._engine, IN_ORDER)
 
     @property
     def usable(self) -> bool:
@@ -136,7 +139,7 @@ class OneDnn:
             )  # fmt: skip
         for number, array in enumerate((a, b, out) if bias is None else (a, b, out, bias)):
             if plan.seen[number]() is not array:  # to ask where it lies takes a microsecond
-                self._place(plan.memories[number], array.__array_interface__["data"][0])
+                self._set_address(plan.memories[number], array.__array_interface__["data"][0])
                 plan.seen[number] = weakref.ref(array)
         status = self._execute(plan.primitive, self._stream, len(plan.arguments), plan.arguments)
         if status:
@@ -171,8 +174,8 @@ class OneDnn:
             self._call("dnnl_memory_destroy", memory)
 
     def _describe(self, array: Array) -> c_void_p:
-        sizes, found = (c_int64 * 12)(*array.shape), c_void_p()
-        strides = (c_int64 * 12)(*(stride // array.itemsize for stride in array.strides))
+        sizes, found = (c_int64 * AXES)(*array.shape), c_void_p()
+        strides = (c_int64 * AXES)(*(stride // array.itemsize for stride in array.strides))
         kind = F32 if array.dtype == np.float32 else BF16
         self._call("dnnl_memory_desc_create_with_strides", byref(found), array.ndim, sizes, kind, strides)
         return found

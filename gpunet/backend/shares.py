@@ -57,9 +57,9 @@ def spread(least: int, kernel: Any, arrays: Sequence[Any], *numbers: Any) -> Non
         return
     routine, job = _routine(kernel, *(tuple(each.dtype for each in some) for some in (arrays, numbers)))
     share = -(-size // (threads * GRAIN)) * GRAIN
-    places = [(a.ctypes.data, a.itemsize) for a in arrays]
+    addresses = [(a.ctypes.data, a.itemsize) for a in arrays]
     jobs = [
-        job.pack(min(share, size - start), *(place + start * width for place, width in places), *numbers)
+        job.pack(min(share, size - start), *(address + start * width for address, width in addresses), *numbers)
         for start in range(0, size, share)
     ]
     blas.lend(len(jobs), routine, b"".join(jobs), job.size)
@@ -68,15 +68,15 @@ def spread(least: int, kernel: Any, arrays: Sequence[Any], *numbers: Any) -> Non
 @cache
 def _routine(kernel: Any, arrays: tuple[Any, ...], numbers: tuple[Any, ...]) -> tuple[int, Struct]:
     """(address of a C function of a pointer that calls the kernel, what lies there)."""
-    names = [f"a{place}" for place in range(len(arrays))], [f"n{place}" for place in range(len(numbers))]
-    fields = [("size", np.dtype(np.intp)), *((name, np.dtype(np.intp)) for name in names[0])]
-    fields += zip(names[1], numbers, strict=True)
+    of_arrays, of_numbers = [f"a{i}" for i in range(len(arrays))], [f"n{i}" for i in range(len(numbers))]
+    fields = [("size", np.dtype(np.intp)), *((each, np.dtype(np.intp)) for each in of_arrays)]
+    fields += zip(of_numbers, numbers, strict=True)
     known = {"carray": numba.carray, "pointer": pointer, "kernel": kernel, "JOB": np.dtype(fields, align=True)}
-    known |= dict(zip(map(str.upper, names[0]), arrays, strict=True))
-    parts = [f"carray(pointer(job.{name}), job.size, {name.upper()})" for name in names[0]]
+    known |= dict(zip(map(str.upper, of_arrays), arrays, strict=True))
+    parts = [f"carray(pointer(job.{each}), job.size, {each.upper()})" for each in of_arrays]
     # The cache knows a function by its file, which is the kernel's, by its name, and by its code without names.
     name = "_".join((kernel.__name__, "of", *(dtype.name for dtype in arrays + numbers)))
-    source = SOURCE.format(name=name, arguments=", ".join((*parts, *(f"job.{name}" for name in names[1]))))
+    source = SOURCE.format(name=name, arguments=", ".join((*parts, *(f"job.{each}" for each in of_numbers))))
     exec(compile(source, inspect.getfile(kernel.py_func), "exec"), known)
     function = known[name]
     function.__module__ = kernel.__module__
@@ -85,4 +85,5 @@ def _routine(kernel: Any, arrays: tuple[Any, ...], numbers: tuple[Any, ...]) -> 
     )
     cached(compiled)
     compiled.compile()
+    # "0n" makes it as long as a multiple of a pointer's alignment, as the aligned dtype is.
     return compiled.address, Struct("".join(dtype.char for _, dtype in fields) + "0n")

@@ -198,9 +198,8 @@ def contenders(
 def too_small(case: Case, backend: Backend) -> str:
     """Why a net of so small products does not train in mixed precision; "" of others."""
     shape = data.SHAPES[case.source] if isinstance(case.source, str) else case.source
-    sizes = [math.prod(each) for each in case.model().parameter_shapes((math.prod(shape),)).values() if len(each) == 2]
-    most = case.batch * max(sizes, default=0)
-    return f"products of {most:,} multiplications take longer in bfloat16" if most < backend.least_bfloat16 else ""
+    small = case.model()._too_small(case.batch, (math.prod(shape),), backend)
+    return f"{case.name} is not trained in mixed precision: {small}" if small else ""
 
 
 def _plain(case: Case, backend: Backend) -> dict[str, Contender]:

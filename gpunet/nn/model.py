@@ -439,12 +439,17 @@ class Sequential:
                 self._mixed = mixed
                 self._bind_again()
 
-    def _largest_product(self, n: int) -> int:
-        """Multiplications of the largest product of layers that mix precisions, for n samples."""
-        shapes = [
-            parameter.shape for layer, parameter in self._declared.values() if layer.mixes and len(parameter.shape) == 2
-        ]
-        return max((n * rows * columns for rows, columns in shapes), default=0)
+    def _too_small(self, batch: int, input_shape: Shape, backend: Backend) -> str:
+        """Why steps on so many samples gain nothing there by mixed precision, in a line; "" where they do."""
+        _, declared = self._declarations(input_shape)
+        shapes = [each.shape for layer, each in declared.values() if layer.mixes and len(each.shape) == 2]
+        most = max((batch * rows * columns for rows, columns in shapes), default=0)
+        if most >= backend.least_bfloat16:
+            return ""
+        return (
+            f"the largest product of the net's dense layers takes {most:,} multiplications with batches of {batch}, "
+            f"and bfloat16 gains from {backend.least_bfloat16:,} on"
+        )
 
     def _bind_again(self) -> None:
         if self.capacity:

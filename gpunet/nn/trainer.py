@@ -269,7 +269,8 @@ class Trainer(Evaluator):
     float32's bits, and adds up in float32; weights, gradients, the optimiser's state, losses and sums stay float32, as
     does all that nothing is trained by, `evaluate` and `predict` among it. "tf32" takes operands with 10 bits of
     mantissa, on NVIDIA's GPUs. Where the device is not faster by it, a UserWarning says why, and the attribute
-    `precision` is "float32".
+    `precision` is "float32"; where a net is too small to gain with the batches of a `fit`, that warns and trains in
+    float32. `trained_in` says which it was.
 
     An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
     then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new
@@ -330,7 +331,7 @@ class Trainer(Evaluator):
         precision = check_one_of("precision", precision, PRECISIONS)
         if precision != "float32" and self.dtype != "float32":
             raise InputError(
-                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: set one"
+                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: leave one of them out"
             )
         slow = {"float32": "", "mixed": self.backend.slow_bfloat16, "tf32": self.backend.slow_tf32}[precision]
         if slow:
@@ -791,15 +792,11 @@ class Trainer(Evaluator):
 
     def _mix(self, batch: int) -> None:
         """Before training by batches of so many: the model mixes precisions, or does not, as this trainer is to."""
-        most = self.model._largest_product(batch)
-        self._mixes = self.precision == "mixed" and most >= self.backend.least_bfloat16
-        if self.precision == "mixed" and not self._mixes and not self._told_small:
+        small = self.model._too_small(batch, self.model.input_shape, self.backend)
+        self._mixes = self.precision == "mixed" and not small
+        if self.precision == "mixed" and small and not self._told_small:
             self._told_small = True
-            warnings.warn(
-                f"training in float32, not mixed: products of the size of this net's, {most:,} multiplications with "
-                f"batches of {batch}, take longer in bfloat16",
-                stacklevel=3,
-            )
+            warnings.warn(f"training in float32, not mixed: {small}", stacklevel=3)
         self._take_turn()
 
     def _take_turn(self) -> None:
