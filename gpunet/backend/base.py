@@ -74,10 +74,11 @@ def dropout_threshold(rate: float) -> int:
 
 
 class ScratchPool(threading.local):
-    """The arrays that one thread keeps between calls, by what they are for: threads share no scratch memory."""
+    """What one thread keeps between calls, arrays by what they are for: threads share no scratch memory."""
 
     def __init__(self) -> None:
         self.arrays: dict[Any, Array] = {}
+        self.tf32 = False
 
 
 class Backend(ABC):
@@ -88,7 +89,6 @@ class Backend(ABC):
     xp: Any  # the plain namespace for cold paths
     records = False  # whether `record` works here
     forks = False  # whether gradients of weights run beside those of inputs in a recording
-    tf32: bool = False  # whether products of float32 are to take operands with TF32's 10 bits of mantissa, now
     # Multiplications of a net's largest product from which on mixed precision makes its steps faster.
     least_bfloat16: int = 0
     mixes_with: str = ""  # the library that multiplies bfloat16, with its version, where the bits depend on it
@@ -100,6 +100,15 @@ class Backend(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self.name}, kernels {self.kernels}>"
+
+    @property
+    def tf32(self) -> bool:
+        """Whether this thread's products of float32 are to take operands with TF32's 10 bits of mantissa, now."""
+        return self.pool.tf32
+
+    @tf32.setter
+    def tf32(self, tf32: bool) -> None:
+        self.pool.tf32 = tf32
 
     def __copy__(self) -> Self:
         """Itself: a backend stands for a device, and a copied model stays there."""

@@ -331,7 +331,7 @@ class Trainer(Evaluator):
         precision = check_one_of("precision", precision, PRECISIONS)
         if precision != "float32" and self.dtype != "float32":
             raise InputError(
-                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: leave one of them out"
+                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: leave one of both out"
             )
         slow = {"float32": "", "mixed": self.backend.slow_bfloat16, "tf32": self.backend.slow_tf32}[precision]
         if slow:

@@ -6,6 +6,7 @@ import copy
 import multiprocessing as mp
 import os
 import pickle
+import threading
 import warnings
 from itertools import pairwise
 
@@ -568,6 +569,16 @@ def test_tf32_is_of_gpus():
     with pytest.warns(UserWarning, match="not tf32: TF32 is a format of NVIDIA"):
         own = trainer(precision="tf32")
     assert own.precision == "float32"
+
+
+def test_tf32_is_of_one_threads_products():
+    """Trainers in two threads may share a backend, of which one trains in float32."""
+    backend, seen = StrictBackend(), []
+    backend.tf32 = True
+    other = threading.Thread(target=lambda: (seen.append(backend.tf32), setattr(backend, "tf32", False)))
+    other.start()
+    other.join()
+    assert (seen, backend.tf32) == ([False], True)
 
 
 def test_a_net_too_small_to_gain_says_so_once():
