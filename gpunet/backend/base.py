@@ -26,6 +26,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
+import numpy as np
+
 from gpunet.errors import CaptureError
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: neither library types the other's arrays
@@ -34,6 +36,7 @@ Out: TypeAlias = Annotated[Any, "out"]
 # All monotone, and f' follows from y = f(z): so the maximum of a pool may be taken before f, and z need not be kept.
 Activation: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh", "leaky_relu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+BFLOAT16 = np.dtype(np.uint16)  # which holds the upper half of a float32's bits; the one object of all such arrays
 LEAK = 0.01  # slope of leaky_relu below zero, PyTorch's default
 
 # The optimisers' scalars, one float64 device array of this length, by place.
@@ -425,6 +428,6 @@ class Backend(ABC):
             if activation == "identity" and bias_grad is None:
                 self.gemm(dz, weight, dx)
                 return
-            dy = dx if dx.dtype != "uint16" else self.scratch_up_to("slopes in float32", dx.shape, "float32")
+            dy = dx if dx.dtype != BFLOAT16 else self.scratch_up_to("slopes in float32", dx.shape, "float32")
             self.gemm(dz, weight, dy)
             self.activation_backward(activation, x, dy, dx, bias_grad)

@@ -21,9 +21,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gpunet.backend.base import ACTIVATIONS, N_SCALARS, Array, In, Out, dropout_threshold
+from gpunet.backend.base import ACTIVATIONS, BFLOAT16, N_SCALARS, Array, In, Out, dropout_threshold
 from gpunet.backend.cupy_device import CupyDevice
-from gpunet.backend.numpy_backend import BFLOAT16
 from gpunet.errors import ShapeError
 
 FOLDER = Path(__file__).with_name("cuda")

@@ -33,10 +33,10 @@ import numba
 import numpy as np
 
 from gpunet.backend import numba_norm
-from gpunet.backend.base import GOLDEN, LEAK, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
+from gpunet.backend.base import BFLOAT16, GOLDEN, LEAK, MIX_1, MIX_2, Array, In, Out, dropout_start, dropout_threshold
 from gpunet.backend.blas import multiply
 from gpunet.backend.numba_cache import kernel
-from gpunet.backend.numpy_backend import BFLOAT16, NumpyBackend, adam_factors, parts_of
+from gpunet.backend.numpy_backend import NumpyBackend, adam_factors, parts_of
 from gpunet.backend.numpy_conv import Windows
 from gpunet.backend.shares import spread
 from gpunet.errors import ShapeError
@@ -442,7 +442,7 @@ class NumbaBackend(NumpyBackend):
     kernels = "numba"
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        if bias is None or activation not in FORWARD or x.dtype == BFLOAT16:
+        if bias is None or activation not in FORWARD or x.dtype is BFLOAT16:
             super().affine(x, weight, bias, activation, out)
             return
         multiply(weight.size * len(x), x, weight.T, out)
@@ -505,10 +505,10 @@ class NumbaBackend(NumpyBackend):
         )
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        if activation == "relu" and y.dtype == dz.dtype == BFLOAT16 and bias_grad is not None:
+        if dz.dtype is BFLOAT16 and y.dtype is BFLOAT16 and activation == "relu" and bias_grad is not None:
             relu_backward_in_bfloat16(y, dy, dz, bias_grad)
             return
-        if activation == "identity" or BFLOAT16 in (y.dtype, dz.dtype):
+        if activation == "identity" or dz.dtype is BFLOAT16 or y.dtype is BFLOAT16:
             super().activation_backward(activation, y, dy, dz, bias_grad)
             return
         if dz is not dy:
@@ -561,17 +561,15 @@ class NumbaBackend(NumpyBackend):
 
     def _update_parts(self, size: int, decayed: int, l2: float, rounded: Array | None) -> Iterator[tuple[slice, float]]:
         """One loop touches an element once; where it is rounded as well, that finds a block of them in the cache."""
-        for part, twice_l2 in parts_of(size, decayed, l2):
-            block = ROUNDED_BLOCK if rounded is not None else max(1, size)
-            for start in range(part.start, part.stop, block):
-                yield slice(start, min(start + block, part.stop)), twice_l2
+        return parts_of(size, decayed, l2, max(1, size) if rounded is None else ROUNDED_BLOCK)
 
     def sgd(self, params: Out, grads: In, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, _, _, _, l2, *_ = scalars.tolist()
         real = params.dtype.type
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             spread(OPTIMISER, sgd_pass, (params[part], grads[part]), real(rate), real(twice_l2))
-            self._round(params[part], part, rounded)
+            if rounded is not None:
+                self.to_bfloat16(params[part], rounded[part])
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, *_ = scalars.tolist()
@@ -579,7 +577,8 @@ class NumbaBackend(NumpyBackend):
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             arrays = params[part], grads[part], velocity[part]
             spread(OPTIMISER, momentum_pass, arrays, real(rate), real(beta), real(twice_l2), tiny)
-            self._round(params[part], part, rounded)
+            if rounded is not None:
+                self.to_bfloat16(params[part], rounded[part])
 
     def adam(
         self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
@@ -593,4 +592,5 @@ class NumbaBackend(NumpyBackend):
             pull, shrink = (0.0, 1 - rate * (twice_l2 / 2)) if decoupled else (twice_l2, 1.0)
             arrays = params[part], grads[part], first[part], second[part]
             spread(OPTIMISER, adam_pass, arrays, *factors, real(pull), real(shrink), tiny)
-            self._round(params[part], part, rounded)
+            if rounded is not None:
+                self.to_bfloat16(params[part], rounded[part])

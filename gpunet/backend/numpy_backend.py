@@ -16,7 +16,19 @@ import numpy as np
 
 from gpunet.backend import base, onednn
 from gpunet.backend import numpy_conv as conv
-from gpunet.backend.base import GOLDEN, MIX_1, MIX_2, WORDS, Array, Backend, In, Out, dropout_start, dropout_threshold
+from gpunet.backend.base import (
+    BFLOAT16,
+    GOLDEN,
+    MIX_1,
+    MIX_2,
+    WORDS,
+    Array,
+    Backend,
+    In,
+    Out,
+    dropout_start,
+    dropout_threshold,
+)
 from gpunet.backend.blas import multiply
 from gpunet.checks import as_array, on_device
 from gpunet.errors import DataError, InputError, MemoryFullError, shown
@@ -30,7 +42,6 @@ INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
 CUBIC, STEEP = 0.044715, math.sqrt(2 / math.pi)  # of GELU's approximation
 GELU_END = 40.0  # from there on the normal distribution is 0 or 1, and its density 0, in float64
-BFLOAT16 = np.dtype(np.uint16)  # which holds the upper half of a float32's bits
 NAN_BITS = 0x7FC00000  # of a quiet NaN in float32
 MINUS_ZERO, INFINITE = np.uint16(0x8000), np.uint16(0x7F80)  # bits of −0 and ∞ in bfloat16
 DECADES = 12  # how far a moment may decay between two looks for denormals
@@ -112,13 +123,13 @@ class NumpyBackend(Backend):
     # -- products -------------------------------------------------------------------------------------------------
 
     def gemm(self, a: In, b: In, out: Out, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        if a.dtype == BFLOAT16:
+        if a.dtype is BFLOAT16:
             self._mixed_product(a, b, out, transpose_a, transpose_b)
             return
         multiply(b.size * len(out), a.T if transpose_a else a, b.T if transpose_b else b, out)
 
     def affine(self, x: In, weight: In, bias: In, activation: str, out: Out) -> None:
-        if x.dtype == BFLOAT16:
+        if x.dtype is BFLOAT16:
             self._mixed_affine(x, weight, bias, activation, out)
             return
         multiply(weight.size * len(x), x, weight.T, out)
@@ -276,12 +287,12 @@ class NumpyBackend(Backend):
             np.copyto(out, z)
 
     def activation_backward(self, activation: str, y: In, dy: In, dz: Out, bias_grad: Out) -> None:
-        if dz.dtype == BFLOAT16:
+        if dz.dtype is BFLOAT16:
             found = self.scratch_up_to("slopes of outputs", dz.shape, np.float32)
             self.activation_backward(activation, y, dy, found, bias_grad)
             self.to_bfloat16(found, dz)
             return
-        if y.dtype == BFLOAT16:
+        if y.dtype is BFLOAT16:
             y = self._from_bfloat16(y, "outputs")
         if activation != "identity":
             for rows in row_blocks(len(dz), dz[:1].size):
@@ -385,7 +396,7 @@ class NumpyBackend(Backend):
         rows = order[start : start + len(out)]
         if len(rows) < len(out):
             raise InputError(f"{len(out)} samples were asked for, and {len(rows)} of the order's {len(order)} are left")
-        if out.dtype == BFLOAT16:
+        if out.dtype is BFLOAT16:
             found = self.scratch_up_to("samples", out.shape, np.float32)
             self.gather(dataset, order, cursor, scale, found)
             self.to_bfloat16(found, out)
@@ -676,10 +687,7 @@ class NumpyBackend(Backend):
         self._flush_denormals(second, beta2, period, second_step)
 
     def _parts(self, size: int, decayed: int, l2: float) -> Iterator[tuple[slice, float]]:
-        """Blocks of [0, size), each with its 2λ: those of the decayed parameters, and the others."""
-        for part, twice_l2 in parts_of(size, decayed, l2):
-            for start in range(part.start, part.stop, OPTIMISER_BLOCK):
-                yield slice(start, min(start + OPTIMISER_BLOCK, part.stop)), twice_l2
+        return parts_of(size, decayed, l2, OPTIMISER_BLOCK)
 
     def _round(self, params: Array, part: slice, rounded: Array | None) -> None:
         if rounded is not None:
@@ -714,11 +722,12 @@ class NumpyBackend(Backend):
             np.copyto(state[part], 0, where=small)
 
 
-def parts_of(size: int, decayed: int, l2: float) -> Iterator[tuple[slice, float]]:
-    """The decayed parameters and the others, each with their 2λ."""
+def parts_of(size: int, decayed: int, l2: float, block: int) -> Iterator[tuple[slice, float]]:
+    """Blocks of [0, size), each with its 2λ: those of the decayed parameters, and the others."""
     first = decayed if l2 else 0  # without the term they are all alike
-    yield slice(0, first), 2 * l2
-    yield slice(first, size), 0.0
+    for low, high, twice_l2 in ((0, first, 2 * l2), (first, size, 0.0)):
+        for start in range(low, high, block):
+            yield slice(start, min(start + block, high)), twice_l2
 
 
 def _planes(x: Array) -> Array:

@@ -51,7 +51,7 @@ def spread(least: int, kernel: Any, arrays: Sequence[Any], *numbers: Any) -> Non
     Each gets at least `least` elements, which is what pays. Ctrl-C comes when all are done.
     """
     size = len(arrays[0])
-    threads = min(blas.current_threads(), size // least)
+    threads = 1 if size < 2 * least else min(blas.current_threads(), size // least)
     if threads < 2 or not blas.lends() or not hasattr(kernel, "py_func"):  # as with NUMBA_DISABLE_JIT
         kernel(*arrays, *numbers)
         return

@@ -216,10 +216,10 @@ def jax_network(layers: Sequence[gn.Layer]) -> Callable[[Any, Any], Any]:
     def network(weights: Sequence[Any], x: Any) -> Any:
         left = list(weights)
         for layer in layers:
-            if isinstance(layer, Reshape):
-                x = x.reshape(-1, *layer.shape)
-            elif isinstance(layer, Flatten):
+            if isinstance(layer, Flatten):  # a Reshape, too
                 x = x.reshape(len(x), -1)
+            elif isinstance(layer, Reshape):
+                x = x.reshape(-1, *layer.shape)
             elif isinstance(layer, Conv2D):
                 x = jax.lax.conv_general_dilated(x, left.pop(0), (1, 1), "VALID") + left.pop(0)[:, None, None]
             elif isinstance(layer, LowRankDense):

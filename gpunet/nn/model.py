@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 import numpy as np
 
-from gpunet.backend.base import Array, Backend
+from gpunet.backend.base import BFLOAT16, Array, Backend
 from gpunet.checks import (
     DTYPES,
     Dtype,
@@ -32,7 +32,7 @@ from gpunet.errors import InputError, ShapeError, shown
 from gpunet.interrupts import Turns, undivided
 from gpunet.nn.init import drawn
 from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
-from gpunet.nn.layers.dense import BFLOAT16, Mixing
+from gpunet.nn.layers.dense import Mixing
 from gpunet.nn.layers.flatten import Reshape
 from gpunet.nn.losses import Loss
 from gpunet.nn.memory import Arena, Declared, Layout, Parameters, Views

@@ -220,12 +220,12 @@ class Optimizer:
             for part, clock in ages
         ]  # fmt: skip
 
-    @undivided()
     def round_into(self, rounded: Array | None) -> None:
         """From now on write the parameters to `rounded` (p,) in bfloat16, too, where that is not None."""
         if rounded is not self._rounded:
-            self._rounded = rounded
-            self._lay_out(*self._flat, self._ages)
+            with undivided():
+                self._rounded = rounded
+                self._lay_out(*self._flat, self._ages)
 
     def _clock(self, steps: float = 0.0) -> Array:
         """The scalars of a range whose first moments have so many steps behind them, the second none."""

@@ -331,7 +331,7 @@ class Trainer(Evaluator):
         precision = check_one_of("precision", precision, PRECISIONS)
         if precision != "float32" and self.dtype != "float32":
             raise InputError(
-                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: leave one of both out"
+                f"precision={shown(precision)} has float32 weights, and dtype is {shown(self.dtype)}: leave one out"
             )
         slow = {"float32": "", "mixed": self.backend.slow_bfloat16, "tf32": self.backend.slow_tf32}[precision]
         if slow:
@@ -684,10 +684,12 @@ class Trainer(Evaluator):
         x, labels = self._take_batch(train, order, tally.cursor, n, None if own else optimizer.clocks)
         if self.precision == "tf32":
             self.backend.tf32 = True
-        try:
+            try:
+                model._learn(x, labels, self._loss, tally.totals, weights)
+            finally:
+                self.backend.tf32 = False
+        else:
             model._learn(x, labels, self._loss, tally.totals, weights)
-        finally:
-            self.backend.tf32 = False
         optimizer.step() if own else optimizer._descend()
         if model._mixed and not optimizer.rounds:
             self._round()

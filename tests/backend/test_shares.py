@@ -132,6 +132,7 @@ def test_threads_that_train_at_once_do_not_wait_for_each_other():
 def test_a_forked_process_has_threads_of_its_own():
     """Another thread's passes are over when a process is forked: OpenBLAS ends its threads then, and must not wait."""
     end, other = threading.Event(), np.ones(200_000)
+    spread(GRAIN, add, (np.zeros(len(other)), other), ONE)  # compiled now: numba's lock, held at a fork, stays locked
 
     def work():
         total = np.zeros(len(other))

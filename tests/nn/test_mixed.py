@@ -16,9 +16,9 @@ import pytest
 
 import gpunet as gn
 from gpunet.backend import onednn
+from gpunet.backend.base import BFLOAT16
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import InputError
-from gpunet.nn.layers.dense import BFLOAT16
 from gpunet.testing import StrictBackend
 
 from .recording import both, on_devices, samples, state_of

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from gpunet.backend.base import Activation, Array
+from gpunet.backend.base import BFLOAT16, Activation, Array
 from gpunet.checks import check_whole, setting
 from gpunet.errors import ShapeError
 from gpunet.nn.init import Drawing, resolve
 from gpunet.nn.layers.base import Layer, Parameter, Shape, Spec, check_activation
 
-BFLOAT16 = "uint16"  # which holds its bits, see `gpunet.backend.base`
 OF_A_STEP = [f"low_{name}" for name in ("x", "y", "dx", "dz", "h", "dh", "weight", "d_weight")]  # a layer's arrays
 
 
@@ -64,24 +63,15 @@ class Mixing(Layer):
         gone = {"low", "rounded", "_low", *OF_A_STEP}
         return {name: value for name, value in super().__getstate__().items() if name not in gone}
 
-    @property
-    def out(self) -> Array:
-        """Where `forward` writes."""
-        return self.low_y if self.low else self.y
-
     def taken(self, x: Array) -> Array:
-        """The input as products take it."""
-        if not self.low or x.dtype == BFLOAT16:
+        """The input as the products of a step in mixed precision take it."""
+        if x.dtype == BFLOAT16:
             return x
         self.ops.to_bfloat16(x, self.low_x)
         return self.low_x
 
     def handed(self, dy: Array) -> Array:
-        """∂L/∂z as products take it, from what `backward` gets; the gradient of the bias is made where it was not."""
-        if not self.low:
-            if not self.joined:
-                self.slopes(dy)
-            return dy
+        """∂L/∂z as they take it, from what `backward` gets; the gradient of the bias is made where it was not."""
         if dy.dtype == BFLOAT16:
             return dy
         if self.joined:  # to a loss, say
@@ -139,16 +129,24 @@ class Dense(Mixing):
         return {"units": self.units, "activation": self.activation, "trainable": self.trainable}
 
     def forward(self, x: Array) -> Array:
-        self.ops.affine(*self.operands(x), self.applied, self.out)
-        return self.out
+        out = self.low_y if self.low else self.y
+        self.ops.affine(*self.operands(x), self.applied, out)
+        return out
 
     def operands(self, x: Array) -> tuple[Array, Array, Array]:
-        self.x = self.taken(x)
-        return self.x, self.rounded["weight"] if self.low else self.weight, self.bias
+        if self.low:
+            self.x = self.taken(x)
+            return self.x, self.rounded["weight"], self.bias
+        self.x = x
+        return x, self.weight, self.bias
 
     def backward(self, dy: Array) -> Array | None:  # dz = dy ∘ f'(z), dW = dzᵀ x, db = Σ dz, dx = dz W
-        weight, dx = (self.rounded["weight"], self.low_dx) if self.low else (self.weight, self.dx)
-        self.ops.affine_backward(self.handed(dy), self.x, weight, self.d_weight, dx, *self.below)
+        weight, dx = self.weight, self.dx
+        if self.low:
+            weight, dx, dy = self.rounded["weight"], self.low_dx, self.handed(dy)
+        elif not self.joined:
+            self.slopes(dy)
+        self.ops.affine_backward(dy, self.x, weight, self.d_weight, dx, *self.below)
         if not self.joins:  # a subclass may go on with the gradients
             self.ops.join()
         return dx

@@ -101,11 +101,12 @@ class LowRankDense(Mixing):
         return bool(dense < factored + (n * rank * inner if needs_dx else 0))
 
     def forward(self, x: Array) -> Array:
-        self.ops.affine(*self.operands(x), self.applied, self.out)
-        return self.out
+        out = self.low_y if self.low else self.y
+        self.ops.affine(*self.operands(x), self.applied, out)
+        return out
 
     def operands(self, x: Array) -> tuple[Array, Array, Array]:
-        self.x = self.taken(x)
+        self.x = self.taken(x) if self.low else x
         left, right, h, _, weight, _ = self._forms()
         if self.merged:
             self.ops.gemm(left, right, weight)
@@ -115,7 +116,11 @@ class LowRankDense(Mixing):
 
     def backward(self, dy: Array) -> Array | None:
         # dz = dy ∘ f'(z), dh = dz L; dL = dzᵀ h, dR = dhᵀ x, dx = dh R; merged: dW = dzᵀ x, dL = dW Rᵀ, dR = Lᵀ dW
-        ops, dz, dx = self.ops, self.handed(dy), self.low_dx if self.low else self.dx
+        ops, dz, dx = self.ops, dy, self.dx
+        if self.low:
+            dz, dx = self.handed(dy), self.low_dx
+        elif not self.joined:
+            self.slopes(dy)
         left, right, h, dh, weight, d_weight = self._forms()
         if self.merged:
             trained = self.d_left is not None
