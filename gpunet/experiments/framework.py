@@ -505,7 +505,7 @@ class Measured:
 
 def trained_in(trainer: Trainer) -> dict[str, Any]:
     """The note of the precision that a net was trained in, where another one than float32 was asked for."""
-    return {} if trainer._asked == "float32" else {"precision": trainer.trained_in}
+    return {} if trainer.precision == "float32" else {"precision": trainer.trained_in}
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class Training(Protocol):
     @property
     def precision(self) -> str: ...
     @property
-    def _asked(self) -> str: ...  # the precision that was asked for
+    def trained_in(self) -> str: ...  # what it is in fact
     @property
     def loss(self) -> Loss: ...
     @property

@@ -99,7 +99,7 @@ class Checkpoints(Callback):
         self.path = writable_folder(self.folder, FILE) / FILE
         self.held.enter_context(alone(self.path.parent, "training run", " for checkpoint"))
         self.run = json.loads(to_json(run_spec(trainer, self.callbacks)))
-        self.machine = machine(trainer.backend, trainer.precision)
+        self.machine = machine(trainer.backend, trainer.trained_in)
         self.optimizer, self.initial = trainer.optimizer, dict(trainer.optimizer.settings)
         if self.resume and self.path.exists():
             self.saved = load(self.path)
@@ -321,7 +321,7 @@ def run_spec(trainer: Training, callbacks: Sequence[Callback]) -> dict[str, Any]
         "scale": trainer.model._scale_of(plan.train.x),
         **exchangeable(trainer, trainer.optimizer.settings),
         "dtype": trainer.dtype,
-        **({} if trainer._asked == "float32" else {"precision": trainer._asked}),
+        **({} if trainer.precision == "float32" else {"precision": trainer.precision}),
         "epochs": plan.epochs,
         "batch_size": plan.batch_size,
         "shuffle": plan.shuffle,

@@ -268,9 +268,8 @@ class Trainer(Evaluator):
     precision: of a training step's matrix products. "mixed" has their operands in bfloat16, the upper half of a
     float32's bits, and adds up in float32; weights, gradients, the optimiser's state, losses and sums stay float32, as
     does all that nothing is trained by, `evaluate` and `predict` among it. "tf32" takes operands with 10 bits of
-    mantissa, on NVIDIA's GPUs. Where the device is not faster by it, a UserWarning says why, and the attribute
-    `precision` is "float32"; where a net is too small to gain with the batches of a `fit`, that warns and trains in
-    float32. `trained_in` says which it was.
+    mantissa, on NVIDIA's GPUs. Where a device, or a net with the batches of a `fit`, gains nothing by it, a UserWarning
+    says why, and training is in float32; `trained_in` says which it was.
 
     An optimizer holds the state of one trainer: the trainer that attached it last; the one before raises InputError
     then. `loss`, `optimizer` and `graphs` may be set at any time, and take effect from the next step on; a new
@@ -314,8 +313,8 @@ class Trainer(Evaluator):
     ) -> None:
         super().__init__(model, loss, device=device, dtype=dtype, seed=seed)
         self._me = weakref.ref(self)
-        self._asked, self._mixes, self._told_small = precision, False, False
         vars(self)["precision"] = self._check_precision(precision)
+        self._mixes = self._told_small = False
         self.optimizer = optimizer
         self.graphs = graphs
         self._stepped = 0  # id of the samples that were last seen to fit
@@ -327,7 +326,7 @@ class Trainer(Evaluator):
         self.history, self.stopped, self.seconds = History(), "", 0.0
 
     def _check_precision(self, precision: Precision) -> Precision:
-        """The precision that was asked for where this device gains by it, else float32, and a UserWarning says why."""
+        """The precision; where this device gains nothing by it, a UserWarning says why."""
         precision = check_one_of("precision", precision, PRECISIONS)
         if precision != "float32" and self.dtype != "float32":
             raise InputError(
@@ -336,7 +335,8 @@ class Trainer(Evaluator):
         slow = {"float32": "", "mixed": self.backend.slow_bfloat16, "tf32": self.backend.slow_tf32}[precision]
         if slow:
             warnings.warn(f"training in float32, not {precision}: {slow}", stacklevel=3)
-        return "float32" if slow else precision
+        self._gains = not slow
+        return precision
 
     @property
     def epoch(self) -> int:
@@ -405,6 +405,7 @@ class Trainer(Evaluator):
         exported, graphs = state.pop("exported", None), state.pop("graphs")
         vars(self).update(state, _me=weakref.ref(self), _life=None, _room=0, _order=None, _stepped=0)
         self.graphs = graphs
+        self._check_precision(self.precision)  # of this machine
         if exported is not None:
             self._join(self.model.input_shape)
             self.restore(self._optimizer.settings, *exported)
@@ -682,7 +683,7 @@ class Trainer(Evaluator):
             weights = self._weights[:n]
             self.backend.gather(train.weights, order, tally.cursor, 1, weights)
         x, labels = self._take_batch(train, order, tally.cursor, n, None if own else optimizer.clocks)
-        if self.precision == "tf32":
+        if self._gains and self.precision == "tf32":
             self.backend.tf32 = True
             try:
                 model._learn(x, labels, self._loss, tally.totals, weights)
@@ -795,8 +796,9 @@ class Trainer(Evaluator):
     def _mix(self, batch: int) -> None:
         """Before training by batches of so many: the model mixes precisions, or does not, as this trainer is to."""
         small = self.model._too_small(batch, self.model.input_shape, self.backend)
-        self._mixes = self.precision == "mixed" and not small
-        if self.precision == "mixed" and small and not self._told_small:
+        wanted = self._gains and self.precision == "mixed"
+        self._mixes = wanted and not small
+        if wanted and small and not self._told_small:
             self._told_small = True
             warnings.warn(f"training in float32, not mixed: {small}", stacklevel=3)
         self._take_turn()
@@ -808,8 +810,8 @@ class Trainer(Evaluator):
 
     @property
     def trained_in(self) -> Precision:
-        """The precision of the steps of the last fit: float32, too, where the net was too small to gain by another."""
-        return "float32" if self.precision == "mixed" and not self._mixes else self.precision
+        """The precision of the last fit's steps: float32, too, where device or net gain nothing by another."""
+        return self.precision if self._mixes or (self._gains and self.precision == "tf32") else "float32"
 
     def _round(self) -> None:
         """After other code than steps: what it has written into the parameters counts in bfloat16, too."""

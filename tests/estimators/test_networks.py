@@ -498,12 +498,12 @@ def test_precision_is_the_trainers(x, make, monkeypatch):
     asked, y = clone(make(precision="mixed")), CODES if make is classifier else x[:, 0]
     assert (asked.precision, asked.get_params()["precision"]) == ("mixed", "mixed")
     plain, mixed = make().fit(x, y), asked.fit(x, y)
-    assert (plain.trainer_.precision, mixed.trainer_.precision) == ("float32", "mixed")
+    assert (plain.trainer_.trained_in, mixed.trainer_.trained_in) == ("float32", "mixed")
     assert plain.loss_ != mixed.loss_
     assert mixed.score(x, y) == pytest.approx(plain.score(x, y), abs=0.02)
     again = pickle.loads(pickle.dumps(mixed))  # noqa: S301
     np.testing.assert_array_equal(again.predict(x), mixed.predict(x))
-    with pytest.raises(InputError, match="precision='mixed' has float32 weights, and dtype is 'float64': set one"):
+    with pytest.raises(InputError, match="has float32 weights, and dtype is 'float64': leave one out"):
         asked.set_params(dtype="float64").fit(x, y)
 
 
@@ -513,7 +513,7 @@ def test_where_mixed_precision_gains_nothing_it_says_so_and_is_float32_to_the_bi
     y = CODES if make is classifier else x[:, 0]
     with pytest.warns(UserWarning, match="training in float32, not mixed: no units"):
         found = make(precision="mixed").fit(x, y)
-    assert (found.precision, found.trainer_.precision) == ("mixed", "float32")
+    assert (found.precision, found.trainer_.trained_in) == ("mixed", "float32")
     assert found.loss_ == make().fit(x, y).loss_
 
 

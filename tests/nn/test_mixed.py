@@ -557,7 +557,7 @@ def test_a_machine_without_units_says_so_and_takes_float32():
         own = trainer(device=Old())
     assert len(told) == 1
     assert told[0].filename == __file__
-    assert own.precision == "float32"
+    assert (own.precision, own.trained_in) == ("mixed", "float32")
     own.fit(x, y, batch_size=16)
     plain = trainer(precision="float32")
     plain.fit(x, y, batch_size=16)
@@ -568,7 +568,7 @@ def test_a_machine_without_units_says_so_and_takes_float32():
 def test_tf32_is_of_gpus():
     with pytest.warns(UserWarning, match="not tf32: TF32 is a format of NVIDIA"):
         own = trainer(precision="tf32")
-    assert own.precision == "float32"
+    assert (own.precision, own.trained_in) == ("tf32", "float32")
 
 
 def test_tf32_is_of_one_threads_products():
