@@ -13,6 +13,7 @@ OURS, THEIRS = COLOURS[2], COLOURS[0]
 STEPS = {  # contender of a training step: (its name, its colour, its mark)
     "torch bf16": ("PyTorch, autocast to bfloat16", THEIRS, "o"), "jax": ("JAX", THEIRS, "^"),
     "numpy": ("gpunet, plain NumPy", OURS, "s"), "numba": ("gpunet with numba", OURS, "D"),
+    "numba mixed": ("the same in mixed precision", OURS, "*"),
 }  # fmt: skip
 
 
@@ -42,17 +43,21 @@ def _triples(axes: Any, case: Case, label: str) -> None:
 def _steps(axes: Any, cases: Mapping[str, Case]) -> None:
     axes.axvline(1, color="#888888", linewidth=1)
     for who, (label, colour, mark) in STEPS.items():
-        rows = [(place, case.entries[who].median, _pytorch(case)) for place, case in enumerate(cases.values())]
+        rows = [
+            (place, case.entries[who].median, _pytorch(case))
+            for place, case in enumerate(cases.values()) if who in case.entries
+        ]  # fmt: skip
         axes.plot(
             [own / torch for _, own, torch in rows if own], [place for place, own, _ in rows if own], mark,
-            color=colour, label=label, markerfacecolor=colour if who in ("jax", "numba") else "white",
+            color=colour, label=label, markerfacecolor=colour if who in ("jax", "numba", "numba mixed") else "white",
+            markersize=10 if mark == "*" else None,
         )  # fmt: skip
     axes.set(xscale="log", xlabel="time of a training step / PyTorch's in float32", ylim=(len(cases) - 0.4, -0.6))
     axes.set(title="A training step: left is faster")
     axes.set_xticks([0.03, 0.1, 0.3, 1], ["0.03×", "0.1×", "0.3×", "1×"], minor=False)
     axes.set_yticks(range(len(cases)), list(cases))
     axes.grid(axis="y", visible=False)
-    axes.figure.legend(loc="outside lower right", ncols=4)
+    axes.figure.legend(loc="outside lower right", ncols=5)
 
 
 def _pytorch(case: Case) -> float:
