@@ -151,7 +151,7 @@ class Graphs:
         count = kind.at_once if most >= kind.at_once else 1
         replay = kind.replays.get(count) or self._record(kind, trainer, train, order, n, count)
         if replay is None:
-            return trainer._step(train, order, n)
+            return trainer._plain_step(train, order, n)
         replay()
         kind.sure = True
         return count
@@ -177,7 +177,7 @@ class Graphs:
     def _look_and_step(self, trainer: Training, train: Samples, order: Array, n: int, most: int) -> int:
         """A step that is not a mere replay: the first or second of its kind, or one after other code has run."""
         if self.reason:
-            return trainer._step(train, order, n)
+            return trainer._plain_step(train, order, n)
         self._forget()
         trainer.look_at(train, order)
         trainer.model.set_batch_size(n)
@@ -196,7 +196,7 @@ class Graphs:
         held = [Attributes(owner) for owner in (*model.layers, trainer.loss, trainer.optimizer)]
         for layer in model.layers:
             layer.set_batch_size(n)  # new views of the workspace, which tells them from arrays that the layer keeps
-        trainer._step(train, order, n)
+        trainer._plain_step(train, order, n)
         if self.reason:
             return
         changed = next(filter(None, [each.settle() for each in held]), "")
@@ -215,7 +215,7 @@ class Graphs:
 
         def steps() -> None:
             for _ in range(count):
-                trainer._step(train, order, n)
+                trainer._plain_step(train, order, n)
 
         try:
             kind.replays[count] = trainer.backend.record(steps)

@@ -667,6 +667,11 @@ class Trainer(Evaluator):
         self._round()
         return self._step(train, order, n, most)
 
+    @property
+    def _plain_step(self) -> Callable[..., int]:
+        """`step`, which a subclass may have its own of, for where nobody writes parameters between two: see `_step`."""
+        return self._step if self.model._mixed else self.step
+
     def _step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """`step` where nobody has written parameters since the last one, or since `stepper`."""
         model = self.model
@@ -735,7 +740,7 @@ class Trainer(Evaluator):
         """
         self._round()
         if self.graphs.reason:
-            return self._step
+            return self._plain_step
         self.graphs.look_again(self, self._order)
         return partial(self.graphs.step, self)
 

@@ -418,7 +418,7 @@ def test_a_cpu_has_no_graphs_and_says_nothing():
         warnings.simplefilter("error")
         trainer.fit(*samples(), epochs=2, batch_size=16)
     assert trainer.graphs.reason == "cpu runs operations one by one: it has no graphs"
-    assert trainer.stepper() == trainer._step
+    assert trainer.stepper() == trainer.step
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
