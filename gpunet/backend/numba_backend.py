@@ -568,8 +568,7 @@ class NumbaBackend(NumpyBackend):
         real = params.dtype.type
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             spread(OPTIMISER, sgd_pass, (params[part], grads[part]), real(rate), real(twice_l2))
-            if rounded is not None:
-                self.to_bfloat16(params[part], rounded[part])
+            self._round(params, part, rounded)
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, *_ = scalars.tolist()
@@ -577,8 +576,7 @@ class NumbaBackend(NumpyBackend):
         for part, twice_l2 in self._update_parts(len(params), decayed, l2, rounded):
             arrays = params[part], grads[part], velocity[part]
             spread(OPTIMISER, momentum_pass, arrays, real(rate), real(beta), real(twice_l2), tiny)
-            if rounded is not None:
-                self.to_bfloat16(params[part], rounded[part])
+            self._round(params, part, rounded)
 
     def adam(
         self, params: Out, grads: In, first: Out, second: Out, scalars: In, decayed: int, decoupled: bool = False,
@@ -592,5 +590,4 @@ class NumbaBackend(NumpyBackend):
             pull, shrink = (0.0, 1 - rate * (twice_l2 / 2)) if decoupled else (twice_l2, 1.0)
             arrays = params[part], grads[part], first[part], second[part]
             spread(OPTIMISER, adam_pass, arrays, *factors, real(pull), real(shrink), tiny)
-            if rounded is not None:
-                self.to_bfloat16(params[part], rounded[part])
+            self._round(params, part, rounded)

@@ -647,7 +647,7 @@ class NumpyBackend(Backend):
             p, g, work = params[part], grads[part], self._step(params, part)
             np.multiply(self._with_l2(p, g, twice_l2), rate, out=work)
             np.subtract(p, work, out=p)
-            self._round(p, part, rounded)
+            self._round(params, part, rounded)
 
     def momentum(self, params: Out, grads: In, velocity: Out, scalars: In, decayed: int, rounded: Out = None) -> None:
         rate, beta, _, _, l2, step, *_ = scalars.tolist()
@@ -657,7 +657,7 @@ class NumpyBackend(Backend):
             np.add(v, self._with_l2(p, grads[part], twice_l2), out=v)
             np.multiply(v, rate, out=work)
             np.subtract(p, work, out=p)
-            self._round(p, part, rounded)
+            self._round(params, part, rounded)
         self._flush_denormals(velocity, beta, flush_period(beta), step)
 
     def adam(
@@ -681,7 +681,7 @@ class NumpyBackend(Backend):
             np.divide(m, work, out=work)
             np.multiply(work, scale, out=work)
             np.subtract(p, work, out=p)
-            self._round(p, part, rounded)
+            self._round(params, part, rounded)
         period = flush_period(beta1)
         self._flush_denormals(first, beta1, period, step)
         self._flush_denormals(second, beta2, period, second_step)
@@ -691,7 +691,7 @@ class NumpyBackend(Backend):
 
     def _round(self, params: Array, part: slice, rounded: Array | None) -> None:
         if rounded is not None:
-            self.to_bfloat16(params, rounded[part])
+            self.to_bfloat16(params[part], rounded[part])
 
     def _step(self, params: Array, part: slice) -> Array:
         return self.scratch("step", OPTIMISER_BLOCK, params.dtype)[: part.stop - part.start]

@@ -162,13 +162,16 @@ class Parameters:
 
     def rounded_of(self, layer: Layer) -> dict[str, Array]:
         """A layer's parameters in bfloat16, by its own names."""
-        own = [name for name, (owner, _) in self._declared.items() if owner is layer]
-        return {name.rpartition(".")[2]: self.rounded.views[name] for name in own}
+        return {short: self.rounded.views[name] for short, name in self._names_of(layer).items()}
+
+    def _names_of(self, layer: Layer) -> dict[str, str]:
+        """{its own name of a parameter: the full one} of a layer."""
+        return {name.rpartition(".")[2]: name for name, (owner, _) in self._declared.items() if owner is layer}
 
     def attach(self) -> None:
         """Hand the layers their views."""
         for layer in self._layers:
-            own = {n.rpartition(".")[2]: n for n, (owner, _) in self._declared.items() if owner is layer}
+            own = self._names_of(layer)
             layer.attach(
                 self.backend,
                 {short: self._params.views[n] for short, n in own.items()},

@@ -268,18 +268,24 @@ def test_the_library_and_float32_agree(rng):
         assert (np.abs(out - wide(a) @ wide(b)) <= bound(wide(a), wide(b))).all()
 
 
+@pytest.fixture
+def looked_for():
+    """The library is looked for anew, and once more by whoever comes after the test."""
+    onednn.engine.cache_clear()
+    yield
+    onednn.engine.cache_clear()
+
+
+@pytest.mark.usefixtures("looked_for")
 def test_of_a_machine_without_it_one_line_says_why(monkeypatch):
     monkeypatch.setattr(onednn, "_load", lambda: None)
-    onednn.engine.cache_clear()
-    try:
-        library, why = onednn.engine()
-        assert library is None
-        assert "oneDNN 3, which is not installed" in why
-        assert NumpyBackend().slow_bfloat16 == why
-    finally:
-        onednn.engine.cache_clear()
+    library, why = onednn.engine()
+    assert library is None
+    assert "oneDNN 3, which is not installed" in why
+    assert NumpyBackend().slow_bfloat16 == why
 
 
+@pytest.mark.usefixtures("looked_for")
 @pytest.mark.parametrize("fault", ["no units", "an error", "wrong"])
 def test_a_library_that_does_not_help_is_left_alone(monkeypatch, fault):
     class Library:
@@ -294,11 +300,7 @@ def test_a_library_that_does_not_help_is_left_alone(monkeypatch, fault):
             return fault != "wrong"
 
     monkeypatch.setattr(onednn, "_load", Library)
-    onednn.engine.cache_clear()
-    try:
-        library, why = onednn.engine()
-    finally:
-        onednn.engine.cache_clear()
+    library, why = onednn.engine()
     assert library is None
     assert {"no units": "no units", "an error": "status 1", "wrong": "wrongly"}[fault] in why
 
@@ -334,6 +336,7 @@ def test_what_the_library_made_for_products_goes_with_them(monkeypatch):
         assert len(made) == calls.count(f"dnnl_{kind}_destroy") == count, kind
 
 
+@pytest.mark.usefixtures("looked_for")
 @pytest.mark.parametrize("fault", ["text", "no version", "null", "older", "other threads", "a stub"])
 def test_a_damaged_or_foreign_library_is_as_none(monkeypatch, tmp_path, fault):
     path = tmp_path / "libdnnl.so.3"
@@ -352,10 +355,6 @@ def test_a_damaged_or_foreign_library_is_as_none(monkeypatch, tmp_path, fault):
     monkeypatch.setattr(onednn, "_of_wheel", lambda: [str(path)])
     monkeypatch.setattr(onednn, "FOLDERS", ())
     monkeypatch.setattr(onednn, "NAMES", ())
-    onednn.engine.cache_clear()
-    try:
-        library, why = onednn.engine()
-    finally:
-        onednn.engine.cache_clear()
+    library, why = onednn.engine()
     assert library is None
     assert "oneDNN" in why
