@@ -37,6 +37,7 @@ Out: TypeAlias = Annotated[Any, "out"]
 Activation: TypeAlias = Literal["identity", "relu", "sigmoid", "tanh", "leaky_relu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 BFLOAT16 = np.dtype(np.uint16)  # which holds the upper half of a float32's bits; the one object of all such arrays
+NAN_BITS = 0x7FC00000  # of a quiet NaN in float32
 LEAK = 0.01  # slope of leaky_relu below zero, PyTorch's default
 
 # The optimisers' scalars, one float64 device array of this length, by place.

@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpunet.backend import cublaslt_choice as choice
-from gpunet.backend.base import BFLOAT16, Array, In, Out
-from gpunet.backend.numpy_backend import NAN_BITS
+from gpunet.backend.base import BFLOAT16, NAN_BITS, Array, In, Out
 from gpunet.errors import CaptureError, DeviceError, MemoryFullError, RunError, ShapeError, first_line
 from gpunet.extras import install
 

@@ -21,6 +21,7 @@ from gpunet.backend.base import (
     GOLDEN,
     MIX_1,
     MIX_2,
+    NAN_BITS,
     WORDS,
     Array,
     Backend,
@@ -42,7 +43,6 @@ INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
 CUBIC, STEEP = 0.044715, math.sqrt(2 / math.pi)  # of GELU's approximation
 GELU_END = 40.0  # from there on the normal distribution is 0 or 1, and its density 0, in float64
-NAN_BITS = 0x7FC00000  # of a quiet NaN in float32
 MINUS_ZERO, INFINITE = np.uint16(0x8000), np.uint16(0x7F80)  # bits of −0 and ∞ in bfloat16
 DECADES = 12  # how far a moment may decay between two looks for denormals
 
