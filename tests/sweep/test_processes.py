@@ -115,17 +115,19 @@ linux = pytest.mark.skipif(
 
 @linux
 def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
-    log, storage = tmp_path / "log", f"sqlite:///{tmp_path}/shared.db"
-    process = sweep(storage, "--workers", 2, "--set", f"log={log}", "--set", "sleep=0.2", trials=6)
+    log, told, storage = tmp_path / "log", tmp_path / "told", f"sqlite:///{tmp_path}/shared.db"
+    options = ("--workers", 2, "--set", f"log={log}", "--set", "sleep=0.2")
+    with told.open("w") as err:
+        process = sweep(storage, *options, trials=6, stderr=err)
     assert wait_until(lambda: len({pid for _, _, pid in begun(log)}) == 2)
     first, second = children(process)
     os.kill(first, signal.SIGKILL)
     seen = len(begun(log))
+    assert wait_until(lambda: "1 of 2 workers ended by signal 9; the others go on" in told.read_text())
     assert wait_until(lambda: len(begun(log)) > seen + 2), "the other goes on"
     process.kill()
     assert wait_until(lambda: not alive(second)), "a worker does not outlive who started it"
-    _, _, err = ended(process)
-    assert "1 of 2 workers ended by signal 9; the others go on" in err
+    ended(process)
     with opened(storage) as held:
         study = SweepStudy.join(held, storage)
         look = study.look()
