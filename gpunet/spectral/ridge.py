@@ -1,4 +1,11 @@
-"""Ridge regression on features, in closed form: a classifier without a single gradient step."""
+"""Ridge regression on features, in closed form: a classifier without a single gradient step.
+
+There are two ways. `Moments` is exact to float64, keeps (features + classes)² of it and several copies, makes a
+Cholesky factor for each penalty and solves again with the held-out samples. `TiledMoments` is for features whose matrix
+is large: features² float32 and nothing else of that size, one factor for all penalties, the held-out samples only
+choose. Neither does for the other: float32 loses the digits of features that depend on each other, float64 takes eight
+times the memory.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +25,32 @@ from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import Centred, block, chunks, diagonal, merge
+from gpunet.progress import Progress
 from gpunet.reprs import sizes
+from gpunet.spectral.tiled import TILE, Tiled
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
 ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors depend on the last digits
 HELD_OUT = 0.1  # of the samples, to choose the penalty
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
+EXACT_BYTES = 1 << 30  # of features² in float64, or half of few samples: more is computed in float32
+CONSTANT = 16 * 2.0**-53  # of a feature's mean: a deviation that rounding the mean has made
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """scores = x weightᵀ + bias; weight (classes, F), bias (classes,), float64; the penalty λ that was chosen."""
+    """scores = x weightᵀ + bias; weight (classes, F), bias (classes,), float64; the penalty λ that was chosen.
+
+    residual: ‖(A + λ) Wᵀ − B‖ / ‖B‖ of the worst class where the equations were solved by steps, else None; refused:
+    penalties that were tried and with which the equations could not be solved.
+    """
 
     weight: NDArray[np.float64]
     bias: NDArray[np.float64]
     penalty: float
+    residual: float | None = None
+    refused: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Ridge: weight {sizes(self.weight)}, penalty {self.penalty:.4g}>"
@@ -59,11 +76,13 @@ class Moments:
     No more samples than features are kept as they are, beside onehot(y). Of more, the scatter of (x, onehot(y)),
     (features + classes)², is accumulated by blocks, each centred by its own mean before it is multiplied
     (`linalg.moments.Centred`), float32 samples in float32: a mean a million times the spread does no harm. Both are
-    kept, and the equations are solved, where the samples lie. device: that device, where it is known.
+    kept, and the equations are solved, where the samples lie. device: that device, where it is known. standardise:
+    features are divided by their deviation first, so that λ weighs all alike; the weights are of features as given,
+    0 of constant ones.
     """
 
-    def __init__(self, features: int, classes: int, device: Backend | None = None) -> None:
-        self.features, self.classes, self.device = features, classes, device
+    def __init__(self, features: int, classes: int, device: Backend | None = None, standardise: bool = False) -> None:
+        self.features, self.classes, self.device, self.standardise = features, classes, device, standardise
         self.few: tuple[Any, ...] = ()  # samples beside their classes (n, features + classes), or …
         self.joint: Centred | None = None  # … the moments of all
 
@@ -72,11 +91,8 @@ class Moments:
 
         Raises ShapeError for other widths and InputError for NaN, infinities and other labels; then nothing is added.
         """
-        x, labels = real_array(x, "features"), check_labels(labels, self.classes, "ridge regression")
-        if x.ndim != 2 or x.shape[1] != self.features:
-            raise ShapeError(f"features have shape {x.shape}: expected (n, {self.features})")
-        check_lengths(x, labels, "ridge regression")
-        members, backend = np.arange(self.classes) == labels[:, None], _device_of(x, self.device)
+        x, labels = _checked(x, labels, self.features, self.classes)
+        members, backend = _members(labels, self.classes), _device_of(x, self.device)
         with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
             both = _beside(xp, x, backend.asarray(members))
             if self.joint is None and sum(each.shape[0] for each in (*self.few, both)) <= self.features:
@@ -100,20 +116,131 @@ class Moments:
         """What is solved, to be solved for several penalties."""
         features, joint = self.features, self.joint
         if joint is not None:
-            backend, matrix = _where(self.device, joint.scatter), joint.about(True)
+            backend, matrix, mean = _where(self.device, joint.scatter), joint.about(True), joint.mean + joint.mean_low
+            a, right, scale = matrix[:features, :features], matrix[features:, :features].T, None
             with computing_on(backend) as xp:
-                total = float(xp.sum(diagonal(xp, matrix)[:features]))
-            a, right = matrix[:features, :features], matrix[features:, :features].T
-            return Equations(backend, a, right, None, joint.mean + joint.mean_low, total / features)
+                squares = diagonal(xp, matrix)[:features]
+                if self.standardise:
+                    scale = _scale(xp, squares, mean[:features], joint.count)
+                    right, squares = right * scale[:, None], squares * scale * scale
+                    a *= scale[:, None]
+                    a *= scale
+                total = float(xp.sum(squares))
+            return Equations(backend, a, right, None, mean, total / features, scale)
         if not self.few:
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
         backend = _where(self.device, *self.few)
         with computing_on(backend) as xp:
             both, mean = _centred(xp, xp.concat([backend.asarray(each) for each in self.few]))
-            x = both[:, :features]
+            x, scale = both[:, :features], None
+            if self.standardise:
+                scale = _scale(xp, xp.sum(x * x, axis=0), mean[:features], x.shape[0])
+                x *= scale
             matrix = product(x, x.T) if xp is np else xp.matmul(x, x.T)
             total = float(xp.sum(diagonal(xp, matrix)))
-        return Equations(backend, matrix, both[:, features:], x, mean, total / features)
+        return Equations(backend, matrix, both[:, features:], x, mean, total / features, scale)
+
+    def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
+        """For each penalty that is large enough for features that depend on each other; InputError where none is."""
+        equations, solved = self.equations(), list[Ridge]()
+        for penalty in penalties:
+            try:
+                solved.append(equations.solve(penalty))
+            except InputError:
+                if penalty == penalties[-1] and not solved:
+                    raise
+        return solved
+
+
+class TiledMoments:
+    """Moments of many features and their classes, in one array of features² float32, and ridge regression from them.
+
+    Each batch is centred by its own mean m_b and rounded to float32 once; products are computed and added in float32
+    (`Tiled.add` tells what that loses: take batches of some thousand), all else in float64. What the means differ by,
+    (m_b − m_a) √(n_a n_b / n), is one more row that is multiplied (Chan, Golub & LeVeque 1983), so that no mean does
+    harm, however large. On one device: `device`, or where the first batch lies. standardise: as in `Moments`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        device: Backend | None = None,
+        standardise: bool = False,
+        tile: int = TILE,
+        progress: Progress | None = None,
+    ) -> None:
+        self.features, self.classes, self.device, self.standardise = features, classes, device, standardise
+        self.tile, self.progress, self.counts = tile, progress or Progress(), np.zeros(classes)
+        self.products: Tiled | None = None
+        self.mean: Any = 0.0  # (F,), and …
+        self.sums: Any = 0.0  # … Σ (x − mean) of each class (classes, F), both float64
+
+    def update(self, x: Any, labels: Any) -> TiledMoments:
+        """Add samples x (n, features) of any real dtype, with labels (n,), integers below `classes`.
+
+        Raises as `Moments.update`; after `solutions` it begins anew.
+        """
+        x, labels = _checked(x, labels, self.features, self.classes)
+        if self.products is None:
+            self.products = Tiled(self.features, _device_of(x, self.device), self.tile, self.progress)
+        products, backend, n, before = self.products, self.products.device, len(labels), self.counts.sum()
+        own = np.bincount(labels, minlength=self.classes)
+        with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
+            x, members = backend.asarray(x), backend.asarray(_members(labels, self.classes).T.astype(float))
+            near = xp.empty((n + 1, self.features), dtype=xp.float32)
+            mean, squares = xp.empty(self.features, dtype=xp.float64), xp.empty(self.features, dtype=xp.float64)
+            sums = xp.empty((self.classes, self.features), dtype=xp.float64)
+            for part in products.tiles:
+                wide = xp.astype(x[:, part], xp.float64)
+                first = wide[0] * 1.0  # so that the mean of features that are constant is exactly theirs
+                wide -= first
+                middle = xp.sum(wide, axis=0) / n
+                mean[part] = first + middle
+                near[:n, part] = wide - middle
+                wide = xp.astype(near[:n, part], xp.float64)
+                squares[part], sums[:, part] = xp.sum(wide * wide, axis=0), xp.matmul(members, wide)
+            apart = (mean - self.mean) * (1.0 if before else 0.0)
+            near[n] = apart * math.sqrt(before * n / (before + n))
+            squares += xp.astype(near[n], xp.float64) ** 2
+            _check_squares(xp.astype(xp.max(products.diagonal + squares), xp.float32))
+            products.diagonal += squares
+            shares = (backend.asarray(each)[:, None] for each in (own * before, self.counts * n))
+            mine, others = (each / (before + n) * apart for each in shares)
+            self.mean, self.sums = mean - apart * (before / (before + n)), self.sums + sums + (mine - others)
+        self.counts = self.counts + own
+        self.progress.advance(0, f"products of {int(self.counts.sum()):,} samples")
+        products.add(near)
+        return self
+
+    def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
+        """As `Moments.solutions`, all solved at once by `Tiled.solve`; what was accumulated is used up by that."""
+        products, counts = self.products, self.counts
+        if products is None or not counts.any():
+            raise InputError("ridge regression has seen no samples: call update(x, labels) first")
+        count, self.products, self.counts = counts.sum(), None, np.zeros(self.classes)
+        with computing_on(products.device) as xp:
+            right, mean, scale = self.sums.T, self.mean, xp.ones_like(self.mean)
+            if self.standardise:
+                scale = _scale(xp, products.diagonal, mean, count)
+                products.rescale(scale)
+                right = right * scale[:, None]
+            unit, scale, mean = float(xp.sum(products.diagonal)) / self.features, on_host(scale), on_host(mean)
+            self.sums = self.mean = 0.0
+        try:
+            found, residuals = products.solve(right, [penalty * unit for penalty in penalties])
+        except np.linalg.LinAlgError as error:
+            raise _not_solvable(max(penalties), error) from None
+        refused = tuple(each for each, residual in zip(penalties, residuals, strict=True) if not residual < np.inf)
+        if len(refused) == len(penalties):
+            raise _not_solvable(max(penalties), "no end of the steps")
+        solved = list[Ridge]()
+        for penalty, z, residual in zip(penalties, found, residuals.tolist(), strict=True):
+            if residual < np.inf:
+                weight = np.ascontiguousarray((z * scale[:, None]).T)
+                bias = counts / count - weight @ mean
+                solved.append(Ridge(weight, bias, penalty, residual, refused))
+        return solved
 
 
 @dataclass(frozen=True)
@@ -124,7 +251,8 @@ class Equations:
     Gammerman & Vovk 1998): n² F + n³/3 multiplications instead of n F² + F³/3.
 
     matrix: A (n, n), which is written to meanwhile; right: B (n, C); x: X in the second case; mean: of X and Y, one
-    after the other; unit: the mean of the diagonal of X'X. The arrays are float64, and lie on `backend`.
+    after the other; unit: the mean of the diagonal of X'X; scale: (F,) what the features were multiplied by, or None.
+    The arrays are float64, and lie on `backend`.
     """
 
     backend: Backend
@@ -133,6 +261,7 @@ class Equations:
     x: Any
     mean: Any
     unit: float
+    scale: Any = None
 
     def solve(self, penalty: float) -> Ridge:
         """W = argmin Σ ‖W x + b − onehot(y)‖² + λ‖W‖², by Cholesky; λ is `penalty` times `unit`.
@@ -144,14 +273,41 @@ class Equations:
             try:
                 solved = solve(xp, self.matrix, penalty * self.unit, self.right)
             except (np.linalg.LinAlgError, ValueError) as error:
-                raise InputError(
-                    f"ridge regression with penalty {penalty:g} is not solvable ({error}): the features are constant, "
-                    "not finite, or the penalty is too small"
-                ) from None
-            weight = on_host(solved if self.x is None else xp.matmul(self.x.T, solved)).T
+                raise _not_solvable(penalty, error) from None
+            z = solved if self.x is None else xp.matmul(self.x.T, solved)
+            weight = on_host(z if self.scale is None else z * self.scale[:, None]).T
         middle = on_host(self.mean)
         features = len(middle) - len(weight)
         return Ridge(weight, middle[features:] - weight @ middle[:features], penalty)
+
+
+def _not_solvable(penalty: float, why: object) -> InputError:
+    return InputError(
+        f"ridge regression with penalty {penalty:g} is not solvable ({why}): the features are constant, not finite, or "
+        "the penalty is too small"
+    )
+
+
+def _checked(x: Any, labels: Any, features: int, classes: int) -> tuple[Any, NDArray[np.int64]]:
+    """Samples (n, features) and their labels (n,)."""
+    x, labels = real_array(x, "features"), check_labels(labels, classes, "ridge regression")
+    if x.ndim != 2 or x.shape[1] != features:
+        raise ShapeError(f"features have shape {x.shape}: expected (n, {features})")
+    check_lengths(x, labels, "ridge regression")
+    return x, labels
+
+
+def _members(labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
+    """onehot(labels), (n, classes)."""
+    members: NDArray[np.bool_] = np.arange(classes) == labels[:, None]
+    return members
+
+
+def _scale(xp: Any, squares: Any, mean: Any, count: float) -> Any:
+    """1 / deviation (F,) from Σ (x−m)², 0 of constant features."""
+    variance = squares / count
+    some = variance > (CONSTANT * mean) ** 2
+    return xp.where(some, 1 / xp.sqrt(xp.where(some, variance, xp.ones_like(variance))), xp.zeros_like(variance))
 
 
 def _beside(xp: Any, x: Any, members: Any) -> Any:
@@ -229,30 +385,31 @@ def ridge(
     classes: int,
     penalties: Sequence[float] = PENALTIES,
     device: Backend | None = None,
+    tiled: bool = False,
+    standardise: bool = False,
+    progress: Progress | None = None,
 ) -> Ridge:
     """Ridge regression on training and held-out batches, with the penalty that is best on the held-out ones.
 
-    Each is called for its batches once. The returned weights are those of all samples, held-out ones included, at the
-    penalty chosen without them.
+    Each is called for its batches once. By `Moments`, of penalties that are as good as each other the first is taken,
+    and the returned weights are those of all samples, held-out ones included, at the penalty chosen without them.
+    tiled: by `TiledMoments`, the largest of the best ones, and the weights are those of the training batches, since
+    others would take a second matrix; `progress` is told how that goes. standardise: as in `Moments`.
     """
     if not penalties or min(penalties) <= 0:
         raise InputError(f"penalties are {list(penalties)}: expected at least one, all above 0")
-    moments = Moments(features, classes, device)
+    exact = Moments(features, classes, device, standardise)
+    moments = TiledMoments(features, classes, device, standardise, progress=progress) if tiled else exact
     for x, labels in train():
         moments.update(x, labels)
-    equations, solved = moments.equations(), list[Ridge]()
-    for penalty in penalties:
-        try:
-            solved.append(equations.solve(penalty))
-        except InputError:  # a penalty too small for features that depend on each other; a larger one will do
-            if penalty == penalties[-1] and not solved:
-                raise
-    del equations  # as large as the moments
+    solved = moments.solutions(sorted(penalties, reverse=True) if tiled else penalties)
     correct = [0] * len(solved)
     for x, labels in held_out():
-        moments.update(x, labels)
+        if not tiled:
+            moments.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
-    return moments.solve(solved[int(np.argmax(correct))].penalty)
+    best = solved[int(np.argmax(correct))]
+    return best if tiled else exact.solve(best.penalty)
 
 
 def ridge_of_rows(
@@ -264,10 +421,14 @@ def ridge_of_rows(
     penalties: Sequence[float] = PENALTIES,
     device: Backend | None = None,
     block: int = 4096,
+    tiled: bool | None = None,
+    standardise: bool = False,
+    progress: Progress | None = None,
 ) -> Ridge:
     """`ridge` on samples that are asked for by their places: the first tenth of `rows`, shuffled ones, is held out.
 
-    features: of places in ascending order, at most `block` of them, (n, width); labels (samples,): of all.
+    features: of places in ascending order, at most `block` of them, (n, width); labels (samples,): of all. tiled,
+    standardise, progress: as for `ridge`; None: tiled where float64 would take more than EXACT_BYTES.
     """
 
     def batches(part: NDArray[np.intp]) -> Iterator[tuple[Any, NDArray[np.int64]]]:
@@ -275,5 +436,10 @@ def ridge_of_rows(
             chosen = np.sort(part[start : start + block])
             yield features(chosen), labels[chosen]
 
-    held_out, rest = (partial(batches, part) for part in np.split(rows, [math.ceil(HELD_OUT * len(rows))]))
-    return ridge(rest, held_out, width, classes, penalties, device)
+    held_out, rest = np.split(rows, [math.ceil(HELD_OUT * len(rows))])
+    if tiled is None:
+        tiled = 8 * width * (width if len(rest) > width else len(rest) // 2) > EXACT_BYTES
+    return ridge(
+        partial(batches, rest), partial(batches, held_out), width, classes, penalties, device, tiled, standardise,
+        progress,
+    )  # fmt: skip

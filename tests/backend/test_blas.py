@@ -274,6 +274,8 @@ LONG_CALLS = {
     "gesvd": "def fail(*_, **__): raise np.linalg.LinAlgError\nnp.linalg.svd = fail; gn.svd(a, method='full')",
     "product": "blas.product(np.concatenate([a] * 4), np.concatenate([a] * 4, axis=1))",
     "ridge": "from gpunet.spectral.ridge import Moments\nMoments(3500, 2).update(a, np.arange(3500) % 2).solve(1.0)",
+    "tiled": "from gpunet.spectral.ridge import TiledMoments\n"
+    "TiledMoments(14000, 2).update(np.concatenate([a] * 4, axis=1), np.arange(3500) % 2)",
 }
 ALONE_AT_WORK = """
 import sys, threading

@@ -7,7 +7,7 @@ import pytest
 
 import gpunet as gn
 from gpunet.linalg.stacked import CUDA_METHODS
-from gpunet.spectral.ridge import Moments
+from gpunet.spectral.ridge import Moments, TiledMoments
 
 # (shape, k): small, tall, wide, stacks small and tall
 PROBLEMS = [((12, 9), 4), ((300, 40), 10), ((40, 300), 40), ((6, 30, 20), 5), ((3, 200, 24), 6), ((90, 90), 90)]
@@ -163,3 +163,17 @@ def test_ridge_regression(gpu, ratio):
     one, other = here.solve(1e-2), there.solve(1e-2)
     np.testing.assert_allclose(other.weight, one.weight, atol=1e-5)
     assert abs(other.correct(backend.asarray(x), y, backend) - one.correct(x, y)) <= 1
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_ridge_regression_of_many_features(gpu, standardise):
+    rng, backend = np.random.default_rng(0), gpu.backend()
+    y = rng.integers(0, 3, 500)
+    x = (rng.normal(size=(500, 70)) + np.eye(70)[y] + 3000).astype("float32")
+    here, there = (TiledMoments(70, 3, device, standardise, tile=32) for device in (None, backend))
+    for part in (slice(0, 100), slice(100, 500)):
+        here.update(x[part], y[part])
+        there.update(backend.asarray(x[part]), y[part])
+    for one, other in zip(here.solutions((1e-3, 1e-1)), there.solutions((1e-3, 1e-1)), strict=True):
+        np.testing.assert_allclose(other.weight, one.weight, atol=1e-5)
+        assert abs(other.correct(backend.asarray(x), y, backend) - one.correct(x, y)) <= 1

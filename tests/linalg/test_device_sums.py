@@ -11,7 +11,7 @@ from gpunet.backend import get_backend
 from gpunet.errors import ConvergenceError, InputError
 from gpunet.linalg import StreamingClassGram, StreamingGram, class_pca, moments, patches, pca
 from gpunet.linalg.patches import PatchDensities
-from gpunet.spectral.ridge import Moments, ridge
+from gpunet.spectral.ridge import Moments, TiledMoments, ridge
 from gpunet.spectral.svd_weights import singular_rows
 from tests.linalg.far import Far, far  # noqa: F401 (a fixture)
 
@@ -307,3 +307,34 @@ def test_patches_of_few_images(far, dtype, center, rng):  # noqa: F811
         np.testing.assert_allclose(theirs[0], ours[0], atol=1e-5 * np.abs(ours[0]).max())
         values = np.linalg.eigvalsh(ours[0])[::-1][: one.ranks[label]]
         np.testing.assert_allclose(one.explained_variance[label][: one.ranks[label]], values, rtol=1e-5)
+
+
+# -- many features ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_ridge_regression_of_many_features(standardise, rng):
+    labels = rng.integers(0, 4, 300)
+    x = (rng.normal(size=(300, 50)) + 2 * np.eye(50)[labels] + 5).astype("float32")
+    x[:, 7] = 0.1
+    here, there = (TiledMoments(50, 4, standardise=standardise, tile=16) for _ in range(2))
+    for start in range(0, 300, 128):
+        part = slice(start, start + 128)
+        here.update(x[part], labels[part])
+        there.update(Far(x[part]) if start < 200 else x[part], labels[part])  # the last from the host
+    penalties = (1e-3, 1e-2, 1e-1)
+    for one, other in zip(here.solutions(penalties), there.solutions(penalties), strict=True):
+        assert isinstance(other.weight, np.ndarray)
+        np.testing.assert_allclose(other.weight, one.weight, atol=1e-6)
+        np.testing.assert_allclose(other.bias, one.bias, atol=1e-5)
+        assert other.residual == pytest.approx(one.residual, rel=1e-3)
+    with pytest.raises(InputError, match="hold NaN"):
+        there.update(Far(np.full((2, 50), np.nan)), [0, 1])
+
+
+def test_a_factor_of_a_tile_that_is_none_is_found(far, rng, monkeypatch):  # noqa: F811
+    moments = TiledMoments(5, 2).update(Far(rng.normal(size=(40, 5)).astype("float32")), np.arange(40) % 2)
+    wrong = types.SimpleNamespace(cholesky=lambda a: a * float("nan"), inv=far.xp.linalg.inv)
+    monkeypatch.setattr(far.xp, "linalg", wrong, raising=False)
+    with pytest.raises(InputError, match="is not positive definite"):
+        moments.solutions((1e-3,))
