@@ -42,6 +42,7 @@ from gpunet.nn.gradcheck import gradient_check as gradient_check
 from gpunet.nn.history import History as History
 from gpunet.nn.layers import GELU as GELU
 from gpunet.nn.layers import Activation as Activation
+from gpunet.nn.layers import AvgPool2D as AvgPool2D
 from gpunet.nn.layers import BatchNorm as BatchNorm
 from gpunet.nn.layers import Conv2D as Conv2D
 from gpunet.nn.layers import Dense as Dense

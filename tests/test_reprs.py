@@ -29,6 +29,9 @@ LAYERS = [
     gn.Conv2D(8, activation="sigmoid"),
     gn.MaxPool2D(),
     gn.MaxPool2D(3),
+    gn.AvgPool2D(),
+    gn.AvgPool2D(3, 2),
+    gn.Conv2D(8, 6, "relu", pool=14, pooling="average", pool_stride=13),
     gn.Flatten(),
     gn.Reshape((1, 8, 8)),
     gn.Activation("relu"),
@@ -99,6 +102,7 @@ def test_layers_are_shown_as_one_types_them():
     assert repr(gn.Dense(16, "relu")) == "Dense(16, 'relu')"
     assert repr(gn.Conv2D(8, 3, "relu", pool=2)) == "Conv2D(8, 3, 'relu', pool=2)"
     assert repr(gn.Conv2D(8)) == "Conv2D(8)"
+    assert repr(gn.AvgPool2D(14, 13)) == "AvgPool2D(14, 13)"
     assert repr(gn.Dropout()) == "Dropout(0.5)"
     assert repr(gn.Reshape([4, 4])) == "Reshape((4, 4))"
 

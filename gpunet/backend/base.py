@@ -221,7 +221,7 @@ class Backend(ABC):
     def to_bfloat16(self, x: In, out: Out) -> None:
         """out, bfloat16, = x, float32, of the same shape."""
 
-    # -- images: x (n, c, h, w), filters (u, c, k, k) with k odd, stride 1 --------------------------------------------
+    # -- images: x (n, c, h, w), filters (u, c, k, k), stride 1 --------------------------------------------------------
 
     @abstractmethod
     def conv2d(
@@ -253,6 +253,27 @@ class Backend(ABC):
     @abstractmethod
     def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
         """dx = dy at the places of the maxima, 0 elsewhere."""
+
+    @abstractmethod
+    def conv2d_avgpool(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, size: int, stride: int, out: Out
+    ) -> None:
+        """out = avgpool(f(x ⋆ weight + b)), as `conv2d` without a pool and `avgpool2d`; out (n, u, h', w').
+
+        The maps between, (n, u, …), are never there as a whole, however many images and filters; an image gives the
+        same numbers whatever batch it is in.
+        """
+
+    @abstractmethod
+    def avgpool2d(self, x: In, size: int, stride: int, out: Out) -> None:
+        """Averages of windows of size × size, the next one `stride` further: x (n, c, h, w), out (n, c, h', w').
+
+        h' = (h − size)//stride + 1. Windows overlap where stride < size; a NaN or infinity reaches those it is in.
+        """
+
+    @abstractmethod
+    def avgpool2d_backward(self, dy: In, size: int, stride: int, dx: Out) -> None:
+        """dx = for every element the sum over its windows of dy / size²."""
 
     # -- element-wise ---------------------------------------------------------------------------------------------
 

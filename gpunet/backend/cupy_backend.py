@@ -49,8 +49,9 @@ MOST_SHARES = 64  # of the rows, whose sums the last block of a column adds up
 MOST_BLOCKS = 256  # of a loss; the last block adds up what the others found, one thread for each of them
 ROUNDS = 4  # rows that a thread takes before a loss has more blocks than one, which have to wait for each other
 FILTERS = 8  # as in conv.cuh: filters of a thread's registers
+MAPS, IMAGES = 1024, 32  # filters and images, at most, whose maps are made at a time, where those are averaged
 SHARES = 64  # parts of the images, at most, whose contributions to the filters' gradients are added up last
-ROOM = 1 << 22  # elements of those contributions, at most
+ROOM = 1 << 22  # elements of those contributions, and of maps that are averaged, at most
 
 _modules: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -214,7 +215,7 @@ class CupyBackend(CupyDevice):
     def conv2d(
         self, x: In, weight: In, bias: In, activation: str, padding: int, pool: int, out: Out, place: Out
     ) -> None:
-        sizes = _sizes(x, weight, padding, pool, out)
+        sizes = _sizes(x, weight, padding, pool, out.shape[2:])
         positions = len(x) * out.shape[2] * out.shape[3]
         if positions == 0:
             return
@@ -226,7 +227,7 @@ class CupyBackend(CupyDevice):
     def conv2d_backward(
         self, x: In, weight: In, padding: int, pool: int, place: In, dz: In, weight_grad: Out, bias_grad: Out, dx: Out
     ) -> None:
-        sizes = _sizes(x, weight, padding, pool, dz)
+        sizes = _sizes(x, weight, padding, pool, dz.shape[2:])
         if weight_grad is not None:
             taps = weight[0].size + 1
             most = max(1, min(SHARES, ROOM // (len(weight) * taps)))
@@ -241,18 +242,52 @@ class CupyBackend(CupyDevice):
             blocks = ceil_div(dx.size // dx.shape[1], BLOCK), ceil_div(dx.shape[1], FILTERS)
             self.launcher.launch("conv_inputs", (x.dtype,), blocks, (BLOCK,), dz, place, weight, dx, *sizes)
 
+    def conv2d_avgpool(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, size: int, stride: int, out: Out
+    ) -> None:
+        if not out.size:
+            return
+        filters = weight.reshape(len(weight), -1)
+        grid = rows, columns = tuple(n + 2 * padding - weight.shape[2] + 1 for n in x.shape[2:])
+        positions, width = rows * columns, min(len(weight), MAPS)
+        # Always as many rows, with what lies there behind the last image: so its bits do not depend on the others.
+        count = max(1, min(IMAGES, ROOM // (positions * max(width, filters.shape[1]))))
+        x, patches = self._dense(x, "images"), self.scratch("columns", (count * positions, filters.shape[1]), x.dtype)
+        for start in range(0, len(x), count):
+            images, averages = x[start : start + count], out[start : start + count]
+            sizes = _sizes(images, weight, padding, 1, grid)
+            blocks = ceil_div(len(images) * positions * filters.shape[1], BLOCK)
+            self.launcher.launch("im2col", (x.dtype,), (blocks,), (BLOCK,), images, patches, *sizes)
+            for first in range(0, len(filters), width):
+                part = filters[first : first + width]
+                maps = self.scratch("maps", (len(patches), len(part)), x.dtype)
+                self.products.matmul(patches, part, maps, transpose_b=True)
+                blocks = ceil_div(averages[:, : len(part)].size, BLOCK)
+                shapes = (len(images), rows, columns, len(part), len(filters), first, size, stride, *out.shape[2:])
+                self.launcher.launch(
+                    "average_maps", (x.dtype,), (blocks,), (BLOCK,), maps, bias, CODES[activation], averages,
+                    *map(np.int32, shapes),
+                )  # fmt: skip
+
     def maxpool2d(self, x: In, size: int, out: Out, place: Out) -> None:
         x = self._dense(x, "images")
-        self._pool("maxpool", (x, out, place), x, out, size, out.shape[2] * out.shape[3])
+        self._pool("maxpool", (x, out, place), x, out, out.shape[2] * out.shape[3], size)
 
     def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
-        self._pool("maxpool_backward", (dy, place, dx), dx, dy, size, dx.shape[2] * dx.shape[3])
+        self._pool("maxpool_backward", (dy, place, dx), dx, dy, dx.shape[2] * dx.shape[3], size)
 
-    def _pool(self, name: str, arrays: tuple[Array, ...], whole: Array, pooled: Array, size: int, items: int) -> None:
+    def avgpool2d(self, x: In, size: int, stride: int, out: Out) -> None:
+        x = self._dense(x, "images")
+        self._pool("avgpool", (x, out), x, out, out.shape[2] * out.shape[3], size, stride)
+
+    def avgpool2d_backward(self, dy: In, size: int, stride: int, dx: Out) -> None:
+        self._pool("avgpool_backward", (dy, dx), dx, dy, dx.shape[2] * dx.shape[3], size, stride)
+
+    def _pool(self, name: str, arrays: tuple[Array, ...], whole: Array, pooled: Array, items: int, *sizes: int) -> None:
         planes = whole.shape[0] * whole.shape[1]
         if planes == 0 or items == 0:
             return
-        dimensions = map(np.int32, (*whole.shape[2:], *pooled.shape[2:], size))
+        dimensions = map(np.int32, (*whole.shape[2:], *pooled.shape[2:], *sizes))
         self.launcher.by_row(name, whole.dtype, planes, items, *arrays, np.int64(planes), *dimensions)
 
     # -- element-wise ---------------------------------------------------------------------------------------------
@@ -471,7 +506,7 @@ def _tiles(rows: int, items: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return (ceil_div(items, lanes), shares), (lanes, height)
 
 
-def _sizes(x: Array, weight: Array, padding: int, pool: int, pooled: Array) -> tuple[np.int32, ...]:
+def _sizes(x: Array, weight: Array, padding: int, pool: int, grid: tuple[int, int]) -> tuple[np.int32, ...]:
     """`struct Sizes` of conv.cuh."""
-    numbers = (*x.shape, len(weight), weight.shape[2], padding, pool, *pooled.shape[2:])
+    numbers = (*x.shape, len(weight), weight.shape[2], padding, pool, *grid)
     return tuple(np.int32(number) for number in numbers)

@@ -42,6 +42,7 @@ from gpunet.backend.shares import spread
 from gpunet.errors import ShapeError
 
 ROUNDED_BLOCK = 131072  # parameters that are updated before they are rounded: half of a 1 MB second-level cache
+MAPS = 1 << 16  # numbers of maps to be averaged for each thread
 OPTIMISER = 1 << 17  # parameters of an optimiser's pass for each thread: with half as many two took as long as one
 
 
@@ -424,6 +425,40 @@ def add_to(values, total):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def average_pass(planes, size, stride, down, out):  # type: ignore[no-untyped-def]
+    """`avgpool2d` of planes (n, h, w): down the columns of whole rows first, which is vectorised; down (w,)."""
+    scale = planes.dtype.type(1 / size**2)
+    for i in range(out.shape[0]):
+        for row in range(out.shape[1]):
+            down[:] = 0
+            for k in range(size):
+                add_to(planes[i, row * stride + k], down)
+            values = out[i, row]
+            for j in range(values.size):
+                window, total = down[j * stride : j * stride + size], planes.dtype.type(0)
+                for k in range(window.size):
+                    total += window[k]
+                values[j] = total * scale
+
+
+@kernel
+def average_backward_pass(dy, size, stride, across, planes):  # type: ignore[no-untyped-def]
+    """`avgpool2d_backward` into planes (n, h, w); across (w,)."""
+    scale = planes.dtype.type(1 / size**2)
+    for i in range(dy.shape[0]):
+        planes[i] = 0
+        for row in range(dy.shape[1]):
+            across[:] = 0
+            values = dy[i, row]
+            for j in range(values.size):
+                window, share = across[j * stride : j * stride + size], values[j] * scale
+                for k in range(window.size):
+                    window[k] += share
+            for k in range(size):
+                add_to(across, planes[i, row * stride + k])
+
+
+@kernel
 def col2im_pass(by_tap, k, pitch, run, planes):  # type: ignore[no-untyped-def]
     """col2im: by_tap (c, k², n, …) summed into planes (n, c, …)."""
     for c in range(by_tap.shape[0]):
@@ -434,6 +469,42 @@ def col2im_pass(by_tap, k, pitch, run, planes):  # type: ignore[no-untyped-def]
                 for column in range(k):
                     start = row * pitch + column
                     add_to(by_tap[c, row * k + column, i], plane[start : start + run])
+
+
+@kernel
+def average_maps_pass(shift, z, across, sums, images, rows, columns, high, wide, size, stride, pitch, sign, lowest):  # type: ignore[no-untyped-def]
+    """Sums += sums over windows of max(sign · z + shift, lowest), of as many filters as `shift` has.
+
+    z (images · rows · columns, pitch), across (wide, pitch) and sums (images · high · wide, pitch) are rows one after
+    the other, of which this part takes the same columns: places are unsigned, since they may be beyond what the
+    array is said to hold, and a signed one would be asked whether it is negative.
+    """
+    for image in range(images):
+        for row in range(min(rows, (high - 1) * stride + size)):
+            for j in range(wide):
+                own = np.uint64(j * pitch)
+                start = np.uint64(((image * rows + row) * columns + j * stride) * pitch)
+                step = np.uint64(pitch)
+                for f in range(shift.size):
+                    across[own + np.uint64(f)] = 0
+                for _ in range(size // 2):
+                    for f in range(shift.size):
+                        k = np.uint64(f)
+                        one, two = sign * z[start + k] + shift[f], sign * z[start + step + k] + shift[f]
+                        across[own + k] += (lowest if one < lowest else one) + (lowest if two < lowest else two)
+                    start += step + step
+                if size % 2:
+                    for f in range(shift.size):
+                        k = np.uint64(f)
+                        one = sign * z[start + k] + shift[f]
+                        across[own + k] += lowest if one < lowest else one
+            first = 0 if row < size else (row - size) // stride + 1
+            for i in range(first, min(high, row // stride + 1)):
+                for j in range(wide):
+                    own, total = np.uint64(j * pitch), np.uint64(((image * high + i) * wide + j) * pitch)
+                    for f in range(shift.size):
+                        k = np.uint64(f)
+                        sums[total + k] += across[own + k]
 
 
 class NumbaBackend(NumpyBackend):
@@ -461,6 +532,33 @@ class NumbaBackend(NumpyBackend):
     def maxpool2d_backward(self, dy: In, place: In, size: int, dx: Out) -> None:
         pitch = dx.shape[3]
         unpool_pass(dy, place, pitch, size, self._offsets(pitch, size), False, dx.reshape(*dx.shape[:2], -1))
+
+    def _average_maps(
+        self, z: Array, negated: bool, shift: Array, activation: str, size: int, stride: int, out: Array
+    ) -> None:
+        """In one pass, but for what NumPy vectorises and numba does not."""
+        images, rows, columns, pitch = z.shape
+        high, wide = out.shape[2:]
+        lowest = z.dtype.type(0 if activation == "relu" else -np.inf)
+        if activation not in ("identity", "relu"):
+            z = self._activated_maps(z, negated, shift, activation)
+            shift, negated = self.scratch("no shifts", pitch, z.dtype), False
+            shift.fill(0)
+        across = self.scratch_up_to("sums of a row", (wide, pitch), z.dtype)
+        sums = self.scratch_up_to("sums of windows", (images, high, wide, pitch), z.dtype)
+        sums.fill(0)
+        flat = [each.reshape(-1) for each in (shift, z, across, sums)]
+        numbers = map(np.int64, (images, rows, columns, high, wide, size, stride, pitch))
+        sign = z.dtype.type(-1 if negated else 1)
+        spread(-(-MAPS // (images * rows * columns)), average_maps_pass, flat, *numbers, sign, lowest)
+        np.multiply(sums.transpose(0, 3, 1, 2), z.dtype.type(1 / size**2), out=out)
+
+    def avgpool2d(self, x: In, size: int, stride: int, out: Out) -> None:
+        average_pass(_planes(x), size, stride, self.scratch("a row", x.shape[3], x.dtype), _planes(out))
+
+    def avgpool2d_backward(self, dy: In, size: int, stride: int, dx: Out) -> None:
+        row = self.scratch("a row", dx.shape[3], dx.dtype)
+        average_backward_pass(_planes(dy), size, stride, row, _planes(dx))
 
     def _pool_and_activate(self, z: Array, windows: Windows, activation: str, out: Array, place: Array | None) -> None:
         if windows.pool == 1:
@@ -591,3 +689,8 @@ class NumbaBackend(NumpyBackend):
             arrays = params[part], grads[part], first[part], second[part]
             spread(OPTIMISER, adam_pass, arrays, *factors, real(pull), real(shrink), tiny)
             self._round(params, part, rounded)
+
+
+def _planes(images: Array) -> Array:
+    """(n, c, h, w) as (n · c, h, w)."""
+    return images.reshape(-1, *images.shape[2:])

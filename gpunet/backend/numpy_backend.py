@@ -38,6 +38,7 @@ from gpunet.extras import install, optional
 ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65,536 float32: np.add 8.3 µs, then 16.3)
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
 OPTIMISER_BLOCK = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
+FILTERS = 512  # whose maps are averaged at a time: of 27 × 27 positions 1.5 MB, half of it to a core
 COLUMNS = 196608  # elements of im2col at a time: they stay in the second-level cache (twice as many cost 10 %)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
@@ -241,6 +242,60 @@ class NumpyBackend(Backend):
         for images in row_blocks(len(dx), dx[:1].size):
             dx[images].fill(0)
             conv.unpool(dy[images], place[images], size, dx[images], self.scratch_up_to)
+
+    def conv2d_avgpool(
+        self, x: In, weight: In, bias: In, activation: str, padding: int, size: int, stride: int, out: Out
+    ) -> None:
+        windows = conv.windows_of(x.shape[1:], weight.shape[2], padding, 1)
+        positions = windows.rows * windows.columns
+        mirrored = self._mirrored(weight)
+        filters = weight.reshape(len(weight), -1)[: len(weight) // 2 if mirrored else len(weight)]
+        shifts = self.scratch("shifts", len(weight), x.dtype)
+        shifts[...] = 0 if bias is None else bias
+        width = min(len(filters), FILTERS)
+        for images in row_blocks(len(x), positions * max(width, windows.taps)):
+            columns = conv.image_columns(x[images], windows, self.scratch_up_to)
+            for part in row_blocks(len(filters), 1, width):
+                z = self.scratch_up_to("maps", (len(columns), positions, part.stop - part.start), x.dtype)
+                multiply(positions * filters[part].size, columns.transpose(0, 2, 1), filters[part].T, z)
+                maps = z.reshape(len(z), windows.rows, windows.columns, -1)
+                if mirrored:  # before z may be overwritten
+                    other = slice(part.start + len(filters), part.stop + len(filters))
+                    self._average_maps(maps, True, shifts[other], activation, size, stride, out[images, other])
+                self._average_maps(maps, False, shifts[part], activation, size, stride, out[images, part])
+
+    def _mirrored(self, weight: Array) -> bool:
+        """Whether the second half of the filters is the first one negated: their maps are so, too, bit for bit."""
+        half = len(weight) // 2
+        if len(weight) % 2 or half < 2:  # a product with a lone filter is one with a vector, which adds up otherwise
+            return False
+        opposite = self.scratch("opposite filters", (half, *weight.shape[1:]), weight.dtype)
+        equal = self.scratch("equal filters", opposite.shape, np.bool_)
+        return bool(np.equal(np.negative(weight[:half], out=opposite), weight[half:], out=equal).all())
+
+    def _average_maps(
+        self, z: Array, negated: bool, shift: Array, activation: str, size: int, stride: int, out: Array
+    ) -> None:
+        """out (images, u, h', w') = avgpool(f(±z + shift)), z (images, rows, columns, u): lost where not negated."""
+        y = self._activated_maps(z, negated, shift, activation)
+        conv.average_positions(y, size, stride, out, self.scratch_up_to)
+
+    def _activated_maps(self, z: Array, negated: bool, shift: Array, activation: str) -> Array:
+        """f(z + shift) in z's memory, or f(−z + shift) beside it."""
+        if negated:
+            y = np.subtract(shift, z, out=self.scratch_up_to("negated maps", z.shape, z.dtype))
+        else:
+            y = np.add(z, shift, out=z)
+        self.activate(activation, y, y)
+        return y
+
+    def avgpool2d(self, x: In, size: int, stride: int, out: Out) -> None:
+        for images in row_blocks(len(x), x[:1].size):
+            conv.average(x[images], size, stride, out[images], self.scratch_up_to)
+
+    def avgpool2d_backward(self, dy: In, size: int, stride: int, dx: Out) -> None:
+        for images in row_blocks(len(dx), dx[:1].size):
+            conv.spread_evenly(dy[images], size, stride, dx[images], self.scratch_up_to)
 
     def _pool_and_activate(
         self, z: Array, windows: conv.Windows, activation: str, out: Array, place: Array | None

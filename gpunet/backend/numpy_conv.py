@@ -63,11 +63,7 @@ def windows_of(image: tuple[int, int, int], k: int, padding: int, pool: int) -> 
 def im2col(x: Array, windows: Windows, scratch: Scratch) -> Array:
     """The columns (taps + 1, images, plane) of images x; their last row is all ones."""
     images, (c, k) = len(x), (windows.c, windows.k)
-    if windows.padding or not x.flags.c_contiguous:
-        framed = scratch("framed", (images, c, windows.padded, windows.pitch), x.dtype)
-        framed.fill(0)
-        windows.inside(framed)[...] = x
-        x = framed
+    x = padded(x, windows, scratch)
     out = scratch("columns", (windows.taps + 1, images, windows.plane), x.dtype)
     of_image, of_plane, of_row, step = x.strides
     shape, strides = (c, k, k, images, windows.run), (of_plane, of_row, step, of_image, step)
@@ -76,6 +72,30 @@ def im2col(x: Array, windows: Windows, scratch: Scratch) -> Array:
     out[:-1, :, windows.run :] = 0  # BLAS reads these too: no stray NaN there
     out[-1] = 1
     return out
+
+
+def image_columns(x: Array, windows: Windows, scratch: Scratch) -> Array:
+    """The columns (images, taps, positions) of images x, no junk among them: each image's are a matrix by themselves.
+
+    Products of an image alone have the same bits whatever batch it is in, and those with thousands of filters take so
+    long that what is copied here does not matter.
+    """
+    x, (c, k) = padded(x, windows, scratch), (windows.c, windows.k)
+    out = scratch("columns", (len(x), windows.taps, windows.rows * windows.columns), x.dtype)
+    of_image, of_plane, of_row, step = x.strides
+    shape, strides = (len(x), c, k, k, windows.rows, windows.columns), (of_image, of_plane, of_row, step, of_row, step)
+    np.copyto(out.reshape(shape), np.ndarray(shape, x.dtype, x, 0, strides))
+    return out
+
+
+def padded(x: Array, windows: Windows, scratch: Scratch) -> Array:
+    """The images with zeros around, C-contiguous: themselves where they are so."""
+    if not windows.padding and x.flags.c_contiguous:
+        return x
+    framed = scratch("framed", (len(x), windows.c, windows.padded, windows.pitch), x.dtype)
+    framed.fill(0)
+    windows.inside(framed)[...] = x
+    return framed
 
 
 def product(a: Array, planes: Array, out: Array) -> None:
@@ -170,3 +190,48 @@ def _cell(x: Array, pooled: Array, size: int, cell: int) -> Array:
     row, column = divmod(cell, size)
     height, width = (n * size for n in pooled.shape[2:])
     return x[:, :, row:height:size, column:width:size]
+
+
+def average(x: Array, size: int, stride: int, out: Array, scratch: Scratch) -> None:
+    """`avgpool2d` of one block: sums along the rows, then down the columns; a window is no more than its own sum."""
+    height, columns = (out.shape[2] - 1) * stride + size, out.shape[3]
+    across = scratch("across", (*x.shape[:2], height, columns), x.dtype)
+    np.copyto(across, _every(x[:, :, :height], 3, 0, stride, columns))
+    for column in range(1, size):
+        np.add(across, _every(x[:, :, :height], 3, column, stride, columns), out=across)
+    np.copyto(out, _every(across, 2, 0, stride, out.shape[2]))
+    for row in range(1, size):
+        np.add(out, _every(across, 2, row, stride, out.shape[2]), out=out)
+    np.multiply(out, out.dtype.type(1 / size**2), out=out)
+
+
+def average_positions(y: Array, size: int, stride: int, out: Array, scratch: Scratch) -> None:
+    """The averages of maps (images, rows, columns, u) with the filters innermost, into out (images, u, h', w')."""
+    images, rows, _, u = y.shape
+    across = scratch("across", (images, rows, out.shape[3], u), y.dtype)
+    sums = scratch("sums of windows", (images, *out.shape[2:], u), y.dtype)
+    for column in range(out.shape[3]):
+        np.add.reduce(y[:, :, column * stride : column * stride + size], axis=2, out=across[:, :, column])
+    for row in range(out.shape[2]):
+        np.add.reduce(across[:, row * stride : row * stride + size], axis=1, out=sums[:, row])
+    np.multiply(sums.transpose(0, 3, 1, 2), y.dtype.type(1 / size**2), out=out)
+
+
+def spread_evenly(dy: Array, size: int, stride: int, dx: Array, scratch: Scratch) -> None:
+    """`avgpool2d_backward` of one block: down the columns, then along the rows."""
+    share = scratch("share of a window", dy.shape, dy.dtype)
+    down = scratch("across", (*dx.shape[:3], dy.shape[3]), dx.dtype)
+    np.multiply(dy, dy.dtype.type(1 / size**2), out=share)
+    down.fill(0)
+    for row in range(size):
+        part = _every(down, 2, row, stride, dy.shape[2])
+        np.add(part, share, out=part)
+    dx.fill(0)
+    for column in range(size):
+        part = _every(dx, 3, column, stride, dy.shape[3])
+        np.add(part, down, out=part)
+
+
+def _every(x: Array, axis: int, first: int, stride: int, count: int) -> Array:
+    """Along one axis of x the elements first, first + stride, …, `count` of them."""
+    return x[(slice(None),) * axis + (slice(first, first + (count - 1) * stride + 1, stride),)]

@@ -102,7 +102,9 @@ def torch_network(layers: Sequence[gn.Layer], weights: Sequence[Any]) -> Any:
         if isinstance(layer, (Conv2D, Dense, LowRankDense)):
             modules[-1].weight, modules[-1].bias = (nn.Parameter(left.pop(0)) for _ in range(2))
             modules += [nn.ReLU()] if layer.activation == "relu" else []
-            modules += [nn.MaxPool2d(layer.pool)] if isinstance(layer, Conv2D) and layer.pool > 1 else []
+            if isinstance(layer, Conv2D) and layer.pools:
+                average = layer.pooling == "average"
+                modules.append(nn.AvgPool2d(layer.pool, layer.step) if average else nn.MaxPool2d(layer.pool))
     return nn.Sequential(*modules)
 
 
@@ -228,9 +230,12 @@ def jax_network(layers: Sequence[gn.Layer]) -> Callable[[Any, Any], Any]:
                 x = x @ left.pop(0).T + left.pop(0)
             if getattr(layer, "activation", None) == "relu":
                 x = jax.nn.relu(x)
-            if isinstance(layer, Conv2D) and layer.pool > 1:
-                window = (1, 1, layer.pool, layer.pool)
-                x = jax.lax.reduce_window(x, -float("inf"), jax.lax.max, window, window, "VALID")
+            if isinstance(layer, Conv2D) and layer.pools:
+                window, step = (1, 1, layer.pool, layer.pool), (1, 1, layer.step, layer.step)
+                if layer.pooling == "average":
+                    x = jax.lax.reduce_window(x, 0.0, jax.lax.add, window, step, "VALID") / layer.pool**2
+                else:
+                    x = jax.lax.reduce_window(x, -float("inf"), jax.lax.max, window, step, "VALID")
         return x
 
     return network

@@ -19,6 +19,7 @@ from gpunet.extras import load
 from gpunet.nn.layers import (
     GELU,
     Activation,
+    AvgPool2D,
     BatchNorm,
     Conv2D,
     Dense,
@@ -44,16 +45,18 @@ LOOKS = {
 SAME = {"contiguous", "clone", "detach", "float", "double", "to", "type", "type_as", "cpu"}
 SHAPING = {"flatten", "view", "reshape", "unflatten", "squeeze", "unsqueeze", "ravel"}
 NORMS = "of norms only a BatchNorm with running statistics is known"
-POOLS = "gpunet's pool is MaxPool2d(k) with stride k and no padding"
+POOLS = "gpunet's pools are MaxPool2d(k) with stride k and AvgPool2d(k, stride), square and without padding"
 ACTIVATIONS = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyReLU"}  # modules of torch.nn
-KNOWN = "what can is a chain of Linear, Conv2d, BatchNorm, activations, MaxPool2d, Dropout and changes of shape"
+KNOWN = (
+    "what can is a chain of Linear, Conv2d, BatchNorm, activations, MaxPool2d, AvgPool2d, Dropout and changes of shape"
+)
 RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
 ADVICE = {  # by the functions' names
     "leave it off: gpunet's loss 'softmax_cross_entropy' applies it": "softmax log_softmax",
     "gpunet's activations are relu, sigmoid, tanh, leaky_relu and gelu": "silu elu selu celu prelu relu6 hardtanh "
     "softplus mish clamp clamp_min hardsigmoid hardswish",
     NORMS: "layer_norm group_norm instance_norm batch_norm rms_norm local_response_norm",
-    POOLS: "avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d lp_pool2d",
+    POOLS: "adaptive_avg_pool2d adaptive_max_pool2d lp_pool2d",
     "put a Dropout or an Identity there": "dropout1d dropout2d dropout3d alpha_dropout feature_dropout",
     "only zeros around images are known: use Conv2d's own padding, with padding_mode='zeros'": "pad",
 }
@@ -62,13 +65,13 @@ ADVICE = {  # by the functions' names
 def from_torch(module: Any, input_shape: Shape | None = None, device: str | Backend = "auto") -> Sequential:
     """The `gn.Sequential` that equals a `torch.nn.Module` in evaluation mode, on `device`, with copies of its weights.
 
-    The module's forward must be a chain of Linear, Conv2d (stride 1, odd kernel, padding none or (kernel − 1)/2), ReLU,
-    Sigmoid, Tanh, LeakyReLU (slope 0.01), GELU, MaxPool2d, Flatten, Unflatten, view, reshape, Dropout, BatchNorm with
-    running statistics: as modules of any names, however nested, or functions. What it runs is recorded from a few
-    random samples, so that weights computed from others (weight_norm, spectral_norm, pruned) come as they are. A
-    BatchNorm right after a Linear or Conv2d is folded into it: W' = γ/√(σ² + ε) · W, b' = γ/√(σ² + ε) · (b − μ) + β.
-    Two Linears with nothing between, the first without bias, are a LowRankDense where their inner size is no larger
-    than the outer ones.
+    The module's forward must be a chain of Linear, Conv2d (stride 1, padding none or, of an odd kernel,
+    (kernel − 1)/2), ReLU, Sigmoid, Tanh, LeakyReLU (slope 0.01), GELU, MaxPool2d, AvgPool2d, Flatten, Unflatten, view,
+    reshape, Dropout, BatchNorm with running statistics: as modules of any names, however nested, or functions. What it
+    runs is recorded from a few random samples, so that weights computed from others (weight_norm, spectral_norm,
+    pruned) come as they are. A BatchNorm right after a Linear or Conv2d is folded into it: W' = γ/√(σ² + ε) · W,
+    b' = γ/√(σ² + ε) · (b − μ) + β. Two Linears with nothing between, the first without bias, are a LowRankDense where
+    their inner size is no larger than the outer ones.
 
     input_shape: of one sample, such as (1, 28, 28); it may be left out where the first layer is a Linear. float32 and
     float64 are kept, float16 and bfloat16 become float32. A Linear without bias gets one of zeros. A weight that is
@@ -88,7 +91,7 @@ def from_torch(module: Any, input_shape: Shape | None = None, device: str | Back
         own, dtype = _copied(torch, module)
         shape = _first_shape(torch, own) if input_shape is None else check_shape("input_shape", input_shape)
         parts, precision = _recorded(torch, own, shape, guessed=input_shape is None)
-    parts = _factored(parts)
+    parts = _pooled(_factored(parts))
     model = Sequential([part.made() for part in parts])
     _build(model, parts, shape, get_backend("numpy"), "float64")
     with torch.random.fork_rng(devices=[]):
@@ -151,7 +154,7 @@ class _Recorder:
         self.known: dict[str, Callable[..., None]] = {
             "linear": self.linear, "conv2d": self.conv2d, "relu": self.relu, "sigmoid": self.sigmoid,
             "tanh": self.tanh, "leaky_relu": self.leaky_relu, "gelu": self.gelu,
-            "max_pool2d": self.max_pool2d, "dropout": self.dropout,
+            "max_pool2d": self.max_pool2d, "avg_pool2d": self.avg_pool2d, "dropout": self.dropout,
             "torch.nn.functional.batch_norm": self.batch_norm,
         }  # fmt: skip
 
@@ -214,13 +217,9 @@ class _Recorder:
 
     @property
     def affine(self) -> _Part | None:
-        """The last part, where it has weights, and neither an activation nor a pool yet."""
+        """The last part, where it has weights, and no activation yet."""
         last = self.parts[-1] if self.parts else None
-        return (
-            last
-            if last and last.kind in (Dense, Conv2D) and not last.settings.keys() & {"activation", "pool"}
-            else None
-        )
+        return last if last and last.kind in (Dense, Conv2D) and "activation" not in last.settings else None
 
     # -- functions, as PyTorch calls them; x is the shape of what they get ------------------------------------------
 
@@ -236,11 +235,11 @@ class _Recorder:
         kernel, step, apart = tuple(weight.shape[2:]), _pair(stride), _pair(dilation)
         half = (kernel[0] // 2, kernel[1] // 2)
         around = {"valid": (0, 0), "same": half}[padding] if isinstance(padding, str) else _pair(padding)
-        plain = step == apart == (1, 1) and groups == 1 and kernel[0] == kernel[1] and kernel[0] % 2 == 1
-        if not plain or around not in ((0, 0), half):
+        plain = step == apart == (1, 1) and groups == 1 and kernel[0] == kernel[1]
+        if not plain or around not in ((0, 0), half if kernel[0] % 2 else (0, 0)):
             raise self.refused(
                 f"a Conv2d has kernel {kernel}, stride {step}, padding {around}, dilation {apart} and groups={groups}",
-                "gpunet's has an odd square kernel, stride 1, padding none or (kernel − 1)/2, dilation 1 and one group",
+                "gpunet's has a square kernel, stride 1, padding none or (odd kernel − 1)/2, dilation 1 and one group",
             )
         self.add(
             Conv2D, _arrays(weight, bias), filters=len(weight), kernel=kernel[0], trainable=_trainable(weight, bias),
@@ -282,9 +281,21 @@ class _Recorder:
                 POOLS,
             )
         self.add(MaxPool2D, size=size[0])
-        conv = self.parts[-2] if len(self.parts) > 1 else None
-        if conv and conv.kind is Conv2D and "pool" not in conv.settings:
-            conv.settings["pool"] = self.parts.pop().settings["size"]
+
+    def avg_pool2d(
+        self, x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: Any = False,
+        count_include_pad: Any = True, divisor_override: Any = None,
+    ) -> None:  # fmt: skip
+        size, around = _pair(kernel_size), _pair(padding)
+        step = _pair(stride) if stride else size
+        square = size[0] == size[1] and step[0] == step[1] and len(x) == 4
+        if not square or around != (0, 0) or ceil_mode or divisor_override is not None:
+            raise self.refused(
+                f"a pool has windows {size}, stride {step}, padding {around}, ceil_mode={ceil_mode}, "
+                f"divisor_override={divisor_override}",
+                POOLS,
+            )
+        self.add(AvgPool2D, size=size[0], stride=None if step == size else step[0])
 
     def dropout(self, x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
         if training:
@@ -471,6 +482,22 @@ def _check_tensor(torch: Any, name: str, tensor: Any, parameter: bool) -> None:
         raise DataError(f"{name} holds NaN or infinity: expected finite numbers")
 
 
+def _pooled(parts: list[_Part]) -> list[_Part]:
+    """The same with pools that come right after a convolution in it; averages of an activation not at the very end."""
+    found: list[_Part] = []
+    for part in parts:
+        conv = found[-1] if found else None
+        last_averages = part.kind is AvgPool2D and part is parts[-1]
+        pools = part.kind in (AvgPool2D, MaxPool2D) and not last_averages
+        if not pools or conv is None or conv.kind is not Conv2D or "pool" in conv.settings:
+            found.append(part)
+            continue
+        conv.settings["pool"] = part.settings["size"]
+        if part.kind is AvgPool2D:
+            conv.settings |= {"pool_stride": part.settings["stride"], "pooling": "average"}
+    return found
+
+
 def _first_shape(torch: Any, module: Any) -> Shape:
     """The shape of a sample, where the first layer says it."""
     nn = torch.nn
@@ -499,6 +526,8 @@ def _parts(torch: Any, layer: Any, shape: Shape, dtype: str) -> list[Any]:
         parts = [affine(nn.Conv2d, shape[0], layer.filters, layer.kernel, padding=layer.zeros)]
     elif kind is MaxPool2D:
         parts = [nn.MaxPool2d(layer.size)]
+    elif kind is AvgPool2D:
+        parts = [nn.AvgPool2d(layer.size, layer.step)]
     elif kind is Dropout:
         parts = [nn.Dropout(layer.rate)]
     elif kind is GELU:
@@ -517,8 +546,9 @@ def _parts(torch: Any, layer: Any, shape: Shape, dtype: str) -> list[Any]:
         raise InputError(f"{layer.called} is none of gpunet's own layers: PyTorch has no module that equals it")
     if layer.activation != "identity":
         parts.append(getattr(nn, ACTIVATIONS[layer.activation])())
-    if kind is Conv2D and layer.pool > 1:
-        parts.append(nn.MaxPool2d(layer.pool))
+    if kind is Conv2D and layer.pools:
+        of_maps = nn.AvgPool2d(layer.pool, layer.step) if layer.pooling == "average" else nn.MaxPool2d(layer.pool)
+        parts.append(of_maps)
     return parts
 
 

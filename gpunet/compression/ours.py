@@ -110,7 +110,7 @@ def _two(config: dict[str, Any], arrays: dict[str, Any], cut: Factors) -> list[D
     if config["layer"] == "Dense":
         dense = {"layer": "LowRankDense", "units": config["units"], "rank": cut.rank, **settings}
         return [(dense, {"left": cut.left, "right": cut.right, "bias": bias})]
-    first = config | {"filters": cut.rank, "activation": None, "pool": 1}
+    first = config | {"filters": cut.rank, "activation": None, "pool": 1, "pooling": "max", "pool_stride": None}
     second = config | {"kernel": 1, "padding": "valid"}
     kernels = cut.right.reshape(cut.rank, *arrays["weight"].shape[1:])
     zeros = np.zeros(cut.rank, bias.dtype)

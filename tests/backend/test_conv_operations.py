@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpunet.backend import get_backend
+from gpunet.backend import get_backend, numpy_backend
 from gpunet.testing import StrictBackend
 
 from ..conftest import RTOL, make_backend
@@ -29,6 +30,23 @@ CASES = [
     (2, 1, 8, 8, 3, 7, 3, 2, "sigmoid"),
     (9, 3, 32, 32, 8, 3, 0, 2, "relu"),  # several blocks, the last one short
     (6, 20, 12, 12, 60, 3, 0, 2, "relu"),  # one product for a whole block
+    (2, 3, 7, 9, 3, 4, 0, 1, "relu"),  # even kernels
+    (3, 2, 9, 8, 4, 2, 0, 2, "tanh"),
+    (1, 1, 6, 6, 2, 6, 0, 1, "identity"),
+]
+# n, channels, rows, columns, filters, kernel, padding, size, stride, activation
+AVERAGES = [
+    (2, 3, 9, 8, 4, 3, 0, 4, 3, "relu"),  # windows that overlap
+    (3, 1, 7, 9, 5, 3, 1, 2, 2, "identity"),  # a row and a column that fill no window
+    (2, 2, 9, 10, 3, 4, 0, 3, 3, "sigmoid"),
+    (2, 3, 6, 7, 4, 1, 0, 3, 1, "tanh"),
+    (2, 3, 6, 7, 4, 3, 1, 2, 3, "leaky_relu"),  # positions that no window takes in
+    (1, 1, 1, 1, 1, 1, 0, 1, 1, "relu"),
+    (1, 2, 6, 6, 3, 6, 0, 1, 1, "relu"),
+    (2, 1, 8, 8, 3, 2, 0, 1, 2, "identity"),
+    (1, 3, 32, 32, 70, 6, 0, 14, 13, "relu"),
+    (40, 3, 9, 9, 6, 4, 0, 6, 1, "relu"),  # several blocks of images
+    (2, 1, 6, 6, 1100, 2, 0, 3, 2, "relu"),  # and of filters, the last one short
 ]
 
 
@@ -71,6 +89,24 @@ def naive_unpool(dy, place, size, shape):
     for i, f, r, c in np.ndindex(dy.shape):
         row, column = divmod(place[i, f, r, c], size)
         dx[i, f, r * size + row, c * size + column] = dy[i, f, r, c]
+    return dx
+
+
+def naive_average(x, size, stride):
+    """Averages of whole windows, one at a time."""
+    rows, columns = ((n - size) // stride + 1 for n in x.shape[2:])
+    out = np.zeros((*x.shape[:2], rows, columns))
+    for r, c in np.ndindex(rows, columns):
+        out[:, :, r, c] = x[:, :, r * stride : r * stride + size, c * stride : c * stride + size].mean(axis=(2, 3))
+    return out
+
+
+def naive_average_backward(dy, size, stride, shape):
+    """Each average hands an equal share to every element of its window."""
+    dx = np.zeros(shape)
+    for r, c in np.ndindex(dy.shape[2:]):
+        share = dy[:, :, r, c][:, :, None, None] / size**2
+        dx[:, :, r * stride : r * stride + size, c * stride : c * stride + size] += share
     return dx
 
 
@@ -178,6 +214,202 @@ def test_maxpool2d(backend, rng, dtype, size, shape):
     np.testing.assert_array_equal(backend.to_host(dx), naive_unpool(dy, place, size, shape).astype(dtype))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 1), (2, 3), (1, 2), (5, 4)])
+@pytest.mark.parametrize("shape", [(1, 1, 5, 5), (3, 2, 8, 7), (19, 8, 30, 31)])
+def test_avgpool2d(backend, rng, dtype, size, stride, shape):
+    x = rng.normal(size=shape).astype(dtype)
+    want = naive_average(x.astype(float), size, stride)
+    out, dx = backend.empty(want.shape, dtype), backend.empty(shape, dtype)
+    d_x, d_dy = device(backend, x, dy := rng.normal(size=want.shape).astype(dtype))
+    for _ in range(2):
+        backend.avgpool2d(d_x, size, stride, out)
+        close(backend.to_host(out), want, dtype, terms=size**2)
+        backend.avgpool2d_backward(d_dy, size, stride, dx)
+        close(backend.to_host(dx), naive_average_backward(dy.astype(float), size, stride, shape), dtype, terms=size**2)
+    np.testing.assert_array_equal(backend.to_host(d_x), x)
+    np.testing.assert_array_equal(backend.to_host(d_dy), dy)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_reaches_the_averages_of_its_windows(backend, bad):
+    x = np.arange(98, dtype="float32").reshape(1, 2, 7, 7)
+    x[0, 1, 2, 4] = bad
+    clean = naive_average(np.where(np.isfinite(x), x, 0), 3, 2)
+    (d_x,) = device(backend, x)
+    out = backend.empty(clean.shape)
+    with backend.session():
+        backend.avgpool2d(d_x, 3, 2, out)
+    hit = np.zeros(clean.shape, bool)
+    hit[0, 1, :2, 1:] = True
+    np.testing.assert_array_equal(backend.to_host(out)[hit], np.full(4, bad, "float32"))
+    np.testing.assert_allclose(backend.to_host(out)[~hit], clean[~hit], rtol=1e-6)
+
+
+# -- convolution and averages in one ---------------------------------------------------------------------------------
+
+
+def averaged(backend, case, x, weight, bias, dtype):
+    _, _, rows, columns, _, k, padding, size, stride, activation = case
+    grid = ((n + 2 * padding - k + 1 - size) // stride + 1 for n in (rows, columns))
+    out = backend.empty((len(x), len(weight), *grid), dtype)
+    with backend.session():
+        backend.conv2d_avgpool(x, weight, bias, activation, padding, size, stride, out)
+    return out
+
+
+def draw_averages(case, dtype):
+    n, channels, rows, columns, filters, k, *_ = case
+    shapes = (n, channels, rows, columns), (filters, channels, k, k), (filters,)
+    return [np.random.default_rng(8).normal(size=shape).astype(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", AVERAGES)
+def test_conv2d_avgpool(backend, case, dtype):
+    *_, padding, size, stride, activation = case
+    x, weight, bias = draw_averages(case, dtype)
+    maps = naive_conv_by_tap(*(a.astype(float) for a in (x, weight, bias)), padding)
+    want = naive_average(APPLY[activation](maps), size, stride)
+    given_ = device(backend, x, weight, bias)
+    for _ in range(2):
+        close(backend.to_host(averaged(backend, case, *given_, dtype)), want, dtype, terms=weight[0].size + size)
+    for before, after in zip((x, weight, bias), given_, strict=True):
+        np.testing.assert_array_equal(backend.to_host(after), before)
+    made_of_two = backend.empty((len(x), len(weight), *maps.shape[2:]), dtype), backend.empty(want.shape, dtype)
+    with backend.session():
+        backend.conv2d(*given_, activation, padding, 1, made_of_two[0], None)
+        backend.avgpool2d(made_of_two[0], size, stride, made_of_two[1])
+    close(backend.to_host(made_of_two[1]), want, dtype, terms=weight[0].size + size)
+
+
+def naive_conv_by_tap(x, weight, bias, padding):
+    """`naive_conv`, all outputs at a time: with a thousand filters the other takes minutes."""
+    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    k = weight.shape[2]
+    rows, columns = (n - k + 1 for n in x.shape[2:])
+    z = np.tile(bias[:, None, None], (len(x), 1, rows, columns))
+    for r, c in np.ndindex(k, k):
+        z += np.einsum("nchw,uc->nuhw", x[:, :, r : r + rows, c : c + columns], weight[:, :, r, c])
+    return z
+
+
+def test_both_ways_of_the_plain_convolution_agree():
+    x, weight, bias = draw_averages(AVERAGES[0], "float64")
+    np.testing.assert_allclose(naive_conv_by_tap(x, weight, bias, 1), naive_conv(x, weight, bias, 1), atol=1e-12)
+
+
+def test_averages_without_a_bias(backend):
+    case = AVERAGES[0]
+    x, weight, bias = draw_averages(case, "float64")
+    d_x, d_weight, zero = device(backend, x, weight, 0 * bias)
+    found = (backend.to_host(averaged(backend, case, d_x, d_weight, b, "float64")) for b in (None, zero))
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("activation", ["relu", "identity", "tanh"])
+@pytest.mark.parametrize("filters", [1, 6, 200, 1100])
+def test_filters_of_both_signs_have_the_bits_that_each_has_by_itself(backend, filters, activation):
+    """On the CPU only half of them are multiplied, which one number that differs ends."""
+    case = (3, 3, 9, 9, 2 * filters, 4, 0, 5, 1, activation)
+    x, weight, bias = draw_averages(case, "float32")
+    weight[filters:] = -weight[:filters]
+    both = backend.to_host(averaged(backend, case, *device(backend, x, weight, bias), "float32"))
+    weight[-1, 0, 0, 0] += 1
+    apart = backend.to_host(averaged(backend, case, *device(backend, x, weight, bias), "float32"))
+    np.testing.assert_array_equal(both[:, :-1], apart[:, :-1])
+    assert not np.array_equal(both[:, -1], apart[:, -1])
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_of_filters_of_both_signs_half_are_multiplied(name, monkeypatch):
+    backend, case, sizes = make_backend(name), (2, 3, 9, 9, 40, 4, 0, 5, 1, "relu"), []
+    monkeypatch.setattr(numpy_backend, "multiply", lambda size, a, b, out: sizes.append(size) or np.matmul(a, b, out))
+    x, weight, bias = draw_averages(case, "float32")
+    averaged(backend, case, x, weight, bias, "float32")
+    weight[20:] = -weight[:20]
+    averaged(backend, case, x, weight, bias, "float32")
+    assert sizes == [36 * 40 * 48, 36 * 20 * 48]
+
+
+def test_an_images_averages_are_the_same_whatever_batch_it_is_in(backend):
+    case = (70, 3, 16, 15, 24, 6, 0, 5, 4, "relu")
+    x, *given_ = device(backend, *draw_averages(case, "float32"))
+    whole = backend.to_host(averaged(backend, case, x, *given_, "float32"))
+    for part in (slice(0, 1), slice(69, 70), slice(3, 40)):
+        found = averaged(backend, case, x[part], *given_, "float32")
+        np.testing.assert_array_equal(backend.to_host(found), whole[part])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("activation", ["identity", "relu", "tanh"])
+def test_nan_and_infinity_reach_the_averages_that_see_them_and_nothing_else(backend, bad, activation):
+    case = (2, 2, 10, 11, 4, 2, 0, 3, 3, activation)
+    x, weight, bias = draw_averages(case, "float32")
+    weight[:2] = abs(weight[:2])
+    weight[2:] = -weight[:2]
+    clean = backend.to_host(averaged(backend, case, *device(backend, x, weight, bias), "float32"))
+    x[1, 1, 3, 4] = bad  # seen by rows 2 and 3, columns 3 and 4 of the maps
+    found = backend.to_host(averaged(backend, case, *device(backend, x, weight, bias), "float32"))
+    hit = np.zeros(clean.shape, bool)
+    hit[1, :, :2, 1] = True
+    np.testing.assert_array_equal(found[~hit], clean[~hit])
+    if np.isnan(bad):
+        assert np.isnan(found[hit]).all()
+    elif activation != "tanh":
+        assert np.isposinf(found[1, :2, :2, 1]).all()
+        ends = np.isneginf if activation == "identity" else np.isfinite
+        assert ends(found[1, 2:, :2, 1]).all()
+
+
+def test_averages_of_images_with_strides_are_those_of_their_copy(backend):
+    case = (5, 3, 12, 12, 8, 4, 0, 4, 3, "relu")
+    x, weight, bias = device(backend, *draw_averages(case, "float32"))
+    wide = backend.zeros((10, 3, 12, 20), "float32")
+    wide[::2, :, :, 3:15] = x
+    outs = [averaged(backend, case, images, weight, bias, "float32") for images in (x, wide[::2, :, :, 3:15])]
+    np.testing.assert_array_equal(*map(backend.to_host, outs))
+
+
+@pytest.mark.parametrize("case", AVERAGES[:5])
+def test_averages_allocate_nothing_after_the_first_call(case):
+    strict = StrictBackend()
+    x, weight, bias = draw_averages(case, "float32")
+    out = averaged(strict, case, x, weight, bias, "float32")
+    first, (_, _, _, _, _, _, padding, size, stride, activation) = out.copy(), case
+    dx = strict.empty((*out.shape[:2], 20, 20))
+    strict.avgpool2d_backward(out, size, stride, dx[:, :, : (out.shape[2] - 1) * stride + size].copy())
+    with strict.capture():
+        strict.conv2d_avgpool(x, weight, bias, activation, padding, size, stride, out)
+    np.testing.assert_array_equal(first, out)
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_the_maps_of_many_images_and_filters_are_never_there(name):
+    case = (40, 3, 25, 25, 1500, 2, 0, 12, 12, "relu")  # 138 MB of maps
+    x, weight, bias = draw_averages(case, "float32")
+    backend = make_backend(name)
+    averaged(backend, case, x[:1], weight, bias, "float32")
+    tracemalloc.start()
+    averaged(backend, case, x, weight, bias, "float32")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    kept = sum(array.nbytes for array in backend.pool.arrays.values())
+    assert kept < 16 << 20
+    assert peak < 8 << 20  # 1 MB are the outputs
+
+
+@pytest.mark.parametrize("columns", [64, 200, 512])
+def test_averages_are_the_same_on_any_number_of_threads(columns, monkeypatch):
+    """Where BLAS has one thread alone here, both are on it."""
+    backend, case = make_backend("numba"), (2, 3, 30, 29, columns, 4, 0, 13, 12, "relu")
+    given_ = draw_averages(case, "float32")
+    whole = averaged(backend, case, *given_, "float32")
+    alone = lambda least, kernel, arrays, *numbers: kernel(*arrays, *numbers)  # noqa: E731
+    monkeypatch.setattr("gpunet.backend.numba_backend.spread", alone)
+    np.testing.assert_array_equal(averaged(backend, case, *given_, "float32"), whole)
+
+
 @cache
 def kept_backend(name):
     """Kept, so that scratch of other shapes lies about."""
@@ -187,14 +419,14 @@ def kept_backend(name):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     sizes=st.tuples(*(st.integers(1, top) for top in (3, 3, 12, 12, 6))),
-    k=st.sampled_from([1, 3, 5]),
+    k=st.sampled_from([1, 2, 3, 4, 5]),
     same=st.booleans(),
     pool=st.integers(1, 3),
     seed=st.integers(0, 2**16),
 )
 @pytest.mark.parametrize("name", ["numpy", "cpu", "cuda-host"])
 def test_any_shape_that_fits(name, sizes, k, same, pool, seed):
-    padding = k // 2 if same else 0
+    padding = k // 2 if same and k % 2 else 0
     case = (*sizes, k, padding, pool, "identity")
     if min(output_shape(case)) < 1:
         return

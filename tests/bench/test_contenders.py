@@ -226,7 +226,7 @@ def test_the_groups_run(tmp_path):
     groups = {each["group"] for each in json.loads(path.read_text())["benchmarks"]}
     assert groups == {
         "train-step", "epoch", "svd", "class-pca", "conv", "lowrank", "start-up", "products", "certificates", "sums",
-        "size", *([] if engine()[1] else ["bfloat16"]),
+        "size", "features", *([] if engine()[1] else ["bfloat16"]),
     }  # fmt: skip
     measured = read(path)
     lonely = set() if any(map(importlib.util.find_spec, ("torch", "jax"))) else {"conv"}  # it has no other rivals

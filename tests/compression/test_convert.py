@@ -195,6 +195,11 @@ def test_pools_and_activations_after_a_convolution():
     conv, pool = nn.Conv2d(1, 4, 3), nn.MaxPool2d(2)
     agree(nn.Sequential(conv, pool, pool), (1, 14, 14), (1, 14, 14), layers="Conv2D MaxPool2D")
     agree(nn.Sequential(conv, pool, nn.Sigmoid(), pool), (1, 14, 14), (1, 14, 14), layers="Conv2D Activation MaxPool2D")
+    even, mean = nn.Conv2d(1, 4, 4), nn.AvgPool2d(4, 3)
+    agree(nn.Sequential(even, nn.ReLU(), mean, nn.Flatten()), (1, 14, 14), (1, 14, 14), layers="Conv2D Flatten")
+    agree(nn.Sequential(even, mean, nn.ReLU()), (1, 14, 14), (1, 14, 14), layers="Conv2D Activation")
+    agree(nn.Sequential(even, nn.ReLU(), mean), (1, 14, 14), (1, 14, 14), layers="Conv2D AvgPool2D")
+    agree(nn.Sequential(mean, even), (1, 14, 14), (1, 14, 14), layers="AvgPool2D Conv2D")
     agree(nn.Sequential(conv, nn.Sigmoid(), nn.ReLU()), (1, 14, 14), (1, 14, 14), layers="Conv2D Activation")
 
 
@@ -394,14 +399,19 @@ def writes(self, x):
         (nn.Conv2d(2, 4, 3, groups=2), (2, 8, 8), "groups=2"),
         (nn.Conv2d(2, 4, 3, stride=2), (2, 8, 8), "stride (2, 2)"),
         (nn.Conv2d(2, 4, 3, dilation=2), (2, 8, 8), "dilation (2, 2)"),
-        (nn.Conv2d(2, 4, 4), (2, 8, 8), "kernel (4, 4)"),
+        (nn.Conv2d(2, 4, 4, padding=2), (2, 8, 8), "kernel (4, 4)"),
+        (nn.Conv2d(2, 4, 4, padding="same"), (2, 8, 8), "kernel (4, 4)"),
         (nn.Conv2d(2, 4, (1, 3)), (2, 8, 8), "kernel (1, 3)"),
         (nn.Conv2d(2, 4, 5, padding=1), (2, 8, 8), "padding (1, 1)"),
         (nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular"), (2, 8, 8), "padding_mode='zeros'"),
         (nn.Conv1d(2, 4, 3), (2, 8), "no layer that does conv1d"),
         (nn.ConvTranspose2d(2, 4, 3), (2, 8, 8), "no layer that does conv_transpose2d"),
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout2d()), (2, 8, 8), "put a Dropout"),
-        (nn.AvgPool2d(2), (2, 8, 8), "MaxPool2d(k)"),
+        (nn.AdaptiveAvgPool2d(2), (2, 8, 8), "AvgPool2d(k, stride)"),
+        (nn.AvgPool2d(3, padding=1), (2, 8, 8), "padding (1, 1)"),
+        (nn.AvgPool2d((2, 3)), (2, 8, 8), "windows (2, 3)"),
+        (nn.AvgPool2d(2, divisor_override=3), (2, 8, 8), "divisor_override=3"),
+        (nn.AvgPool2d(3, ceil_mode=True), (2, 8, 8), "ceil_mode=True"),
         (nn.MaxPool2d(3, stride=2), (2, 8, 8), "stride (2, 2)"),
         (nn.MaxPool2d(2, padding=1), (2, 8, 8), "padding (1, 1)"),
         (nn.MaxPool2d(2, ceil_mode=True), (2, 8, 8), "ceil_mode=True"),

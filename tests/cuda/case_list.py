@@ -12,9 +12,11 @@ from .cases import (  # fmt: skip
     affine,
     affine_backward,
     affine_loss,
+    avgpool,
     backward,
     batch_norm,
     conv,
+    conv_average,
     dropout,
     gather,
     gelu,
@@ -51,6 +53,13 @@ CONVS = [
     (2, 3, 6, 7, 5, 3, 1, 1, "leaky_relu"),
     (65, 1, 6, 6, 2, 3, 0, 4, "identity"),  # more images than shares
     (1, 1, 25, 23, 2, 3, 1, 1, "relu"),  # more positions than a block sees at a time
+]
+AVERAGES = [
+    (2, 3, 9, 8, 4, 3, 1, 4, 3, "relu"),
+    (3, 1, 7, 9, 5, 4, 0, 2, 2, "identity"),
+    (35, 2, 6, 6, 3, 1, 0, 3, 1, "tanh"),  # more images than a block takes
+    (1, 3, 32, 32, 9, 6, 0, 14, 13, "leaky_relu"),
+    (2, 1, 5, 5, 1030, 2, 0, 1, 2, "sigmoid"),  # more filters than a block takes
 ]
 PLAIN = [
     *(Case(f"activate {f} {s}", normal(s), activate(f)) for f in ACTIVATIONS for s in MATRICES),
@@ -105,6 +114,8 @@ PLAIN = [
         for s in [(2, 1), (33, 10), (70, 130), (3, 2, 4, 5), (2, 5, 30, 17), (600, 3, 2, 1)]
     ),
     *map(conv, CONVS),
+    *map(conv_average, AVERAGES),
+    *map(avgpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15], [2, 2, 1, 14]),
     *map(maxpool, [(1, 1, 5, 5), (3, 2, 8, 7), (2, 40, 15, 15), (1, 1, 30, 31)], [1, 2, 3, 15]),
 ]  # fmt: skip
 SUMS = [  # y, dz or both in bfloat16, of every activation, with the sum over the rows and without

@@ -324,6 +324,32 @@ def conv(sizes: tuple[Any, ...]) -> Case:
     return Case(f"conv {sizes}", draw, run, terms)
 
 
+def avgpool(shape: tuple[int, ...], size: int, stride: int) -> Case:
+    def run(bench: Bench, x: np.ndarray, slopes: np.ndarray) -> tuple[Any, ...]:
+        out, dx = bench.room(slopes.shape), bench.room(x.shape)
+        bench.backend.avgpool2d(bench.give(x), size, stride, out)
+        bench.backend.avgpool2d_backward(bench.give(slopes), size, stride, dx)
+        return out, dx
+
+    pooled = (*shape[:2], *((n - size) // stride + 1 for n in shape[2:]))
+    return Case(f"avgpool {size} {stride} {shape}", normal(shape, pooled), run, size**2)
+
+
+def conv_average(sizes: tuple[Any, ...]) -> Case:
+    """(n, channels, rows, columns, filters, kernel, padding, size, stride, activation)."""
+    n, channels, rows, columns, filters, k, padding, size, stride, activation = sizes
+    averages = (n, filters, *((length + 2 * padding - k + 1 - size) // stride + 1 for length in (rows, columns)))
+
+    def run(bench: Bench, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[Any, ...]:
+        given, weights, out, plain = bench.give(x), bench.give(weight), bench.room(averages), bench.room(averages)
+        bench.backend.conv2d_avgpool(given, weights, bench.give(bias), activation, padding, size, stride, out)
+        bench.backend.conv2d_avgpool(given, weights, None, activation, padding, size, stride, plain)
+        return out, plain
+
+    draw = normal((n, channels, rows, columns), (filters, channels, k, k), filters)
+    return Case(f"conv average {sizes}", draw, run, channels * k * k + size)
+
+
 def maxpool(shape: tuple[int, ...], size: int) -> Case:
     def run(bench: Bench, x: np.ndarray, slopes: np.ndarray) -> tuple[Any, ...]:
         out, place, dx = bench.room(slopes.shape), bench.room(slopes.shape, "uint8"), bench.room(x.shape)

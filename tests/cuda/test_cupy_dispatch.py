@@ -351,6 +351,8 @@ def test_sizes_beyond_32_bits_are_launched_within_cudas_limits(gpu, monkeypatch)
     gpu.conv2d_backward(images, filters, 1, 1, None, maps, filters, bias, images)
     gpu.maxpool2d(maps, 2, Large((500_000, 32, 32, 32)), None)
     gpu.maxpool2d_backward(Large((500_000, 32, 32, 32)), Large((1,)), 2, maps)
+    gpu.avgpool2d(maps, 2, 1, Large((500_000, 32, 63, 63)))
+    gpu.avgpool2d_backward(Large((500_000, 32, 63, 63)), 2, 1, maps)
     narrow, scores = Large((10, 1024)), Large((3_000_000, 10))
     gpu.affine_loss(rows, narrow, bias, scores, "softmax_cross_entropy", (), labels, 1, scores, bias, bias)
     gpu.affine_backward(scores, rows, narrow, narrow, rows, "relu", bias)
@@ -362,7 +364,7 @@ def test_sizes_beyond_32_bits_are_launched_within_cudas_limits(gpu, monkeypatch)
     gpu.affine_loss(half, Large(narrow.shape, "uint16"), bias, scores, "softmax_cross_entropy", (), labels, 1, scores,
                     bias, bias)  # fmt: skip
     gpu.affine_backward(slopes, half, Large(narrow.shape, "uint16"), narrow, half, "relu", bias)
-    assert len(launches) == 19
+    assert len(launches) == 21
     for grid, block, args in launches:
         assert 32 <= np.prod(block) <= 256
         assert 0 < grid[0] < 2**31

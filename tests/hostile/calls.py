@@ -248,7 +248,7 @@ def in_use(kind: type) -> tuple[Any, Maker]:
 
 
 def of_layer(layer: Any) -> Any:
-    flat = [] if isinstance(layer, gn.Conv2D | gn.MaxPool2D | gn.Flatten) else [gn.Flatten()]
+    flat = [] if isinstance(layer, gn.Conv2D | gn.MaxPool2D | gn.AvgPool2D | gn.Flatten) else [gn.Flatten()]
     return gn.Sequential([*flat, layer, gn.Flatten(), gn.Dense(3)])
 
 
@@ -261,7 +261,7 @@ def fitted(of: Any, **options: Any) -> Any:
 
 
 def fit(trainer: Any, *callbacks: Any) -> Any:
-    images = any(isinstance(layer, gn.Conv2D | gn.MaxPool2D) for layer in trainer.model.layers)
+    images = any(isinstance(layer, gn.Conv2D | gn.MaxPool2D | gn.AvgPool2D) for layer in trainer.model.layers)
     x = IMAGES if images else X
     trainer.fit(x, Y, epochs=2, batch_size=30, validation_data=(x, Y), callbacks=callbacks)
     trainer.predict(x)
@@ -417,6 +417,8 @@ VALUES: dict[str, Maker] = {
     "kernel": lambda: 3,
     "pool": lambda: 2,
     "padding": lambda: "same",
+    "pooling": lambda: "average",
+    "pool_stride": lambda: 1,
     "left": lambda: "zeros",
     "right": lambda: "zeros",
     "size": lambda: 2,
@@ -542,6 +544,9 @@ OWN: dict[str, Maker] = {  # where a name means something else
     "EarlyStopping.metric": lambda: "validation_loss",
     "Activation.activation": lambda: "relu",
     "MaxPool2D.size": lambda: 2,
+    "AvgPool2D.size": lambda: 2,
+    "AvgPool2D.stride": lambda: 1,
+    "AvgPool2D.spec.input_shape": lambda: (1, 6, 6),
     "datasets.entry.name": lambda: "digits",
     "datasets.status.name": lambda: "digits",
     "datasets.dataset_dir.name": lambda: "mnist",

@@ -29,7 +29,10 @@ WHOLE = {
     "Conv2D filters": (gn.Conv2D, 3),
     "Conv2D kernel": (lambda n: gn.Conv2D(2, n), 3),
     "Conv2D pool": (lambda n: gn.Conv2D(2, 3, pool=n), 2),
+    "Conv2D pool_stride": (lambda n: gn.Conv2D(2, 3, pool=3, pooling="average", pool_stride=n), 2),
     "MaxPool2D": (gn.MaxPool2D, 2),
+    "AvgPool2D": (gn.AvgPool2D, 2),
+    "AvgPool2D stride": (lambda n: gn.AvgPool2D(2, n), 2),
     "Reshape": (lambda n: gn.Reshape((n, 5)), 2),
     "LowRankDense units": (lambda n: gn.LowRankDense(n, 2), 3),
     "LowRankDense rank": (lambda n: gn.LowRankDense(4, n), 3),
@@ -71,6 +74,8 @@ def test_numpys_integers_are_integers(place):
 def test_what_is_no_whole_number_is_named(place, wrong):
     if wrong is None and place in ("svd k", "StreamingGram components", "Dense.fit most"):
         pytest.skip("None is all of them")
+    if wrong is None and "stride" in place:
+        pytest.skip("None is the size of a window")
     if wrong is None and place == "Factorise":
         pytest.skip("then the rank is the usual one")
     if wrong is None and place == "class_pca components":

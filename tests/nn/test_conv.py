@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,17 @@ from gpunet.backend import get_backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import InputError, ShapeError
 from gpunet.nn import losses
-from gpunet.nn.layers import Activation, Conv2D, Dense, Flatten, MaxPool2D, Reshape
+from gpunet.nn.layers import Activation, AvgPool2D, Conv2D, Dense, Flatten, MaxPool2D, Reshape
 from gpunet.nn.model import Sequential
 from gpunet.nn.serialize import load, load_weights, save
 from gpunet.nn.trainer import Trainer
 
 from .gradients import check_gradients
+
+
+def averaging(*args, **options):
+    return Conv2D(*args, pooling="average", **options)
+
 
 # shape of a sample, layers below the classifier
 BODIES = {
@@ -34,6 +41,23 @@ BODIES = {
     "activations of their own": ((1, 6, 6), lambda: [Conv2D(3, 3), Activation("relu"), MaxPool2D(2)]),
     "frozen below": ((1, 8, 8), lambda: [Conv2D(3, 3, "relu", pool=2, trainable=False), Conv2D(2, 3, "sigmoid")]),
     "frozen between": ((1, 8, 8), lambda: [Conv2D(3, 3, "relu"), Conv2D(2, 3, "relu", pool=2, trainable=False)]),
+    "even kernels": ((2, 8, 7), lambda: [Conv2D(3, 4, "relu"), Conv2D(4, 2, "tanh", pool=2)]),
+    "averages": ((3, 8, 8), lambda: [Conv2D(4, 3, "relu"), AvgPool2D(3, 2)]),
+    "averages first": ((2, 8, 7), lambda: [AvgPool2D(), Conv2D(3, 2, "sigmoid")]),
+    "averages above": ((2, 8, 8), lambda: [Conv2D(3, 3, "relu"), Conv2D(3, 3, padding="same"), AvgPool2D(4, 1)]),
+    "averaged in one pass": ((3, 8, 8), lambda: [averaging(4, 3, "relu", pool=2)]),
+    "averaged with overlaps": (
+        (2, 10, 9),
+        lambda: [averaging(3, 4, "tanh", pool=3, pool_stride=2), averaging(4, 1, "leaky_relu", pool=2, pool_stride=1)],
+    ),
+    "averaged and frozen below": (
+        (1, 8, 8),
+        lambda: [averaging(3, 4, "relu", pool=3, pool_stride=2, trainable=False), Conv2D(2, 2, "sigmoid")],
+    ),
+    "averaged and frozen between": (
+        (1, 8, 8),
+        lambda: [Conv2D(3, 3, "relu"), averaging(2, 3, "relu", pool=2, trainable=False)],
+    ),
     "rows of features": ((54,), lambda: [Dense(48, "relu"), Reshape((3, 4, 4)), Conv2D(2, 3, "relu")]),
 }
 
@@ -67,10 +91,11 @@ def test_gradients(backend, rng, body):
 @pytest.mark.parametrize("seed", range(12))
 def test_gradients_of_random_networks(backend, seed):
     rng = np.random.default_rng(seed)
-    kernel, padding = int(rng.choice([1, 3, 5])), str(rng.choice(["valid", "same"]))
+    padding = str(rng.choice(["valid", "same"]))
+    kernel, pooling = int(rng.choice([1, 3, 5] if padding == "same" else [1, 2, 3, 4])), ["max", "average"][seed % 2]
     shape = (int(rng.choice([1, 3])), int(rng.integers(7, 13)), int(rng.integers(7, 13)))
     layers = [
-        Conv2D(int(rng.integers(1, 6)), kernel, "relu", pool=int(rng.integers(1, 4)), padding=padding),
+        Conv2D(int(rng.integers(1, 6)), kernel, "relu", pool=int(rng.integers(1, 4)), padding=padding, pooling=pooling),
         Conv2D(int(rng.integers(1, 6)), 3, str(rng.choice(["relu", "sigmoid"])), padding="same"),
     ]
     model, loss = built(shape, layers, backend, batch=4, loss="squared_error")
@@ -78,7 +103,7 @@ def test_gradients_of_random_networks(backend, seed):
     assert check_gradients(stirred(model, backend, rng), loss, backend, x, labels, rng) < 1e-6
 
 
-@pytest.mark.parametrize("wrong", ["conv2d_backward", "maxpool2d_backward"])
+@pytest.mark.parametrize("wrong", ["conv2d_backward", "maxpool2d_backward", "avgpool2d_backward"])
 def test_the_check_can_fail(rng, wrong):
     class Wrong(NumpyBackend):
         pass
@@ -89,9 +114,46 @@ def test_the_check_can_fail(rng, wrong):
             args[-1][...] *= 1.001
 
     setattr(Wrong, wrong, scaled)
-    model, loss = built((2, 8, 8), [Conv2D(3, 3, "relu"), Conv2D(3, 3, "relu"), MaxPool2D(2)], Wrong())
+    model, loss = built((2, 8, 8), [Conv2D(3, 3, "relu"), AvgPool2D(2), Conv2D(3, 2), MaxPool2D(2)], Wrong())
     x, labels = rng.normal(size=(6, 2, 8, 8)), rng.integers(0, 3, 6)
     assert check_gradients(stirred(model, model.backend, rng), loss, model.backend, x, labels, rng) > 1e-6
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_averages_in_one_pass_are_averages_after(backend, rng, training, frozen):
+    x, labels, found = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6), []
+    shared = {"activation": "relu", "trainable": not frozen}
+    for layers in (
+        [averaging(4, 4, pool=4, pool_stride=3, **shared)],
+        [Conv2D(4, 4, **shared), AvgPool2D(4, 3)],
+    ):
+        model, loss = built((3, 11, 10), layers, backend)
+        model.train(training)
+        weights = np.random.default_rng(3)
+        for parameter in model.parameters.values():
+            backend.copy(weights.normal(size=parameter.shape), parameter)
+        z = model.forward(backend.asarray(x))
+        loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
+        model.backward(model.d_scores)
+        found.append([np.array(backend.to_host(a)) for a in (z, model.flat[1])])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
+def test_maps_are_made_where_a_gradient_needs_them_alone(rng):
+    """Neither frozen filters nor a net that is only evaluated have any: of 2000 filters they would be gigabytes."""
+    x, labels = rng.normal(size=(20, 3, 9, 9)).astype("float32"), rng.integers(0, 3, 20)
+    frozen, learning = (averaging(4, 2, "relu", pool=4, trainable=trains) for trains in (False, True))
+    for conv in (frozen, learning):
+        trainer = Trainer(Sequential([conv, Flatten(), Dense(3)]), device="cpu")
+        trainer.prepare((3, 9, 9))
+        trainer.predict(x)
+        assert conv._maps is None
+        trainer.fit(x, labels, epochs=2, batch_size=8)
+    assert frozen._maps is None
+    assert learning._maps.shape[2:] == (4, 8, 8)
+    assert not hasattr(copy.deepcopy(learning), "_maps")
 
 
 def test_pooling_in_one_pass_is_pooling_after(backend, rng):
@@ -147,12 +209,17 @@ def torch_twin(torch, model):
             modules.append(torch.nn.Unflatten(1, layer.shape))
         elif isinstance(layer, MaxPool2D):
             modules.append(torch.nn.MaxPool2d(layer.size))
+        elif isinstance(layer, AvgPool2D):
+            modules.append(torch.nn.AvgPool2d(layer.size, layer.stride))
         elif isinstance(layer, Dense):
             modules.append(torch.nn.Linear(shape[0], layer.units))
         if layer.activation != "identity":
             modules.append(activations[layer.activation]())
         if isinstance(layer, Conv2D) and layer.pool > 1:
-            modules.append(torch.nn.MaxPool2d(layer.pool))
+            average = layer.pooling == "average"
+            modules.append(
+                torch.nn.AvgPool2d(layer.pool, layer.pool_stride) if average else torch.nn.MaxPool2d(layer.pool)
+            )
         shape = layer.spec(shape).output
     network = torch.nn.Sequential(*modules).to(torch.tensor(next(iter(model.parameters.values()))).dtype)
     network.load_state_dict({name: torch.tensor(p) for name, p in model.parameters.items()})  # names and shapes agree
@@ -165,6 +232,10 @@ NETWORKS = {
     "two layers": lambda: [
         Reshape((3, 14, 13)), Conv2D(6, 3, "relu", pool=2), Conv2D(7, 3, "relu", padding="same"), MaxPool2D(3),
         Flatten(), Dense(5, "sigmoid"), Dense(4),
+    ],
+    "averages": lambda: [
+        averaging(6, 4, "relu", pool=3, pool_stride=2), AvgPool2D(2, 1), averaging(3, 2, pool=2),
+        Flatten(), Dense(4),
     ],
     "5×5 and 1×1": lambda: [Conv2D(4, 5, padding="same"), Conv2D(3, 1, "sigmoid", pool=3), Flatten(), Dense(4)],
 }  # fmt: skip
@@ -223,7 +294,10 @@ def test_names_and_shapes_are_those_of_sequential():
 
 
 def test_saved_networks_come_back(tmp_path, rng):
-    layers = [Conv2D(4, 3, "relu", pool=2, padding="same"), MaxPool2D(2), Flatten(), Dense(3)]
+    layers = [
+        Conv2D(4, 3, "relu", pool=2, padding="same"), MaxPool2D(2),
+        averaging(5, 1, "relu", pool=2, pool_stride=1, trainable=False), AvgPool2D(1), Flatten(), Dense(3),
+    ]  # fmt: skip
     trainer = Trainer(Sequential([Reshape((1, 8, 8)), *layers]), device="numpy")
     trainer.prepare((64,))
     x = rng.normal(size=(5, 64)).astype("float32")
@@ -246,7 +320,12 @@ def test_saved_networks_come_back(tmp_path, rng):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv2D(8, 4), "kernel is 4: expected an odd one, such as 3 or 5"),
+        (lambda: Conv2D(8, 4, padding="same"), "kernel is 4 with padding='same': expected an odd one, such as 3 or 5"),
+        (lambda: Conv2D(8, pooling="mean"), "pooling is 'mean': expected one of max, average"),
+        (lambda: Conv2D(8, pool_stride=0), "pool_stride is 0: expected a whole number from 1"),
+        (lambda: Conv2D(8, pool=3, pool_stride=2), "pool=3 and pool_stride=2: its windows stand side by side"),
+        (lambda: AvgPool2D(0), "AvgPool2D's size is 0: expected a whole number ≥ 1"),
+        (lambda: AvgPool2D(2, "x"), "AvgPool2D's stride is 'x': expected a whole number from 1"),
         (lambda: Conv2D(0), "Conv2D's filters is 0: expected a whole number ≥ 1"),
         (lambda: Conv2D(2.5), "filters is 2.5"),
         (lambda: Conv2D(8, True), "kernel is True"),
@@ -277,6 +356,8 @@ def test_bad_arguments(make, message):
         ),
         ((3, 4, 4), [Conv2D(8, 3, pool=3)], "maps of 2×2 are smaller than the 3×3 pool"),
         ((3, 4, 4), [MaxPool2D(5)], "maps of 4×4 are smaller than the 5×5 pool"),
+        ((3, 4, 4), [AvgPool2D(5, 1)], "maps of 4×4 are smaller than the 5×5 pool"),
+        ((28, 28), [AvgPool2D()], r"AvgPool2D takes images"),
         ((64,), [Reshape((3, 8, 8))], r"hold 64 numbers and do not fit shape \(3, 8, 8\), which holds 192"),
         ((3, 8, 8), [Conv2D(8, weight=np.zeros((8, 3, 5, 5)))], r"\(8, 3, 5, 5\): expected \(8, 3, 3, 3\)"),
         ((3, 8, 8), [Dense(4)], "Dense takes rows of features"),
@@ -285,6 +366,21 @@ def test_bad_arguments(make, message):
 def test_shapes_that_do_not_fit(shape, layers, message):
     with pytest.raises(ShapeError, match=message):
         Sequential(layers).build(shape, get_backend("numpy"))
+
+
+def test_averages_after_an_activation_are_no_last_layer():
+    with pytest.raises(InputError, match=r"its averages too: put gn.Flatten\(\) after it"):
+        Sequential([averaging(4, 2, "relu", pool=2)]).build((1, 6, 6), get_backend("numpy"))
+    Sequential([averaging(4, 2, pool=2)]).build((1, 6, 6), get_backend("numpy"))
+
+
+def test_settings_that_do_not_go_together_are_refused_when_they_are_set_one_by_one():
+    layer = Conv2D(4, 2, pool=20, pooling="average", pool_stride=3)
+    with pytest.raises(InputError, match="kernel is 2 with padding='same'"):
+        layer.padding = "same"
+    layer.pooling = "max"
+    with pytest.raises(InputError, match="pool=20 and pool_stride=3"):
+        Sequential([layer, Flatten()]).build((1, 30, 30), get_backend("numpy"))
 
 
 # -- end to end -------------------------------------------------------------------------------------------------------

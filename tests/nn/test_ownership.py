@@ -441,9 +441,11 @@ LATE = [
     (lambda: gn.LowRankDense(6, 2), {"units": (0,), "rank": (0, "x"), "activation": ("zz",)}),
     (
         lambda: gn.Conv2D(4, 3),
-        {"filters": ("x", 0), "kernel": (2, -1), "pool": (16, "x"), "padding": (-1, "full"), "activation": ("zz",)},
+        {"filters": ("x", 0), "kernel": (0, -1), "pool": (16, "x"), "padding": (-1, "full"), "activation": ("zz",)},
     ),
     (lambda: gn.MaxPool2D(2), {"size": (0, "x", 16), "trainable": ("no",)}),
+    (lambda: gn.AvgPool2D(2), {"size": (0, "x"), "stride": (0, "x")}),
+    (lambda: gn.Conv2D(4, 3, pooling="average"), {"pool": (0, "x"), "pool_stride": (0, "x"), "pooling": ("mean", 3)}),
     (lambda: gn.Reshape((5,)), {"shape": (3, (0,), "x", ())}),
     (lambda: gn.Flatten(), {"shape": ((5,),)}),
     (lambda: gn.Activation("relu"), {"activation": ("zz",)}),

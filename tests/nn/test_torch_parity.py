@@ -25,6 +25,19 @@ BODIES = {
         (2, 9, 8),
         lambda: [gn.Conv2D(4, 3, pool=2), gn.GELU("tanh"), gn.Conv2D(3, 3), gn.GELU(), gn.Flatten()],
     ),
+    "averages": (
+        (2, 11, 10),
+        lambda: [
+            gn.Conv2D(6, 4, "relu", pool=4, pooling="average", pool_stride=3), gn.AvgPool2D(2, 1),
+            gn.Flatten(),
+        ],
+    ),
+    "averages of frozen filters": (
+        (2, 11, 10),
+        lambda: [
+            gn.Conv2D(6, 2, "relu", pool=3, pooling="average", trainable=False), gn.AvgPool2D(2), gn.Flatten(),
+        ],
+    ),
     "norms": ((7,), lambda: [gn.BatchNorm(), gn.Dense(9, "relu"), gn.BatchNorm(0.3, 1e-2), gn.Activation("tanh")]),
     "norms of images": (
         (2, 9, 8),

@@ -20,5 +20,6 @@
 #include "pool.cuh"
 #include "conv.cuh"
 #include "conv_backward.cuh"
+#include "conv_average.cuh"
 #include "batchnorm.cuh"
 #include "gelu.cuh"

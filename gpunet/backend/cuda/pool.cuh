@@ -1,5 +1,5 @@
-// Max-pooling: planes of height × width, windows of size × size side by side, rows × columns of them.
-// Blocks of (threads along a plane, planes).
+// Pooling: planes of height × width, windows of size × size, rows × columns of them: maxima of windows side by side,
+// averages of windows `stride` apart. Blocks of (threads along a plane, planes).
 
 template <typename T>
 __device__ void maxpool(
@@ -43,6 +43,41 @@ __device__ void maxpool_backward(
     }
 }
 
+template <typename T>
+__device__ void avgpool(
+    const T* x, T* out, i64 planes, int height, int width, int rows, int columns, int size, int stride) {
+    const int area = rows * columns;
+    for (i64 plane = i64(blockIdx.x) * blockDim.y + threadIdx.y; plane < planes; plane += i64(gridDim.x) * blockDim.y) {
+        const T* from = x + plane * height * width;
+        for (int i = threadIdx.x; i < area; i += blockDim.x) {
+            const T* corner = from + i64(i / columns) * stride * width + i % columns * stride;
+            T sum = 0;
+            for (int row = 0; row < size; ++row)
+                for (int column = 0; column < size; ++column) sum += corner[i64(row) * width + column];
+            out[plane * area + i] = sum * T(1.0 / (double(size) * size));
+        }
+    }
+}
+
+// Every element of dx adds up its windows: those that begin after place − size, and no later than there.
+template <typename T>
+__device__ void avgpool_backward(
+    const T* dy, T* dx, i64 planes, int height, int width, int rows, int columns, int size, int stride) {
+    const int area = height * width;
+    for (i64 plane = i64(blockIdx.x) * blockDim.y + threadIdx.y; plane < planes; plane += i64(gridDim.x) * blockDim.y) {
+        const T* slopes = dy + plane * rows * columns;
+        for (int i = threadIdx.x; i < area; i += blockDim.x) {
+            const int y = i / width, x = i % width;
+            const int top = y < size ? 0 : (y - size) / stride + 1, left = x < size ? 0 : (x - size) / stride + 1;
+            T sum = 0;
+            for (int row = top; row < rows && row * stride <= y; ++row)
+                for (int column = left; column < columns && column * stride <= x; ++column)
+                    sum += slopes[row * columns + column];
+            dx[plane * area + i] = sum * T(1.0 / (double(size) * size));
+        }
+    }
+}
+
 #define POOL(T, suffix)                                                                                               \
     KERNEL maxpool_##suffix(                                                                                          \
         const T* x, T* out, u8* place, i64 planes, int height, int width, int rows, int columns, int size) {          \
@@ -51,6 +86,14 @@ __device__ void maxpool_backward(
     KERNEL maxpool_backward_##suffix(                                                                                 \
         const T* dy, const u8* place, T* dx, i64 planes, int height, int width, int rows, int columns, int size) {    \
         maxpool_backward(dy, place, dx, planes, height, width, rows, columns, size);                                  \
+    }                                                                                                                 \
+    KERNEL avgpool_##suffix(                                                                                          \
+        const T* x, T* out, i64 planes, int height, int width, int rows, int columns, int size, int stride) {         \
+        avgpool(x, out, planes, height, width, rows, columns, size, stride);                                          \
+    }                                                                                                                 \
+    KERNEL avgpool_backward_##suffix(                                                                                 \
+        const T* dy, T* dx, i64 planes, int height, int width, int rows, int columns, int size, int stride) {         \
+        avgpool_backward(dy, dx, planes, height, width, rows, columns, size, stride);                                 \
     }
 
 POOL(float, f32)

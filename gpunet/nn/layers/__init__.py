@@ -9,11 +9,12 @@ from gpunet.nn.layers.dropout import Dropout
 from gpunet.nn.layers.flatten import Flatten, Reshape
 from gpunet.nn.layers.gelu import GELU
 from gpunet.nn.layers.lowrank import LowRankDense
-from gpunet.nn.layers.pool import MaxPool2D
+from gpunet.nn.layers.pool import AvgPool2D, MaxPool2D
 
 __all__ = [
     "GELU",
     "Activation",
+    "AvgPool2D",
     "BatchNorm",
     "Conv2D",
     "Dense",

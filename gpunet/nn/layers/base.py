@@ -216,7 +216,7 @@ class Layer:
         """What a copy takes along: not the model's memory, but the values there."""
         gone = {
             "_model", "_views", "_fixed", "made_from", "inherits", "ops", "_y", "_dx", "x", "y", "dx", "draw", "joined",
-            "below",
+            "below", "_maps",
         }  # fmt: skip
         with nullcontext() if self.owner is None else self.owner.alone():
             gone |= {*self._views, *("d_" + name for name in self._views)}
