@@ -70,6 +70,10 @@ class Settings(framework.Settings):
     precision: Precision = option("float32", OF_PRECISION)
     head_decay: float = option(1 / 6, above=0, most=1)  # of a head's rate, from the first epoch to after the last
     sweep_samples: int = 20_000
+    rivals: int = option(
+        0, "Epochs of the last net's rivals: ConvNets and heads by SGD, RMSprop and Adam, other maps; 0 for none.",
+        least=0, sweep=0,
+    )  # fmt: skip
     sweeps: bool = option(True, "Accuracy against T_PC, T_v, T_frac.", sweep=False)
     dynamics: bool = option(True, "Figures 1 and 2.", sweep=False)
 

@@ -13,9 +13,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from gpunet.errors import InputError
 from gpunet.experiments.dmn import Shares, x
 from gpunet.experiments.dmn.dynamics import convergence, fluctuations
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
+from gpunet.experiments.dmn.rivals import rivals
 from gpunet.experiments.framework import Measured, Run
 from gpunet.experiments.images import as_images, some_of
 from gpunet.progress import Progress
@@ -35,6 +37,7 @@ SWEPT = {
     "T_v": ("variance", (0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)),
     "T_frac": ("fraction", (0.005, 0.02, 0.1, 0.2, 0.3, 0.4, 0.7, 1.0)),
 }
+SIGNS = "of each vector the largest element is positive"  # the first within 0.1 %, see `verify.fix_signs`
 HELD = 0.98  # T_v while another setting is swept: where the document sees the peak
 
 
@@ -47,10 +50,17 @@ def body(run: Run) -> None:
         asked, widths=asked.widths or WIDTHS.get(name, OTHERS), fraction=asked.fraction or FRACTIONS.get(name, 1.0),
         epochs=asked.epochs or max(EPOCHS, min(60, LEAST_STEPS // batches)),
     )  # fmt: skip
+    if 0 < settings.rivals <= settings.epochs:
+        raise InputError(
+            f"rivals is {settings.rivals}: expected 0, or more epochs than the {settings.epochs} of all nets"
+        )
     _warm_up(run)
     run.each_seed("linear", _steps(run), lambda seed: train_convnet(run, [], seed))
+    run.note(signs=SIGNS)
     for index, shares in enumerate(settings.widths):
         _pair(run, shares, f"{index + 1}/{len(settings.widths)}")
+    if settings.rivals:
+        rivals(run)
     if settings.sweeps:
         _sweeps(run)
     if settings.dynamics:

@@ -13,7 +13,7 @@ import numpy as np
 from gpunet.backend.base import Backend
 from gpunet.checks import check_labels, check_lengths
 from gpunet.linalg.device import some_rows
-from gpunet.nn.layers import Flatten, Layer
+from gpunet.nn.layers import Conv2D, Flatten, Layer
 from gpunet.nn.layers.flatten import Reshape
 from gpunet.nn.model import Sequential
 from gpunet.nn.samples import check_samples
@@ -58,12 +58,14 @@ def features(layers: Sequence[Layer], x: Any, backend: Backend, rows: Any = None
 
 
 def fit_stack(
-    layers: Sequence[Layer], x: Any, labels: Any, thresholds: Sequence[Thresholds], backend: Backend, *, seed: int = 0
-) -> list[Fit]:
+    layers: Sequence[Layer], x: Any, labels: Any, thresholds: Sequence[Thresholds], backend: Backend, *, seed: int = 0,
+    both_signs: bool = False,
+) -> list[Fit]:  # fmt: skip
     """Fit the layers that can be (document 002, section 3), each on the outputs of those below it.
 
     x: (n, *input shape), uint8 or floats; labels: (n,), classes from 0; thresholds: one for each layer that can be
-    fitted. The data is streamed once a layer: neither patches nor outputs are ever all in memory.
+    fitted; both_signs: each vector w becomes two rows, w and −w, which a ReLU tells apart. The data is streamed once a
+    layer: neither patches nor outputs are ever all in memory.
     """
     fitted = [(place, layer) for place, layer in enumerate(layers) if can_fit(layer)]
     x, labels, fits = check_samples(x, "data"), check_labels(labels, None, "data"), []
@@ -71,6 +73,10 @@ def fit_stack(
     for (place, layer), each in zip(fitted, thresholds, strict=True):
         rows = chosen_rows(labels, each.fraction, seed)
         fits.append(fit_batches(layer, _inputs(layers[:place], x, labels, rows, backend), each, backend))
+        if both_signs:
+            weight, bias = layer.start["weight"], layer.start["bias"]
+            layer.start = {"weight": np.concatenate([weight, -weight]), "bias": np.concatenate([bias, bias])}
+            setattr(layer, "filters" if isinstance(layer, Conv2D) else "units", 2 * len(bias))
     return fits
 
 
