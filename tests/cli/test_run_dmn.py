@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpunet.experiments.claims import judge
+from gpunet.experiments.dmn import x
+from gpunet.experiments.result import Result
+
+from ..datasets.cifar_writer import write_cifar100
 from ..experiments.schema import parse
 from .runner import check_folder, run
 
@@ -52,6 +57,28 @@ def test_own_images_and_settings(capsys, tmp_path, images):
         0.5,
         True,
     )
+
+
+def test_rivals_are_shown_and_judged(capsys, tmp_path, images):
+    options = ("--variance", "0.9", "--variance", "0.9,0.9", "--no-sweeps", "--no-dynamics", "--rivals", 2)
+    done = run(capsys, "run", "dmn", "-d", images, *SHORT, *options)
+    assert done.code == 0
+    made = check_folder(tmp_path / "runs" / "dmn-images", (*FIGURES[:2], "rivals.png"))
+    assert f"DMNs and ConvNets of {made['notes']['rivals']} filters, after 1 and 2 epochs" in done.out
+    run(capsys, "run", "dmn", "-d", images, *SHORT, "--rivals", 1).one_line(2, "rivals is 1", "more epochs than", "1")
+
+
+def test_cifar100_in_its_official_layout(capsys, tmp_path):
+    write_cifar100(tmp_path / "data" / "cifar100", 200)
+    run_it = ("run", "dmn", "--dataset", "cifar100", *SHORT, "--variance", "0.5,0.5", "--no-sweeps", "--no-dynamics")
+    done = run(capsys, *run_it, "--rivals", 2)
+    assert done.code == 0
+    made = check_folder(tmp_path / "runs" / "dmn-cifar100", (*FIGURES[:2], "rivals.png"))
+    name = made["notes"]["rivals"]
+    assert len(made["notes"]["svd"][f"dmn {name}"][0][0]["filters"]) == 100
+    claims = {claim.id: claim for claim in judge(x, Result.read(tmp_path / "runs" / "dmn-cifar100" / "result.json"))}
+    assert claims["cifar100-2-layers"].verdict == "inconclusive"  # one seed
+    assert "cifar10-2-layers" not in claims
 
 
 def test_a_class_without_a_filter_is_named(capsys, tmp_path):

@@ -36,5 +36,5 @@ def write_cifar10(folder: Path, count: int = 12) -> dict[str, np.ndarray]:
 def write_cifar100(folder: Path, count: int = 7) -> dict[str, np.ndarray]:
     images = {name: photographs(count, seed) for seed, name in enumerate(("train", "test"), 50)}
     for name, batch in images.items():
-        write_batch(folder / "cifar-100-binary" / f"{name}.bin", [(i % 20, 99 - i) for i in range(count)], batch)
+        write_batch(folder / "cifar-100-binary" / f"{name}.bin", [(i % 20, 99 - i % 100) for i in range(count)], batch)
     return images

@@ -13,7 +13,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from gpunet.errors import InputError
 from gpunet.experiments.dmn import Shares, x
 from gpunet.experiments.dmn.dynamics import convergence, fluctuations
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
@@ -50,10 +49,6 @@ def body(run: Run) -> None:
         asked, widths=asked.widths or WIDTHS.get(name, OTHERS), fraction=asked.fraction or FRACTIONS.get(name, 1.0),
         epochs=asked.epochs or max(EPOCHS, min(60, LEAST_STEPS // batches)),
     )  # fmt: skip
-    if 0 < settings.rivals <= settings.epochs:
-        raise InputError(
-            f"rivals is {settings.rivals}: expected 0, or more epochs than the {settings.epochs} of all nets"
-        )
     _warm_up(run)
     run.each_seed("linear", _steps(run), lambda seed: train_convnet(run, [], seed))
     run.note(signs=SIGNS)
@@ -73,8 +68,8 @@ def _warm_up(run: Run) -> None:
     few, once = some_of(run.data, 2 * run.settings.batch_size), replace(run.settings, epochs=1, long=1)
     apart = Run(x, few, once, [0])
     apart.backend, apart.bar = run.backend, Progress()
-    for shares in ((0.9,), (0.9, 0.9)):
-        train_convnet(apart, filters(train_dmn(apart, [Thresholds(share) for share in shares], 0)), 0)
+    for shares in ((0.9,), (0.9, 0.9)):  # few filters also of noise, of which a hundred classes would give thousands
+        train_convnet(apart, filters(train_dmn(apart, [Thresholds(share, most=8) for share in shares], 0)), 0)
 
 
 def _steps(run: Run) -> int:

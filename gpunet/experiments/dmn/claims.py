@@ -7,12 +7,13 @@ from statistics import fmean
 
 from gpunet.experiments.claims import Finding, equal, exceeds, greater, listed, paired, peak, points, share, swept
 from gpunet.experiments.dmn import x
-from gpunet.experiments.dmn.tables import widths
+from gpunet.experiments.dmn.tables import AFTER, PAIRS, Pair, widths
 from gpunet.experiments.result import NotMeasuredError, Result
 
 FAR_LESS = 1 / 3  # of the time: what "far less" has to mean at least
 NEAR = 0.002  # of accuracy: what "as good" allows
 POINT = 0.01  # of accuracy: what "within 1 %" and "equally" allow
+LEAST = 0.05  # of accuracy: the smaller end of "5 to 10 points"
 ALMOST_ALL = 0.75  # of nets and seeds
 EVERY = ("mnist", "cifar10", "cifar100")
 TOP, BOTTOM = "Figure 3, Section 3.1", "Figure 3, Section 3"
@@ -59,7 +60,36 @@ def one_layer(result: Result) -> Finding:
     on="cifar10", number=True,
 )  # fmt: skip
 def two_layers(result: Result) -> Finding:
-    return greater(_by_seed(result, 2), _said(result, 2), 0.05)
+    """By the document's word: ReLU maps, and plain SGD for the ConvNet as for the DMN's classifier.
+
+    Rates and epochs are not told: Keras' default rate then counts, after the 50 epochs of the authors' early code, and
+    scaled pixels, which a ConvNet has there. What the other pairs give is named.
+    """
+    by_word = Pair("relu", "scaled", "SGD", "SGD")
+    gains = by_word.gains(result, AFTER[-1])
+    if result.notes["rivals"].count("+") != 1:
+        raise NotMeasuredError(f"this run's rivals have {result.notes['rivals']} filters: expected 2 layers")
+    epochs = {metric: result.settings[name] for metric, name in zip(AFTER, ("epochs", "rivals"), strict=True)}
+    means = {(pair, metric): _mean_gain(result, pair, metric) for pair in PAIRS for metric in AFTER}
+    parts = [
+        f"{pair.head} / {pair.convnet} {' and '.join(_points(means[pair, metric]) for metric in AFTER)}"
+        for pair in PAIRS if pair[:2] == by_word[:2]
+    ]  # fmt: skip
+    said = f"DMN over ConvNet {result.notes['rivals']} by head / ConvNet, after {epochs[AFTER[0]]} and "
+    found = greater(gains, f"{said}{epochs[AFTER[1]]} epochs: {'; '.join(parts)}", LEAST)
+    held = {metric: [pair.told for pair in PAIRS if (means[pair, metric] or 0) >= LEAST] for metric in AFTER}
+    every = "; ".join(f"after {epochs[metric]}: {', '.join(pairs) or 'none'}" for metric, pairs in held.items())
+    return replace(found, note=f"SGD / SGD after {epochs[AFTER[1]]} counts, {found.note}; 5 points or more, {every}")
+
+
+def _mean_gain(result: Result, pair: Pair, metric: str) -> float | None:
+    """None where one of the two has diverged."""
+    rows = pair.rows(result)
+    return fmean(pair.gains(result, metric)) if all(result.has(row, metric) for row in rows) else None
+
+
+def _points(gain: float | None) -> str:
+    return "none, diverged" if gain is None else points([gain])
 
 
 @x.claim("cifar100-2-layers", "two DMN layers and the ConvNet perform equally", TOP, "equal", on="cifar100")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from gpunet.experiments.dmn import x
+from gpunet.experiments.dmn.rivals import OPTIMIZERS, convnet_row, dmn_row
 from gpunet.experiments.dmn.tables import elapsed, swept_rows, widths
 from gpunet.experiments.framework import BANDS, WHISKERS
 from gpunet.experiments.result import Result
-from gpunet.report.style import COLOURS, DASHES, band, class_called, dots, label_rows, legend_beside
+from gpunet.report.style import COLOURS, DASHES, band, by_epoch, class_called, dots, label_rows, legend_beside
 
 SWEPT = {"T_PC": "largest |cosine| kept", "T_v": "share of the variance", "T_frac": "share of the data"}
 
@@ -55,6 +56,22 @@ def seconds(result: Result, axes: Any) -> None:
         xlabel="seconds, fitting and features included", ylabel="test accuracy (%)", xscale="log",
         title=f"Time to accuracy on {result.dataset}",
     )  # fmt: skip
+    legend_beside(axes)
+
+
+@x.figure(
+    "rivals", "Test accuracy by epoch, pixels scaled: ConvNets by three optimisers, and DMNs whose heads they train.",
+    "Line chart of test accuracy by epoch: ConvNets and DMNs by three optimisers, DMNs on standardised maps by Adam.",
+    spread=BANDS, when=lambda result: "rivals" in result.notes,
+)  # fmt: skip
+def rivals(result: Result, axes: Any) -> None:
+    width = result.notes["rivals"]
+    rows = {f"ConvNet, {name}": convnet_row(width, name, "scaled") for name in OPTIMIZERS}
+    rows |= {f"DMN, {name}": dmn_row(width, "relu", name, "scaled") for name in OPTIMIZERS}
+    rows["DMN, Adam, standardised maps"] = dmn_row(width, "standardised", "Adam", "scaled")
+    for place, (label, row) in enumerate(rows.items()):
+        by_epoch(axes, result, row, "test_accuracy", label, place)
+    axes.set(ylabel="test accuracy (%)", title=f"{width} filters on {result.dataset}")
     legend_beside(axes)
 
 

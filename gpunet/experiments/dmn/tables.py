@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from statistics import fmean
+from typing import NamedTuple
 
+from gpunet.experiments.claims import paired
 from gpunet.experiments.dmn import x
-from gpunet.experiments.result import Result
-from gpunet.report.table import NOTHING, Table, number, rows_table, seeds_told
+from gpunet.experiments.dmn.rivals import MAPS, OPTIMIZERS, convnet_row, dmn_row
+from gpunet.experiments.result import Metric, NotMeasuredError, Result
+from gpunet.report.table import NOTHING, Column, Table, cell, number, rows_table, seeds_told
 
 HEADINGS = {
     "test_accuracy": "test", "test_accuracy_long": "test, trained\nlonger",
@@ -30,6 +33,39 @@ def widths(result: Result) -> list[str]:
 def swept_rows(result: Result, symbol: str = "") -> list[str]:
     """Rows of Figure 3's lower half, of all settings or of one."""
     return [name for name in result.names if "=" in name and name.startswith(symbol)]
+
+
+class Pair(NamedTuple):
+    """A DMN beside a ConvNet: its maps, the pixels of both, the optimisers of its head and of the ConvNet."""
+
+    maps: str
+    pixels: str
+    head: str
+    convnet: str
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{self.head} / {self.convnet} ({self.maps}, {self.pixels})"
+
+    def rows(self, result: Result) -> tuple[str, str]:
+        """The names of their rows; NotMeasuredError where a run has no rivals."""
+        if "rivals" not in result.notes:
+            raise NotMeasuredError("this run trained no rivals: give --rivals 50")
+        width = result.notes["rivals"]
+        return dmn_row(width, self.maps, self.head, self.pixels), convnet_row(width, self.convnet, self.pixels)
+
+    def gains(self, result: Result, metric: str) -> list[float]:
+        """DMN less ConvNet, seed by seed; NotMeasuredError where one of them was not measured."""
+        return paired(*(result.values(row, metric) for row in self.rows(result)))
+
+
+# The fair pairs, of one optimiser, and beside the ConvNet of plain SGD the head that the document does not speak of.
+PAIRS = [
+    Pair(maps, pixels, head, convnet) for maps, every in MAPS.items() for pixels in every
+    for head, convnet in [*zip(OPTIMIZERS, OPTIMIZERS, strict=True), ("Adam", "SGD")]
+]  # fmt: skip
+AFTER = ("test_accuracy", "test_accuracy_long")
 
 
 def elapsed(result: Result, name: str) -> list[list[float]]:
@@ -74,6 +110,24 @@ def reaching(result: Result, name: str) -> str:
         return "never"
     some = f" ({len(found)} of {len(goals)} seeds)" if len(found) < len(goals) else ""
     return number(fmean(found), "seconds") + some
+
+
+@x.table
+def rivals(result: Result) -> Table:
+    after = [result.settings[name] for name in ("epochs", "rivals")]
+    columns = [
+        Column(f"{what}\n{epochs}", "%") for epochs in after for what in ("DMN,", "ConvNet,", "DMN less\nConvNet,")
+    ]
+    lines = []
+    for pair in PAIRS:
+        found: list[Metric | None] = []
+        for metric in AFTER:
+            both = [result.metric(row, metric) if result.has(row, metric) else None for row in pair.rows(result)]
+            found += [*both, Metric(pair.gains(result, metric)) if all(both) else None]
+        lines.append((pair.told, *(cell(metric, AFTER[0]) for metric in found)))
+    breaks = frozenset(i for i, (a, b) in enumerate(pairwise(PAIRS), 1) if a[:2] != b[:2])
+    title = f"DMNs and ConvNets of {result.notes['rivals']} filters, after {after[0]} and {after[1]} epochs"
+    return Table(title, tuple(columns), tuple(lines), breaks=breaks, corner="head / ConvNet by\n(maps, pixels)")
 
 
 @x.table
