@@ -131,6 +131,9 @@ INSTEAD = {
     "gpunet run svd-dnn --task xor": f"gpunet run svd-dnn --task xor --no-speed {TINY}",
     "gpunet run dmn": f"gpunet run dmn --dataset digits --no-sweeps --no-dynamics {TINY}",
     "gpunet run dmn --dataset cifar10": f"gpunet run dmn --dataset digits --no-sweeps --no-dynamics {TINY}",
+    "gpunet run dmn --dataset cifar10 --rivals 50 --variance 0.998,0.99 --no-sweeps --no-dynamics": (
+        f"gpunet run dmn --dataset digits --rivals 2 --variance 0.95,0.9 --no-sweeps --no-dynamics {TINY}"
+    ),
     "gpunet run toy": "gpunet run toy --quick --limit 50 --device numpy",
     "gpunet run toy --hidden 8,8 --dataset my.npz": "gpunet run toy --hidden 8 --dataset two.npz --quick --limit 9",
     "gpunet run cifar-mlp": f"gpunet run cifar-mlp --dataset digits --part final {TINY}",

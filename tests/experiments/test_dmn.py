@@ -18,6 +18,7 @@ from gpunet.experiments.claims import judge
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.body import SWEPT
 from gpunet.experiments.dmn.dynamics import fluctuations
+from gpunet.experiments.dmn.extract import fit_stack
 from gpunet.experiments.dmn.nets import KERNEL, body, filters, train_convnet, train_dmn
 from gpunet.experiments.dmn.rivals import MAPS, OPTIMIZERS, PIXELS, _convnet, dmn_row, fitted, standardised
 from gpunet.experiments.dmn.tables import AFTER, PAIRS, elapsed, reaching, rivals
@@ -297,6 +298,10 @@ def test_both_signs_of_half_the_vectors():
     kept = {vector.tobytes() for vector in one[0]}
     assert all(vector.tobytes() in kept for vector in both[0][:2])  # the first layer sees the same pixels
     assert both[1].shape[1] == 4  # and the second both signs' maps
+    dense = gn.Dense(1, "relu")
+    fit_stack([dense], images.x_train, images.y_train, [Thresholds(0.9, most=3)], CPU, both_signs=True)
+    assert dense.units == 6
+    np.testing.assert_array_equal(dense.start["weight"][:3], -dense.start["weight"][3:])
 
 
 def test_the_largest_element_of_each_vector_is_positive(two_seeds):
@@ -308,7 +313,8 @@ def test_the_largest_element_of_each_vector_is_positive(two_seeds):
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 12), (1, 11, 13), (1, 3, 3)])
-def test_standardised_maps_are_those_of_a_plain_loop(shape):
+def test_standardised_maps_are_those_of_a_plain_loop(shape, monkeypatch):
+    monkeypatch.setattr("gpunet.experiments.dmn.rivals.BLOCK", 7)
     images = as_images(pictures(shape=shape), "dmn", KERNEL)
     images.x_train[0] = 7  # an image whose maps are constant
     _, (_, layer) = fitted("standardised", images, [Thresholds(0.99, most=4)], CPU, 0)
