@@ -27,6 +27,10 @@ NETS = {
         gn.Reshape((1, 8, 8)), gn.Conv2D(4, 3, "relu", pool=2), gn.Conv2D(6, 3, "relu", padding="same"),
         gn.MaxPool2D(3), gn.Flatten(), gn.Dense(10),
     ],
+    "averages": lambda: [
+        gn.Reshape((1, 8, 8)), gn.Conv2D(6, 2, "relu", pool=3, pooling="average", pool_stride=2, trainable=False),
+        gn.Conv2D(4, 1, "tanh", pool=2, pooling="average", pool_stride=1), gn.AvgPool2D(), gn.Flatten(), gn.Dense(10),
+    ],
 }  # fmt: skip
 FORKING = {
     "wide": lambda: [
@@ -67,7 +71,7 @@ def weights(trainer):
     ("net", "optimiser"), [("dense", optimiser) for optimiser in OPTIMISERS] + [(net, "adam") for net in [*NETS][1:]]
 )
 def test_replay_is_bit_identical_to_eager(gpu, digits, net, optimiser):
-    work = few(gpu) if net == "convolution" else {}
+    work = few(gpu) if net in ("convolution", "averages") else {}
     recorded, history = trained(gpu.backend(), digits, net, optimiser, **work)
     eager, expected = trained(gpu.backend(), digits, net, optimiser, graphs="off", **work)
     assert recorded.graphs.reason == "", "steps were not recorded"

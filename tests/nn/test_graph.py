@@ -105,13 +105,15 @@ def test_frozen_layers_one_batch_and_no_shuffling():
 
 
 @on_devices
-def test_images(device):
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_images(device, pooling):
     x, y = samples(n=40, features=64)
 
     def layers():
         return [
-            gn.Reshape((1, 8, 8)), gn.Conv2D(4, 3, "relu", pool=2, padding="same"), gn.Conv2D(3, 3, "sigmoid"),
-            gn.MaxPool2D(2), gn.Flatten(), gn.Activation("relu"), gn.Dense(3),
+            gn.Reshape((1, 8, 8)), gn.Conv2D(4, 3, "relu", pool=2, pooling=pooling, padding="same"),
+            gn.Conv2D(3, 3, "sigmoid"), gn.MaxPool2D(2) if pooling == "max" else gn.AvgPool2D(2, 1), gn.Flatten(),
+            gn.Activation("relu"), gn.Dense(3),
         ]  # fmt: skip
 
     both(lambda trainer: trainer.fit(x, y, epochs=3, batch_size=16), device, layers=layers)
