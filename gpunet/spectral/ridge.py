@@ -35,6 +35,7 @@ ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors 
 HELD_OUT = 0.1  # of the samples, to choose the penalty
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 EXACT_BYTES = 1 << 30  # of features² in float64, or half of few samples: more is computed in float32
+SMALLEST = 1e-30  # Σ (x−m)² of a feature whose products float32 still holds
 CONSTANT = 16 * 2.0**-53  # of a feature's mean: a deviation that rounding the mean has made
 
 
@@ -214,15 +215,26 @@ class TiledMoments:
         return self
 
     def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
-        """As `Moments.solutions`, all solved at once by `Tiled.solve`; what was accumulated is used up by that."""
+        """As `Moments.solutions`, all solved at once by `Tiled.solve`; what was accumulated is used up by that.
+
+        Raises InputError, too, for features that are too small for float32.
+        """
         products, counts = self.products, self.counts
         if products is None or not counts.any():
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
         count, self.products, self.counts = counts.sum(), None, np.zeros(self.classes)
         with computing_on(products.device) as xp:
             right, mean, scale = self.sums.T, self.mean, xp.ones_like(self.mean)
-            if self.standardise:
+            least = xp.max(products.diagonal)  # others are nothing beside it, …
+            if self.standardise:  # … but for those that are made as large
                 scale = _scale(xp, products.diagonal, mean, count)
+                least = xp.min(xp.where(scale > 0, products.diagonal, xp.ones_like(scale)))
+            if 0 < float(least) < SMALLEST:
+                raise InputError(
+                    f"features have squares that sum to {float(least):.1g}: expected at least {SMALLEST:g}, of which "
+                    "float32 holds the products; multiply them, by 1e12 say"
+                )
+            if self.standardise:
                 products.rescale(scale)
                 right = right * scale[:, None]
             unit, scale, mean = float(xp.sum(products.diagonal)) / self.features, on_host(scale), on_host(mean)

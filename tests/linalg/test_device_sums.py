@@ -235,11 +235,12 @@ def test_ridge_regression(rng):
     assert there.correct(Far(x), labels) == here.correct(x, labels)
 
 
+@pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize("ratio", [300, 3000, 1e6])
-def test_ridge_regression_of_a_large_mean(ratio, rng):
+def test_ridge_regression_of_a_large_mean(ratio, standardise, rng):
     labels = rng.integers(0, 3, 400)
     x = (rng.normal(size=(400, 8)) + 2 * np.eye(8)[labels] + ratio).astype("float32")
-    here, there = Moments(8, 3), Moments(8, 3)
+    here, there = Moments(8, 3, standardise=standardise), Moments(8, 3, standardise=standardise)
     for part in (slice(0, 50), slice(50, 400)):
         here.update(x[part], labels[part])
         there.update(Far(x[part]), labels[part])
@@ -271,10 +272,11 @@ def test_a_factor_that_is_none_is_found(far, rng, monkeypatch):  # noqa: F811
 # -- fewer samples than features ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_ridge_regression_of_few_samples(dtype, rng):
+def test_ridge_regression_of_few_samples(dtype, standardise, rng):
     x, labels = (rng.normal(size=(24, 60)) + 100).astype(dtype), np.arange(24) % 3
-    here, there = Moments(60, 3), Moments(60, 3)
+    here, there = Moments(60, 3, standardise=standardise), Moments(60, 3, standardise=standardise)
     for part in (slice(0, 10), slice(10, 24)):
         here.update(x[part], labels[part])
         there.update(Far(x[part]), labels[part])

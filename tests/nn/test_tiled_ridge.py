@@ -168,6 +168,18 @@ def test_penalties_too_small_for_float32_are_left_out_and_told(rng):
         moments_of(np.full_like(x, 0.1), labels, 3).solutions((1e-2,))
 
 
+def test_features_too_small_for_float32(rng):
+    x, labels = rng.normal(size=(300, 30)), rng.integers(0, 3, 300)
+    for standardise in (False, True):
+        small, usual = (moments_of(x * by, labels, 3, standardise=standardise) for by in (1e-14, 1))
+        found, expected = (each.solutions((1e-2,))[0].weight for each in (small, usual))
+        np.testing.assert_allclose(found * 1e-14, expected, atol=1e-6)
+        with pytest.raises(InputError, match=r"squares that sum to 3e-38: expected at least 1e-30[^\n]*multiply them"):
+            moments_of(
+                np.where(np.arange(30) < standardise, x, x * 1e-20), labels, 3, standardise=standardise
+            ).solutions((1e-2,))
+
+
 def test_the_same_bits_twice(rng):
     x, labels = hard("correlated", rng), rng.integers(0, 4, SAMPLES)
     one, other = (moments_of(x, labels, standardise=True).solutions(PENALTIES) for _ in range(2))
