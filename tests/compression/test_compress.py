@@ -105,6 +105,20 @@ def test_convolutions_are_two(digits):
     assert kept.compression["metric"][1] >= kept.compression["metric"][0] - 0.05
 
 
+def test_a_convolution_that_averages_is_cut_before_its_averages():
+    rng = np.random.default_rng(2)
+    weight = np.einsum("ur,rckl->uckl", rng.normal(size=(16, 3)), rng.normal(size=(3, 2, 4, 4)))  # of rank 3
+    conv = gn.Conv2D(16, 4, "relu", weight=weight, bias=rng.normal(size=16), pool=4, pooling="average", pool_stride=3)
+    model = gn.Sequential([conv, gn.Flatten(), gn.Dense(3)])
+    model.build((2, 11, 10), gn.get_backend("cpu"))
+    x = rng.normal(size=(40, 2, 11, 10)).astype("float32")
+    small = gn.compress(model, x, rank=3, layers=["0"])
+    assert repr(small.layers[0]) == "Conv2D(3, 4)"
+    assert small.layers[1].config() == conv.config() | {"kernel": 1}
+    before, after = (gn.Trainer(m, device="cpu").outputs(x) for m in (model, small))
+    np.testing.assert_allclose(after, before, atol=1e-4)
+
+
 def test_a_promise_is_kept(nets, digits):
     x, y = digits.x_test, digits.y_test
     small = gn.compress(nets[0], digits.x_train, max_drop=0.05, evaluate=(x, y))

@@ -169,6 +169,16 @@ def test_features_are_the_models_outputs(backend, images):
     np.testing.assert_allclose(backend.to_host(found), trainer.outputs(many), rtol=1e-6, atol=1e-6)
 
 
+def test_even_patches_and_averages_of_their_maps(images):
+    x, labels = images
+    layer = gn.Conv2D(1, 4, "relu", pool=3, pooling="average", pool_stride=2)
+    gn.fit_class_pca(layer, x, labels, variance=0.8)
+    patches = np.lib.stride_tricks.sliding_window_view(x / 255, (4, 4), axis=(2, 3)).transpose(0, 2, 3, 1, 4, 5)
+    maps = np.maximum(patches.reshape(120, 6, 6, 32) @ weight_of(layer, (2, 9, 9))[0].reshape(layer.filters, 32).T, 0)
+    windows = np.lib.stride_tricks.sliding_window_view(maps, (3, 3), axis=(1, 2))[:, ::2, ::2].mean(axis=(4, 5))
+    np.testing.assert_allclose(features([layer], x, CPU), windows.transpose(0, 3, 1, 2).reshape(120, -1), atol=1e-5)
+
+
 def test_features_of_some_rows(images):
     x, labels = images
     layers = [gn.Conv2D(1, 3, "relu")]
