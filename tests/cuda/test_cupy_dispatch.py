@@ -85,6 +85,19 @@ def convnet():
     return [gn.Conv2D(8, 3, "relu", pool=2), gn.Conv2D(30, 3, "relu", pool=2), gn.Flatten(), gn.Dense(10)]
 
 
+def test_averages_of_maps_are_a_launch_for_a_block_of_images_and_two_for_each_of_filters(gpu):
+    images, filters = 33, 1025  # one more than a block of each takes
+    x, weight = gpu.zeros((images, 1, 4, 4)), gpu.zeros((filters, 1, 2, 2))
+    out = gpu.empty((images, filters, 1, 1))
+    with gpu.session():
+        gpu.conv2d_avgpool(x, weight, None, "relu", 0, 3, 3, out)
+        kept = len(gpu.pool.arrays)
+        gpu.cp.machine.launched.clear()
+        gpu.conv2d_avgpool(x, weight, None, "relu", 0, 3, 3, out)
+    assert Counter(gpu.cp.machine.launched) == {"im2col_f32": 2, "cublasLtMatmul": 4, "average_maps_f32": 4}
+    assert len(gpu.pool.arrays) == kept
+
+
 @pytest.mark.parametrize(("keeps_nan", "activations"), [(True, 0), (False, 2)])
 def test_a_step_of_the_mnist_net_is_12_launches_at_most(gpu, keeps_nan, activations):
     gpu.cp.cublaslt.relu_keeps_nan = keeps_nan
