@@ -36,7 +36,6 @@ HELD_OUT = 0.1  # of the samples, to choose the penalty
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 EXACT_BYTES = 1 << 30  # of features² in float64, or half of few samples: more is computed in float32
 SMALLEST = 1e-30  # Σ (x−m)² of a feature whose products float32 still holds
-CONSTANT = 16 * 2.0**-53  # of a feature's mean: a deviation that rounding the mean has made
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class Moments:
             with computing_on(backend) as xp:
                 squares = diagonal(xp, matrix)[:features]
                 if self.standardise:
-                    scale = _scale(xp, squares, mean[:features], joint.count)
+                    scale = _scale(xp, squares, joint.count)
                     right, squares = right * scale[:, None], squares * scale * scale
                     a *= scale[:, None]
                     a *= scale
@@ -135,7 +134,7 @@ class Moments:
             both, mean = _centred(xp, xp.concat([backend.asarray(each) for each in self.few]))
             x, scale = both[:, :features], None
             if self.standardise:
-                scale = _scale(xp, xp.sum(x * x, axis=0), mean[:features], x.shape[0])
+                scale = _scale(xp, xp.sum(x * x, axis=0), x.shape[0])
                 x *= scale
             matrix = product(x, x.T) if xp is np else xp.matmul(x, x.T)
             total = float(xp.sum(diagonal(xp, matrix)))
@@ -227,7 +226,7 @@ class TiledMoments:
             right, mean, scale = self.sums.T, self.mean, xp.ones_like(self.mean)
             least = xp.max(products.diagonal)  # others are nothing beside it, …
             if self.standardise:  # … but for those that are made as large
-                scale = _scale(xp, products.diagonal, mean, count)
+                scale = _scale(xp, products.diagonal, count)
                 least = xp.min(xp.where(scale > 0, products.diagonal, xp.ones_like(scale)))
             if 0 < float(least) < SMALLEST:
                 raise InputError(
@@ -315,11 +314,10 @@ def _members(labels: NDArray[np.int64], classes: int) -> NDArray[np.bool_]:
     return members
 
 
-def _scale(xp: Any, squares: Any, mean: Any, count: float) -> Any:
-    """1 / deviation (F,) from Σ (x−m)², 0 of constant features."""
-    variance = squares / count
-    some = variance > (CONSTANT * mean) ** 2
-    return xp.where(some, 1 / xp.sqrt(xp.where(some, variance, xp.ones_like(variance))), xp.zeros_like(variance))
+def _scale(xp: Any, squares: Any, count: float) -> Any:
+    """1 / deviation (F,) from Σ (x−m)², 0 of features that are constant, whose squares are exactly 0."""
+    some = squares > 0
+    return xp.where(some, 1 / xp.sqrt(xp.where(some, squares, 1.0) / count), 0.0)
 
 
 def _beside(xp: Any, x: Any, members: Any) -> Any:

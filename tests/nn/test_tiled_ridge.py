@@ -156,6 +156,15 @@ def test_too_few_steps_are_told(tiled, rng):
     assert found.shape == (3, 45, 2)
 
 
+def test_a_matrix_that_is_not_positive_definite_is_told(tiled, rng):
+    tiled, a = tiled
+    negative = -np.linalg.eigvalsh(a)[[20, 21]].mean()
+    _, residuals = tiled.solve(rng.normal(size=(45, 2)), [negative, 1.0, 100.0])
+    assert np.isfinite(residuals).tolist() == [False, True, True]
+    with pytest.raises(np.linalg.LinAlgError):
+        tiled.solve(rng.normal(size=(45, 2)), [negative])
+
+
 def test_penalties_too_small_for_float32_are_left_out_and_told(rng):
     turned = np.linalg.qr(rng.normal(size=(120, 120)))[0]
     x = ((rng.normal(size=(500, 120)) * np.arange(1, 121.0) ** -3) @ turned).astype("float32")
