@@ -4,6 +4,14 @@ Nothing else of its size is made: the array holds the matrix A above its diagona
 computed tile by tile, the products by BLAS. Equations with several λ are solved at once by conjugate gradients, with
 (L Lᵀ)⁻¹ as the preconditioner (Hestenes & Stiefel 1952; Golub & Van Loan 2013, section 11.5): its condition number is
 λ/λ₀ or λ₀/λ, whatever that of A is.
+
+Seconds of processor time, one thread of an EPYC whose sgemm gives 101 GFLOP/s, batches of 2500 random samples (1024
+variances that decay as i^−1.4, and noise), ten classes and five penalties; the factor and the steps of 32,768 are of a
+random matrix. Sums and Cholesky take 1.2 times what their multiplications would at that rate.
+
+    features   samples   sums   Cholesky   conjugate gradients
+      16,384    45,000    140         18   27 steps, 25 seconds
+      32,768    20,000    248        136   3 to 6 seconds a step
 """
 
 from __future__ import annotations
