@@ -103,7 +103,7 @@ def _print(x: Experiment, done: Done) -> None:
         screen.print(rich_table(table))
     if any(claim.verdict != "not tested" for claim in claims):
         screen.print(claims_table(claims))
-    options.written(done.path, done.figures, done.result.provenance["seconds"])
+    options.written(done.path, [*done.networks, *done.figures], done.result.provenance["seconds"])
     options.say(verdict_line(claims, done.result.dataset))
 
 

@@ -87,7 +87,10 @@ class Ours(Network):
         config = self.model.config()[self.model.layers.index(self.model.layer(name))]
         arrays = {p: self.arrays[f"{name}.{p}"] for p in ("weight", "bias")}
         described = [(config, arrays)] if factors is None else _two(config, arrays, factors)
-        model = Sequential.from_config([config for config, _ in described])
+        layers = [config for config, _ in described]
+        if layers[-1].get("pooling") == "average":  # no activation of a model's last layer comes before the averages
+            layers.append({"layer": "Flatten"})
+        model = Sequential.from_config(layers)
         model.build(given.shape[1:], self.model.backend, dtype=self.model.dtype)
         x = model.backend.asarray(given)
         model.bind(len(x))

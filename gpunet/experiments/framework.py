@@ -11,6 +11,7 @@ import contextlib
 import copy
 import dataclasses
 import importlib.util
+import json
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gpunet.backend import Backend
     from gpunet.experiments.claims import Claim
     from gpunet.experiments.result import Result
+    from gpunet.nn.model import Sequential
     from gpunet.nn.trainer import Trainer
     from gpunet.progress import Progress
     from gpunet.report.table import Table
@@ -516,6 +518,7 @@ class Done:
     path: Path | None
     figures: list[Path]
     problem: str = ""
+    networks: Sequence[Path] = ()
 
 
 class Run:
@@ -531,6 +534,7 @@ class Run:
     def __init__(self, experiment: Experiment, data: Any, settings: Any, seeds: list[int]) -> None:
         self.experiment, self.data, self.seeds = experiment, data, list(seeds)
         self._settings = settings
+        self._networks: dict[str, bytearray] = {}  # by the names of their files
 
     @property
     def settings(self) -> Any:
@@ -614,23 +618,46 @@ class Run:
             held = self.result.notes.get(name)
             self.result.notes[name] = {**held, **value} if isinstance(held, dict) else value
 
+    def keep(self, row: str, net: Sequential) -> None:
+        """A network that is to lie beside the result, as a file that `gpunet.load` reads."""
+        from gpunet.nn.serialize import packed
+
+        name = f"{row.replace(' ', '-')}.safetensors"
+        self._networks[name] = packed(net)
+        self.note(networks={row: name})
+
     def carry_out(
         self, folder: Path, device: str, bar: Progress, written: Callable[[Result], object] = lambda result: None
     ) -> Done:
-        """Check the folder first and hold it, compute, write `result.json`, and last draw.
+        """Check the folder first and hold it, compute, write `result.json`, then the networks that are kept, and draw.
 
         `written` is called before that, where the result is where it was asked for.
         """
-        from gpunet.files import RESULT, alone, writable_folder
+        from gpunet.files import RESULT, alone, remove, writable_folder, write_or_keep
         from gpunet.report.drawing import written_and_drawn
 
         with alone(writable_folder(folder, RESULT), "`gpunet run`"):
-            result = self.compute(device, bar)
+            result, earlier, networks = self.compute(device, bar), _networks_of(folder / RESULT), list[Path]()
+
+            def between() -> None:
+                written(result)
+                networks.extend(write_or_keep(folder / name, network) for name, network in self._networks.items())
+                for name in earlier - {*self._networks}:
+                    remove(folder / name)
+
             files = written_and_drawn(
-                folder, lambda: result.write(folder), lambda: self.experiment.draw(result, folder),
-                lambda: written(result),
-            )  # fmt: skip
-            return Done(result, *files)
+                folder, lambda: result.write(folder), lambda: self.experiment.draw(result, folder), between
+            )
+            return Done(result, *files, networks)
+
+
+def _networks_of(path: Path) -> set[str]:
+    """Files of the networks that an earlier result in the folder names."""
+    try:
+        names = json.loads(path.read_text())["notes"]["networks"].values()
+        return {name for name in names if Path(name).name == name and name.endswith(".safetensors")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # there is none, or none of ours
+        return set()
 
 
 def load_data(chosen: str, label: str | None = None, resize: int | None = None, standardize: bool = False) -> Any:

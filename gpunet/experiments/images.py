@@ -36,12 +36,34 @@ def image_shape(data: Any, who: str, least: int) -> tuple[int, ...]:
     return shape
 
 
+def squares(images: Any) -> Any:
+    """The middle of every image, as large as its shorter side."""
+    planes, rows, columns = images.shape
+    side = min(rows, columns)
+    if rows == columns:
+        return images
+    top, left = (rows - side) // 2, (columns - side) // 2
+    cut = (
+        np.ascontiguousarray(x.reshape(-1, planes, rows, columns)[..., top : top + side, left : left + side])
+        for x in (images.x_train, images.x_test)
+    )
+    x_train, x_test = (x.reshape(len(x), -1) for x in cut)
+    return replace(images, x_train=x_train, x_test=x_test, shape=(planes, side, side))
+
+
 def some_of(images: Any, samples: int) -> Any:
     """With a random part of the training set."""
     if samples >= len(images.x_train):
         return images
     rows = np.sort(stream(0, DATA, 7).choice(len(images.x_train), samples, replace=False))
     return replace(images, x_train=images.x_train[rows], y_train=images.y_train[rows])
+
+
+def validation_split(images: Any, samples: int) -> Any:
+    """Training images alone, so many of them in the test set's place: to choose settings by."""
+    held, rest = np.split(stream(0, DATA, 9).permutation(len(images.x_train)), [samples])
+    x, y = images.x_train, images.y_train
+    return replace(images, x_train=x[rest], y_train=y[rest], x_test=x[held], y_test=y[held])
 
 
 SHARE, FEW = 0.9, 2.5  # of the mean square that few features have, and how many features are few

@@ -45,7 +45,12 @@ def save(model: Sequential, path: str | Path) -> None:
     if not check_model(model).built:
         raise InputError("the model has no weights yet: fit it, or build it, before saving")
     check_replaceable(target)
-    write_or_keep(target, seal(arrays_of(model), {KEY: describe(model)}))
+    write_or_keep(target, packed(model))
+
+
+def packed(model: Sequential) -> bytearray:
+    """What `save` writes of a built model."""
+    return seal(arrays_of(model), {KEY: describe(model)})
 
 
 def describe(model: Sequential) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import interruptible, product, solve_factored
-from gpunet.checks import check_labels, check_lengths, on_device, on_host, real_array
+from gpunet.checks import check_labels, check_lengths, check_range, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import result_dtype
@@ -33,6 +33,8 @@ Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
 ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors depend on the last digits
 HELD_OUT = 0.1  # of the samples, to choose the penalty
+WIDE = 1e15  # features larger than it, or smaller than one over it, take float64 beside the ones of their classes
+LARGEST = 1e30  # penalty
 WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 EXACT_BYTES = 1 << 30  # of features² in float64, or half of few samples: more is computed in float32
 SMALLEST = 1e-30  # Σ (x−m)² of a feature whose products float32 still holds
@@ -66,7 +68,10 @@ class Ridge:
         with computing_on(backend) as xp:
             weight, bias = backend.asarray(self.weight.T), backend.asarray(self.bias)
             parts = chunks(xp, x, None, 8)
-            guesses = [on_host(xp.argmax(xp.astype(part, xp.float64) @ weight + bias, axis=1)) for part in parts]
+            scores = [xp.astype(part, xp.float64) @ weight + bias for part in parts]
+            for each in scores:
+                _check_squares(xp.sum(each))
+            guesses = [on_host(xp.argmax(each, axis=1)) for each in scores]
         return int((np.concatenate(guesses) == labels).sum())
 
 
@@ -94,7 +99,7 @@ class Moments:
         x, labels = _checked(x, labels, self.features, self.classes)
         members, backend = _members(labels, self.classes), _device_of(x, self.device)
         with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
-            both = _beside(xp, x, backend.asarray(members))
+            both = _beside(xp, backend.asarray(x), backend.asarray(members))
             if self.joint is None and sum(each.shape[0] for each in (*self.few, both)) <= self.features:
                 _check_squares(xp.sum(_centred(xp, both)[0] ** 2))
                 self.few = (*self.few, both)
@@ -323,11 +328,20 @@ def _scale(xp: Any, squares: Any, count: float) -> Any:
 def _beside(xp: Any, x: Any, members: Any) -> Any:
     """(x, members) as one array of floats, which is nobody else's."""
     features = x.shape[1]
-    dtype = xp.float64 if result_dtype(x.dtype) == np.float64 else xp.float32
+    dtype = xp.float32
+    if result_dtype(x.dtype) == np.float64 or not _beside_ones(xp, x):
+        dtype = xp.float64
     both = xp.empty((x.shape[0], features + members.shape[1]), dtype=dtype)
     both[:, :features] = x
     both[:, features:] = members
     return both
+
+
+def _beside_ones(xp: Any, x: Any) -> bool:
+    """Whether products of the features and of ones can be added up in one matrix of float32; NaN is told elsewhere."""
+    sizes = xp.max(xp.abs(x), axis=0)
+    some = sizes > 0
+    return not bool(xp.any(some & ((sizes < 1 / WIDE) | (sizes > WIDE))))
 
 
 def _centred(xp: Any, both: Any) -> tuple[Any, Any]:
@@ -406,8 +420,9 @@ def ridge(
     tiled: by `TiledMoments`, the largest of the best ones, and the weights are those of the training batches, since
     others would take a second matrix; `progress` is told how that goes. standardise: as in `Moments`.
     """
-    if not penalties or min(penalties) <= 0:
-        raise InputError(f"penalties are {list(penalties)}: expected at least one, all above 0")
+    penalties = [check_range("a penalty", each, above=0, most=LARGEST) for each in penalties]
+    if not penalties:
+        raise InputError("penalties are []: expected at least one, all above 0")
     exact = Moments(features, classes, device, standardise)
     moments = TiledMoments(features, classes, device, standardise, progress=progress) if tiled else exact
     for x, labels in train():
@@ -415,6 +430,7 @@ def ridge(
     solved = moments.solutions(sorted(penalties, reverse=True) if tiled else penalties)
     correct = [0] * len(solved)
     for x, labels in held_out():
+        x, labels = _checked(x, labels, features, classes)
         if not tiled:
             moments.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]

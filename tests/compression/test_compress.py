@@ -191,6 +191,14 @@ def test_a_speed_is_met_with_the_least_error(nets, digits, monkeypatch):
     assert small.compression["time_ratio"][0] <= 0.5
 
 
+def test_a_convolution_that_averages_is_timed(digits):
+    """By itself it would be a model's last layer, whose activation may not come before averages."""
+    layers = [gn.Reshape((1, 8, 8)), gn.Conv2D(8, 3, "relu", pool=3, pooling="average"), gn.Flatten(), gn.Dense(10)]
+    net = gn.Sequential(layers)
+    net.build((64,), gn.get_backend("cpu"))
+    assert gn.compress(net, digits.x_train[:50], budget=1.0, count="milliseconds", layers=["1"])
+
+
 def test_a_speed_that_nothing_reaches_is_refused(nets, digits, monkeypatch):
     clock(monkeypatch, overhead=1e6)
     with pytest.raises(InputError, match=r"speed=1.5 cannot be met at a batch of 1000: the fastest found takes 0.95×"):

@@ -1,27 +1,35 @@
-"""patches on small images: encodings against plain loops, whitening, nested dictionaries, the same bits."""
+"""patches on small images: filters and encodings against plain loops, mirror images, networks that are kept."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
+import gpunet as gn
 from gpunet.backend import get_backend
 from gpunet.datasets import Dataset
 from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiment
 from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Run
-from gpunet.experiments.images import as_images
+from gpunet.experiments.images import as_images, squares
 from gpunet.experiments.patches import Settings, body
-from gpunet.experiments.patches.body import dictionary, encode
+from gpunet.experiments.patches.body import Encoder, filters, refined
 from gpunet.experiments.patches.claims import TABLE
 from gpunet.experiments.result import Result
+from gpunet.progress import Progress
+from gpunet.spectral.ridge import Moments
 
 from .schema import parse
 
-SMALL = Settings(dictionaries=(4, 8), size=3, grid=2, sweep_samples=100)
+SMALL = Settings(
+    dictionaries=(4, 8), size=3, grid=2, sweep_samples=100, mirrored=True, head_epochs=30, head_rate=0.03, sweeps=False,
+    whitenings=(0.1, 1e-3),
+)  # fmt: skip
+PLAIN = dataclasses.replace(SMALL, mirrored=False)
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +39,21 @@ def _fewer(monkeypatch, request):
         monkeypatch.setattr(body, "SAMPLED", 2000)
 
 
-def pictures(shape=(3, 9, 8), n=60, dtype="uint8", name="own"):
-    """Noise, brighter at one side, which is the class."""
+def pictures(shape=(3, 9, 9), n=60, dtype="uint8", name="own"):
+    """Noise, brighter in its first rows, which is the class."""
     rng = np.random.Generator(np.random.Philox(7))
     y = np.arange(n) % 2
     x = rng.integers(0, 120, (n, *shape))
-    x[y == 1, ..., : shape[-1] // 2] += 120
+    rows = x if len(shape) < 2 or shape[-1] == 3 else x.swapaxes(1, -2)
+    rows[y == 1, : rows.shape[1] // 2] += 120
     x = x.reshape(n, -1).astype(dtype)
     return Dataset(name, x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :], shape, 2, "here")
+
+
+def a_run(data, settings=SMALL, seeds=(0,), device="numpy"):
+    run = Run(experiment("patches"), data, settings, list(seeds))
+    run.backend, run.bar = get_backend(device), Progress()
+    return run
 
 
 def compute(data, settings=SMALL, seeds=(0,), device="numpy"):
@@ -50,62 +65,187 @@ def windows(image, size):
     return {(r, c): image[:, r : r + size, c : c + size].ravel() for r in range(rows) for c in range(columns)}
 
 
+def encoder(images, settings=SMALL, count=8, device="numpy"):
+    return Encoder(a_run(images, settings, device=device), images, settings, count, 0)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("whitening", [1e-2, None])
-def test_encodings_by_plain_loops(dtype, whitening):
+@pytest.mark.parametrize("settings", [SMALL, PLAIN, dataclasses.replace(SMALL, whitening=None)])
+def test_encodings_by_plain_loops(dtype, settings):
+    """Means of max(±⟨z, d⟩ − t, 0) over windows, and those of the mirror image in the mirrored window."""
     images = as_images(pictures(dtype=dtype), "patches", 3)
-    product, offset, how = made = dictionary(images, SMALL, whitening, 0)
-    found = encode(images.x_test[:5], images.shape, made, SMALL, get_backend("numpy"))
-    assert (found.shape, found.dtype) == ((5, 4, 2, 8), np.uint8)
+    encode = encoder(images, settings)
+    found = encode(images.x_test[:5]).reshape(5, 2, 8, 2, 2)
+    weight, bias = (encode.made[name] for name in ("weight", "bias"))
+    rows, scale = weight.reshape(2, 1 + settings.mirrored, 8, 27), 255 if dtype == "uint8" else 1
+    bias = bias.reshape(rows.shape[:3])
+    for x, features in zip(images.x_test[:5], found, strict=True):
+        image, expected = x.reshape(images.shape).astype(float) / scale, np.zeros((2, 8, 2, 2))
+        for mirrored in range(1 + settings.mirrored):
+            for (r, c), p in windows(image, 3).items():
+                encoded = np.maximum(rows[:, mirrored] @ p + bias[:, mirrored], 0) / 16
+                for row, column in itertools.product((0, 1), repeat=2):  # windows of positions 0 to 3 and 3 to 6
+                    if 3 * row <= r <= 3 * row + 3 and 3 * column <= c <= 3 * column + 3:
+                        expected[:, :, row, 1 - column if mirrored else column] += encoded
+        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_filters_are_what_they_are_said_to_be():
+    """(C + ε)^−½ d with d of norm 1, of both signs, then their mirror images; biases centre, and take the threshold."""
+    images = as_images(pictures(n=400), "patches", 3)
+    made, how = filters(images, SMALL, 8, 0)
+    weight, bias = made["weight"].reshape(2, 2, 8, 3, 3, 3), made["bias"].reshape(2, 16)
+    np.testing.assert_array_equal(weight[0], -weight[1])
+    np.testing.assert_allclose(weight[:, 1], weight[:, 0, ..., ::-1], atol=1e-9)
     assert how["residual"] < 1e-6
-    scale = 255 if dtype == "uint8" else 1
-    for image, counts in zip(images.x_test[:5], found, strict=True):
-        patches = windows(image.reshape(images.shape).astype(float) / scale, 3)
-        sums = np.zeros((2, 2, 2, 8))
-        for (r, c), p in patches.items():
-            both = p @ product.astype(float) - offset
-            cosine = both[:8] / np.linalg.norm(both[8:])
-            assert np.abs(np.abs(cosine) - SMALL.threshold).min() > 1e-6, "an example on the border"
-            sums[r // 4 if r < 4 else 1, c // 3, 0] += cosine > SMALL.threshold
-            sums[r // 4 if r < 4 else 1, c // 3, 1] += cosine < -SMALL.threshold
-        rows, columns = 7, 6  # positions of a 3×3 patch in 9×8: fields of 4 and 3 rows, 3 and 3 columns
-        assert len(patches) == rows * columns
-        shares = sums / (np.array([4, 3])[:, None] * np.array([3, 3]))[..., None, None]
-        np.testing.assert_array_equal(counts.reshape(2, 2, 2, 8), np.rint(255 * shares))
+    threshold = -bias.sum(axis=0) / 2
+    np.testing.assert_allclose(threshold, threshold[0])
+    values = (bias[0] + threshold)[:, None] + weight[0].reshape(16, 27) @ patches(images, 20_000).T
+    assert threshold[0] == pytest.approx(SMALL.threshold * values.std(), rel=0.03)
+    np.testing.assert_allclose(values.mean(axis=1), 0, atol=0.05)
+    unthresholded = filters(images, dataclasses.replace(SMALL, threshold=0.0), 8, 0)[0]
+    np.testing.assert_allclose(unthresholded["bias"].reshape(2, 16).sum(axis=0), 0, atol=1e-12)
+
+
+def patches(images, count):
+    """Patches of 3×3 pixels at random places of random training images, from 0 to 1."""
+    rng, planes = np.random.Generator(np.random.Philox(1)), images.x_train.reshape(-1, *images.shape)
+    drawn = rng.integers(0, (len(planes), 7, 7), (count, 3))
+    return np.array([planes[i, :, r : r + 3, c : c + 3].ravel() for i, r, c in drawn]) / 255
 
 
 def test_whitened_patches_are_uncorrelated():
-    """E z zᵀ = C (C + ε)^−1: eigenvalues λ/(λ + ε), 1 as ε vanishes; the dictionary's are of norm 1."""
+    """E z zᵀ = C (C + ε)^−1, which is 1 as ε vanishes: of d the variance of ⟨z, d⟩ is 1."""
     images = as_images(pictures(n=400), "patches", 3)
-    product, offset, _ = dictionary(images, SMALL, 1e-9, 3)
-    rng = np.random.Generator(np.random.Philox(1))
-    planes = images.x_train.reshape(-1, *images.shape)
-    drawn = [windows(planes[i], 3)[int(rng.integers(7)), int(rng.integers(6))] for i in rng.integers(0, 200, 20_000)]
-    z = (np.array(drawn) / 255) @ product[:, 8:] - offset[8:]
-    np.testing.assert_allclose(np.cov(z.T), np.eye(27), atol=0.06)
-    plain, _, _ = dictionary(images, SMALL, None, 3)
-    np.testing.assert_array_equal(plain[:, 8:], np.eye(27))
-    np.testing.assert_allclose(np.linalg.norm(plain[:, :8], axis=0), 1, rtol=1e-6)
+    settings = dataclasses.replace(PLAIN, whitening=1e-9, threshold=0.0)
+    made, _ = filters(images, settings, 40, 3)
+    rows = made["weight"][:40].reshape(40, 27)
+    covariance = np.cov(patches(images, 20_000).T)
+    np.testing.assert_allclose(np.sum((rows @ covariance) * rows, axis=1), 1, atol=0.06)
+    plain, _ = filters(images, dataclasses.replace(PLAIN, whitening=None), 8, 3)
+    np.testing.assert_allclose(np.linalg.norm(plain["weight"].reshape(16, 27), axis=1), 1, rtol=1e-6)
 
 
 def test_a_smaller_dictionary_is_the_beginning_of_a_larger_one():
+    """As long as it is only drawn."""
+    images, drawn = as_images(pictures(), "patches", 3), dataclasses.replace(PLAIN, refinements=0)
+    large, small = (filters(images, drawn, count, 0)[0]["weight"] for count in (8, 4))
+    np.testing.assert_array_equal(large.reshape(2, 8, -1)[:, :4], small.reshape(2, 4, -1))
+
+
+def test_gain_shape_k_means_by_plain_loops(monkeypatch):
+    monkeypatch.setattr(body, "ROWS", 7)
+    z = np.random.Generator(np.random.Philox(5)).standard_normal((50, 6))
+    dictionary = z[:4] / np.linalg.norm(z[:4], axis=1, keepdims=True)
+    np.testing.assert_allclose(refined(z, 4, 0), dictionary)
+    explained = []
+    for rounds in (1, 2, 3):
+        total = dictionary.copy()
+        for row in z:
+            nearest = max(range(4), key=lambda d: abs(row @ dictionary[d]))
+            total[nearest] += (row @ dictionary[nearest]) * row
+        explained.append(np.sum(np.max((z @ dictionary.T) ** 2, axis=1)))
+        dictionary = total / np.linalg.norm(total, axis=1, keepdims=True)
+        np.testing.assert_allclose(refined(z, 4, rounds), dictionary, atol=1e-5)
+    assert explained == sorted(explained), "what a patch's own explains of it grows"
+
+
+def test_an_image_and_its_mirror_image_are_alike():
     images = as_images(pictures(), "patches", 3)
-    large, small = (
-        encode(images.x_train, images.shape, dictionary(images, settings, 1e-3, 0), settings, get_backend("numpy"))
-        for settings in (SMALL, dataclasses.replace(SMALL, dictionaries=(4,)))
+    encode, mirrored = encoder(images), images.x_test.reshape(-1, *images.shape)[..., ::-1].reshape(30, -1)
+    np.testing.assert_allclose(encode(mirrored), encode(images.x_test), atol=1e-5)
+    plain = encoder(images, PLAIN)
+    assert np.abs(plain(mirrored) - plain(images.x_test)).max() > 1e-2
+
+
+def test_a_head_for_both_is_the_best_of_a_training_set_that_is_doubled():
+    """Ridge regression on images and mirror images, on features of both, gives the same scores as ours on half."""
+    images, penalty = as_images(pictures(), "patches", 3), 0.05
+    encode, y = encoder(images), np.eye(2)[np.tile(images.y_train, 2)]
+    doubled = images.x_train.reshape(-1, *images.shape)
+    doubled = np.concatenate([doubled, doubled[..., ::-1]]).reshape(60, -1)
+    features = encode.net.outputs(doubled).astype(float)
+    mean = features.mean(axis=0)
+    centred = features - mean
+    weight = np.linalg.solve(centred.T @ centred + penalty * np.eye(len(mean)), centred.T @ (y - y.mean(axis=0)))
+    direct = (encode.net.outputs(images.x_test) - mean) @ weight + y.mean(axis=0)
+    own = encode(images.x_train).astype(float)
+    middle = own.mean(axis=0)
+    half = np.linalg.solve(
+        (own - middle).T @ (own - middle) + penalty * np.eye(own.shape[1]), (own - middle).T @ (y - y.mean(axis=0))[:30]
     )
-    np.testing.assert_array_equal(large[..., :4], small)
+    np.testing.assert_allclose((encode(images.x_test) - middle) @ half + y.mean(axis=0), direct, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [SMALL, PLAIN])
+def test_the_whole_network_gives_the_heads_scores(settings):
+    images = as_images(pictures(), "patches", 3)
+    encode = encoder(images, settings)
+    train = encode(images.x_train)
+    solved = Moments(train.shape[1], 2).update(train, images.y_train).solve(1e-2)
+    net = encode.with_head(solved.weight, solved.bias)
+    scores = encode(images.x_test) @ solved.weight.T + solved.bias
+    np.testing.assert_allclose(net.outputs(images.x_test), scores, atol=1e-4)
+
+
+def test_networks_lie_beside_the_result(tmp_path):
+    data = pictures(n=200)
+    done = Run(experiment("patches"), data, SMALL, [0, 1]).carry_out(tmp_path, "numpy", Progress())
+    for count in (4, 8):
+        net = gn.load(tmp_path / done.result.notes["networks"][f"{count} patches"], device="numpy")
+        accuracy = float((net.predict(data.x_test) == data.y_test).mean())
+        assert accuracy == done.result.values(f"{count} patches", "test_accuracy")[0]
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"4-patches.safetensors", "8-patches.safetensors"}
+
+
+def test_networks_of_an_earlier_run_are_removed(tmp_path):
+    for count in (4, 8):
+        settings = dataclasses.replace(SMALL, dictionaries=(count,), head_epochs=0)
+        Run(experiment("patches"), pictures(), settings, [0]).carry_out(tmp_path, "numpy", Progress())
+        (tmp_path / "mine.safetensors").touch()
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {"mine.safetensors", "8-patches.safetensors"}
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (3, 9, 12)])
+def test_no_network_is_kept_that_takes_other_images_than_those_given(tmp_path, shape):
+    settings = dataclasses.replace(SMALL, head_epochs=0)
+    done = Run(experiment("patches"), pictures(shape), settings, [0]).carry_out(tmp_path, "numpy", Progress())
+    assert list(tmp_path.glob("*.safetensors")) == list(done.networks) == []
+    assert done.result.notes["kept"].startswith("no networks")
+
+
+@pytest.mark.parametrize("factor", [1e18, 1e-18])
+def test_numbers_that_are_no_pixels(factor):
+    data = pictures(dtype="float32")
+    wild = dataclasses.replace(data, x_train=data.x_train * np.float32(factor))
+    with pytest.raises(DataError, match=r"^own: the largest number of the training images is .*; scale them$"):
+        compute(wild)
+
+
+def test_features_that_are_all_zero():
+    with pytest.raises(InputError, match=r"^own: these features allow no head .*; try a lower --threshold"):
+        compute(pictures(), dataclasses.replace(SMALL, threshold=1e9))
+
+
+def test_pytorch_runs_a_network_that_was_kept(tmp_path):
+    torch = pytest.importorskip("torch")
+    data = pictures(n=200)
+    done = Run(experiment("patches"), data, SMALL, [0]).carry_out(tmp_path, "numpy", Progress())
+    net = gn.load(tmp_path / done.result.notes["networks"]["8 patches"], device="numpy")
+    scores = gn.to_torch(net)(torch.from_numpy(data.x_test.astype(np.float32) / 255))
+    np.testing.assert_allclose(scores.detach().numpy(), net.outputs(data.x_test), atol=1e-4)
 
 
 def test_a_run():
     data = pictures(n=300)
     result = compute(data, seeds=(0, 1))
     assert result.names == [
-        "4 patches", "8 patches", *(f"whitening={e}" for e in ("0.1", "0.01", "0.001", "0.0001", "1e-05", "none")),
+        "4 patches", "8 patches", "4 patches, head by Adam", "whitening=0.001", "whitening=0.1", "whitening=none",
     ]  # fmt: skip
     assert parse(result.text())["settings"]["size"] == 3
     assert all(min(result.values(name, "test_accuracy")) > 0.7 for name in result.names)
-    assert {name: len(each) for name, each in result.notes["svd"].items()} == dict.fromkeys(result.names, 2)
+    assert result.values("8 patches", "features") == [64, 64]
+    assert {len(each) for each in result.notes["svd"].values()} == {2}
     assert result.notes["sweep_training_samples"] == 100
     assert all(len(result.seconds(name, "head")) == 2 for name in result.names)
     again, alone = compute(data, seeds=(0, 1)), compute(data, seeds=(1,))
@@ -113,6 +253,29 @@ def test_a_run():
     assert [row.metrics["test_accuracy"].values for row in alone.rows] == [
         row.metrics["test_accuracy"].values[1:] for row in result.rows
     ]
+
+
+def test_every_setting_is_changed():
+    result = compute(pictures(), dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0))
+    assert {name for name in result.names if name.startswith("size")} == {f"size={n}" for n in (3, 4, 5, 6, 7, 8)}
+    assert {"grid=1", "grid=2", "grid=3", "grid=4", "mirrored=False", "mirrored=True"} < {*result.names}
+    base = ("whitening=0.001", "threshold=0.3", "grid=2", "size=3", "mirrored=True")
+    assert len({result.values(name, "test_accuracy")[0] for name in base}) == 1
+
+
+@pytest.mark.parametrize(("planes", "mirrored"), [(3, True), (1, False)])
+def test_mirror_images_of_colour_images_are_taken_for_the_same(planes, mirrored):
+    settings = dataclasses.replace(SMALL, mirrored=None, head_epochs=0)
+    assert compute(pictures((planes, 9, 9)), settings).settings["mirrored"] is mirrored
+
+
+def test_images_are_cut_to_their_middle():
+    images = as_images(pictures((3, 9, 12), n=4), "patches", 3)
+    cut, whole = squares(images), images.x_train.reshape(-1, 3, 9, 12)
+    assert cut.shape == (3, 9, 9)
+    np.testing.assert_array_equal(cut.x_train.reshape(-1, 3, 9, 9), whole[..., 1:10])
+    assert squares(cut) is cut
+    assert compute(pictures((3, 12, 9))).names
 
 
 def test_on_every_backend(backend):
@@ -133,8 +296,8 @@ def test_images_of_any_shape(shape):
         (pictures((12,)), SMALL, DataError, "has samples of shape .12,.*: patches needs images of at least 3×3"),
         (pictures((2, 40)), SMALL, DataError, "patches needs images of at least 3×3"),
         (pictures((5, 5)), dataclasses.replace(SMALL, size=6), DataError, "needs images of at least 6×6"),
-        (pictures(), Settings(dictionaries=(4096,)), InputError, "4096 patches on a grid of 3×3 are 73,728 features"),
-        (pictures(), Settings(dictionaries=(512,), grid=99), InputError, "512 patches on a grid of 6×5 are 30,720"),
+        (pictures(), Settings(dictionaries=(8192,)), InputError, "8192 patches with 2×2 windows are 65,536 features"),
+        (pictures(), Settings(dictionaries=(1024,), grid=99), InputError, "1024 patches with 6×6 windows are 73,728"),
     ],
 )
 def test_what_cannot_be(data, settings, error, words):
@@ -144,7 +307,7 @@ def test_what_cannot_be(data, settings, error, words):
 
 @pytest.mark.parametrize(
     "change",
-    [{"dictionaries": (0,)}, {"dictionaries": ()}, {"size": 0}, {"whitening": 0.0}, {"threshold": 1.0}, {"grid": 0}],
+    [{"dictionaries": (0,)}, {"dictionaries": ()}, {"size": 0}, {"whitening": 0.0}, {"threshold": -0.1}, {"grid": 0}],
 )
 def test_settings_that_cannot_be(change):
     with pytest.raises(InputError, match=next(iter(change))):

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from gpunet.errors import InputError, ShapeError
+from gpunet.errors import GpunetError, InputError, ShapeError
 from gpunet.progress import Progress
 from gpunet.spectral import ridge as module
 from gpunet.spectral.ridge import Moments, TiledMoments, ridge, ridge_of_rows
@@ -298,3 +298,35 @@ def test_standardised_in_float64(samples, dtype, rng):
     rounding = 1e-9 if dtype == "float64" or samples < 40 else 1e-4
     np.testing.assert_allclose(x @ found.weight.T + found.bias, theirs.predict(own), atol=rounding)
     np.testing.assert_array_equal(found.weight[:, 7], 0)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("penalties", [(np.nan,), (1e-2, np.nan), (np.inf,), (1e308,), (0.0,), (-1.0, 1.0), (), ("a",)])
+def test_penalties_that_cannot_be(rng, penalties, tiled):
+    x, labels = rng.standard_normal((30, 4)), np.arange(30) % 3
+    with pytest.raises(InputError, match=r"a penalty cannot be|penalties are"):
+        ridge(lambda: [(x, labels)], lambda: [(x, labels)], 4, 3, penalties, tiled=tiled)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_held_out_samples_are_checked(rng, tiled):
+    x, labels = rng.standard_normal((30, 4)), np.arange(30) % 3
+    missing = np.where(np.arange(4) == 2, np.nan, x)
+    bad = [(missing, labels, InputError), (x[:, :3], labels, ShapeError), (x, labels + 5, GpunetError)]
+    for held, classes, error in bad:
+        with pytest.raises(error):
+            ridge(lambda: [(x, labels)], lambda held=held, classes=classes: [(held, classes)], 4, 3, tiled=tiled)
+
+
+@pytest.mark.parametrize("factors", [1e22, 1e-22, [1e22, 1, 1, 1], [1e-25, 1, 1, 1]])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_features_of_any_size_beside_their_classes(rng, factors, standardise):
+    """Sums of large float32 features with ones would be lost in one matrix of float32."""
+    labels = np.arange(300) % 3
+    x = rng.standard_normal((300, 4))
+    x[:, 0] += labels
+    x = (x * factors).astype(np.float32)
+    found, exact = (
+        Moments(4, 3, standardise=standardise).update(each, labels).solve(1e-3) for each in (x, x.astype(float))
+    )
+    np.testing.assert_allclose(found.weight, exact.weight, rtol=1e-9)

@@ -6,8 +6,6 @@ python -m gpunet.experiments.dmn.chosen [--seeds N]: 45,000 images to train on, 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -16,23 +14,12 @@ from gpunet.datasets import load
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
 from gpunet.experiments.framework import Run
-from gpunet.experiments.images import as_images
+from gpunet.experiments.images import as_images, validation_split
 from gpunet.progress import Progress
-from gpunet.rng import DATA, stream
 from gpunet.spectral.fitted import Thresholds
 
 HELD_OUT, EPOCHS = 5000, 5
 TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, its decay every epoch
-
-
-def split() -> Any:
-    """CIFAR-10's training images, some of them in the test set's place."""
-    data = as_images(load("cifar10"), "dmn", KERNEL)
-    order = stream(0, DATA, 9).permutation(len(data.x_train))
-    (x_test, y_test), (x_train, y_train) = (
-        (data.x_train[rows], data.y_train[rows]) for rows in (order[:HELD_OUT], order[HELD_OUT:])
-    )
-    return replace(data, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
 def main() -> None:
@@ -40,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    images, backend = split(), get_backend("cpu")
+    images = validation_split(as_images(load("cifar10"), "dmn", KERNEL), HELD_OUT)
+    backend = get_backend("cpu")
     for rate, decay in TRIED:
         settings = Settings(epochs=EPOCHS, long=1, learning_rate=rate, head_decay=decay**EPOCHS)
         run, found = Run(x, images, settings, list(range(options.seeds))), []

@@ -95,7 +95,7 @@ def _heads(run: Run, maps: str, heads: list[tuple[str, str]], widths: list[int],
 def fitted(
     maps: str, images: Any, thresholds: list[Thresholds], backend: Backend, seed: int
 ) -> tuple[list[Fit], list[gn.Layer]]:
-    """The layers of a DMN, fitted with at most the thresholds' `most` filters each; without those of other maps."""
+    """The layers of a DMN, fitted with at most the thresholds' `most` filters each, of both signs two at least."""
     both = maps == "both signs"
     layers = body(images.shape, [1] * len(thresholds), "identity" if maps == "standardised" else "relu")
     most = [each.most and max(1, each.most // 2) if both else each.most for each in thresholds]

@@ -25,35 +25,53 @@ PAPER = Paper(
     ),
     (
         Choice("The classifier is a batch-normalised, convolutional one, trained by SGD for 80 epochs.",
-               "Ridge regression in closed form, its penalty chosen on held-out training images."),
+               "Ridge regression in closed form, its penalty chosen on held-out training images; a linear one by Adam "
+               "on the same features beside it."),
         Choice("A patch is encoded by the 40 % nearest of the dictionary and its negatives, or by a threshold.",
-               "The threshold, 0.07 on the whitened cosine, for both signs."),
-        Choice("Encodings are averaged over 5×5 pixels with stride 3.", "Over the fields of a 3×3 grid."),
+               "By how far ±⟨z, d⟩ exceeds a threshold: a convolution with ReLU."),
+        Choice("Encodings are averaged over 5×5 pixels with stride 3.", "Over 2×2 windows that cover the image."),
+        Choice("A dictionary is drawn at random.",
+               "Drawn at random, then eight rounds of gain-shape k-means; without them in the table of settings."),
+        Choice("Training images are not augmented.",
+               "In photos a patch and its mirror image are one feature; on digits they are not."),
     ),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Settings(framework.Settings):
-    """Of a run; size, None: the document's 6 pixels, or half of a smaller image."""
+    """Of a run; None of size, grid and mirrored: what suits the data; of whitening: patches as they are."""
 
     dictionaries: tuple[int, ...] = option(
-        (256, 512), "Patches of a dictionary; may be given several times.", flags=("--patches", "-p"), usual="256 512"
-    )
+        (256, 512, 1024), "Patches of a dictionary; may be given several times.", flags=("--patches", "-p"),
+        usual="256 512 1024",
+    )  # fmt: skip
     size: int | None = option(None, "Rows and columns of a patch.", usual="6, or half of a smaller image")
-    whitening: float = option(1e-3, "ε of (C + ε)^−½, C the patches' covariance, pixels from 0 to 1.", above=0)
+    whitening: float | None = option(1e-3, "ε of (C + ε)^−½, C the patches' covariance, pixels from 0 to 1.", above=0)
     whitenings: tuple[float, ...] = option((0.1, 0.01, 1e-3, 1e-4, 1e-5), above=0, empty=True)
     threshold: float = option(
-        0.07, "Least |cosine| of a whitened patch and a dictionary's that counts.", least=0, below=1
+        0.3, "What ±⟨z, d⟩ has to exceed to count, in its standard deviations over all patches.", least=0
     )
-    grid: int = option(3, "Fields a side that encodings are averaged over.")
-    sweep_samples: int = option(10_000, "Training images of the runs that compare whitenings.", least=100)
+    grid: int | None = option(None, "Windows a side that encodings are averaged over.", usual="2, mnist 4")
+    mirrored: bool | None = option(
+        None, "A patch and its mirror image are one feature.", usual="of colour images, not of others",
+        flags=("--mirrored/--no-mirrored",),
+    )  # fmt: skip
+    refinements: int = option(8, "Rounds of gain-shape k-means on a dictionary that was drawn at random.", least=0)
+    head_epochs: int = option(
+        20, "Epochs of a head by Adam on the smallest dictionary, to compare; 0: none.", least=0, sweep=0
+    )
+    head_rate: float = option(1e-3, above=0)
+    head_decay: float = option(1 / 10, above=0, most=1)  # of its rate, from the first epoch to after the last
+    head_batch: int = 128
+    sweeps: bool = option(True, "Accuracy by threshold, windows, size and mirror images too.", sweep=False)
+    sweep_samples: int = option(10_000, "Training images of the runs that change one setting.", least=100)
 
 
 x = Experiment(
     "patches", "random image patches, whitened, and a linear classifier in closed form", PAPER, Settings,
     full=[Job(("cifar10",), seeds=3, seconds=1000, pieces=9)],
-    quick=[Job(("digits",), seeds=1, seconds=3, pieces=9, settings={"dictionaries": (64, 128)})],
+    quick=[Job(("digits",), seeds=1, seconds=12, pieces=26, settings={"dictionaries": (64, 128)})],
     package=__name__,
     needs=Needs(images=3),
 )  # fmt: skip

@@ -1,139 +1,254 @@
-"""patches: a dictionary of whitened patches, both signs, pooled; ridge regression on them. No gradient anywhere.
+"""patches: a dictionary of whitened patches as the filters of a convolution, and a head in closed form. No gradient.
 
-For an image patch p, less the mean patch, z = (C + ε)^−½ p. Dictionary: the z of patches drawn at random, each over its
-norm. A patch is encoded as [⟨z, d⟩ > t‖z‖] and [−⟨z, d⟩ > t‖z‖] for each d, and an image as the mean of its patches'
-encodings over each field of a grid: 2·D·grid² features. ⟨z, d⟩ and z are one product with p; comparisons and sums run
-over blocks that lie in the caches. A smaller dictionary is the beginning of a larger one, so that all are encoded once.
+For an image patch p, C the patches' covariance and m their mean, z = (C + ε)^−½ (p − m). The dictionary: the z of
+patches drawn at random, each over its norm, and made better by k-means. A patch is encoded by max(⟨z, d⟩ − t, 0) and
+max(−⟨z, d⟩ − t, 0) for each d, an image by their means over large windows, and ridge regression classifies it. ⟨z, d⟩
+is linear in p, so all of it is an ordinary network: Conv2D with ReLU and average pooling in one, whose maps are never
+in memory, Flatten, Dense.
+
+Mirrored images are images of the same class. Were the training set doubled by them, the best head would be one that
+takes an image and its mirror image for the same, since the penalised sum of squares is convex and symmetric: so
+it is fitted to what a patch and its mirror image give together, on half as many features, and no image is seen twice.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 import gpunet as gn
-from gpunet.backend import Backend
-from gpunet.errors import InputError
+from gpunet.errors import DataError, InputError
 from gpunet.experiments.framework import Measured, Run
-from gpunet.experiments.images import as_images, some_of
+from gpunet.experiments.images import as_images, some_of, squares
 from gpunet.experiments.patches import Settings, x
 from gpunet.rng import DATA, stream
-from gpunet.spectral.ridge import ridge_of_rows
+from gpunet.spectral.ridge import WIDE, ridge_of_rows
+from gpunet.spectral.tiled import TILE
 
+# Chosen on held-out training images by `chosen`.
+GRID, GRIDS = 2, {"mnist": 4}  # windows a side, on most data and on some
+SWEPT: dict[str, tuple[Any, ...]] = {
+    "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
+    "mirrored": (False, True), "refinements": (0, 1, 8),
+}  # fmt: skip
 SIZE, SAMPLED = 6, 100_000  # pixels of the document's patches; patches that the covariance is estimated from
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of which held-out training images choose
-BLOCK = 1 << 19  # inner products of a block: 2 MB
-ROWS, MOST = 4096, 20_000  # images whose features are multiplied at a time; features
+PER_FILTER = 100  # patches that k-means looks at for each of the dictionary, where so many were drawn
+PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of which held-out training images choose
+BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multiplied at a time; features of a head
 
 
-def dictionary(images: Any, settings: Settings, whitening: float | None, seed: int) -> tuple[Any, Any, dict[str, Any]]:
-    """(product, offset, how C was decomposed): p @ product − offset is ⟨z, d⟩ for all of the dictionary, then z itself.
+def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """weight (filters, planes, size, size) and bias (filters,) of the convolution; and how C was decomposed.
 
-    whitening: ε, None leaves the patches as they are.
+    settings: those of a run, without a None of size or mirrored.
+
+    Filters: of the patches, then of their mirror images, then of the negatives of both. Without whitening the patches
+    are left as they are.
     """
-    size, draw = settings.size or SIZE, stream(seed, DATA, 21)
+    size, draw = settings.size, stream(seed, DATA, 21)
     most = (len(images.x_train), *(side - size + 1 for side in images.shape[1:]))
     image, row, column = (draw.integers(0, end, SAMPLED)[:, None, None, None] for end in most)
     channel, within = np.arange(images.shape[0])[:, None, None], np.arange(size)
     planes = images.x_train.reshape(-1, *images.shape)
-    sample = planes[image, channel, row + within[:, None], column + within].reshape(SAMPLED, -1)
-    scale = images.scale  # bytes are summed exactly, as they are
-    pca = gn.StreamingGram(center=True).update(sample if scale < 1 else sample.astype(np.float32)).components()
-    mean, root = scale * pca.mean, np.eye(len(pca.mean))
-    if whitening is not None:
-        variance = scale**2 * np.maximum(pca.explained_variance, 0)
-        root = (pca.components.T / np.sqrt(variance + whitening)) @ pca.components
-    z = (scale * sample[: max(settings.dictionaries)] - mean) @ root
-    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-    product = np.concatenate([root @ z.T, root], axis=1)
-    how = {"route": pca.route, "residual": pca.residual}
-    return product.astype(np.float32), (mean @ product).astype(np.float32), how
+    sample = planes[image, channel, row + within[:, None], column + within]
+    gram, scale = gn.StreamingGram(center=True), images.scale  # bytes are summed exactly, as they are
+    for each in (sample, sample[..., ::-1])[: 1 + settings.mirrored]:
+        each = np.ascontiguousarray(each).reshape(SAMPLED, -1)
+        gram.update(each if scale < 1 else each.astype(np.float32))
+    pca = gram.components()
+    mean, variance = scale * pca.mean, scale**2 * np.maximum(pca.explained_variance, 0)
+    root = np.eye(len(mean))
+    if settings.whitening is not None:
+        root = (pca.components.T / np.sqrt(variance + settings.whitening)) @ pca.components
+    drawn = scale * sample.reshape(SAMPLED, -1)[: (PER_FILTER if settings.refinements else 1) * count]
+    z = refined((drawn - mean) @ root, count, settings.refinements)
+    if settings.mirrored:
+        z = np.concatenate([z, z.reshape(count, *images.shape[:1], size, size)[..., ::-1].reshape(count, -1)])
+    weight = z @ root
+    offset, spread = weight @ mean, math.sqrt(np.mean((weight @ pca.components.T) ** 2 @ variance))
+    bias = np.concatenate([-offset, offset]) - settings.threshold * spread
+    weight = np.concatenate([weight, -weight]).reshape(-1, images.shape[0], size, size)
+    return {"weight": weight, "bias": bias}, {"route": pca.route, "residual": pca.residual}
 
 
-def encode(x: Any, shape: tuple[int, int, int], made: Sequence[Any], settings: Settings, backend: Backend) -> Any:
-    """Shares of each field's patches that resemble each d, and its negative, in 255ths: (n, grid², 2, D) bytes."""
-    size, count, rows, columns = settings.size or SIZE, made[0].shape[1] - made[0].shape[0], *_fields(shape, settings)
-    out = np.empty((len(x), len(rows) * len(columns), 2, count), np.uint8)
-    step = max(1, BLOCK // (rows[-1].stop * columns[-1].stop * count))
-    narrow = "uint8" if max(c.stop - c.start for c in columns) < 256 else "uint16"  # holds the sum of a field's line
-    with backend.session():
-        xp, product, offset = backend.xp, *map(backend.asarray, made[:2])
-        for start in range(0, len(x), step):
-            part = backend.asarray(np.ascontiguousarray(x[start : start + step])).reshape(-1, *shape)
-            windows = xp.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(2, 3))
-            p = xp.moveaxis(windows, 1, 3).astype(xp.float32).reshape(-1, len(made[0]))
-            found = (p * xp.float32(1 / 255) if part.dtype == xp.uint8 else p) @ product - offset
-            inner, z = found[:, :count], found[:, count:]
-            bound = settings.threshold * xp.sqrt(xp.sum(z * z, axis=1, keepdims=True))
-            for sign, near in enumerate((inner > bound, inner < -bound)):
-                bits = near.view(xp.uint8).reshape(len(part), rows[-1].stop, columns[-1].stop, count)
-                for place, (r, c) in enumerate((r, c) for r in rows for c in columns):
-                    lines = xp.sum(bits[:, r, c], axis=2, dtype=narrow)
-                    sums, area = xp.sum(lines, axis=1, dtype=xp.float32), (r.stop - r.start) * (c.stop - c.start)
-                    out[start : start + step, place, sign] = backend.to_host(xp.rint(sums * (255 / area)))
-    return out
+def check_sizes(images: Any) -> None:
+    """DataError for floats that are far from pixels: squares of theirs would be lost or overflow."""
+    size = float(np.abs(images.x_train).max()) if images.x_train.dtype != np.uint8 else 1.0
+    if not 1 / WIDE < size < WIDE:
+        raise DataError(
+            f"{images.name}: the largest number of the training images is {size:.3g}: expected some size between "
+            f"{1 / WIDE:g} and {WIDE:g}, best from 0 to 1; scale them"
+        )
 
 
-def _fields(shape: tuple[int, int, int], settings: Settings) -> list[list[slice]]:
-    """The rows and the columns of patches that each field of the grid takes; fewer fields where there are fewer."""
-    sides = [side - (settings.size or SIZE) + 1 for side in shape[1:]]
-    ends = [np.linspace(0, side, min(settings.grid, side) + 1).round().astype(int).tolist() for side in sides]
-    return [[slice(a, b) for a, b in pairwise(each)] for each in ends]
+def refined(z: Any, count: int, rounds: int) -> Any:
+    """The first `count` rows, each over its norm; then rounds of gain-shape k-means on all of them.
+
+    Every z belongs to the d of largest |⟨z, d⟩|, and d becomes the direction of itself and of Σ ⟨z, d⟩ z over its own
+    (OMP-1: Coates & Ng 2011, The Importance of Encoding Versus Training with Sparse Coding and Vector Quantization).
+    """
+    found = _unit(z[:count])
+    for _ in range(rounds):
+        total = found.copy()
+        for start in range(0, len(z), ROWS):
+            part = z[start : start + ROWS].astype(np.float32)
+            inner = part @ found.T.astype(np.float32)
+            nearest = np.abs(inner).argmax(axis=1)
+            np.add.at(total, nearest, inner[np.arange(len(part)), nearest, None] * part)
+        found = _unit(total)
+    return found
 
 
-def classify(images: Any, train: Any, test: Any, backend: Backend, seed: int) -> dict[str, float]:
-    """Test accuracy of ridge regression on encodings, and the penalty that held-out training images chose."""
-    rows, width = stream(seed, DATA, 22).permutation(len(train)), math.prod(train.shape[1:])
+def _unit(rows: Any) -> Any:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
-    def floats(part: Any) -> Any:
-        return backend.asarray(part.reshape(len(part), -1).astype(np.float32))
 
-    found = ridge_of_rows(
-        lambda part: floats(train[part]), images.y_train, rows, width, images.classes, PENALTIES, backend, ROWS
-    )
-    parts = [slice(start, start + ROWS) for start in range(0, len(test), ROWS)]
-    correct = sum(found.correct(floats(test[part]), images.y_test[part], backend) for part in parts)
-    return {"test_accuracy": correct / len(test), "penalty": found.penalty}
+class Encoder:
+    """Layers that are computed, as a network without a head, and the seconds that it has spent."""
+
+    def __init__(self, run: Run, images: Any, settings: Any, count: int, seed: int) -> None:
+        began = time.perf_counter()
+        self.images, self.settings, self.backend = images, settings, run.backend
+        self.made, self.how = filters(images, settings, count, seed)
+        self.net, self.features = self.network(), 2 * count * settings.grid**2
+        self.seconds = {"dictionary": time.perf_counter() - began, "encode": 0.0}
+
+    def network(self, *head: gn.Layer) -> gn.Sequential:
+        """From an image to its features, means over windows that cover all positions, and on to a head's scores."""
+        positions = self.images.shape[1] - self.settings.size + 1
+        stride = positions // self.settings.grid
+        conv = gn.Conv2D(
+            len(self.made["bias"]), self.settings.size, "relu", pool=positions - (self.settings.grid - 1) * stride,
+            pooling="average", pool_stride=stride, trainable=False, **self.made,
+        )  # fmt: skip
+        net = gn.Sequential([gn.Reshape(self.images.shape), conv, gn.Flatten(), *head], scale=self.images.scale)
+        net.build((self.images.x_train.shape[1],), self.backend)
+        return net
+
+    def __call__(self, x: Any) -> Any:
+        """Features (n, 2·D·grid²) of images, float32 on the host: sign, patch, row and column of the window.
+
+        Of a patch and its mirror image the sum: the mirror image of an image has the same features.
+        """
+        began, side = time.perf_counter(), self.settings.grid
+        found = np.empty((len(x), self.features), np.float32)
+        for start in range(0, len(x), BATCH):
+            part = self.net.outputs(x[start : start + BATCH], batch_size=BATCH)
+            if self.settings.mirrored:
+                halves = part.reshape(len(part), 2, 2, -1, side, side)
+                part = halves[:, :, 0] + halves[:, :, 1, ..., ::-1]
+            found[start : start + BATCH] = part.reshape(len(part), -1)
+        self.seconds["encode"] += time.perf_counter() - began
+        return found
+
+    def with_head(self, weight: Any, bias: Any) -> gn.Sequential:
+        """The whole network, of a head (classes, features): a patch's weights, and its mirror image's the same."""
+        if self.settings.mirrored:
+            halves = weight.reshape(len(weight), 2, -1, self.settings.grid, self.settings.grid)
+            weight = np.stack([halves, halves[..., ::-1]], axis=2)
+        return self.network(gn.Dense(len(weight), weight=weight.reshape(len(weight), -1), bias=bias))
+
+
+def in_closed_form(run: Run, encode: Encoder, seed: int) -> tuple[Measured, gn.Sequential]:
+    """Ridge regression, its penalty chosen by held-out training images, and the whole network, which is tested."""
+    began, images, before = time.perf_counter(), encode.images, encode.seconds["encode"]
+    rows, width = stream(seed, DATA, 22).permutation(len(images.x_train)), encode.features
+
+    def features(part: Any) -> Any:
+        run.bar.advance(len(part))
+        return encode(images.x_train[part])
+
+    try:
+        found = ridge_of_rows(
+            features, images.y_train, rows, width, images.classes, PENALTIES, run.backend, ROWS, standardise=True,
+            tiled=width > TILE, progress=run.bar,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(
+            f"{images.name}: these features allow no head ({error}); try a lower --threshold, another --whitening, or "
+            "more images"
+        ) from None
+    encode.seconds["head"] = time.perf_counter() - began - (encode.seconds["encode"] - before)
+    net = encode.with_head(found.weight, found.bias)
+    correct = net.predict(images.x_test, batch_size=BATCH) == images.y_test
+    metrics = {"test_accuracy": float(correct.mean()), "penalty": found.penalty, "features": float(width)}
+    return Measured(metrics, seconds=encode.seconds, notes={"svd": encode.how}), net
+
+
+def by_adam(run: Run, encode: Encoder, seed: int) -> Measured:
+    """A head trained on the same features, each of variance 1, to compare."""
+    images, settings = encode.images, encode.settings
+    train, test = (encode(x) for x in (images.x_train, images.x_test))
+    mean, spread = train.mean(axis=0), train.std(axis=0)
+    for part in (train, test):
+        part -= mean
+        part /= np.where(spread > 0, spread, 1)
+    net = gn.Sequential([gn.Dense(images.classes)])
+    trainer = gn.Trainer(net, optimizer=gn.Adam(settings.head_rate), device=run.backend, seed=seed)
+    history = trainer.fit(
+        train, images.y_train, epochs=settings.head_epochs, batch_size=settings.head_batch,
+        callbacks=gn.ExponentialDecay(settings.head_decay ** (1 / settings.head_epochs)),
+    )  # fmt: skip
+    seconds = encode.seconds | {"head": sum(history["seconds"])}
+    return Measured({"test_accuracy": trainer.evaluate(test, images.y_test)["accuracy"]}, seconds=seconds)
 
 
 @x.run
 def body(run: Run) -> None:
-    """Every dictionary on all images, then every whitening with the smallest one on some."""
-    images, settings = as_images(run.data, "patches", run.settings.size or 3), run.settings
-    run.settings = settings = replace(settings, size=settings.size or min(SIZE, min(images.shape[1:]) // 2))
-    sizes = sorted(set(settings.dictionaries))
-    rows, columns = map(len, _fields(images.shape, settings))
-    features = 2 * sizes[-1] * rows * columns
+    """Every dictionary on all images, a head by Adam on the smallest; with that one setting changed at a time."""
+    images, settings = squares(as_images(run.data, "patches", run.settings.size or 3)), run.settings
+    check_sizes(images)
+    as_loaded = images.x_train is run.data.x_train  # neither turned nor cut: what the networks take is what was given
+    if not as_loaded:
+        run.note(kept="no networks: they would take images other than those given, turned or cut to their middle")
+    size = settings.size or min(SIZE, images.shape[1] // 2)
+    grid = min(settings.grid or GRIDS.get(run.dataset, GRID), images.shape[1] - size + 1)
+    mirrored = images.shape[0] > 1 if settings.mirrored is None else settings.mirrored
+    run.settings = settings = replace(settings, size=size, mirrored=mirrored, grid=grid)
+    features = 2 * max(settings.dictionaries) * grid**2
     if features > MOST:
-        given = f"{sizes[-1]} patches on a grid of {rows}×{columns} are {features:,} features"
+        given = f"{max(settings.dictionaries)} patches with {grid}×{grid} windows are {features:,} features"
         raise InputError(f"{given}: expected at most {MOST:,}; use fewer, or a smaller --grid")
-    _measure(run, images, settings, settings.whitening, {f"{count} patches": count for count in sizes})
-    some, first = some_of(images, settings.sweep_samples), replace(settings, dictionaries=(sizes[0],))
-    run.note(sweep_training_samples=len(some.x_train))
-    swept = {f"{whitening:g}": whitening for whitening in (*settings.whitenings, settings.whitening)}
-    for word, whitening in (swept | {"none": None}).items():
-        _measure(run, some, first, whitening, {f"whitening={word}": sizes[0]})
+    sizes = sorted(set(settings.dictionaries))
+    for count in sizes:
+        name = f"{count} patches"
+        run.enter(name, _measure(run, name, images, settings, count, keep=as_loaded))
+    if settings.head_epochs:
+        name = f"{sizes[0]} patches, head by Adam"
+        run.each_seed(
+            name, len(images.x_train), lambda seed: by_adam(run, Encoder(run, images, settings, sizes[0], seed), seed)
+        )
+    _sweep(run, some_of(images, settings.sweep_samples), sizes[0])
 
 
-def _measure(run: Run, images: Any, settings: Settings, whitening: float | None, names: dict[str, int]) -> None:
-    """A row for each dictionary: its encodings are the beginning of the largest one's."""
-    rows: dict[str, list[Measured]] = {name: [] for name in names}
-    for seed in run.over_seeds(", ".join(names), len(names)):
-        began = time.perf_counter()
-        made = dictionary(images, settings, whitening, seed)
-        train, test = (encode(x, images.shape, made, settings, run.backend) for x in (images.x_train, images.x_test))
-        encoded = time.perf_counter() - began
-        for name, count in names.items():
-            began = time.perf_counter()
-            found = classify(images, train[..., :count], test[..., :count], run.backend, seed)
-            seconds = {"encode": encoded, "head": time.perf_counter() - began}
-            rows[name].append(Measured(found, seconds=seconds, notes={"svd": made[2]}))
-            run.bar.advance(1, f"{name}: {found['test_accuracy']:.2%}")
-    for name, each in rows.items():
-        run.enter(name, each)
+def _sweep(run: Run, images: Any, count: int) -> None:
+    """Rows "whitening=0.001", "whitening=none", "grid=3" …: one setting changed, on some of the images."""
+    settings, known = run.settings, dict[Settings, list[Measured]]()
+    swept: dict[str, tuple[Any, ...]] = {"whitening": (*settings.whitenings, None)}
+    if settings.sweeps:
+        swept |= SWEPT
+    run.note(sweep_training_samples=len(images.x_train))
+    for setting, values in swept.items():
+        for value in sorted({*values, getattr(settings, setting)}, key=lambda value: (value is None, value)):
+            changed = replace(settings, **{setting: value})
+            name = f"{setting}={'none' if value is None else f'{value:g}' if value is not bool(value) else value}"
+            if images.shape[1] - changed.size + 1 < changed.grid:
+                continue  # windows that do not fit
+            if changed not in known:
+                known[changed] = _measure(run, name, images, changed, count)
+            run.enter(name, known[changed])
+
+
+def _measure(run: Run, name: str, images: Any, settings: Settings, count: int, keep: bool = False) -> list[Measured]:
+    """A dictionary and a head in closed form, of every seed; the first one's network is kept where asked for."""
+    measured = []
+    for seed in run.over_seeds(name, len(images.x_train)):
+        found, net = in_closed_form(run, Encoder(run, images, settings, count, seed), seed)
+        measured.append(found)
+        if keep and seed == run.seeds[0]:
+            run.keep(name, net)
+    return measured

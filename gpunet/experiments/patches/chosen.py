@@ -1,0 +1,34 @@
+"""Which settings suit patches: looked at on held-out training images, never on the test set.
+
+python -m gpunet.experiments.patches.chosen [--dataset NAME] [--patches N] [--samples N] [--seeds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from gpunet.datasets import load
+from gpunet.experiments.framework import Run
+from gpunet.experiments.images import as_images, validation_split
+from gpunet.experiments.patches import Settings, x
+
+HELD_OUT = 5000
+
+
+def main() -> None:
+    """Print the accuracy on the held-out images of every setting tried, one changed at a time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--patches", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    images = validation_split(as_images(load(options.dataset), "patches", 3), HELD_OUT)
+    settings = Settings(dictionaries=(options.patches,), sweep_samples=options.samples)
+    result = Run(x, images, settings, list(range(options.seeds))).compute("cpu")
+    for name in result.names:
+        print(f"{name}: {result.mean(name, 'test_accuracy'):.2%}")
+
+
+if __name__ == "__main__":
+    main()
