@@ -210,6 +210,10 @@ def test_gradient_check(gpu, net):
         "convolution": [
             gn.Reshape((1, 4, 4)), gn.Conv2D(3, 3, "relu", padding="same", pool=2), gn.Flatten(), gn.Dense(4),
         ],
+        "averages": [
+            gn.Reshape((1, 4, 4)), gn.Conv2D(3, 2, "tanh", pool=2, pooling="average", pool_stride=1), gn.AvgPool2D(),
+            gn.Flatten(), gn.Dense(4),
+        ],
     }[net]  # fmt: skip
     model = gn.Sequential(small)
     backend = gpu.backend()
