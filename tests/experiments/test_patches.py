@@ -263,6 +263,12 @@ def test_every_setting_is_changed():
     assert len({result.values(name, "test_accuracy")[0] for name in base}) == 1
 
 
+def test_settings_that_would_take_too_many_features_are_left_out(monkeypatch):
+    monkeypatch.setattr(body, "MOST", 100)
+    result = compute(pictures(), dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0))
+    assert {name for name in result.names if name.startswith("grid")} == {"grid=1", "grid=2", "grid=3"}
+
+
 @pytest.mark.parametrize(("planes", "mirrored"), [(3, True), (1, False)])
 def test_mirror_images_of_colour_images_are_taken_for_the_same(planes, mirrored):
     settings = dataclasses.replace(SMALL, mirrored=None, head_epochs=0)

@@ -29,8 +29,7 @@ from gpunet.rng import DATA, stream
 from gpunet.spectral.ridge import WIDE, ridge_of_rows
 from gpunet.spectral.tiled import TILE
 
-# Chosen on held-out training images by `chosen`.
-GRID, GRIDS = 2, {"mnist": 4}  # windows a side, on most data and on some
+GRID, GRIDS = 2, {"mnist": 4}  # windows a side: `chosen` looked at CIFAR-10's, digits' place says more
 SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),
@@ -44,10 +43,8 @@ BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multip
 def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """weight (filters, planes, size, size) and bias (filters,) of the convolution; and how C was decomposed.
 
-    settings: those of a run, without a None of size or mirrored.
-
-    Filters: of the patches, then of their mirror images, then of the negatives of both. Without whitening the patches
-    are left as they are.
+    settings: those of a run, without a None of size or mirrored. Filters: of the patches, then of their mirror images,
+    then of the negatives of both. Without whitening the patches are left as they are.
     """
     size, draw = settings.size, stream(seed, DATA, 21)
     most = (len(images.x_train), *(side - size + 1 for side in images.shape[1:]))
@@ -162,11 +159,11 @@ def in_closed_form(run: Run, encode: Encoder, seed: int) -> tuple[Measured, gn.S
         run.bar.advance(len(part))
         return encode(images.x_train[part])
 
+    tiled = (width > TILE) if len(rows) > width else None  # of few images, what takes the least memory
     try:
         found = ridge_of_rows(
-            features, images.y_train, rows, width, images.classes, PENALTIES, run.backend, ROWS, standardise=True,
-            tiled=width > TILE, progress=run.bar,
-        )  # fmt: skip
+            features, images.y_train, rows, width, images.classes, PENALTIES, run.backend, ROWS, tiled, True, run.bar
+        )
     except InputError as error:
         raise InputError(
             f"{images.name}: these features allow no head ({error}); try a lower --threshold, another --whitening, or "
@@ -236,8 +233,8 @@ def _sweep(run: Run, images: Any, count: int) -> None:
         for value in sorted({*values, getattr(settings, setting)}, key=lambda value: (value is None, value)):
             changed = replace(settings, **{setting: value})
             name = f"{setting}={'none' if value is None else f'{value:g}' if value is not bool(value) else value}"
-            if images.shape[1] - changed.size + 1 < changed.grid:
-                continue  # windows that do not fit
+            if images.shape[1] - changed.size + 1 < changed.grid or 2 * count * changed.grid**2 > MOST:
+                continue  # windows that do not fit, or too many features
             if changed not in known:
                 known[changed] = _measure(run, name, images, changed, count)
             run.enter(name, known[changed])
