@@ -119,24 +119,26 @@ def test_the_check_can_fail(rng, wrong):
     assert check_gradients(stirred(model, model.backend, rng), loss, model.backend, x, labels, rng) > 1e-6
 
 
+def scores_and_gradients(layers, x, labels, backend, training=False):
+    """Of a net with these layers and weights that are always the same."""
+    model, loss = built(x.shape[1:], layers, backend)
+    model.train(training)
+    weights = np.random.default_rng(3)
+    for parameter in model.parameters.values():
+        backend.copy(weights.normal(size=parameter.shape), parameter)
+    z = model.forward(backend.asarray(x))
+    loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
+    model.backward(model.d_scores)
+    return [np.array(backend.to_host(a)) for a in (z, model.flat[1])]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_averages_in_one_pass_are_averages_after(backend, rng, training, frozen):
-    x, labels, found = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6), []
+    x, labels = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6)
     shared = {"activation": "relu", "trainable": not frozen}
-    for layers in (
-        [averaging(4, 4, pool=4, pool_stride=3, **shared)],
-        [Conv2D(4, 4, **shared), AvgPool2D(4, 3)],
-    ):
-        model, loss = built((3, 11, 10), layers, backend)
-        model.train(training)
-        weights = np.random.default_rng(3)
-        for parameter in model.parameters.values():
-            backend.copy(weights.normal(size=parameter.shape), parameter)
-        z = model.forward(backend.asarray(x))
-        loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
-        model.backward(model.d_scores)
-        found.append([np.array(backend.to_host(a)) for a in (z, model.flat[1])])
+    nets = [averaging(4, 4, pool=4, pool_stride=3, **shared)], [Conv2D(4, 4, **shared), AvgPool2D(4, 3)]
+    found = [scores_and_gradients(layers, x, labels, backend, training) for layers in nets]
     for one, two in zip(*found, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
 
@@ -158,16 +160,8 @@ def test_maps_are_made_where_a_gradient_needs_them_alone(rng):
 
 def test_pooling_in_one_pass_is_pooling_after(backend, rng):
     x, labels = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6)
-    found = []
-    for layers in ([Conv2D(4, 3, "relu", pool=2)], [Conv2D(4, 3, "relu"), MaxPool2D(2)]):
-        model, loss = built((3, 11, 10), layers, backend)
-        weights = np.random.default_rng(3)
-        for parameter in model.parameters.values():
-            backend.copy(weights.normal(size=parameter.shape), parameter)
-        z = model.forward(backend.asarray(x))
-        loss(z, backend.asarray(labels), model.d_scores, backend.zeros(4, "float64"))
-        model.backward(model.d_scores)
-        found.append([np.array(backend.to_host(a)) for a in (z, model.flat[1])])
+    nets = [Conv2D(4, 3, "relu", pool=2)], [Conv2D(4, 3, "relu"), MaxPool2D(2)]
+    found = [scores_and_gradients(layers, x, labels, backend) for layers in nets]
     for one, two in zip(*found, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
 

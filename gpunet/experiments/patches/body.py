@@ -29,7 +29,7 @@ from gpunet.rng import DATA, stream
 from gpunet.spectral.ridge import WIDE, ridge_of_rows
 from gpunet.spectral.tiled import TILE
 
-GRID, GRIDS = 2, {"mnist": 4}  # windows a side: `chosen` looked at CIFAR-10's, digits' place says more
+GRID, GRIDS = 2, {"mnist": 4}  # windows a side; MNIST's is not tried yet
 SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     images = validation_split(as_images(load(options.dataset), "patches", 3), HELD_OUT)
-    settings = Settings(dictionaries=(options.patches,), sweep_samples=options.samples)
+    settings = Settings(dictionaries=(options.patches,), sweep_samples=options.samples, head_epochs=0)
     result = Run(x, images, settings, list(range(options.seeds))).compute("cpu")
     for name in result.names:
         print(f"{name}: {result.mean(name, 'test_accuracy'):.2%}")

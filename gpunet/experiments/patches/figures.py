@@ -23,7 +23,7 @@ def _swept(result: Result) -> dict[str, list[str]]:
 
 
 @x.figure(
-    "accuracy", "Test accuracy by the number of patches, and by the seconds that it took. Both axes are logarithmic.",
+    "accuracy", "Test accuracy by the number of patches, and by the seconds that it took, on logarithmic axes.",
     "Two charts of test accuracy: against the dictionary's size, and against seconds.", spread=WHISKERS, panels=2,
 )  # fmt: skip
 def accuracy(result: Result, panels: Any) -> None:
