@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from gpunet.interrupts import SIGNALS, cleaning_up, unraisable
+from gpunet.interrupts import SIGNALS, Unraisable, cleaning_up
 from gpunet.streams import SPELT, SPELT_OR_ESCAPED, Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
@@ -90,12 +90,14 @@ def stop_when_told() -> None:
     Compiled code swallows one now and then, NumPy's when it is being imported, and so does Python where a callback may
     not raise: then it is raised again.
     """
+    unraisable = Unraisable()
 
     def stop(number: int, frame: FrameType | None) -> None:
         global received, _since
         if _told or (cleaning_up() and time.monotonic() - _since < PATIENCE):
             return
         received, _since = number, time.monotonic()
+        unraisable.interrupted = True
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, again)
             signal.setitimer(signal.ITIMER_REAL, RETRY, RETRY)

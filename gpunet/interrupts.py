@@ -121,10 +121,19 @@ def cleaning_up() -> bool:
     return error is not None
 
 
-def unraisable(found: sys.UnraisableHookArgs) -> None:
-    """A `sys.unraisablehook` without interruptions: they are told once, or raised again."""
-    if not issubclass(found.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(found)
+class Unraisable:
+    """A `sys.unraisablehook` without interruptions, which are told once, or raised again, and without what follows.
+
+    An object that one has left half made has a `__del__` that fails: once `interrupted` is set, nothing is said.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def __call__(self, found: sys.UnraisableHookArgs) -> None:
+        """Print what Python would."""
+        if not (self.interrupted or issubclass(found.exc_type, KeyboardInterrupt)):
+            sys.__unraisablehook__(found)
 
 
 class Turns:

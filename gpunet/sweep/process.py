@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from types import FrameType
 from typing import Any, TextIO
 
 STOPPED = 130  # exit code
@@ -36,9 +37,7 @@ def _obeyed() -> int:
         return STOPPED
     orders = json.loads(line)
     sys.path[:] = orders.pop("path")
-    from gpunet.interrupts import unraisable
-
-    sys.unraisablehook = unraisable
+    _say_nothing_of_interruptions()
     told = _own_output()
     threading.Thread(target=_stop_with_the_starter, daemon=True).start()
     try:
@@ -51,6 +50,19 @@ def _obeyed() -> int:
         told.close()
         return 1
     return 0
+
+
+def _say_nothing_of_interruptions() -> None:
+    from gpunet.interrupts import Unraisable
+
+    sys.unraisablehook = unraisable = Unraisable()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        unraisable.interrupted = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # none that ignores it
+        signal.signal(signal.SIGINT, stop)
 
 
 def _own_output() -> TextIO:

@@ -47,6 +47,18 @@ try:
 except KeyboardInterrupt:
     end()
 """
+HALF_MADE = """
+class Half:
+    def __init__(self):
+        stop()
+        self.made = True
+    def __del__(self): self.made
+try:
+    Half()
+    time.sleep(20)
+except KeyboardInterrupt:
+    end()
+"""
 WHILE_CLEANING_UP = """
 try:
     try:
@@ -91,8 +103,14 @@ def child(code: str, number: int, **options) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.parametrize(
     ("what", "before"),
-    [(SWALLOWED, ""), (IN_A_CALLBACK, ""), (WHILE_CLEANING_UP, "cleaned up\n"), (WHEN_IT_HAS_ENDED, "")],
-    ids=["swallowed", "in a callback", "while cleaning up", "when it has ended"],
+    [
+        (SWALLOWED, ""),
+        (IN_A_CALLBACK, ""),
+        (HALF_MADE, ""),
+        (WHILE_CLEANING_UP, "cleaned up\n"),
+        (WHEN_IT_HAS_ENDED, ""),
+    ],
+    ids=["swallowed", "in a callback", "half made", "while cleaning up", "when it has ended"],
 )
 def test_no_interruption_is_lost_and_none_disturbs_another(what, before):
     number, code, line = SIGNALS[len(what) % 3]

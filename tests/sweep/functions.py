@@ -33,6 +33,17 @@ def gather(settings: dict[str, Any]) -> None:
         time.sleep(0.02)
 
 
+class Slept:
+    """An object that takes its time; one that an interruption leaves half made complains when it goes."""
+
+    def __init__(self, seconds: float) -> None:
+        time.sleep(seconds)
+        self.seconds = seconds
+
+    def __del__(self) -> None:
+        assert self.seconds >= 0
+
+
 def bowl(parameters, settings, report):
     """A smooth hill; some trials fail, some are pruned; `sleep` seconds each."""
     note(settings, "began")
@@ -43,7 +54,7 @@ def bowl(parameters, settings, report):
     if x > 1.6 and report(1, 3.5 * y / y):
         return 1e9
     report(1, abs(x))
-    time.sleep(settings.get("sleep", 0))
+    Slept(settings.get("sleep", 0))
     if x < -0.9:
         raise ValueError("x is\ntoo small")
     value = -((x - 0.3) ** 2) - 0.1 * (n - 5) ** 2 + (0.5 if parameters["kind"] == "b" else 0)
