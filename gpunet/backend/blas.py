@@ -26,12 +26,13 @@ asked, and where that is missing NumPy does what it can, in more time.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -44,6 +45,7 @@ from gpunet.extras import install, optional
 from gpunet.interrupts import undivided
 
 PER_THREAD = 2_000_000  # multiplications, 33 µs in float32: a second thread saves 10 to 20 of twice as many
+APART = 100_000_000  # multiplications, 2 ms of one thread: to start another one takes a tenth of a millisecond
 ALONE = 450_000  # up to which OpenBLAS takes one thread by itself: 524,288, and 460,800 of a matrix times a vector
 
 PTHREADS = 1  # what openblas_get_parallel tells of a library that starts its threads itself
@@ -54,7 +56,9 @@ SLICE = 0.1  # seconds that are waited at a time, for systems on which a signal 
 
 P = ParamSpec("P")
 T = TypeVar("T")
+B = TypeVar("B")
 
+_beside = contextvars.ContextVar("_beside", default=False)  # whether this thread works for one whose turn it is
 _turn = threading.RLock()  # the number of threads is the process's: whose work needs another one takes its turn
 if hasattr(os, "register_at_fork"):  # a forked process has neither a lock that is held nor a number that is lowered
     os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
@@ -80,7 +84,7 @@ def limited(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """turn: whether work that gets all threads takes its turn, too."""
-    calls = _calls() if size > ALONE else None
+    calls = _calls() if size > ALONE and not _beside.get() else None
     if calls is not None:
         count, set_count = calls
         fewer = max(1, size // PER_THREAD)
@@ -95,6 +99,67 @@ def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs
             if turn and most > 1:
                 return work(*args, **kwargs)
     return work(*args, **kwargs)
+
+
+def apart(size: int, blocks: Sequence[B], work: Callable[[B], None]) -> None:
+    """work(block) for each of the blocks, of `size` multiplications in all, by as many threads as a product has.
+
+    Python's threads take the next block as soon as they are done with one; each product has one thread then, and the
+    same bits however many there are. 729×108×512 on two cores of an EPYC: 168 GFLOP/s, 130 with two threads a product;
+    beside another process that computes 80 and 5. What a block raises ends the others after theirs.
+    """
+    calls = _calls() if size > APART and len(blocks) > 1 else None
+    left = iter(blocks)
+    if calls is not None:
+        count, set_count = calls
+        with _turn:
+            most = count()
+            if most > 1:
+                try:
+                    set_count(1)
+                    _by_threads(min(most, len(blocks)), left, work)
+                finally:
+                    set_count(most)
+    for block in left:
+        work(block)
+
+
+def _by_threads(count: int, left: Iterator[B], work: Callable[[B], None]) -> None:
+    """work(block) for all that are left, by count − 1 threads and by who calls; they are over when this returns."""
+    errors: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            for block in left:
+                work(block)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            for _ in left:
+                pass
+
+    def beside() -> None:
+        _beside.set(True)
+        take()
+
+    others: list[threading.Thread] = []
+    with undivided() as signals:  # a thread that goes is a callback, too, which loses an interruption
+        with contextlib.suppress(RuntimeError):  # no more threads to be had
+            while len(others) < count - 1:  # in our context, which has NumPy's errstate
+                others.append(threading.Thread(target=contextvars.copy_context().run, args=(beside,)))
+                others[-1].start()
+        try:
+            with signals.heard():
+                take()
+        finally:
+            for _ in left:
+                pass
+            while others:
+                if others[-1].ident is not None:
+                    others[-1].join()
+                others.pop()
+    for error in errors:
+        raise error
 
 
 def threads() -> int | None:

@@ -42,7 +42,6 @@ from gpunet.backend.shares import spread
 from gpunet.errors import ShapeError
 
 ROUNDED_BLOCK = 131072  # parameters that are updated before they are rounded: half of a 1 MB second-level cache
-MAPS = 1 << 16  # numbers of maps to be averaged for each thread
 OPTIMISER = 1 << 17  # parameters of an optimiser's pass for each thread: with half as many two took as long as one
 
 
@@ -472,39 +471,31 @@ def col2im_pass(by_tap, k, pitch, run, planes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def average_maps_pass(shift, z, across, sums, images, rows, columns, high, wide, size, stride, pitch, sign, lowest):  # type: ignore[no-untyped-def]
-    """Sums += sums over windows of max(sign · z + shift, lowest), of as many filters as `shift` has.
+def average_maps_pass(shift, z, size, stride, sign, lowest, across, sums):  # type: ignore[no-untyped-def]
+    """Sums += sums over windows of max(sign · z + shift, lowest); shift (u,), across (w', u), sums (n, h', w', u).
 
-    z (images · rows · columns, pitch), across (wide, pitch) and sums (images · high · wide, pitch) are rows one after
-    the other, of which this part takes the same columns: places are unsigned, since they may be beyond what the
-    array is said to hold, and a signed one would be asked whether it is negative.
+    Two columns at a time, so that their sum is read and written half as often.
     """
+    images, high, wide = sums.shape[:3]
     for image in range(images):
-        for row in range(min(rows, (high - 1) * stride + size)):
+        for row in range(min(z.shape[1], (high - 1) * stride + size)):
+            across[:] = 0
             for j in range(wide):
-                own = np.uint64(j * pitch)
-                start = np.uint64(((image * rows + row) * columns + j * stride) * pitch)
-                step = np.uint64(pitch)
-                for f in range(shift.size):
-                    across[own + np.uint64(f)] = 0
-                for _ in range(size // 2):
+                total = across[j]
+                for column in range(j * stride, j * stride + size // 2 * 2, 2):
+                    left, right = z[image, row, column], z[image, row, column + 1]
                     for f in range(shift.size):
-                        k = np.uint64(f)
-                        one, two = sign * z[start + k] + shift[f], sign * z[start + step + k] + shift[f]
-                        across[own + k] += (lowest if one < lowest else one) + (lowest if two < lowest else two)
-                    start += step + step
+                        one, two = sign * left[f] + shift[f], sign * right[f] + shift[f]
+                        total[f] += (lowest if one < lowest else one) + (lowest if two < lowest else two)
                 if size % 2:
+                    last = z[image, row, j * stride + size - 1]
                     for f in range(shift.size):
-                        k = np.uint64(f)
-                        one = sign * z[start + k] + shift[f]
-                        across[own + k] += lowest if one < lowest else one
+                        one = sign * last[f] + shift[f]
+                        total[f] += lowest if one < lowest else one
             first = 0 if row < size else (row - size) // stride + 1
             for i in range(first, min(high, row // stride + 1)):
                 for j in range(wide):
-                    own, total = np.uint64(j * pitch), np.uint64(((image * high + i) * wide + j) * pitch)
-                    for f in range(shift.size):
-                        k = np.uint64(f)
-                        sums[total + k] += across[own + k]
+                    add_to(across[j], sums[image, i, j])
 
 
 class NumbaBackend(NumpyBackend):
@@ -537,8 +528,7 @@ class NumbaBackend(NumpyBackend):
         self, z: Array, negated: bool, shift: Array, activation: str, size: int, stride: int, out: Array
     ) -> None:
         """In one pass, but for what NumPy vectorises and numba does not."""
-        images, rows, columns, pitch = z.shape
-        high, wide = out.shape[2:]
+        images, pitch, (high, wide) = len(z), z.shape[3], out.shape[2:]
         lowest = z.dtype.type(0 if activation == "relu" else -np.inf)
         if activation not in ("identity", "relu"):
             z = self._activated_maps(z, negated, shift, activation)
@@ -547,10 +537,8 @@ class NumbaBackend(NumpyBackend):
         across = self.scratch_up_to("sums of a row", (wide, pitch), z.dtype)
         sums = self.scratch_up_to("sums of windows", (images, high, wide, pitch), z.dtype)
         sums.fill(0)
-        flat = [each.reshape(-1) for each in (shift, z, across, sums)]
-        numbers = map(np.int64, (images, rows, columns, high, wide, size, stride, pitch))
         sign = z.dtype.type(-1 if negated else 1)
-        spread(-(-MAPS // (images * rows * columns)), average_maps_pass, flat, *numbers, sign, lowest)
+        average_maps_pass(shift, z, size, stride, sign, lowest, across, sums)
         np.multiply(sums.transpose(0, 3, 1, 2), z.dtype.type(1 / size**2), out=out)
 
     def avgpool2d(self, x: In, size: int, stride: int, out: Out) -> None:

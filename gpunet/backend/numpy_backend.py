@@ -30,7 +30,7 @@ from gpunet.backend.base import (
     dropout_start,
     dropout_threshold,
 )
-from gpunet.backend.blas import multiply
+from gpunet.backend.blas import apart, multiply
 from gpunet.checks import as_array, on_device
 from gpunet.errors import DataError, InputError, MemoryFullError, shown
 from gpunet.extras import install, optional
@@ -253,7 +253,8 @@ class NumpyBackend(Backend):
         shifts = self.scratch("shifts", len(weight), x.dtype)
         shifts[...] = 0 if bias is None else bias
         width = min(len(filters), FILTERS)
-        for images in row_blocks(len(x), positions * max(width, windows.taps)):
+
+        def average(images: slice) -> None:
             columns = conv.image_columns(x[images], windows, self.scratch_up_to)
             for part in row_blocks(len(filters), 1, width):
                 z = self.scratch_up_to("maps", (len(columns), positions, part.stop - part.start), x.dtype)
@@ -263,6 +264,9 @@ class NumpyBackend(Backend):
                     other = slice(part.start + len(filters), part.stop + len(filters))
                     self._average_maps(maps, True, shifts[other], activation, size, stride, out[images, other])
                 self._average_maps(maps, False, shifts[part], activation, size, stride, out[images, part])
+
+        blocks = row_blocks(len(x), positions * max(width, windows.taps))
+        apart(len(x) * positions * filters.size, blocks, average)
 
     def _mirrored(self, weight: Array) -> bool:
         """Whether the second half of the filters is the first one negated: their maps are so, too, bit for bit."""

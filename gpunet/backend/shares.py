@@ -48,9 +48,7 @@ def pointer(context: Any, address: Any) -> Any:
 def spread(least: int, kernel: Any, arrays: Sequence[Any], *numbers: Any) -> None:
     """kernel(*arrays, *numbers) of flat arrays of one length and NumPy's numbers, by as many threads as a product has.
 
-    Each gets at least `least` elements, which is what pays. Ctrl-C comes when all are done. An array may also be rows
-    of the first one's length, one after the other: the kernel is handed its columns' part of the first row, and finds
-    the others that length further on.
+    Each gets at least `least` elements, which is what pays. Ctrl-C comes when all are done.
     """
     size = len(arrays[0])
     threads = 1 if size < 2 * least else min(blas.current_threads(), size // least)

@@ -15,11 +15,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import gpunet as gn
-from gpunet.backend import blas
+from gpunet.backend import blas, get_backend
 from gpunet.backend.blas import (
     ALONE,
+    APART,
     LONG,
     PER_THREAD,
+    apart,
     definite_below,
     interruptible,
     leading_eigh,
@@ -31,6 +33,7 @@ from gpunet.backend.blas import (
     thread_rule,
     threads,
 )
+from gpunet.interrupts import Unraisable
 
 pytestmark = pytest.mark.skipif(blas._calls() is None, reason="NumPy's products are not OpenBLAS's")
 
@@ -117,6 +120,100 @@ def test_an_interruption_at_any_moment_sets_back_what_was_there(rng):
     other.start()
     other.join(20)
     assert found == [1], "another thread waits for its turn"
+
+
+def test_blocks_are_taken_by_as_many_threads_as_there_are():
+    """A barrier that four must reach: they are there at once, and each of them multiplies alone."""
+    together, found = threading.Barrier(4), []
+
+    def work(block):
+        if block < 4:
+            together.wait(20)
+        with np.errstate(all="raise"):
+            found.append((block, now(), limited(100 * PER_THREAD, now)))
+
+    with np.errstate(divide="raise"):
+        apart(APART + 1, range(40), work)
+    assert sorted(found) == [(block, 1, 1) for block in range(40)]
+    assert now() == 4
+
+
+@pytest.mark.parametrize(("size", "blocks"), [(APART, range(5)), (APART + 1, range(1)), (APART + 1, ())])
+def test_what_is_too_little_to_share_is_done_by_who_calls(size, blocks):
+    found = []
+    apart(size, blocks, lambda block: found.append((block, now(), threading.current_thread())))
+    assert found == [(block, 4, threading.current_thread()) for block in blocks]
+
+
+def test_blocks_see_the_errstate_of_who_calls():
+    together, found = threading.Barrier(4), []
+    with np.errstate(divide="raise"):
+        apart(APART + 1, range(4), lambda block: (together.wait(20), found.append(np.geterr()["divide"])))
+    assert found == ["raise"] * 4
+
+
+@pytest.mark.parametrize("who", ["caller", "other"])
+def test_what_a_block_raises_ends_the_others_after_theirs(who):
+    caller, before, taken, failed = threading.current_thread(), threading.active_count(), [], threading.Event()
+
+    def work(block):
+        taken.append(block)
+        if (threading.current_thread() is caller) == (who == "caller"):
+            failed.set()
+            raise ZeroDivisionError
+        assert failed.wait(20)
+
+    with pytest.raises(ZeroDivisionError):
+        apart(APART + 1, range(1000), work)
+    assert len(taken) <= 7, "four that each may have begun another one"
+    assert (now(), threading.active_count()) == (4, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
+def test_an_interruption_of_blocks_at_any_moment_leaves_nothing_running(monkeypatch):
+    """One that Python loses, in a callback, comes again, as the command line's does."""
+    monkeypatch.setattr(sys, "unraisablehook", Unraisable())
+    came, alive = 0, threading.active_count()
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt), signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(2))
+    try:
+        for turn in range(200):
+            running = []
+
+            def work(block, running=running):
+                running.append(block)
+                time.sleep(1e-5)
+                running.remove(block)
+
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + turn * 2e-6, 1)
+                for _ in range(100_000):
+                    apart(APART + 1, range(8), work)
+            except KeyboardInterrupt:
+                came += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert (now(), threading.active_count(), len(running) <= 1) == (4, alive, True)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGALRM, before[1])
+    assert came == 200
+
+
+def test_averaged_maps_have_the_same_bits_on_any_number_of_threads(rng):
+    x, weight = (rng.standard_normal(shape).astype("float32") for shape in ((9, 3, 32, 32), (520, 3, 6, 6)))
+    backend, found = get_backend("cpu"), []
+    assert len(x) * weight.size * 27**2 > APART
+    for most in (1, 2, 4):
+        out = np.empty((9, 520, 2, 2), "float32")
+        with threadpool_limits(most, user_api="blas"):
+            backend.conv2d_avgpool(x, weight, None, "relu", 0, 14, 13, out)
+        found.append(out)
+    np.testing.assert_array_equal(found[1], found[2])
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
