@@ -1,10 +1,9 @@
 """Ridge regression on features, in closed form: a classifier without a single gradient step.
 
 There are two ways. `Moments` is exact to float64, keeps (features + classes)² of it and several copies, makes a
-Cholesky factor for each penalty and solves again with the held-out samples. `TiledMoments` is for features whose matrix
-is large: features² float32 and nothing else of that size, one factor for all penalties, the held-out samples only
-choose. Neither does for the other: float32 loses the digits of features that depend on each other, float64 takes eight
-times the memory.
+Cholesky factor for each penalty and once more with the held-out samples. `TiledMoments` is for features whose matrix is
+large: features² float32 and nothing else of that size, one factor for all. Neither does for the other: float32 loses
+the digits of features that depend on each other, float64 takes eight times the memory.
 """
 
 from __future__ import annotations
@@ -178,13 +177,14 @@ class TiledMoments:
         self.features, self.classes, self.device, self.standardise = features, classes, device, standardise
         self.tile, self.progress, self.counts = tile, progress or Progress(), np.zeros(classes)
         self.products: Tiled | None = None
+        self.scale: Any = None  # (F,) what features are multiplied by, from the first solutions on
         self.mean: Any = 0.0  # (F,), and …
-        self.sums: Any = 0.0  # … Σ (x − mean) of each class (classes, F), both float64
+        self.sums: Any = 0.0  # … Σ (x − mean) of each class (classes, F), both float64, of features times scale
 
     def update(self, x: Any, labels: Any) -> TiledMoments:
         """Add samples x (n, features) of any real dtype, with labels (n,), integers below `classes`.
 
-        Raises as `Moments.update`; after `solutions` it begins anew.
+        Raises as `Moments.update`.
         """
         x, labels = _checked(x, labels, self.features, self.classes)
         if self.products is None:
@@ -198,6 +198,8 @@ class TiledMoments:
             sums = xp.empty((self.classes, self.features), dtype=xp.float64)
             for part in products.tiles:
                 wide = xp.astype(x[:, part], xp.float64)
+                if self.scale is not None:
+                    wide *= self.scale[part]
                 first = wide[0] * 1.0  # so that the mean of features that are constant is exactly theirs
                 wide -= first
                 middle = xp.sum(wide, axis=0) / n
@@ -218,31 +220,28 @@ class TiledMoments:
         products.add(near)
         return self
 
-    def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
-        """As `Moments.solutions`, all solved at once by `Tiled.solve`; what was accumulated is used up by that.
+    def solve(self, penalty: float) -> Ridge:
+        """`solutions` of one."""
+        return self.solutions([penalty])[0]
 
-        Raises InputError, too, for features that are too small for float32.
+    def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
+        """As `Moments.solutions`, all solved at once by `Tiled.solve`.
+
+        What features are divided by stays what it is the first time, and so does the factor: samples that are added
+        later cost no other one. Raises InputError, too, for features that are too small for float32.
         """
-        products, counts = self.products, self.counts
-        if products is None or not counts.any():
+        products, counts, count = self.products, self.counts, self.counts.sum()
+        if products is None:
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
-        count, self.products, self.counts = counts.sum(), None, np.zeros(self.classes)
         with computing_on(products.device) as xp:
-            right, mean, scale = self.sums.T, self.mean, xp.ones_like(self.mean)
-            least = xp.max(products.diagonal)  # others are nothing beside it, …
-            if self.standardise:  # … but for those that are made as large
-                scale = _scale(xp, products.diagonal, count)
-                least = xp.min(xp.where(scale > 0, products.diagonal, xp.ones_like(scale)))
-            if 0 < float(least) < SMALLEST:
-                raise InputError(
-                    f"features have squares that sum to {float(least):.1g}: expected at least {SMALLEST:g}, of which "
-                    "float32 holds the products; multiply them, by 1e12 say"
-                )
-            if self.standardise:
-                products.rescale(scale)
-                right = right * scale[:, None]
-            unit, scale, mean = float(xp.sum(products.diagonal)) / self.features, on_host(scale), on_host(mean)
-            self.sums = self.mean = 0.0
+            if self.scale is None:
+                self._rescale(xp, products)
+            unit, scale, mean = (
+                float(xp.sum(products.diagonal)) / self.features,
+                on_host(self.scale),
+                on_host(self.mean),
+            )
+            right = self.sums.T
         try:
             found, residuals = products.solve(right, [penalty * unit for penalty in penalties])
         except np.linalg.LinAlgError as error:
@@ -253,10 +252,26 @@ class TiledMoments:
         solved = list[Ridge]()
         for penalty, z, residual in zip(penalties, found, residuals.tolist(), strict=True):
             if residual < np.inf:
-                weight = np.ascontiguousarray((z * scale[:, None]).T)
-                bias = counts / count - weight @ mean
-                solved.append(Ridge(weight, bias, penalty, residual, refused))
+                bias = counts / count - z.T @ mean
+                solved.append(Ridge(np.ascontiguousarray((z * scale[:, None]).T), bias, penalty, residual, refused))
         return solved
+
+    def _rescale(self, xp: Any, products: Tiled) -> None:
+        """Where features are to be divided by their deviation, divide what has been accumulated."""
+        self.scale = xp.ones_like(self.mean)
+        least = xp.max(products.diagonal)  # others are nothing beside it, …
+        if self.standardise:  # … but for those that are made as large
+            self.scale = _scale(xp, products.diagonal, self.counts.sum())
+            least = xp.min(xp.where(self.scale > 0, products.diagonal, xp.ones_like(self.scale)))
+        if 0 < float(least) < SMALLEST:
+            self.scale = None
+            raise InputError(
+                f"features have squares that sum to {float(least):.1g}: expected at least {SMALLEST:g}, of which "
+                "float32 holds the products; multiply them, by 1e12 say"
+            )
+        if self.standardise:
+            products.rescale(self.scale)
+            self.mean, self.sums = self.mean * self.scale, self.sums * self.scale
 
 
 @dataclass(frozen=True)
@@ -415,27 +430,28 @@ def ridge(
 ) -> Ridge:
     """Ridge regression on training and held-out batches, with the penalty that is best on the held-out ones.
 
-    Each is called for its batches once. By `Moments`, of penalties that are as good as each other the first is taken,
-    and the returned weights are those of all samples, held-out ones included, at the penalty chosen without them.
-    tiled: by `TiledMoments`, the largest of the best ones, and the weights are those of the training batches, since
-    others would take a second matrix; `progress` is told how that goes. standardise: as in `Moments`.
+    Each is called for its batches once. Of penalties that are as good as each other the first is taken, and the
+    returned weights are those of all samples, held-out ones included, at the penalty chosen without them. tiled: by
+    `TiledMoments`, and the largest of the best ones; `progress` is told how that goes. standardise: as in `Moments`.
     """
     penalties = [check_range("a penalty", each, above=0, most=LARGEST) for each in penalties]
     if not penalties:
         raise InputError("penalties are []: expected at least one, all above 0")
-    exact = Moments(features, classes, device, standardise)
-    moments = TiledMoments(features, classes, device, standardise, progress=progress) if tiled else exact
+    moments: Moments | TiledMoments
+    if tiled:
+        moments = TiledMoments(features, classes, device, standardise, progress=progress)
+        penalties.sort(reverse=True)
+    else:
+        moments = Moments(features, classes, device, standardise)
     for x, labels in train():
         moments.update(x, labels)
-    solved = moments.solutions(sorted(penalties, reverse=True) if tiled else penalties)
+    solved = moments.solutions(penalties)
     correct = [0] * len(solved)
     for x, labels in held_out():
         x, labels = _checked(x, labels, features, classes)
-        if not tiled:
-            moments.update(x, labels)
+        moments.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
-    best = solved[int(np.argmax(correct))]
-    return best if tiled else exact.solve(best.penalty)
+    return moments.solve(solved[int(np.argmax(correct))].penalty)
 
 
 def ridge_of_rows(

@@ -48,6 +48,7 @@ class Tiled:
         with computing_on(device) as xp:
             self.array = xp.zeros((size, size), dtype=xp.float32)
             self.diagonal = xp.zeros(size, dtype=xp.float64)
+        self.factored = False
 
     def add(self, x: Any) -> None:
         """Add xᵀ x, without its diagonal, of x (rows, n), float32, on the device.
@@ -57,7 +58,10 @@ class Tiled:
         """
         with computing_on(self.device) as xp:
             for rows in self.tiles:
-                self.array[rows, rows.start :] += _product(xp, x[:, rows].T, x[:, rows.start :])
+                strip = _product(xp, x[:, rows].T, x[:, rows.start :])
+                own = strip[:, : rows.stop - rows.start]
+                own[...] = xp.triu(own, k=1)  # below may lie the factor
+                self.array[rows, rows.start :] += strip
 
     def rescale(self, factors: Any) -> None:
         """A_ij becomes A_ij factors_i factors_j, of factors (n,) float64."""
@@ -80,6 +84,7 @@ class Tiled:
                 self.array[rows, rows] = xp.astype(above, xp.float32) + inverse
                 rest = self.array[rows, rows.stop :].T - _product(xp, self.array[rows.stop :, : rows.start], left.T)
                 self.array[rows.stop :, rows] = _product(xp, rest, inverse.T)
+        self.factored = True
 
     def times(self, p: Any) -> Any:
         """A p (n, columns) in float64."""
@@ -111,13 +116,14 @@ class Tiled:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(Z (shifts, n, C), float64, ‖(A + λ) z − b‖ / ‖b‖ (shifts,) of the worst column), on the host.
 
-        right: B (n, C), float64, on the device. All is solved at once, with one factor: that of the middle of the
-        shifts, or of the next larger one where float32 finds that it is not positive definite. Vectors are float64, the
-        preconditioner float32, so that it is not quite the same each time: p follows from z'(r − r before) (Notay 2000,
-        Flexible conjugate gradients). The residual is infinite where A + λ is found not to be positive definite, or
-        `steps` are not enough. Raises LinAlgError where no shift has a factor.
+        right: B (n, C), float64, on the device. All is solved at once, with one factor, which is made the first time:
+        that of the middle of the shifts, or of the next larger one where float32 finds that it is not positive
+        definite. Vectors are float64, the preconditioner float32, so that it is not quite the same each time: p follows
+        from z'(r − r before) (Notay 2000, Flexible conjugate gradients). The residual is infinite where A + λ is found
+        not to be positive definite, or `steps` are not enough. Raises LinAlgError where no shift has a factor.
         """
-        self._factor_for_all(shifts)
+        if not self.factored:
+            self._factor_for_all(shifts)
         n, classes = right.shape
         found, residuals = np.zeros((n, len(shifts) * classes)), np.full(len(shifts) * classes, np.inf)
         with computing_on(self.device) as xp, np.errstate(all="ignore"):

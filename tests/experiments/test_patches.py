@@ -17,7 +17,7 @@ from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images, squares
 from gpunet.experiments.patches import Settings, body
-from gpunet.experiments.patches.body import Encoder, filters, refined
+from gpunet.experiments.patches.body import NONE, Encoder, filters, refined
 from gpunet.experiments.patches.claims import TABLE
 from gpunet.experiments.result import Result
 from gpunet.progress import Progress
@@ -27,7 +27,7 @@ from .schema import parse
 
 SMALL = Settings(
     dictionaries=(4, 8), size=3, grid=2, sweep_samples=100, mirrored=True, head_epochs=30, head_rate=0.03, sweeps=False,
-    whitenings=(0.1, 1e-3),
+    whitening=1e-3, whitenings=(0.1, 1e-3),
 )  # fmt: skip
 PLAIN = dataclasses.replace(SMALL, mirrored=False)
 
@@ -70,7 +70,7 @@ def encoder(images, settings=SMALL, count=8, device="numpy"):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("settings", [SMALL, PLAIN, dataclasses.replace(SMALL, whitening=None)])
+@pytest.mark.parametrize("settings", [SMALL, PLAIN, dataclasses.replace(SMALL, whitening=NONE)])
 def test_encodings_by_plain_loops(dtype, settings):
     """Means of max(±⟨z, d⟩ − t, 0) over windows, and those of the mirror image in the mirrored window."""
     images = as_images(pictures(dtype=dtype), "patches", 3)
@@ -87,7 +87,8 @@ def test_encodings_by_plain_loops(dtype, settings):
                 for row, column in itertools.product((0, 1), repeat=2):  # windows of positions 0 to 3 and 3 to 6
                     if 3 * row <= r <= 3 * row + 3 and 3 * column <= c <= 3 * column + 3:
                         expected[:, :, row, 1 - column if mirrored else column] += encoded
-        np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+        unit = NONE**-0.5 if settings.whitening == NONE else 1
+        np.testing.assert_allclose(features / unit, expected / unit, rtol=1e-4, atol=1e-5)
 
 
 def test_filters_are_what_they_are_said_to_be():
@@ -122,8 +123,8 @@ def test_whitened_patches_are_uncorrelated():
     rows = made["weight"][:40].reshape(40, 27)
     covariance = np.cov(patches(images, 20_000).T)
     np.testing.assert_allclose(np.sum((rows @ covariance) * rows, axis=1), 1, atol=0.06)
-    plain, _ = filters(images, dataclasses.replace(PLAIN, whitening=None), 8, 3)
-    np.testing.assert_allclose(np.linalg.norm(plain["weight"].reshape(16, 27), axis=1), 1, rtol=1e-6)
+    plain, _ = filters(images, dataclasses.replace(PLAIN, whitening=NONE), 8, 3)
+    np.testing.assert_allclose(np.linalg.norm(plain["weight"].reshape(16, 27), axis=1), NONE**-0.5, rtol=1e-6)
 
 
 def test_a_smaller_dictionary_is_the_beginning_of_a_larger_one():

@@ -159,10 +159,24 @@ def test_too_few_steps_are_told(tiled, rng):
 def test_a_matrix_that_is_not_positive_definite_is_told(tiled, rng):
     tiled, a = tiled
     negative = -np.linalg.eigvalsh(a)[[20, 21]].mean()
-    _, residuals = tiled.solve(rng.normal(size=(45, 2)), [negative, 1.0, 100.0])
-    assert np.isfinite(residuals).tolist() == [False, True, True]
     with pytest.raises(np.linalg.LinAlgError):
         tiled.solve(rng.normal(size=(45, 2)), [negative])
+    for _ in range(2):  # with a factor, and with that of before
+        _, residuals = tiled.solve(rng.normal(size=(45, 2)), [negative, 1.0, 100.0])
+        assert np.isfinite(residuals).tolist() == [False, True, True]
+
+
+def test_what_is_added_later_needs_no_other_factor(tiled, rng, monkeypatch):
+    tiled, a = tiled
+    right, more = rng.normal(size=(45, 2)), rng.normal(size=(60, 45)).astype("float32")
+    tiled.solve(right, [1.0])
+    monkeypatch.delattr(Tiled, "factor")
+    tiled.add(more)
+    tiled.diagonal += (more.astype(float) ** 2).sum(axis=0)
+    found, residuals = tiled.solve(right, [0.5], 1e-9)
+    assert residuals[0] <= 1e-9
+    expected = np.linalg.solve(a + more.T.astype(float) @ more + 0.5 * np.eye(45), right)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_penalties_too_small_for_float32_are_left_out_and_told(rng):
@@ -235,14 +249,16 @@ def test_refused_samples_change_nothing(rng):
         moments.update(given, part[1])
         given[...] = 7
     np.testing.assert_array_equal(moments.solutions((1e-2,))[0].weight, expected.weight)
-    moments.update(x, labels)  # anew
-    np.testing.assert_allclose(moments.solutions((1e-2,))[0].weight, expected.weight, atol=1e-5)
+    moments.update(x, labels)  # once more
+    twice = moments_of(np.concatenate([x, x]), np.concatenate([labels, labels]), 3).solve(1e-2)
+    np.testing.assert_allclose(moments.solve(1e-2).weight, twice.weight, atol=1e-5)
     with pytest.raises(InputError, match="seen no samples"):
         TiledMoments(30, 3).solutions((1e-2,))
 
 
 @pytest.mark.parametrize("standardise", [False, True])
-def test_the_largest_of_the_best_penalties_and_no_held_out_sample_in_the_weights(standardise, rng):
+def test_the_largest_of_the_best_penalties_and_the_weights_of_all_samples(standardise, rng):
+    """Features are divided by the deviations of those that the penalty was chosen with."""
     x, labels = rng.normal(size=(400, 25)).astype("float32"), rng.integers(0, 3, 400)
     x[:, :3] += 8 * np.eye(3)[labels]  # all penalties find it
     train, held = batches(x[40:], labels[40:], 100), batches(x[:40], labels[:40], 100)
@@ -254,8 +270,13 @@ def test_the_largest_of_the_best_penalties_and_no_held_out_sample_in_the_weights
 
     found = ridge(train, held, 25, 3, (1e-3, 1e-1, 1e-2), None, True, standardise, Told())
     assert found.penalty == 0.1
-    expected = moments_of(x[40:], labels[40:], 3, 100, standardise=standardise).solutions((0.1,))[0]
-    np.testing.assert_allclose(found.weight, expected.weight, atol=1e-6)
+    scale = 1 / x[40:].std(axis=0, dtype=float) if standardise else np.ones(25)
+    own, members = x.astype(float) * scale, np.eye(3)[labels]
+    own, members = own - own.mean(axis=0), members - members.mean(axis=0)
+    a = own.T @ own
+    expected = np.linalg.solve(a + 0.1 * a.trace() / 25 * np.eye(25), own.T @ members).T * scale
+    np.testing.assert_allclose(found.weight, expected, atol=1e-6)
+    np.testing.assert_allclose(found.bias, np.eye(3)[labels].mean(axis=0) - expected @ x.mean(axis=0), atol=1e-6)
     told = " ".join(note for _, note in notes)
     for each in ("products of 100 samples", "products of 360 samples", "Cholesky", "conjugate gradients, step 1"):
         assert each in told

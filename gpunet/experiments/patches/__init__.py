@@ -40,14 +40,16 @@ PAPER = Paper(
 
 @dataclass(frozen=True)
 class Settings(framework.Settings):
-    """Of a run; None of size, grid and mirrored: what suits the data; of whitening: patches as they are."""
+    """Of a run; None: what suits the data."""
 
     dictionaries: tuple[int, ...] = option(
         (256, 512, 1024), "Patches of a dictionary; may be given several times.", flags=("--patches", "-p"),
         usual="256 512 1024",
     )  # fmt: skip
-    size: int | None = option(None, "Rows and columns of a patch.", usual="6, or half of a smaller image")
-    whitening: float | None = option(1e-3, "ε of (C + ε)^−½, C the patches' covariance, pixels from 0 to 1.", above=0)
+    size: int | None = option(None, "Rows and columns of a patch.", usual="6, mnist 10, or half of a smaller image")
+    whitening: float | None = option(
+        None, "ε of (C + ε)^−½, C the patches' covariance, pixels from 0 to 1.", above=0, usual="0.001, mnist 0.3"
+    )
     whitenings: tuple[float, ...] = option((0.1, 0.01, 1e-3, 1e-4, 1e-5), above=0, empty=True)
     threshold: float = option(
         0.3, "What ±⟨z, d⟩ has to exceed to count, in its standard deviations over all patches.", least=0

@@ -29,12 +29,14 @@ from gpunet.rng import DATA, stream
 from gpunet.spectral.ridge import WIDE, ridge_of_rows
 from gpunet.spectral.tiled import TILE
 
-GRID, GRIDS = 2, {"mnist": 4}  # windows a side; MNIST's is not tried yet
+SUITS = {"size": 6, "whitening": 1e-3, "grid": 2}  # the document's first two; and …
+SUIT = {"mnist": {"size": 10, "whitening": 0.3, "grid": 4}}  # … what held-out images of others chose
 SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),
 }  # fmt: skip
-SIZE, SAMPLED = 6, 100_000  # pixels of the document's patches; patches that the covariance is estimated from
+NONE = 1e12  # an ε with which (C + ε)^−½ does nothing: it is a multiple of 1, but for a trillionth
+SAMPLED = 100_000  # patches that the covariance is estimated from
 PER_FILTER = 100  # patches that k-means looks at for each of the dictionary, where so many were drawn
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of which held-out training images choose
 BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multiplied at a time; features of a head
@@ -43,8 +45,8 @@ BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multip
 def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """weight (filters, planes, size, size) and bias (filters,) of the convolution; and how C was decomposed.
 
-    settings: those of a run, without a None of size or mirrored. Filters: of the patches, then of their mirror images,
-    then of the negatives of both. Without whitening the patches are left as they are.
+    settings: those of a run, without a None. Filters: of the patches, then of their mirror images,
+    then of the negatives of both.
     """
     size, draw = settings.size, stream(seed, DATA, 21)
     most = (len(images.x_train), *(side - size + 1 for side in images.shape[1:]))
@@ -58,9 +60,7 @@ def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str
         gram.update(each if scale < 1 else each.astype(np.float32))
     pca = gram.components()
     mean, variance = scale * pca.mean, scale**2 * np.maximum(pca.explained_variance, 0)
-    root = np.eye(len(mean))
-    if settings.whitening is not None:
-        root = (pca.components.T / np.sqrt(variance + settings.whitening)) @ pca.components
+    root = (pca.components.T / np.sqrt(variance + settings.whitening)) @ pca.components
     drawn = scale * sample.reshape(SAMPLED, -1)[: (PER_FILTER if settings.refinements else 1) * count]
     z = refined((drawn - mean) @ root, count, settings.refinements)
     if settings.mirrored:
@@ -202,13 +202,11 @@ def body(run: Run) -> None:
     as_loaded = images.x_train is run.data.x_train  # neither turned nor cut: what the networks take is what was given
     if not as_loaded:
         run.note(kept="no networks: they would take images other than those given, turned or cut to their middle")
-    size = settings.size or min(SIZE, images.shape[1] // 2)
-    grid = min(settings.grid or GRIDS.get(run.dataset, GRID), images.shape[1] - size + 1)
-    mirrored = images.shape[0] > 1 if settings.mirrored is None else settings.mirrored
-    run.settings = settings = replace(settings, size=size, mirrored=mirrored, grid=grid)
-    features = 2 * max(settings.dictionaries) * grid**2
+    run.settings = settings = _settled(settings, images, SUITS | SUIT.get(run.dataset, {}))
+    features = 2 * max(settings.dictionaries) * settings.grid**2
     if features > MOST:
-        given = f"{max(settings.dictionaries)} patches with {grid}×{grid} windows are {features:,} features"
+        windows = f"{settings.grid}×{settings.grid} windows"
+        given = f"{max(settings.dictionaries)} patches with {windows} are {features:,} features"
         raise InputError(f"{given}: expected at most {MOST:,}; use fewer, or a smaller --grid")
     sizes = sorted(set(settings.dictionaries))
     for count in sizes:
@@ -222,17 +220,27 @@ def body(run: Run) -> None:
     _sweep(run, some_of(images, settings.sweep_samples), sizes[0])
 
 
+def _settled(settings: Any, images: Any, suits: dict[str, Any]) -> Any:
+    """Settings without a None."""
+    side, size = images.shape[1], settings.size or min(suits["size"], images.shape[1] // 2)
+    return replace(
+        settings, size=size, whitening=settings.whitening or suits["whitening"],
+        grid=min(settings.grid or suits["grid"], side - size + 1),
+        mirrored=images.shape[0] > 1 if settings.mirrored is None else settings.mirrored,
+    )  # fmt: skip
+
+
 def _sweep(run: Run, images: Any, count: int) -> None:
     """Rows "whitening=0.001", "whitening=none", "grid=3" …: one setting changed, on some of the images."""
     settings, known = run.settings, dict[Settings, list[Measured]]()
-    swept: dict[str, tuple[Any, ...]] = {"whitening": (*settings.whitenings, None)}
+    swept: dict[str, tuple[Any, ...]] = {"whitening": (*settings.whitenings, NONE)}
     if settings.sweeps:
         swept |= SWEPT
     run.note(sweep_training_samples=len(images.x_train))
     for setting, values in swept.items():
-        for value in sorted({*values, getattr(settings, setting)}, key=lambda value: (value is None, value)):
+        for value in sorted({*values, getattr(settings, setting)}):
             changed = replace(settings, **{setting: value})
-            name = f"{setting}={'none' if value is None else f'{value:g}' if value is not bool(value) else value}"
+            name = f"{setting}={'none' if value == NONE else f'{value:g}' if value is not bool(value) else value}"
             if images.shape[1] - changed.size + 1 < changed.grid or 2 * count * changed.grid**2 > MOST:
                 continue  # windows that do not fit, or too many features
             if changed not in known:
