@@ -66,7 +66,7 @@ class Settings(framework.Settings):
     head_rate: float = option(1e-3, above=0)
     head_decay: float = option(1 / 10, above=0, most=1)  # of its rate, from the first epoch to after the last
     head_batch: int = 128
-    sweeps: bool = option(True, "Accuracy by threshold, windows, size and mirror images too.", sweep=False)
+    sweeps: bool = option(True, "Accuracy by ε, threshold, windows, size, mirror images and k-means.", sweep=False)
     sweep_samples: int = option(10_000, "Training images of the runs that change one setting.", least=100)
 
 

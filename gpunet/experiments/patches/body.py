@@ -39,6 +39,7 @@ NONE = 1e12  # an ε with which (C + ε)^−½ does nothing: it is a multiple of
 SAMPLED = 100_000  # patches that the covariance is estimated from
 PER_FILTER = 100  # patches that k-means looks at for each of the dictionary, where so many were drawn
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of which held-out training images choose
+HELD = 2 << 30  # bytes of features that are kept, and once more while they are trained on
 BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multiplied at a time; features of a head
 
 
@@ -212,12 +213,21 @@ def body(run: Run) -> None:
     for count in sizes:
         name = f"{count} patches"
         run.enter(name, _measure(run, name, images, settings, count, keep=as_loaded))
-    if settings.head_epochs:
+    if settings.head_epochs and _few(run, 2 * sizes[0] * settings.grid**2, len(images.x_train) + len(images.x_test)):
         name = f"{sizes[0]} patches, head by Adam"
         run.each_seed(
             name, len(images.x_train), lambda seed: by_adam(run, Encoder(run, images, settings, sizes[0], seed), seed)
         )
-    _sweep(run, some_of(images, settings.sweep_samples), sizes[0])
+    if settings.sweeps:
+        _sweep(run, some_of(images, settings.sweep_samples), sizes[0])
+
+
+def _few(run: Run, features: int, samples: int) -> bool:
+    """Whether the features of all images may be in memory for Adam; else the result says why that was left out."""
+    size = 4 * features * samples
+    if size > HELD:
+        run.note(no_head_by_adam=f"{features:,} features of {samples:,} images take {size / 1e9:.1f} GB")
+    return size <= HELD
 
 
 def _settled(settings: Any, images: Any, suits: dict[str, Any]) -> Any:
@@ -233,11 +243,8 @@ def _settled(settings: Any, images: Any, suits: dict[str, Any]) -> Any:
 def _sweep(run: Run, images: Any, count: int) -> None:
     """Rows "whitening=0.001", "whitening=none", "grid=3" …: one setting changed, on some of the images."""
     settings, known = run.settings, dict[Settings, list[Measured]]()
-    swept: dict[str, tuple[Any, ...]] = {"whitening": (*settings.whitenings, NONE)}
-    if settings.sweeps:
-        swept |= SWEPT
     run.note(sweep_training_samples=len(images.x_train))
-    for setting, values in swept.items():
+    for setting, values in {"whitening": (*settings.whitenings, NONE), **SWEPT}.items():
         for value in sorted({*values, getattr(settings, setting)}):
             changed = replace(settings, **{setting: value})
             name = f"{setting}={'none' if value == NONE else f'{value:g}' if value is not bool(value) else value}"
