@@ -224,8 +224,8 @@ def _join(
 
 
 for _name, _x in experiments().items():
-    _example = "\n\nFor example:\n\n    gpunet sweep %s --param epochs=int:1..5 --trials 10 --workers 2"
-    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}{_example % _name}"
+    _example = f"\n\nFor example:\n\n    gpunet sweep {_name} --param {_x.searched} --trials 10 --workers 2"
+    _about = f"Search the settings of {_name}: {_x.summary}.{ABOUT}{_example}"
     app.command(_name, help=_about)(_searching(_experiment(_name), EXPERIMENT))
 _example = "\n\nFor example:\n\n    gpunet sweep train --param learning_rate=log:1e-4..1e-1 --param hidden=int:16..256"
 _about = f"Search the settings of a plain training run: a dense network, ReLU, softmax cross-entropy.{ABOUT}{_example}"

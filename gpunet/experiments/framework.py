@@ -277,17 +277,18 @@ class Experiment:
     """One paper: its name on the command line, a summary, its text, its settings, and what is run of it.
 
     full: as the document has it; quick: on embedded data, in seconds. package: its folder, whose docstring is the help
-    of `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere; needs: of data.
+    of `gpunet run NAME`; help: of --seeds and --quick, where they are not as everywhere; needs: of data; searched: a
+    parameter that shows how a sweep is called.
     """
 
     def __init__(
         self, name: str, summary: str, paper: Paper, settings: type[Settings], *, full: Sequence[Job],
         quick: Sequence[Job], package: str, help: Mapping[str, str] | None = None,  # noqa: A002
-        needs: Needs | None = None,
+        needs: Needs | None = None, searched: str = "epochs=int:1..5",
     ) -> None:  # fmt: skip
         self.name, self.summary, self.paper, self.Settings = name, summary, paper, settings
         self.full, self.quick, self.package, self.help = list(full), list(quick), package, help or {}
-        self.needs = needs or Needs()
+        self.needs, self.searched = needs or Needs(), searched
         self._body: Callable[[Run], None] | None = None
         self._load: Callable[[Sequence[str], Any], Any] = lambda names, settings: (
             [load_data(name) for name in names] if len(names) > 1 else load_data(names[0])

@@ -76,4 +76,5 @@ x = Experiment(
     quick=[Job(("digits",), seeds=1, seconds=12, pieces=26, settings={"dictionaries": (64, 128)})],
     package=__name__,
     needs=Needs(images=3),
+    searched="threshold=0..1",
 )  # fmt: skip
