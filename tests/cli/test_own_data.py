@@ -18,7 +18,7 @@ QUICK = {
     "svd-init": TINY, "svd-dnn": (*TINY, "--no-speed"),
     "dmn": (*TINY, "--no-sweeps", "--no-dynamics", "--variance", "0.9"),
     "toy": ("--seeds", "2", "--limit", "20", "--learning-rate", "0.8"), "cifar-mlp": (*TINY, "--part", "final"),
-    "patches": ("--seeds", "1", "--patches", "8", "--size", "3"),
+    "patches": ("--seeds", "1", "--patches", "8", "--size", "3", "--no-sweeps"),
 }  # fmt: skip
 
 

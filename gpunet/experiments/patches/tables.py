@@ -44,10 +44,12 @@ def accuracies(result: Result) -> Table:
 
 @x.table
 def sweeps(result: Result) -> Table | None:
-    rows, samples = swept_rows(result), result.notes["sweep_training_samples"]
-    count = min(result.settings["dictionaries"])
+    rows, count = swept_rows(result), min(result.settings["dictionaries"])
+    if not rows:
+        return None
+    samples = result.notes["sweep_training_samples"]
     title = f"{count} patches, {samples:,} training images, one setting changed"
     made = rows_table(result, title, rows, {"test_accuracy": "test"})
     settings = [row.partition("=")[0] for row in rows]
     breaks = frozenset(i for i, (a, b) in enumerate(pairwise(settings), 1) if a != b)
-    return replace(made, breaks=breaks) if rows else None
+    return replace(made, breaks=breaks)
