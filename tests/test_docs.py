@@ -141,7 +141,8 @@ INSTEAD = {
     SWEEP: f"{SWEEP} --trials 2 --stages 1 --epochs 1",
     "gpunet run patches": "gpunet run patches -p 8 --dataset digits --seeds 1 --sweep-samples 100 --device numpy",
     "gpunet run patches --quick": "gpunet run patches --quick -p 8 --sweep-samples 100 --device numpy",
-    "gpunet run patches -p 2048 --no-sweeps --seeds 1": "gpunet run patches -p 8 --no-sweeps --quick --head-epochs 0",
+    "gpunet run patches -p 4096 --no-sweeps --seeds 1": "gpunet run patches -p 8 --no-sweeps --quick --head-epochs 0",
+    "gpunet run patches -d mnist -p 448 --no-sweeps": "gpunet run patches -d digits -p 8 --no-sweeps --seeds 1",
 }
 # What is not run here, and why.
 NOT_RUN = {
