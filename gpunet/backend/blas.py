@@ -26,13 +26,13 @@ asked, and where that is missing NumPy does what it can, in more time.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import ctypes
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -108,7 +108,7 @@ def apart(size: int, blocks: Sequence[B], work: Callable[[B], None]) -> None:
     same bits however many there are. 729×108×512 on two cores of an EPYC: 163 GFLOP/s, 130 with two threads a product;
     beside another process that computes 80 and 5. What a block raises ends the others after theirs.
     """
-    calls = _calls() if size > APART and len(blocks) > 1 else None
+    calls = _calls() if size > APART and len(blocks) > 1 and not _beside.get() else None
     left = iter(blocks)
     if calls is not None:
         count, set_count = calls
@@ -128,36 +128,31 @@ def _by_threads(count: int, left: Iterator[B], work: Callable[[B], None]) -> Non
     """work(block) for all that are left, by count − 1 threads and by who calls; they are over when this returns."""
     errors: list[BaseException] = []
 
-    def take() -> None:
+    def take(hearing: AbstractContextManager[object]) -> None:
         try:
-            for block in left:
-                work(block)
+            with hearing:
+                for block in left:
+                    work(block)
         except BaseException as error:
             errors.append(error)
-        finally:
             for _ in left:
                 pass
 
     def beside() -> None:
         _beside.set(True)
-        take()
+        take(nullcontext())
 
     others: list[threading.Thread] = []
     with undivided() as signals:  # a thread that goes is a callback, too, which loses an interruption
-        with contextlib.suppress(RuntimeError):  # no more threads to be had
+        with suppress(RuntimeError):  # no more threads to be had
             while len(others) < count - 1:  # in our context, which has NumPy's errstate
                 others.append(threading.Thread(target=contextvars.copy_context().run, args=(beside,)))
                 others[-1].start()
-        try:
-            with signals.heard():
-                take()
-        finally:
-            for _ in left:
-                pass
-            while others:
-                if others[-1].ident is not None:
-                    others[-1].join()
-                others.pop()
+        take(signals.heard())
+        while others:
+            if others[-1].ident is not None:
+                others[-1].join()
+            others.pop()
     for error in errors:
         raise error
 

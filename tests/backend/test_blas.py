@@ -129,12 +129,12 @@ def test_blocks_are_taken_by_as_many_threads_as_there_are():
     def work(block):
         if block < 4:
             together.wait(20)
-        with np.errstate(all="raise"):
-            found.append((block, now(), limited(100 * PER_THREAD, now)))
+        own = []
+        apart(APART + 1, range(2), own.append)  # within it: one after the other
+        found.append((block, now(), limited(100 * PER_THREAD, now), own))
 
-    with np.errstate(divide="raise"):
-        apart(APART + 1, range(40), work)
-    assert sorted(found) == [(block, 1, 1) for block in range(40)]
+    apart(APART + 1, range(40), work)
+    assert sorted(found) == [(block, 1, 1, [0, 1]) for block in range(40)]
     assert now() == 4
 
 

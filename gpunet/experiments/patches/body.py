@@ -29,8 +29,8 @@ from gpunet.rng import DATA, stream
 from gpunet.spectral.ridge import WIDE, ridge_of_rows
 from gpunet.spectral.tiled import TILE
 
-SUITS = {"size": 6, "whitening": 1e-3, "grid": 2}  # the document's first two; and …
-SUIT = {"mnist": {"size": 10, "whitening": 0.3, "grid": 4}}  # … what held-out images of others chose
+USUAL = {"size": 6, "whitening": 1e-3, "grid": 2}  # the first two are the document's; and …
+OWN = {"mnist": {"size": 10, "whitening": 0.3, "grid": 4}}  # … what held-out images chose
 SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),
@@ -46,8 +46,8 @@ BATCH, ROWS, MOST = 250, 2500, 40_000  # images encoded at a time, images multip
 def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """weight (filters, planes, size, size) and bias (filters,) of the convolution; and how C was decomposed.
 
-    settings: those of a run, without a None. Filters: of the patches, then of their mirror images,
-    then of the negatives of both.
+    settings: those of a run, without a None. Filters: of the patches, then of their mirror images, then of the
+    negatives of both.
     """
     size, draw = settings.size, stream(seed, DATA, 21)
     most = (len(images.x_train), *(side - size + 1 for side in images.shape[1:]))
@@ -203,7 +203,7 @@ def body(run: Run) -> None:
     as_loaded = images.x_train is run.data.x_train  # neither turned nor cut: what the networks take is what was given
     if not as_loaded:
         run.note(kept="no networks: they would take images other than those given, turned or cut to their middle")
-    run.settings = settings = _settled(settings, images, SUITS | SUIT.get(run.dataset, {}))
+    run.settings = settings = _settled(settings, images, USUAL | OWN.get(run.dataset, {}))
     features = 2 * max(settings.dictionaries) * settings.grid**2
     if features > MOST:
         windows = f"{settings.grid}×{settings.grid} windows"
@@ -230,12 +230,12 @@ def _few(run: Run, features: int, samples: int) -> bool:
     return size <= HELD
 
 
-def _settled(settings: Any, images: Any, suits: dict[str, Any]) -> Any:
+def _settled(settings: Any, images: Any, usual: dict[str, Any]) -> Any:
     """Settings without a None."""
-    side, size = images.shape[1], settings.size or min(suits["size"], images.shape[1] // 2)
+    side, size = images.shape[1], settings.size or min(usual["size"], images.shape[1] // 2)
     return replace(
-        settings, size=size, whitening=settings.whitening or suits["whitening"],
-        grid=min(settings.grid or suits["grid"], side - size + 1),
+        settings, size=size, whitening=settings.whitening or usual["whitening"],
+        grid=min(settings.grid or usual["grid"], side - size + 1),
         mirrored=images.shape[0] > 1 if settings.mirrored is None else settings.mirrored,
     )  # fmt: skip
 
