@@ -32,7 +32,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -59,9 +59,29 @@ T = TypeVar("T")
 B = TypeVar("B")
 
 _beside = contextvars.ContextVar("_beside", default=False)  # whether this thread works for one whose turn it is
+_alone = contextvars.ContextVar("_alone", default=False)  # whether products have one thread, whatever their size
 _turn = threading.RLock()  # the number of threads is the process's: whose work needs another one takes its turn
-if hasattr(os, "register_at_fork"):  # a forked process has neither a lock that is held nor a number that is lowered
-    os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+_waiting = set[int]()  # the threads that wait for theirs
+
+
+def _before_fork() -> None:
+    _waiting.add(threading.get_ident())
+    _turn.acquire()
+
+
+def _after_fork() -> None:
+    _waiting.discard(threading.get_ident())
+    _turn.release()
+
+
+def _begin_anew() -> None:
+    """A forked process has neither a lock that is held nor a number that is lowered, nor other threads."""
+    _waiting.clear()
+    _turn.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew)
 
 
 def multiply(size: int, a: In, b: In, out: Out) -> None:
@@ -87,72 +107,92 @@ def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs
     calls = _calls() if size > ALONE and not _beside.get() else None
     if calls is not None:
         count, set_count = calls
-        fewer = max(1, size // PER_THREAD)
-        with _turn:
-            most = count()
-            if fewer < most:
-                try:  # Ctrl-C comes when a call has returned, so that what was set is set back
-                    set_count(fewer)
+        fewer = 1 if _alone.get() else max(1, size // PER_THREAD)
+        me = threading.get_ident()
+        try:
+            _waiting.add(me)
+            with _turn:
+                _waiting.discard(me)
+                most = count()
+                if fewer < most:
+                    try:  # Ctrl-C comes when a call has returned, so that what was set is set back
+                        set_count(fewer)
+                        return work(*args, **kwargs)
+                    finally:
+                        set_count(most)
+                if turn and most > 1:
                     return work(*args, **kwargs)
-                finally:
-                    set_count(most)
-            if turn and most > 1:
-                return work(*args, **kwargs)
+        finally:
+            _waiting.discard(me)
     return work(*args, **kwargs)
 
 
-def apart(size: int, blocks: Sequence[B], work: Callable[[B], None]) -> None:
+def apart(
+    size: int, blocks: Sequence[B], work: Callable[[B], None], most: int | None = None
+) -> None:  # fmt: skip
     """work(block) for each of the blocks, of `size` multiplications in all, by as many threads as a product has.
 
-    Python's threads take the next block as soon as they are done with one; each product has one thread then, and the
-    same bits however many there are. 729×108×512 on two cores of an EPYC: 163 GFLOP/s, 130 with two threads a product;
-    beside another process that computes 80 and 5. What a block raises ends the others after theirs.
+    Python's threads take the next block as soon as they are done with one, `most` of them at most; each product has one
+    thread then, and the same bits however many there are. 729×108×512 on two cores of an EPYC: 163 GFLOP/s, 130 with
+    two threads a product; beside another process that computes 80 and 5. Where another thread waits for its turn, the
+    rest is done without those. What a block raises ends the others after theirs.
     """
-    calls = _calls() if size > APART and len(blocks) > 1 and not _beside.get() else None
-    left = iter(blocks)
-    if calls is not None:
-        count, set_count = calls
+    left, calls = iter(blocks), _calls()
+    if size <= APART or len(blocks) < 2 or _beside.get() or calls is None:
+        for block in left:
+            work(block)
+        return
+    count, set_count = calls
+    alone = _alone.set(True)
+    try:
         with _turn:
-            most = count()
-            if most > 1:
+            before = count()
+            if before > 1:
                 try:
                     set_count(1)
-                    _by_threads(min(most, len(blocks)), left, work)
+                    _by_threads(min(before, len(blocks), most or before), left, work)
                 finally:
-                    set_count(most)
-    for block in left:
-        work(block)
+                    set_count(before)
+        for block in left:
+            work(block)
+    finally:
+        _alone.reset(alone)
 
 
 def _by_threads(count: int, left: Iterator[B], work: Callable[[B], None]) -> None:
-    """work(block) for all that are left, by count − 1 threads and by who calls; they are over when this returns."""
+    """work(block) for what is left, by count − 1 threads and by who calls, until somebody waits for a turn."""
     errors: list[BaseException] = []
+    ended = threading.Event()
 
-    def take(hearing: AbstractContextManager[object]) -> None:
-        try:
-            with hearing:
-                for block in left:
-                    work(block)
-        except BaseException as error:
-            errors.append(error)
-            for _ in left:
-                pass
+    def take() -> None:
+        for block in left:
+            work(block)
+            if ended.is_set() or _waiting:
+                return
 
     def beside() -> None:
         _beside.set(True)
-        take(nullcontext())
+        try:
+            take()
+        except BaseException as error:
+            errors.append(error)
+            ended.set()
 
     others: list[threading.Thread] = []
-    with undivided() as signals:  # a thread that goes is a callback, too, which loses an interruption
-        with suppress(RuntimeError):  # no more threads to be had
-            while len(others) < count - 1:  # in our context, which has NumPy's errstate
-                others.append(threading.Thread(target=contextvars.copy_context().run, args=(beside,)))
-                others[-1].start()
-        take(signals.heard())
-        while others:
-            if others[-1].ident is not None:
-                others[-1].join()
-            others.pop()
+    with undivided() as signals:
+        try:
+            with suppress(RuntimeError):  # no more threads to be had
+                while len(others) < count - 1:  # in our context, which has NumPy's errstate
+                    others.append(threading.Thread(target=contextvars.copy_context().run, args=(beside,)))
+                    others[-1].start()
+            with signals.heard():
+                take()
+        finally:
+            ended.set()
+            while others:  # here, since a thread that goes is a callback, too, which loses an interruption
+                if others[-1].ident is not None:
+                    others[-1].join()
+                others.pop()
     for error in errors:
         raise error
 
@@ -239,8 +279,13 @@ def lend(count: int, function: int, arguments: bytes, stride: int) -> None:
 
     count: `current_threads` at most. It takes its turn, as a product does, and waits for all of them without the GIL.
     """
-    with _turn:
-        _lender()(count, function, arguments, stride)  # type: ignore[misc]
+    me = threading.get_ident()
+    try:
+        _waiting.add(me)
+        with _turn:
+            _lender()(count, function, arguments, stride)  # type: ignore[misc]
+    finally:
+        _waiting.discard(me)
 
 
 @cache

@@ -39,6 +39,7 @@ ALIGNMENT = 64  # bytes: without it NumPy's AVX-512 loops took twice as long (65
 BLOCK = 131072  # elements; with its neighbours this about fits a 2 MB second-level cache, and calls stay few
 OPTIMISER_BLOCK = 65536  # parameters at a time; five float32 arrays of it take 1.3 MB
 FILTERS = 512  # whose maps are averaged at a time: of 27 × 27 positions 1.5 MB, half of it to a core
+ROOM = 1 << 26  # elements of all threads' maps that are averaged
 COLUMNS = 196608  # elements of im2col at a time: they stay in the second-level cache (twice as many cost 10 %)
 INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 ONE_STEP = np.isin(np.arange(base.N_SCALARS), (base.STEP, base.SECOND_STEP)).astype(np.float64)
@@ -265,8 +266,8 @@ class NumpyBackend(Backend):
                     self._average_maps(maps, True, shifts[other], activation, size, stride, out[images, other])
                 self._average_maps(maps, False, shifts[part], activation, size, stride, out[images, part])
 
-        blocks = row_blocks(len(x), positions * max(width, windows.taps))
-        apart(len(x) * positions * filters.size, blocks, average)
+        room = positions * max(width, windows.taps)
+        apart(len(x) * positions * filters.size, row_blocks(len(x), room), average, max(1, ROOM // room))
 
     def _mirrored(self, weight: Array) -> bool:
         """Whether the second half of the filters is the first one negated: their maps are so, too, bit for bit."""

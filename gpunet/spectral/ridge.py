@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -161,8 +161,9 @@ class TiledMoments:
 
     Each batch is centred by its own mean m_b and rounded to float32 once; products are computed and added in float32
     (`Tiled.add` tells what that loses: take batches of some thousand), all else in float64. What the means differ by,
-    (m_b − m_a) √(n_a n_b / n), is one more row that is multiplied (Chan, Golub & LeVeque 1983), so that no mean does
-    harm, however large. On one device: `device`, or where the first batch lies. standardise: as in `Moments`.
+    (m_b − m_a) √(n_a n_b / n), is one more row that is multiplied (Chan, Golub & LeVeque 1983), so that a mean that
+    batches share does no harm, however large. On one device: `device`, or where the first batch lies. standardise: as
+    in `Moments`.
     """
 
     def __init__(
@@ -227,21 +228,19 @@ class TiledMoments:
     def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
         """As `Moments.solutions`, all solved at once by `Tiled.solve`.
 
-        What features are divided by stays what it is the first time, and so does the factor: samples that are added
-        later cost no other one. Raises InputError, too, for features that are too small for float32.
+        The factor of the first time is used again, where it is good enough for the samples that were added since
+        (`Tiled.solve`); so is what features are divided by, where none has half or twice that deviation now. Raises
+        InputError, too, for features that are too small for float32.
         """
         products, counts, count = self.products, self.counts, self.counts.sum()
         if products is None:
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
         with computing_on(products.device) as xp:
-            if self.scale is None:
-                self._rescale(xp, products)
-            unit, scale, mean = (
-                float(xp.sum(products.diagonal)) / self.features,
-                on_host(self.scale),
-                on_host(self.mean),
-            )
-            right = self.sums.T
+            if not bool(xp.any(products.diagonal > 0)):
+                raise _not_solvable(max(penalties), "none varies")
+            self._rescale(xp, products)
+            unit, right = float(xp.sum(products.diagonal)) / self.features, self.sums.T
+            scale, mean = on_host(self.scale), on_host(self.mean)
         try:
             found, residuals = products.solve(right, [penalty * unit for penalty in penalties])
         except np.linalg.LinAlgError as error:
@@ -258,20 +257,21 @@ class TiledMoments:
 
     def _rescale(self, xp: Any, products: Tiled) -> None:
         """Where features are to be divided by their deviation, divide what has been accumulated."""
-        self.scale = xp.ones_like(self.mean)
-        least = xp.max(products.diagonal)  # others are nothing beside it, …
+        diagonal, first = products.diagonal, self.scale is None
+        scale, least = xp.ones_like(diagonal), xp.max(diagonal)  # others are nothing beside it, …
         if self.standardise:  # … but for those that are made as large
-            self.scale = _scale(xp, products.diagonal, self.counts.sum())
-            least = xp.min(xp.where(self.scale > 0, products.diagonal, xp.ones_like(self.scale)))
-        if 0 < float(least) < SMALLEST:
-            self.scale = None
+            scale = _scale(xp, diagonal, self.counts.sum())
+            least = xp.min(xp.where(scale > 0, diagonal, xp.ones_like(scale)))
+        if first and 0 < float(least) < SMALLEST:
             raise InputError(
                 f"features have squares that sum to {float(least):.1g}: expected at least {SMALLEST:g}, of which "
                 "float32 holds the products; multiply them, by 1e12 say"
             )
-        if self.standardise:
-            products.rescale(self.scale)
-            self.mean, self.sums = self.mean * self.scale, self.sums * self.scale
+        if first:
+            self.scale = xp.ones_like(diagonal)
+        if self.standardise and (first or bool(xp.any((scale > 2) | ((scale < 0.5) & (scale > 0))))):
+            products.rescale(scale)
+            self.mean, self.sums, self.scale = self.mean * scale, self.sums * scale, self.scale * scale
 
 
 @dataclass(frozen=True)
@@ -451,7 +451,8 @@ def ridge(
         x, labels = _checked(x, labels, features, classes)
         moments.update(x, labels)
         correct = [before + each.correct(x, labels, device) for before, each in zip(correct, solved, strict=True)]
-    return moments.solve(solved[int(np.argmax(correct))].penalty)
+    best = solved[int(np.argmax(correct))]
+    return replace(moments.solve(best.penalty), refused=best.refused)
 
 
 def ridge_of_rows(

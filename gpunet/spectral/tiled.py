@@ -31,6 +31,7 @@ from gpunet.progress import Progress
 TILE = 1024  # rows: a strip of them is multiplied as fast as more, a tile in float64 lies in the cache
 LEAF = 128  # rows of a tile that LAPACK gets; products do the rest
 TOLERANCE = 1e-6  # of ‖(A + λ) Z − B‖ / ‖B‖, for each column: what rounding A to float32 has changed it by
+SOON = 60  # steps, in which the factor of a matrix that is not much older solves
 STEPS = 500  # of conjugate gradients; 20 to 60 are taken where λ/λ₀ lies within a factor of 100
 WRONG = 1e-8  # of a tile: how far Cholesky's factor may be from it
 
@@ -64,7 +65,8 @@ class Tiled:
                 self.array[rows, rows.start :] += strip
 
     def rescale(self, factors: Any) -> None:
-        """A_ij becomes A_ij factors_i factors_j, of factors (n,) float64."""
+        """A_ij becomes A_ij factors_i factors_j, of factors (n,) float64; there is no factor of it then."""
+        self.factored = False
         with computing_on(self.device):
             for i, rows in enumerate(self.tiles):
                 for columns in self.tiles[i:]:
@@ -116,14 +118,24 @@ class Tiled:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(Z (shifts, n, C), float64, ‖(A + λ) z − b‖ / ‖b‖ (shifts,) of the worst column), on the host.
 
-        right: B (n, C), float64, on the device. All is solved at once, with one factor, which is made the first time:
-        that of the middle of the shifts, or of the next larger one where float32 finds that it is not positive
-        definite. Vectors are float64, the preconditioner float32, so that it is not quite the same each time: p follows
-        from z'(r − r before) (Notay 2000, Flexible conjugate gradients). The residual is infinite where A + λ is found
-        not to be positive definite, or `steps` are not enough. Raises LinAlgError where no shift has a factor.
+        right: B (n, C), float64, on the device. All is solved at once, with one factor: that of the middle of the
+        shifts, or of the next larger one where float32 finds that it is not positive definite. A factor that is there
+        is good enough if it takes SOON steps. Vectors are float64, the preconditioner float32, so that it is not quite
+        the same each time: p follows from z'(r − r before) (Notay 2000, Flexible conjugate gradients). The residual is
+        infinite where A + λ is found not to be positive definite, or `steps` are not enough. Raises LinAlgError where
+        no shift has a factor.
         """
-        if not self.factored:
-            self._factor_for_all(shifts)
+        if self.factored:
+            found, residuals = self._by_steps(right, shifts, tolerance, min(steps, SOON))
+            if np.isfinite(residuals).all():
+                return found, residuals
+        self._factor_for_all(shifts)
+        return self._by_steps(right, shifts, tolerance, steps)
+
+    def _by_steps(
+        self, right: Any, shifts: Sequence[float], tolerance: float, steps: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What `solve` returns, with the factor that is there."""
         n, classes = right.shape
         found, residuals = np.zeros((n, len(shifts) * classes)), np.full(len(shifts) * classes, np.inf)
         with computing_on(self.device) as xp, np.errstate(all="ignore"):

@@ -152,6 +152,27 @@ def test_blocks_see_the_errstate_of_who_calls():
     assert found == ["raise"] * 4
 
 
+def test_who_waits_for_a_turn_has_it_after_the_blocks_that_were_begun():
+    """The rest is done one after the other, by one thread, as before."""
+    begun, found, taken = threading.Event(), [], []
+    other = threading.Thread(target=lambda: (begun.wait(20), found.append((limited(PER_THREAD, now), len(taken)))))
+    other.start()
+
+    def work(block):
+        taken.append((block, now(), limited(100 * PER_THREAD, now)))
+        begun.set()
+        time.sleep(0.02)
+
+    apart(APART + 1, range(100), work)
+    other.join(20)
+    ((threads_, done),) = found
+    assert threads_ == 1
+    assert done < 50
+    assert sorted(block for block, *_ in taken) == [*range(100)]
+    assert {own for *_, own in taken} == {1}
+    assert (blas._waiting, now()) == (set(), 4)
+
+
 @pytest.mark.parametrize("who", ["caller", "other"])
 def test_what_a_block_raises_ends_the_others_after_theirs(who):
     caller, before, taken, failed = threading.current_thread(), threading.active_count(), [], threading.Event()

@@ -124,7 +124,13 @@ def test_whitened_patches_are_uncorrelated():
     covariance = np.cov(patches(images, 20_000).T)
     np.testing.assert_allclose(np.sum((rows @ covariance) * rows, axis=1), 1, atol=0.06)
     plain, _ = filters(images, dataclasses.replace(PLAIN, whitening=NONE), 8, 3)
-    np.testing.assert_allclose(np.linalg.norm(plain["weight"].reshape(16, 27), axis=1), NONE**-0.5, rtol=1e-6)
+    norms = np.linalg.norm(plain["weight"].reshape(16, 27), axis=1)
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-6)
+    far = dataclasses.replace(images, x_train=(images.x_train * 1e9).astype("float32"))
+    norms = np.linalg.norm(
+        filters(far, dataclasses.replace(PLAIN, whitening=NONE), 8, 3)[0]["weight"].reshape(16, 27), axis=1
+    )
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-6)
 
 
 def test_a_smaller_dictionary_is_the_beginning_of_a_larger_one():

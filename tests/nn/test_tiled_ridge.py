@@ -166,17 +166,23 @@ def test_a_matrix_that_is_not_positive_definite_is_told(tiled, rng):
         assert np.isfinite(residuals).tolist() == [False, True, True]
 
 
-def test_what_is_added_later_needs_no_other_factor(tiled, rng, monkeypatch):
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_is_added_later_needs_no_other_factor_where_it_is_alike(alike, tiled, rng, monkeypatch):
     tiled, a = tiled
-    right, more = rng.normal(size=(45, 2)), rng.normal(size=(60, 45)).astype("float32")
-    tiled.solve(right, [1.0])
-    monkeypatch.delattr(Tiled, "factor")
+    scale = np.geomspace(1, 0.01, 45) if alike else np.geomspace(1e-3, 1e3, 45)
+    right, more = rng.normal(size=(45, 2)), (rng.normal(size=(60, 45)) * scale).astype("float32")
+    tiled.solve(right, [0.5])
+    made, factor = [], Tiled.factor
+    monkeypatch.setattr(Tiled, "factor", lambda self, shift: (made.append(shift), factor(self, shift)))
     tiled.add(more)
     tiled.diagonal += (more.astype(float) ** 2).sum(axis=0)
-    found, residuals = tiled.solve(right, [0.5], 1e-9)
-    assert residuals[0] <= 1e-9
-    expected = np.linalg.solve(a + more.T.astype(float) @ more + 0.5 * np.eye(45), right)
-    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    found, residuals = tiled.solve(right, [0.5])
+    assert residuals[0] <= 1e-6
+    assert made == ([] if alike else [0.5])
+    above = np.triu(tiled.array, 1).astype(float)
+    np.testing.assert_allclose(above, np.triu(a + more.T.astype(float) @ more, 1), rtol=1e-5, atol=1e-5)
+    left = above + above.T + np.diag(tiled.diagonal + 0.5)
+    assert np.linalg.norm(left @ found[0] - right, axis=0).max() <= 1.1e-6 * np.linalg.norm(right, axis=0).max()
 
 
 def test_penalties_too_small_for_float32_are_left_out_and_told(rng):
@@ -281,6 +287,42 @@ def test_the_largest_of_the_best_penalties_and_the_weights_of_all_samples(standa
     for each in ("products of 100 samples", "products of 360 samples", "Cholesky", "conjugate gradients, step 1"):
         assert each in told
     assert not any(parts for parts, _ in notes)
+
+
+def test_held_out_samples_unlike_the_others(rng):
+    """One feature is next to nothing in training; and features are a hundred times as large as there."""
+    x, labels = rng.normal(size=(600, 50)), np.arange(600) % 3
+    x[:, :3] += 2 * np.eye(3)[labels]
+    rare, large = x.copy(), x / np.arange(1, 51)
+    rare[:, 10] = 0
+    rare[100, 10], rare[:60:12, 10] = 0.001, 1
+    large[:60, :20] *= 100
+    for kind, features in (("rare", rare), ("large", large)):
+        features = features.astype("float32")
+        train, held = batches(features[60:], labels[60:], 100), batches(features[:60], labels[:60], 60)
+        for standardise in (False, True):
+            exact, tiled = (
+                ridge(train, held, 50, 3, (1e-2,), None, tiled, standardise).correct(features[60:], labels[60:])
+                for tiled in (False, True)
+            )
+            assert tiled >= exact - 30, (kind, standardise)
+
+
+def test_refused_penalties_are_told_in_the_end(rng):
+    turned = np.linalg.qr(rng.normal(size=(120, 120)))[0]
+    x = ((rng.normal(size=(500, 120)) * np.arange(1, 121.0) ** -3) @ turned).astype("float32")
+    labels = rng.integers(0, 3, 500)
+    part = batches(x, labels, 100)
+    assert ridge(part, part, 120, 3, (1e-12, 1e-3), tiled=True).refused == (1e-12,)
+
+
+def test_a_failure_is_no_end(rng):
+    x, labels = rng.normal(size=(300, 30)).astype("float32"), rng.integers(0, 3, 300)
+    moments = TiledMoments(30, 3, standardise=True).update(x[:1], labels[:1])
+    with pytest.raises(InputError, match="none varies"):
+        moments.solve(1e-2)
+    found = moments.update(x[1:], labels[1:]).solve(1e-2)
+    np.testing.assert_allclose(found.weight, moments_of(x, labels, 3, standardise=True).solve(1e-2).weight, atol=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "tiled"), [(900, True), (70, True), (20, False)])

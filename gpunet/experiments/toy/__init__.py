@@ -71,7 +71,7 @@ x = Experiment(
     "toy", "backprop by hand on points in the plane: steps to converge, zero weights, learning rates", PAPER, Settings,
     full=[Job(DATASETS, seeds=100, seconds=20, pieces=20, together=True)],
     quick=[Job(DATASETS, seeds=10, seconds=3, pieces=20, settings={"limit": 2000}, together=True)],
-    package=__name__, searched="threshold=0.01..0.1",
+    package=__name__, searched="threshold=0.01..0.1 --dataset xor",
     needs=Needs(classes=2, features=1024, one_unit="draws first weights of one size for all features"),
     help={
         "seeds": "How many nets, all trained as one stack: --seeds 1000 takes a minute or two.",
