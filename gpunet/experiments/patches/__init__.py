@@ -72,7 +72,7 @@ class Settings(framework.Settings):
 
 x = Experiment(
     "patches", "random image patches, whitened, and a linear classifier in closed form", PAPER, Settings,
-    full=[Job(("cifar10",), seeds=3, seconds=1500, pieces=29)],
+    full=[Job(("cifar10",), seeds=3, seconds=1700, pieces=29)],
     quick=[Job(("digits",), seeds=1, seconds=12, pieces=26, settings={"dictionaries": (64, 128)})],
     package=__name__,
     needs=Needs(images=3),

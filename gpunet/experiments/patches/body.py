@@ -35,7 +35,7 @@ SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),
 }  # fmt: skip
-NONE = 1e12  # an ε of which (C + ε)^−½ does nothing, relative to C: it is a multiple of 1, but for a trillionth
+NONE = 1e12  # times the largest variance: an ε of which √ε (C + ε)^−½ is 1, but for a trillionth
 SAMPLED = 100_000  # patches that the covariance is estimated from
 PER_FILTER = 100  # patches that k-means looks at for each of the dictionary, where so many were drawn
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of which held-out training images choose
@@ -61,8 +61,10 @@ def filters(images: Any, settings: Any, count: int, seed: int) -> tuple[dict[str
         gram.update(each if scale < 1 else each.astype(np.float32))
     pca = gram.components()
     mean, variance = scale * pca.mean, scale**2 * np.maximum(pca.explained_variance, 0)
-    epsilon = settings.whitening * (variance.max() or 1 if settings.whitening == NONE else 1)
-    root = (pca.components.T / np.sqrt(variance + epsilon)) @ pca.components
+    epsilon, unit = settings.whitening, 1.0
+    if epsilon == NONE:  # √ε (C + ε)^−½
+        epsilon = unit = NONE * (variance.max() or 1.0)
+    root = (pca.components.T / np.sqrt((variance + epsilon) / unit)) @ pca.components
     drawn = scale * sample.reshape(SAMPLED, -1)[: (PER_FILTER if settings.refinements else 1) * count]
     z = refined((drawn - mean) @ root, count, settings.refinements)
     if settings.mirrored:
