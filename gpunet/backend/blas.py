@@ -127,9 +127,7 @@ def _within(size: int, turn: bool, work: Callable[P, T], *args: P.args, **kwargs
     return work(*args, **kwargs)
 
 
-def apart(
-    size: int, blocks: Sequence[B], work: Callable[[B], None], most: int | None = None
-) -> None:  # fmt: skip
+def apart(size: int, blocks: Sequence[B], work: Callable[[B], None], most: int | None = None) -> None:
     """work(block) for each of the blocks, of `size` multiplications in all, by as many threads as a product has.
 
     Python's threads take the next block as soon as they are done with one, `most` of them at most; each product has one

@@ -145,6 +145,12 @@ def test_what_is_too_little_to_share_is_done_by_who_calls(size, blocks):
     assert found == [(block, 4, threading.current_thread()) for block in blocks]
 
 
+def test_there_are_no_more_threads_than_asked_for():
+    found = []
+    apart(APART + 1, range(9), lambda block: found.append((now(), threading.current_thread())), most=1)
+    assert found == [(1, threading.current_thread())] * 9
+
+
 def test_blocks_see_the_errstate_of_who_calls():
     together, found = threading.Barrier(4), []
     with np.errstate(divide="raise"):
