@@ -167,14 +167,15 @@ def test_who_waits_for_a_turn_has_it_after_the_blocks_that_were_begun():
     def work(block):
         taken.append((block, now(), limited(100 * PER_THREAD, now)))
         begun.set()
-        time.sleep(0.02)
+        if not found:
+            time.sleep(0.02)
 
-    apart(APART + 1, range(100), work)
+    apart(APART + 1, range(1000), work)
     other.join(20)
     ((threads_, done),) = found
     assert threads_ == 1
-    assert done < 50
-    assert sorted(block for block, *_ in taken) == [*range(100)]
+    assert done < 500
+    assert sorted(block for block, *_ in taken) == [*range(1000)]
     assert {own for *_, own in taken} == {1}
     assert (blas._waiting, now()) == (set(), 4)
 
@@ -189,10 +190,11 @@ def test_what_a_block_raises_ends_the_others_after_theirs(who):
             failed.set()
             raise ZeroDivisionError
         assert failed.wait(20)
+        time.sleep(0.02)
 
     with pytest.raises(ZeroDivisionError):
         apart(APART + 1, range(1000), work)
-    assert len(taken) <= 7, "four that each may have begun another one"
+    assert len(taken) < 500, "four, and what the others began until they were told"
     assert (now(), threading.active_count()) == (4, before)
 
 
