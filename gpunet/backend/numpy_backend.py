@@ -266,8 +266,8 @@ class NumpyBackend(Backend):
                     self._average_maps(maps, True, shifts[other], activation, size, stride, out[images, other])
                 self._average_maps(maps, False, shifts[part], activation, size, stride, out[images, part])
 
-        room = positions * max(width, windows.taps)
-        apart(len(x) * positions * filters.size, row_blocks(len(x), room), average, max(1, ROOM // room))
+        elements = positions * max(width, windows.taps)  # of an image
+        apart(len(x) * positions * filters.size, row_blocks(len(x), elements), average, max(1, ROOM // elements))
 
     def _mirrored(self, weight: Array) -> bool:
         """Whether the second half of the filters is the first one negated: their maps are so, too, bit for bit."""

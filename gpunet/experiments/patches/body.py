@@ -108,6 +108,11 @@ def _unit(rows: Any) -> Any:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+def features_of(settings: Any, count: int) -> int:
+    """How many numbers an image is for a head: both signs of every patch of the dictionary, in every window."""
+    return 2 * count * int(settings.grid) ** 2
+
+
 class Encoder:
     """Layers that are computed, as a network without a head, and the seconds that it has spent."""
 
@@ -115,7 +120,7 @@ class Encoder:
         began = time.perf_counter()
         self.images, self.settings, self.backend = images, settings, run.backend
         self.made, self.how = filters(images, settings, count, seed)
-        self.net, self.features = self.network(), 2 * count * settings.grid**2
+        self.net, self.features = self.network(), features_of(settings, count)
         self.seconds = {"dictionary": time.perf_counter() - began, "encode": 0.0}
 
     def network(self, *head: gn.Layer) -> gn.Sequential:
@@ -207,7 +212,7 @@ def body(run: Run) -> None:
     if not as_loaded:
         run.note(kept="no networks: they would take images other than those given, turned or cut to their middle")
     run.settings = settings = _settled(settings, images, USUAL | OWN.get(run.dataset, {}))
-    features = 2 * max(settings.dictionaries) * settings.grid**2
+    features = features_of(settings, max(settings.dictionaries))
     if features > MOST:
         windows = f"{settings.grid}×{settings.grid} windows"
         given = f"{max(settings.dictionaries)} patches with {windows} are {features:,} features"
@@ -216,7 +221,7 @@ def body(run: Run) -> None:
     for count in sizes:
         name = f"{count} patches"
         run.enter(name, _measure(run, name, images, settings, count, keep=as_loaded))
-    if settings.head_epochs and _few(run, 2 * sizes[0] * settings.grid**2, len(images.x_train) + len(images.x_test)):
+    if settings.head_epochs and _few(run, features_of(settings, sizes[0]), len(images.x_train) + len(images.x_test)):
         name = f"{sizes[0]} patches, head by Adam"
         run.each_seed(
             name, len(images.x_train), lambda seed: by_adam(run, Encoder(run, images, settings, sizes[0], seed), seed)
@@ -251,7 +256,7 @@ def _sweep(run: Run, images: Any, count: int) -> None:
         for value in sorted({*values, getattr(settings, setting)}):
             changed = replace(settings, **{setting: value})
             name = f"{setting}={'none' if value == NONE else f'{value:g}' if value is not bool(value) else value}"
-            if images.shape[1] - changed.size + 1 < changed.grid or 2 * count * changed.grid**2 > MOST:
+            if images.shape[1] - changed.size + 1 < changed.grid or features_of(changed, count) > MOST:
                 continue  # windows that do not fit, or too many features
             if changed not in known:
                 known[changed] = _measure(run, name, images, changed, count)
