@@ -104,13 +104,13 @@ def train(
 def _training(found: Section) -> Any:
     from gpunet.report.bench_tables import time
 
-    heads = ["time", "over\nproducts", "over\nPyTorch", "quartiles", "loss"]
+    heads = ["time", "over\nproducts", "over PyTorch's\nfastest float32", "quartiles", "loss"]
     rows: list[tuple[str, ...]] = []
     breaks: list[int] = []
     for name, case in found.cases.items():
         breaks.append(len(rows))
         for place, (who, entry) in enumerate(case.entries.items()):
-            over = [_over(case.entries, who, rival) for rival in ("products", "torch")]
+            over = [_over(case.entries, who, rival) for rival in ("products", case.fastest_of_torch())]
             loss = entry.notes.get("loss")
             rows.append((
                 "" if place else name, who, time(entry.median), *(f"{o[0]:.3f}×" if o else "–" for o in over),
@@ -175,7 +175,7 @@ def _decompositions(found: Section) -> Any:
             rows.append((who, entry.notes.get("route", "its own"), f"{entry.median:.3f}", f"{ratio:.2f}", *errors))
     return _table(
         f"{found.data}: {name}, {found.notes['device']}", ["", "route"],
-        ["seconds", "ratio", "error in σ", "angle, rad", "energy lost"], rows, keys=1,
+        ["seconds", "ratio", "error in σ", "angle, rad", "energy missed"], rows, keys=1,
         note=f"relative gap of σ at k: {case.notes['gap']:.2g}",
     )  # fmt: skip
 

@@ -73,17 +73,17 @@ def sign(command: Callable[..., None], parameters: Options) -> None:
 # -- of commands that are given data ------------------------------------------------------------------------------
 
 OWN = (
-    "a folder of images (`CLASS/*.png`, `*.jpg`, `*.webp`), a table (`*.csv`), an `.npz` with X and y or x_train, "
+    "a folder of images (`CLASS/*.png`, `*.jpg`, `*.webp`), a table (`*.csv`, `*.tsv`), an `.npz` with X and y or x_train, "
     "y_train, x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
 )
 
 
-def data(default: str | None = None) -> Options:
-    """The options that say which data, and how it is read."""
+def data(default: str | None = None, told: str = "") -> Options:
+    """The options that say which data, and how it is read; told: the default in words, where it depends."""
     return {
         "dataset": option(
             str if default else str | None, default, "--dataset", "-d", metavar="NAME|PATH",
-            autocompletion=completion.data_or_path, show_default=bool(default),
+            autocompletion=completion.data_or_path, show_default=told or bool(default),
             help=f"A data set of `gpunet data list`, or your own: {OWN}",
         ),
         "label": option(

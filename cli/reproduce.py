@@ -52,7 +52,7 @@ def reproduce(
     """Run all experiments as their documents have them, and put every claim beside what we measure.
 
     Writes DIR/claims.json, DIR/report.html and, in a folder for each run, what `gpunet run` writes. Data that is
-    missing is fetched. Without --quick it takes one to two hours on two cores.
+    missing is fetched. Without --quick it takes about three hours on two cores.
 
     Stopped or killed at any moment, the same command goes on where it stopped: a run is repeated only when its
     settings, seeds, data, device or our code have changed.

@@ -39,7 +39,7 @@ def _command(x: Experiment) -> Any:
         options.end(done.result.text(), json or done.path is None, lambda: _print(x, done), done.problem)
 
     parameters = {
-        **options.data(),
+        **options.data(told=_data_told(x)),
         "device": (options.Device, "auto"),
         "seeds": option(
             int | None, None, "--seeds", "-n", min=1, show_default=_seeds_told(x),
@@ -56,6 +56,13 @@ def _command(x: Experiment) -> Any:
     }  # fmt: skip
     options.sign(command, parameters)
     return command
+
+
+def _data_told(x: Experiment) -> str:
+    """What is run on unless asked otherwise."""
+    usual, quick = (" ".join(x.job({}, each).data) for each in (False, True))
+    usual += f", or what another {option} has" if (option := " and ".join(x.job({}, False).of)) else ""
+    return usual if quick == usual else f"{usual}; {quick} with --quick"
 
 
 def _seeds_told(x: Experiment) -> str:

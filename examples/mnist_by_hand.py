@@ -79,4 +79,4 @@ def train(name: str = "digits", *, hidden=128, epochs=5, batch=64, rate=1e-3, se
 
 
 if __name__ == "__main__":
-    train(*sys.argv[1:2])
+    print(__doc__) if {"-h", "--help"} & {*sys.argv} else train(*sys.argv[1:2])

@@ -53,10 +53,20 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+_ELSEWHERE = {  # names of PyTorch and scikit-learn, and ours
+    "linear": "Dense", **dict.fromkeys(("relu", "leakyrelu", "sigmoid", "tanh"), "Activation"),
+    "crossentropyloss": "SoftmaxCrossEntropy", "mseloss": "SquaredError",
+    **dict.fromkeys(("bceloss", "bcewithlogitsloss"), "BinaryCrossEntropy"), "truncatedsvd": "svd",
+    "mlpclassifier": "Classifier", "mlpregressor": "Regressor",
+}  # fmt: skip
+
+
 def _hint(name: str) -> str:
-    """The public name that is nearest, as the end of a message; "" where none is near."""
+    """Our name for it, or the public one that is nearest, as the end of a message; "" where none is near."""
     import difflib
 
+    if own := _ELSEWHERE.get(name.lower()):
+        return f": did you mean gn.{own}?"
     public = {each.lower(): each for each in _HOMES}
     begun = [each for each in public if len(name) > 3 and each.startswith(name.lower())]
     near = begun or difflib.get_close_matches(name.lower(), public, n=1)

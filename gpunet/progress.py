@@ -161,6 +161,10 @@ def stop_rich(bars: RichProgress) -> None:
         bars.console.show_cursor(True)
 
 
+def _so_far(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else str(done)
+
+
 class Progress:
     """Silent progress, and the interface of the others. Use as a context manager."""
 
@@ -171,7 +175,7 @@ class Progress:
         self.close()
 
     def start(self, what: str, total: int) -> None:
-        """Begin a piece of work of `total` parts; it replaces the one before it."""
+        """Begin a piece of work of `total` parts, 0 where nobody knows how many; it replaces the one before it."""
 
     def seed(self, seed: int) -> None:
         """The parts that follow belong to this seed."""
@@ -214,9 +218,9 @@ class Lines(Progress):
     def advance(self, parts: int = 1, note: str = "") -> None:
         self._done += parts
         now = time.monotonic()
-        if (parts and self._done >= self._total) or now - self._said > EVERY:
+        if (parts and 0 < self._total <= self._done) or now - self._said > EVERY:
             self._said = now
-            aside(f"{self._what}: {self._done}/{self._total} {note}".rstrip())
+            aside(f"{self._what}: {_so_far(self._done, self._total)} {note}".rstrip())
 
 
 class NotebookBar(Progress):
@@ -256,7 +260,7 @@ class NotebookBar(Progress):
             seconds *= self._total / self._done - 1  # those that are left
         clock = _clock(seconds)
         when = f"{clock} left" if self._done < self._total else clock
-        return f"{self._what}: {self._done}/{self._total}  {when}  {self._note}".rstrip()
+        return f"{self._what}: {_so_far(self._done, self._total)}  {when}  {self._note}".rstrip()
 
     def _repr_html_(self) -> str:
         from html import escape

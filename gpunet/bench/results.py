@@ -55,6 +55,12 @@ class Case(Struct, omit_defaults=True):
     entries: dict[str, Entry] = {}
     notes: dict[str, Any] = {}
 
+    def fastest_of_torch(self, mixed: bool = False) -> str:
+        """Which of PyTorch's ways was the fastest: of those in float32, or under autocast; "" where none was timed."""
+        ways = {who: each.median for who, each in self.entries.items() if who.startswith("torch")}
+        timed = {who: median for who, median in ways.items() if median and ("bf16" in who) == mixed}
+        return min(timed, key=timed.__getitem__, default="")
+
 
 class Target(Struct):
     """A figure to be reached; one that is missing is not."""

@@ -29,11 +29,13 @@ Draw = Callable[[], Any]  # an order of samples, int (N,), for a pass over the d
 class Way:
     """How PyTorch is asked to train.
 
-    flush: with denormal numbers as 0, which it does when it is told to; bf16: under autocast; layout: of images;
-    compiled: by torch.compile(mode="reduce-overhead"), or with the Adam that PyTorch makes for graphs, `capturable`.
+    flush: with denormal numbers as 0, which it does when it is told to; alone: on one thread, which suits small nets
+    better, and so, too; bf16: under autocast; layout: of images; compiled: by torch.compile(mode="reduce-overhead"), or
+    with the Adam that PyTorch makes for graphs, `capturable`.
     """
 
     flush: bool = False
+    alone: bool = False
     bf16: bool = False
     layout: str = "contiguous_format"
     compiled: bool = False
@@ -185,14 +187,14 @@ def in_torch(
         return {"loss": sum(float(loss) for loss in losses) / len(xs)}
 
     work = Work(run if trains else features, reached)
-    return _flushed(work) if way.flush else work
+    return _flushed(work, way.alone) if way.flush or way.alone else work
 
 
-def _flushed(work: Work) -> Work:
-    """The work in a thread that has PyTorch's denormals flushed.
+def _flushed(work: Work, alone: bool = False) -> Work:
+    """The work in a thread that has PyTorch's denormals flushed, and whose operations take one thread or as many.
 
-    The flag is a thread's own, and OpenMP's workers inherit it from the thread that starts them: no other contender
-    has it.
+    Both are a thread's own, and OpenMP's workers inherit the flag from the thread that starts them: no other contender
+    has either.
     """
     import torch
 
@@ -200,7 +202,7 @@ def _flushed(work: Work) -> Work:
 
     def begin() -> None:
         torch.set_flush_denormal(True)
-        torch.set_num_threads(count)  # which is a thread's own, too
+        torch.set_num_threads(1 if alone else count)
 
     thread = ThreadPoolExecutor(1, initializer=begin)
     return Work(lambda pieces: thread.submit(work.run, pieces).result(), work.reached, keeps=thread)

@@ -40,7 +40,10 @@ STILL = 1e-7
 FIRST = 20  # steps before anything is timed, after which all losses are compared
 CHANNELS = Way(layout="channels_last")
 # PyTorch's ways on a CPU, by what is trained; where it is said nothing, it computes in float32 as it comes.
-DENSE = {"torch": Way(), "torch flushed": Way(flush=True), "torch bf16": Way(flush=True, bf16=True)}
+DENSE = {
+    "torch": Way(), "torch flushed": Way(flush=True), "torch one thread": Way(alone=True),
+    "torch bf16": Way(flush=True, bf16=True), "torch bf16 one thread": Way(alone=True, bf16=True),
+}  # fmt: skip
 IMAGES = {
     "torch": Way(), "torch channels_last": CHANNELS, "torch bf16": Way(flush=True, bf16=True, layout="channels_last"),
 }  # fmt: skip
@@ -169,13 +172,13 @@ def contenders(
 ) -> dict[str, Contender]:  # fmt: skip
     """Everybody who may train a net on a device; a piece of work is a step, a pass of features, or an epoch.
 
-    ways: of PyTorch, by default all but torch.compile. Those that flush denormals do so on a CPU; a GPU's code does.
+    ways: of PyTorch, by default all but torch.compile. Those that flush denormals, or have one thread, do so on a CPU.
     precisions: of ours, by default all that the device knows. Features, and so no training, are of float32.
     """
     backend = get_backend(device)
     cuda, images = backend.name.startswith("cuda"), isinstance(case.source, str) and case.source == "cifar10"
     ways = {name: way for name, way in (ways if ways is not None else IMAGES if images else DENSE).items()
-            if not (cuda and way.flush)}  # fmt: skip
+            if not (cuda and (way.flush or way.alone))}  # fmt: skip
     found: dict[str, Contender] = {}
     if not images:
         floor = backend if cuda else get_backend("numpy")

@@ -10,8 +10,9 @@ from gpunet.bench.results import Case, Section
 from gpunet.report.style import COLOURS, MARKS, figure
 
 OURS, THEIRS = COLOURS[2], COLOURS[0]
+AUTOCAST = "autocast"  # the fastest of PyTorch's ways under it
 STEPS = {  # contender of a training step: (its name, its colour, its mark)
-    "torch bf16": ("PyTorch, autocast to bfloat16", THEIRS, "o"), "jax": ("JAX", THEIRS, "^"),
+    AUTOCAST: ("PyTorch, autocast to bfloat16", THEIRS, "o"), "jax": ("JAX", THEIRS, "^"),
     "numpy": ("gpunet, plain NumPy", OURS, "s"), "numba": ("gpunet with numba", OURS, "D"),
     "numba mixed": ("the same in mixed precision", OURS, "*"),
 }  # fmt: skip
@@ -43,12 +44,13 @@ def _triples(axes: Any, case: Case, label: str) -> None:
 def _steps(axes: Any, cases: Mapping[str, Case]) -> None:
     axes.axvline(1, color="#888888", linewidth=1)
     for who, (label, colour, mark) in STEPS.items():
-        rows = [
-            (place, case.entries[who].median, _pytorch(case))
-            for place, case in enumerate(cases.values()) if who in case.entries
-        ]  # fmt: skip
+        rows = []
+        for place, case in enumerate(cases.values()):
+            own, torch = case.entries.get(_named(who, case)), case.entries[case.fastest_of_torch()]
+            if own and own.median and torch.median:
+                rows.append((own.median / torch.median, place))
         axes.plot(
-            [own / torch for _, own, torch in rows if own], [place for place, own, _ in rows if own], mark,
+            [over for over, _ in rows], [place for _, place in rows], mark,
             color=colour, label=label, markerfacecolor=colour if who in ("jax", "numba", "numba mixed") else "white",
             markersize=10 if mark == "*" else None,
         )  # fmt: skip
@@ -60,8 +62,5 @@ def _steps(axes: Any, cases: Mapping[str, Case]) -> None:
     axes.figure.legend(loc="outside lower right", ncols=5)
 
 
-def _pytorch(case: Case) -> float:
-    """Of PyTorch's ways in float32 the fastest."""
-    return min(
-        entry.median for who, entry in case.entries.items() if who in ("torch", "torch flushed") and entry.median
-    )
+def _named(who: str, case: Case) -> str:
+    return case.fastest_of_torch(mixed=True) if who == AUTOCAST else who

@@ -78,14 +78,25 @@ def test_only_the_flushed_one_flushes_denormals():
     assert found[1] > 0
 
 
+def test_only_the_lonely_one_has_one_thread():
+    torch = pytest.importorskip("torch")
+    before, counts = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for alone in (True, False):
+            rivals._flushed(Work(lambda pieces: counts.append(torch.get_num_threads())), alone).run(1)
+        assert [*counts, torch.get_num_threads()] == [1, 2, 2]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_who_cannot_take_part_says_why(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
     monkeypatch.setattr(train, "why_no_numba", lambda: "numba is not installed")
     them = train.contenders(DENSE, "cpu")
     assert {who: each.missing for who, each in them.items() if each.missing} == {
-        "numba": "numba is not installed", "torch": "torch is not installed; pip install 'gpunet[torch]'",
-        "torch flushed": "torch is not installed; pip install 'gpunet[torch]'",
-        "torch bf16": "torch is not installed; pip install 'gpunet[torch]'",
+        "numba": "numba is not installed",
+        **dict.fromkeys(train.DENSE, "torch is not installed; pip install 'gpunet[torch]'"),
         "jax": "jax is not installed; pip install jax",
         f"{get_backend('cpu').kernels} mixed": get_backend("cpu").slow_bfloat16
         or "dense is not trained in mixed precision: the largest product of the net's dense layers takes 576 "

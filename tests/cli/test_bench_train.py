@@ -24,7 +24,7 @@ CASES = {
     "points-21": replace(bench.CASES["points-21"], steps=20),
     "digits-32": bench.Case("digits-32", partial(bench.dense, (64, 16, 10)), 32, 20, 100, (8, 8)),
 }
-RIVALS = {"torch", "torch flushed", "torch bf16"} if HAS_TORCH else set()
+RIVALS = {"torch", "torch flushed", "torch one thread", "torch bf16", "torch bf16 one thread"} if HAS_TORCH else set()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from gpunet.errors import DataError, InputError
 from gpunet.experiments import experiment
 from gpunet.experiments.claims import judge
 from gpunet.experiments.framework import Run
-from gpunet.experiments.images import as_images, squares
+from gpunet.experiments.images import as_images, squares, validation_split
 from gpunet.experiments.patches import Settings, body
 from gpunet.experiments.patches.body import NONE, Encoder, filters, refined
 from gpunet.experiments.patches.claims import TABLE
@@ -215,6 +215,22 @@ def test_no_network_is_kept_that_takes_other_images_than_those_given(tmp_path, s
     done = Run(experiment("patches"), pictures(shape), settings, [0]).carry_out(tmp_path, "numpy", Progress())
     assert list(tmp_path.glob("*.safetensors")) == list(done.networks) == []
     assert done.result.notes["kept"].startswith("no networks")
+
+
+def test_a_figure_of_dictionaries_takes_two():
+    for sizes, expected in (((4,), []), ((4, 8), ["accuracy"])):
+        run = compute(pictures(), dataclasses.replace(SMALL, dictionaries=sizes, head_epochs=0))
+        assert [figure.stem for figure in experiment("patches").figures(run)] == expected
+
+
+@pytest.mark.parametrize(("n", "held"), [(1442, 144), (60_000, 5000)])
+def test_settings_are_chosen_on_training_images(n, held):
+    data = pictures((2, 2), 2 * n)
+    split = validation_split(dataclasses.replace(data, x_train=np.arange(n)[:, None], y_train=np.arange(n)))
+    assert len(split.x_test) == held
+    np.testing.assert_array_equal(np.sort(np.concatenate([split.x_train, split.x_test]).ravel()), np.arange(n))
+    for part in ("train", "test"):
+        np.testing.assert_array_equal(getattr(split, f"x_{part}")[:, 0], getattr(split, f"y_{part}"))
 
 
 @pytest.mark.parametrize("factor", [1e18, 1e-18])

@@ -56,6 +56,15 @@ def test_the_end_is_said_once(capsys, clock):
     assert capsys.readouterr().err == "work: 64/64 done\n"
 
 
+def test_of_how_much_is_not_known(capsys, clock):
+    bar = Lines()
+    bar.start("samples", 0)
+    for _ in range(12):
+        clock.now += 1
+        bar.advance(100)
+    assert capsys.readouterr().err == "samples: 1100\n"
+
+
 def test_silence(capsys):
     bar = progress(False)
     assert type(bar) is Progress

@@ -339,7 +339,8 @@ def test_what_models_of_other_libraries_have_is_told_where_it_is(name):
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("scd", ": did you mean gn.svd?"), ("MaxPool", ": did you mean gn.MaxPool2D?"),
+        ("ReLU", ": did you mean gn.Activation?"), ("CrossEntropyLoss", ": did you mean gn.SoftmaxCrossEntropy?"),
+        ("Linear", ": did you mean gn.Dense?"), ("scd", ": did you mean gn.svd?"), ("MaxPool", ": did you mean gn.MaxPool2D?"),
         ("sequential", ": did you mean gn.Sequential?"), ("zzzz", ""), ("_scd", ""), ("__wrapped__", ""),
     ],
 )  # fmt: skip

@@ -56,7 +56,7 @@ class Settings(framework.Settings):
     hidden: int = option(50, "m: units of the hidden layer.", flags=("--hidden", "-m"))
     momentum: float = option(0.9, least=0, below=1)
     batch_size: int = option(64, "Samples of a mini-batch.")
-    epochs: int | None = option(None, "Epochs of training.")
+    epochs: int | None = option(None, "Epochs of training.", usual="10, more of fewer samples")
     precision: Precision = option("float32", OF_PRECISION)
     learning_rates: tuple[float, ...] = option(
         (0.001, 0.01, 0.02, 0.03, 0.05, 0.09, 0.1, 0.2, 0.3, 0.5),

@@ -56,7 +56,7 @@ def _shares(text: str) -> Shares:
 class Settings(framework.Settings):
     """None stands for the data set's own; of epochs 5, or on small data more, towards 1,500 steps."""
 
-    epochs: int | None = option(None, "Epochs of training.")
+    epochs: int | None = option(None, "Epochs of training.", usual="5, more of fewer samples")
     widths: tuple[Shares, ...] | None = option(
         None, "Shares of the variance that a layer's filters explain, by comma one a layer; may be given several "
         "times, a net each.",

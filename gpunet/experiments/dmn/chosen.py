@@ -18,7 +18,7 @@ from gpunet.experiments.images import as_images, validation_split
 from gpunet.progress import Progress
 from gpunet.spectral.fitted import Thresholds
 
-HELD_OUT, EPOCHS = 5000, 5
+EPOCHS = 5
 TRIED = [(1e-3, 1.0), (3e-4, 1.0), (1e-3, 0.7), (1e-3, 0.5)]  # learning rate, its decay every epoch
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    images = validation_split(as_images(load("cifar10"), "dmn", KERNEL), HELD_OUT)
+    images = validation_split(as_images(load("cifar10"), "dmn", KERNEL))
     backend = get_backend("cpu")
     for rate, decay in TRIED:
         settings = Settings(epochs=EPOCHS, long=1, learning_rate=rate, head_decay=decay**EPOCHS)

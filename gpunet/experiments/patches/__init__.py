@@ -1,8 +1,8 @@
 """Random image patches, whitened, as features of a linear classifier (Thiry, Arbel, Belilovsky & Oyallon, 2021).
 
 Draws patches from the training images, whitens them, encodes every patch of an image by those that it resembles, pools
-the encodings and classifies them linearly, in closed form. No gradient is computed anywhere. Several dictionaries, and
-several strengths of whitening; none at all as the counter-example.
+the encodings and classifies them linearly, in closed form, without a gradient; a head by Adam stands beside it. Several
+dictionaries, and several strengths of whitening; none at all as the counter-example.
 
 On your own images: `gpunet run patches --dataset FOLDER`, where FOLDER holds a folder of images for every class.
 """
@@ -61,7 +61,10 @@ class Settings(framework.Settings):
     )  # fmt: skip
     refinements: int = option(8, "Rounds of gain-shape k-means on a dictionary that was drawn at random.", least=0)
     head_epochs: int = option(
-        20, "Epochs of a head by Adam on the smallest dictionary, to compare; 0: none.", least=0, sweep=0
+        20,
+        "Epochs of a head by Adam on the smallest dictionary, to compare, where its features fit into 2 GiB; 0: none.",
+        least=0,
+        sweep=0,
     )
     head_rate: float = option(1e-3, above=0)
     head_decay: float = option(1 / 10, above=0, most=1)  # of its rate, from the first epoch to after the last

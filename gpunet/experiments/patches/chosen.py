@@ -12,8 +12,6 @@ from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images, validation_split
 from gpunet.experiments.patches import Settings, x
 
-HELD_OUT = 5000
-
 
 def main() -> None:
     """Print the accuracy on the held-out images of every setting tried, one changed at a time."""
@@ -23,7 +21,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    images = validation_split(as_images(load(options.dataset), "patches", 3), HELD_OUT)
+    images = validation_split(as_images(load(options.dataset), "patches", 3))
     settings = Settings(dictionaries=(options.patches,), sweep_samples=options.samples, head_epochs=0)
     result = Run(x, images, settings, list(range(options.seeds))).compute("cpu")
     for name in result.names:

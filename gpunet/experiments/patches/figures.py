@@ -17,6 +17,11 @@ MEANINGS = {"whitening": "ε of the whitening", "grid": "windows a side", "size"
             "mirrored": "mirror images as one feature"}  # fmt: skip
 
 
+def _sizes(result: Result) -> list[str]:
+    """Rows of dictionaries whose heads are in closed form."""
+    return [name for name in dictionaries(result) if name.endswith("patches")]
+
+
 def _swept(result: Result) -> dict[str, list[str]]:
     """Rows by the setting that they change."""
     return {name: list(rows) for name, rows in groupby(swept_rows(result), lambda row: row.partition("=")[0])}
@@ -25,9 +30,10 @@ def _swept(result: Result) -> dict[str, list[str]]:
 @x.figure(
     "accuracy", "Test accuracy by the number of patches, and by the seconds that it took, on logarithmic axes.",
     "Two charts of test accuracy: against the dictionary's size, and against seconds.", spread=WHISKERS, panels=2,
+    when=lambda result: len(_sizes(result)) > 1,
 )  # fmt: skip
 def accuracy(result: Result, panels: Any) -> None:
-    rows = [name for name in dictionaries(result) if name.endswith("patches")]
+    rows = _sizes(result)
     counts: Sequence[float] = [int(row.split()[0]) for row in rows]
     spent: Sequence[float] = [fmean(seconds(result, row)) for row in rows]
     for panel, places in zip(panels, (counts, spent), strict=True):

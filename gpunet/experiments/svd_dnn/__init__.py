@@ -49,7 +49,7 @@ class Settings(framework.Settings):
     task: Literal["xor", "cats", "mnist"] = option(
         "mnist", "Network and training of Table 1, 2 or 3.", flags=("--task", "-t")
     )
-    epochs: int | None = option(None, "Epochs of training.")
+    epochs: int | None = option(None, "Epochs of training.", usual="mnist 20, cats 100, xor 800")
     phi: float = option(0.1, "φ: the share of the steps that is trained dense, 0 to 1.", least=0, most=1)
     alphas: tuple[float, ...] | None = option(
         None, "α: how much rank is kept; may be given several times, the first is the main one.", above=0, most=1,

@@ -47,7 +47,7 @@ class Settings(framework.Settings):
 
     hidden: int | None = option(None, "Hidden units.", usual="100, or what the data can give")
     variance: float = option(0.09, above=0)
-    epochs: int | None = option(None, "Epochs of training.")
+    epochs: int | None = option(None, "Epochs of training.", usual="5, more of fewer samples")
     learning_rate: float = option(0.6, "Step size of plain SGD (our choice; the document states none).", above=0)
     batch_size: int = option(100, "Samples a step (our choice).")
     precision: Precision = option("float32", OF_PRECISION)
