@@ -73,8 +73,8 @@ def sign(command: Callable[..., None], parameters: Options) -> None:
 # -- of commands that are given data ------------------------------------------------------------------------------
 
 OWN = (
-    "a folder of images (`CLASS/*.png`, `*.jpg`, `*.webp`), a table (`*.csv`, `*.tsv`), an `.npz` with X and y or x_train, "
-    "y_train, x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
+    "a folder of images (`CLASS/*.png`, `*.jpg`, `*.webp`), a table (`*.csv`, `*.tsv`), an `.npz` with X and y or "
+    "x_train, y_train, x_test, y_test, an `.npy` with y.npy beside it, or a folder of IDX files."
 )
 
 

@@ -340,8 +340,9 @@ def test_what_models_of_other_libraries_have_is_told_where_it_is(name):
     ("name", "near"),
     [
         ("ReLU", ": did you mean gn.Activation?"), ("CrossEntropyLoss", ": did you mean gn.SoftmaxCrossEntropy?"),
-        ("Linear", ": did you mean gn.Dense?"), ("scd", ": did you mean gn.svd?"), ("MaxPool", ": did you mean gn.MaxPool2D?"),
-        ("sequential", ": did you mean gn.Sequential?"), ("zzzz", ""), ("_scd", ""), ("__wrapped__", ""),
+        ("Linear", ": did you mean gn.Dense?"), ("scd", ": did you mean gn.svd?"),
+        ("MaxPool", ": did you mean gn.MaxPool2D?"), ("sequential", ": did you mean gn.Sequential?"),
+        ("zzzz", ""), ("_scd", ""), ("__wrapped__", ""),
     ],
 )  # fmt: skip
 def test_a_misspelt_name_of_the_library_is_told_with_the_nearest(name, near):
