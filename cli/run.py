@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from gpunet.cli import completion, options
 from gpunet.cli.help import Commands
 from gpunet.cli.options import option
+from gpunet.cli.process import Interrupted
 from gpunet.experiments import experiments
 from gpunet.experiments.framework import Option
+from gpunet.files import RESULT
 
 if TYPE_CHECKING:
     from gpunet.experiments.framework import Done, Experiment
@@ -33,8 +35,14 @@ def _command(x: Experiment) -> Any:
         run = x.asked(changes, dataset=dataset, quick=quick, first=seed, seeds=seeds, reading=how).load()
         for each in run.sets:
             options.tell_notes(each.name, each.notes)
-        with progress(True) as bar:
-            done = run.carry_out(out or Path("runs") / run.folder, device, bar)
+        folder, saved = out or Path("runs") / run.folder, list[Any]()
+        try:
+            with progress(True) as bar:
+                done = run.carry_out(folder, device, bar, saved.append)
+        except KeyboardInterrupt:
+            if saved:
+                raise Interrupted(f"'{folder / RESULT}' is finished, of figures some may be missing") from None
+            raise
         # What is written nowhere is printed at least.
         options.end(done.result.text(), json or done.path is None, lambda: _print(x, done), done.problem)
 

@@ -62,7 +62,7 @@ def some_of(images: Any, samples: int) -> Any:
 def validation_split(images: Any) -> Any:
     """Training images alone, a tenth of them, at most 5,000, in the test set's place: to choose settings by."""
     n = len(images.x_train)
-    held, rest = np.split(stream(0, DATA, 9).permutation(n), [min(n // 10, 5000)])
+    held, rest = np.split(stream(0, DATA, 9).permutation(n), [min(-(-n // 10), 5000)])
     x, y = images.x_train, images.y_train
     return replace(images, x_train=x[rest], y_train=y[rest], x_test=x[held], y_test=y[held])
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gpunet.backend import Backend
 from gpunet.backend.blas import interruptible, product, solve_factored
-from gpunet.checks import check_labels, check_lengths, check_range, on_device, on_host, real_array
+from gpunet.checks import check_labels, check_lengths, check_range, check_whole, on_device, on_host, real_array
 from gpunet.errors import InputError, ShapeError
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
 from gpunet.linalg.matrix import result_dtype
@@ -61,10 +61,9 @@ class Ridge:
 
         Scores are float64: where the mean is far larger than the spread, what decides is what two large numbers leave.
         """
-        x, labels = real_array(x, "features"), check_labels(labels, None, "ridge regression")
-        check_lengths(x, labels, "ridge regression")
+        x, labels = _checked(x, labels, self.weight.shape[1], None)
         backend = _device_of(x, device)
-        with computing_on(backend) as xp:
+        with computing_on(backend) as xp, np.errstate(over="ignore", invalid="ignore"):
             weight, bias = backend.asarray(self.weight.T), backend.asarray(self.bias)
             parts = chunks(xp, x, None, 8)
             scores = [xp.astype(part, xp.float64) @ weight + bias for part in parts]
@@ -86,7 +85,8 @@ class Moments:
     """
 
     def __init__(self, features: int, classes: int, device: Backend | None = None, standardise: bool = False) -> None:
-        self.features, self.classes, self.device, self.standardise = features, classes, device, standardise
+        self.features, self.classes = check_whole("features", features), check_whole("classes", classes)
+        self.device, self.standardise = device, standardise
         self.few: tuple[Any, ...] = ()  # samples beside their classes (n, features + classes), or …
         self.joint: Centred | None = None  # … the moments of all
 
@@ -146,14 +146,15 @@ class Moments:
 
     def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
         """For each penalty that is large enough for features that depend on each other; InputError where none is."""
-        equations, solved = self.equations(), list[Ridge]()
-        for penalty in penalties:
+        equations, solved, refused = self.equations(), list[Ridge](), dict[float, InputError]()
+        for penalty in _some(penalties):
             try:
                 solved.append(equations.solve(penalty))
-            except InputError:
-                if penalty == penalties[-1] and not solved:
-                    raise
-        return solved
+            except InputError as error:
+                refused[penalty] = error
+        if not solved:
+            raise refused[penalties[-1]]
+        return [replace(each, refused=tuple(refused)) for each in solved]
 
 
 class TiledMoments:
@@ -175,7 +176,8 @@ class TiledMoments:
         tile: int = TILE,
         progress: Progress | None = None,
     ) -> None:
-        self.features, self.classes, self.device, self.standardise = features, classes, device, standardise
+        self.features, self.classes = check_whole("features", features), check_whole("classes", classes)
+        self.device, self.standardise = device, standardise
         self.tile, self.progress, self.counts = tile, progress or Progress(), np.zeros(classes)
         self.products: Tiled | None = None
         self.scale: Any = None  # (F,) what features are multiplied by, from the first solutions on
@@ -232,7 +234,7 @@ class TiledMoments:
         (`Tiled.solve`); so is what features are divided by, where none has half or twice that deviation now. Raises
         InputError, too, for features that are too small for float32.
         """
-        products, counts, count = self.products, self.counts, self.counts.sum()
+        products, counts, count, penalties = self.products, self.counts, self.counts.sum(), _some(penalties)
         if products is None:
             raise InputError("ridge regression has seen no samples: call update(x, labels) first")
         with computing_on(products.device) as xp:
@@ -259,9 +261,10 @@ class TiledMoments:
         """Where features are to be divided by their deviation, divide what has been accumulated."""
         diagonal, first = products.diagonal, self.scale is None
         scale, least = xp.ones_like(diagonal), xp.max(diagonal)  # others are nothing beside it, …
-        if self.standardise:  # … but for those that are made as large
-            scale = _scale(xp, diagonal, self.counts.sum())
-            least = xp.min(xp.where(scale > 0, diagonal, xp.ones_like(scale)))
+        if self.standardise:  # … but for those that are made as large; constant ones may vary later, and stay
+            vary = diagonal > 0
+            scale = xp.where(vary, _scale(xp, diagonal, self.counts.sum()), scale)
+            least = xp.min(xp.where(vary, diagonal, scale))
         if first and 0 < float(least) < SMALLEST:
             raise InputError(
                 f"features have squares that sum to {float(least):.1g}: expected at least {SMALLEST:g}, of which "
@@ -269,7 +272,7 @@ class TiledMoments:
             )
         if first:
             self.scale = xp.ones_like(diagonal)
-        if self.standardise and (first or bool(xp.any((scale > 2) | ((scale < 0.5) & (scale > 0))))):
+        if self.standardise and (first or bool(xp.any((scale > 2) | (scale < 0.5)))):
             products.rescale(scale)
             self.mean, self.sums, self.scale = self.mean * scale, self.sums * scale, self.scale * scale
 
@@ -319,7 +322,14 @@ def _not_solvable(penalty: float, why: object) -> InputError:
     )
 
 
-def _checked(x: Any, labels: Any, features: int, classes: int) -> tuple[Any, NDArray[np.int64]]:
+def _some(penalties: Any) -> list[float]:
+    """Penalties, one at least."""
+    if not np.iterable(penalties) or not len(found := list(penalties)):
+        raise InputError(f"penalties are {penalties!r}: expected at least one, all above 0")
+    return found
+
+
+def _checked(x: Any, labels: Any, features: int, classes: int | None) -> tuple[Any, NDArray[np.int64]]:
     """Samples (n, features) and their labels (n,)."""
     x, labels = real_array(x, "features"), check_labels(labels, classes, "ridge regression")
     if x.ndim != 2 or x.shape[1] != features:
@@ -434,9 +444,7 @@ def ridge(
     returned weights are those of all samples, held-out ones included, at the penalty chosen without them. tiled: by
     `TiledMoments`, and the largest of the best ones; `progress` is told how that goes. standardise: as in `Moments`.
     """
-    penalties = [check_range("a penalty", each, above=0, most=LARGEST) for each in penalties]
-    if not penalties:
-        raise InputError("penalties are []: expected at least one, all above 0")
+    penalties = [check_range("a penalty", each, above=0, most=LARGEST) for each in _some(penalties)]
     moments: Moments | TiledMoments
     if tiled:
         moments = TiledMoments(features, classes, device, standardise, progress=progress)
@@ -479,6 +487,7 @@ def ridge_of_rows(
             chosen = np.sort(part[start : start + block])
             yield features(chosen), labels[chosen]
 
+    block = check_whole("block", block)
     held_out, rest = np.split(rows, [math.ceil(HELD_OUT * len(rows))])
     if tiled is None:
         tiled = 8 * width * (width if len(rest) > width else len(rest) // 2) > EXACT_BYTES

@@ -15,7 +15,7 @@ from gpunet.cli.app import app
 from gpunet.cli.help import in_our_words
 from gpunet.errors import InputError
 from gpunet.experiments import experiment, experiments
-from gpunet.experiments.framework import Run
+from gpunet.experiments.framework import Experiment, Run
 from gpunet.experiments.svd_init import body
 
 from ..datasets.idx_writer import small_arrays, write_folder
@@ -369,6 +369,16 @@ def test_memory_and_interrupts(capsys, own, tmp_path, monkeypatch, error):
     monkeypatch.setattr(body, "prepare", broken)
     code, word = (1, "out of memory") if isinstance(error, MemoryError) else (130, "interrupted")
     svd_init(capsys, tmp_path, own).one_line(code, word)
+
+
+def test_an_interrupt_while_figures_are_drawn_says_where_the_result_is(capsys, own, tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "draw", interrupted)
+    done = run(capsys, "run", "svd-init", "--dataset", own, "--out", tmp_path / "out", *TINY)
+    done.one_line(130, "interrupted; '", "result.json' is finished")
+    assert files(tmp_path / "out") == ["result.json"]
 
 
 def test_an_interrupt_while_the_command_line_is_being_imported(capsys, monkeypatch):

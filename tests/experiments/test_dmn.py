@@ -548,6 +548,14 @@ def test_settings_out_of_range(settings, message):
         Settings(**settings)
 
 
+def test_images_that_are_all_alike():
+    own = Dataset("own", np.full((60, 64), 7, np.uint8), np.arange(60) % 2, np.full((9, 64), 7, np.uint8),
+                  np.arange(9) % 2, (8, 8), 2, "here")  # fmt: skip
+    settings = Settings(epochs=1, widths=((0.9,),), sweeps=False, dynamics=False)
+    with pytest.raises(InputError, match=r"^own: the maps of all images are alike: .*Scale them$"):
+        Run(x, own, settings, [0]).compute("cpu")
+
+
 # -- the real data ---------------------------------------------------------------------------------------------------
 
 

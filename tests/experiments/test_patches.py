@@ -223,7 +223,7 @@ def test_a_figure_of_dictionaries_takes_two():
         assert [figure.stem for figure in experiment("patches").figures(run)] == expected
 
 
-@pytest.mark.parametrize(("n", "held"), [(1442, 144), (60_000, 5000)])
+@pytest.mark.parametrize(("n", "held"), [(3, 1), (1442, 145), (60_000, 5000)])
 def test_settings_are_chosen_on_training_images(n, held):
     data = pictures((2, 2), 2 * n)
     split = validation_split(dataclasses.replace(data, x_train=np.arange(n)[:, None], y_train=np.arange(n)))
@@ -279,6 +279,27 @@ def test_every_setting_is_changed():
     assert {"grid=1", "grid=2", "grid=3", "grid=4", "mirrored=False", "mirrored=True"} < {*result.names}
     base = ("whitening=0.001", "threshold=0.3", "grid=2", "size=3", "mirrored=True")
     assert len({result.values(name, "test_accuracy")[0] for name in base}) == 1
+
+
+def test_a_setting_that_allows_no_head_is_left_out(monkeypatch):
+    monkeypatch.setattr(body, "SWEPT", {"threshold": (0.0, 1e9)})
+    result = compute(pictures(), dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0))
+    assert {name for name in result.names if name.startswith("threshold")} == {"threshold=0", "threshold=0.3"}
+    assert result.notes["left_out"]["threshold=1e+09"].startswith("own: these features allow no head")
+
+
+def test_settings_that_print_alike_are_one_row():
+    near = dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0, whitening=1e-3 * (1 + 1e-9))
+    result = compute(pictures(), near)
+    assert len(result.values("whitening=0.001", "test_accuracy")) == 1
+    assert result.values("whitening=0.001", "test_accuracy") == result.values("4 patches", "test_accuracy")
+    assert all(claim.verdict for claim in judge(experiment("patches"), result))
+
+
+def test_none_is_no_whitening_to_ask_for():
+    for change in ({"whitening": NONE}, {"whitenings": (NONE,)}):
+        with pytest.raises(InputError, match="stands for none at all"):
+            compute(pictures(), dataclasses.replace(SMALL, **change))
 
 
 def test_features_that_would_take_too_much_memory_are_not_trained_on(monkeypatch):

@@ -11,7 +11,7 @@ import scipy.sparse
 from hypothesis import strategies as st
 
 from gpunet.errors import DataError, InputError, ShapeError
-from gpunet.spectral.ridge import Moments, ridge, ridge_of_rows
+from gpunet.spectral.ridge import Moments, TiledMoments, ridge, ridge_of_rows
 
 
 @pytest.fixture
@@ -87,10 +87,32 @@ def test_samples_asked_for_by_their_places(data, rng, block):
     np.testing.assert_allclose(found.weight, theirs.weight, atol=1e-5)
 
 
+def test_penalties_that_are_refused_are_told(data):
+    x, labels = data
+    twice = np.concatenate([x, x], axis=1)
+    solved = Moments(24, 4).update(twice, labels).solutions([1e-20, 1.0, 1e-20])
+    assert [(each.penalty, each.refused) for each in solved] == [(1.0, (1e-20,))]
+    found = ridge(batches(twice, labels, 50), batches(twice, labels, 50), 24, 4, (1e-20, 1.0))
+    assert (found.penalty, found.refused) == (1.0, (1e-20,))
+
+
 def test_mistakes(data):
     x, labels = data
     with pytest.raises(InputError, match="penalties are"):
         ridge(batches(x, labels, 50), batches(x, labels, 50), 12, 4, ())
+    for of in (Moments, TiledMoments):
+        for none in ([], 1e-3, None):
+            with pytest.raises(InputError, match=f"penalties are {none}".replace("[]", r"\[\]")):
+                of(12, 4).update(x, labels).solutions(none)
+        with pytest.raises(InputError, match="features is 0: expected a whole number"):
+            of(0, 4)
+    found = Moments(12, 4).update(x, labels).solve(1e-2)
+    with pytest.raises(ShapeError, match=r"features have shape \(300, 11\): expected \(n, 12\)"):
+        found.correct(x[:, 1:], labels)
+    with pytest.raises(InputError, match="features hold NaN, infinity"):
+        found.correct(np.where(np.arange(12) < 1, np.inf, np.where(np.arange(12) < 2, -np.inf, x)), labels)
+    with pytest.raises(InputError, match="block is 0"):
+        ridge_of_rows(x.__getitem__, labels, np.arange(300), 12, 4, block=0)
     with pytest.raises(InputError, match=r"a penalty cannot be 0\.0: expected"):
         ridge(batches(x, labels, 50), batches(x, labels, 50), 12, 4, (0.0,))
     constant = np.ones((300, 12), "float32")

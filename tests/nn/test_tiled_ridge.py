@@ -394,3 +394,18 @@ def test_features_of_any_size_beside_their_classes(rng, factors, standardise):
         Moments(4, 3, standardise=standardise).update(each, labels).solve(1e-3) for each in (x, x.astype(float))
     )
     np.testing.assert_allclose(found.weight, exact.weight, rtol=1e-9)
+
+
+@pytest.mark.parametrize("constant", [0.0, 5.0, -4e6])
+@pytest.mark.parametrize("spread", [1e-3, 1.0, 1e4])
+def test_a_feature_that_begins_to_vary_counts_from_then_on(constant, spread, rng):
+    """It was multiplied by 0 once solutions had been asked for, and so for ever."""
+    x, labels = rng.normal(size=(900, 20)), rng.integers(0, 2, 900)
+    x[:, 3] = constant + spread * (labels + 0.1 * x[:, 3])
+    x[:300, 3] = constant
+    moments = TiledMoments(20, 2, standardise=True, tile=7).update(x[:300], labels[:300])
+    assert moments.solve(1e-2).weight[0, 3] == 0
+    found = moments.update(x[300:], labels[300:]).solve(1e-2)
+    exact = Moments(20, 2, standardise=True).update(x, labels).solve(1e-2)
+    np.testing.assert_allclose(found.weight, exact.weight, rtol=0.02, atol=1e-4 * np.abs(exact.weight).max())
+    assert found.correct(x, labels) == exact.correct(x, labels) > 600

@@ -15,7 +15,7 @@ import numpy as np
 import gpunet as gn
 from gpunet.backend.base import Activation
 from gpunet.checks import usual_scale
-from gpunet.errors import DivergedError
+from gpunet.errors import DivergedError, InputError
 from gpunet.experiments.dmn.extract import features, fit_stack
 from gpunet.experiments.framework import Measured, Run, trained_in
 from gpunet.linalg.device import some_rows
@@ -122,8 +122,14 @@ def train_net(
 def _ridge(run: Run, train: Any, test: Any, seed: int) -> float:
     """Test accuracy of ridge regression on features."""
     images, backend, rows = run.data, run.backend, stream(seed, DATA, 8).permutation(len(train))
-    found = ridge_of_rows(
-        lambda part: some_rows(train, part, backend), images.y_train, rows, train.shape[1], images.classes,
-        device=backend, block=BLOCK,
-    )  # fmt: skip
+    try:
+        found = ridge_of_rows(
+            lambda part: some_rows(train, part, backend), images.y_train, rows, train.shape[1], images.classes,
+            device=backend, block=BLOCK,
+        )  # fmt: skip
+    except InputError:
+        raise InputError(
+            f"{images.name}: the maps of all images are alike: are the images, or are their numbers far from 0 to 1? "
+            "Scale them"
+        ) from None
     return found.correct(test, images.y_test, backend) / len(test)

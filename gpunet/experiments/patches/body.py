@@ -35,7 +35,7 @@ SWEPT: dict[str, tuple[Any, ...]] = {
     "threshold": (0.0, 0.15, 0.6, 1.0), "grid": (1, 2, 3, 4), "size": (4, 5, 6, 7, 8),
     "mirrored": (False, True), "refinements": (0, 1, 8),
 }  # fmt: skip
-NONE = 1e12  # times the largest variance: an ε of which √ε (C + ε)^−½ is 1, but for a trillionth
+NONE = 1e12  # no ε, but no whitening: √ε (C + ε)^−½ is 1, but for a trillionth, with ε so many largest variances
 SAMPLED = 100_000  # patches that the covariance is estimated from
 PER_FILTER = 100  # patches that k-means looks at for each of the dictionary, where so many were drawn
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of which held-out training images choose
@@ -208,6 +208,8 @@ def body(run: Run) -> None:
     """Every dictionary on all images, a head by Adam on the smallest; with that one setting changed at a time."""
     images, settings = squares(as_images(run.data, "patches", run.settings.size or 3)), run.settings
     check_sizes(images)
+    if NONE in (settings.whitening, *settings.whitenings):
+        raise InputError(f"whitening is {NONE:g}, which stands for none at all: that is measured beside the others")
     as_loaded = images.x_train is run.data.x_train  # neither turned nor cut: what the networks take is what was given
     if not as_loaded:
         run.note(kept="no networks: they would take images other than those given, turned or cut to their middle")
@@ -253,14 +255,22 @@ def _sweep(run: Run, images: Any, count: int) -> None:
     settings, known = run.settings, dict[Settings, list[Measured]]()
     run.note(sweep_training_samples=len(images.x_train))
     for setting, values in {"whitening": (*settings.whitenings, NONE), **SWEPT}.items():
-        for value in sorted({*values, getattr(settings, setting)}):
+        named = {_row(setting, value): value for value in (*values, getattr(settings, setting))}  # alike: the run's own
+        for name, value in sorted(named.items(), key=lambda item: item[1]):
             changed = replace(settings, **{setting: value})
-            name = f"{setting}={'none' if value == NONE else f'{value:g}' if value is not bool(value) else value}"
             if images.shape[1] - changed.size + 1 < changed.grid or features_of(changed, count) > MOST:
                 continue  # windows that do not fit, or too many features
-            if changed not in known:
-                known[changed] = _measure(run, name, images, changed, count)
-            run.enter(name, known[changed])
+            try:
+                if changed not in known:
+                    known[changed] = _measure(run, name, images, changed, count)
+            except InputError as error:  # features that allow no head
+                run.note(left_out={name: str(error)})
+            else:
+                run.enter(name, known[changed])
+
+
+def _row(setting: str, value: Any) -> str:
+    return f"{setting}={'none' if value == NONE else f'{value:g}' if value is not bool(value) else value}"
 
 
 def _measure(run: Run, name: str, images: Any, settings: Settings, count: int, keep: bool = False) -> list[Measured]:
