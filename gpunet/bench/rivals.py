@@ -187,10 +187,10 @@ def in_torch(
         return {"loss": sum(float(loss) for loss in losses) / len(xs)}
 
     work = Work(run if trains else features, reached)
-    return _flushed(work, way.alone) if way.flush or way.alone else work
+    return flushed(work, way.alone) if way.flush or way.alone else work
 
 
-def _flushed(work: Work, alone: bool = False) -> Work:
+def flushed(work: Work, alone: bool = False) -> Work:
     """The work in a thread that has PyTorch's denormals flushed, and whose operations take one thread or as many.
 
     Both are a thread's own, and OpenMP's workers inherit the flag from the thread that starts them: no other contender

@@ -45,7 +45,8 @@ DENSE = {
     "torch bf16": Way(flush=True, bf16=True), "torch bf16 one thread": Way(alone=True, bf16=True),
 }  # fmt: skip
 IMAGES = {
-    "torch": Way(), "torch channels_last": CHANNELS, "torch bf16": Way(flush=True, bf16=True, layout="channels_last"),
+    "torch": Way(), "torch channels_last": CHANNELS, "torch one thread": Way(alone=True, layout="channels_last"),
+    "torch bf16": Way(flush=True, bf16=True, layout="channels_last"),
 }  # fmt: skip
 COMPILED = {
     "torch.compile": Way(compiled=True), "torch.compile, capturable Adam": Way(compiled=True, capturable=True),

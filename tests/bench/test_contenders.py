@@ -71,7 +71,7 @@ def test_only_the_flushed_one_flushes_denormals():
     torch = pytest.importorskip("torch")
     tiny = torch.tensor([1e-40])
     found = []
-    work = rivals._flushed(Work(lambda pieces: found.append(float(tiny * 1.0))))
+    work = rivals.flushed(Work(lambda pieces: found.append(float(tiny * 1.0))))
     work.run(1)
     found.append(float(tiny * 1.0))
     assert found[0] == 0.0
@@ -84,7 +84,7 @@ def test_only_the_lonely_one_has_one_thread():
     torch.set_num_threads(2)
     try:
         for alone in (True, False):
-            rivals._flushed(Work(lambda pieces: counts.append(torch.get_num_threads())), alone).run(1)
+            rivals.flushed(Work(lambda pieces: counts.append(torch.get_num_threads())), alone).run(1)
         assert [*counts, torch.get_num_threads()] == [1, 2, 2]
     finally:
         torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from gpunet.backend import get_backend, why_no_numba
 from gpunet.bench.harness import Contender, Work, lacking, race
 from gpunet.bench.results import Case, Section, provenance, write_section
+from gpunet.bench.rivals import flushed
 from gpunet.errors import DataError
 from gpunet.experiments.cifar_mlp.data import Problem, Split
 from gpunet.experiments.cifar_mlp.nets import Recipe
@@ -110,6 +111,10 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Time everyone in turn, print, and write the section that README's table of nets has a row of."""
+
+    def alone() -> Work:
+        return flushed(torch_eager(problem, fused=True), alone=True)
+
     data = split()
     problem = Problem.of(data, get_backend("numpy"))
     without, epochs = lacking("torch"), options.epochs
@@ -119,6 +124,7 @@ def compare(options: argparse.Namespace) -> None:
             "numba": Contender(partial(ours, problem, "cpu"), missing=why_no_numba() or ""),
             "torch": Contender(partial(torch_eager, problem, fused=False), "rival", without),
             "torch fused": Contender(partial(torch_eager, problem, fused=True), "rival", without),
+            "torch one thread": Contender(alone, "rival", without),
         },
         options.rounds, pieces=epochs,
     )  # fmt: skip
