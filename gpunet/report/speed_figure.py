@@ -10,6 +10,7 @@ from gpunet.bench.results import Case, Section
 from gpunet.report.style import COLOURS, MARKS, figure
 
 OURS, THEIRS = COLOURS[2], COLOURS[0]
+BESIDE = {"sklearn randomized_svd": (6, -13)}  # points, of a label that another one would touch
 AUTOCAST = "autocast"  # the fastest of PyTorch's ways under it
 STEPS = {  # contender of a training step: (its name, its colour, its mark)
     AUTOCAST: ("PyTorch, autocast to bfloat16", THEIRS, "o"), "jax": ("JAX", THEIRS, "^"),
@@ -32,7 +33,7 @@ def _triples(axes: Any, case: Case, label: str) -> None:
             ours = entry.role == "ours"
             axes.plot(entry.median, entry.notes["angle"], MARKS[4 if ours else 0], color=OURS if ours else THEIRS)
             axes.annotate(
-                who, (entry.median, entry.notes["angle"]), next(beside) if ours else (6, 5),
+                who, (entry.median, entry.notes["angle"]), next(beside) if ours else BESIDE.get(who, (6, 5)),
                 textcoords="offset points", fontsize=8.5, color=OURS if ours else "#333333",
                 fontweight="bold" if ours else "normal",
             )  # fmt: skip
