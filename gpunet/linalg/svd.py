@@ -222,10 +222,10 @@ def _one_sided(found: SVD[Any], compute: Compute) -> SVD[Any]:
 def _on_cpu(a: Array, k: int, method: str, compute: Compute, limit: float, sure: bool) -> SVD[Any]:
     """A matrix or a stack on the CPU."""
     m, n = a.shape[-2:]
-    if method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
-        return small
     # BLAS sets this flag at times for lanes that it then drops; what is not finite indeed fails the verification.
     with np.errstate(invalid="ignore"):
+        if method == "auto" and a.ndim == 2 and few_calls(m, n) and (small := _small(a, k, limit)) is not None:
+            return small
         if a.ndim > 2:
             return _stack(a, k, method, compute, limit, sure)
         return _matrix(a, k, method, compute, limit, sure, f"the matrix {m}×{n}")
