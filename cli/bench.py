@@ -109,8 +109,9 @@ def _training(found: Section) -> Any:
     breaks: list[int] = []
     for name, case in found.cases.items():
         breaks.append(len(rows))
+        rivals = ("products", case.fastest_of_torch())
         for place, (who, entry) in enumerate(case.entries.items()):
-            over = [_over(case.entries, who, rival) for rival in ("products", case.fastest_of_torch())]
+            over = [_over(case.entries, who, rival) for rival in rivals]
             loss = entry.notes.get("loss")
             rows.append((
                 "" if place else name, who, time(entry.median), *(f"{o[0]:.3f}×" if o else "–" for o in over),

@@ -69,7 +69,7 @@ def _command(x: Experiment) -> Any:
 def _data_told(x: Experiment) -> str:
     """What is run on unless asked otherwise."""
     usual, quick = (" ".join(x.job({}, each).data) for each in (False, True))
-    usual += f", or what another {option} has" if (option := " and ".join(x.job({}, False).of)) else ""
+    usual += "".join(f", or what another {setting} has" for setting in x.job({}, False).of)
     return usual if quick == usual else f"{usual}; {quick} with --quick"
 
 

@@ -29,8 +29,8 @@ Draw = Callable[[], Any]  # an order of samples, int (N,), for a pass over the d
 class Way:
     """How PyTorch is asked to train.
 
-    flush: with denormal numbers as 0, which it does when it is told to; alone: on one thread, which suits small nets
-    better, and so, too; bf16: under autocast; layout: of images; compiled: by torch.compile(mode="reduce-overhead"), or
+    flush: with denormal numbers as 0, which it does when it is told to; alone: the same on one thread, which is faster
+    with small nets; bf16: under autocast; layout: of images; compiled: by torch.compile(mode="reduce-overhead"), or
     with the Adam that PyTorch makes for graphs, `capturable`.
     """
 

@@ -146,8 +146,9 @@ class Moments:
 
     def solutions(self, penalties: Sequence[float]) -> list[Ridge]:
         """For each penalty that is large enough for features that depend on each other; InputError where none is."""
-        equations, solved, refused = self.equations(), list[Ridge](), dict[float, InputError]()
-        for penalty in _some(penalties):
+        equations, penalties = self.equations(), _some(penalties)
+        solved, refused = list[Ridge](), dict[float, InputError]()
+        for penalty in penalties:
             try:
                 solved.append(equations.solve(penalty))
             except InputError as error:

@@ -39,13 +39,17 @@ def test_lines_at_the_end_of_a_piece(capsys, clock):
     assert capsys.readouterr() == ("", "first: 4/4 loss 3\nsecond: 4/4 loss 3\n")
 
 
-def test_lines_every_ten_seconds(capsys, clock):
+@pytest.mark.parametrize(
+    ("total", "seconds", "parts", "lines"),
+    [(100, 30, 2, ["long: 22/100", "long: 44/100"]), (0, 12, 100, ["long: 1100"])],  # 0: of how much nobody knows
+)
+def test_lines_every_ten_seconds(capsys, clock, total, seconds, parts, lines):
     bar = Lines()
-    bar.start("long", 100)
-    for _ in range(30):
+    bar.start("long", total)
+    for _ in range(seconds):
         clock.now += 1
-        bar.advance(2)
-    assert capsys.readouterr().err.splitlines() == ["long: 22/100", "long: 44/100"]
+        bar.advance(parts)
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_the_end_is_said_once(capsys, clock):
@@ -54,15 +58,6 @@ def test_the_end_is_said_once(capsys, clock):
     bar.advance(64, "done")
     bar.advance(0, "done")  # the trainer's remainder, where its steps divide evenly
     assert capsys.readouterr().err == "work: 64/64 done\n"
-
-
-def test_of_how_much_is_not_known(capsys, clock):
-    bar = Lines()
-    bar.start("samples", 0)
-    for _ in range(12):
-        clock.now += 1
-        bar.advance(100)
-    assert capsys.readouterr().err == "samples: 1100\n"
 
 
 def test_silence(capsys):

@@ -92,6 +92,8 @@ def test_penalties_that_are_refused_are_told(data):
     twice = np.concatenate([x, x], axis=1)
     solved = Moments(24, 4).update(twice, labels).solutions([1e-20, 1.0, 1e-20])
     assert [(each.penalty, each.refused) for each in solved] == [(1.0, (1e-20,))]
+    with pytest.raises(InputError, match="penalty 1e-21 is not solvable"):
+        Moments(24, 4).update(twice, labels).solutions(iter([1e-20, 1e-21]))
     found = ridge(batches(twice, labels, 50), batches(twice, labels, 50), 24, 4, (1e-20, 1.0))
     assert (found.penalty, found.refused) == (1.0, (1e-20,))
 
