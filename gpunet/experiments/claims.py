@@ -169,10 +169,12 @@ def greater(differences: Sequence[float], measured: str, least: float = 0.0, wha
     low, high = interval(differences)
     verdict: Verdict = "reproduced" if low > least else "not reproduced" if high <= least else "inconclusive"
     held = sum(each > least for each in differences)
+    level = "" if any(differences) else "nothing differs at all, as where nothing is learnt; "
     return Finding(
         measured,
         verdict,
-        f"true for {held} of {len(differences)} {what}; {_told(low, high, 'difference {}')}, above {least:.2g} counts",
+        f"{level}true for {held} of {len(differences)} {what}; {_told(low, high, 'difference {}')}, "
+        f"above {least:.2g} counts",
     )
 
 

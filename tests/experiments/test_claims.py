@@ -133,7 +133,10 @@ def test_a_difference_within_noise_is_not_told_as_one():
     """What ended 0.0204506 against 0.0204537 was called lower, of one seed."""
     assert greater([0.0204537 - 0.0204506], "lower").verdict == "inconclusive"
     assert greater([3e-6, -2e-3, 1e-3], "lower").verdict == "inconclusive"
-    assert greater([0.0, 0.0], "more").verdict == "not reproduced"
+    level = greater([0.0, 0.0], "more")  # of nets that all answer one class
+    assert level.verdict == "not reproduced"
+    assert level.note.startswith("nothing differs at all, as where nothing is learnt; true for 0 of 2")
+    assert "at all" not in greater([0.0, 0.1], "more").note
     assert greater([0.1, 0.1], "more").verdict == "reproduced"
     assert greater([0.1, 0.1], "more", 0.2).verdict == "not reproduced"
     assert "for 2 of 3 seeds" in greater([3e-6, -2e-3, 1e-3], "lower").note

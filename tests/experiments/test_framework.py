@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import re
@@ -34,6 +35,20 @@ def test_they_are_in_the_order_of_their_papers():
     numbers = [x.paper.number for x in experiments().values()]
     assert numbers == sorted(numbers)
     assert len(set(numbers)) == len(numbers) >= 5
+
+
+CHOSEN = sorted(path.parent.name for path in Path(framework.__file__).parent.glob("*/chosen.py"))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_looks_at_settings_says_that_its_data_is_missing_in_one_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GPUNET_DATA", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["chosen"])
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(f"gpunet.experiments.{name}.chosen").main()
+    usage, told = capsys.readouterr().err.split("chosen: error: ")
+    assert (end.value.code, usage.startswith("usage: "), told.count("\n")) == (2, True, 1)
+    assert f"not in {tmp_path}" in told
 
 
 def test_no_file_outside_its_folder_names_a_paper():

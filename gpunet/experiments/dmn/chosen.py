@@ -10,7 +10,9 @@ import argparse
 import numpy as np
 
 from gpunet.backend import get_backend
+from gpunet.checks import check_whole
 from gpunet.datasets import load
+from gpunet.errors import told_by
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
 from gpunet.experiments.framework import Run
@@ -27,11 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    images = validation_split(as_images(load("cifar10"), "dmn", KERNEL))
+    with told_by(parser):
+        seeds = list(range(check_whole("--seeds", options.seeds)))
+        images = validation_split(as_images(load("cifar10"), "dmn", KERNEL))
     backend = get_backend("cpu")
     for rate, decay in TRIED:
         settings = Settings(epochs=EPOCHS, long=1, learning_rate=rate, head_decay=decay**EPOCHS)
-        run, found = Run(x, images, settings, list(range(options.seeds))), []
+        run, found = Run(x, images, settings, seeds), []
         run.backend, run.bar = backend, Progress()
         for seed in run.seeds:
             dmn = train_dmn(run, [Thresholds(0.998, fraction=0.7)], seed, closed_form=False)

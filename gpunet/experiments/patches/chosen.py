@@ -9,7 +9,7 @@ import argparse
 
 from gpunet.checks import check_whole
 from gpunet.datasets import load
-from gpunet.errors import GpunetError
+from gpunet.errors import told_by
 from gpunet.experiments.framework import Run
 from gpunet.experiments.images import as_images, validation_split
 from gpunet.experiments.patches import Settings, x
@@ -23,13 +23,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
-    try:
+    with told_by(parser):
         images = validation_split(as_images(load(options.dataset), "patches", 3))
         settings = Settings(dictionaries=(options.patches,), sweep_samples=options.samples, head_epochs=0)
         seeds = list(range(check_whole("--seeds", options.seeds)))
         result = Run(x, images, settings, seeds).compute("cpu")
-    except GpunetError as error:
-        parser.error(str(error))
     for name in result.names:
         print(f"{name}: {result.mean(name, 'test_accuracy'):.2%}")
 

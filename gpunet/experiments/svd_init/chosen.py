@@ -21,6 +21,7 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
+from gpunet.errors import told_by
 from gpunet.experiments.svd_init import Settings
 from gpunet.experiments.svd_init.body import train_once
 from gpunet.experiments.svd_init.claims import TABLE_1
@@ -37,7 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    mnist, backend = load("mnist"), get_backend("cpu")
+    backend = get_backend("cpu")
+    with told_by(parser):
+        mnist = load("mnist")
     order = stream(0, DATA).permutation(len(mnist.x_train))
     kept, held = np.sort(order[:-10_000]), np.sort(order[-10_000:])
     split = replace(
