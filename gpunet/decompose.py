@@ -42,6 +42,7 @@ from gpunet.limits import plain
 from gpunet.linalg import ClassPCA, gram
 from gpunet.linalg.classes import check_labels
 from gpunet.linalg.device import is_gpu
+from gpunet.linalg.executors import end_processes
 from gpunet.linalg.pca import PCA
 from gpunet.linalg.sources import open_path
 from gpunet.progress import Progress
@@ -199,8 +200,7 @@ def executor_of(settings: Settings) -> Iterator[Executor | None]:
             except BaseException:  # nobody wants what they compute
                 hook, threading.excepthook = threading.excepthook, lambda _: None  # of futures that were cancelled
                 try:
-                    for each in multiprocessing.active_children():
-                        each.terminate()
+                    end_processes(executor)
                     executor.shutdown()
                 finally:
                     threading.excepthook = hook

@@ -32,6 +32,7 @@ LEAVES = 16  # that there are at least, where batches are not larger
 BATCHES = 8  # of an iterable that make a leaf at most
 IN_FLIGHT = 32  # tasks, of an executor that does not say how many workers it has
 PATIENCE = 60.0  # seconds that a cluster may be without any worker: one that was killed is started again
+UNSEEN = 10.0  # seconds that a process may be dead without its pool's having seen it
 
 
 class Tree:
@@ -239,10 +240,28 @@ def _submitted(executor: Executor, task: tuple[Any, ...]) -> Future[Any]:
     return future
 
 
+def end_processes(pool: Any) -> None:
+    """End a process pool's processes, and its thread's waiting for the rest of what one of them began to write.
+
+    That thread reads a result to its end or to the end of the pipe, and the pipe does not end while this process has
+    its writing side open, too: a process that dies in the middle of a result would leave `shutdown` waiting for ever
+    (Python 3.11 to 3.13 at least).
+    """
+    for process in _processes(pool):
+        process.terminate()
+    if (queue := getattr(pool, "_result_queue", None)) is not None:  # None once the pool has ended
+        queue._writer.close()
+
+
+def _processes(pool: Any) -> list[Any]:
+    return list((getattr(pool, "_processes", None) or {}).values())
+
+
 class Watch:
     """Waits for results, and looks whether anybody is left who could bring one."""
 
     def __init__(self, executor: Any) -> None:
+        self._executor = executor
         self._client: Any = getattr(executor, "_client", None)  # of a Dask executor, which waits for workers for ever
         self._seen = time.monotonic()
 
@@ -255,6 +274,8 @@ class Watch:
                     f"the Dask cluster has had no worker, or no scheduler, for {PATIENCE:.0f} s: expected at least one "
                     "worker; start some, or the cluster anew, and run this again"
                 )
+            if self._died():
+                end_processes(self._executor)  # upon which its thread tells all futures
         pending.popleft()
         try:
             return future.result()
@@ -264,6 +285,12 @@ class Watch:
             if type(error).__module__.partition(".")[0] == "distributed":  # KilledWorker, or the scheduler is gone
                 raise _lost(error) from error
             raise
+
+    def _died(self) -> bool:
+        now = time.monotonic()
+        if all(process.exitcode in (None, 0) for process in _processes(self._executor)):
+            self._seen = now
+        return now - self._seen > UNSEEN
 
     def _anybody(self) -> bool:
         now = time.monotonic()

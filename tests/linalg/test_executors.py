@@ -6,6 +6,8 @@ import concurrent.futures as cf
 import multiprocessing
 import os
 import signal
+import struct
+import sys
 import threading
 import time
 
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpunet as gn
+from gpunet.decompose import Settings, executor_of
 from gpunet.errors import InputError, RunError
 from gpunet.linalg import executors
 from gpunet.linalg.executors import Tree, results
@@ -206,6 +209,36 @@ def test_a_pool_that_lost_a_process_says_so(path):
             gn.gram(path("float64"), executor=pool, batch=20, in_flight=2, progress=killed)
         with pytest.raises(RunError, match="were lost"):
             gn.gram(path("float64"), executor=pool)
+
+
+def half_a_result(begun, end):
+    """A worker's task: it begins to write a result, as one that is killed in the middle of it has, and then ends."""
+    frame = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1000) + b"the first of 1000 bytes")
+    begun.touch()
+    if end:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its pipes are written otherwise")
+def test_a_process_that_is_lost_in_the_middle_of_a_result_is_told(tmp_path, monkeypatch):
+    """The pool's thread waited for the rest of it, for ever, and so did we."""
+    monkeypatch.setattr(executors, "UNSEEN", 0.1)
+    with pool_of_two() as pool, pytest.raises(RunError, match="were lost, BrokenProcessPool"):
+        list(results(pool, [(half_a_result, tmp_path / "begun", True), (time.sleep, 60)], 2))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its pipes are written otherwise")
+def test_an_end_in_the_middle_of_a_result_waits_for_nobody(tmp_path):
+    """Ctrl-C ends processes wherever they are; a command that met one in the middle of a result hung."""
+    with pytest.raises(KeyboardInterrupt), executor_of(Settings(workers=2)) as pool:
+        futures = [pool.submit(half_a_result, tmp_path / "begun", False), pool.submit(time.sleep, 60)]
+        while not (tmp_path / "begun").exists():
+            assert not cf.wait(futures, timeout=0.1).done
+        raise KeyboardInterrupt
 
 
 def test_an_executor_that_was_shut_down_says_so(path):
