@@ -195,6 +195,7 @@ def long(page):
 WITH_CODE = [page for page in PAGES if code_of(page)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The feature will be removed")  # of torch's exporter
 @pytest.mark.filterwarnings("ignore:training in float32, not mixed")  # on a CPU without units for bfloat16
 @pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript")

@@ -90,6 +90,7 @@ def brought(extra):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["hidden", "broken"])
 def test_without_extras_all_that_is_plain_works_and_the_rest_is_named(tmp_path, way):
     (tmp_path / "sitecustomize.py").write_text({"hidden": HIDE, "broken": BREAK}[way])
@@ -135,6 +136,7 @@ def test_all_are_brought_by_all_but_a_gpus():
     assert {*extras.EXTRAS} == of_users | {"cuda12", "cuda13"}
 
 
+@pytest.mark.slow
 def test_whatever_is_imported_is_plain_or_some_extras():
     """Modules of the plain path import nothing else at their top; what others import is known."""
     known, at_top, unknown = {*PLAIN, *extras.KNOWN, *OTHERS, "gpunet"} | {*sys.stdlib_module_names}, {}, []

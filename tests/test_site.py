@@ -143,6 +143,7 @@ def test_issue_forms_ask_for_what_there_is():
     assert f'@x.claim("{named[2]}"' in (folder / "claims.py").read_text()
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install 'gpunet[docs]'")
     done = subprocess.run(

@@ -32,6 +32,7 @@ def files_of(work: Callable[[], object]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "most"), [("numpy", 9), ("cpu", 11)]
 )  # numba's loops are one more, and who runs them another

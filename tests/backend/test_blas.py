@@ -356,6 +356,7 @@ def test_how_many_there_are_is_told_whatever_others_are_at():
         assert (threads(), thread_rule()) == (1, "1")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_forked_process_has_all_threads_and_its_turn(rng):
@@ -430,6 +431,7 @@ def interrupted(code, after=0.3):
     return time.monotonic() - began, process.returncode, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LONG_CALLS)
 def test_ctrl_c_comes_while_lapack_computes(name):
     seconds, code, said = interrupted(LONG_CALLS[name])
@@ -437,6 +439,7 @@ def test_ctrl_c_comes_while_lapack_computes(name):
     assert seconds < 5  # half of one on a quiet machine
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_command_is_one_line():
     seconds, code, said = interrupted(
         "import gpunet.cli, gpunet.cli.app\n"
@@ -447,6 +450,7 @@ def test_ctrl_c_of_a_command_is_one_line():
     assert seconds < 5
 
 
+@pytest.mark.slow
 def test_who_goes_on_after_ctrl_c_ends_as_always(tmp_path):
     """OpenBLAS, asked to end beside a call, waited for ever; what is to be done at the end is done."""
     seconds, code, said = interrupted(
@@ -496,6 +500,7 @@ def test_a_long_call_is_another_thread_and_nothing_else(rng):
     assert other == [thread.ident]  # which no signal reaches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (40, 40), (200, 25), (300, 1)])
 def test_syevr_is_scipys(n, k, rng):
     from scipy.linalg import eigh

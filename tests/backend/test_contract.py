@@ -116,6 +116,7 @@ def package_of(module):
     return parts[1] if parts[0] == "gpunet" and len(parts) > 1 else None
 
 
+@pytest.mark.slow
 def test_imports_run_one_way():
     rank = {name: i for i, names in enumerate(RANKS) for name in names}
     wrong = []

@@ -110,6 +110,7 @@ def test_where_blas_lends_no_threads_one_does_all(monkeypatch):
     np.testing.assert_array_equal(total, 3)
 
 
+@pytest.mark.slow
 def test_threads_that_train_at_once_do_not_wait_for_each_other():
     a = np.ones((600, 600), "float32")
 
@@ -127,6 +128,7 @@ def test_threads_that_train_at_once_do_not_wait_for_each_other():
         np.testing.assert_array_equal(total, 50 * (np.arange(5000.0 + seed) + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_forked_process_has_threads_of_its_own():
@@ -155,6 +157,7 @@ def test_a_forked_process_has_threads_of_its_own():
     assert codes == [7] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such timers here")
 def test_ctrl_c_comes_when_all_shares_are_done():
     total, other, interrupted = np.zeros(400_000), np.ones(400_000), 0
@@ -189,6 +192,7 @@ print(made, shares._routine.cache_info().currsize)
 """
 
 
+@pytest.mark.slow
 def test_what_runs_there_is_compiled_once_for_each_dtype_and_cached(tmp_path):
     surroundings = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     names = [f"sgd_pass_of_{'_'.join([dtype] * 4)}" for dtype in ("float32", "float64")]

@@ -120,6 +120,7 @@ def test_a_figure_that_is_missing_is_named():
         readme.rewritten(TEXT, lambda name: sections if name == machine else recorded(name))
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     page = tmp_path / "speed.md"
     page.write_text(TEXT.replace(" µs |", " ms |"))

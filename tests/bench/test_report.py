@@ -134,6 +134,7 @@ def test_groups_of_like_names_have_their_own_figures(tmp_path):
     assert [each.name for each in bench_figures.draw(report([path]), tmp_path)] == ["bench-_.png", "bench-_-2.png"]
 
 
+@pytest.mark.slow
 def test_the_recorded_results(capsys, tmp_path):
     done = bench(capsys, RECORDED)
     assert files(tmp_path / "runs" / "bench") == [

@@ -18,6 +18,7 @@ from ..cli.runner import run
 FULL = ("numpy.linalg.svd", "sklearn covariance_eigh", "scipy svds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(60, 900), (900, 60)])
 def test_everybody_is_checked_against_the_truth(shape):
     found = race(svd.contenders(Problem("made", [svd.made(shape)], 5, (*FULL, "sklearn randomized_svd")), "cpu"), 2)
@@ -38,6 +39,7 @@ PROBLEMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 def test_every_kind_of_problem(problem):
     found = race(svd.contenders(problem, "numpy"), 1, pieces=1)
@@ -70,6 +72,7 @@ def test_errors_are_what_they_are():
     assert found["energy_missed"] == pytest.approx((9 - 0.01) * np.sin(0.2) ** 2 / 25)
 
 
+@pytest.mark.slow
 def test_the_command(capsys):
     arguments = ("bench", "svd", "--shape", "40x30", "--k", 3, "--rounds", 1)
     done = run(capsys, *arguments, "--against", "numpy", "--json")
@@ -89,6 +92,7 @@ def test_a_missing_rival_is_told_once(capsys, monkeypatch):
     assert done.out.count("torch is not installed; pip install 'gpunet[torch]'") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["1x1", "1x5", "5x1", "2x2", "2x3"])
 def test_who_cannot_take_part_says_so_in_one_line(capsys, shape):
     """Of scikit-learn's PCA a single sample less its mean is nothing; SciPy's svds wants more than it finds."""
@@ -100,6 +104,7 @@ def test_who_cannot_take_part_says_so_in_one_line(capsys, shape):
     assert "failed" not in done.out
 
 
+@pytest.mark.slow
 def test_a_rival_that_fails_ends_nothing(capsys, monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(np.linalg, "svd", lambda *_, **__: (_ for _ in ()).throw(ValueError("no\nluck")))

@@ -120,6 +120,7 @@ def test_colours_are_for_terminals(monkeypatch, environment, coloured):
 # -- quiet ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 1, 2, None])
 def test_quiet_says_nothing_but_results(capsys, own, tmp_path, place):
     words = ["run", "svd-init", "-d", str(own), "-o", str(tmp_path / "out"), *TINY]
@@ -132,6 +133,7 @@ def test_quiet_says_nothing_but_results(capsys, own, tmp_path, place):
     assert read_result((tmp_path / "out" / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_quiet_json_and_errors(capsys, own, tmp_path):
     done = run(capsys, "-q", "run", "svd-init", "-d", own, "-o", tmp_path / "out", "--json", *TINY)
     assert (done.code, done.err) == (0, "")

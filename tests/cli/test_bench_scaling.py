@@ -60,6 +60,7 @@ def nets(document, what):
     return [entry["notes"][what] for entry in entries if "alpha" in entry.get("notes", {})]
 
 
+@pytest.mark.slow
 def test_a_range_of_widths(capsys, tmp_path):
     done = bench(capsys, "--width", "8..16", "--out", tmp_path / "a" / "b", *TINY)
     assert files(tmp_path / "a" / "b") == ["result.json", "scaling.png"]
@@ -76,6 +77,7 @@ def test_a_range_of_widths(capsys, tmp_path):
     assert done.err.splitlines()[-1].startswith("bench scaling, width 16 (2 of 2")
 
 
+@pytest.mark.slow
 def test_a_list_of_widths_in_the_meaning_of_the_text(capsys, tmp_path):
     options = ("--alpha", "1,0.5,1", "--meaning", "dimension", "--layers", 3)
     done = bench(capsys, "--width", "12, 9,12", "--json", *options, *TINY)
@@ -85,6 +87,7 @@ def test_a_list_of_widths_in_the_meaning_of_the_text(capsys, tmp_path):
     assert [*zip(nets(document, "alpha"), nets(document, "rank"), strict=True)] == [(1, 9), (0.5, 4), (1, 12), (0.5, 6)]
 
 
+@pytest.mark.slow
 def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, monkeypatch):
     settings = scaling.Settings((8, 64), (0.5,), batch=4, rounds=1)
     room = int(scaling.memory_needed(settings, 64) / harness.SHARE) - 1
@@ -116,6 +119,7 @@ def test_a_width_that_no_machine_holds_is_skipped(capsys, tmp_path):
     assert is_png((tmp_path / "scaling.png").read_bytes())
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_all_the_same(capsys, tmp_path, monkeypatch):
     time = scaling._time
 
@@ -130,6 +134,7 @@ def test_memory_that_runs_out_all_the_same(capsys, tmp_path, monkeypatch):
     assert found == [None, "out of memory: Unable to allocate 7 TiB", None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alphas", "meaning", "batch", "layers"),
     [((0.5, 0.125), "break-even", 64, 2), ((0.25, 1.0), "dimension", 64, 1), ((1.0,), "dimension", 1500, 3)],
@@ -145,12 +150,14 @@ def test_the_memory_asked_for_is_the_memory_used(monkeypatch, alphas, meaning, b
     assert used <= scaling.memory_needed(settings, 384) <= 1.3 * used
 
 
+@pytest.mark.slow
 def test_times_of_a_net_that_went_astray_mean_nothing(monkeypatch):
     monkeypatch.setattr(scaling, "STILL", 1e38)
     with pytest.raises(RunError, match="a loss at width 8 became NaN or infinite"):
         scaling.compare(scaling.Settings((8,), batch=4, rounds=2), get_backend("numpy"))
 
 
+@pytest.mark.slow
 def test_the_estimate_of_what_is_left(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "PAUSE", 0.05)
     settings = scaling.Settings((256,), (0.5,), batch=512, rounds=3)

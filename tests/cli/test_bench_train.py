@@ -49,6 +49,7 @@ def train(capsys, *arguments):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "numpy"])
 def test_as_json(capsys, device):
     document = json.loads(train(capsys, "--case", "points-21", "--device", device, "--json").out)
@@ -65,6 +66,7 @@ def test_as_json(capsys, device):
     assert losses == {name: pytest.approx(losses["numpy"], rel=1e-3) for name in losses}
 
 
+@pytest.mark.slow
 def test_as_a_table(capsys):
     done = train(capsys, "--device", "numpy")
     for words in ("points-21", "digits-32", "products", "numpy", "µs", "PyTorch", "on cpu, median of 2 rounds"):
@@ -79,6 +81,7 @@ def without(monkeypatch, *packages):
     )
 
 
+@pytest.mark.slow
 def test_rivals_that_are_not_installed_are_told_once(capsys, monkeypatch):
     without(monkeypatch, "torch", "jax")
     done = train(capsys, "--device", "numpy")
@@ -86,6 +89,7 @@ def test_rivals_that_are_not_installed_are_told_once(capsys, monkeypatch):
         assert done.out.count(f"{name} is not installed; pip install {package}") == 1
 
 
+@pytest.mark.slow
 def test_one_that_fails_is_told_and_the_others_are_timed(capsys, monkeypatch):
     def failing(*_):
         raise RunError("no more")
@@ -98,6 +102,7 @@ def test_one_that_fails_is_told_and_the_others_are_timed(capsys, monkeypatch):
     assert "numpy" in done.out
 
 
+@pytest.mark.slow
 def test_on_a_gpu(monkeypatch):
     """The contenders there: on the pretend one, without PyTorch."""
     without(monkeypatch, "torch", "jax")

@@ -123,6 +123,7 @@ def test_python_m_shows_the_script_of_the_command():
     assert "complete -o default -F _gpunet_completion gpunet\n" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_itself_completes(tmp_path):
     """The script is sourced, and its function called as bash calls it."""

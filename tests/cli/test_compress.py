@@ -119,6 +119,7 @@ def test_mistakes_are_one_line(capsys):
     refused(capsys, "pickle", "'p-converted.safetensors')", arguments=("p.safetensors", "-o", "small.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_nothing_half_written(number):
     checkpoint(layers=40, size=300)
@@ -135,6 +136,7 @@ def test_ctrl_c_leaves_nothing_half_written(number):
         assert os.listdir() == ["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_leaves_is_removed_by_the_next(capsys):
     checkpoint(layers=40, size=300)
     process = start("compress", "model.safetensors", "-o", "small.safetensors")
@@ -164,6 +166,7 @@ def stored(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_model_of_ours_is_run(capsys, stored):
     digits = str(stored / "digits.npz")
     done = compress(
@@ -227,6 +230,7 @@ def test_weights_alone_cannot_be_run(capsys, option):
     refused(capsys, option[0], "holds weights alone", arguments=("model.safetensors", "-o", "a.safetensors", *option))
 
 
+@pytest.mark.slow
 def test_an_onnx_graph_is_run(capsys, stored):
     pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")

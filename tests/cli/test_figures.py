@@ -24,6 +24,7 @@ def svd_init(capsys, data: Path, out: Path, *options: object) -> Done:
     return run(capsys, "run", "svd-init", "--dataset", data, "--out", out, *TINY, *options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -42,6 +43,7 @@ def test_names_of_data(capsys, tmp_path, name):
     assert f"Written: {tmp_path}/out {seen}/result.json, dependency.png, " in done.out
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_figure(capsys, own, tmp_path):
     (tmp_path / "out" / "curves.png").mkdir(parents=True)
     done = svd_init(capsys, own, tmp_path / "out", "--json")
@@ -53,6 +55,7 @@ def test_a_folder_in_the_place_of_a_figure(capsys, own, tmp_path):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.endswith(".part")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [
@@ -75,6 +78,7 @@ def test_a_disk_that_is_full_when_figures_are_drawn(capsys, own, tmp_path, monke
     assert f"Written: {tmp_path}/out/result.json (" in done.out
 
 
+@pytest.mark.slow
 def test_a_sweep(capsys, own, tmp_path, monkeypatch):
     """Its table is there when the first figure is begun."""
     out = tmp_path / "out"
@@ -92,6 +96,7 @@ def test_a_sweep(capsys, own, tmp_path, monkeypatch):
     assert files(out) == ["result.json", "sweep.db"]
 
 
+@pytest.mark.slow
 def test_values_that_look_like_mathematics(capsys, tmp_path, monkeypatch):
     (tmp_path / "kinds_hill.py").write_text(
         "def climb(parameters, settings, report):\n    print('printed')\n    return float(len(parameters['kind']))\n"

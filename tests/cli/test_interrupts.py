@@ -31,6 +31,7 @@ def ended(process) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_ctrl_c(own, tmp_path):
     process = begun(own, tmp_path / "out", "--epochs", 1000, "--seeds", 1)
     process.send_signal(signal.SIGINT)
@@ -53,6 +54,7 @@ def check_whatever_is_there(folder) -> None:
             assert name.endswith(".part")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["training", "first file", "last figure"])
 def test_a_kill_leaves_whole_files_or_none(own, tmp_path, moment):
     out = tmp_path / "out"
@@ -67,6 +69,7 @@ def test_a_kill_leaves_whole_files_or_none(own, tmp_path, moment):
     check_whatever_is_there(out)
 
 
+@pytest.mark.slow
 def test_a_kill_keeps_the_result_of_the_run_before(own, tmp_path):
     out = tmp_path / "out"
     subprocess.run(command("run", "svd-init", "-d", own, "-o", out, "--epochs", 1, "--seeds", 1, "--device", "numpy"),
@@ -96,6 +99,7 @@ def test_a_reader_who_has_seen_enough(arguments):
     assert done.returncode in (0, 1)
 
 
+@pytest.mark.slow
 def test_json_to_a_reader_who_has_seen_enough(own, tmp_path):
     read, write = os.pipe()
     os.close(read)

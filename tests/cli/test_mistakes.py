@@ -324,6 +324,7 @@ def test_a_folder_that_is_lost_meanwhile(capsys, own, tmp_path, monkeypatch, fau
         assert read_result(done.out)
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_at_once(capsys, own, tmp_path, monkeypatch):
     compute = Run.compute
 
@@ -393,6 +394,7 @@ def test_an_interrupt_while_the_command_line_is_being_imported(capsys, monkeypat
 # -- the same in a process of its own ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_installed_command(own, tmp_path):
     script("run", "svd-init", "-d", "nonsense").one_line(2, "unknown data set 'nonsense'")
     done = script("run", "svd-init", "-d", own, "-o", tmp_path / "out", "--learning-rate", "1e60", "--epochs", 4)
@@ -416,6 +418,7 @@ def test_the_registry_names_those_there_are():
         experiment("nope")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line(capsys, monkeypatch, tmp_path):
     import warnings

@@ -56,6 +56,7 @@ def told(done) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in experiments() if name != "toy"])
 def test_photos_of_different_sizes(capsys, tmp_path, name):
     folder = photos(tmp_path / "my photos")
@@ -72,6 +73,7 @@ def test_photos_of_different_sizes(capsys, tmp_path, name):
     assert [found.class_name(label) for label in (0, 1, 3)] == ["$x_1$ <b>&", "Café “Crème”", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in experiments() if not experiments()[name].needs.images])
 def test_a_table(capsys, tmp_path, name):
     done = run(capsys, "run", name, "-d", table(tmp_path / "t.csv"), "-o", tmp_path / "out", *QUICK[name])
@@ -81,6 +83,7 @@ def test_a_table(capsys, tmp_path, name):
     assert result(tmp_path / "out").notes["classes"] == {"t": ["ja", "nein"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiments())
 def test_letters_from_1_to_26(capsys, tmp_path, name):
     rng = np.random.default_rng(0)
@@ -95,6 +98,7 @@ def test_letters_from_1_to_26(capsys, tmp_path, name):
     assert result(tmp_path / "out").notes["classes"] == {"letters": [str(number) for number in range(1, 27)]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", experiments())
 def test_what_does_not_suit_is_told_before_anything_is_written(capsys, tmp_path, name):
     needs, out = experiments()[name].needs, tmp_path / "out"
@@ -125,6 +129,7 @@ def test_what_does_not_suit_is_told_before_anything_is_written(capsys, tmp_path,
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_one_name_of_two_forms_and_names_in_the_figure(capsys, tmp_path, monkeypatch):
     """The class whose matrices fluctuate is named in the picture's title."""
     from gpunet.report import style
@@ -159,12 +164,14 @@ def test_the_help_keeps_its_asterisks(capsys):
     assert all(ending in done.out for ending in ("CLASS/*.png", "*.jpg", "*.webp", "*.csv"))
 
 
+@pytest.mark.slow
 def test_a_document_s_data_that_was_scaled_is_not_its_own(capsys, tmp_path):
     done = run(capsys, "run", "svd-init", "-d", "digits", "--standardize", "-o", tmp_path / "out", *TINY)
     assert done.code == 0
     assert result(tmp_path / "out").dataset == "digits-standardized"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["train", "svd-init"])
 def test_sweeps_read_data_as_runs_do(capsys, tmp_path, what):
     path = table(tmp_path / "t.csv")

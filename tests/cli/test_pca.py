@@ -185,6 +185,7 @@ def test_the_folder_is_named_after_the_file(name):
 # -- workers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bits(capsys, tmp_path):
     np.save("x.npy", numbers(rows=300_000))
     pca(capsys, "x.npy", "-k", 3, "-o", "one")
@@ -210,6 +211,7 @@ def cluster():
         yield made
 
 
+@pytest.mark.slow
 def test_a_scheduler(capsys, tmp_path, cluster, monkeypatch):
     np.save("x.npy", numbers("uint8"))
     pca(capsys, tmp_path / "x.npy", "-k", 3, "-o", "one")
@@ -227,6 +229,7 @@ def test_a_scheduler(capsys, tmp_path, cluster, monkeypatch):
     assert files(tmp_path / "three") == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_does_not_answer(capsys, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'gpunet[dask]'")
     monkeypatch.setattr(decompose, "CONNECT", 1.0)
@@ -269,6 +272,7 @@ def awaited(process, count):
     return found
 
 
+@pytest.mark.slow
 @GUARDED
 @pytest.mark.skipif(sys.platform != "linux", reason="ps tells workers otherwise here")
 @pytest.mark.parametrize("which", ["interrupted", "lost", "killed"])

@@ -34,6 +34,7 @@ def said(done: Done) -> list[str]:
     return [line for line in done.err.splitlines() if not line.startswith("reproduce ")]
 
 
+@pytest.mark.slow
 def test_everything_then_nothing(capsys, tmp_path):
     done = run(capsys, "reproduce", "--quick", "--device", "numpy")
     assert (done.code, said(done)) == (0, [])
@@ -72,6 +73,7 @@ def test_json(capsys, tmp_path):
     assert (made["counts"]["not tested"], made["here"]["reproduced"], len(made["claims"])) == (2, 1, 3)
 
 
+@pytest.mark.slow
 def test_our_own_experiment(capsys, tmp_path, monkeypatch):
     for part in ("body", "claims"):  # declared before there is a copy
         experiment("svd-init")._part(part)

@@ -51,6 +51,7 @@ def told_of_own_data(done, folder, name) -> None:
     assert last.count("hold") + last.count("cannot be told yet") > 0
 
 
+@pytest.mark.slow
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     done = run(capsys, "run", "svd-init", "--quick", "--epochs", 2)
     assert (done.code, done.said()) == (0, [])
@@ -67,6 +68,7 @@ def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     assert "result.json, " + ", ".join(["dependency.png", "curves.png", "table1.png", "further.png"]) in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
 def test_somebodys_npz(capsys, tmp_path, dtype):
     path = write_npz(tmp_path / "mine.npz", dtype)
@@ -92,6 +94,7 @@ def test_somebodys_npz(capsys, tmp_path, dtype):
     assert f"{100 * mean['mean']:.2f} ± {100 * mean['std']:.2f}" in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_folder_of_idx_files(capsys, tmp_path, suffix):
     parts = arrays("uint8", classes=4, features=6, train=80, test=20)
@@ -104,6 +107,7 @@ def test_a_folder_of_idx_files(capsys, tmp_path, suffix):
     told_of_own_data(done, tmp_path / "out", "shoes")
 
 
+@pytest.mark.slow
 def test_json_is_the_file_and_nothing_else(capsys, own, tmp_path):
     done = run(capsys, "run", "svd-init", "-d", own, "-o", tmp_path / "out", "--json", "--seed", 7, *TINY)
     assert (done.code, done.said()) == (0, [])
@@ -113,6 +117,7 @@ def test_json_is_the_file_and_nothing_else(capsys, own, tmp_path):
     assert (result["seeds"], result["settings"]["epochs"], result["device"]) == ([7], 1, "cpu")
 
 
+@pytest.mark.slow
 def test_every_option_reaches_the_result(capsys, own, tmp_path):
     given = {"hidden": 3, "learning_rate": 0.25, "batch_size": 11, "dependency": 0.125, "epochs": 2}
     options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", value)]
@@ -123,6 +128,7 @@ def test_every_option_reaches_the_result(capsys, own, tmp_path):
     assert files(tmp_path / "runs" / "svd-init-own")
 
 
+@pytest.mark.slow
 def test_a_second_run_replaces_the_first_with_the_same_bits(capsys, own, tmp_path):
     out = tmp_path / "out"
     results = []
@@ -133,6 +139,7 @@ def test_a_second_run_replaces_the_first_with_the_same_bits(capsys, own, tmp_pat
     assert results[0]["rows"] != results[2]["rows"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits(own, tmp_path):
     results = []
     for out in ("a", "b"):
@@ -142,6 +149,7 @@ def test_two_processes_give_the_same_bits(own, tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(gpunet.datasets, "load", lambda name, **reading: dataset(name))
     monkeypatch.setattr(x, "_stated", lambda result: {})  # few epochs, judged as the document's
@@ -167,6 +175,7 @@ def test_on_mnist_the_table_shows_claimed_beside_measured(capsys, tmp_path, monk
     assert "Claims: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n) + "\n" in claims
 
 
+@pytest.mark.slow
 def test_the_documents_numbers_do_not_apply_to_other_settings(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(gpunet.datasets, "load", lambda name, **reading: dataset(name))
     done = run(capsys, "run", "svd-init", "--epochs", 2, "--hidden", 3, "-o", tmp_path / "out")
@@ -174,6 +183,7 @@ def test_the_documents_numbers_do_not_apply_to_other_settings(capsys, tmp_path, 
     assert f"its 15 numbers are not applicable: {apart}" in done.out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_loses_no_number(capsys, monkeypatch):
     """At 80 columns cells may wrap, but nothing is cut off."""
     monkeypatch.setenv("COLUMNS", "80")
@@ -184,6 +194,7 @@ def test_a_narrow_terminal_loses_no_number(capsys, monkeypatch):
     assert all(f"{100 * test:.2f}" in done.out for _, _, test in TABLE_1.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "digits"])
 def test_a_file_called_like_a_known_data_set_is_not_that_data_set(capsys, tmp_path, name):
     path = write_npz(tmp_path / f"{name}.npz")
@@ -191,6 +202,7 @@ def test_a_file_called_like_a_known_data_set_is_not_that_data_set(capsys, tmp_pa
     told_of_own_data(done, tmp_path / "runs" / f"svd-init-own-{name}", f"own-{name}")
 
 
+@pytest.mark.slow
 def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):
     """Rich takes [red] for a colour, and stops at [/red]."""
     path, out = write_npz(tmp_path / "a[red].npz"), tmp_path / "o[bold]" / "[" / "red]"
@@ -201,6 +213,7 @@ def test_names_with_brackets_are_printed_as_they_are(capsys, tmp_path):
     assert f"Written: {out}/result.json, " in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"classes": 2, "features": 2}, {"classes": 30, "features": 40, "train": 90}])
 def test_few_and_many_classes(capsys, tmp_path, changes):
     np.savez(tmp_path / "x.npz", **arrays(**changes))

@@ -36,6 +36,7 @@ def judged(folder):
     return {claim["id"]: claim for claim in claims}
 
 
+@pytest.mark.slow
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     done = run(capsys, "run", "cifar-mlp", "--quick", "--epochs", 2, "--trials", 4, "--device", "numpy")
     assert (done.code, done.said()) == (0, [])
@@ -56,6 +57,7 @@ def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     assert re.search(r"^cifar-mlp wide search stage 1/2: 1/1 best 0", done.err, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_cifar_by_batches_shows_the_documents_figures_beside_ours(capsys, tmp_path, cifar):
     done = run(capsys, "run", "cifar-mlp", "--full", *SHORT, "--learning-rate", 0.02, "--learning-rate", 1e30, "-m", 5)
     assert (done.code, done.said()) == (0, [])
@@ -90,6 +92,7 @@ def test_every_part_draws_what_it_has(capsys, tmp_path, cifar, part):
     check_folder(tmp_path / "out", figures.get(part, ["better.png"]))
 
 
+@pytest.mark.slow
 def test_own_data(capsys, tmp_path, own):
     done = run(capsys, "run", "cifar-mlp", "-d", own, *SHORT, "--batch-size", 10)
     assert (done.code, done.said()) == (0, [])
@@ -113,6 +116,7 @@ def test_own_data_of_a_known_name_get_no_verdicts(capsys, tmp_path):
     assert claims["better-than-one-layer"]["here"]
 
 
+@pytest.mark.slow
 def test_features_that_are_far_too_large_diverge_and_draw(capsys, tmp_path):
     x = 1e9 * np.random.default_rng(0).normal(size=(60, 7)).astype("f4")
     write_npz(tmp_path / "wild.npz", x_train=x, x_test=x[:30])

@@ -29,6 +29,7 @@ def images(tmp_path):
     return tmp_path / "images.npz"
 
 
+@pytest.mark.slow
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     done = run(capsys, "run", "dmn", "--quick", "--epochs", 1)
     assert (done.code, done.said()) == (0, [])
@@ -68,6 +69,7 @@ def test_rivals_are_shown_and_judged(capsys, tmp_path, images):
     run(capsys, "run", "dmn", "-d", images, *SHORT, "--rivals", 1).one_line(2, "rivals is 1", "more epochs than", "1")
 
 
+@pytest.mark.slow
 def test_cifar100_in_its_official_layout(capsys, tmp_path):
     write_cifar100(tmp_path / "data" / "cifar100", 200)
     run_it = ("run", "dmn", "--dataset", "cifar100", *SHORT, "--variance", "0.5,0.5", "--no-sweeps", "--no-dynamics")

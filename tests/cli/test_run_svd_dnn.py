@@ -13,6 +13,7 @@ from .runner import check_folder, run
 SHORT = ("--epochs", 2, "--seeds", 1, "--device", "numpy")
 
 
+@pytest.mark.slow
 def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     done = run(capsys, "run", "svd-dnn", "--quick", "--epochs", 1, "--no-speed")
     assert (done.code, done.said()) == (0, [])
@@ -25,6 +26,7 @@ def test_quick_is_the_digits_and_one_seed(capsys, tmp_path):
     assert "of document 001" not in done.out
 
 
+@pytest.mark.slow
 def test_xor_shows_the_documents_table_the_notebooks_and_ours(capsys, tmp_path):
     done = run(capsys, "run", "svd-dnn", "--task", "xor", *SHORT)
     assert (done.code, done.said()) == (0, [])

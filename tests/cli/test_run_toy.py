@@ -40,6 +40,7 @@ def moons(tmp_path):
     return write_npz(tmp_path / "moons.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
 
 
+@pytest.mark.slow
 def test_quick_is_both_data_sets_and_ten_seeds(capsys, tmp_path):
     done = run(capsys, "run", "toy", "--quick")
     assert (done.code, done.said()) == (0, [])
@@ -56,6 +57,7 @@ def test_quick_is_both_data_sets_and_ten_seeds(capsys, tmp_path):
     assert done.out.splitlines()[-1].startswith("Claims: ")
 
 
+@pytest.mark.slow
 def test_one_data_set_one_seed_one_rate(capsys, tmp_path):
     done = run(capsys, "run", "toy", "-d", "xor-easy", "-n", 1, "--seed", 4, "--limit", 1, "--learning-rate", 0.8)
     assert (done.code, done.said()) == (0, [])
@@ -65,6 +67,7 @@ def test_one_data_set_one_seed_one_rate(capsys, tmp_path):
     assert "0 of 1" in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hidden", [("--hidden", "4,2"), ("--hidden", "4 2"), ("--hidden", 4, "--hidden", 2), ("--hidden", "4, 2")]
 )
@@ -78,6 +81,7 @@ def test_depth_and_json(capsys, tmp_path, hidden):
     assert all(claim.here or claim.verdict == "not tested" for claim in judged(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_own_data(capsys, tmp_path, moons):
     done = run(capsys, "run", "toy", "-d", moons, *SHORT, "--learning-rate", 0.1, "--learning-rate", 0.05)
     assert (done.code, done.said()) == (0, [])
@@ -90,6 +94,7 @@ def test_own_data(capsys, tmp_path, moons):
     assert re.match(r"On moons: largest error \S+ \(holds here, .*\). Of 1 ordering that the document states 1 ", last)
 
 
+@pytest.mark.slow
 def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path, moons):
     moons.rename(tmp_path / "linear.npz")
     done = run(capsys, "run", "toy", "-d", tmp_path / "linear.npz", *SHORT, "-o", tmp_path / "out")

@@ -35,6 +35,7 @@ def accuracy(model, digits) -> float:
     return gn.Trainer(model, device="cpu").evaluate(digits.x_test, digits.y_test)["accuracy"]
 
 
+@pytest.mark.slow
 def test_an_eighth_of_the_hidden_weights_is_enough(nets, digits):
     """The hidden layers cut to 12 % and to 20 % of their numbers, without training: dense is 97.6 % here."""
     dense = np.mean([accuracy(each, digits) for each in nets])

@@ -306,6 +306,7 @@ def test_what_comes_from_pytorch_is_trained_and_goes_back():
         np.testing.assert_allclose(network(scaled).numpy(), model.outputs(data.x_test[:50]), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_wrapped_modules_are_unwrapped():
     module = nn.Sequential(nn.Linear(3, 2))
     agree(nn.DataParallel(module).cpu(), (3,))

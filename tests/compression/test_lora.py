@@ -499,6 +499,7 @@ def test_no_pattern_takes_long(pattern):
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.slow
 def test_patterns_fit_what_pythons_own_do():
     parts = ["a", "b", r"\.", ".", "[ab]", "[^a]", "(a|b)", "(?:ab|b*)", "^", "$", r"\d", "(a(b|a)?)", "|"]
     names = ["", "a", "ab", "a.b", "b.a.b", "ab.ba", "aab", "b.bb", "a.a.a.b", "a0", "0.ab", "bbb"]
@@ -566,6 +567,7 @@ def test_pissa_is_the_weights_leading_triples_and_the_rest_is_the_others(alpha):
     assert found.config["init_lora_weights"] is True  # else PEFT would take the triples out of the rest once more
 
 
+@pytest.mark.slow
 def test_certify_shows_of_a_large_weight_that_no_triple_was_missed():
     spectrum = np.arange(1, 1025) ** -0.5
     u, v = (np.linalg.qr(normal(1024, 1024, dtype="float64"))[0] for _ in range(2))

@@ -93,6 +93,7 @@ def test_every_dtype_of_safetensors_is_known_and_float8_is_read():
         assert np.array_equal(stored.read(name).astype("float32"), kinds[name].float().numpy())
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_one_tensor(tmp_path):
     write(Path("big.safetensors"), [Entry(f"t{i}", "float32", (2048, 2048), lambda: np.ones((2048, 2048), "f4"))
                                     for i in range(20)])  # fmt: skip
@@ -254,6 +255,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_none(size):
     assert Tensors.open("w.safetensors").read("w").tolist() == [0.0]
 
 
+@pytest.mark.slow
 def test_the_lines_that_convert_it_do():
     torch = pytest.importorskip("torch")
     w = torch.arange(6.0).reshape(2, 3)

@@ -103,6 +103,7 @@ def test_a_generator_is_read_once(images):
     assert small.compression["samples"] == len(images)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_without_gpunet(images, tmp_path):
     """The whole module by torch.save, in a process that has no gpunet."""
     net = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5))

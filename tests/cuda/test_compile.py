@@ -17,6 +17,7 @@ TABLE = json.loads((tool.RESULTS / "kernel-resources.json").read_text())
 REMAKE = "run: python -m tests.cuda.kernel_resources"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "architecture",
     [pytest.param(each, marks=[pytest.mark.slow] * (each != tool.ARCHITECTURES[-1])) for each in tool.ARCHITECTURES],

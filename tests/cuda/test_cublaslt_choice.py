@@ -344,6 +344,7 @@ def test_the_first_of_two_processes_decides(tmp_path, process):
     assert cp.cublaslt.used[-1][0] == 3
 
 
+@pytest.mark.slow
 def test_many_processes_agree(tmp_path):
     script = (
         "import pathlib, sys; from tests.cuda.test_cublaslt_choice import machine, taken; sys.stdin.readline(); "

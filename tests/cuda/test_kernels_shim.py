@@ -98,6 +98,7 @@ def outcomes(module, name, *args, blocks=1, threads=64, size=64):
     return found
 
 
+@pytest.mark.slow
 def test_barriers_make_the_order_irrelevant(module, rng):
     x = rng.normal(size=64).astype("float32")
     (found,) = outcomes(module, "right", x, ..., np.int32(5))

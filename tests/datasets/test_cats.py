@@ -174,6 +174,7 @@ def test_a_file_larger_than_the_machine(train, monkeypatch):
     fails(train, "train_set_x", "73,728 bytes", "999 bytes of memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_damage_is_noticed_or_harmless(train, packed):
     options = {"compression": "gzip", "fletcher32": True} if packed else {}

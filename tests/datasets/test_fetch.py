@@ -179,6 +179,7 @@ def test_a_redirect_is_followed(tiny, serve):
     assert good.requests == ["a-images.gz", "b-labels.gz"]
 
 
+@pytest.mark.slow
 def test_a_mirror_that_does_not_answer(tiny, serve):
     slow, good = serve(tiny.packed, stall_after=0), serve(tiny.packed)
     get(slow, good, timeout=0.3)
@@ -193,6 +194,7 @@ def test_a_mirror_that_falls_asleep_is_taken_over(tiny, serve):
     assert good.requests[0] == "a-images.gz"
 
 
+@pytest.mark.slow
 def test_a_mirror_that_drips(tiny, serve, monkeypatch):
     monkeypatch.setattr(fetching, "SLOWEST", 1_000_000)
     monkeypatch.setattr(fetching, "CHUNK", 256)
@@ -240,6 +242,7 @@ def test_a_folder_that_cannot_be_written(tiny, serve, tmp_path):
         get(serve(tiny.packed))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tiny, serve):
     """Each has its own file, and what the other is filling is left alone."""
     code = "from tests.hostile.jobs import fetch; import sys; sys.exit(fetch(*sys.argv[1:]))"

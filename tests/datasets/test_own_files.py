@@ -244,6 +244,7 @@ def test_a_table_beyond_the_memory(tmp_path, monkeypatch):
     fails(path, "the table needs", "100,000 bytes of memory")
 
 
+@pytest.mark.slow
 def test_reading_a_table_takes_little_more_than_its_numbers(tmp_path):
     path = write(
         tmp_path / "t.csv", "".join(f"{','.join(map(str, range(i, i + 40)))},{i % 3}\n" for i in range(30_000))

@@ -46,6 +46,7 @@ def test_weights_are_as_good_as_repetition_where_all_data_is_one_batch(kind, che
     check(kind.__name__, kind((16,), batch_size=10_000, learning_rate=0.02, patience=None, dtype="float64"))
 
 
+@pytest.mark.slow
 def test_scikit_learn_is_imported_with_the_first_estimator():
     code = "import sys, gpunet as gn; assert 'sklearn' not in sys.modules; gn.PCA; assert 'sklearn' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

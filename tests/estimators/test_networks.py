@@ -418,6 +418,7 @@ def test_classes_that_come_later(x):
 # -- in scikit-learn's hands ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_searches_pipelines_and_processes(x):
     search = GridSearchCV(
         classifier(), {"hidden_layers": [(4,), (8, 8)], "l2": [None, 1e-3], "optimizer": ["adam", gn.SGD(0.1)]}, cv=3

@@ -341,6 +341,7 @@ def test_early_stopping_keeps_the_best(problem):
 # -- searches ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_documents_search_is_drawn_as_it_says(two_seeds):
     curve = two_seeds["curves"]["search"]
     assert curve["stage"] == [1] * 4 + [2] * 4

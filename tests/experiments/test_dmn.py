@@ -111,6 +111,7 @@ def test_the_same_seed_gives_the_same_bits(two_seeds):
                 assert metric.values == two_seeds.row(row.name).metrics[name].values[1:]
 
 
+@pytest.mark.slow
 def test_everything_learns_what_is_easy():
     made = result(epochs=40, long=1, batch_size=8)
     for row in made.rows[1:3]:  # of 8×8 images a second layer sees 3×3 maps, which is too little
@@ -136,6 +137,7 @@ def test_a_convnet_trained_longer_passes_the_equal_epochs_on_the_way(two_seeds):
     assert two_seeds.values(name, "test_accuracy_long") == [run[3] for run in accuracies]
 
 
+@pytest.mark.slow
 def test_sweeps_and_dynamics(rng):
     made = result(widths=((0.9,),), epochs=1, sweeps=True, dynamics=True, sweep_samples=60)
     for symbol, (setting, values) in SWEPT.items():
@@ -232,6 +234,7 @@ def with_all_rivals():
     return result(pictures(shape=(3, 12, 12)), seeds=(0, 1), rivals=3)
 
 
+@pytest.mark.slow
 def test_every_rival_has_a_row(with_all_rivals):
     made, width = with_all_rivals, with_all_rivals.notes["rivals"]
     convnets = [f"rival convnet {width} {name} {pixels}" for pixels in PIXELS for name in OPTIMIZERS]

@@ -55,6 +55,7 @@ def two_seeds():
     return result(dataset(), seeds=(0, 1))
 
 
+@pytest.mark.slow
 def test_the_rows_are_all_variants(two_seeds):
     assert list(rows(two_seeds)) == [
         "dense",
@@ -74,6 +75,7 @@ def test_the_rows_are_all_variants(two_seeds):
         assert {len(runs) for runs in curve.values()} == {2}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(two_seeds):
     again = result(dataset(), seeds=(0, 1))
     for key in ("settings", "seeds", "rows", "notes", "curves"):
@@ -90,6 +92,7 @@ def test_merging_changes_no_output(two_seeds):
     assert 0 < max(max(values) for values in found) <= 1e-5
 
 
+@pytest.mark.slow
 def test_ranks_and_allowed_speed_are_the_documents():
     made = result(dataset("mnist", features=784), dataclasses.replace(QUICK, epochs=1, alphas=(0.5, 0.25, 0.125)))
     ranks, allowed = made["notes"]["ranks"], made["notes"]["allowed_speed_up"]
@@ -131,6 +134,7 @@ def test_seconds_stand_under_timings(two_seeds):
     assert list(two_seeds["timings"]) == list(rows(two_seeds))
 
 
+@pytest.mark.slow
 def test_nothing_is_decomposed_to_time_epochs(monkeypatch):
     made = []
     monkeypatch.setattr(
@@ -167,6 +171,7 @@ def test_small_data_keep_the_number_of_steps():
     assert TASKS["xor"].fit_batch(4) == TASKS["cats"].fit_batch(20) == 1
 
 
+@pytest.mark.slow
 def test_speeds_are_timed_for_every_row():
     made = result(gn.datasets.load("xor"), Settings(task="xor", epochs=2), seeds=(0, 1))
     for name, metrics in rows(made).items():
@@ -194,6 +199,7 @@ def test_claims_have_ids_of_their_own_and_speak_of_their_task():
     assert len(set(every)) == len(every) == 9 + 17 + 33
 
 
+@pytest.mark.slow
 def test_on_other_data_orderings_are_judged_and_numbers_are_not():
     found = claims(run(dataset(), seeds=(0, 1)))
     assert set(found) == {f"mnist-{name}" for name in MNIST}
@@ -334,6 +340,7 @@ def test_a_task_of_two_classes_wants_two():
 # -- the real data ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_xor_is_learned_in_time():
     settings = Settings(task="xor", speed=False)
     began = time.perf_counter()

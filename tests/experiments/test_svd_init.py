@@ -95,6 +95,7 @@ def test_the_notes_say_how_the_data_was_decomposed(two_seeds):
     assert two_seeds["notes"]["blas_threads"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
 def test_bytes_and_floats(dtype):
     made = result([0], dataset(dtype=dtype), dataclasses.replace(SETTINGS, epochs=60))

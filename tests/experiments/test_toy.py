@@ -89,6 +89,7 @@ def test_curves_are_losses_at_marks(four_seeds):
         np.testing.assert_allclose([run[-1] for run in losses], rows(four_seeds)[name]["train_loss"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_also_among_other_seeds(four_seeds):
     again = result()
     for key in ("settings", "seeds", "rows", "notes", "curves"):

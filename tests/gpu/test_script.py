@@ -97,6 +97,7 @@ def test_every_stage(tmp_path):
     assert done.stdout.index("look facts: done") < done.stdout.index("== svd-stack") < done.stdout.index("== targets")
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_stages_that_go_wrong_cost_themselves(tmp_path):
     """They hang, and one of them where Python has no turn; going on, what was measured is kept."""
@@ -125,6 +126,7 @@ def test_stages_that_go_wrong_cost_themselves(tmp_path):
     assert second["after svd"]["notes"]["begun"] < second["hang"]["notes"]["begun"]  # where it was stopped comes last
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_sections_that_go_wrong_cost_themselves(tmp_path):
     """What comes after them is measured in another process."""
@@ -186,6 +188,7 @@ def run_tests(tmp_path, monkeypatch, text, limit=30.0, workers=1):
     return section, gpu_process.read_outcomes(tmp_path / "out" / "tests.jsonl")
 
 
+@pytest.mark.slow
 def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
     pytest.importorskip("xdist")
     section, outcomes = run_tests(tmp_path, monkeypatch, TESTS)
@@ -206,6 +209,7 @@ def test_a_lost_gpu_and_a_dead_worker_cost_one_test_each(tmp_path, monkeypatch):
     assert sum(line.count("test_good") for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_costs_its_worker(tmp_path, monkeypatch):
     pytest.importorskip("xdist")
     import gpu_process
@@ -237,6 +241,7 @@ def test_how_a_process_ended():
     ]
 
 
+@pytest.mark.slow
 def test_tests_that_are_stopped_leave_what_they_told(tmp_path, monkeypatch):
     section, outcomes = run_tests(tmp_path, monkeypatch, HANGING, limit=8.0, workers=0)
     assert (section["state"], section["why"]) == ("stopped", "after 8 s")
@@ -277,6 +282,7 @@ def alive(process):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this system has no /proc")
 def test_a_process_that_hangs_is_stopped_with_its_children(tmp_path, monkeypatch):
     import gpu_process
@@ -384,6 +390,7 @@ def script(tmp_path, *options):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=surroundings)
 
 
+@pytest.mark.slow
 def test_no_gpu_and_no_time_are_said(tmp_path):
     done = script(tmp_path, "--device", "cuda:7", "--stages", "svd")
     assert done.returncode == 1, done.stderr
@@ -437,6 +444,7 @@ def test_an_interpreter_that_lacks_something_is_told_once(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_without_a_gpu_tests_are_not_run_and_cost_nothing(tmp_path):
     done = script(tmp_path, "--device", "numpy", "--small", "--stages", "tests,sanitizer,other-tests")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -463,6 +471,7 @@ def test_a_log_without_end_is_cut(tmp_path, monkeypatch):
     assert (len(said) < 300, said[:5], said[-4:]) == (True, "first", "last")
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "out").write_text("a file")
     done = script(tmp_path, "--device", "cpu")
@@ -479,6 +488,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys)
     assert "another run is writing to" in line
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])

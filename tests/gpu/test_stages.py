@@ -97,6 +97,7 @@ def test_a_section(gpu, name, monkeypatch):
         assert all(each.met for each in section.targets if "energy" in each.what)
 
 
+@pytest.mark.slow
 def test_a_quick_run():
     section = filled("quick-toy", get_backend("numpy"))
     assert section.notes["run_seconds"] > 0

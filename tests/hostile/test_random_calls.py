@@ -123,6 +123,7 @@ def test_what_takes_too_long_is_found(monkeypatch):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 def test_random_calls_light():
     """A few of each; a process of its own, so that a crash is a finding."""
     assert list(findings(planned(2), seed=5, light=True)) == []

@@ -70,6 +70,7 @@ def test_no_error_of_a_mirror_has_the_password(form, monkeypatch, tmp_path):
 WORD = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["{}://me:{}SECRET{}@host/db", "{}://h/db?k={}SECRET{}", "{}://{}SECRET{}", "{}://h/{}#SECRET{}"]),
        st.sampled_from(["postgresql", "https", "x+y", "s3", "mongodb"]), WORD, WORD)  # fmt: skip

@@ -184,6 +184,7 @@ def test_what_keeps_too_much_is_certified_at_once(rng, monkeypatch):
     assert rooms == [certificate.KEPT // 40] * 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [1, 1e-9], ids=["gram", "root"])
 @pytest.mark.parametrize("door", ["classes", "streaming", "gram", "variance"])
 def test_results_keep_little_for_their_certificates(door, spread, rng, monkeypatch):

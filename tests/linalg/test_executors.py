@@ -234,11 +234,16 @@ def test_a_process_that_is_lost_in_the_middle_of_a_result_is_told(tmp_path, monk
 @pytest.mark.skipif(sys.platform == "win32", reason="its pipes are written otherwise")
 def test_an_end_in_the_middle_of_a_result_waits_for_nobody(tmp_path):
     """Ctrl-C ends processes wherever they are; a command that met one in the middle of a result hung."""
-    with pytest.raises(KeyboardInterrupt), executor_of(Settings(workers=2)) as pool:
-        futures = [pool.submit(half_a_result, tmp_path / "begun", False), pool.submit(time.sleep, 60)]
-        while not (tmp_path / "begun").exists():
-            assert not cf.wait(futures, timeout=0.1).done
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with executor_of(Settings(workers=2)) as pool:
+            futures = [pool.submit(half_a_result, tmp_path / "begun", False), pool.submit(time.sleep, 60)]
+            while not (tmp_path / "begun").exists():
+                assert not cf.wait(futures, timeout=0.1).done
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_an_executor_that_was_shut_down_says_so(path):
@@ -278,6 +283,7 @@ def client(cluster):
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("labelled", [False, True])
 def test_dask_gives_the_bits_of_one_process(client, path, dtype, labelled):
@@ -288,6 +294,7 @@ def test_dask_gives_the_bits_of_one_process(client, path, dtype, labelled):
             assert same_sums(gn.gram(source, labels, batch=BATCH, executor=executor), alone)
 
 
+@pytest.mark.slow
 def test_dask_arrays_are_read_by_dasks_workers(client, path):
     array = pytest.importorskip("dask.array").from_array(numbers("float32"), chunks=(700, 8))
     with client.get_executor() as executor:
@@ -308,6 +315,7 @@ def test_the_same_bits_when_a_worker_is_killed_in_the_middle(client, path, dtype
     assert pid not in client.run(os.getpid).values()
 
 
+@pytest.mark.slow
 def test_mistakes_come_back_from_dasks_workers(client, tmp_path):
     x = numbers("float32")
     x[17, 3] = np.inf

@@ -21,6 +21,7 @@ def failures(cases, seed, **settings):
     return [str(verdict) for verdict in fuzz.verdicts(cases, seed, **settings) if verdict.failures]
 
 
+@pytest.mark.slow
 def test_a_few_cases_pass():
     assert failures(150, 1) == []
 

@@ -155,6 +155,7 @@ def test_mistakes(act, error, words):
 # -- means far larger than the spread, and many batches --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5000, pytest.param(250_000, marks=pytest.mark.slow)])
 def test_batches_of_one_row_lose_nothing(rows, rng):
     noise = np.round(rng.normal(size=(rows, 3)) * [1, 2, 3] * 2**30) / 2**30  # so that 1e6 + noise is exact

@@ -55,6 +55,7 @@ def check(problem):
     assert np.linalg.svd(a.astype("float64") / np.finfo(a.dtype).max, compute_uv=False)[0] > 1 - 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, **QUIET)
 @given(problems())
 def test_random_matrices(problem):

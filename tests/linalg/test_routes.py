@@ -316,6 +316,7 @@ def test_narrow_blocks_miss_no_copy_of_a_value(copies, at, spread):
         np.testing.assert_allclose(found, values[:k], rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("copies", "method"), [(60, "auto"), (60, "gram"), *((1100, m) for m in ("auto", "gram", "randomized", "subspace"))]
 )
@@ -363,6 +364,7 @@ def test_what_the_first_block_misses_is_found(method):
     np.testing.assert_allclose(svd(a, k, method=method).s, [1, 0.9, 0.85, 0.8, 0.75], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_what_was_seen_to_go_badly_is_not_iterated_again(rng, monkeypatch):
     """Noise: X is given up after eight blocks, and its Gram matrix goes to LAPACK at once."""
     tried = []
@@ -483,6 +485,7 @@ def triples(found):
     return found.u, found.s, found.vt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

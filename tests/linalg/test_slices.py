@@ -159,6 +159,7 @@ def test_any_order_any_split_and_any_tree_of_merges(problem):
     assert (found.count, found.largest, found.dropped) == (wanted.count, wanted.largest, wanted.dropped)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [20, 300])
 def test_chunks_and_layouts_leave_no_trace(width, rng, monkeypatch):
     x = rng.standard_normal((9000, width)) * np.geomspace(1, 1e-5, width)
@@ -188,6 +189,7 @@ def _sums(part):
     return stream().update(part)
 
 
+@pytest.mark.slow
 def test_processes(rng):
     x = (rng.standard_normal((400, 9)) * 3).astype("float32")
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
@@ -208,6 +210,7 @@ print(json.dumps([hashlib.sha256(each.tobytes()).hexdigest() for each in (sums.g
 """
 
 
+@pytest.mark.slow
 def test_numbers_of_threads():
     found = []
     for threads in ("1", "2", "3"):

@@ -108,6 +108,7 @@ def test_an_eigenvalue_repeated_more_often_than_k():
     check_triples(np.eye(400), found, 5)
 
 
+@pytest.mark.slow
 def test_uint8_is_exact_and_never_copied_as_floats():
     """30 MB of bytes would be 120 MB of float32."""
     a = np.random.default_rng(0).integers(0, 256, (100, 300_000), dtype=np.uint8)
@@ -127,6 +128,7 @@ def test_device_cpu_is_the_same(rng):
     np.testing.assert_array_equal(svd(a, 3, device="cpu").u, svd(a, 3).u)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("k", [100, None])
 def test_the_walk_to_lapack_leads_through_seven_files(k, dtype, rng):

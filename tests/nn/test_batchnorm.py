@@ -64,6 +64,7 @@ def test_training_follows_the_batches_and_evaluation_does_not(rng):
     np.testing.assert_allclose(layer.y, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @on_devices
 @pytest.mark.parametrize("made", [layers, images])
 def test_recorded_steps_are_the_same_bit_for_bit(device, made):

@@ -984,6 +984,7 @@ def killed_run(folder, resume=True):
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(kills, tmp_path):
     arrays, rest = everything(killed_run(tmp_path, resume=False))

@@ -484,6 +484,7 @@ def test_data_trainer_and_recordings_die_by_their_counts():
         gc.enable()
 
 
+@pytest.mark.slow
 def test_recordings_of_data_that_is_gone_are_destroyed_when_the_device_has_been_waited_for(monkeypatch):
     """A weak reference's callback may come at any time, inside a recording, too: it does not wait."""
     trainer, waits = made(), []

@@ -284,6 +284,7 @@ class Life:
             trainer.fit(*DATA[data], epochs=2, batch_size=8, callbacks=[callback])
 
 
+@pytest.mark.slow
 @given(st.lists(ACTIONS, min_size=2, max_size=9), st.sampled_from(sorted(OPTIMISERS)))
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_any_course_of_events_gives_the_same_bits(actions, optimizer):

@@ -283,6 +283,7 @@ def fit_with_all(trainer, folder, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_ctrl_c_on_any_line_leaves_a_run_that_goes_on(tmp_path, count):
     whole, counter = net(), PressedAt(0)
@@ -313,6 +314,7 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_ctrl_c_on_any_line_leaves_an_optimizer_as_it_was_or_as_it_was_to_be(change):
     def everything(trainer):

@@ -215,6 +215,7 @@ def test_tampered_descriptions(tmp_path, change, message):
         gn.load(path)
 
 
+@pytest.mark.slow
 def test_a_file_of_which_one_bit_was_changed_is_refused_at_every_door(tmp_path, rng):
     model, other = built([gn.Dense(4)]), built([gn.Dense(4)], seed=1)
     saved, point = tmp_path / "model", tmp_path / "checkpoint.safetensors"

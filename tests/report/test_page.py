@@ -71,6 +71,7 @@ def page_of(folder, **runs):
 # -- structure -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_elements_nest_and_names_are_unique(html, walk):
     assert html.startswith("<!DOCTYPE html>")
     assert walk.problems == []
@@ -198,6 +199,7 @@ def test_numbers_that_do_not_apply_are_folded(html, walk):
     assert not any("open" in each for each in walk.all("details"))
 
 
+@pytest.mark.slow
 def test_of_several_runs_what_agrees_and_what_is_further_is_folded(folder, html):
     agreed = re.findall(r'<details class="agreed">(.*?)</details>', html, re.DOTALL)
     for kinds in ("reproduced", "holds-here"):
@@ -260,6 +262,7 @@ def test_a_document_says_what_it_says_and_what_was_chosen(walk):
         assert choice.chosen in said
 
 
+@pytest.mark.slow
 def test_captions_promise_bands_only_where_there_are_several_seeds(one_seed, walk):
     bands = "bands one standard deviation"
     assert bands in walk.text()
@@ -361,6 +364,7 @@ def test_one_run_or_several_side_by_side_without_claims_json(tmp_path):
     assert "mine on a" in Walk(page.write(tmp_path / "a").read_text()).text()
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes_and_nothing_else_is_written(one_seed):
     folder, first = one_seed
     assert page.write(folder).read_bytes() == first

@@ -47,6 +47,7 @@ def drawn(table, width):
     return out.getvalue()
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(40, 220))
 @example(Table("T", (Column("k"), Column("error", text=True)), (("abcdefgh" * 4, "123456789", "word"),), keys=2), 40)
 @settings(deadline=None)
@@ -63,6 +64,7 @@ def test_every_number_is_whole_and_no_line_too_wide(table, width):
                     found.remove(word)  # once for each time it is in the table
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(40, 220))
 @settings(deadline=None)
 def test_the_same_of_tables_in_plain_text(table, width):
@@ -75,6 +77,7 @@ def test_the_same_of_tables_in_plain_text(table, width):
     assert all(row[i] in shown for row in rows for i in numbers)
 
 
+@pytest.mark.slow
 @given(tables(), st.integers(20, 39))
 @settings(deadline=None)
 def test_where_a_number_has_no_room_it_is_whole_in_a_line_of_its_own(table, width):

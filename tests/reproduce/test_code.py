@@ -80,6 +80,7 @@ def test_an_edit_of_what_judges_or_shows_makes_nothing_stale(edited, name):
     assert not edited(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "paper", [pytest.param(each, id=each.name, marks=[pytest.mark.slow] * (place > 0))
               for place, each in enumerate(PAPERS)],

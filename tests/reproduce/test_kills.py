@@ -64,6 +64,7 @@ def same_again(text: str) -> list[Any]:
     return [made["claims"], [(run["name"], run["digest"], run["figures"]) for run in made["runs"]]]
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path):
     out = tmp_path / "my out"
     process = started(out)

@@ -51,6 +51,7 @@ def check_folder(folder, figures=FIGURES) -> dict:
     return parse((folder / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_training_run(capsys, tmp_path, own, monkeypatch):
     options = ("train", "-d", own, *RATE, "-p", "hidden=int:2..16", "-p", "l2=0", "--epochs", 2, *QUICK)
     done = sweep(capsys, *options)
@@ -93,6 +94,7 @@ def test_a_training_run(capsys, tmp_path, own, monkeypatch):
     assert document["timings"] == result["timings"], "no trial was repeated"
 
 
+@pytest.mark.slow
 def test_an_experiment(capsys, tmp_path, own):
     done = sweep(
         capsys, "svd-init", "-d", own, *RATE, "-p", "epochs=1", "-p", "hidden=3,6", "--metric", "orth-each:train_loss",
@@ -107,6 +109,7 @@ def test_an_experiment(capsys, tmp_path, own):
     assert "30 of the 60 training samples" in done.out
 
 
+@pytest.mark.slow
 def test_a_function_of_ones_own(capsys, tmp_path, monkeypatch):
     (tmp_path / "hill.py").write_text(
         "def climb(parameters, settings, report):\n"
@@ -135,6 +138,7 @@ def test_a_function_of_ones_own(capsys, tmp_path, monkeypatch):
     assert "the sweep there runs 'hill:climb': expected a function of gpunet" in line
 
 
+@pytest.mark.slow
 def test_names_of_folders_are_paths_not_urls(capsys, tmp_path, own):
     hostile = "~x?a=1#%20 {b}ü@:\n"
     options = ("train", "-d", own, "-p", "hidden=int:2..4", "--epochs", 1, "--trials", 1, "--stages", 1)
@@ -150,6 +154,7 @@ def test_names_of_folders_are_paths_not_urls(capsys, tmp_path, own):
     assert files(tmp_path) == sorted([hostile, "-dash", "own.npz"])
 
 
+@pytest.mark.slow
 def test_nothing_completes(capsys, tmp_path):
     (tmp_path / "wall.py").write_text("def hit(parameters, settings, report):\n    raise RuntimeError('no way')\n")
     options = ("function", "wall:hit", "-p", "x=0..1", "--trials", 2, "--storage", "a.db")
@@ -212,6 +217,7 @@ def test_joining_what_is_not_there_makes_nothing(capsys, tmp_path, url):
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_the_folder_holds_another_sweep(capsys, tmp_path, own):
     options = ("train", "-d", own, *RATE, "--epochs", 1, *QUICK, "--stages", 1)
     sweep(capsys, *options)

@@ -193,6 +193,7 @@ def hold(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_dead_process_locks_nothing(half, hasty):
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(str(half),))
     process.start()

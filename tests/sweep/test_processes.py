@@ -55,17 +55,20 @@ def two_processes(storage, tmp_path):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("poison")
 def test_a_second_process_joins_on_sqlite(tmp_path):
     two_processes(f"sqlite:///{tmp_path}/shared.db", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_process_joins_on_postgresql(tmp_path, database):
     result = two_processes(database, tmp_path)
     assert "***@127.0.0.1" in result["settings"]["storage"]
     assert database.split(":")[2].split("@")[0] not in json.dumps(result)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("storage", [pytest.param("shared.db", marks=pytest.mark.slow), "shared.log"])
 def test_several_workers(tmp_path, storage, capfd, monkeypatch):
@@ -113,6 +116,7 @@ linux = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @linux
 def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
     log, told, storage = tmp_path / "log", tmp_path / "told", f"sqlite:///{tmp_path}/shared.db"
@@ -138,6 +142,7 @@ def test_a_worker_is_killed_and_then_all_of_them(tmp_path):
     assert done.isdisjoint(seed for word, seed, _ in begun(log)[before:] if word == "began")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     log, storage = tmp_path / "log", f"sqlite:///{tmp_path}/shared.db"
@@ -157,6 +162,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, workers):
     assert without_seconds(join(storage)) == undisturbed(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("taker", "name"), [(subprocess.Popen, "poll"), (DefaultDialect, "do_execute")])
 def test_two_interruptions_while_something_is_locked_wait_for_its_end(taker, name, monkeypatch):
     """A process that is being looked at could not be waited for any more, a database not be opened again."""
@@ -196,6 +202,7 @@ def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeyp
     assert line.startswith("gpunet: interrupted")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_at_once_says_nothing(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     spec = Spec(BOWL, {"sleep": 30}, tuple(SPACE), 1, 1, 0, "maximize")
@@ -219,6 +226,7 @@ def one_of_two(does, **options):
     return search(SCRIPTED, script, space, trials=2, stages=1, storage=f"{does}.db", workers=2, **options)
 
 
+@pytest.mark.slow
 def test_what_a_worker_ends_with_ends_the_sweep():
     with pytest.raises(InputError, match=r"^nothing of this works here$"):
         one_of_two("unusable")
@@ -240,6 +248,7 @@ def test_what_ends_the_sweep_is_not_written_down():
     assert sorted(row["state"] for row in one_of_two("raises")) == ["complete", "failed"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_ran_is_run_again_at_once(tmp_path):
     """Who started it has seen it die: SILENCE need not pass."""
     began = time.monotonic()

@@ -35,6 +35,7 @@ def of(function, *texts, settings=None, trials=6, **options):
     return search(function, settings or {}, [parse_parameter(text) for text in texts], trials=trials, **options)
 
 
+@pytest.mark.slow
 def test_a_sweep_with_everything(tmp_path):
     table = search(BOWL, {}, SPACE, trials=25, stages=3)
     result, figures, text = reported(table, tmp_path)
@@ -63,6 +64,7 @@ def test_a_sweep_with_everything(tmp_path):
     assert all(f"trial {row['number']} " not in text[:first] for row in table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
@@ -77,6 +79,7 @@ def test_spaces_of_any_shape(tmp_path, texts, expected):
     assert figures == expected
 
 
+@pytest.mark.slow
 def test_curves_that_are_not_numbers(tmp_path):
     script = {"0": ["nan", "nan"], "1": [1.0, "inf"], "2": [-1.0, 0.0], "3": ["nan"], "4": 1.0, "5": "raises"}
     table = of(SCRIPTED, "n=0,1,2,3,4,5", settings={"script": script}, stages=1)
@@ -96,6 +99,7 @@ def test_nothing_completed(tmp_path):
     assert sweep_tables.best_line(as_result(table, "x", Stopwatch(), None)) == "No trial completed."
 
 
+@pytest.mark.slow
 def test_minimize(tmp_path):
     table = of(PLAIN, "x=0..1", "y=0..1", direction="minimize")
     result, _, text = reported(table, tmp_path)

@@ -286,6 +286,7 @@ def test_a_spec_survives_json():
         Spec.from_json(spec.to_json() | {"format": 99})
 
 
+@pytest.mark.slow
 def test_numpys_integers_are_integers():
     plain = {"trials": 3, "stages": 1, "workers": 1, "seed": 4}
     kinds = dict(zip(plain, (np.int64, np.uint8, np.int32, np.int16), strict=True))

@@ -198,6 +198,7 @@ def test_indexes_that_a_kill_left_out_are_made(tmp_path):
     assert len(study.storage.get_all_studies()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])
 def test_a_storage_that_is_deleted_meanwhile(tmp_path, storage, workers):
@@ -237,6 +238,7 @@ def test_a_database_on_a_disk_that_fills_up(tmp_path, monkeypatch):
     assert go() == undisturbed(12, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])
 def test_the_same_table_from_files(storage):
     assert without_seconds(search(BOWL, {}, SPACE, trials=6, stages=2, storage=storage)) == undisturbed(6, 2)
@@ -277,6 +279,7 @@ def test_no_two_workers_take_the_same_trial(storage):
     assert scramble(storage, 4, 6) == list(range(6))
 
 
+@pytest.mark.slow
 def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
     """One has read that the trial runs, and is about to write its result, when another writes one, too."""
     url, came = storage_url("a.db"), threading.Event()
@@ -303,10 +306,12 @@ def test_sqlite_lets_nobody_in_between_reading_and_writing(tmp_path):
         assert [(row["value"], row["metrics"]) for row in first.look()] == [(1.0, {})]
 
 
+@pytest.mark.slow
 def test_no_two_workers_take_the_same_trial_on_postgresql(database):
     assert scramble(database, 4, 6) == list(range(6))
 
 
+@pytest.mark.slow
 def test_two_that_make_the_tables_at_the_same_time(database):
     together, errors = threading.Barrier(3), []
 
