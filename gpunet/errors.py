@@ -7,14 +7,8 @@ turns an `InputError` into exit code 2 and a `RunError` into exit code 1, withou
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
 
 ON_CPU = 'device="cpu"'  # what a message advises in Python; the command line says it as its option
 LONGEST = 1000  # characters of a message: a screen, not a log
@@ -29,15 +23,6 @@ def first_line(error: BaseException) -> str:
     except Exception:  # of its own
         said = []
     return (said or [type(error).__name__])[0]
-
-
-@contextmanager
-def told_by(parser: ArgumentParser) -> Iterator[None]:
-    """Our errors as one line of a module's own command line, which ends with exit code 2."""
-    try:
-        yield
-    except GpunetError as error:
-        parser.error(str(error))
 
 
 class GpunetError(Exception):

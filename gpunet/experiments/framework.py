@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpunet.errors import InputError, shown
+from gpunet.errors import GpunetError, InputError, shown
 from gpunet.extras import need
 from gpunet.limits import SEEDS
 
@@ -28,6 +28,8 @@ Precision = Literal["float32", "mixed", "tf32"]  # as `gpunet.nn.trainer` has it
 OF_PRECISION = "Of training's matrix products: mixed has operands in bfloat16; tf32 is a GPU's."
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from gpunet.backend import Backend
     from gpunet.experiments.claims import Claim
     from gpunet.experiments.result import Result
@@ -659,6 +661,15 @@ def _networks_of(path: Path) -> set[str]:
         return {name for name in names if Path(name).name == name and name.endswith(".safetensors")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # there is none, or none of ours
         return set()
+
+
+@contextlib.contextmanager
+def told_by(parser: ArgumentParser) -> Iterator[None]:
+    """Our errors as one line of a module's own command line, which ends with exit code 2."""
+    try:
+        yield
+    except GpunetError as error:
+        parser.error(str(error))
 
 
 def load_data(chosen: str, label: str | None = None, resize: int | None = None, standardize: bool = False) -> Any:

@@ -12,10 +12,9 @@ import numpy as np
 from gpunet.backend import get_backend
 from gpunet.checks import check_whole
 from gpunet.datasets import load
-from gpunet.errors import told_by
 from gpunet.experiments.dmn import Settings, x
 from gpunet.experiments.dmn.nets import KERNEL, filters, train_convnet, train_dmn
-from gpunet.experiments.framework import Run
+from gpunet.experiments.framework import Run, told_by
 from gpunet.experiments.images import as_images, validation_split
 from gpunet.progress import Progress
 from gpunet.spectral.fitted import Thresholds

@@ -9,8 +9,7 @@ import argparse
 
 from gpunet.checks import check_whole
 from gpunet.datasets import load
-from gpunet.errors import told_by
-from gpunet.experiments.framework import Run
+from gpunet.experiments.framework import Run, told_by
 from gpunet.experiments.images import as_images, validation_split
 from gpunet.experiments.patches import Settings, x
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from gpunet.backend import get_backend
 from gpunet.datasets import load
-from gpunet.errors import told_by
+from gpunet.experiments.framework import told_by
 from gpunet.experiments.svd_init import Settings
 from gpunet.experiments.svd_init.body import train_once
 from gpunet.experiments.svd_init.claims import TABLE_1
