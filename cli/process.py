@@ -18,7 +18,7 @@ from gpunet.streams import SPELT, SPELT_OR_ESCAPED, Raw, open_closed, stream
 
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, TracebackType
     from typing import NoReturn, TextIO
 
 INTERRUPTED = 130  # the exit code that shells give Ctrl-C
@@ -107,7 +107,11 @@ def stop_when_told() -> None:
         if not (_told or cleaning_up()):
             raise KeyboardInterrupt
 
-    sys.unraisablehook = unraisable
+    def printed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):  # which NumPy prints where it is being imported, and goes on
+            sys.__excepthook__(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = unraisable, printed
     _on_signals(stop)
 
 

@@ -193,8 +193,7 @@ def executor_of(settings: Settings) -> Iterator[Executor | None]:
         with _cluster(settings.scheduler) as executor:
             yield executor
     elif settings.workers > 1:
-        context = multiprocessing.get_context("spawn")  # of threads that hold a lock a fork would keep it for ever
-        with ProcessPoolExecutor(settings.workers, context, begin_worker) as executor:
+        with ProcessPoolExecutor(settings.workers, Spawned(), begin_worker) as executor:
             try:
                 yield executor
             except BaseException:  # nobody wants what they compute
@@ -207,6 +206,23 @@ def executor_of(settings: Settings) -> Iterator[Executor | None]:
                 raise
     else:
         yield None
+
+
+class Spawned(multiprocessing.context.SpawnContext):
+    """Processes begin anew: of threads that hold a lock a fork would keep it for ever."""
+
+    class Process(multiprocessing.context.SpawnProcess):
+        """It begins with the signals blocked that are when it is started: Ctrl-C finds it deaf from the first."""
+
+        def start(self) -> None:
+            """As any does, with Ctrl-C blocked meanwhile; one that comes is heard after it."""
+            if not hasattr(signal, "pthread_sigmask"):
+                return super().start()
+            was = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                super().start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, was)
 
 
 def begin_worker() -> None:

@@ -38,6 +38,16 @@ try:
 except KeyboardInterrupt:
     end()
 """
+PRINTED = """
+try:
+    stop()
+except KeyboardInterrupt:  # what NumPy's `import_array` does, which prints and raises an error of its own
+    sys.excepthook(*sys.exc_info())
+try:
+    time.sleep(20)
+except KeyboardInterrupt:
+    end()
+"""
 IN_A_CALLBACK = """
 class Thing:
     def __del__(self): stop()
@@ -105,12 +115,13 @@ def child(code: str, number: int, **options) -> subprocess.CompletedProcess[str]
     ("what", "before"),
     [
         (SWALLOWED, ""),
+        (PRINTED, ""),
         (IN_A_CALLBACK, ""),
         (HALF_MADE, ""),
         (WHILE_CLEANING_UP, "cleaned up\n"),
         (WHEN_IT_HAS_ENDED, ""),
     ],
-    ids=["swallowed", "in a callback", "half made", "while cleaning up", "when it has ended"],
+    ids=["swallowed", "printed", "in a callback", "half made", "while cleaning up", "when it has ended"],
 )
 def test_no_interruption_is_lost_and_none_disturbs_another(what, before):
     number, code, line = SIGNALS[len(what) % 3]

@@ -246,6 +246,17 @@ def test_an_end_in_the_middle_of_a_result_waits_for_nobody(tmp_path):
         interrupted()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of a terminal are no signals there")
+def test_a_process_that_has_just_begun_is_deaf_to_ctrl_c(capfd):
+    """It ended with a traceback for as long as it was importing."""
+    with executor_of(Settings(workers=2)) as pool:
+        future = pool.submit(os.getpid)
+        (pid,) = pool._processes
+        os.kill(pid, signal.SIGINT)
+        assert future.result(timeout=30) == pid
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_executor_that_was_shut_down_says_so(path):
     pool = cf.ThreadPoolExecutor(1)
     pool.shutdown()
