@@ -30,8 +30,8 @@ FOUND = 99  # compute-sanitizer's exit code where it found errors
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
 # What the tests stages run: the ones that matter most, and all others that need a GPU.
 FIRST = [
-    "cuda/test_on_a_gpu.py", "gpu/test_training.py", "gpu/test_device.py", "backend", "linalg/test_on_gpu.py",
-    "gpu/test_decompositions.py",
+    "cuda/test_on_a_gpu.py", "cuda/test_kernels.py", "gpu/test_training.py", "gpu/test_device.py", "backend",
+    "linalg/test_on_gpu.py", "gpu/test_decompositions.py",
 ]  # fmt: skip
 CHOSEN = {
     "tests": FIRST, "other-tests": [""],
