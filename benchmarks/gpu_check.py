@@ -47,7 +47,7 @@ LIMITS = {
     "rest": 15,
 }  # fmt: skip
 BESIDES, TOTAL = 10, 480
-LAST = ("other-tests", "rest")
+LAST = ("sanitizer", "other-tests", "rest")
 NO_GPU = "its tests need a GPU"
 LEAST = 10  # seconds without which nothing is begun
 CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
@@ -181,7 +181,7 @@ class Check:
     def tests(self, stage: str, limit: float) -> dict[str, Any]:
         environment = self.environment | gpu_process.surroundings()
         if stage == "sanitizer":
-            found = gpu_process.sanitizer(self.out, self.work, limit, environment)
+            found = gpu_process.sanitizer(self.out, self.work, limit, environment, self.sections()[stage].notes)
         else:
             found = gpu_process.tests(stage, self.out, self.work, limit, environment)
         self.clear()
