@@ -171,7 +171,7 @@ def test_a_section_is_written_and_the_others_stay(tmp_path):
     assert (found.seconds, found.median, found.notes) == ([0.5, 0.25], 0.375, {"loss": 2.0, "angle": None})
     write_section(path, "file \udcff", Section({"µs": "\udcff"}))  # half a pair, as Python names what is no text
     assert read_sections(path)["file ?"].provenance == {"µs": "?"}
-    assert {"cpu", "gpu", "numpy", "git", "torch", "threads"} <= set(provenance())
+    assert {"cpu", "gpu", "numpy", "git", "torch", "jax", "threads"} <= set(provenance())
     assert [each.name for each in path.parent.iterdir()] == ["machine.json"]
 
 

@@ -17,6 +17,8 @@ import pytest
 
 from gpunet.backend import why_no_gpu
 from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.bench.results import Section, write_section
+from gpunet.experiments import provenance
 from gpunet.files import alone
 from tests import conftest
 from tests.cuda.case_list import CASES
@@ -92,6 +94,7 @@ def test_every_stage(tmp_path):
     assert "digraph" in (tmp_path / "out" / "graphs.txt").read_text()
     assert {"products", "eager", "graph"} <= sections["train-64"]["cases"]["batch 64"]["entries"].keys()
     assert sections["train-64"]["provenance"]["gpu"] == "Pretend GPU"
+    assert all({"git", "cupy", "cuda", "driver"} <= each["provenance"].keys() for each in sections.values())
     assert sections["sanitizer"]["notes"]["memcheck"]["errors"] == 0
     outcomes = [json.loads(line) for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()]
     assert [(each["stage"], each["test"].partition("::")[2], each["outcome"]) for each in outcomes] == [
@@ -456,6 +459,35 @@ def test_no_gpu_and_no_time_are_said(tmp_path):
     done = script(tmp_path, "--device", "cuda:7", "--seconds", "1", "--stages", "svd")
     assert done.returncode == 1
     assert "== svd-square: not run: of 1 s none were left" in done.stdout
+    for found in (sections, read(path)):
+        assert all({"git", "cupy", "cuda", "driver"} <= each["provenance"].keys() for each in found.values())
+
+
+def test_going_on_at_another_commit_is_told_and_tests_are_run_anew(tmp_path, monkeypatch, capsys):
+    import gpu_check
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--continue", str(tmp_path), "--device", "cpu"])
+    check, outcomes = gpu_check.Check(gpu_check.options()), tmp_path / "tests.jsonl"
+    check.environment, here = {}, check.made["git"]
+    for commit, told in ((here, ""), ("abc", f"svd-whole is of commit abc, this is {here}: it stays\n")):
+        outcomes.write_text('{"stage": "tests", "test": "a", "outcome": "passed"}\n')
+        for name, state in (("tests", "done"), ("svd-whole", "done"), ("svd-square", "failed")):
+            write_section(check.file, f"gpu {name}", Section({"git": commit}, state=state))
+        check.begin()
+        said = capsys.readouterr().out
+        assert said == (told and f"{told}tests: of another commit than {here}, and run anew\n")
+        assert ("tests" in check.sections(), outcomes.read_text() != "") == (
+            (True, True) if not told else (False, False)
+        )
+        assert {"svd-whole", "svd-square"} <= check.sections().keys()
+
+
+def test_the_commit_may_be_said_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "gpunet" / "experiments" / "provenance.py"))
+    monkeypatch.delenv("GPUNET_COMMIT", raising=False)
+    assert provenance._commit() is None
+    monkeypatch.setenv("GPUNET_COMMIT", "0123abc+")
+    assert provenance._commit() == "0123abc+"
 
 
 def refused(tmp_path, monkeypatch, capsys, *options):
