@@ -364,7 +364,8 @@ def surroundings(work: Path) -> dict[str, str]:
     made |= {"CUPY_NVRTC_USE_PCH": "1", "GPUNET_DATA": str(work / "data"), "MPLCONFIGDIR": str(work / "matplotlib")}
     return (
         made
-        | {"PYTHONUNBUFFERED": "1"}
+        # JAX would take three quarters of the GPU at its start.
+        | {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         | {name: value for name, value in os.environ.items() if value}
         | {"TMPDIR": str(work / "tmp")}
     )
