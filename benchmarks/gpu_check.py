@@ -100,7 +100,9 @@ class Check:
         self.file = self.out / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'gpu'}.json"
         self.log, self.made = self.out / "log.txt", provenance()  # of the sections that no other process fills
         if chosen.device.startswith("cuda"):
-            self.made |= {"gpu": name, **cuda_versions()}
+            self.made["gpu"] = name
+            with contextlib.suppress(Exception):  # what a CuPy raises that does not fit the driver: `look` says more
+                self.made |= cuda_versions()
 
     def run(self) -> int:
         with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as work:
