@@ -26,6 +26,7 @@ from gpu_process import LOST, ROOT, ending, limited
 
 try:
     from gpunet.backend import get_backend
+    from gpunet.backend.device import cuda_versions
     from gpunet.bench.gpu import STAGES, Setup, fill
     from gpunet.bench.harness import sticky
     from gpunet.bench.results import Section, provenance, read_sections, write_section, write_sections
@@ -47,7 +48,7 @@ LIMITS = {
     "rest": 15,
 }  # fmt: skip
 BESIDES, TOTAL = 10, 480
-LAST = ("other-tests", "rest")
+LAST = ("sanitizer", "other-tests", "rest")
 NO_GPU = "its tests need a GPU"
 LEAST = 10  # seconds without which nothing is begun
 CACHE_BYTES = LOG_BYTES = 15 << 20  # of cupycache.tgz and of log.txt at most
@@ -61,8 +62,9 @@ CACHES = {
 
 EPILOG = (
     "In the environment: PYTHON, the interpreter with CuPy and, for the rivals, PyTorch (python3); WHEELS, a folder of "
-    "wheels for what it lacks; GPUNET_DATA, the folder with mnist/ and cifar10/. Exit code: 0; 1 where something "
-    "failed or was not run; 2 for a mistake; 3 where all ran and a target was missed."
+    "wheels for what it lacks; GPUNET_DATA, the folder with mnist/ and cifar10/; GPUNET_COMMIT, the commit where .git "
+    "is not there to say it. Exit code: 0; 1 where something failed or was not run; 2 for a mistake; 3 where all ran "
+    "and a target was missed."
 )
 
 
@@ -94,7 +96,13 @@ class Check:
         self.chosen, self.deadline, self.packed = chosen, time.monotonic() + chosen.seconds, 0
         out = chosen.out or chosen.earlier or os.environ.get("OUT") or ROOT / "benchmarks" / "results"
         self.out = writable_folder(out, hint="").absolute()
-        self.file, self.log = self.out / f"{device_name(chosen.device)}.json", self.out / "log.txt"
+        name = device_name(chosen.device)
+        self.file = self.out / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-') or 'gpu'}.json"
+        self.log, self.made = self.out / "log.txt", provenance()  # of the sections that no other process fills
+        if chosen.device.startswith("cuda"):
+            self.made["gpu"] = name
+            with contextlib.suppress(Exception):  # what a CuPy raises that does not fit the driver: `look` says more
+                self.made |= cuda_versions()
 
     def run(self) -> int:
         with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as work:
@@ -142,8 +150,23 @@ class Check:
             if "look" in chosen.stages:  # that draws them
                 (self.out / "graphs.txt").unlink(missing_ok=True)
             forget(self.file, [name for stage in chosen.stages for name in sections_of(stage)])
-        gpu_process.forget(outcomes, chosen.stages, but_passed=chosen.earlier is not None)
+        current = chosen.earlier is not None and self.current()
+        gpu_process.forget(outcomes, chosen.stages, but_passed=current)
         unpack(self.out / ARCHIVE, self.environment)
+
+    def current(self) -> bool:
+        """Whether an earlier run's tests were of this commit, else they are run anew; what it measured stays, told."""
+        here, sections = self.made["git"], self.sections()
+        others = {name: each for stage in self.chosen.stages for name in sections_of(stage)
+                  if (each := sections.get(name)) and each.provenance.get("git") != here}  # fmt: skip
+        for name, each in others.items():
+            if name not in LIMITS and each.state == "done":
+                print(f"{name} is of commit {each.provenance.get('git')}, this is {here}: it stays", flush=True)
+        tested = [name for name in others if name in LIMITS]
+        if tested:
+            print(f"{', '.join(tested)}: of another commit than {here}, and run anew", flush=True)
+            forget(self.file, tested)
+        return not tested
 
     def stage(self, stage: str) -> None:
         """Fill the stage's sections that are not done, within its limit and what is left of all seconds."""
@@ -166,7 +189,8 @@ class Check:
         until = time.monotonic() + limit
         if stage not in STAGES and todo:
             on_gpu = self.chosen.device.startswith("cuda")
-            self.put(stage, **(self.tests(stage, limit) if on_gpu else {"state": "not run", "why": NO_GPU}))
+            found = self.tests(stage, limit) if on_gpu else {"state": "not run", "why": NO_GPU}
+            self.put(stage, provenance=self.made, **found)
         while stage in STAGES and todo and (left := until - time.monotonic()) >= LEAST:
             code = self.process(stage, todo, left)
             sections = self.sections()
@@ -181,7 +205,7 @@ class Check:
     def tests(self, stage: str, limit: float) -> dict[str, Any]:
         environment = self.environment | gpu_process.surroundings()
         if stage == "sanitizer":
-            found = gpu_process.sanitizer(self.out, self.work, limit, environment)
+            found = gpu_process.sanitizer(self.out, self.work, limit, environment, self.sections()[stage].notes)
         else:
             found = gpu_process.tests(stage, self.out, self.work, limit, environment)
         self.clear()
@@ -212,7 +236,7 @@ class Check:
         return {name.removeprefix("gpu "): each for name, each in found.items() if name.startswith("gpu ")}
 
     def put(self, name: str, **changed: Any) -> None:
-        section = self.sections().get(name, Section({}))
+        section = self.sections().get(name, Section(self.made))
         for key, value in changed.items():
             setattr(section, key, value)
         write_section(self.file, f"gpu {name}", section)
@@ -323,14 +347,14 @@ def child(chosen: argparse.Namespace) -> int:
 
 
 def device_name(device: str) -> str:
-    """What the results are called: the GPU's name by its driver, or the device's, as nvidia-h200."""
+    """What the results are called: the GPU's name by its driver, or the device's."""
     name = device
     if device.startswith("cuda"):
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             query = ["nvidia-smi", "-i", device.partition(":")[2] or "0", "--query-gpu=name", "--format=csv,noheader"]
             done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-            name = (done.stdout.splitlines() or ["gpu"])[0]
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "gpu"
+            name = (done.stdout.splitlines() or ["gpu"])[0].strip()
+    return name
 
 
 def surroundings(work: Path) -> dict[str, str]:
@@ -342,7 +366,8 @@ def surroundings(work: Path) -> dict[str, str]:
     made |= {"CUPY_NVRTC_USE_PCH": "1", "GPUNET_DATA": str(work / "data"), "MPLCONFIGDIR": str(work / "matplotlib")}
     return (
         made
-        | {"PYTHONUNBUFFERED": "1"}
+        # JAX would take three quarters of the GPU at its start.
+        | {"PYTHONUNBUFFERED": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         | {name: value for name, value in os.environ.items() if value}
         | {"TMPDIR": str(work / "tmp")}
     )

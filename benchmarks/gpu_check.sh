@@ -7,7 +7,8 @@
 # FOLDER ($OUT, else benchmarks/results) gets <gpu-name>.json, which holds every figure as soon as it is there, log.txt,
 # tests.jsonl, graphs.txt and cupycache.tgz. In the environment: PYTHON, the interpreter (python3) with CuPy and, for the
 # rivals, PyTorch; WHEELS, a folder of wheels for what that interpreter lacks; GPUNET_DATA, the folder with mnist/ and
-# cifar10/, without which pictures of their shapes are made; CUPY_CACHE_DIR and CUPY_NVRTC_USE_PCH, CuPy's own.
+# cifar10/, without which pictures of their shapes are made; GPUNET_COMMIT, the commit where .git is not there to say
+# it; CUPY_CACHE_DIR and CUPY_NVRTC_USE_PCH, CuPy's own.
 # Exit code: 0; 1 where a test or a section failed or was not run; 3 where all ran and a target was missed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

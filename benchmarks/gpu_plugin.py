@@ -14,6 +14,7 @@ import pytest
 from gpu_process import LOST
 
 from gpunet.bench.harness import sticky
+from gpunet.extras import lacking
 
 MOST = 6000  # characters of a failure's text that are kept
 
@@ -27,6 +28,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # What is read beyond an array would lie in its block of CuPy's pool, whose sizes are multiples of 512 bytes.
+    if config.option.stage == "sanitizer" and not lacking("cupy"):
+        import cupy
+
+        cupy.cuda.set_allocator(None)
     if config.option.outcomes:
         config.pluginmanager.register(Outcomes(config))
 

@@ -25,7 +25,7 @@ import gpunet as gn
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.device import cuda_versions, gpu_facts, gpus
 from gpunet.bench import data, devices, rivals, svd, train
-from gpunet.bench.harness import Contender, Work, enough, filled, lacking, race, speed_up
+from gpunet.bench.harness import Contender, Work, enough, filled, lacking, race, speed_up, told
 from gpunet.bench.results import Case, Entry, Section, Target
 from gpunet.errors import RunError
 from gpunet.experiments import experiments
@@ -45,6 +45,9 @@ QUICK, LOOPING = ("gpunet", "torch"), ("gpunet", "cupy")  # how the names begin 
 NODE = re.compile(r'^"graph_\d+_node_\d+"\s*\[', re.MULTILINE)
 KIND = re.compile(r"\b(KERNEL|MEMCPY|MEMSET|[A-Z][A-Z_]{3,})\b")
 KERNEL = re.compile(r"(\w+)\\?<\\?<\\?<")
+
+
+Contenders = Mapping[str, Contender]
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Setup:
         self.section.data = case.data()[0]
         return case
 
-    def race(self, label: str, contenders: Mapping[str, Contender], **options: Any) -> dict[str, Entry]:
+    def race(self, label: str, contenders: Contenders, **options: Any) -> dict[str, Entry]:
         """Race them as a case of the section, which is saved."""
 
         def save(entries: dict[str, Entry]) -> None:
@@ -161,14 +164,21 @@ def step(setup: Setup, batch: int) -> None:
             case, backend, "off" if name == "eager" else "auto", "mixed" if name == "mixed" else "float32"
         )
         work.run(3 * AT_ONCE[0])
-        for size, steps, recording in work.keeps.graphs.recordings:
-            dot = recording.dot()
-            setup.draw(f"{name}, batch {size}, {steps} to a launch", dot)
-            rows.append({"name": name, "batch": size, "steps_per_launch": steps, **nodes(dot)})
-            setup.note(recordings=rows)
+        recordings = list(work.keeps.graphs.recordings)
+        for size, steps, recording in recordings:
             launches = _alone(Work(partial(_launch, backend, recording)), setup.size(500, 3))
-            rows[-1]["microseconds_per_step"] = 1e6 * (launches.median or 0) / steps
+            taken = 1e6 * (launches.median or 0) / steps
+            rows.append({"name": name, "batch": size, "steps_per_launch": steps, "microseconds_per_step": taken})
+            setup.note(recordings=rows)
         entries[name] = _alone(work, setup.size(200 if name == "eager" else 2000, 20))
+        setup.save()
+        for row, (size, steps, recording) in zip(rows[len(rows) - len(recordings) :], recordings, strict=True):
+            try:  # last, since it is the times that count
+                dot = recording.dot()
+                setup.draw(f"{name}, batch {size}, {steps} to a launch", dot)
+                row |= nodes(dot)
+            except Exception as error:  # whatever CUDA raises
+                row["not_drawn"] = told(error, log=True)
         setup.save()
 
 
@@ -227,17 +237,37 @@ def kernels(setup: Setup) -> None:
 # -- train ------------------------------------------------------------------------------------------------------------
 
 
-def training(setup: Setup, batch: int) -> None:
+def everybody(setup: Setup, case: train.Case, jax: bool, ways: Mapping[str, rivals.Way] | None = None) -> Contenders:
+    """All in float32 but JAX; jax: it beside ours, in a section that comes last.
+
+    It compiles and takes memory when it starts: where that fails or hangs, nobody else's times are lost.
+    """
+    them = train.contenders(case, setup.backend, ways, ["float32"])
+    return {
+        name: each for name, each in them.items() if (name == "jax" or each.role == "ours" if jax else name != "jax")
+    }
+
+
+def training(setup: Setup, batch: int, jax: bool = False) -> None:
     """Everybody's steps but the compiled ones, and the floor under them."""
     rivals.tf32(False)
     case = setup.case(batch)
-    them = train.contenders(case, setup.backend, precisions=["float32"])
-    raced = setup.race(f"batch {batch}", them, first=setup.size(100, 3))
+    raced = setup.race(f"batch {batch}", everybody(setup, case, jax), first=setup.size(100, 3))
+    if jax:
+        return
     setup.wants("graph over PyTorch eager", speed_up(raced, "graph", ["torch"]), OVER_EAGER[batch])
     _checks(setup, raced, "")
     backend, widths = setup.backend, case.notes["widths"]
     speed, moved = bandwidth(backend, setup.size(1 << 28, 1 << 16)), least_bytes(widths, case.batch)
     setup.note(bytes=moved, bytes_per_second=speed, bytes_microseconds=1e6 * moved / speed)
+
+
+def beside_jax(setup: Setup, part: Callable[..., None]) -> None:
+    """What a part measures, of ours and JAX."""
+    if why := lacking("jax"):
+        setup.note(not_measured=why)
+    else:
+        part(setup, jax=True)
 
 
 def least_bytes(widths: tuple[int, ...], batch: int) -> int:
@@ -303,26 +333,25 @@ def on_host(setup: Setup) -> None:
         setup.race(f"batch {batch}", host, rounds=3, first=setup.size(20, 2))
 
 
-def in_tf32(setup: Setup) -> None:
+def in_tf32(setup: Setup, jax: bool = False) -> None:
     """Everybody's products in TF32."""
     before = os.environ.get("GPUNET_TF32")
     os.environ["GPUNET_TF32"] = "1"
     rivals.tf32(True)
 
-    def everybody() -> None:
+    def run() -> None:
         for batch in BATCHES:
-            them = train.contenders(setup.case(batch), setup.backend, precisions=["float32"])
-            setup.race(f"batch {batch}", them, first=setup.size(100, 3))
+            setup.race(f"batch {batch}", everybody(setup, setup.case(batch), jax), first=setup.size(100, 3))
 
     try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(everybody).result()
+            thread.submit(run).result()
     finally:
         rivals.tf32(False)
         os.environ.pop("GPUNET_TF32") if before is None else os.environ.update(GPUNET_TF32=before)
 
 
-def convolution(setup: Setup) -> None:
+def convolution(setup: Setup, jax: bool = False) -> None:
     """Steps of ConvNets with 8 and 8+30 filters on pictures 3×32×32."""
     rivals.tf32(False)
     for name in ("convnet-8", "convnet-8-30"):
@@ -331,8 +360,9 @@ def convolution(setup: Setup) -> None:
             setup.section.data = case.data()[0]
             label = f"{name}, batch {batch}"
             ways = {name: way for name, way in train.IMAGES.items() if not way.bf16}
-            them = train.contenders(case, setup.backend, ways)
-            _checks(setup, setup.race(label, them, first=setup.size(50, 2)), f"{label}: ")
+            raced = setup.race(label, everybody(setup, case, jax, ways), first=setup.size(50, 2))
+            if not jax:
+                _checks(setup, raced, f"{label}: ")
             setup.save()
 
 
@@ -463,6 +493,7 @@ STAGES: dict[str, dict[str, Part]] = {
         "mixed-compile-2048": partial(mixed, batch=BATCHES[-1], rival="torch.compile bf16"),
         "mixed-64": partial(mixed, batch=BATCHES[0]),
         "compile-capturable": partial(compiled, batch=BATCHES[0], rival="torch.compile, capturable Adam"),
+        **{f"jax-{batch}": partial(beside_jax, part=partial(training, batch=batch)) for batch in BATCHES},
     },
     "svd": {name: partial(decompose, name=name) for name in PROBLEMS},
     "experiments": {
@@ -473,5 +504,6 @@ STAGES: dict[str, dict[str, Part]] = {
         "conv": convolution, "train-tf32": in_tf32, "train-host": on_host,
         **{f"{name}-cupy": partial(decompose, name=name, chosen=LOOPING) for name in PROBLEMS},
         "devices": on_both,
+        "jax-tf32": partial(beside_jax, part=in_tf32), "jax-conv": partial(beside_jax, part=convolution),
     },
 }  # fmt: skip

@@ -8,6 +8,7 @@ where one differs.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from gpunet.bench import train
+from gpunet.bench.gpu import BATCHES
 from gpunet.bench.results import Case, Entry, Section, ratio, read_sections
 from gpunet.errors import InputError
 from gpunet.files import write_atomically
@@ -43,6 +45,8 @@ LOWRANK = {
     "dimension 1/2": "MNIST net cut to ranks {}, {} (two `nn.Linear` each), a step",
     "break-even 1/2": "the same, ranks {}, {}",
 }
+RECORDED = {"eager": "operation by operation", "graph": "recorded", "graph mixed": "in mixed precision"}  # ours, there
+SHORT = 0.1  # seconds below which a decomposition's are told in a smaller unit
 FAIR = ("top 100 of 784×60000", "4096×4096 to rank 256")
 WHOLE = {  # case: its row
     "10 classes, top 10 each": "ten classes, top 10 each",
@@ -124,6 +128,25 @@ def dense(question: str, names: Mapping[str, str], sections: Sections) -> list[s
     return _table([f"one {'epoch' if question == 'epoch' else 'Adam step'}", *names.values()], rows)
 
 
+def steps_on_a_gpu(sections: Sections) -> list[str]:
+    """A row for each rival in each net's batches: ours as timed in turn with it, and over it."""
+    rows, nobody = [], Section({})
+    for batch, race in itertools.product(BATCHES, ("train", "compile", "mixed", "mixed-compile", "jax")):
+        name, label = f"gpu {race}-{batch}", f"{'-'.join(map(str, train.NET))}, batch {batch}"
+        for case in (sections[name] if race == "train" else sections.get(name, nobody)).cases.values():
+            for who, rival in case.entries.items():
+                if rival.role == "rival" and rival.median:
+                    fair = [each if ("mixed" in each) == ("bf16" in who) else "" for each in RECORDED]
+                    ours = [_over(case.entries.get(each), rival, who) for each in fair]
+                    rows.append([label, who, _time(rival.median), *ours])
+    return _table(["one Adam step", "", "", *RECORDED.values()], rows)
+
+
+def _over(own: Entry | None, rival: Entry, who: str) -> str:
+    over = ratio(own, rival, who) if own else None
+    return f"{_time(own.median, rival.median)} ({over[0]:.2f}×)" if own and own.median and over else ""
+
+
 def others(sections: Sections) -> list[str]:
     """Factored training, convolution and whole runs beside the better of PyTorch's ways."""
     lowrank, conv = sections["lowrank"].cases, sections["conv"].cases
@@ -135,18 +158,24 @@ def others(sections: Sections) -> list[str]:
     return _table(["", "PyTorch", WAYS["torch bf16"], *OURS.values()], [_row(*case, *names) for case in cases])
 
 
+def _decomposed(sections: Sections) -> Mapping[str, Case]:
+    """The cases of decompositions, of which each has its own section where a GPU was checked."""
+    own = [each.cases for name, each in sections.items() if re.fullmatch(r"gpu svd-[^-]+", name)]
+    return {label: case for cases in own for label, case in cases.items()} if own else sections["svd"].cases
+
+
 def rivals(sections: Sections) -> list[str]:
     """The leading triples beside everybody who computes them, with the errors of each."""
     rows = []
     for label in FAIR:
-        entries = sections["svd"].cases[label].entries
+        entries = _decomposed(sections)[label].entries
         for who, entry in entries.items():
             if entry.role == "floor" or entry.median is None or who == "gpunet, uint8":
                 continue
             ours = "gpunet, one side" if "covariance" in who and "gpunet, one side" in entries else "gpunet"
             times = "" if entry.role == "ours" else _ratio(entry.median / _seconds(entries[ours]))
             errors = [_small(entry.notes.get(what)) for what in ("sigma", "angle", "energy_missed")]
-            rows.append([label, who, f"{entry.median:.2f} s", times, *errors])
+            rows.append([label, who, _seconds_of(entry.median), times, *errors])
             label = ""
     return _table(["", "", "time", "over gpunet", "error in σ / σ₁", "angle, rad", "energy missed"], rows)
 
@@ -161,7 +190,7 @@ def _ratio(value: float) -> str:
 
 def triples(sections: Sections) -> list[str]:
     """The same in short: of each time and angle."""
-    both = [sections["svd"].cases[label].entries for label in FAIR]
+    both = [_decomposed(sections)[label].entries for label in FAIR]
     rows = []
     for who, entry in both[0].items():
         if entry.role != "floor" and entry.median is not None and who != "gpunet, uint8":
@@ -171,18 +200,18 @@ def triples(sections: Sections) -> list[str]:
 
 
 def _seconds_of(median: float | None) -> str:
-    return "" if median is None else f"{median:.2f} s"
+    return "" if median is None else f"{median:.2f} s" if median >= SHORT else _time(median)
 
 
 def decompositions(sections: Sections) -> list[str]:
     """Whole decompositions and stacks beside the call that does the same."""
     rows = []
     for name, label in WHOLE.items():
-        entries = sections["svd"].cases[name].entries
+        entries = _decomposed(sections)[name].entries
         ours = _seconds(entries["gpunet"])
         rival = next(who for who, entry in entries.items() if entry.role == "rival" and entry.median)
         theirs = _seconds(entries[rival])
-        rows.append([label, f"{ours:.2f} s", f"{rival} {theirs:.2f} s", _ratio(theirs / ours)])
+        rows.append([label, _seconds_of(ours), f"{rival} {_seconds_of(theirs)}", _ratio(theirs / ours)])
     return _table(["", "gpunet", "rival", ""], rows)
 
 
@@ -190,6 +219,7 @@ TABLES: dict[str, Callable[[Sections], list[str]]] = {
     "training": partial(dense, "train", EVERYBODY | {"products": "matrix products alone"}),
     "steps": partial(dense, "train", {BEST: "PyTorch", BEST_MIXED: "its autocast to bfloat16", "jax": "JAX"} | OURS),
     "epochs": partial(dense, "epoch", EVERYBODY),
+    "gpu-steps": steps_on_a_gpu,
     "others": others, "rivals": rivals, "triples": triples, "decompositions": decompositions,
 }  # fmt: skip
 

@@ -20,10 +20,10 @@ from msgspec import Meta
 from gpunet.addresses import harmless
 from gpunet.backend import Backend
 from gpunet.backend.blas import threads
+from gpunet.backend.device import cuda_versions
 from gpunet.errors import InputError
-from gpunet.experiments.provenance import versions
+from gpunet.experiments.provenance import version, versions
 from gpunet.experiments.structs import Struct, convert
-from gpunet.extras import optional
 from gpunet.files import write_or_keep
 from gpunet.limits import plain, read_json
 
@@ -123,11 +123,9 @@ def failures(section: Section, head: str = "", between: str = ", ") -> list[str]
 
 
 def provenance(backend: Backend | None = None) -> dict[str, Any]:
-    """Machine and packages, the rivals' among them, and the threads of the matrix products."""
-    found: dict[str, Any] = {"torch": None}
-    if (torch := optional("torch")) is not None:
-        found["torch"] = str(torch.__version__)
-    return versions(backend) | found | {"threads": threads()}
+    """Machine and packages, the rivals' among them, the threads of matrix products, and a GPU's driver and CUDA."""
+    found = versions(backend) | {"torch": version("torch"), "jax": version("jax"), "threads": threads()}
+    return found | cuda_versions() if found["gpu"] else found
 
 
 def read_document(path: Path, expected: str) -> Any:

@@ -57,8 +57,15 @@ def wait(device: Any) -> None:
         torch.cuda.synchronize(device)
 
 
+_jax_precision = ["float32"]  # of JAX's products, whose own default on a GPU is TF32
+
+
 def tf32(wanted: bool) -> None:
-    """Products and convolutions of float32 in TF32 or not, on GPUs; PyTorch's own default is one of each."""
+    """Products and convolutions of float32 in TF32 or not, on GPUs; PyTorch's own default is one of each.
+
+    Without a call JAX's are of float32; what was made before a call keeps its own.
+    """
+    _jax_precision[0] = "tensorfloat32" if wanted else "float32"
     if lacking("torch"):
         return
     import torch
@@ -215,10 +222,13 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 def jax_network(layers: Sequence[gn.Layer]) -> Callable[[Any, Any], Any]:
     """network(weights in a model's order, x) -> logits, or features, of our layers."""
-    jax = importlib.import_module("jax")
+    jax, precision = importlib.import_module("jax"), _jax_precision[0]
 
     def network(weights: Sequence[Any], x: Any) -> Any:
-        left = list(weights)
+        with jax.default_matmul_precision(precision):  # of the gradients' products, too, which are traced from these
+            return outputs(list(weights), x)
+
+    def outputs(left: list[Any], x: Any) -> Any:
         for layer in layers:
             if isinstance(layer, Flatten):  # a Reshape, too
                 x = x.reshape(len(x), -1)

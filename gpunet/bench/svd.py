@@ -235,7 +235,12 @@ def _rival(problem: Problem, backend: Backend, name: str, share: int) -> Work:
 
         where = rivals.place(backend.name)
         arrays = [torch.from_numpy(np.ascontiguousarray(a)).to(where) for a in arrays]
-        torch.linalg.svd(arrays[0][..., :8, :8])  # what a call's time must not hold: the loading of libraries
+        # What a call's time must not hold: the loading of libraries, and on a GPU the choice of algorithms and memory.
+        if backend.name.startswith("cuda"):
+            call(arrays[0])
+            rivals.wait(where)
+        else:
+            torch.linalg.svd(arrays[0][..., :8, :8])
     elif name.startswith("cupy"):
         arrays = [backend.asarray(a) for a in arrays]
     elif name == "sklearn covariance_eigh":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
@@ -48,8 +49,8 @@ def versions(backend: Backend | None = None) -> dict[str, Any]:
         "gpunet": gpunet.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "numba": _version("numba") if backend is None or backend.kernels == "numba" else None,
-        "cupy": _version("cupy-cuda13x") or _version("cupy-cuda12x") or _version("cupy"),
+        "numba": version("numba") if backend is None or backend.kernels == "numba" else None,
+        "cupy": version("cupy-cuda13x") or version("cupy-cuda12x") or version("cupy"),
         "blas": _blas(),
         "cpu": _cpu(),
         "gpu": gpu_name(backend),
@@ -58,7 +59,8 @@ def versions(backend: Backend | None = None) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of what is installed by that name; None where nothing is. Nothing is imported."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -80,15 +82,16 @@ def _cpu() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this file lies in, with "+" when it has changes; None for an installed package."""
+    """The commit of the checkout this file lies in, with "+" when it has changes; None for an installed package.
+
+    GPUNET_COMMIT in the environment says it where the checkout came without its history.
+    """
     folder = Path(__file__).resolve().parent
-    if not (folder.parents[1] / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
+    if (folder.parents[1] / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            described = subprocess.run(
+                ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+                cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+            )  # fmt: skip
+            return described.stdout.strip()
+    return os.environ.get("GPUNET_COMMIT") or None

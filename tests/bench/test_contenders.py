@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import gpunet as gn
@@ -115,6 +118,35 @@ def test_the_timed_pieces_are_steps():
     assert work.keeps.tally.cursor[0] == 2 * 8  # a pass of 44 is six batches, the last one of 4
     work.run(6)
     assert work.keeps.tally.cursor[0] == 44
+
+
+def test_jax_has_products_of_float32_unless_tf32_is_asked_for(monkeypatch, rng):
+    """Whose default on a GPU is TF32."""
+    asked = []
+
+    @contextlib.contextmanager
+    def precision(name):
+        asked.append(name)
+        yield
+        asked.append("")
+
+    def relu(x):
+        assert asked[-1]  # inside
+        return np.maximum(x, 0)
+
+    jax = types.SimpleNamespace(default_matmul_precision=precision, nn=types.SimpleNamespace(relu=relu))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    monkeypatch.setattr(rivals, "lacking", lambda package: "not asked")
+    weights, x = [rng.normal(size=shape) for shape in ((3, 5), 3, (2, 3), 2)], rng.normal(size=(4, 5))
+    try:
+        for wanted in (None, True, False):
+            if wanted is not None:
+                rivals.tf32(wanted)
+            found = rivals.jax_network([gn.Dense(3, "relu"), gn.Dense(2)])(weights, x)
+            np.testing.assert_allclose(found, np.maximum(x @ weights[0].T + weights[1], 0) @ weights[2].T + weights[3])
+    finally:
+        rivals.tf32(False)
+    assert asked == ["float32", "", "tensorfloat32", "", "float32", ""]
 
 
 # -- the race ---------------------------------------------------------------------------------------------------------

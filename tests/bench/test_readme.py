@@ -96,6 +96,41 @@ def test_rivals_of_a_matrix_have_their_errors():
     ]
 
 
+def test_what_was_measured_on_a_gpu_has_tables(tmp_path):
+    """From the sections of gpu_check.py, each race by itself: ours beside whom it was timed with."""
+
+    def raced(**entries):
+        return Section({}, {"batch": Case({name.replace("_", " "): entry for name, entry in entries.items()})})
+
+    def entry(seconds, role="ours"):
+        return Entry(role, [seconds, seconds], notes={"sigma": 1e-7, "angle": 1e-4, "energy_missed": 0.0})
+
+    sections = {f"gpu train-{batch}": raced(eager=entry(6e-5), graph=entry(2e-5), torch=entry(1e-4, "rival"),
+                                            products=entry(1e-5, "floor")) for batch in readme.BATCHES}  # fmt: skip
+    sections["gpu mixed-64"] = raced(graph=entry(2e-5), graph_mixed=entry(1e-5), torch_bf16=entry(4e-5, "rival"))
+    sections["gpu jax-2048"] = raced(graph=entry(3e-5), jax=entry(2e-5, "rival"))
+    for name, label in zip(("whole", "square"), readme.FAIR, strict=True):
+        case = Case({"gpunet": entry(0.0123), "torch.linalg.svd": entry(1.5, "rival")})
+        sections[f"gpu svd-{name}"] = Section({}, {label: case})
+        sections[f"gpu svd-{name}-cupy"] = Section({}, {label: Case({"gpunet": entry(5.0)})})
+    write_sections(tmp_path / "gpu.json", sections)
+    begin, end = "<!-- speed:begin {} gpu -->\n", "<!-- speed:end -->\n"
+    text = "".join(begin.format(table) + end for table in ("gpu-steps", "rivals", "triples"))
+    lines = readme.rewritten(text, lambda machine: read_sections(tmp_path / f"{machine}.json")).splitlines()
+    net = "784-512-256-10, batch"
+    assert lines[1:9] == [
+        "| one Adam step | | | operation by operation | recorded | in mixed precision |", "|---|---|---|---|---|---|",
+        f"| {net} 64 | torch | 100 µs | 60 µs (0.60×) | 20 µs (0.20×) | |",
+        f"| {net} 64 | torch bf16 | 40 µs | | | 10 µs (0.25×) |",
+        f"| {net} 256 | torch | 100 µs | 60 µs (0.60×) | 20 µs (0.20×) | |",
+        f"| {net} 2048 | torch | 100 µs | 60 µs (0.60×) | 20 µs (0.20×) | |",
+        f"| {net} 2048 | jax | 20 µs | | 30 µs (1.50×) | |", "<!-- speed:end -->",
+    ]  # fmt: skip
+    assert f"| {readme.FAIR[0]} | gpunet | 12.30 ms | | 1e-07 | 1e-04 | 0e+00 |" in lines
+    assert "| | torch.linalg.svd | 1.50 s | 122.0× | 1e-07 | 1e-04 | 0e+00 |" in lines
+    assert "| gpunet | 12.30 ms | 1e-04 | 12.30 ms | 1e-04 |" in lines
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -172,7 +207,7 @@ def test_a_section_is_written_and_the_others_stay(tmp_path):
     assert (found.seconds, found.median, found.notes) == ([0.5, 0.25], 0.375, {"loss": 2.0, "angle": None})
     write_section(path, "file \udcff", Section({"µs": "\udcff"}))  # half a pair, as Python names what is no text
     assert read_sections(path)["file ?"].provenance == {"µs": "?"}
-    assert {"cpu", "gpu", "numpy", "git", "torch", "threads"} <= set(provenance())
+    assert {"cpu", "gpu", "numpy", "git", "torch", "jax", "threads"} <= set(provenance())
     assert [each.name for each in path.parent.iterdir()] == ["machine.json"]
 
 

@@ -66,12 +66,19 @@ extern "C" __global__ void reads_on(const float* x, float* out) {
     out[threadIdx.x] = sum;
 }
 
-extern "C" __global__ void last_block(int* out, unsigned* ticket) {
+template <bool FENCE, bool BARRIER>
+__device__ void arrive(int* out, unsigned* ticket) {
     __shared__ bool last;
+    if (FENCE) __threadfence();
+    if (BARRIER) __syncthreads();
     if (threadIdx.x == 0) last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
-    if (last) out[0] += 1;
+    if (last && threadIdx.x == 0) out[0] += 1;
 }
+
+extern "C" __global__ void last_block(int* out, unsigned* ticket) { arrive<true, true>(out, ticket); }
+extern "C" __global__ void without_fence(int* out, unsigned* ticket) { arrive<false, true>(out, ticket); }
+extern "C" __global__ void without_barrier(int* out, unsigned* ticket) { arrive<true, false>(out, ticket); }
 
 extern "C" __global__ void indices(int* out) {
     const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
@@ -154,8 +161,15 @@ def test_a_read_beyond_the_end_of_an_array_is_an_error_and_the_next_launch_works
 def test_one_block_is_the_last_and_its_ticket_is_new_again(module):
     ticket, out = np.zeros(1, "uint32"), np.zeros(1, "int32")
     for launch in range(3):
-        module.get_function("last_block")((5,), (1,), (out, ticket))
+        module.get_function("last_block")((5,), (64,), (out, ticket))
         assert (out[0], ticket[0]) == (launch + 1, 0)
+
+
+@pytest.mark.parametrize("name", ["without_fence", "without_barrier"])
+def test_a_block_that_says_too_early_that_it_has_come_is_an_error(module, name):
+    ticket, out = np.zeros(1, "uint32"), np.zeros(1, "int32")
+    with running("forward"), pytest.raises(HostKernelError, match="before the writes of all its threads"):
+        module.get_function(name)((5,), (64,), (out, ticket))
 
 
 @pytest.mark.parametrize("order", ORDERS)

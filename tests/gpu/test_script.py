@@ -10,21 +10,29 @@ import subprocess
 import sys
 import tarfile
 import time
+import types
 from pathlib import Path
 
 import pytest
 
 from gpunet.backend import why_no_gpu
+from gpunet.backend.cupy_backend import CupyBackend
+from gpunet.bench.results import Section, write_section
+from gpunet.experiments import provenance
 from gpunet.files import alone
 from tests import conftest
-from tests.cuda.host_module import why_not
+from tests.cuda.case_list import CASES
+from tests.cuda.cases import Bench
+from tests.cuda.host_module import HostKernel, why_not
+from tests.cuda.pretend import pretend
+from tests.cuda.test_kernels import run
 
 ROOT = Path(__file__).parents[2]
 # What a machine with a GPU may lack; sitecustomize.py is the first that its interpreters read.
 ABSENT = ("pooch", "platformdirs", "array_api_strict", "optuna", "sqlalchemy", "alembic", "pg8000")
 BLOCK = f"import sys\nfor name in {ABSENT}: sys.modules[name] = None\n"
 SANITIZER = """#!/bin/sh
-while [ "${1#-}" != "$1" ] || [ "${1%check}" != "$1" ]; do shift; done
+while [ "${1#-}" != "$1" ] || [ "${1%check}" != "$1" ] || [ "${1#kns=}" != "$1" ]; do shift; done
 "$@" && echo "========= ERROR SUMMARY: 0 errors"
 """
 needs_compiler = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
@@ -86,6 +94,7 @@ def test_every_stage(tmp_path):
     assert "digraph" in (tmp_path / "out" / "graphs.txt").read_text()
     assert {"products", "eager", "graph"} <= sections["train-64"]["cases"]["batch 64"]["entries"].keys()
     assert sections["train-64"]["provenance"]["gpu"] == "Pretend GPU"
+    assert all({"git", "cupy", "cuda", "driver"} <= each["provenance"].keys() for each in sections.values())
     assert sections["sanitizer"]["notes"]["memcheck"]["errors"] == 0
     outcomes = [json.loads(line) for line in (tmp_path / "out" / "tests.jsonl").read_text().splitlines()]
     assert [(each["stage"], each["test"].partition("::")[2], each["outcome"]) for each in outcomes] == [
@@ -269,10 +278,65 @@ def test_the_sanitizers_verdict(tmp_path, monkeypatch, memcheck, racecheck, stat
     tool.write_text(f"#!/bin/bash\nif [ $2 = memcheck ]; then {memcheck}; else {racecheck}; fi\n")
     tool.chmod(0o755)
     surroundings = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    section = gpu_process.sanitizer(tmp_path, tmp_path, 2.0, surroundings)
+    section = gpu_process.sanitizer(tmp_path, tmp_path, 2.0, surroundings, {})
     assert section["state"] == state
     assert section["why"].startswith(why)
     assert section["notes"].keys() == {"memcheck", "racecheck"}
+    tool.write_text("#!/bin/bash\necho ERROR SUMMARY: 7 errors; exit 99\n")  # going on: what found nothing stays
+    again = gpu_process.sanitizer(tmp_path, tmp_path, 2.0, surroundings, section["notes"])
+    for check, found in section["notes"].items():
+        clean = (found["errors"], found["exit_code"]) == (0, 0)
+        assert again["notes"][check]["errors"] == (0 if clean else 7)
+
+
+def test_under_the_sanitizer_no_array_lies_in_a_pool(monkeypatch):
+    import gpu_plugin
+
+    cupy, chosen = pretend(), list[object]()
+    monkeypatch.setattr(cupy.cuda, "set_allocator", chosen.append, raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    for stage in ("tests", "sanitizer"):
+        gpu_plugin.pytest_configure(types.SimpleNamespace(option=types.SimpleNamespace(stage=stage, outcomes=None)))
+    assert chosen == [None]
+
+
+def test_racecheck_leaves_out_kernels_of_libraries_alone():
+    import gpu_process
+
+    table = json.loads((ROOT / "benchmarks" / "results" / "kernel-resources.json").read_text())
+    names = {name for kernels in table["kernels"].values() for name in kernels}
+    assert not [name for name in names if any(part in name for part in gpu_process.FOREIGN)]
+
+
+def test_the_sanitizer_sees_a_kernel_of_every_kind(monkeypatch):
+    """Named, not run: those that use shared memory, in float32, float64 and what is mixed."""
+    import gpu_process
+
+    launched, gpu = set(), CupyBackend(module=conftest.stand_in())
+    monkeypatch.setattr(HostKernel, "__call__", lambda kernel, *_, **__: launched.add(kernel.name))
+    for case in (case for case in CASES if case.name in gpu_process.CASES):
+        for dtype in ("float32",) if case.mixed else ("float32", "float64"):
+            run(case, Bench(gpu, dtype, mixed=case.mixed))
+    kinds = ("chain_and_sum", "gather_u8", "affine_softmax_cross_entropy", "narrow_backward", "softmax_cross_entropy",
+             "adam", "batch_statistics", "normalise", "normalise_backward", "conv", "conv_inputs", "conv_filters",
+             "average_maps")  # fmt: skip
+    assert launched >= {f"{kind}_{suffix}" for kind in kinds for suffix in ("f32", "f64")} | {"narrow_backward_bf16"}
+
+
+@pytest.mark.slow  # pytest collects in a process of its own
+def test_a_gpu_gets_a_dozen_tests_under_the_sanitizer_and_every_case_without(tmp_path, monkeypatch):
+    import gpu_process
+
+    assert "cuda/test_kernels.py" in gpu_process.CHOSEN["tests"]
+    monkeypatch.setitem(gpu_process.CHOSEN, "tests", ["cuda/test_kernels.py"])
+    surroundings, counts = environment(tmp_path) | gpu_process.surroundings(), []
+    for stage in ("sanitizer", "tests"):
+        command = [*gpu_process.pytest(stage, 0, 20.0), "--collect-only", "-qqq"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings, cwd=ROOT)
+        assert done.returncode == 0, done.stdout[-3000:]
+        counts.append(sorted(done.stdout.split("\n")[:2]))
+    on_a_gpu, kernels = "tests/cuda/test_on_a_gpu.py", "tests/cuda/test_kernels.py"
+    assert counts == [[f"{kernels}: 11", f"{on_a_gpu}: 1"], ["", f"{kernels}: {len(CASES)}"]]
 
 
 def alive(process):
@@ -402,6 +466,35 @@ def test_no_gpu_and_no_time_are_said(tmp_path):
     done = script(tmp_path, "--device", "cuda:7", "--seconds", "1", "--stages", "svd")
     assert done.returncode == 1
     assert "== svd-square: not run: of 1 s none were left" in done.stdout
+    for found in (sections, read(path)):
+        assert all({"git", "cupy", "cuda", "driver"} <= each["provenance"].keys() for each in found.values())
+
+
+def test_going_on_at_another_commit_is_told_and_tests_are_run_anew(tmp_path, monkeypatch, capsys):
+    import gpu_check
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--continue", str(tmp_path), "--device", "cpu"])
+    check, outcomes = gpu_check.Check(gpu_check.options()), tmp_path / "tests.jsonl"
+    check.environment, here = {}, check.made["git"]
+    for commit, told in ((here, ""), ("abc", f"svd-whole is of commit abc, this is {here}: it stays\n")):
+        outcomes.write_text('{"stage": "tests", "test": "a", "outcome": "passed"}\n')
+        for name, state in (("tests", "done"), ("svd-whole", "done"), ("svd-square", "failed")):
+            write_section(check.file, f"gpu {name}", Section({"git": commit}, state=state))
+        check.begin()
+        said = capsys.readouterr().out
+        assert said == (told and f"{told}tests: of another commit than {here}, and run anew\n")
+        assert ("tests" in check.sections(), outcomes.read_text() != "") == (
+            (True, True) if not told else (False, False)
+        )
+        assert {"svd-whole", "svd-square"} <= check.sections().keys()
+
+
+def test_the_commit_may_be_said_by_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "gpunet" / "experiments" / "provenance.py"))
+    monkeypatch.delenv("GPUNET_COMMIT", raising=False)
+    assert provenance._commit() is None
+    monkeypatch.setenv("GPUNET_COMMIT", "0123abc+")
+    assert provenance._commit() == "0123abc+"
 
 
 def refused(tmp_path, monkeypatch, capsys, *options):

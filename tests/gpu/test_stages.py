@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from gpunet.backend import get_backend
+from gpunet.backend import cupy_device, get_backend
 from gpunet.bench import gpu as stages
-from gpunet.bench import harness
+from gpunet.bench import harness, svd, train
 from gpunet.bench.gpu import STAGES, Setup, fill
+from gpunet.bench.harness import Work
 from gpunet.bench.results import Case, Entry, Section, Target, as_json, read_sections
 from gpunet.errors import RunError
 from gpunet.report.bench_tables import page
@@ -18,7 +19,7 @@ from gpunet.report.bench_tables import page
 SECTIONS = {name: part for stage in STAGES.values() for name, part in stage.items()}
 # The pretend GPU takes seconds for a convolution, and minutes for an experiment: see test_experiments.py.
 AGAIN = ("step-256", "step-2048")  # which small are what step-64 is
-LONG = ("conv", "devices", *(name for name in SECTIONS if name.startswith("quick-")))
+LONG = ("conv", "jax-conv", "devices", *(name for name in SECTIONS if name.startswith("quick-")))
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,37 @@ def test_a_section(gpu, name, monkeypatch):
         assert all(each.met for each in section.targets if "energy" in each.what)
 
 
+@pytest.mark.slow  # on the pretend GPU
+def test_a_graph_that_cannot_be_drawn_costs_no_time(gpu, monkeypatch):
+    def dot(recording):
+        raise RuntimeError("cudaErrorInvalidValue: invalid argument")
+
+    monkeypatch.setattr(cupy_device.Recording, "dot", dot)
+    section = filled("step-64", gpu.backend())
+    assert {"graph", "mixed", "forked", "eager"} == entries(section).keys()
+    for row in section.notes["recordings"]:
+        assert row["microseconds_per_step"] > 0
+        assert row["not_drawn"] == "RuntimeError: cudaErrorInvalidValue: invalid argument"
+    assert "not_drawn" in page({"step-64": section})
+
+
+@pytest.mark.parametrize(
+    "name", ["train-64", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train-tf32", "conv"))]
+)
+def test_jax_comes_last_and_beside_ours_alone(name, monkeypatch):
+    """What hangs or fails as it starts costs no other time."""
+    monkeypatch.setattr(stages, "lacking", lambda package: "")
+    monkeypatch.setattr(train, "lacking", lambda package: "" if package == "jax" else "not here")
+    monkeypatch.setattr(train, "_rival", lambda *_: Work(lambda pieces: None))
+    last = f"jax-{name.removeprefix('train-')}"
+    found = {each: filled(each, get_backend("numpy")).cases for each in (name, last)}
+    assert found[name].keys() == found[last].keys()
+    for each, cases in found.items():
+        assert all(("jax" in case.entries, "numpy" in case.entries) == (each == last, True) for case in cases.values())
+    (places,) = ([each.startswith("jax") for each in parts] for parts in STAGES.values() if name in parts)
+    assert places == sorted(places)
+
+
 @pytest.mark.slow
 def test_a_quick_run():
     section = filled("quick-toy", get_backend("numpy"))
@@ -161,6 +193,14 @@ def test_beside_pytorch_on_the_cpu(name, torch):
             if contender != "torch.svd_lowrank":  # two power iterations miss the later vectors
                 assert entry.notes["energy_missed"] < 1e-6, contender
                 assert entry.notes["angle"] < 1e-3, contender
+
+
+def test_a_rival_that_is_timed_once_is_not_timed_cold(gpu, torch, monkeypatch):
+    called, own = [], torch.linalg.svd
+    monkeypatch.setattr(torch.linalg, "svd", lambda a, **how: called.append(tuple(a.shape)) or own(a, **how))
+    them = svd.contenders(svd.square(40, 4), gpu.backend())
+    (entry,) = harness.race({"torch.linalg.svd": them["torch.linalg.svd"]}, 3, pause=0).values()
+    assert (called, len(entry.seconds)) == ([(40, 40)] * 2, 1)
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's profiler warns of PyTorch

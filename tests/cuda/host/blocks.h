@@ -21,6 +21,7 @@ struct Shuffled {
 
 struct Scheduler : Fibers {
     std::vector<Shuffled> warps;
+    std::vector<char> fenced;
     int order = FORWARD;
     uint64_t random = 0;
 
@@ -109,6 +110,7 @@ struct Scheduler : Fibers {
         const int count = int(block_size.x * block_size.y * block_size.z);
         memset(__start_gpu_shared, 0xff, __stop_gpu_shared - __start_gpu_shared);  // NaN: nobody clears it on a GPU
         threads.assign(count, Thread{READY, 0, 0, -1, 0});
+        fenced.assign(count, 0);
         warps.assign((count + WARP_SIZE - 1) / WARP_SIZE, Shuffled{});
         do {
             for (choose(); !queue.empty() && error.empty(); choose()) {
@@ -162,6 +164,15 @@ unsigned char* slot_of_lane(int lane, int phase) {
 }
 
 int own_lane() { return scheduler.current % WARP_SIZE; }
+
+void fenced() { scheduler.fenced[scheduler.current] = 1; }
+
+void check_fenced(int line) {
+    for (char each : scheduler.fenced)
+        if (!each)
+            return scheduler.fail(
+                "a block counts itself in line " + std::to_string(line) + " before the writes of all its threads show");
+}
 
 int next_phase() { return ++scheduler.threads[scheduler.current].phase; }
 

@@ -3,8 +3,8 @@
 // A thread runs until it has to wait for others, at a barrier or a shuffle; a kernel that never waits costs no switch.
 // Threads and blocks start and go on in an order that the caller chooses: a kernel whose result depends on it has a
 // race, or lacks a barrier. What a thread waits for is checked, too: threads of a block that wait at different lines,
-// or for threads that have ended, are errors. Blocks do not overlap: what a fence between blocks is missing for, or
-// memory order on real hardware, is not found here.
+// or for threads that have ended, are errors, and so is a block that counts itself (atomicInc) before each of its threads
+// has passed a fence. Blocks do not overlap: memory order on real hardware is not found here.
 #pragma once
 
 #include <math.h>
@@ -30,6 +30,8 @@ void wait_for_warp(int line, unsigned lanes, int phase);  // those of the own wa
 unsigned char* slot_of_lane(int lane, int phase);         // where a lane of the own warp leaves what it shuffles
 int own_lane();
 int next_phase();
+void fenced();                // this thread's writes show to other blocks
+void check_fenced(int line);  // fails unless those of all threads of the block do
 
 template <typename T>
 T shuffle(unsigned lanes, T value, int from, int line) {
@@ -67,7 +69,7 @@ using std::max;
 using std::min;
 
 inline void __syncthreads(int line = __builtin_LINE()) { host::wait_for_block(line); }
-inline void __threadfence() {}
+inline void __threadfence() { host::fenced(); }
 inline void __syncwarp(unsigned lanes = 0xffffffffu, int line = __builtin_LINE()) {
     host::shuffle(lanes, 0, host::own_lane(), line);
 }
@@ -77,7 +79,8 @@ T __shfl_xor_sync(unsigned lanes, T value, int mask, int line = __builtin_LINE()
     return host::shuffle(lanes, value, host::own_lane() ^ mask, line);
 }
 
-inline unsigned atomicInc(unsigned* address, unsigned limit) {
+inline unsigned atomicInc(unsigned* address, unsigned limit, int line = __builtin_LINE()) {
+    host::check_fenced(line);
     const unsigned old = *address;
     *address = old >= limit ? 0 : old + 1;
     return old;
