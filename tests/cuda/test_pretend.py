@@ -156,6 +156,23 @@ def test_a_capture_runs_nothing_and_its_graph_everything():
     assert cp.asnumpy(x).tolist() == [6, 7, 7]
 
 
+def test_a_decomposition_that_fails_raises_nothing():
+    """Cholesky's factor of the part before, where potrf leaves the pivot that is not above 0; NaN of others."""
+    cp, rng = pretend(), np.random.default_rng(0)
+    lower = np.tril(rng.normal(size=(5, 5))) + 5 * np.eye(5)
+    sign = np.diag([1, 1, 1, 1, -1.0])
+    a = lower @ sign @ lower.T
+    found = cp.asnumpy(cp.linalg.cholesky(cp.asarray(np.stack([lower @ lower.T, a]))))
+    np.testing.assert_allclose(found[0], lower, atol=1e-12)
+    np.testing.assert_allclose(found[1, :, :4], lower[:, :4], atol=1e-12)
+    assert found[1, 4, 4] == pytest.approx(-(lower[4, 4] ** 2))
+    wrong = cp.asarray(np.full((3, 3), np.nan))
+    for result in (*cp.linalg.svd(wrong), *cp.linalg.eigh(wrong), cp.linalg.inv(cp.zeros((3, 3)))):
+        assert cp.asnumpy(cp.isnan(result)).all()
+    with pytest.raises(np.linalg.LinAlgError, match="square"):
+        cp.linalg.cholesky(cp.zeros((3, 2)))
+
+
 def test_devices_are_apart():
     cp = pretend(devices=2, total=1 << 20)
     with cp.cuda.Device(1):
