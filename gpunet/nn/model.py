@@ -546,7 +546,7 @@ class Sequential:
             check_row(self.output_shape)
             if isinstance(x, Samples):
                 self._check_input(x.shape)
-                check_place(x, self.backend.name, self.dtype, "data")
+                check_place(x, self.backend, self.dtype, "data")
             else:
                 x = check_samples(x, "data")
                 tell_pixels(self._scale, x)

@@ -119,9 +119,10 @@ class Moments:
         """What is solved, to be solved for several penalties."""
         features, joint = self.features, self.joint
         if joint is not None:
-            backend, matrix, mean = _where(self.device, joint.scatter), joint.about(True), joint.mean + joint.mean_low
-            a, right, scale = matrix[:features, :features], matrix[features:, :features].T, None
+            backend = _where(self.device, joint.scatter)
             with computing_on(backend) as xp:
+                matrix, mean = joint.about(True), joint.mean + joint.mean_low
+                a, right, scale = matrix[:features, :features], matrix[features:, :features].T, None
                 squares = diagonal(xp, matrix)[:features]
                 if self.standardise:
                     scale = _scale(xp, squares, joint.count)

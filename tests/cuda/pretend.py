@@ -9,6 +9,7 @@ Kernels are the real ones, compiled by g++ (tests/cuda/host_module.py); cublasLt
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import types
 from typing import Any
@@ -100,6 +101,7 @@ def without_info(function: Any) -> Any:
     the part which there is; the others leave something, here NaN. Of a stack the other matrices are whole.
     """
 
+    @functools.wraps(function)
     def run(a: Any, *args: Any, **options: Any) -> Any:
         try:
             return function(a, *args, **options)
@@ -154,6 +156,7 @@ class Namespace(types.ModuleType):
             out = options.get("out")
             if out is not None:
                 refuse_host(*args, out)
+                self.machine.refuse_others(args, options)
                 operands, settings = plain(args), plain(options)
                 self.machine.issue(name, lambda: found(*operands, **settings))
                 return out

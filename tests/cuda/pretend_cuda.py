@@ -3,24 +3,32 @@
 Work runs at once, in the order in which it is issued. While a stream captures, work issued to it is kept instead and
 runs when the graph is launched. What CUDA refuses then (allocation, waiting, host reads and copies, cuBLAS, work on
 the legacy stream) raises, and leaves a capture in which every call fails, each in its own words, up to its end. Current
-device, stream and allocator are those of a thread.
+device, stream and allocator are those of a thread. Operands lie on the current device. gpunet's own work is refused
+outside a session, where it may land on another device, and on the legacy stream, which another thread's capture makes
+unusable; but for operations of a Backend that others call, for reads of a whole array, and for what makes the device of
+an array current, as with one that a user has given.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import gpunet
 from tests.cuda.pretend_array import DeviceArray, plain, refuse_host
 from tests.cuda.pretend_memory import CUDADriverError, CUDARuntimeError, Memory, MemoryPool
 
 WHOLE = 16 << 20  # bytes: larger memory is not filled, so that a workspace that nobody touches costs nothing
 GLOBAL, THREAD_LOCAL, RELAXED = range(3)
+GPUNET = str(Path(gpunet.__file__).parent)
+BELOW = (str(Path(__file__).parent / "pretend"), str(Path(np.__file__).parent), str(Path(GPUNET, "backend")))
 INVALIDATED = "{}: operation failed due to a previous error during capture"
 
 
@@ -293,6 +301,7 @@ class Machine:
         """Memory full of NaN, or of the largest integer: what nobody wrote shows where it is read."""
         dtype = np.dtype(dtype)
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        self.refuse_outside("an allocation")
         memory = self.here.allocators[-1](int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         memory = getattr(memory, "mem", memory)
         array = memory.array(shape, dtype)
@@ -331,12 +340,15 @@ class Machine:
                     view = found.view(DeviceArray)
                     view.machine, view.memory = self, parent.memory
                     return view
+        self.refuse_others(args, options)
         return self.result(found)
 
     # -- work ----------------------------------------------------------------------------------------------------
 
     def issue(self, what: str, work: Any, stream: Any = None) -> None:
-        stream = stream or self.stream()
+        if stream is None:
+            self.refuse_outside(what)
+            stream = self.stream()
         if stream.capture is not None:
             if stream.capture.invalid:
                 raise CUDADriverError(INVALIDATED.format("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"))
@@ -346,6 +358,30 @@ class Machine:
         with np.errstate(all="ignore"):
             work()
         self.launched.append(what)
+
+    def refuse_others(self, *values: Any) -> None:
+        """ValueError where arrays, however deep in tuples, lists and dicts, lie on another device, as in CuPy."""
+        for value in values:
+            if isinstance(value, DeviceArray):
+                if value.memory.device_id != self.current:
+                    raise ValueError(
+                        f"The device where the array resides ({value.memory.device_id}) is different from the current "
+                        f"device ({self.current}). Peer access is unavailable between these devices."
+                    )
+            elif isinstance(value, (tuple, list)):
+                self.refuse_others(*value)
+            elif isinstance(value, dict):
+                self.refuse_others(*value.values())
+
+    def refuse_outside(self, what: str) -> None:
+        """AssertionError where gpunet itself, no caller of it, issues work to a legacy stream of whatever device."""
+        if self.stream().ptr or self.here.devices:
+            return
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(BELOW):
+            frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename.startswith(GPUNET):
+            raise AssertionError(f"{what} outside a session: {frame.f_code.co_filename}, line {frame.f_lineno}")
 
     def refuse_legacy(self, what: str, stream: Any) -> None:
         """The legacy stream of a device is unusable for all threads while a blocking stream there captures."""
@@ -383,6 +419,7 @@ class Machine:
 
     def host_copy(self, what: str) -> None:
         """A copy from the host: CuPy stages it in pinned memory, which a graph would read again much later."""
+        self.refuse_outside(what)
         self.forbid(what, self.stream())
 
     def refuse_library(self, what: str) -> None:
