@@ -80,7 +80,7 @@ class DeviceArray(np.ndarray):
         if not isinstance(found, np.ndarray):  # NumPy would give a scalar, which on a GPU is a read
             key = key if isinstance(key, tuple) else (key,)
             return super().__getitem__((*plain(key), ...))
-        if np.may_share_memory(found, plain(self)):
+        if np.may_share_memory(found, plain(self)) or not found.size:
             return super().__getitem__(plain(key))
         self.machine.refuse_others(self, key)
         return self.machine.result(found)
