@@ -651,7 +651,7 @@ class Sequential:
     # -- hot ----------------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """Scores z (n, outputs): what the last layer computes before its activation."""
+        """Scores z (n, outputs): what the last layer computes before its activation. To be called inside a session."""
         self._check_fits("x", x)
         with self.alone():
             self._passed = True

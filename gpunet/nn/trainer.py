@@ -664,7 +664,8 @@ class Trainer(Evaluator):
     def step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device.
 
-        In training mode. Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
+        In training mode, inside `backend.session()`. Returns how many steps it made: 1, whatever `most` there may be,
+        which is for recorded ones.
         """
         self._round()
         return self._step(train, order, n, most)
