@@ -132,12 +132,12 @@ def as_floats(
 ) -> Any:
     """`real_array` of floats, of that shape and as `dtype` where they are given: finite, after the cast as before.
 
-    given=False: what was NaN or infinite before the cast is not looked for.
+    What lies on a GPU is copied to the host. given=False: what was NaN or infinite before the cast is not looked for.
 
     Lists may hold Python's integers; an array of integers is taken for a mistake. Raises InputError for other dtypes,
     ShapeError for another shape, DataError naming what is not finite.
     """
-    array = real_array(a, what)
+    array = real_array(a.get() if on_device(a) else a, what)
     if array.dtype.kind in "iu" and not hasattr(a, "dtype"):
         array = array.astype(np.float64)
     if array.dtype.kind != "f":

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.pop("COLUMNS", None)  # readline gives it to what it starts: tables are as wide as where there is no window
@@ -79,6 +80,13 @@ slow_on_the_stand_in = pytest.mark.parametrize(
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Every backend that this machine can run; the others are skipped with the reason."""
     return make_backend(request.param)
+
+
+@pytest.fixture
+def session(backend: Backend) -> Iterator[None]:
+    """The backend's session, for tests that call hot code themselves."""
+    with backend.session():
+        yield
 
 
 @pytest.fixture

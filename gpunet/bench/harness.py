@@ -28,11 +28,13 @@ MOST = 5000  # pieces of work in one
 SHARE = 0.8  # of a device's memory at most
 UNLEARNED = 1.1  # a final loss above so many times the first one means that the steps were no training
 SAME = 0.2  # how far apart, relatively, what two contenders reached may be where they did the same
-# Errors after which no work of the process runs on the GPU any more, in the words of CUDA's runtime, driver, PyTorch.
+# Errors after which no work of the process runs on the GPU any more, in the words of CUDA's runtime, driver, PyTorch;
+# cublasLt's status says no more than that a launch failed.
 STICKY = re.compile(
     "(cudaError|CUDA_ERROR_)_?(illegal_?address|misaligned_?address|launch_?fail|launch_?timeout|assert"
     "|illegal_?instruction|invalid_?pc|invalid_?address_?space|hardware_?stack_?error|ecc_?uncorrectable|contained"
     "|tensor_?memory_?leak|mps_?client_?terminated|external_?device)"
+    "|cublasLt: cublasLtMatmul failed with CUBLAS_STATUS_EXECUTION_FAILED"
     "|CUDA error: (an illegal|misaligned|unspecified launch|device-side assert|the launch timed out)", re.IGNORECASE
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -247,7 +248,8 @@ def _rival(problem: Problem, backend: Backend, name: str, share: int) -> Work:
         center, arrays = True, [a.T if wide else a for a in arrays]
 
     def run() -> list[Any]:
-        found = [call(a) for a in arrays]
+        with backend.session() if name.startswith("cupy") else nullcontext():
+            found = [call(a) for a in arrays]
         if name.startswith("torch"):
             rivals.wait(where)
         return found

@@ -45,11 +45,12 @@ class State:
 
     def total(self) -> Centred:
         """Of all together; InputError where there is nothing."""
-        total = None if self.exact is None else self.exact.centred(self.device.xp)
-        if self.centred is not None:
-            total = merge(total, self.centred)
-        if self.sliced is not None:
-            total = merge(total, self.sliced.centred())
+        with computing_on(self.device) as xp:
+            total = None if self.exact is None else self.exact.centred(xp)
+            if self.centred is not None:
+                total = merge(total, self.centred)
+            if self.sliced is not None:
+                total = merge(total, self.sliced.centred())
         if total is None:
             raise InputError("StreamingGram has seen no samples: call update(batch) first")
         return total
@@ -213,8 +214,10 @@ class StreamingGram(Accumulator):
     @property
     def mean(self) -> Floats:
         """(features,), float64."""
-        total = self._state.total()
-        return on_host(total.mean + total.mean_low)
+        state = self._state
+        total = state.total()
+        with computing_on(state.device):
+            return on_host(total.mean + total.mean_low)
 
     def gram(self) -> Floats:
         """Σ x xᵀ, or Σ (x − mean)(x − mean)ᵀ when centred; (features, features), float64.
@@ -225,7 +228,7 @@ class StreamingGram(Accumulator):
 
     def _gram(self, state: State) -> Floats:
         total = state.total()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with computing_on(state.device), np.errstate(over="ignore", invalid="ignore"):
             if state.centred is None and state.exact is not None and not self.center:
                 found = on_host(shifted_scatter(state.exact.products, state.exact.total, state.exact.count, 0.0))
             else:

@@ -288,14 +288,15 @@ class PatchDensities:
         if label not in self.classes:
             raise InputError(f"no images of class {label} were added: expected one of {sorted(self.classes)}")
         found = self._centred(label)
-        return on_host(found.about(center)) / found.count, on_host(found.mean + found.mean_low), found.count
+        with computing_on(self.backend):
+            return on_host(found.about(center)) / found.count, on_host(found.mean + found.mean_low), found.count
 
     def _centred(self, label: int) -> Centred:
         found = self.classes[label]
-        if isinstance(found, Few):
-            with self._quietly():
+        with self._quietly() as xp:
+            if isinstance(found, Few):
                 found = self._moments_of(label, found.images)
-        return found if isinstance(found, Centred) else found.centred(self.backend.xp).times(1 / 255)
+            return found if isinstance(found, Centred) else found.centred(xp).times(1 / 255)
 
     def components(self, *, variance: float, center: bool = False) -> ClassPCA:
         """Of every class the leading eigenvectors up to the share `variance` of the trace of ρ, in float64.

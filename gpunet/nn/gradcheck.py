@@ -152,7 +152,8 @@ def _cost(looker: Evaluator, x: Any, labels: Any) -> tuple[Callable[[], tuple[fl
     model.bind(n)
     model.set_batch_size(n)
     inputs, zero = backend.empty((n, *data.shape), "float64"), backend.zeros(1, "int64")
-    backend.gather(data.x, backend.asarray(np.arange(n)), zero, model._scale_of(data.x), inputs)
+    with backend.session():
+        backend.gather(data.x, backend.asarray(np.arange(n)), zero, model._scale_of(data.x), inputs)
     totals = looker._looking.totals
 
     model.train()

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from gpunet.checks import as_floats, check_range, check_shape, is_one_of, on_host
+from gpunet.checks import as_floats, check_range, check_shape, is_one_of
 from gpunet.errors import GpunetError, InputError, shown
 
 Initializer: TypeAlias = Callable[[tuple[int, ...], np.random.Generator], Any]
@@ -79,7 +79,7 @@ def resolve(drawing: Drawing) -> Initializer:
         return NAMED[drawing]
     if callable(drawing):
         return drawing
-    return partial(_given, np.array(on_host(as_floats(drawing, "the initial weight"))))
+    return partial(_given, np.array(as_floats(drawing, "the initial weight")))
 
 
 def is_given(draw: Initializer) -> bool:

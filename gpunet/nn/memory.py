@@ -158,7 +158,8 @@ class Parameters:
 
     def round(self) -> None:
         """Have the parameters of now in bfloat16: somebody may have written into them."""
-        self.backend.to_bfloat16(self.whole, self.rounded.flat)
+        with self.backend.session():
+            self.backend.to_bfloat16(self.whole, self.rounded.flat)
 
     def rounded_of(self, layer: Layer) -> dict[str, Array]:
         """A layer's parameters in bfloat16, by its own names."""

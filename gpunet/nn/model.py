@@ -546,7 +546,7 @@ class Sequential:
             check_row(self.output_shape)
             if isinstance(x, Samples):
                 self._check_input(x.shape)
-                check_place(x, self.backend.name, self.dtype, "data")
+                check_place(x, self.backend, self.dtype, "data")
             else:
                 x = check_samples(x, "data")
                 tell_pixels(self._scale, x)
@@ -651,7 +651,7 @@ class Sequential:
     # -- hot ----------------------------------------------------------------------------------------------------------
 
     def forward(self, x: Array) -> Array:
-        """Scores z (n, outputs): what the last layer computes before its activation."""
+        """Scores z (n, outputs): what the last layer computes before its activation. To be called inside a session."""
         self._check_fits("x", x)
         with self.alone():
             self._passed = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpunet.backend.base import Array
+from gpunet.backend.base import Array, Backend
 from gpunet.checks import check_finite
 from gpunet.errors import DivergedError, InputError, ShapeError
 from gpunet.nn.layers.base import Shape
@@ -29,12 +29,13 @@ def check_row(output: Shape) -> int:
     return output[0]
 
 
-def check_place(data: Samples, device: str, dtype: str, what: str) -> None:
+def check_place(data: Samples, backend: Backend, dtype: str, what: str) -> None:
     """InputError for Samples that lie elsewhere than the model, DataError for numbers that its dtype cannot hold."""
-    if data.device != device:
-        raise InputError(f"{what}: these Samples lie on {data.device}, the model on {device}: give x and y")
+    if data.device != backend.name:
+        raise InputError(f"{what}: these Samples lie on {data.device}, the model on {backend.name}: give x and y")
     if dtype == "float32" != data.dtype:
-        check_finite(data.x, what, dtype)
+        with backend.session():
+            check_finite(data.x, what, dtype)
 
 
 def passes(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.checks import (
     DTYPES,
-    as_array,
     as_floats,
     check_finite,
     check_flag,
@@ -24,6 +24,8 @@ from gpunet.checks import (
     check_one_of,
     check_text,
     check_whole,
+    on_device,
+    on_host,
     real_array,
 )
 from gpunet.errors import DataError, InputError, ShapeError, shown
@@ -56,7 +58,15 @@ def check_samples(x: Any, what: str) -> Any:
     x = real_array(x, f"{what}: x")
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise ShapeError(f"{what}: x has shape {x.shape}, expected (samples, features)")
-    return x.astype("float32") if x.dtype == np.float16 else x
+    if x.dtype != np.float16:
+        return x
+    with _beside(x):
+        return x.astype("float32")
+
+
+def _beside(x: Any) -> AbstractContextManager[Any]:
+    """The GPU on which x lies made current, where it lies on one."""
+    return x.device if on_device(x) else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,9 @@ class Samples:
 
     def _take(self, rows: Array | slice) -> Samples:
         """Some of them: copies. rows: their numbers, an array on the samples' device, which copies, or a slice."""
-        some = {name: a[rows] for name in ("x", "labels", "weights") if (a := getattr(self, name)) is not None}
-        return replace(self, **({name: a.copy() for name, a in some.items()} if isinstance(rows, slice) else some))
+        with _beside(self.x):
+            some = {name: a[rows] for name in ("x", "labels", "weights") if (a := getattr(self, name)) is not None}
+            return replace(self, **({name: a.copy() for name, a in some.items()} if isinstance(rows, slice) else some))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,7 +145,9 @@ class Samples:
             check_whole("classes", classes)
         if dtype is not None:
             check_one_of("dtype", dtype, DTYPES)
-        x = check_samples(x, what)
+        x = given = check_samples(x, what)
+        if on_device(x):  # which may be another
+            x = backend.asarray(x)
         targets = None if labels is None or outputs is None else _targets(labels, outputs, what, dtype or "float64")
         if targets is not None:
             labels = targets
@@ -147,9 +160,10 @@ class Samples:
         check_lengths(x, np.arange(len(x) if labels is None else len(labels)), what)
         if weights is not None:
             weights = backend.asarray(_weights(weights, len(x), what, dtype or "float64"))
-        check_finite(x, what, dtype)
+        with backend.session():
+            check_finite(x, what, dtype)
         held = backend.asarray(x)
-        if check_flag("copy", copy) and held is x:
+        if check_flag("copy", copy) and held is given:
             held = backend.empty(x.shape, x.dtype)
             backend.copy(x, held)
         classes = 0 if labels is None or targets is not None else int(labels.max()) + 1
@@ -158,7 +172,7 @@ class Samples:
 
 def _targets(y: Any, outputs: int, what: str, dtype: str) -> Any:
     """y as floats (N, outputs); None where it is of integers, or of whole numbers that can only be classes."""
-    given = as_array(y, f"{what}: y")
+    given = on_host(y, f"{what}: y")
     if given.dtype.kind != "f":
         return None
     if given.ndim == 1:
@@ -175,7 +189,7 @@ def _targets(y: Any, outputs: int, what: str, dtype: str) -> Any:
 def _weights(weights: Any, n: int, what: str, dtype: str) -> Any:
     """The samples' weights as floats (n,); DataError for a negative one, and where all are 0."""
     name = f"{what}: weights"
-    given = real_array(weights, name)
+    given = real_array(on_host(weights, name), name)
     found = as_floats(given if given.dtype.kind == "f" else given.astype(np.float64), name, (n,), dtype)
     if bool((found < 0).any()):
         row = int((found < 0).argmax())

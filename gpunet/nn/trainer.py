@@ -166,7 +166,7 @@ class Evaluator:
 
     def _check_samples(self, data: Samples, classes: int | None, outputs: int, what: str) -> None:
         """That this model can take the samples, whoever made them; InputError or DataError otherwise."""
-        check_place(data, self.backend.name, self.dtype, what)
+        check_place(data, self.backend, self.dtype, what)
         if data.valued and not (self._loss.takes_targets and data.labels.shape[1:] == (outputs,)):
             raise InputError(
                 f"{what}: these Samples hold targets of shape {data.labels.shape}, and the model has {outputs} outputs "
@@ -545,7 +545,7 @@ class Trainer(Evaluator):
         saver.on_fit_begin(self)
         try:
             for callback in callbacks:
-                with undivided():  # it has begun, or it has not
+                with undivided(), self.backend.session():  # it has begun, or it has not
                     callback.on_fit_begin(self)
                     begun.append(callback)
             bar.start("training", self.plan.total) if start else None
@@ -591,7 +591,8 @@ class Trainer(Evaluator):
 
     def finite(self) -> bool:
         """Whether no parameter is NaN or infinite."""
-        return bool(self.backend.xp.isfinite(self.model._arenas.whole).all())
+        with self.backend.session():
+            return bool(self.backend.xp.isfinite(self.model._arenas.whole).all())
 
     def _last_loss(self) -> float:
         """The loss over the last batch of the last epoch, with the weights as they are."""
@@ -617,8 +618,9 @@ class Trainer(Evaluator):
                 looked = self.evaluate(self.plan.validation)
                 logs |= {f"validation_{name}": value for name, value in looked.items()}
             self.history.epochs.append(logs)
-            for callback in callbacks:
-                callback.on_epoch_end(self, self.epoch - 1, logs)
+            with self.backend.session():
+                for callback in callbacks:
+                    callback.on_epoch_end(self, self.epoch - 1, logs)
 
     def _epoch(self, asked: Events, first: int, start: int, bar: Progress) -> dict[str, float]:
         """One pass over the data from its step `start` on, step `first + start` of all; its entry of the history."""
@@ -662,7 +664,8 @@ class Trainer(Evaluator):
     def step(self, train: Samples, order: Array, n: int, most: int = 1) -> int:
         """One optimiser step on the next n samples of `order`: nothing here allocates, or waits for the device.
 
-        In training mode. Returns how many steps it made: 1, whatever `most` there may be, which is for recorded ones.
+        In training mode, inside `backend.session()`. Returns how many steps it made: 1, whatever `most` there may be,
+        which is for recorded ones.
         """
         self._round()
         return self._step(train, order, n, most)

@@ -26,7 +26,7 @@ from gpunet.linalg.matrix import result_dtype
 from gpunet.linalg.moments import Centred, block, chunks, diagonal, merge
 from gpunet.progress import Progress
 from gpunet.reprs import sizes
-from gpunet.spectral.tiled import TILE, Tiled
+from gpunet.spectral.tiled import TILE, Tiled, cholesky
 
 Batches = Iterable[tuple[Any, NDArray[np.int64]]]  # features (n, F) on the host or a GPU, labels (n,) on the host
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the features' mean variance
@@ -34,7 +34,6 @@ ROWS = 8192  # of features that are multiplied at a time, since no eigenvectors 
 HELD_OUT = 0.1  # of the samples, to choose the penalty
 WIDE = 1e15  # features larger than it, or smaller than one over it, take float64 beside the ones of their classes
 LARGEST = 1e30  # penalty
-WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
 EXACT_BYTES = 1 << 30  # of features² in float64, or half of few samples: more is computed in float32
 SMALLEST = 1e-30  # Σ (x−m)² of a feature whose products float32 still holds
 
@@ -120,9 +119,10 @@ class Moments:
         """What is solved, to be solved for several penalties."""
         features, joint = self.features, self.joint
         if joint is not None:
-            backend, matrix, mean = _where(self.device, joint.scatter), joint.about(True), joint.mean + joint.mean_low
-            a, right, scale = matrix[:features, :features], matrix[features:, :features].T, None
+            backend = _where(self.device, joint.scatter)
             with computing_on(backend) as xp:
+                matrix, mean = joint.about(True), joint.mean + joint.mean_low
+                a, right, scale = matrix[:features, :features], matrix[features:, :features].T, None
                 squares = diagonal(xp, matrix)[:features]
                 if self.standardise:
                     scale = _scale(xp, squares, joint.count)
@@ -418,13 +418,8 @@ def _solve(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
 
 
 def _solve_on_gpu(xp: Any, matrix: Any, shift: float, right: Any) -> Any:
-    """As `_solve`. CuPy does not say where a matrix is not positive definite: the factor is held against it."""
-    matrix = matrix + xp.eye(matrix.shape[0], dtype=xp.float64) * shift
-    factor = xp.linalg.cholesky(matrix)
-    probe = xp.asarray(np.cos(np.arange(4 * matrix.shape[0], dtype=np.float64)).reshape(-1, 4))
-    image = matrix @ probe
-    if not bool(xp.max(xp.abs(factor @ (factor.T @ probe) - image)) <= WRONG * xp.max(xp.abs(image))):
-        raise np.linalg.LinAlgError("the matrix is not positive definite")
+    """As `_solve`."""
+    factor = cholesky(xp, matrix + xp.eye(matrix.shape[0], dtype=xp.float64) * shift)
     return xp.linalg.solve(factor.T, xp.linalg.solve(factor, right))
 
 

@@ -26,6 +26,7 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import product
 from gpunet.checks import on_host
 from gpunet.linalg.device import CPU, computing_on
+from gpunet.linalg.moments import diagonal
 from gpunet.progress import Progress
 
 TILE = 1024  # rows: a strip of them is multiplied as fast as more, a tile in float64 lies in the cache
@@ -33,7 +34,8 @@ LEAF = 128  # rows of a tile that LAPACK gets; products do the rest
 TOLERANCE = 1e-6  # of ‖(A + λ) Z − B‖ / ‖B‖, for each column: what rounding A to float32 has changed it by
 SOON = 60  # steps, in which the factor of a matrix that is not much older solves
 STEPS = 500  # of conjugate gradients; 20 to 60 are taken where λ/λ₀ lies within a factor of 100
-WRONG = 1e-8  # of a tile: how far Cholesky's factor may be from it
+WRONG = 1e-8  # of a matrix: how far Cholesky's factor may be from it
+PROBES = 4  # vectors that both are multiplied with
 
 
 class Tiled:
@@ -185,7 +187,7 @@ def _inverse_factor(xp: Any, a: Any) -> Any:
     """L⁻¹ of L Lᵀ = a, both lower triangles; of halves: (L₁ 0; M L₂)⁻¹ = (L₁⁻¹ 0; −L₂⁻¹ M L₁⁻¹ L₂⁻¹), M = a₂₁ L₁⁻ᵀ."""
     size, half = len(a), len(a) // 2
     if size <= LEAF:
-        return xp.tril(xp.linalg.inv(_cholesky(xp, a)))
+        return xp.tril(xp.linalg.inv(cholesky(xp, a)))
     inverse = xp.zeros_like(a)
     inverse[:half, :half] = first = _inverse_factor(xp, a[:half, :half])
     below = a[half:, :half] @ first.T
@@ -194,9 +196,18 @@ def _inverse_factor(xp: Any, a: Any) -> Any:
     return inverse
 
 
-def _cholesky(xp: Any, a: Any) -> Any:
-    """L; LinAlgError where there is none, which CuPy does not say: there L is held against the matrix."""
+def cholesky(xp: Any, a: Any) -> Any:
+    """L with L Lᵀ = a (n, n), float64; LinAlgError where there is none.
+
+    CuPy does not say so. It returns what potrf has done up to a pivot d ≤ 0, or NaN, with d itself in its place: where
+    that is the last one, L Lᵀ differs from `a` by d² − d alone. So L's diagonal is looked at, and L held against `a`.
+    """
     lower = xp.linalg.cholesky(a)
-    if xp is not np and not bool(xp.max(xp.abs(lower @ lower.T - a)) <= WRONG * xp.max(xp.abs(a))):
+    if xp is np:
+        return lower
+    probe = xp.asarray(np.cos(np.arange(PROBES * a.shape[0], dtype=np.float64)).reshape(-1, PROBES))
+    image = a @ probe
+    near = xp.max(xp.abs(lower @ (lower.T @ probe) - image)) <= WRONG * xp.max(xp.abs(image))
+    if not bool(near & (xp.min(diagonal(xp, lower)) > 0)):  # of a NaN neither holds
         raise np.linalg.LinAlgError("the matrix is not positive definite")
     return lower

@@ -217,6 +217,8 @@ def test_a_contender_that_fails_costs_only_itself(capsys):
         ("cudaErrorLaunchFailure: unspecified launch failure", True),
         ("CUDA error: an illegal memory access was encountered", True),
         ("cudaErrorAssert: device-side assert triggered", True),
+        ("cublasLt: cublasLtMatmul failed with CUBLAS_STATUS_EXECUTION_FAILED", True),
+        ("cublasLt: cublasLtMatmul failed with CUBLAS_STATUS_NOT_SUPPORTED", False),
         ("cudaErrorMemoryAllocation: out of memory", False),
         ("cudaErrorStreamCaptureUnsupported: operation not permitted", False),
         ("CUDA_ERROR_INVALID_VALUE: invalid argument", False),

@@ -9,6 +9,7 @@ Kernels are the real ones, compiled by g++ (tests/cuda/host_module.py); cublasLt
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import types
 from typing import Any
@@ -93,6 +94,43 @@ class RawModule:
         """Everything is compiled when the module is made."""
 
 
+def without_info(function: Any) -> Any:
+    """A function of numpy.linalg as cupy.linalg has it: what cuSOLVER could not do is returned, and nothing raised.
+
+    CuPy looks at cuSOLVER's and cuBLAS's info under cupyx.errstate(linalg="raise") alone. Of Cholesky's factor that is
+    the part which there is; the others leave something, here NaN. Of a stack the other matrices are whole.
+    """
+
+    @functools.wraps(function)
+    def run(a: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return function(a, *args, **options)
+        except np.linalg.LinAlgError:
+            shapes = function(np.broadcast_to(np.eye(*a.shape[-2:]), a.shape), *args, **options)  # or raises that again
+        if a.ndim > 2 and not args:
+            return _each(lambda *parts: np.stack(parts), *(run(each, **options) for each in a))
+        return potrf(a) if function is np.linalg.cholesky else _each(lambda of: np.full_like(of, np.nan), shapes)
+
+    return run
+
+
+def _each(work: Any, *found: Any) -> Any:
+    """work(…) of results, one by one where they are tuples."""
+    first = found[0]
+    return type(first)(*map(work, *found)) if isinstance(first, tuple) else work(*found)
+
+
+def potrf(a: Any) -> Any:
+    """What LAPACK's dpotrf leaves of a below its diagonal, which is L up to a pivot that is not above 0."""
+    lower = np.tril(a).astype(np.float64)
+    for j in range(len(a)):
+        lower[j:, j] -= lower[j:, :j] @ lower[j, :j]
+        if not lower[j, j] > 0:
+            break
+        lower[j:, j] /= np.sqrt(lower[j, j])
+    return lower
+
+
 class Namespace(types.ModuleType):
     """NumPy's functions on device arrays, for whatever the stand-in does not define itself."""
 
@@ -109,12 +147,16 @@ class Namespace(types.ModuleType):
         if isinstance(found, np.ufunc) and name not in PRODUCTS:
             return self._ufunc(found)
 
+        if self._of is np.linalg:
+            found = without_info(found)
+
         def function(*args: Any, **options: Any) -> Any:
             if name in LIBRARY or name in PRODUCTS:
                 self.machine.refuse_library(LIBRARY.get(name, "cuBLAS"))
             out = options.get("out")
             if out is not None:
                 refuse_host(*args, out)
+                self.machine.refuse_others(args, options)
                 operands, settings = plain(args), plain(options)
                 self.machine.issue(name, lambda: found(*operands, **settings))
                 return out

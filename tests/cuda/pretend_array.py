@@ -80,13 +80,15 @@ class DeviceArray(np.ndarray):
         if not isinstance(found, np.ndarray):  # NumPy would give a scalar, which on a GPU is a read
             key = key if isinstance(key, tuple) else (key,)
             return super().__getitem__((*plain(key), ...))
-        if np.may_share_memory(found, plain(self)):
+        if np.may_share_memory(found, plain(self)) or not found.size:
             return super().__getitem__(plain(key))
+        self.machine.refuse_others(self, key)
         return self.machine.result(found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and not isinstance(value, DeviceArray) and value.ndim:
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        self.machine.refuse_others(self, key, value)
         key, value, target = plain(key), plain(value), plain(self)
         if not isinstance(value, np.ndarray):
             value = np.array(value)
@@ -96,6 +98,7 @@ class DeviceArray(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         refuse_host(*inputs, *(out or ()))
+        self.machine.refuse_others(inputs, out, options)
         work = getattr(ufunc, method)
         operands, options = plain(inputs), plain(options)
         if ufunc is np.matmul:
@@ -131,6 +134,7 @@ def _allocating(name: str) -> Any:
 def _in_place(name: str) -> Any:
     def change(self: DeviceArray, *args: Any, **options: Any) -> None:
         refuse_host(*args)
+        self.machine.refuse_others(self, args)
         target, args = plain(self), plain(args)
         self.machine.issue(name, lambda: getattr(target, name)(*args, **options))
 

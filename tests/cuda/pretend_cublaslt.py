@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.cuda.halves import bits, half_even, numbers
 
-INVALID, UNSUPPORTED, OK = 7, 15, 0
+INVALID, FAILED, UNSUPPORTED, OK = 7, 13, 15, 0
 DEFAULT = (1 << 32) - 1  # of the bias's data type, −1: D's
 DESC_SIZES = {0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4, 6: 4, 7: 4, 8: 8, 26: 4}
 PREF_SIZES = {0: 4, 1: 8, 3: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 4, 12: 8}
@@ -178,6 +178,8 @@ class PretendCublasLt:
             return status or INVALID
         if number in self.broken:
             return self.broken[number]
+        if current.capture is not None and current.capture.invalid:  # of the launch inside it gives its status alone
+            return FAILED
         if facts[7] & 4 and (not facts[8] or facts[8] % 16):
             return INVALID
         kind = ctypes.c_double if facts["compute"] == 70 else ctypes.c_float

@@ -13,6 +13,10 @@ class CUDARuntimeError(RuntimeError):
     """As cupy_backends.cuda.api.runtime.CUDARuntimeError."""
 
 
+class CUDADriverError(RuntimeError):
+    """As cupy_backends.cuda.api.driver.CUDADriverError, which launches of kernels raise."""
+
+
 class OutOfMemoryError(MemoryError):
     """As cupy.cuda.memory.OutOfMemoryError."""
 

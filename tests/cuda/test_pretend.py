@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+import gpunet
+from gpunet.backend.cupy_backend import CupyBackend
 
 from .faces import uses
 from .pretend import pretend
@@ -154,6 +159,77 @@ def test_a_capture_runs_nothing_and_its_graph_everything():
     x[0] = 5
     graph.launch(stream)
     assert cp.asnumpy(x).tolist() == [6, 7, 7]
+
+
+def test_a_decomposition_that_fails_raises_nothing():
+    """Cholesky's factor of the part before, where potrf leaves the pivot that is not above 0; NaN of others."""
+    cp, rng = pretend(), np.random.default_rng(0)
+    lower = np.tril(rng.normal(size=(5, 5))) + 5 * np.eye(5)
+    sign = np.diag([1, 1, 1, 1, -1.0])
+    a = lower @ sign @ lower.T
+    found = cp.asnumpy(cp.linalg.cholesky(cp.asarray(np.stack([lower @ lower.T, a]))))
+    np.testing.assert_allclose(found[0], lower, atol=1e-12)
+    np.testing.assert_allclose(found[1, :, :4], lower[:, :4], atol=1e-12)
+    assert found[1, 4, 4] == pytest.approx(-(lower[4, 4] ** 2))
+    wrong = cp.asarray(np.full((3, 3), np.nan))
+    for result in (*cp.linalg.svd(wrong), *cp.linalg.eigh(wrong), cp.linalg.inv(cp.zeros((3, 3)))):
+        assert cp.asnumpy(cp.isnan(result)).all()
+    with pytest.raises(np.linalg.LinAlgError, match="square"):
+        cp.linalg.cholesky(cp.zeros((3, 2)))
+
+
+OPERATIONS = {
+    "ufunc": lambda cp, x: x + 1,
+    "into": lambda cp, x: cp.add(x, 1, out=x),
+    "reduction": lambda cp, x: x.sum(),
+    "function": lambda cp, x: cp.concatenate([x, x]),
+    "copy": lambda cp, x: x.copy(),
+    "assignment": lambda cp, x: x.__setitem__(0, 1),
+    "fill": lambda cp, x: x.fill(1),
+    "rows": lambda cp, x: x[x > 0],
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operands_lie_on_the_current_device(name):
+    cp = pretend(devices=2)
+    with cp.cuda.Device(1):
+        x = cp.ones(3)
+        OPERATIONS[name](cp, x)
+    with pytest.raises(ValueError, match="is different from the current device"):
+        OPERATIONS[name](cp, x)
+    assert x[1:].reshape(2, 1).device.id == 1  # views are no work, and reads find the device
+    assert cp.asnumpy(x).tolist()[1] in (1, 2)
+
+
+@pytest.mark.parametrize("work", [lambda cp: cp.empty(3), lambda cp: cp.asarray([1.0]), lambda cp: cp.x.fill(1)])
+def test_gpunets_own_work_belongs_into_a_session(monkeypatch, work):
+    cp = pretend()
+    cp.x = cp.zeros(3)
+    work(cp)
+    code = work.__code__.replace(co_filename=str(Path(gpunet.__file__).parent / "nn" / "some.py"))
+    own = type(work)(code, {})
+    with pytest.raises(AssertionError, match=r"outside a session: .*some\.py, line \d+"):
+        own(cp)
+    with CupyBackend(module=cp).session():
+        own(cp)
+
+
+def test_devices_streams_and_allocators_are_those_of_a_thread():
+    cp = pretend(devices=2)
+    stream = cp.cuda.Stream()
+
+    def current():
+        return cp.cuda.runtime.getDevice(), cp.cuda.get_current_stream().ptr, cp.zeros(3).tolist()
+
+    def refuse(size):
+        raise MemoryError
+
+    with stream, cp.cuda.Device(1), cp.cuda.using_allocator(refuse), ThreadPoolExecutor(1) as other:
+        assert other.submit(current).result() == (0, 0, [0, 0, 0])
+        assert cp.cuda.runtime.getDevice() == 1
+        with pytest.raises(MemoryError):
+            current()
 
 
 def test_devices_are_apart():

@@ -15,14 +15,14 @@ from ..conftest import need_gpu
 
 @dataclass(frozen=True)
 class GPU:
-    """A GPU that get_backend("cuda") finds; real: not the pretend one, whose kernels g++ has compiled."""
+    """GPUs that get_backend("cuda") finds; real: not the pretend ones, whose kernels g++ has compiled."""
 
     real: bool
     count: int
 
-    def backend(self, device: str = "cuda") -> Backend:
-        """A new backend."""
-        return get_backend(device)
+    def backend(self) -> Backend:
+        """A new backend: of pretend GPUs the second, which what forgets to make it current does not find."""
+        return get_backend("cuda" if self.real else f"cuda:{self.count - 1}")
 
     def size(self, real: int, pretended: int) -> int:
         """A size, or a smaller one where every thread of a kernel takes its turn on the CPU."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import Any
 
 from gpunet.backend import cusolver
+from gpunet.linalg import device
 from tests.cuda.pretend import pretend
 
 
@@ -13,6 +15,7 @@ def install(put: Any = setattr, devices: int = 2) -> Any:
     """The new stand-in; `put(owner, name, value)` as setattr or a MonkeyPatch's."""
     stand_in = pretend(devices=devices)
     sys.modules["cupy"] = stand_in
+    put(device, "gpu", cache(device.gpu.__wrapped__))  # which knows the GPUs of another stand-in
     # What cuSOLVER does beyond cupy.linalg: the same by LAPACK.
     put(cusolver, "gesvda", lambda a, rank: [each[..., :rank] for each in _triples(stand_in, a)])
     put(cusolver, "syev_batched", lambda a: None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import gpunet as gn
+from gpunet.linalg.device import computing_on
 from gpunet.linalg.stacked import CUDA_METHODS
-from gpunet.spectral.ridge import Moments, TiledMoments
+from gpunet.spectral.ridge import Moments, TiledMoments, _solve_on_gpu
+from gpunet.spectral.tiled import cholesky
 
 # (shape, k): small, tall, wide, stacks small and tall
 PROBLEMS = [((12, 9), 4), ((300, 40), 10), ((40, 300), 40), ((6, 30, 20), 5), ((3, 200, 24), 6), ((90, 90), 90)]
@@ -149,6 +153,23 @@ def test_layers_fitted_there(gpu, dtype, center):
     np.testing.assert_allclose(there.explained_variance, here.explained_variance, rtol=1e-5)
     if center:
         assert there.ranks.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("last", [-9e-8, -9e-9, -9e-11, 0.0, np.nan])
+@pytest.mark.parametrize("solve", [True, False])
+def test_a_matrix_of_which_the_last_pivot_alone_fails_has_no_factor(gpu, last, solve):
+    """CuPy raises nothing then: the factor differs from the matrix by no more than that pivot."""
+    backend, size = gpu.backend(), 60
+    lower = np.tril(np.random.default_rng(0).normal(size=(size, size))) + 20 * np.eye(size)
+    lower[-1, -1] = 1.0
+    a = lower @ np.diag([1.0] * (size - 1) + [last or -1e-12]) @ lower.T
+    with computing_on(backend) as xp:
+        right, ones = backend.asarray(lower @ lower.T), xp.ones((size, 1))
+        np.testing.assert_allclose(backend.to_host(cholesky(xp, right)), lower, atol=1e-10)
+        wrong = backend.asarray(a)
+        act = partial(_solve_on_gpu, xp, wrong, 0.0, ones) if solve else partial(cholesky, xp, wrong)
+        with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
+            act()
 
 
 @pytest.mark.parametrize("ratio", [0, 3000, 1e6])

@@ -26,20 +26,21 @@ def check_gradients(model: Sequential, loss: Loss, backend: Backend, x, labels, 
     assert model.dtype == "float64"
     params, grads, _ = model.flat
     d_x, d_labels = backend.asarray(x), backend.asarray(labels)
-    model.train()._begin_draws(0)
-    z = model.forward(d_x)
-    totals = backend.asarray(np.array([0.0, 0, 0, -1]))
-    loss(z, d_labels, model.d_scores, totals)
-    model.backward(model.d_scores)
-    analytic, start, worst = np.array(backend.to_host(grads)), np.array(backend.to_host(params)), 0.0
-    for _ in range(directions):
-        direction = rng.normal(size=len(start))
-        direction /= np.linalg.norm(direction)
-        step, values = 1e-5, []
-        for sign in (1, -1):
-            backend.copy(start + sign * step * direction, params)
-            values.append(loss_value(model, loss, backend, d_x, d_labels))
-        backend.copy(start, params)
-        numeric, exact = (values[0] - values[1]) / (2 * step), float(analytic @ direction)
-        worst = max(worst, abs(numeric - exact) / max(abs(numeric), abs(exact), 1e-3))
+    with backend.session():
+        model.train()._begin_draws(0)
+        z = model.forward(d_x)
+        totals = backend.asarray(np.array([0.0, 0, 0, -1]))
+        loss(z, d_labels, model.d_scores, totals)
+        model.backward(model.d_scores)
+        analytic, start, worst = np.array(backend.to_host(grads)), np.array(backend.to_host(params)), 0.0
+        for _ in range(directions):
+            direction = rng.normal(size=len(start))
+            direction /= np.linalg.norm(direction)
+            step, values = 1e-5, []
+            for sign in (1, -1):
+                backend.copy(start + sign * step * direction, params)
+                values.append(loss_value(model, loss, backend, d_x, d_labels))
+            backend.copy(start, params)
+            numeric, exact = (values[0] - values[1]) / (2 * step), float(analytic @ direction)
+            worst = max(worst, abs(numeric - exact) / max(abs(numeric), abs(exact), 1e-3))
     return worst

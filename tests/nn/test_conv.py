@@ -132,6 +132,7 @@ def scores_and_gradients(layers, x, labels, backend, training=False):
     return [np.array(backend.to_host(a)) for a in (z, model.flat[1])]
 
 
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_averages_in_one_pass_are_averages_after(backend, rng, training, frozen):
@@ -158,6 +159,7 @@ def test_maps_are_made_where_a_gradient_needs_them_alone(rng):
     assert not hasattr(copy.deepcopy(learning), "_maps")
 
 
+@pytest.mark.usefixtures("session")
 def test_pooling_in_one_pass_is_pooling_after(backend, rng):
     x, labels = rng.normal(size=(6, 3, 11, 10)), rng.integers(0, 3, 6)
     nets = [Conv2D(4, 3, "relu", pool=2)], [Conv2D(4, 3, "relu"), MaxPool2D(2)]
@@ -166,6 +168,7 @@ def test_pooling_in_one_pass_is_pooling_after(backend, rng):
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("n", [1, 4])
 def test_a_short_batch_is_a_small_batch(backend, rng, n):
     x, labels = rng.normal(size=(n, 3, 9, 9)), rng.integers(0, 3, n)

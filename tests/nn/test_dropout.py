@@ -92,6 +92,7 @@ def test_masks_of_layers_passes_epochs_and_seeds_are_independent():
         assert abs((signs[:, lag:] * signs[:, :-lag]).mean(axis=1)).max() < SIGMAS / np.sqrt(size - lag), lag
 
 
+@pytest.mark.usefixtures("session")
 def test_masks_are_the_same_on_every_backend(backend):
     shape = (7, 5, 9)  # an odd number of elements
     found = masks(backend, 3, shape=shape, seed=4, layers=2, rate=0.3)
@@ -106,6 +107,7 @@ def test_a_batch_that_is_shorter_has_the_masks_of_its_rows():
     np.testing.assert_array_equal(short.forward(x[:3]), whole.forward(x)[:3])
 
 
+@pytest.mark.usefixtures("session")
 def test_the_gradient_takes_the_mask_of_its_pass(backend, rng):
     model = gn.Sequential([gn.Dense(20), gn.Dropout(0.5), gn.Dropout(0.25)])
     model.build((6,), backend, seed=2)
@@ -153,6 +155,7 @@ def test_a_wrong_derivative_is_found(kind, rng):
 # -- modes ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("session")
 def test_a_model_predicts_without_noise_until_it_is_told_to_train(backend, rng):
     model = gn.Sequential(net())
     model.build((6,), backend)

@@ -27,6 +27,7 @@ def attached(optimizer, backend, start, decayed=0):
     return params, grads
 
 
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_quadratic_bowl(backend, name):
     """½ Σ cᵢ (pᵢ − tᵢ)² with curvatures from 0.1 to 5 has its minimum at t."""
@@ -38,6 +39,7 @@ def test_a_quadratic_bowl(backend, name):
     np.testing.assert_allclose(backend.to_host(params), target, atol=2e-3)
 
 
+@pytest.mark.usefixtures("session")
 @slow_on_the_stand_in
 @pytest.mark.parametrize("name", ["momentum", "adam"])
 def test_rosenbrocks_valley(backend, name):
@@ -51,6 +53,7 @@ def test_rosenbrocks_valley(backend, name):
     np.testing.assert_allclose(backend.to_host(params), [1, 1], atol=2e-2)
 
 
+@pytest.mark.usefixtures("session")
 @pytest.mark.parametrize("name", MAKERS)
 def test_l2_pulls_only_the_decayed_parameters(backend, name):
     optimizer = {
@@ -65,6 +68,7 @@ def test_l2_pulls_only_the_decayed_parameters(backend, name):
     np.testing.assert_allclose(backend.to_host(params), [0] * 5 + [1] * 3, atol=1e-2)
 
 
+@pytest.mark.usefixtures("session")
 def test_learning_rate_can_be_changed_between_steps(backend):
     params, grads = attached(optimizer := gn.SGD(0.5), backend, [1.0])
     backend.copy(1.0, grads)

@@ -214,6 +214,7 @@ def test_training_stops_when_a_callback_says_so(rng):
     assert (learner.epoch, learner.stopped) == (5, "")
 
 
+@pytest.mark.usefixtures("session")
 def test_without_shuffling_samples_come_as_they_lie(backend, rng):
     x, y = blobs(rng, n=50)
     learner, by_hand = trainer(backend), trainer(backend)

@@ -123,4 +123,5 @@ def standardised(layers: list[gn.Layer], x: Any, backend: Backend) -> Any:
             z = (z - mean) / backend.xp.where(deviation > 1e-6 * abs(mean), deviation, np.inf)
             z = z[:, :, : rows * pool, : columns * pool].reshape(*z.shape[:2], rows, pool, columns, pool)
             found.append(z.max(axis=(3, 5)).reshape(len(part), -1))
-    return backend.xp.concatenate(found)
+    with backend.session():
+        return backend.xp.concatenate(found)

@@ -143,9 +143,10 @@ def _at_start(trainer: Trainer, problem: Problem) -> dict[str, float]:
     units, features = weight.shape
     independent = float(np.vdot(weight, weight)) / features * problem.x_square
     z_square = mean_square(weight, problem.second_moment)  # b¹ is 0 before training
-    for start in range(0, len(some), 1000):
-        z = some[start : start + 1000] @ trainer.model.parameters["0.weight"].T
-        measured += float(((0.5 * trainer.backend.xp.tanh(0.5 * z) + 0.5) ** 2).sum())
+    with trainer.backend.session():
+        for start in range(0, len(some), 1000):
+            z = some[start : start + 1000] @ trainer.model.parameters["0.weight"].T
+            measured += float(((0.5 * trainer.backend.xp.tanh(0.5 * z) + 0.5) ** 2).sum())
     return {
         "hidden_square_independent": units / 4 + independent / 16,
         "hidden_square_linear": units / 4 + 0.25 * float((weight @ problem.mean).sum()) + z_square / 16,
