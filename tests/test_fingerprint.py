@@ -204,6 +204,7 @@ def test_no_setting_fails_or_takes_long(name, monkeypatch):
     assert time.monotonic() - began < 60  # of some 0.2 s
 
 
+@pytest.mark.slow
 def test_another_process_describes_them_alike():
     """Neither addresses nor the order of a set's hashes are looked at."""
     here = {kind: kept(makers[0]()) for kind, (makers, _) in KINDS.items()}

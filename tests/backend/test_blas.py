@@ -232,6 +232,7 @@ def test_an_interruption_of_blocks_at_any_moment_leaves_nothing_running(monkeypa
     assert came == 200
 
 
+@pytest.mark.slow
 def test_averaged_maps_have_the_same_bits_on_any_number_of_threads(rng):
     x, weight = (rng.standard_normal(shape).astype("float32") for shape in ((9, 3, 32, 32), (520, 3, 6, 6)))
     backend, found = get_backend("cpu"), []
@@ -245,6 +246,7 @@ def test_averaged_maps_have_the_same_bits_on_any_number_of_threads(rng):
     np.testing.assert_array_equal(found[0], found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_python_threads_have_the_bits_of_one_alone(rng, dtype):
     works = [(size, *factors(rng, size, dtype)) for size in (ALONE // 2, 10**6, 7 * 10**6, 10**7)]
@@ -308,6 +310,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["numpy", "cpu"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("net", NETS)
@@ -513,6 +516,7 @@ def test_syevr_is_scipys(n, k, rng):
     np.testing.assert_array_equal(a, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 3), (200, 70), (70, 200), (64, 64)])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_gesvd_is_scipys(shape, order, rng):

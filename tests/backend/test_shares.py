@@ -52,6 +52,7 @@ def calls(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
 def test_optimisers_have_the_same_bits_on_any_number_of_threads(name, dtype, monkeypatch, calls):

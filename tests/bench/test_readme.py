@@ -168,6 +168,7 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("readme: ")
 
 
+@pytest.mark.slow
 def test_the_picture_shows_who_is_recorded(tmp_path, monkeypatch):
     """Its points are the medians; a rival that took no part is left out."""
     monkeypatch.setattr(readme, "PICTURE", tmp_path / "speed.png")

@@ -85,6 +85,7 @@ def test_the_command(capsys):
     assert "relative gap" in done.out
 
 
+@pytest.mark.slow
 def test_a_missing_rival_is_told_once(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None)
     done = run(capsys, "bench", "svd", "--shape", "20x30", "--k", 2, "--rounds", 1, "--against", "torch")

@@ -100,6 +100,7 @@ def test_a_width_that_does_not_fit_is_skipped_with_the_reason(capsys, tmp_path, 
     assert is_png((tmp_path / "scaling.png").read_bytes())
 
 
+@pytest.mark.slow
 def test_a_gpus_own_memory_decides(monkeypatch):
     """On CuPy's backend, NumPy in CuPy's place."""
     gpu = make_backend("cuda-host")

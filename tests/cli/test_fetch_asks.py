@@ -79,6 +79,7 @@ def test_all(capsys, fetched):
     assert fetched[0] == FILED
 
 
+@pytest.mark.slow
 def test_a_real_terminal():
     """Ctrl-D leaves without a word of error."""
     ours, theirs = pty.openpty()

@@ -152,6 +152,7 @@ def test_info_says_whether_bfloat16_is_fast_and_why_not(capsys, monkeypatch, why
     assert line.split(maxsplit=1)[1].rstrip() == told
 
 
+@pytest.mark.slow
 def test_a_python_without_docstrings_says_what_is_left_out():
     done = subprocess.run(
         [sys.executable, "-OO", "-m", "gpunet", "-h"], capture_output=True, text=True, timeout=60, check=True

@@ -81,6 +81,7 @@ def test_a_kill_keeps_the_result_of_the_run_before(own, tmp_path):
     assert (out / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "svd-init", "--help"], ["data", "list", "--no-check"], ["info", "--json"]],

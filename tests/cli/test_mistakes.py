@@ -282,6 +282,7 @@ def test_a_folder_in_the_place_of_the_result(capsys, own, tmp_path):
     assert files(tmp_path / "out") == ["result.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "json"),
     [("vanished", ()), ("a file now", ()), ("full", ()), ("full", ("--json",)), ("full everywhere", ())],

@@ -60,6 +60,7 @@ def test_own_images_and_settings(capsys, tmp_path, images):
     )
 
 
+@pytest.mark.slow
 def test_rivals_are_shown_and_judged(capsys, tmp_path, images):
     options = ("--variance", "0.9", "--variance", "0.9,0.9", "--no-sweeps", "--no-dynamics", "--rivals", 2)
     done = run(capsys, "run", "dmn", "-d", images, *SHORT, *options)

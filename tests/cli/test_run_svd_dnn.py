@@ -55,6 +55,7 @@ def test_own_data_and_json(capsys, tmp_path, own):
     assert [row["name"] for row in made["rows"]][1] == "svd phi=0.1 alpha=0.3 dimension"
 
 
+@pytest.mark.slow
 def test_own_data_of_a_known_name_are_not_the_documents(capsys, tmp_path):
     write_npz(tmp_path / "mnist.npz")
     done = run(capsys, "run", "svd-dnn", "-d", tmp_path / "mnist.npz", *SHORT, "--no-speed", "-o", tmp_path / "out")

@@ -384,6 +384,7 @@ def test_a_folder_that_holds_a_checkpoint_is_left_alone():
         write(Path("link.safetensors"), entries({"a": np.ones(3, "f4")}), {})
 
 
+@pytest.mark.slow
 def test_writing_takes_memory_for_one_tensor(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     many = [Entry(f"t{i}", "float32", (1024, 1024), lambda: np.ones((1024, 1024), "f4")) for i in range(60)]

@@ -187,6 +187,7 @@ def test_a_mirror_that_does_not_answer(tiny, serve):
     assert "no answer within 0.3 s" in fails(slow, timeout=0.3)
 
 
+@pytest.mark.slow
 def test_a_mirror_that_falls_asleep_is_taken_over(tiny, serve):
     slow, good = serve(tiny.packed, stall_after=50_000), serve(tiny.packed)
     assert "no answer within 0.3 s, after " in fails(slow, timeout=0.3)

@@ -186,6 +186,7 @@ def test_truncated_anywhere(tmp_path, form):
             np.testing.assert_array_equal(load(tmp_path).x_test, whole.x_test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_flipped_bytes_are_noticed_or_harmless(tmp_path, form):
     fill(tmp_path, count=5)

@@ -191,6 +191,7 @@ def test_the_whole_network_gives_the_heads_scores(settings):
     np.testing.assert_allclose(net.outputs(images.x_test), scores, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_networks_lie_beside_the_result(tmp_path):
     data = pictures(n=200)
     done = Run(experiment("patches"), data, SMALL, [0, 1]).carry_out(tmp_path, "numpy", Progress())
@@ -209,6 +210,7 @@ def test_networks_of_an_earlier_run_are_removed(tmp_path):
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {"mine.safetensors", "8-patches.safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12, 12, 3), (3, 9, 12)])
 def test_no_network_is_kept_that_takes_other_images_than_those_given(tmp_path, shape):
     settings = dataclasses.replace(SMALL, head_epochs=0)
@@ -246,6 +248,7 @@ def test_features_that_are_all_zero():
         compute(pictures(), dataclasses.replace(SMALL, threshold=1e9))
 
 
+@pytest.mark.slow
 def test_pytorch_runs_a_network_that_was_kept(tmp_path):
     torch = pytest.importorskip("torch")
     data = pictures(n=200)
@@ -255,6 +258,7 @@ def test_pytorch_runs_a_network_that_was_kept(tmp_path):
     np.testing.assert_allclose(scores.detach().numpy(), net.outputs(data.x_test), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run():
     data = pictures(n=300)
     result = compute(data, seeds=(0, 1))
@@ -271,6 +275,7 @@ def test_a_run():
     ]
 
 
+@pytest.mark.slow
 def test_every_setting_is_changed():
     result = compute(pictures(), dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0))
     assert result.notes["sweep_training_samples"] == 30
@@ -288,6 +293,7 @@ def test_a_setting_that_allows_no_head_is_left_out(monkeypatch):
     assert result.notes["left_out"]["threshold=1e+09"].startswith("own: these features allow no head")
 
 
+@pytest.mark.slow
 def test_settings_that_print_alike_are_one_row():
     near = dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0, whitening=1e-3 * (1 + 1e-9))
     result = compute(pictures(), near)
@@ -313,6 +319,7 @@ def test_features_that_would_take_too_much_memory_are_not_trained_on(monkeypatch
     assert "no_head_by_adam" not in compute(data).notes
 
 
+@pytest.mark.slow
 def test_settings_that_would_take_too_many_features_are_left_out(monkeypatch):
     monkeypatch.setattr(body, "MOST", 100)
     result = compute(pictures(), dataclasses.replace(SMALL, dictionaries=(4,), sweeps=True, head_epochs=0))

@@ -42,6 +42,7 @@ def two_seeds():
 # -- the same seed, the same bits -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_seed_twice(two_seeds):
     assert repeatable(result([0, 1])) == repeatable(two_seeds)
 

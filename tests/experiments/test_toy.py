@@ -66,6 +66,7 @@ def own(dtype="float32", features=2, classes=2):
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_rows_are_both_data_sets_and_all_variants(four_seeds):
     assert list(rows(four_seeds)) == [f"{data} {word}".strip() for data in ("linear", "xor-easy") for word in WORDS]
     for name, metrics in rows(four_seeds).items():
@@ -99,6 +100,7 @@ def test_the_same_seed_gives_the_same_bits_also_among_other_seeds(four_seeds):
         assert metrics == {metric: values[2:3] for metric, values in rows(four_seeds)[name].items()}
 
 
+@pytest.mark.slow
 def test_rows_are_what_their_names_say():
     """Each variant against `train` called by hand, on seed 4."""
     data = gn.datasets.load("xor-easy")

@@ -239,6 +239,7 @@ def test_losses_and_accuracy_where_a_net_stopped():
     assert not made.converged.all()
 
 
+@pytest.mark.slow
 def test_the_course_is_the_loss_after_so_many_steps():
     x, labels = xor_easy()
     weights = draw_weights((2, 3, 3, 1), range(8))

@@ -337,6 +337,7 @@ def test_a_known_file_with_other_content(tmp_path, monkeypatch):
     refused(lambda: datasets.load("mnist", data_dir=folder), path, "SHA-256 is")
 
 
+@pytest.mark.slow
 def test_hdf5_that_ends_its_library(tmp_path, monkeypatch):
     """What is known by its checksum is read here; all else by another process, of which only the answer counts."""
     from gpunet.datasets import cats

@@ -185,6 +185,7 @@ def test_a_word_too_many_on_the_command_line(words, capsys):
     assert PASSWORD not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_proxy_and_a_redirect(monkeypatch, tmp_path):
     """Addresses that nobody named on the command line: of the environment, and where a server sends us."""
     import threading

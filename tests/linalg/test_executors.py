@@ -312,6 +312,7 @@ def test_dask_arrays_are_read_by_dasks_workers(client, path):
         assert same_sums(gn.gram(array, batch=BATCH, executor=executor), gn.gram(numbers("float32"), batch=BATCH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "exactly"), [("uint8", False), ("float32", False), ("float32", True)])
 def test_the_same_bits_when_a_worker_is_killed_in_the_middle(client, path, dtype, exactly):
     alone = gn.gram(path(dtype), batch=BATCH, reproducible=exactly)

@@ -146,6 +146,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_are_found(name, monkeypatch):
     """Each fault is put into `svd`, and the cases say its class."""

@@ -491,6 +491,7 @@ def impatient():
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_no_batch_of_any_thread_is_lost(rng):
     raw, labels = rng.integers(0, 256, (2000, 5), dtype=np.uint8), rng.integers(0, 2, 2000)

@@ -76,6 +76,7 @@ def test_a_singular_value_beyond_the_dtype_is_an_error():
     assert svd(a.astype("float64")).s[0] == pytest.approx(12**0.5 * 1e38, rel=1e-7)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, **QUIET)
 @given(st.integers(1, 6), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
 def test_random_stacks_agree_with_their_matrices(count, m, n, seed, single):
@@ -87,6 +88,7 @@ def test_random_stacks_agree_with_their_matrices(count, m, n, seed, single):
         np.testing.assert_allclose(found.s[i], alone.s, rtol=0, atol=found.tol * alone.s[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=200, **QUIET)
 @given(st.integers(1, 300), st.integers(1, 20), st.integers(0, 2**31), st.sampled_from(["uint8", "int16", "bool"]))
 def test_integers_are_as_good_as_their_floats(m, n, seed, dtype):

@@ -71,6 +71,7 @@ def test_break_even_of_every_percentage(kind):
         assert found == [p * unit for p in percent]
 
 
+@pytest.mark.slow
 @given(SHARES, st.integers(1, 5000), st.integers(1, 5000))
 @settings(max_examples=300, deadline=None)
 def test_shares_of_dimensions_are_exact(share, m, n):
@@ -84,6 +85,7 @@ def test_halves_go_to_the_even_number():
     assert [DimensionFraction(0.29)((n, 2 * n)) for n in (50, 150)] == [14, 44]  # 14.5 and 43.5
 
 
+@pytest.mark.slow
 @given(SHARES, SPECTRA)
 @settings(max_examples=300, deadline=None)
 def test_energy_is_exact(share, s):

@@ -505,6 +505,7 @@ def test_memory_beside_input_and_results(make, rng):
     np.testing.assert_allclose((found.u[sample] * found.s) @ found.vt, a[sample], atol=found.tol * found.s[0])
 
 
+@pytest.mark.slow
 def test_memory_of_classes_of_few_wide_samples(rng):
     x = rng.integers(0, 256, (1000, 20_000), dtype=np.uint8)
     for labels in (np.zeros(1000, int), np.arange(1000) % 2):

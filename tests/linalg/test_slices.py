@@ -139,6 +139,7 @@ def hostile(draw):
     return x.astype(dtype), rng
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(hostile())
 def test_any_order_any_split_and_any_tree_of_merges(problem):

@@ -229,6 +229,7 @@ def test_settings_that_do_not_exist(options, words):
         svd_function(np.ones((8, 9)), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 5), (60, 40), (600, 700), (700, 600), (3, 20, 30)])
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_bfloat16_is_float32_that_takes_half_the_room(shape, scale, rng):
@@ -245,6 +246,7 @@ def test_bfloat16_is_float32_that_takes_half_the_room(shape, scale, rng):
         svd(bad, 2)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_not_converted_as_a_whole(rng):
     a = rng.standard_normal((40_000, 200), np.float32).astype(ml_dtypes.bfloat16)
     svd(a, 3)

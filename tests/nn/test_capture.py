@@ -218,6 +218,7 @@ def test_cifar_mlp(alike, name):
 # -- toy, as a Sequential --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "xor-easy"])
 def test_toy(alike, name):
     data = gn.datasets.load(name)

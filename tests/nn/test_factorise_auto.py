@@ -282,6 +282,7 @@ def test_every_fit_has_looks_of_its_own(data, clock):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 9, 16, 30, 55, 79])
 def test_resumed_it_gives_the_same_bits(data, clock, at, tmp_path):
     class Kill(Callback):

@@ -124,6 +124,7 @@ def test_a_recording_takes_as_many_steps_as_leave_few_of_an_epoch_over():
     assert found == [1, 1, 1, 4, 5, 8, 8, 5, 5, 6, 6, 7, 8, 7]
 
 
+@pytest.mark.slow
 @on_devices
 def test_callbacks_have_their_turn_between_the_steps_of_a_long_recording(device):
     """Whatever steps they ask for, recordings end before them."""
@@ -279,6 +280,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @with_optimisers
 @pytest.mark.parametrize("at", [3, 8])
 def test_killed_and_resumed_in_mid_epoch(device, tmp_path, optimizer, at):

@@ -218,6 +218,7 @@ def test_the_same_bits_twice(rng):
         np.testing.assert_array_equal(a.bias, b.bias)
 
 
+@pytest.mark.slow
 def test_one_matrix_of_float32_is_all_that_is_taken(rng):
     features, rows = 2000, 200
     parts = [rng.normal(size=(rows, features)).astype("float32") for _ in range(2)]

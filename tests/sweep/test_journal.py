@@ -238,6 +238,7 @@ def appended(path, count):
         journal.append_logs([{"op_code": 2, "worker_id": str(os.getpid()), "i": i}] * 2)
 
 
+@pytest.mark.slow
 def test_several_processes_lose_no_line(tmp_path):
     path, context = str(tmp_path / "b.log"), multiprocessing.get_context("fork")
     processes = [context.Process(target=appended, args=(path, 25)) for _ in range(3)]

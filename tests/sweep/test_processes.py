@@ -103,6 +103,7 @@ def test_the_current_folder_is_looked_into_last_but_where_our_own_package_lies_i
     assert module._path() == [str(tmp_path), "/usr/lib/one", str(ROOT)]
 
 
+@pytest.mark.slow
 def test_one_worker_with_a_storage_has_one_thread(monkeypatch):
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -183,6 +184,7 @@ def test_two_interruptions_while_something_is_locked_wait_for_its_end(taker, nam
     assert len(whole) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", range(3))
 def test_what_a_library_logs_of_an_interruption_is_not_told(nth, capsys, monkeypatch):
     """SQLAlchemy reports a connection whose closing Ctrl-C broke into as its own failure."""

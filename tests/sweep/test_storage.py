@@ -135,6 +135,7 @@ def test_nothing_to_join():
         join("b.db")
 
 
+@pytest.mark.slow
 def test_join_runs_only_what_it_is_told_to():
     search(PLAIN, {}, ONE, trials=2, stages=1, storage="a.db")
     with pytest.raises(InputError, match=r"runs 'tests\.sweep\.functions:plain': expected a function of gpunet"):
@@ -274,6 +275,7 @@ def scramble(url, workers, trials):
     return sorted(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["a.db", "a.log"])
 def test_no_two_workers_take_the_same_trial(storage):
     assert scramble(storage, 4, 6) == list(range(6))

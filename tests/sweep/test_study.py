@@ -146,6 +146,7 @@ def test_killed_before_every_write(world):
         assert len(world.runs) == 2 * TRIALS - len(done)
 
 
+@pytest.mark.slow
 @given(lasts=st.lists(st.integers(0, 60), min_size=2, max_size=8))
 @settings(derandomize=True, max_examples=40, deadline=None)
 def test_killed_again_and_again(lasts):

@@ -93,6 +93,7 @@ def svd_init(own, *texts, metric=None, **kwargs):
     return search(targets.EXPERIMENT, settings, space(*texts), trials=2, stages=1, **kwargs)
 
 
+@pytest.mark.slow
 def test_an_experiments_settings(own):
     table = svd_init(own, "learning_rate=log:1e-2..1", "epochs=2", "hidden=6", keep_going=False)
     rows = [name for name in table[0]["metrics"] if name.endswith(" validation_accuracy")]
