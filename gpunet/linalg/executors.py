@@ -263,11 +263,12 @@ class Watch:
     def __init__(self, executor: Any) -> None:
         self._executor = executor
         self._client: Any = getattr(executor, "_client", None)  # of a Dask executor, which waits for workers for ever
-        self._seen = time.monotonic()
+        self._seen = self._whole = time.monotonic()  # a worker of the cluster's, and all processes of the pool's
 
     def result(self, pending: deque[Future[Any]]) -> Any:
         """Of the first one, which is pending until it has one. Raises what the task has raised, or RunError."""
-        future, self._seen = pending[0], time.monotonic()
+        future = pending[0]
+        self._seen = self._whole = time.monotonic()
         while not is_done(future):
             if self._client is not None and not self._anybody():
                 raise RunError(
@@ -289,8 +290,8 @@ class Watch:
     def _died(self) -> bool:
         now = time.monotonic()
         if all(process.exitcode in (None, 0) for process in _processes(self._executor)):
-            self._seen = now
-        return now - self._seen > UNSEEN
+            self._whole = now
+        return now - self._whole > UNSEEN
 
     def _anybody(self) -> bool:
         now = time.monotonic()
