@@ -253,8 +253,10 @@ def end_processes(pool: Any) -> None:
         queue._writer.close()
 
 
-def _processes(pool: Any) -> list[Any]:
-    return list((getattr(pool, "_processes", None) or {}).values())
+def _processes(executor: Any) -> list[Any]:
+    """Those of the standard library's pools, and of those made like them."""
+    found = getattr(executor, "_processes", None)  # None once the pool has ended
+    return list(found.values()) if isinstance(found, dict) else []
 
 
 class Watch:
@@ -263,7 +265,7 @@ class Watch:
     def __init__(self, executor: Any) -> None:
         self._executor = executor
         self._client: Any = getattr(executor, "_client", None)  # of a Dask executor, which waits for workers for ever
-        self._seen = self._whole = time.monotonic()  # a worker of the cluster's, and all processes of the pool's
+        self._seen = self._whole = 0.0  # when a worker of the cluster's, and all processes of the pool's, lived
 
     def result(self, pending: deque[Future[Any]]) -> Any:
         """Of the first one, which is pending until it has one. Raises what the task has raised, or RunError."""
