@@ -137,7 +137,7 @@ def as_floats(
     Lists may hold Python's integers; an array of integers is taken for a mistake. Raises InputError for other dtypes,
     ShapeError for another shape, DataError naming what is not finite.
     """
-    array = real_array(a.get() if on_device(a) else a, what)
+    array = real_array(on_host(a, what), what)
     if array.dtype.kind in "iu" and not hasattr(a, "dtype"):
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
