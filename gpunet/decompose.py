@@ -218,8 +218,9 @@ class Spawned(multiprocessing.context.SpawnContext):
             """As any does, with Ctrl-C blocked meanwhile; one that comes is heard after it."""
             if not hasattr(signal, "pthread_sigmask"):
                 return super().start()
-            was = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            was = signal.pthread_sigmask(signal.SIG_BLOCK, [])
             try:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
                 super().start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, was)
@@ -240,8 +241,8 @@ def begin_worker() -> None:
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
     need("--scheduler", "distributed")
-    logging.disable(logging.CRITICAL)  # what goes wrong is told once, by us
     try:
+        logging.disable(logging.CRITICAL)  # what goes wrong is told once, by us
         client = _client(address)
         try:
             yield client.get_executor()

@@ -136,37 +136,25 @@ class Unraisable:
             sys.__unraisablehook__(found)
 
 
-class Turns:
-    """A lock of threads that a forked process has anew: the thread that held it is not there."""
+def turns() -> threading.RLock:
+    """A lock of threads that a forked process has anew: the thread that held it is not there.
 
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        _TURNS.add(self)
-
-    def acquire(self, blocking: bool = True) -> bool:
-        """Whether it is ours now; a thread may have it several times."""
-        return self._lock.acquire(blocking)
-
-    def release(self) -> None:
-        """Give it back as often."""
-        self._lock.release()
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    To be taken by `with`, which Ctrl-C does not divide, as it does `acquire` and the statement after it.
+    """
+    lock = threading.RLock()
+    _TURNS.add(lock)
+    return lock
 
 
-_TURNS: weakref.WeakSet[Turns] = weakref.WeakSet()
+_TURNS: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
 
 
 def _renew() -> None:
     for signals in list(_OPEN):  # a process that a pool forks in a block does not come to its end
         signals._first = 0
         signals._end()
-    for turns in list(_TURNS):
-        turns._lock = threading.RLock()
+    for lock in list(_TURNS):
+        lock._at_fork_reinit()  # type: ignore[attr-defined]
 
 
 if hasattr(os, "register_at_fork"):

@@ -90,6 +90,14 @@ def session(backend: Backend) -> Iterator[None]:
 
 
 @pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As on a terminal, where whoever runs the tests ignores SIGINT, as nohup does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260101)
 

@@ -141,8 +141,9 @@ def apart(size: int, blocks: Sequence[B], work: Callable[[B], None], most: int |
             work(block)
         return
     count, set_count = calls
-    alone = _alone.set(True)
+    alone = _alone.get()
     try:
+        _alone.set(True)  # in here: Ctrl-C may come as soon as it is set
         with _turn:
             before = count()
             if before > 1:
@@ -154,7 +155,7 @@ def apart(size: int, blocks: Sequence[B], work: Callable[[B], None], most: int |
         for block in left:
             work(block)
     finally:
-        _alone.reset(alone)
+        _alone.set(alone)
 
 
 def _by_threads(count: int, left: Iterator[B], work: Callable[[B], None]) -> None:

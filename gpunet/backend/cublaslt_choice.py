@@ -19,7 +19,7 @@ from gpunet.backend.base import Array
 from gpunet.checks import check_one_of
 from gpunet.errors import OutputError, RunError
 from gpunet.files import check_replaceable, remove, user_cache, write_once
-from gpunet.interrupts import Turns
+from gpunet.interrupts import turns
 from gpunet.limits import DAMAGE, parse_json
 
 SWITCH = "GPUNET_TUNING"  # in the environment: "off" takes the heuristic's first, "auto" is as without it
@@ -36,7 +36,7 @@ Clock = Callable[[Run, int], float]
 """Milliseconds that the device takes for one run, out of so many in a row."""
 Milliseconds = list[float | None]
 
-_turns = Turns()
+_turns = turns()
 _chosen: dict[tuple[Path, str], int] = {}
 _closed: set[Path] = set()  # folders that cannot be written to
 

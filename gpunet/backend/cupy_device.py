@@ -281,9 +281,9 @@ class CupyDevice(Backend):
         with self.session():
             if self.forks:
                 self._branch()  # which may not be made in a capture
-            gc.disable()  # a collected array or event would call CUDA in mid-capture
-            self._recording = True
             try:
+                gc.disable()  # a collected array or event would call CUDA in mid-capture
+                self._recording = True
                 stream = self._stream()
                 graph = self._capture(stream, work)
                 graph.upload(stream)
@@ -310,9 +310,9 @@ class CupyDevice(Backend):
 
     def _capture(self, stream: Any, work: Callable[[], None]) -> Any:
         """The graph of what `work` issues; ends the capture whatever happens, so that the stream is usable again."""
-        stream.begin_capture(self.cp.cuda.runtime.streamCaptureModeThreadLocal)
         first: BaseException | None = None
         try:
+            stream.begin_capture(self.cp.cuda.runtime.streamCaptureModeThreadLocal)
             with self.cp.cuda.using_allocator(self._refuse_bytes):
                 work()
                 self.join()

@@ -14,14 +14,14 @@ from functools import cache
 from typing import Any
 
 from gpunet.errors import InputError
-from gpunet.interrupts import Turns
+from gpunet.interrupts import turns
 
 LARGEST = 2**31 - 1  # n · lda · batch of syevBatched
 VERSIONS = {13: 12, 12: 11}  # of cuSOLVER, by CUDA's
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
-_turns = Turns()
-_inside: list[int] = []  # for each that is in `full_float32`, what it found: CuPy has one setting for all threads
+_turns = turns()
+_inside: dict[object, int] = {}  # for each in `full_float32`, what the first one found: threads have one setting
 
 
 @contextlib.contextmanager
@@ -32,17 +32,19 @@ def full_float32(xp: Any) -> Iterator[None]:
         return
     from cupy import _core  # type: ignore[import-not-found, unused-ignore]
 
-    with _turns:
-        _inside.append(_core.get_compute_type("float32"))
-        _core.set_compute_type("float32", _core._routines_linalg.COMPUTE_TYPE_DEFAULT)
+    us = object()
     try:
+        with _turns:
+            _inside[us] = [*_inside.values(), _core.get_compute_type("float32")][0]
+            _core.set_compute_type("float32", _core._routines_linalg.COMPUTE_TYPE_DEFAULT)
         yield
     finally:
-        with _turns:  # the last to leave puts back what the first one found
-            first = _inside[0]
-            _inside.pop()
-            if not _inside:
-                _core.set_compute_type("float32", first)
+        with _turns:
+            if us in _inside:
+                first = _inside[us]
+                del _inside[us]
+                if not _inside:  # the last to leave puts back what the first one found
+                    _core.set_compute_type("float32", first)
 
 
 def syev_batched(a: Any) -> tuple[Any, Any] | None:

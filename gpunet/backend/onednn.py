@@ -189,8 +189,8 @@ class OneDnn:
             yield
             return
         before = now()
-        set_now(count)
         try:
+            set_now(count)
             yield
         finally:
             set_now(before)

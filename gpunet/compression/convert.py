@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from gpunet.backend import Backend, get_backend
 from gpunet.backend.base import LEAK
 from gpunet.checks import Dtype, check_shape
+from gpunet.compression.pytorch import hooked
 from gpunet.errors import DataError, GpunetError, InputError, first_line, shown
 from gpunet.extras import load
 from gpunet.nn.layers import (
@@ -366,19 +368,14 @@ def _recorded(torch: Any, module: Any, shape: Shape, guessed: bool) -> tuple[lis
     ) from failed
 
 
-@contextlib.contextmanager
-def _telling(module: Any, recorder: _Recorder) -> Iterator[None]:
-    """The recorder is told which part runs."""
-    hooks = []
+def _telling(module: Any, recorder: _Recorder) -> AbstractContextManager[None]:
+    """A block in which the recorder is told which part runs."""
+    hooks: list[Callable[[], Any]] = []
     for name, part in module.named_modules():
         called = f"{name!r} ({type(part).__name__})" if name else f"the forward of {type(part).__name__}"
-        hooks.append(part.register_forward_pre_hook(lambda *_, called=called: recorder.inside.append(called)))
-        hooks.append(part.register_forward_hook(lambda *_: recorder.inside.pop() and None))
-    try:
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
+        hooks.append(partial(part.register_forward_pre_hook, lambda *_, called=called: recorder.inside.append(called)))
+        hooks.append(partial(part.register_forward_hook, lambda *_: recorder.inside.pop() and None))
+    return hooked(*hooks)
 
 
 def _factored(parts: list[_Part]) -> list[_Part]:

@@ -7,6 +7,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from gpunet.compression.networks import Network, given_of, length, patch_rows
 from gpunet.compression.tensors import from_torch
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import InputError, first_line, shown
+from gpunet.interrupts import undivided
 from gpunet.nn.predict import EVAL_BATCH
 
 
@@ -23,6 +25,32 @@ def is_module(model: Any) -> bool:
     return any(
         f"{kind.__module__}.{kind.__qualname__}" == "torch.nn.modules.module.Module" for kind in type(model).__mro__
     )
+
+
+@contextlib.contextmanager
+def evaluating(module: Any) -> Iterator[None]:
+    """A block in which the module is not trained and nothing is recorded; afterwards each part has its own mode."""
+    import torch
+
+    before = [(part, part.training) for part in module.modules()]
+    with undivided() as signals:
+        try:
+            module.eval()
+            with torch.no_grad(), signals.heard():
+                yield
+        finally:
+            for part, mode in before:
+                part.training = mode
+
+
+@contextlib.contextmanager
+def hooked(*hooks: Callable[[], Any]) -> Iterator[None]:
+    """A block with hooks, given as calls that register them; however it ends none is left."""
+    with undivided() as signals, contextlib.ExitStack() as stack:
+        for register in hooks:
+            stack.enter_context(register())
+        with signals.heard():
+            yield
 
 
 NO_NUMBERS = "its weight has no numbers"
@@ -40,7 +68,7 @@ class Torch(Network):
         self.weights, self.kept = {}, {}
         owners = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
         places = Counter(id(m) for _, m in module.named_modules(remove_duplicate=False))
-        with self.evaluating(module):  # else a spectral norm, read, changes
+        with evaluating(module):  # else a spectral norm, read, changes
             for name, layer in module.named_modules(remove_duplicate=False):
                 if not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
                     continue
@@ -119,30 +147,18 @@ class Torch(Network):
             self.torch.cuda.synchronize()
         return found
 
-    @contextlib.contextmanager
-    def evaluating(self, model: Any) -> Iterator[None]:
-        before = [(m, m.training) for m in model.modules()]
-        model.eval()
-        try:
-            with self.torch.no_grad():
-                yield
-        finally:
-            for m, mode in before:
-                m.training = mode
+    def evaluating(self, model: Any) -> AbstractContextManager[Any]:
+        return evaluating(model)
 
     def watching(self, names: Iterable[str], see: Callable[[str, Any], None], batch: Any) -> int:
-        hooks = []
-        for name in names:
+        def hook(name: str) -> Callable[[], Any]:
+            def seen(_module: Any, given: Any, named: Any) -> None:
+                see(name, (given[0] if given else named["input"]).detach().cpu())
 
-            def hook(_module: Any, given: Any, named: Any, _name: str = name) -> None:
-                see(_name, (given[0] if given else named["input"]).detach().cpu())
+            return partial(self.model.get_submodule(name).register_forward_pre_hook, seen, with_kwargs=True)
 
-            hooks.append(self.model.get_submodule(name).register_forward_pre_hook(hook, with_kwargs=True))
-        try:
+        with hooked(*map(hook, names)):
             self.run(self.model, batch)
-        finally:
-            for each in hooks:
-                each.remove()
         return length(batch)
 
     def rows(self, name: str, given: Any) -> Iterator[Any]:
@@ -197,14 +213,12 @@ class Torch(Network):
 
     def layer(self, name: str, factors: Factors | None, batch: Any) -> Callable[[], object]:
         layer, given = self.model.get_submodule(name), list[Any]()
-        hook = layer.register_forward_pre_hook(
-            lambda _, args, named: given.append((args[0] if args else named["input"]).detach().clone()),
-            with_kwargs=True,
-        )
-        try:
+
+        def seen(_: Any, args: Any, named: Any) -> None:
+            given.append((args[0] if args else named["input"]).detach().clone())
+
+        with hooked(partial(layer.register_forward_pre_hook, seen, with_kwargs=True)):
             self.run(self.model, batch)
-        finally:
-            hook.remove()
         if not given:
             raise InputError(f"the first batch does not come to the layer {name!r}: leave it out with layers=")
         made = layer if factors is None else self._two(layer, factors)
@@ -236,26 +250,22 @@ class Torch(Network):
         """
         inside: list[Any] = []
         read: set[int] = set()
-        hooks, layers = list[Any](), {name: self.model.get_submodule(name) for name in self.open}
+        layers = {name: self.model.get_submodule(name) for name in self.open}
 
         def told(layer: Any, name: str) -> Any:
             if name in READ and not any(each is layer for each in inside):
                 read.add(id(layer))
             return object.__getattribute__(layer, name)
 
-        kinds = {id(layer): type(layer) for layer in layers.values()}
-        try:
+        with undivided() as signals, contextlib.ExitStack() as stack:
             for layer in layers.values():
-                hooks.append(layer.register_forward_pre_hook(lambda layer, _: inside.append(layer)))
-                hooks.append(layer.register_forward_hook(lambda *_: inside.pop() and None))
+                stack.enter_context(layer.register_forward_pre_hook(lambda layer, _: inside.append(layer)))
+                stack.enter_context(layer.register_forward_hook(lambda *_: inside.pop() and None))
                 kind = type(layer)
+                stack.callback(object.__setattr__, layer, "__class__", kind)
                 layer.__class__ = type(kind.__name__, (kind,), {"__getattribute__": told})
-            self.run(self.model, batch)
-        finally:
-            for layer in layers.values():
-                object.__setattr__(layer, "__class__", kinds[id(layer)])
-            for each in hooks:
-                each.remove()
+            with signals.heard():
+                self.run(self.model, batch)
         for name, layer in layers.items():
             if id(layer) in read:
                 self.kept[name] = "the network reads its weight or sizes past its forward"
@@ -263,18 +273,17 @@ class Torch(Network):
     def check(self, model: Any, names: Iterable[str], batch: Any) -> None:
         left = set(names)
         hooks = [
-            model.get_submodule(name).register_forward_hook(lambda *_, name=name: left.discard(name)) for name in names
+            partial(model.get_submodule(name).register_forward_hook, lambda *_, name=name: left.discard(name))
+            for name in names
         ]
         try:
-            self.run(model, batch)
+            with hooked(*hooks):
+                self.run(model, batch)
         except Exception as error:  # of the model's own code
             raise InputError(
                 f"the network cannot be run with {', '.join(map(repr, names))} cut: {first_line(error)}; leave some "
                 "out with layers="
             ) from error
-        finally:
-            for each in hooks:
-                each.remove()
         if left:
             raise InputError(
                 f"the network runs the layer {min(left)!r} by another way than its name, so that it cannot be cut: "

@@ -13,7 +13,7 @@ from gpunet.backend import Backend
 from gpunet.backend.blas import PER_THREAD, limited
 from gpunet.checks import check_flag, fixed, on_device, on_host, real_array, setting
 from gpunet.errors import InputError, ShapeError
-from gpunet.interrupts import Turns
+from gpunet.interrupts import turns
 from gpunet.linalg import moments
 from gpunet.linalg.certificate import KEPT, Certificate
 from gpunet.linalg.device import CPU, computing_on, device_of, is_gpu
@@ -63,7 +63,7 @@ class Accumulator:
     reproducible: bool = fixed("its sums are of one kind; make another one with reproducible=…")
 
     def __init__(self, center: bool, reproducible: bool, device: str | Backend | None) -> None:
-        self.center, self.device, self._lock = center, device, Turns()
+        self.center, self.device, self._lock = center, device, turns()
         self.reproducible = check_flag("reproducible", reproducible)
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class Accumulator:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=Turns())
+        vars(self).update(state, _lock=turns())
 
 
 class StreamingGram(Accumulator):

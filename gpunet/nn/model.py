@@ -29,7 +29,7 @@ from gpunet.checks import (
     usual_scale,
 )
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.interrupts import Turns, undivided
+from gpunet.interrupts import turns, undivided
 from gpunet.nn.init import drawn
 from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.layers.dense import Mixing
@@ -157,7 +157,7 @@ class Sequential:
         self._mixing: tuple[Mixing, ...] = ()  # the layers that do
         self._low_room: Array = None  # for a batch in bfloat16, where the first layer takes it
         self._low_input: Array = None  # its part for a batch of the size of now
-        self._lock, self._fit = Turns(), None
+        self._lock, self._fit = turns(), None
         for layer in self.layers:
             layer.enter(self)
 
@@ -196,11 +196,15 @@ class Sequential:
         """`alone`, in evaluation mode; then each layer has its mode of before."""
         with self.alone():
             before = self.training, [layer.training for layer in self.layers]
-            self.eval()
             try:
+                self.eval()
                 yield
             finally:
-                self._set_modes(*before)
+                try:
+                    self._set_modes(*before)
+                except BaseException:  # Ctrl-C, in the middle of that
+                    self._set_modes(*before)
+                    raise
 
     def _set_modes(self, mode: bool, of_layers: list[bool]) -> None:
         if mode != self.training:
@@ -223,18 +227,18 @@ class Sequential:
         fit: an object that lives while the model is trained. Raises InputError also for a second training inside the
         first, in a callback.
         """
-        if not self._lock.acquire(blocking=not self.fitting):
+        if self.fitting and not self._lock._is_owned():  # type: ignore[attr-defined]
             raise InputError("the model is being trained in another thread: wait, or take a copy.deepcopy before that")
-        try:
-            if fit is not None:
-                if self.fitting:
-                    raise InputError("the model is being trained already: train a copy.deepcopy of it")
-                self._fit = weakref.ref(fit)
-            yield
-        finally:
-            if fit is not None and self._fit is not None and self._fit() is fit:
-                self._fit = None
-            self._lock.release()
+        with self._lock:
+            try:
+                if fit is not None:
+                    if self.fitting:
+                        raise InputError("the model is being trained already: train a copy.deepcopy of it")
+                    self._fit = weakref.ref(fit)
+                yield
+            finally:
+                if fit is not None and self._fit is not None and self._fit() is fit:
+                    self._fit = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along; its layers bring the weights."""

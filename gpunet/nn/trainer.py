@@ -37,7 +37,7 @@ from gpunet.checks import (  # fmt: skip
 )
 from gpunet.errors import DataError, DivergedError, InputError, shown
 from gpunet.files import check_path
-from gpunet.interrupts import Turns, undivided
+from gpunet.interrupts import turns, undivided
 from gpunet.nn import losses
 from gpunet.nn.callbacks import Callback, EpochTotals, Plan, Schedule
 from gpunet.nn.checkpoint import Checkpoints
@@ -872,7 +872,7 @@ class _Fit:
     """One that runs; when it ends, however that is, what it has taken is free again."""
 
     _taken: ClassVar = weakref.WeakValueDictionary[int, "_Fit"]()
-    _lock: ClassVar = Turns()
+    _lock: ClassVar = turns()
 
     def take(self, callbacks: Sequence[Callback]) -> None:
         """What a callback keeps is of one fit: InputError for one that serves another, or stands here twice."""

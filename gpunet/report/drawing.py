@@ -113,10 +113,12 @@ def left_out(what: str, error: Exception) -> None:
 
 @contextmanager
 def _drawing_on(canvas: Canvas) -> Iterator[None]:
-    token, backend = CANVAS.set(canvas), os.environ.pop("MPLBACKEND", None)
-    try:  # which may be a notebook's, and then matplotlib would refuse to be imported
+    before, backend = CANVAS.get(), os.environ.get("MPLBACKEND")
+    try:
+        CANVAS.set(canvas)
+        os.environ.pop("MPLBACKEND", None)  # it may be a notebook's, and then matplotlib would refuse to be imported
         yield
     finally:
-        CANVAS.reset(token)
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
+        CANVAS.set(before)

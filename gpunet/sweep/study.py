@@ -30,6 +30,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpunet.errors import InputError
+from gpunet.interrupts import undivided
 from gpunet.sweep.plan import Parameters, Spec
 from gpunet.sweep.show import Row, Table
 from gpunet.sweep.storage import NO_SWEEP, understood
@@ -198,12 +199,14 @@ class SweepStudy:
             self.storage.remove_session()
 
         thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
         try:
+            with undivided():
+                thread.start()
             yield
         finally:
             ended.set()
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
 
 def void(trial: FrozenTrial) -> bool:

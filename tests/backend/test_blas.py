@@ -224,7 +224,7 @@ def test_an_interruption_of_blocks_at_any_moment_leaves_nothing_running(monkeypa
             except KeyboardInterrupt:
                 came += 1
             signal.setitimer(signal.ITIMER_REAL, 0)
-            assert (now(), threading.active_count(), len(running) <= 1) == (4, alive, True)
+            assert (now(), blas._alone.get(), threading.active_count(), len(running) <= 1) == (4, False, alive, True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, before[0])

@@ -164,7 +164,7 @@ def same_bits(a, b, net, of):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["linear", "xor-easy", "odd"])
-@pytest.mark.parametrize("bytes_", [1, 40_000, 150_000, 1 << 20])
+@pytest.mark.parametrize("bytes_", [pytest.param(1, marks=pytest.mark.slow), 40_000, 150_000, 1 << 20])
 def test_neighbours_and_blocks_change_no_bit(monkeypatch, kind, bytes_, dtype):
     """All at once and in blocks of any width, in another order, and alone; they finish at many different steps."""
     nets, settings = 30, DOCUMENT | {"dtype": dtype}

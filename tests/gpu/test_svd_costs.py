@@ -77,6 +77,7 @@ def test_when_it_iterates(n, k, batch, iterates):
     assert gpu_iterates(n, k, batch) == iterates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["falling", "steep", "noise", "positive", "repeated", "low rank"])
 def test_where_it_iterates(gpu, kind, dtype):

@@ -162,6 +162,7 @@ class Interrupted(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graphs", ["auto", "off"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(gpu, digits, tmp_path, graphs):
     whole, history = trained(gpu.backend(), digits, epochs=4, graphs=graphs)
@@ -175,6 +176,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(gpu, digits, tmp_path, grap
     assert resumed["train_loss"] == history["train_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["restart", "carry-both"])
 def test_factorise_in_mid_training(gpu, digits, state):
     """A new layout in mid-training: the old recordings are dropped, and the cut is the CPU's."""
@@ -225,6 +227,7 @@ def test_gradient_check(gpu, net):
     assert gn.gradient_check(model, "softmax_cross_entropy", x, labels, device=backend).relative_error < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["dense", "wide", "merged", "frozen below", "convolution"])
 def test_forked_steps_are_the_bits_of_a_single_branch(gpu, digits, net, monkeypatch):
     """Also where the branch of the weights' gradients runs as late as its joins allow."""

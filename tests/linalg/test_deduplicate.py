@@ -64,7 +64,7 @@ def test_twins_signs_and_padding():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("features", [1, 2, 3, 50, 5000])
+@pytest.mark.parametrize("features", [1, 2, 3, 50, pytest.param(5000, marks=pytest.mark.slow)])
 def test_at_one_nothing_is_dropped_and_just_below_all_twins_are(features, dtype, rng):
     """Of 200 random vectors in 50 dimensions, 57 had in float64 a cosine above 1 with a third of themselves."""
     vectors = rng.normal(size=(200, features)).astype(dtype)

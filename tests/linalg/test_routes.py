@@ -164,6 +164,7 @@ def test_complete_fills_up(shape, turned, rng):
     assert np.linalg.norm(u.T @ u - np.eye(k)) <= tolerance(np.float64, k, k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(20_000, 64), (65_536, 64), (20_000, 160), (40_000, 300)])
 @pytest.mark.parametrize("distinct", [1, 2])
 def test_rows_that_repeat(shape, distinct, rng):

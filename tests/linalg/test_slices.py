@@ -294,6 +294,7 @@ def test_any_number_of_samples_at_a_time(monkeypatch, rng):
     assert (stream().update(x).gram() == whole).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("k", [1, 5])
 def test_few_components_of_a_flat_spectrum(k, center, rng):

@@ -171,6 +171,7 @@ def test_dmn_heads(alike, images, depth):
     alike(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [[], [4], [4, 3]])
 def test_dmn_convnets(alike, images, filters):
     def run(backend):
@@ -179,6 +180,7 @@ def test_dmn_convnets(alike, images, filters):
     alike(run)
 
 
+@pytest.mark.slow
 def test_dmn_rates_of_four_layers(alike, images, monkeypatch):
     monkeypatch.setattr(dmn_dynamics, "STEPS", 8)
 

@@ -864,6 +864,7 @@ def refused(folder, message):
     assert (folder / FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_truncated_and_changed_files(tmp_path):
     run_with(checkpoint=tmp_path)
     whole = (tmp_path / FILE).read_bytes()

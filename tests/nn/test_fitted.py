@@ -285,6 +285,7 @@ def test_a_seed_is_a_whole_number_even_where_nothing_is_drawn(rows, seed, fracti
 # -- fewer samples than features -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_few_samples_of_many_features_make_no_matrix_of_the_features(dtype, center, rng):

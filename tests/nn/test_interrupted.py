@@ -14,14 +14,7 @@ from gpunet.interrupts import undivided
 
 X = np.random.default_rng(0).standard_normal((60, 5)).astype("float32")
 Y = np.arange(60) % 3
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c():
-    """As on a terminal, where whoever runs the tests ignores SIGINT, as nohup does."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("ctrl_c")
 
 
 class StopError(Exception):

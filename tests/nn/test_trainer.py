@@ -33,6 +33,7 @@ def trainer(device="numpy", seed=0, classes=3, **options):
 LOSSES = [("softmax_cross_entropy", None), ("binary_cross_entropy", "sigmoid"), ("squared_error", "sigmoid")]
 
 
+@slow_on_the_stand_in
 @pytest.mark.parametrize(("loss", "activation"), LOSSES)
 def test_it_learns(backend, rng, loss, activation):
     x, y = blobs(rng)

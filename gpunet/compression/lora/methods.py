@@ -33,6 +33,7 @@ from gpunet.compression.lora.layers import (
     targets,
     usual,
 )
+from gpunet.compression.pytorch import evaluating, hooked
 from gpunet.compression.tensors import SHARD_BYTES, Tensors, write
 from gpunet.errors import DataError, GpunetError, InputError, ShapeError, first_line, shown
 from gpunet.files import check_path
@@ -417,28 +418,21 @@ def _listened(base: Any, loader: Any, names: list[str]) -> dict[str, StreamingGr
             first = batch[0] if isinstance(batch, (tuple, list)) else batch
             base(torch.as_tensor(first).to(device))
 
-    modules, training = dict(base.named_modules()), {each: each.training for each in base.modules()}
+    modules = dict(base.named_modules())
     device = next((each.device for each in base.parameters()), torch.device("cpu"))
-    handles = [modules[name].register_forward_pre_hook(listener(name), with_kwargs=True) for name in names]
-    base.eval()
-    try:
-        with torch.no_grad():
-            for i, batch in enumerate(_batches(loader)):
-                try:
-                    mask = _seen(batch) if isinstance(batch, Mapping) else None
-                    call(batch)
-                except GpunetError:
-                    raise
-                except Exception as error:
-                    raise InputError(
-                        f"the network cannot be called with batch {i} of data ({first_line(error)}): expected what it "
-                        "takes, a tensor, a list that begins with one, or a dictionary of its forward's arguments"
-                    ) from error
-    finally:
-        for each in handles:
-            each.remove()
-        for each, was in training.items():
-            each.training = was
+    hooks = (partial(modules[name].register_forward_pre_hook, listener(name), with_kwargs=True) for name in names)
+    with evaluating(base), hooked(*hooks):
+        for i, batch in enumerate(_batches(loader)):
+            try:
+                mask = _seen(batch) if isinstance(batch, Mapping) else None
+                call(batch)
+            except GpunetError:
+                raise
+            except Exception as error:
+                raise InputError(
+                    f"the network cannot be called with batch {i} of data ({first_line(error)}): expected what it "
+                    "takes, a tensor, a list that begins with one, or a dictionary of its forward's arguments"
+                ) from error
     return sums
 
 
