@@ -10,7 +10,6 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, cast
 from gpunet.checks import check_flag
 from gpunet.errors import DataError, RunError
 from gpunet.extras import lacking
+from gpunet.interrupts import contextmanager
 from gpunet.limits import DAMAGE, VARIABLE, allowed, physical_memory
 
 from . import catalog

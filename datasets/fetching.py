@@ -14,7 +14,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +25,7 @@ from gpunet.checks import as_list, check_flag, check_range
 from gpunet.errors import DataError, FetchError, OutputError, shown
 from gpunet.extras import need
 from gpunet.files import check_replaceable, put_in_place, remove_abandoned, temporary
-from gpunet.interrupts import undivided
+from gpunet.interrupts import contextmanager, undivided
 from gpunet.progress import Progress, aside
 from gpunet.progress import progress as progress_for
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from gpunet.errors import DataError
 from gpunet.extras import need
+from gpunet.interrupts import contextmanager
 
 from .arrays import Dataset, validate
 from .disk import BAD_FILE, check_fits, reason

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from gpunet.errors import DataError, printable
+from gpunet.interrupts import contextmanager
 
 from .arrays import Dataset, from_arrays, from_one
 from .disk import BAD_FILE, check_fits, reason, unreadable

@@ -11,7 +11,6 @@ in result.json, a number that is not finite being null; and the arrays of `array
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
@@ -38,6 +37,7 @@ from gpunet.errors import InputError, first_line
 from gpunet.experiments.provenance import Stopwatch
 from gpunet.extras import need
 from gpunet.files import write_or_keep
+from gpunet.interrupts import contextmanager
 from gpunet.limits import plain
 from gpunet.linalg import ClassPCA, gram
 from gpunet.linalg.classes import check_labels
@@ -182,7 +182,7 @@ def _named(labels: str | None) -> tuple[tuple[str, ...], Any]:
 # -- who sums ---------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
+@contextmanager
 def executor_of(settings: Settings) -> Iterator[Executor | None]:
     """None for this process alone, or so many processes on this machine, or a Dask cluster's workers."""
     if settings.scheduler is not None and settings.workers > 1:
@@ -238,9 +238,10 @@ def begin_worker() -> None:
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-@contextlib.contextmanager
+@contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
     need("--scheduler", "distributed")
+    before = logging.root.manager.disable
     try:
         logging.disable(logging.CRITICAL)  # what goes wrong is told once, by us
         client = _client(address)
@@ -249,7 +250,7 @@ def _cluster(address: str) -> Iterator[Executor]:
         finally:
             client.close(timeout=2)
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _client(address: str) -> Any:

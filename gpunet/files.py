@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from gpunet.addresses import harmless, public
 from gpunet.errors import InputError, OutputError, shown
 from gpunet.extras import optional
-from gpunet.interrupts import undivided
+from gpunet.interrupts import contextmanager, undivided
 
 RESULT = "result.json"  # of a folder, what the command found that wrote it
 WINDOWS = os.name == "nt"  # which has no such locks, and neither renames nor removes what is open
@@ -100,7 +100,7 @@ def _write(path: Path, content: str | bytes | bytearray, place: Callable[[str, P
         raise OutputError(f"cannot write '{path}': {reason(error, path.parent)}") from error
 
 
-@contextlib.contextmanager
+@contextmanager
 def temporary(path: Path) -> Iterator[tuple[str, BinaryIO]]:
     """A new file beside `path` and its name, locked while it is ours; removed at the end unless it was renamed.
 
@@ -201,7 +201,7 @@ def _new_folder(place: Path, name: str) -> Path:
     return folder
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone(folder: Path, who: str = "process", hint: str = " with --out") -> Iterator[None]:
     """Hold the folder, which must exist, while the block runs; OutputError where another process holds it.
 

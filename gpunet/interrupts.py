@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -13,11 +14,35 @@ import weakref
 TYPE_CHECKING = False  # as typing's; see gpunet/__init__.py
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import contextmanager as contextmanager
     from types import FrameType
     from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PATIENCE = 2.0  # seconds between a first signal and one that no longer waits: a key pressed twice is one interruption
+
+
+if not TYPE_CHECKING:
+
+    class _Block(contextlib._GeneratorContextManager):
+        def __enter__(self):
+            try:
+                return super().__enter__()
+            except BaseException:  # Ctrl-C, when the generator has begun: `with` will not go on with it
+                self.gen.close()
+                raise
+
+    def contextmanager(function):
+        """As contextlib's, but that an interruption just before the block is cleaned up after at once.
+
+        There the generator is closed when nobody holds the exception any more, and a notebook does.
+        """
+
+        @functools.wraps(function)
+        def begin(*args, **kwargs):
+            return _Block(function, args, kwargs)
+
+        return begin
 
 
 class Signals:
@@ -43,7 +68,7 @@ class Signals:
         elif not self._first:
             self._first, self._since = number, now
 
-    @contextlib.contextmanager
+    @contextmanager
     def heard(self) -> Iterator[None]:
         """Let signals divide a part of the block, and one that has waited come at once.
 
@@ -94,7 +119,7 @@ def _standing(number: int) -> Any:
     return handler
 
 
-@contextlib.contextmanager
+@contextmanager
 def undivided() -> Iterator[Signals]:
     """A signal that Python handles, as it does Ctrl-C, waits for the end of the block; one PATIENCE later does not.
 

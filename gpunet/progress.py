@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from gpunet.errors import printable
-from gpunet.interrupts import cleaning_up, undivided
+from gpunet.interrupts import cleaning_up, contextmanager, undivided
 from gpunet.reprs import cells, wrapped
 from gpunet.streams import SPELT_OR_ESCAPED, spelt
 
@@ -52,7 +52,7 @@ def aside(line: str) -> None:
         say(line)
 
 
-@contextlib.contextmanager
+@contextmanager
 def warnings_in_one_line() -> Iterator[None]:
     """What is warned of, by us or by another library, is a line for the user, not a place in some code."""
 

@@ -25,7 +25,7 @@ import numpy as np
 from gpunet.errors import DataError, GpunetError, InputError, OutputError, RunError, shown
 from gpunet.extras import load
 from gpunet.files import check_replaceable, put_in_place, reason, settle, temporary
-from gpunet.interrupts import undivided
+from gpunet.interrupts import contextmanager, undivided
 from gpunet.limits import DAMAGE, check_room, longest_text, parse_json
 
 KEY = "gpunet"  # under which a file's metadata describes a model of ours
@@ -121,7 +121,7 @@ def read(path: Path, mend: str = MEND) -> tuple[dict[str, Any], dict[str, str]]:
         return {name: found.read(name, file) for name in found.tensors}, found.metadata
 
 
-@contextlib.contextmanager
+@contextmanager
 def _opened(
     path: Path, mend: str, expected: str = MODEL, *, whole: bool = True
 ) -> Iterator[tuple[Header, BufferedReader]]:
@@ -345,7 +345,7 @@ def _fill(file: BinaryIO, path: Path, entries: Sequence[Entry], metadata: Mappin
             file.write(digest.hexdigest().encode())
 
 
-@contextlib.contextmanager
+@contextmanager
 def _told(path: Path) -> Iterator[None]:
     try:
         yield

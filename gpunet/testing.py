@@ -19,7 +19,6 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, get_type_hints
 from unittest import mock
 
@@ -28,6 +27,7 @@ import numpy as np
 from gpunet.backend.base import Array, Backend
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.errors import CaptureError
+from gpunet.interrupts import contextmanager
 
 NOT_HOT = {"copy"}  # writes from the host: allowed between steps, not inside a captured one
 HOST_WORK = (

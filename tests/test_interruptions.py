@@ -10,33 +10,37 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 import gpunet as gn
 from gpunet import decompose
 from gpunet.backend import blas, cusolver, onednn
-from gpunet.interrupts import Unraisable
+from gpunet.interrupts import Unraisable, undivided
+from gpunet.progress import Progress
 from gpunet.report import drawing
 
 pytestmark = pytest.mark.usefixtures("ctrl_c")
 OURS = os.path.dirname(gn.__file__), contextlib.__file__
+START = threading.Thread.start.__code__
 
 
 class Pressed:
-    """A profile function: Ctrl-C as soon as the n-th call of our code, or of contextlib's, has returned.
+    """A profile function: Ctrl-C as soon as the n-th call of our code has returned, or of contextlib's or `also`'s.
 
     Python looks for signals there, and the call is what raises. A `with` looks for none when it calls `__enter__`.
     """
 
-    def __init__(self, n):
-        self.n, self.moments, self.where = n, 0, ""
+    def __init__(self, n, also=()):
+        self.n, self.moments, self.where, self._files = n, 0, "", (*OURS, *also)
 
     def __call__(self, frame, event, arg):
         caller = frame if event == "c_return" else frame.f_back if event == "return" else None
-        if caller is None or not caller.f_code.co_filename.startswith(OURS):
+        if caller is None or not (caller.f_code.co_filename.startswith(self._files) or caller.f_code is START):
             return
         if event == "return" and (
             frame.f_code.co_flags & inspect.CO_GENERATOR or not opcode(caller).startswith("CALL")
@@ -45,7 +49,11 @@ class Pressed:
         self.moments += 1
         if self.moments == self.n:
             self.where = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-            signal.raise_signal(signal.SIGINT)
+            if hasattr(signal, "pthread_sigmask") and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []):
+                os.kill(os.getpid(), signal.SIGINT)  # another thread gets it, and this one is told
+                time.sleep(0.01)
+            else:
+                signal.raise_signal(signal.SIGINT)
 
     def __enter__(self):
         self._before = sys.getprofile()
@@ -131,6 +139,40 @@ def a_model_that_is_trained(_):
     return lambda: within(model.alone(fit)), lambda: (free(model._lock), model.fitting)
 
 
+def a_fit(monkeypatch):
+    """Its begin and its end; on any of its lines see tests/nn/test_interrupted.py."""
+
+    class Bar(Progress):
+        opened = 0
+
+        def start(self, what, total):
+            Bar.opened = 1
+
+        def close(self):
+            Bar.opened = 0
+
+    class Stop(gn.Callback):
+        pass
+
+    monkeypatch.setattr("gpunet.nn.trainer.progress_of", lambda _: Bar())
+    monkeypatch.setattr(gn.Trainer, "_run", lambda self, saver, callbacks, bar, own: bar.start("training", 1))
+    trainer, callback = gn.Trainer(gn.Sequential([gn.Dense(3)]), device="numpy"), Stop()
+    x, y = np.ones((4, 2), "float32"), np.arange(4) % 3
+    return lambda: trainer.fit(x, y, callbacks=[callback], progress=True), lambda: (
+        Bar.opened, hasattr(trainer, "plan"), trainer.model.training, free(trainer.model._lock), trainer.model.fitting,
+    )  # fmt: skip
+
+
+def an_estimator_that_fails(_):
+    found = gn.Classifier(epochs=1)
+
+    def work():
+        with contextlib.suppress(ZeroDivisionError), found._whole():
+            found.epochs = 1 / 0
+
+    return work, lambda: vars(found).copy()
+
+
 def a_recording(_):
     from tests.conftest import stand_in
 
@@ -151,7 +193,20 @@ def a_process_that_is_started(monkeypatch):
     if not hasattr(signal, "pthread_sigmask"):
         pytest.skip("signals cannot be blocked here")
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", lambda self: None)
-    return decompose.Spawned.Process(target=int).start, lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def work():
+        ended = threading.Event()
+        other = threading.Thread(target=ended.wait)
+        with undivided() as signals:
+            other.start()
+            try:
+                with signals.heard():
+                    decompose.Spawned.Process(target=int).start()
+            finally:
+                ended.set()
+                other.join()
+
+    return work, lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def a_trial_that_beats(_):
@@ -184,9 +239,13 @@ def a_module_of_pytorch(_):
         network.check(module, ["0", "2"], batch)
         network.layer("0", None, batch)
 
-    return look, lambda: [
-        (type(each), each.training, len(each._forward_hooks), len(each._forward_pre_hooks)) for each in module.modules()
-    ]
+    def state():
+        return [
+            (type(each), each.training, len(each._forward_hooks), len(each._forward_pre_hooks))
+            for each in module.modules()
+        ]
+
+    return look, state, (torch.nn.modules.module.__file__,)
 
 
 def a_module_that_is_taken_over(_):
@@ -221,29 +280,32 @@ def within(context):
 
 CASES = [
     blocks, work_with_fewer_threads, onednns_threads, products_in_float32, figures_elsewhere, a_model_that_is_looked_at,
-    a_model_that_is_trained, a_recording, a_cluster, a_process_that_is_started, a_trial_that_beats, a_module_of_pytorch,
-    a_module_that_is_taken_over, inputs_of_a_base,
+    a_model_that_is_trained, a_fit, an_estimator_that_fails, a_recording, a_cluster, a_process_that_is_started,
+    a_trial_that_beats, a_module_of_pytorch, a_module_that_is_taken_over, inputs_of_a_base,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_ctrl_c_at_any_moment_leaves_everything_as_it_was(case, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", Unraisable())  # a callback of weakref's loses it
-    work, state = case(monkeypatch)
+    work, state, *also = case(monkeypatch)
     with threadpool_limits(4, user_api="blas"):
+        before = state()
         work()  # some of it runs once in a process
-        before, counter, left = state(), Pressed(0), []
+        assert state() == before
+        counter, left = Pressed(0, *also), []
         with counter:
             work()
         assert counter.moments > 3
         for n in range(1, counter.moments + 1):
-            press = Pressed(n)
+            press, kept = Pressed(n, *also), None
             try:
                 with press:
                     work()
-            except KeyboardInterrupt:
-                assert press.where
-            if state() != before:
-                left.append((press.where, state()))
-                work, state = case(monkeypatch)
+            except KeyboardInterrupt as error:
+                kept = error  # as a notebook does, and with it all that the frames hold
+            assert press.where
+            if (now := state()) != before:
+                left.append((press.where, type(kept), now))
+                before = now
         assert left == []

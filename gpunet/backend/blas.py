@@ -33,7 +33,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -61,27 +61,16 @@ B = TypeVar("B")
 _beside = contextvars.ContextVar("_beside", default=False)  # whether this thread works for one whose turn it is
 _alone = contextvars.ContextVar("_alone", default=False)  # whether products have one thread, whatever their size
 _turn = threading.RLock()  # the number of threads is the process's: whose work needs another one takes its turn
-_waiting = set[int]()  # the threads that wait for theirs
+_waiting = set[int]()  # the threads that wait for theirs; 0 for one that forks
 
 
-def _before_fork() -> None:
-    _waiting.add(threading.get_ident())
-    _turn.acquire()
-
-
-def _after_fork() -> None:
-    _waiting.discard(threading.get_ident())
-    _turn.release()
-
-
-def _begin_anew() -> None:
-    """A forked process has neither a lock that is held nor a number that is lowered, nor other threads."""
-    _waiting.clear()
-    _turn.release()
-
-
+# A forked process has neither a lock that is held nor a number that is lowered, nor other threads. What is called is
+# compiled: a signal that came while the process was copied would be raised in Python's code, and nobody would hear it.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_anew)
+    os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+    os.register_at_fork(  # who registers later is asked before the others
+        before=partial(_waiting.add, 0), after_in_parent=partial(_waiting.discard, 0), after_in_child=_waiting.clear
+    )
 
 
 def multiply(size: int, a: In, b: In, out: Out) -> None:

@@ -20,7 +20,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +28,7 @@ from gpunet.backend.base import Array, Backend, In, Out
 from gpunet.backend.cublaslt import WORKSPACE, CublasLt, CupyProducts, products
 from gpunet.checks import as_array, check_one_of
 from gpunet.errors import ON_CPU, CaptureError, DivergedError, InputError, MemoryFullError, RunError, first_line, shown
+from gpunet.interrupts import contextmanager, undivided
 
 LEGACY_STREAM = 0
 FORK = "GPUNET_FORK"  # in the environment: "on" where a GPU has shown that it pays
@@ -311,19 +311,20 @@ class CupyDevice(Backend):
     def _capture(self, stream: Any, work: Callable[[], None]) -> Any:
         """The graph of what `work` issues; ends the capture whatever happens, so that the stream is usable again."""
         first: BaseException | None = None
-        try:
+        with undivided() as signals:  # a capture that has begun is ended
             stream.begin_capture(self.cp.cuda.runtime.streamCaptureModeThreadLocal)
-            with self.cp.cuda.using_allocator(self._refuse_bytes):
-                work()
-                self.join()
-        except BaseException as error:
-            first = error
-        try:
-            graph = stream.end_capture()
-        except Exception as error:  # where the capture had failed before, the first report says more
-            first = first or error
-            if isinstance(first, Exception) and ENDED.search(str(first)) and ENDED.search(str(error)):
-                raise self._unrecorded(first, passing=True) from first
+            try:
+                with signals.heard(), self.cp.cuda.using_allocator(self._refuse_bytes):
+                    work()
+                    self.join()
+            except BaseException as error:
+                first = error
+            try:
+                graph = stream.end_capture()
+            except Exception as error:  # where the capture had failed before, the first report says more
+                first = first or error
+                if isinstance(first, Exception) and ENDED.search(str(first)) and ENDED.search(str(error)):
+                    raise self._unrecorded(first, passing=True) from first
         if first is not None:
             raise first
         return graph

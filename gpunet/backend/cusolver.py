@@ -6,7 +6,6 @@ source of CuPy 14.2's wrappers (cupyx/_cusolver.pyx, cupy/linalg); not yet run o
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from gpunet.errors import InputError
-from gpunet.interrupts import turns
+from gpunet.interrupts import contextmanager, turns
 
 LARGEST = 2**31 - 1  # n · lda · batch of syevBatched
 VERSIONS = {13: 12, 12: 11}  # of cuSOLVER, by CUDA's
@@ -24,7 +23,7 @@ _turns = turns()
 _inside: dict[object, int] = {}  # for each in `full_float32`, what the first one found: threads have one setting
 
 
-@contextlib.contextmanager
+@contextmanager
 def full_float32(xp: Any) -> Iterator[None]:
     """Products of float32 are of float32 numbers in here, also where CUPY_TF32=1 lets CuPy cut them to TF32."""
     if getattr(xp, "__name__", "") != "cupy":

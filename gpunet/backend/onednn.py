@@ -31,7 +31,6 @@ import platform
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from ctypes import byref, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
@@ -43,6 +42,7 @@ from gpunet.backend.base import Array, In, Out, ScratchPool
 from gpunet.backend.blas import PER_THREAD, current_threads
 from gpunet.errors import RunError
 from gpunet.extras import install
+from gpunet.interrupts import contextmanager
 
 F32, BF16 = 3, 2  # dnnl_data_type_t
 ARG_SRC, ARG_DST, ARG_WEIGHTS, ARG_BIAS = 1, 17, 33, 41

@@ -336,19 +336,19 @@ def on_host(setup: Setup) -> None:
 def in_tf32(setup: Setup, jax: bool = False) -> None:
     """Everybody's products in TF32."""
     before = os.environ.get("GPUNET_TF32")
-    os.environ["GPUNET_TF32"] = "1"
-    rivals.tf32(True)
 
     def run() -> None:
         for batch in BATCHES:
             setup.race(f"batch {batch}", everybody(setup, setup.case(batch), jax), first=setup.size(100, 3))
 
     try:  # in a thread of its own, which has products of its own: they ask the variable when they are made
+        os.environ["GPUNET_TF32"] = "1"
+        rivals.tf32(True)
         with ThreadPoolExecutor(1) as thread:
             thread.submit(run).result()
     finally:
+        os.environ.pop("GPUNET_TF32", None) if before is None else os.environ.update(GPUNET_TF32=before)
         rivals.tf32(False)
-        os.environ.pop("GPUNET_TF32") if before is None else os.environ.update(GPUNET_TF32=before)
 
 
 def convolution(setup: Setup, jax: bool = False) -> None:

@@ -16,7 +16,7 @@ from gpunet.compression.networks import Network, given_of, length, patch_rows
 from gpunet.compression.tensors import from_torch
 from gpunet.compression.weights import Factors, Weight
 from gpunet.errors import InputError, first_line, shown
-from gpunet.interrupts import undivided
+from gpunet.interrupts import contextmanager, undivided
 from gpunet.nn.predict import EVAL_BATCH
 
 
@@ -27,7 +27,7 @@ def is_module(model: Any) -> bool:
     )
 
 
-@contextlib.contextmanager
+@contextmanager
 def evaluating(module: Any) -> Iterator[None]:
     """A block in which the module is not trained and nothing is recorded; afterwards each part has its own mode."""
     import torch
@@ -43,7 +43,7 @@ def evaluating(module: Any) -> Iterator[None]:
                 part.training = mode
 
 
-@contextlib.contextmanager
+@contextmanager
 def hooked(*hooks: Callable[[], Any]) -> Iterator[None]:
     """A block with hooks, given as calls that register them; however it ends none is left."""
     with undivided() as signals, contextlib.ExitStack() as stack:

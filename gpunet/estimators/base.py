@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.utils.validation import validate_data
 from gpunet.checks import as_array, has, is_number, is_whole, on_device
 from gpunet.errors import GpunetError, InputError, first_line, shown
 from gpunet.estimators._sklearn import BaseEstimator
+from gpunet.interrupts import contextmanager, undivided
 from gpunet.limits import physical_memory
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
@@ -130,8 +130,9 @@ class Estimator(BaseEstimator):
         try:
             yield
         except BaseException:  # Ctrl-C, too
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            with undivided():
+                self.__dict__.clear()
+                self.__dict__.update(before)
             raise
 
     def _read(self, X: Any, *, reset: bool = False, **options: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -28,6 +27,7 @@ from gpunet.checks import (
 )
 from gpunet.errors import DataError, DivergedError, InputError, shown
 from gpunet.estimators.base import Estimator, check_room, chunks, target, told
+from gpunet.interrupts import contextmanager
 from gpunet.linalg.matrix import Floats
 from gpunet.nn.callbacks import Callback, EarlyStopping
 from gpunet.nn.history import History

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gpunet.errors import GpunetError, InputError, shown
 from gpunet.extras import need
+from gpunet.interrupts import contextmanager
 from gpunet.limits import SEEDS
 
 LARGEST = 10**9  # of a whole setting, where no bound is stated
@@ -663,7 +664,7 @@ def _networks_of(path: Path) -> set[str]:
         return set()
 
 
-@contextlib.contextmanager
+@contextmanager
 def told_by(parser: ArgumentParser) -> Iterator[None]:
     """Our errors as one line of a module's own command line, which ends with exit code 2."""
     try:

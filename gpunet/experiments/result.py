@@ -15,7 +15,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from gpunet.errors import DataError, shown
 from gpunet.experiments.structs import Meta, Struct, convert
 from gpunet.files import RESULT
+from gpunet.interrupts import contextmanager
 from gpunet.limits import DAMAGE, SEEDS, plain, read_json
 from gpunet.reprs import columns, table_html
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -15,6 +14,7 @@ from gpunet.backend.cusolver import full_float32
 from gpunet.backend.numpy_backend import NumpyBackend
 from gpunet.checks import on_device
 from gpunet.errors import InputError, MemoryFullError
+from gpunet.interrupts import contextmanager
 
 CPU: Backend = NumpyBackend()
 

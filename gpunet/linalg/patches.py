@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
@@ -23,6 +22,7 @@ from gpunet.backend.base import Backend
 from gpunet.backend.blas import product
 from gpunet.checks import as_array, check_integers, on_host, real_array
 from gpunet.errors import InputError, ShapeError
+from gpunet.interrupts import contextmanager
 from gpunet.linalg.certificate import KEPT, scaled
 from gpunet.linalg.classes import ClassPCA, collect, pca_of_rows
 from gpunet.linalg.device import computing_on, is_gpu

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Never, Self
@@ -29,7 +29,7 @@ from gpunet.checks import (
     usual_scale,
 )
 from gpunet.errors import InputError, ShapeError, shown
-from gpunet.interrupts import turns, undivided
+from gpunet.interrupts import contextmanager, turns, undivided
 from gpunet.nn.init import drawn
 from gpunet.nn.layers.base import Inherits, Layer, Parameter, Shape, Spec
 from gpunet.nn.layers.dense import Mixing
@@ -124,7 +124,7 @@ class Sequential:
     training: bool = fixed("call model.train() or model.eval()")
     learned: Learned | None = fixed("it is what the model was trained on")  # None before that
     compression: Mapping[str, Any]  # of one that `gpunet.compress` made: what was done
-    _fit: weakref.ref[Any] | None  # what lives while it is trained
+    _fit: tuple[weakref.ref[Any], int] | None  # what lives while it is trained, and in which process
 
     def __init__(self, layers: Sequence[Layer], *more: Never, scale: float | None = None) -> None:
         if more or isinstance(layers, Layer):
@@ -218,7 +218,8 @@ class Sequential:
     @property
     def fitting(self) -> bool:
         """Whether a fit runs."""
-        return self._fit is not None and self._fit() is not None
+        fit = self._fit  # another thread may take it away
+        return fit is not None and fit[1] == os.getpid() and fit[0]() is not None
 
     @contextmanager
     def alone(self, fit: object | None = None) -> Iterator[None]:
@@ -230,14 +231,17 @@ class Sequential:
         if self.fitting and not self._lock._is_owned():  # type: ignore[attr-defined]
             raise InputError("the model is being trained in another thread: wait, or take a copy.deepcopy before that")
         with self._lock:
+            if fit is None:
+                yield
+                return
+            if self.fitting:
+                raise InputError("the model is being trained already: train a copy.deepcopy of it")
+            ours = weakref.ref(fit), os.getpid()
             try:
-                if fit is not None:
-                    if self.fitting:
-                        raise InputError("the model is being trained already: train a copy.deepcopy of it")
-                    self._fit = weakref.ref(fit)
+                self._fit = ours
                 yield
             finally:
-                if fit is not None and self._fit is not None and self._fit() is fit:
+                if self._fit is ours:
                     self._fit = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -486,26 +486,27 @@ class Trainer(Evaluator):
                 train, held_out = self._split(train, validation_split)
             if self.behind:
                 self.follow()
-            self.plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
-            vars(self).update(batch_size=self.plan.batch_size, history=History())
-            self._mix(self.batch_size)
-            self._workspace(max(self.batch_size, min(self.eval_batch, len(held_out)) if held_out is not None else 0))
-            self.stopped, self.seconds = "", 0.0
-            try:
-                self._check_batches()
-                per_epoch = self.plan.per_epoch
-                fit.take(callbacks)
-                with (
-                    undivided() as signals,  # the folder is let go of
-                    closing(Checkpoints(checkpoint, checkpoint_every, per_epoch, callbacks, resume)) as saver,
-                    signals.heard(),
-                ):
-                    self._run(saver, callbacks, bar, own)
-            finally:
-                self.model.eval()
-                bar.close() if own else None
-                self.graphs.look_again(self, self._order)  # callbacks may have replaced layers: let go of the old ones
-                del fit, self.plan  # and with it the data
+            plan = Plan(train, held_out, epochs, min(batch_size, len(train)), shuffle)
+            with undivided() as signals:  # whatever ends it, all of it is cleaned up after, and the folder let go of
+                try:
+                    with signals.heard():
+                        vars(self).update(plan=plan, batch_size=plan.batch_size, history=History())
+                        self._mix(self.batch_size)
+                        looked_at = 0 if held_out is None else min(self.eval_batch, len(held_out))
+                        self._workspace(max(self.batch_size, looked_at))
+                        self.stopped, self.seconds = "", 0.0
+                        self._check_batches()
+                        fit.take(callbacks)
+                    keeping = Checkpoints(checkpoint, checkpoint_every, plan.per_epoch, callbacks, resume)
+                    with closing(keeping) as saver, signals.heard():
+                        self._run(saver, callbacks, bar, own)
+                finally:
+                    self.model.eval()
+                    bar.close() if own else None
+                    # Callbacks may have replaced layers: the old ones are let go of, and with the plan the data.
+                    self.graphs.look_again(self, self._order)
+                    vars(self).pop("plan", None)
+                    del fit, plan
             return self.history.copy()
 
     def _split(self, data: Samples, share: float) -> tuple[Samples, Samples]:

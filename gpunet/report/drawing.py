@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from gpunet import extras
 from gpunet.errors import GpunetError, OutputError
 from gpunet.files import attempted, remove
+from gpunet.interrupts import contextmanager
 
 SOFTWARE = "gpunet"
 HEAD = 1024  # bytes of a PNG within which what it says of itself lies

@@ -11,7 +11,6 @@ import io
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from gpunet.datasets.labels import shorter
 from gpunet.errors import visible
 from gpunet.experiments.result import NotMeasuredError, Result
 from gpunet.files import write_atomically
+from gpunet.interrupts import contextmanager
 from gpunet.report.drawing import CANVAS, INK, left_out, metadata
 from gpunet.report.table import PERCENT
 

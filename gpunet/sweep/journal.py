@@ -18,6 +18,8 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from gpunet.interrupts import contextmanager
+
 GRACE = 10  # seconds for which a lock is held at most where the system has none; ours are held for milliseconds
 NO_JOURNAL = "it is not a journal of Optuna's"
 START = b'{"op_code":'  # of every line
@@ -73,7 +75,7 @@ class Journal(JournalFileBackend):
                     file.truncate(end)
                 raise
 
-    @contextlib.contextmanager
+    @contextmanager
     def _locked(self) -> Iterator[FileIO]:
         """The file, which is no other process' until it is closed: also where that comes from a kill."""
         with _lost(), FileIO(self._file_path, "r+") as file:  # one that was deleted is not begun anew
@@ -112,7 +114,7 @@ class Journal(JournalFileBackend):
         return begin
 
 
-@contextlib.contextmanager
+@contextmanager
 def _lost() -> Iterator[None]:
     """What the system says of the file as what Optuna raises for a storage."""
     try:

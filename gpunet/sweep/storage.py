@@ -21,6 +21,7 @@ from optuna.storages._rdb.models import BaseModel
 from gpunet.addresses import cleaned, harmless, has_secret, public
 from gpunet.errors import DataError, InputError, RunError, printable
 from gpunet.extras import install
+from gpunet.interrupts import contextmanager
 from gpunet.limits import DAMAGE
 from gpunet.sweep.journal import NO_JOURNAL, DamagedError, Journal
 
@@ -80,7 +81,7 @@ def file_of(url: str) -> Path | None:
     return Path(unquote(url.partition(":///")[2].partition("?")[0], errors=KEPT))
 
 
-@contextlib.contextmanager
+@contextmanager
 def opened(given: str | None, *, new: bool = True) -> Iterator[BaseStorage]:
     """The storage of that URL, closed at the end; one in memory for None.
 
@@ -200,7 +201,7 @@ def _lock(connection: sqlalchemy.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-@contextlib.contextmanager
+@contextmanager
 def _told(url: str) -> Iterator[None]:
     """What is raised by a storage that cannot be opened, as one line of the user's."""
     try:
@@ -210,7 +211,7 @@ def _told(url: str) -> Iterator[None]:
         raise told from _cause(error, url)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _lost(url: str) -> Iterator[None]:
     """What a storage raises that fails in mid-run."""
     try:
@@ -221,7 +222,7 @@ def _lost(url: str) -> Iterator[None]:
         ) from _cause(error, url)
 
 
-@contextlib.contextmanager
+@contextmanager
 def understood(where: str) -> Iterator[None]:
     """DataError for a storage that can be read, and holds what no sweep of this version has written."""
     try:

@@ -30,7 +30,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpunet.errors import InputError
-from gpunet.interrupts import undivided
+from gpunet.interrupts import contextmanager, undivided
 from gpunet.sweep.plan import Parameters, Spec
 from gpunet.sweep.show import Row, Table
 from gpunet.sweep.storage import NO_SWEEP, understood
@@ -185,7 +185,7 @@ class SweepStudy:
         now = time.monotonic()
         return now - self._heard.setdefault((trial.number, trial.user_attrs.get(BEATS)), now) > SILENCE
 
-    @contextlib.contextmanager
+    @contextmanager
     def beating(self, trial: FrozenTrial) -> Iterator[None]:
         """A block in which others hear that the trial runs."""
         ended = threading.Event()

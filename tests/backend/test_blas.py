@@ -385,6 +385,34 @@ def test_a_forked_process_has_all_threads_and_its_turn(rng):
     assert codes == [7] * 20
 
 
+FORKED = """
+import ctypes, functools, os, signal, sys, threading
+from gpunet.backend import blas
+assert "logging" not in sys.modules, "its own hooks would hear the signal first"
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(before=functools.partial(ctypes.CDLL(None).kill, os.getpid(), signal.SIGINT))
+try:
+    if not os.fork():
+        os._exit(0)
+except KeyboardInterrupt:
+    print("heard")
+os.wait()
+got = []
+other = threading.Thread(target=lambda: got.append(blas._turn.acquire(blocking=False)))
+other.start()
+other.join()
+print(got, blas._waiting)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_ctrl_c_while_a_process_is_forked_is_heard_and_holds_no_turn():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split("\n") == ["heard", "[True] set()", ""], done.stderr
+    assert not done.stderr
+
+
 def test_other_libraries_are_left_alone(rng, monkeypatch):
     monkeypatch.setattr(blas, "_calls", lambda: None)
     a, b = factors(rng, 10**6)

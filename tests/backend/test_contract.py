@@ -83,6 +83,20 @@ def test_only_the_backend_imports_cupy_and_numkong():
     assert guilty == []
 
 
+def test_there_is_one_contextmanager():
+    """That of gpunet.interrupts: with contextlib's a Ctrl-C just before the block leaves set what is set for it."""
+    guilty = [
+        str(path.relative_to(ROOT))
+        for folder in FOLDERS
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.ImportFrom) and node.module == "contextlib" and path.name != "interrupts.py"
+            and any(each.name in ("contextmanager", "asynccontextmanager") for each in node.names))
+        or (isinstance(node, ast.Attribute) and node.attr in ("contextmanager", "asynccontextmanager"))
+    ]  # fmt: skip
+    assert guilty == []
+
+
 # Who may import whom, lowest first: a module may import its own rank and lower ones. `__init__` and `__main__` aside.
 RANKS = [
     {"errors", "interrupts"},

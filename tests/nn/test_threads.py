@@ -223,16 +223,47 @@ def test_a_callback_serves_one_fit_at_a_time():
     net("numpy").fit(X, Y, callbacks=[shared])
 
 
+def in_the_child(work):
+    """End the forked process: no test framework's way out of here."""
+    signal.alarm(20)
+    try:
+        work()
+        os._exit(7)
+    finally:
+        os._exit(1)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
-@pytest.mark.parametrize("what", ["gram", "model"])
+def test_a_process_forked_in_a_callback_has_the_model_for_itself():
+    codes = []
+
+    class Forks(gn.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            child = os.fork()
+            if not child:
+                in_the_child(lambda: trainer.predict(X[:5]))
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    net("numpy").fit(X[:40], Y[:40], callbacks=[Forks()])
+    assert codes == [7]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+@pytest.mark.parametrize("what", ["gram", "model", "a model that is trained"])
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have(what):
     trainer, gram, held, end = net("numpy"), gn.StreamingGram(), threading.Event(), threading.Event()
     trainer.prepare(X.shape[1:])
     x = np.random.default_rng(0).standard_normal((50, 4))
 
+    class Fit:
+        pass
+
+    fit = Fit()
+
     def hold():
-        with gram._lock, trainer.model.alone():
+        with gram._lock, trainer.model.alone(fit if what == "a model that is trained" else None):
             held.set()
             end.wait(60)
 
@@ -240,10 +271,9 @@ def test_a_forked_process_does_not_wait_for_a_thread_that_it_does_not_have(what)
     thread.start()
     held.wait(60)
     child = os.fork()
-    if not child:  # no test framework's way out of here
-        signal.alarm(20)
-        gram.update(x) if what == "gram" else trainer.predict(X[:5])
-        os._exit(7)
+    if not child:
+        works = {"gram": lambda: gram.update(x), "model": lambda: trainer.predict(X[:5])}
+        in_the_child(works.get(what, lambda: trainer.fit(X[:5], Y[:5])))
     end.set()
     thread.join(60)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
