@@ -183,4 +183,5 @@ def _renew() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+    for _ in range(2):  # a signal ends one, and is lost there
+        os.register_at_fork(after_in_child=_renew)

@@ -67,7 +67,8 @@ _waiting = set[int]()  # the threads that wait for theirs; 0 for one that forks
 # A forked process has neither a lock that is held nor a number that is lowered, nor other threads. What is called is
 # compiled: a signal that came while the process was copied would be raised in Python's code, and nobody would hear it.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
+    for _ in range(2):  # a signal ends one wait for the turn, and the process is forked all the same
+        os.register_at_fork(before=_turn.acquire, after_in_parent=_turn.release, after_in_child=_turn.release)
     os.register_at_fork(  # who registers later is asked before the others
         before=partial(_waiting.add, 0), after_in_parent=partial(_waiting.discard, 0), after_in_child=_waiting.clear
     )

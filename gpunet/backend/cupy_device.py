@@ -314,7 +314,7 @@ class CupyDevice(Backend):
         with undivided() as signals:  # a capture that has begun is ended
             stream.begin_capture(self.cp.cuda.runtime.streamCaptureModeThreadLocal)
             try:
-                with signals.heard(), self.cp.cuda.using_allocator(self._refuse_bytes):
+                with self.cp.cuda.using_allocator(self._refuse_bytes), signals.heard():
                     work()
                     self.join()
             except BaseException as error:

@@ -413,6 +413,43 @@ def test_ctrl_c_while_a_process_is_forked_is_heard_and_holds_no_turn():
     assert not done.stderr
 
 
+WAITING = """
+import os, signal, sys, threading
+from gpunet.backend import blas
+lost, held, end = [], threading.Event(), threading.Event()
+sys.unraisablehook = lambda found: lost.append(found.exc_type.__name__)
+
+def interrupt(number, frame):
+    threading.Timer(0.2, end.set).start()
+    raise KeyboardInterrupt
+
+def hold():
+    with blas._turn:
+        held.set()
+        end.wait(30)
+
+signal.signal(signal.SIGALRM, interrupt)
+threading.Thread(target=hold).start()
+held.wait(30)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+child = os.fork()
+got = []
+other = threading.Thread(target=lambda: got.append(blas._turn.acquire(timeout=20)))
+other.start()
+other.join()
+if not child:
+    os._exit(7 if got == [True] else 1)
+print(got, blas._waiting, os.waitstatus_to_exitcode(os.wait()[1]), lost[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_ctrl_c_while_a_fork_waits_for_its_turn_leaves_it_to_nobody():
+    done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[True] set() 7 KeyboardInterrupt\n", done.stderr
+
+
 def test_other_libraries_are_left_alone(rng, monkeypatch):
     monkeypatch.setattr(blas, "_calls", lambda: None)
     a, b = factors(rng, 10**6)
